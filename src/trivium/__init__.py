@@ -1,0 +1,24 @@
+"""Trivium trains a language model the whole way, from raw documents to a served chat model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from trivium.face import Model, load
+    from trivium.pipeline import run
+
+__all__ = ["Model", "__version__", "load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the Python face on first use, so that importing a part of the package stays quick."""
+    if name in ("Model", "load"):
+        from trivium import face
+        return getattr(face, name)
+    if name == "run":
+        from trivium import pipeline
+        return pipeline.run
+    raise AttributeError(f"module 'trivium' has no attribute {name!r}")

@@ -1,0 +1,117 @@
+"""Artifacts: immutable folders with a manifest that says what they are, what they were made from, and how.
+
+An artifact's ``digest`` covers its files, apart from the records of when and how fast they were made: the same inputs,
+settings and seed give the same digest.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trivium
+from trivium.errors import TriviumError
+from trivium.files import digest_file, digest_json, disk_errors, fsync_folder, read_json, write_json
+
+MANIFEST = "manifest.json"
+RECORDS = {"log.jsonl", "metrics.json", "index.html"}
+"""Files that hold timings: kept and checked like the others, but not part of the digest."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A sealed folder and its manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of its files."""
+        return str(self.manifest["digest"])
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the stage reported."""
+        return dict(self.manifest["summary"])
+
+
+def open_artifact(folder: Path, verify: bool = False) -> Artifact:
+    """The artifact in ``folder``. Sizes are always compared with the manifest; ``verify`` also hashes every file.
+
+    Raises :class:`TriviumError` when there is no manifest, or a file is missing, added or changed.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise TriviumError(f"{folder}: no artifact here ({MANIFEST} is missing)")
+    manifest = read_json(folder / MANIFEST)
+    try:
+        files = manifest["files"]
+    except (TypeError, KeyError) as error:
+        raise TriviumError(f"{folder / MANIFEST}: not a manifest (no 'files')") from error
+    mend = "digest mismatch: an artifact is never edited; move the folder away and run the recipe again"
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    for name in sorted(files.keys() - found):
+        raise TriviumError(f"{folder / name}: missing ({mend})")
+    for name, file in files.items():
+        path = folder / name
+        if path.stat().st_size != file["bytes"] or (verify and digest_file(path) != file["sha256"]):
+            raise TriviumError(f"{path}: changed since it was made ({mend})")
+    for name in sorted(found - files.keys()):
+        if not Path(name).name.startswith("."):
+            raise TriviumError(f"{folder / name}: added since the artifact was made ({mend})")
+    return Artifact(folder, manifest)
+
+
+def seal(folder: Path, *, kind: str, name: str, key: str, seed: int, settings: dict[str, Any], inputs: dict[str, Any],
+         summary: dict[str, Any], seconds: float, peak_memory_mb: float) -> Artifact:
+    """Make ``folder`` an artifact: hash and fsync its files, and write the manifest last."""
+    files = {}
+    with disk_errors(folder):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name != MANIFEST:
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+                files[str(path.relative_to(folder))] = {"sha256": digest_file(path), "bytes": path.stat().st_size}
+    content = {path: file["sha256"] for path, file in files.items() if Path(path).name not in RECORDS}
+    torch = sys.modules.get("torch")
+    manifest = {
+        "format": 1, "kind": kind, "name": name, "key": key, "digest": digest_json(content), "seed": seed,
+        "settings": settings, "inputs": inputs, "files": files, "summary": summary, "seconds": seconds,
+        "peak_memory_mb": peak_memory_mb, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"trivium": trivium.__version__, "python": platform.python_version(),
+                     **({"torch": torch.__version__} if torch else {})},
+    }
+    write_json(folder / MANIFEST, manifest)
+    fsync_folder(folder)
+    return Artifact(folder, manifest)
+
+
+def digest_path(path: Path) -> str:
+    """Digest of an artifact, a file, or a folder of files (their names and contents)."""
+    if (path / MANIFEST).is_file():
+        return open_artifact(path).digest
+    if path.is_file():
+        return digest_file(path)
+    if path.is_dir():
+        return digest_json({str(file.relative_to(path)): digest_file(file) for file in sorted(path.rglob("*")) if file.is_file()})
+    raise TriviumError(f"{path}: no such file or folder")
+
+
+def lineage(folder: Path, depth: int = 0, field: str = "") -> Iterator[tuple[int, str, Path, str, bool]]:
+    """``(depth, field, place, digest, changed)`` for an artifact and, below it, everything it was made from, down to raw
+    documents. ``changed`` says that what is there now is not what was used."""
+    artifact = open_artifact(folder)
+    yield depth, field, folder, artifact.digest, False
+    for name, made in artifact.manifest["inputs"].items():
+        place = Path(os.path.normpath(folder / made["path"]))
+        now = digest_path(place) if place.exists() else ""
+        if (place / MANIFEST).is_file() and now == made["digest"]:
+            yield from lineage(place, depth + 1, name)
+        else:
+            yield depth + 1, name, place, made["digest"], now != made["digest"]

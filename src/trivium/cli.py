@@ -1,0 +1,129 @@
+"""The command line. Thin: every command is a function of the package."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trivium.errors import TriviumError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  help="Train a language model the whole way: documents, pretraining, fine-tuning, preferences, RLHF, evaluation.")
+
+
+@app.command()
+def run(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+        set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting: pretrain.epochs=2. Repeatable.")] = None,
+        only: Annotated[list[str] | None, typer.Option(help="Run this stage, and what it needs. Repeatable.")] = None,
+        quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="Print the artifacts as JSON.")] = False) -> None:
+    """Run a recipe. What is finished is skipped; what was interrupted goes on."""
+    from trivium.pipeline import run as run_recipe
+    artifacts = run_recipe(recipe, set_ or [], only or [], quiet)
+    if as_json:
+        print(json.dumps({name: {"folder": str(a.folder), "digest": a.digest, "seconds": a.manifest["seconds"],
+                                 "summary": a.summary} for name, a in artifacts.items()}, indent=1))
+        return
+    for name, artifact in artifacts.items():
+        print(f"{name:16} {artifact.digest[:12]}  {artifact.manifest['seconds']:8.1f} s  {artifact.folder}")
+
+
+@app.command()
+def trace(artifact: Annotated[Path, typer.Argument(help="A model, or any other artifact.")],
+          as_json: Annotated[bool, typer.Option("--json", help="Print the chain as JSON.")] = False) -> None:
+    """Print what an artifact was made from, back to the raw documents."""
+    from trivium.artifacts import lineage
+    chain = [{"depth": depth, "input": field, "path": str(place), "digest": digest, "changed": changed}
+             for depth, field, place, digest, changed in lineage(artifact)]
+    if as_json:
+        print(json.dumps(chain, indent=1))
+        return
+    for link in chain:
+        changed = "  CHANGED since it was used" if link["changed"] else ""
+        field = f"{link['input']}: " if link["input"] else ""
+        print(f"{'  ' * int(str(link['depth']))}{field}{link['path']}  {str(link['digest'])[:12]}{changed}")
+
+
+@app.command()
+def verify(artifact: Annotated[Path, typer.Argument(help="An artifact's folder.")]) -> None:
+    """Check every file of an artifact against its manifest."""
+    from trivium.artifacts import open_artifact
+    opened = open_artifact(artifact, verify=True)
+    print(f"{artifact}: {len(opened.manifest['files'])} files are as they were made, digest {opened.digest[:12]}")
+
+
+@app.command()
+def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
+         prompt: Annotated[str | None, typer.Option(help="Answer this and end.")] = None,
+         system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+         temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.7,
+         max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+         seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0) -> None:
+    """Talk with a model. /clear forgets the conversation, /quit ends."""
+    import trivium
+    loaded = trivium.load(model)
+    start: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    if prompt is not None:
+        print(loaded.generate([*start, {"role": "user", "content": prompt}], temperature, max_new_tokens, seed=seed))
+        return
+    messages = list(start)
+    while True:
+        try:
+            text = input("you: ").strip()
+        except EOFError:
+            return
+        if text in ("/quit", "/exit"):
+            return
+        if text == "/clear":
+            messages = list(start)
+        elif text:
+            messages.append({"role": "user", "content": text})
+            try:
+                answer = loaded.generate(messages, temperature, max_new_tokens, seed=seed + len(messages))
+            except TriviumError as error:
+                print(f"({error}; /clear starts anew)")
+                messages.pop()
+                continue
+            messages.append({"role": "assistant", "content": answer})
+            print(f"model: {answer}")
+
+
+@app.command()
+def schema(kind: Annotated[str | None, typer.Argument(help="One kind of stage.")] = None) -> None:
+    """List the settings of every kind of stage, with their defaults."""
+    from trivium.errors import nearest
+    from trivium.stages.settings import STAGES
+    if kind and kind not in STAGES:
+        raise TriviumError(f"there is no stage of kind {kind!r}{nearest(kind, STAGES)}")
+    for name in [kind] if kind else STAGES:
+        print(f"\n{name}: {(STAGES[name].__doc__ or '').splitlines()[0]}")
+        for field, info in STAGES[name].model_fields.items():
+            default = info.get_default(call_default_factory=True)
+            shown = type(default).__name__ if hasattr(default, "__dataclass_fields__") else repr(default)
+            print(f"  {field} = {shown}\n      {' '.join((info.description or '').split())}")
+
+
+def main() -> None:
+    """The program. A fault of the user's is one line and exit status 2, never a traceback."""
+    try:
+        app()
+    except TriviumError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(f"error: {error.filename or 'the disk'}: the disk is full; free some space and run the same command again",
+                  file=sys.stderr)
+            sys.exit(2)
+        raise

@@ -1,0 +1,5 @@
+"""Raw documents -> clean documents."""
+
+from trivium.corpus.settings import CorpusSettings
+
+__all__ = ["CorpusSettings"]

@@ -1,0 +1,222 @@
+"""Exact and near duplicates, in steps that each look at a part of the corpus only.
+
+1. Every shard writes, sorted by hash: one digest a document of its normalised text, a MinHash signature (Broder 1997)
+   of its runs of five words, and one hash for each band of the signature. 2. A partition is a range of hash values. Its
+   task reads that range from every shard, finds equal digests, or equal bands, and for the latter compares the
+   signatures: pairs of an estimated Jaccard similarity at the threshold become edges. 3. Union-find joins edges into
+   clusters. The document that comes first in the corpus stands for its cluster.
+
+Order and clusters depend on the corpus alone, never on how many processes or partitions there were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from trivium.corpus.shards import read_array, write_array
+from trivium.corpus.words import mix, ngram_hashes, plain_words, word_hash, word_hashes
+from trivium.errors import TriviumError
+from trivium.randomness import derive
+
+
+@dataclass(frozen=True)
+class DuplicateSettings:
+    """The search for duplicates."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    exact: bool = True
+    """Keep one of the documents that differ in case and white space alone."""
+    near: bool = True
+    """Keep one of the documents that share most of their runs of words."""
+    run: int = 5
+    """Length of a run, in words, or in characters for scripts without spaces."""
+    bands: int = 14
+    """Bands of the signature: documents that agree in one band are compared."""
+    rows: int = 8
+    """Permutations in a band. 14 bands of 8 find 92 % of pairs at a Jaccard similarity of 0.8; more bands of fewer rows
+    find more pairs, and take longer."""
+    threshold: float = 0.7
+    """Least similarity of duplicates, estimated from the signatures."""
+
+    def __post_init__(self) -> None:
+        for name in ("run", "bands", "rows"):
+            if getattr(self, name) < 1:
+                raise TriviumError(f"corpus: duplicates: {name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.threshold <= 1:
+            raise TriviumError(f"corpus: duplicates: threshold is {self.threshold}; it lies above 0 and is at most 1")
+
+
+def text_digest(text: str) -> tuple[int, int]:
+    """128 bits of the text without case and white space's forms."""
+    digest = blake2b(" ".join(text.lower().split()).encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+def shingles(text: str, run: int) -> np.ndarray:
+    """Hashes of the document's runs of words; of all its words when they are fewer, of the text when it has none."""
+    hashes = word_hashes(plain_words(text))
+    if not len(hashes):
+        return np.array([word_hash(text)], np.uint64)
+    return ngram_hashes(hashes, min(run, len(hashes)))
+
+
+def signatures(texts: Iterable[str], settings: DuplicateSettings, seed: int) -> np.ndarray:
+    """MinHash signatures: uint32 [documents, bands * rows]."""
+    import rensa
+
+    permutations = settings.bands * settings.rows
+    sets = [shingles(text, settings.run) for text in texts]
+    if not sets:
+        return np.empty((0, permutations), np.uint32)
+    offsets = np.cumsum([0, *map(len, sets)], dtype=np.uint64)
+    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(sets), offsets, permutations,
+                                                                 derive(seed, "minhash"))
+    return np.array(matrix.to_rows(), np.uint32)
+
+
+def band_hashes(signature: np.ndarray, settings: DuplicateSettings) -> np.ndarray:
+    """One hash a band: uint64 [documents, bands]. Equal values in different bands give different hashes."""
+    banded = signature.astype(np.uint64).reshape(-1, settings.bands, settings.rows)
+    total = np.broadcast_to(np.arange(1, settings.bands + 1, dtype=np.uint64), banded.shape[:2])
+    for row in range(settings.rows):
+        total = mix(total * np.uint64(0x9E3779B97F4A7C15) + banded[:, :, row])
+    return total
+
+
+def estimated_jaccard(one: np.ndarray, many: np.ndarray) -> np.ndarray:
+    """The share of equal permutations: float [len(many)]."""
+    shares: np.ndarray = (many == one).mean(axis=1)
+    return shares
+
+
+def write_marks(texts: list[str], settings: DuplicateSettings, seed: int, folder: Path) -> None:
+    """Step 1 for one shard."""
+    if settings.exact:
+        digests = np.array([text_digest(text) for text in texts], np.uint64).reshape(-1, 2)
+        order = np.lexsort((np.arange(len(texts)), digests[:, 1], digests[:, 0]))
+        write_array(folder / "digests.npy", digests[order])
+        write_array(folder / "digest_rows.npy", order.astype(np.uint32))
+    if settings.near:
+        signature = signatures(texts, settings, seed)
+        hashes = band_hashes(signature, settings)
+        rows = np.repeat(np.arange(len(texts), dtype=np.uint32), settings.bands)
+        order = np.lexsort((rows, hashes.ravel()))
+        write_array(folder / "signatures.npy", signature)
+        write_array(folder / "bands.npy", hashes.ravel()[order])
+        write_array(folder / "band_rows.npy", rows[order])
+
+
+def _range(hashes: np.ndarray, partition: int, partitions: int) -> slice:
+    """Where one partition's part of the sorted hashes lies."""
+    edges = [partition * 2**64 // partitions, (partition + 1) * 2**64 // partitions]
+    start = int(np.searchsorted(hashes, np.uint64(edges[0])))
+    return slice(start, len(hashes) if edges[1] == 2**64 else int(np.searchsorted(hashes, np.uint64(edges[1]))))
+
+
+def exact_pairs(shards: list[Path], starts: list[int], partition: int, partitions: int) -> np.ndarray:
+    """Step 2 for exact duplicates: (first document, later document) of equal digest, int64 [pairs, 2]. Documents are
+    numbered through the corpus; ``starts`` holds each shard's first number."""
+    digests, numbers = [], []
+    for shard, start in zip(shards, starts, strict=True):
+        ours = read_array(shard / "digests.npy")
+        part = _range(ours[:, 0], partition, partitions)
+        digests.append(np.asarray(ours[part]))
+        numbers.append(read_array(shard / "digest_rows.npy")[part].astype(np.int64) + start)
+    digest, number = np.concatenate(digests), np.concatenate(numbers)
+    order = np.lexsort((number, digest[:, 1], digest[:, 0]))
+    digest, number = digest[order], number[order]
+    new = np.ones(len(number), bool)
+    new[1:] = (digest[1:] != digest[:-1]).any(axis=1)
+    first = number[np.maximum.accumulate(np.where(new, np.arange(len(number)), 0))] if len(number) else number
+    return np.stack([first, number], axis=1)[~new]
+
+
+def near_pairs(shards: list[Path], starts: list[int], dropped: np.ndarray, threshold: float, partition: int,
+               partitions: int, most_leaders: int = 1000) -> np.ndarray:
+    """Step 2 for near duplicates: pairs of at least the threshold's estimated similarity that share a band, int64
+    [pairs, 2], enough of them to connect every cluster. ``dropped`` are the numbers of documents that are exact
+    duplicates already, sorted."""
+    marks, numbers = [], []
+    for shard, start in zip(shards, starts, strict=True):
+        ours = read_array(shard / "bands.npy")
+        part = _range(ours, partition, partitions)
+        marks.append(np.asarray(ours[part]))
+        numbers.append(read_array(shard / "band_rows.npy")[part].astype(np.int64) + start)
+    band, number = np.concatenate(marks), np.concatenate(numbers)
+    alive = ~np.isin(number, dropped)
+    band, number = band[alive], number[alive]
+    order = np.lexsort((number, band))
+    band, number = band[order], number[order]
+    bounds = np.flatnonzero(np.r_[True, band[1:] != band[:-1], True]) if len(band) else np.zeros(1, np.int64)
+    sizes = np.diff(bounds)
+    signature = _Signatures(shards, starts)
+    edges: dict[tuple[int, int], bool] = {}
+    for start, size in zip(bounds[:-1][sizes > 1], sizes[sizes > 1], strict=True):
+        group = number[start:start + size]
+        if size == 2:
+            pair = (int(group[0]), int(group[1]))
+            if pair not in edges:
+                both = signature.of(group)
+                edges[pair] = bool(estimated_jaccard(both[0], both[1:])[0] >= threshold)
+        else:
+            edges |= dict.fromkeys(_group_edges(group, signature.of(group), threshold, most_leaders), True)
+    return np.array([pair for pair, holds in edges.items() if holds], np.int64).reshape(-1, 2)
+
+
+def _group_edges(group: np.ndarray, signature: np.ndarray, threshold: float,
+                 most_leaders: int) -> list[tuple[int, int]]:
+    """Enough pairs to connect the similar members of one group. Each member in turn is compared with those that it is
+    not connected to yet; after ``most_leaders`` of them the rest is left to the other bands, or one huge group of
+    unlike documents would take quadratic time."""
+    edges: list[tuple[int, int]] = []
+    component = np.arange(len(group))
+    for leader in range(min(len(group) - 1, most_leaders)):
+        others = np.flatnonzero(component != component[leader])
+        if not len(others):
+            break
+        similar = others[estimated_jaccard(signature[leader], signature[others]) >= threshold]
+        edges += [(int(min(group[leader], group[other])), int(max(group[leader], group[other]))) for other in similar]
+        if len(similar):
+            component[np.isin(component, component[similar])] = component[leader]
+    return edges
+
+
+class _Signatures:
+    """Signatures by document number, from all shards' mapped files."""
+
+    def __init__(self, shards: list[Path], starts: list[int]) -> None:
+        self.shards, self.starts = shards, np.array(starts)
+        self.open: dict[int, np.ndarray] = {}
+
+    def of(self, numbers: np.ndarray) -> np.ndarray:
+        places = np.searchsorted(self.starts, numbers, side="right") - 1
+        rows = []
+        for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
+            if place not in self.open:
+                self.open[place] = read_array(self.shards[place] / "signatures.npy")
+            rows.append(self.open[place][number - self.starts[place]])
+        return np.stack(rows)
+
+
+def clusters(pairs: np.ndarray) -> dict[int, int]:
+    """Step 3: for every document in a pair, the smallest number of its cluster, by union-find with path halving."""
+    parent: dict[int, int] = {}
+
+    def root(node: int) -> int:
+        parent.setdefault(node, node)
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for one, other in pairs.tolist():
+        a, b = root(one), root(other)
+        parent[max(a, b)] = min(a, b)
+    return {node: root(node) for node in sorted(parent)}

@@ -1,0 +1,240 @@
+"""The field's quality rules, each a small pure function that gives ``None`` or a reason.
+
+Gopher (Rae et al. 2021, appendix A), C4 (Raffel et al. 2020, section 2.2) and FineWeb (Penedo et al. 2024). Words are
+counted by :mod:`trivium.corpus.words`, so that in Chinese, Japanese or Thai a character counts as a word; rules about
+English or about the length of words pass over such texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import cached_property
+
+from trivium.corpus.thresholds import QualityThresholds
+from trivium.corpus.words import is_unspaced, words
+from trivium.errors import TriviumError, nearest
+
+
+class Page:
+    """One text and what the rules measure of it, each measured once."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def words(self) -> list[str]:
+        return words(self.text)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return [line for line in map(str.strip, self.text.splitlines()) if line]
+
+    @cached_property
+    def paragraphs(self) -> list[str]:
+        return [part for part in map(str.strip, re.split(r"\n\s*\n", self.text)) if part]
+
+    @cached_property
+    def unspaced(self) -> bool:
+        return is_unspaced(self.text)
+
+    @cached_property
+    def word_characters(self) -> int:
+        return max(1, sum(map(len, self.words)))
+
+
+Rule = Callable[[Page, QualityThresholds], str | None]
+
+ELLIPSES = ("...", "…", "。。。")
+BULLETS = ("•", "‣", "◦", "▪", "●", "·", "*", "-", "–")
+TERMINAL = tuple(".!?\"'”’。！？」』）…;；:：)")
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s|$)|[。！？]")
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _above(name: str, value: float, limit: float) -> str | None:
+    return f"{value:.3g} {name}, at most {limit:.3g}" if value > limit else None
+
+
+def _below(name: str, value: float, limit: float) -> str | None:
+    return f"{value:.3g} {name}, at least {limit:.3g}" if value < limit else None
+
+
+# Gopher's quality rules
+
+
+def word_count(page: Page, t: QualityThresholds) -> str | None:
+    return _below("words", len(page.words), t.min_words) or _above("words", len(page.words), t.max_words)
+
+
+def word_length(page: Page, t: QualityThresholds) -> str | None:
+    spaced = page.words if page.text.isascii() else [word for word in page.words if not is_unspaced(word[0])]
+    if page.unspaced or not spaced:
+        return None
+    mean = sum(map(len, spaced)) / len(spaced)
+    return _below("characters a word", mean, t.min_word_length) or _above("characters a word", mean, t.max_word_length)
+
+
+def hashes(page: Page, t: QualityThresholds) -> str | None:
+    return _above("'#' a word", _share(page.text.count("#"), len(page.words)), t.max_hashes)
+
+
+def ellipses(page: Page, t: QualityThresholds) -> str | None:
+    return _above("ellipses a word", _share(sum(map(page.text.count, ELLIPSES)), len(page.words)), t.max_ellipses)
+
+
+def bullet_lines(page: Page, t: QualityThresholds) -> str | None:
+    bullets = sum(line.startswith(BULLETS) for line in page.lines)
+    return _above("of lines begin with a bullet", _share(bullets, len(page.lines)), t.max_bullet_lines)
+
+
+def ellipsis_lines(page: Page, t: QualityThresholds) -> str | None:
+    unfinished = sum(line.endswith(ELLIPSES) for line in page.lines)
+    return _above("of lines end in an ellipsis", _share(unfinished, len(page.lines)), t.max_ellipsis_lines)
+
+
+def letter_words(page: Page, t: QualityThresholds) -> str | None:
+    with_letter = sum(any(map(str.isalpha, word)) for word in page.words)
+    return _below("of words have a letter", _share(with_letter, len(page.words)), t.min_letter_words)
+
+
+def stop_words(page: Page, t: QualityThresholds) -> str | None:
+    if page.unspaced:
+        return None
+    found = {word.strip(".,;:!?\"'()").lower() for word in page.words} & set(t.stop_words)
+    return _below("stop words", len(found), t.min_stop_words)
+
+
+# Gopher's repetition rules
+
+
+def _repeated(parts: list[str]) -> tuple[int, int]:
+    """How many parts stood before, and their characters."""
+    seen: set[str] = set()
+    count = characters = 0
+    for part in parts:
+        if part in seen:
+            count, characters = count + 1, characters + len(part)
+        seen.add(part)
+    return count, characters
+
+
+def _duplicates(parts: list[str], kind: str, max_count: float, max_characters: float) -> str | None:
+    count, characters = _repeated(parts)
+    share = _share(characters, sum(map(len, parts)))
+    return (_above(f"of {kind}s are repeated", _share(count, len(parts)), max_count)
+            or _above(f"of characters are in repeated {kind}s", share, max_characters))
+
+
+def duplicate_lines(page: Page, t: QualityThresholds) -> str | None:
+    return _duplicates(page.lines, "line", t.max_duplicate_lines, t.max_duplicate_line_characters)
+
+
+def duplicate_paragraphs(page: Page, t: QualityThresholds) -> str | None:
+    return _duplicates(page.paragraphs, "paragraph", t.max_duplicate_paragraphs, t.max_duplicate_paragraph_characters)
+
+
+def _ngrams(parts: list[str], n: int) -> Iterable[tuple[str, ...]]:
+    return zip(*(parts[k:] for k in range(n)), strict=False)
+
+
+def top_ngrams(page: Page, t: QualityThresholds) -> str | None:
+    for n, limit in enumerate(t.max_top_ngrams, 2):
+        size = n * 2 if page.unspaced else n  # a Chinese word is about two characters
+        counts = Counter(_ngrams(page.words, size))
+        most = max(counts.values(), default=0)
+        if most > 1:
+            characters = max(sum(map(len, gram)) for gram, count in counts.items() if count == most)
+            if reason := _above(f"of characters are in one {n}-gram", most * characters / page.word_characters, limit):
+                return reason
+    return None
+
+
+def duplicate_ngrams(page: Page, t: QualityThresholds) -> str | None:
+    for n, limit in enumerate(t.max_duplicate_ngrams, 5):
+        size = n * 2 if page.unspaced else n
+        seen: set[tuple[str, ...]] = set()
+        covered = characters = 0  # words up to the index ``covered`` are counted already
+        for start, gram in enumerate(_ngrams(page.words, size)):
+            if gram in seen:
+                characters += sum(map(len, page.words[max(start, covered):start + size]))
+                covered = start + size
+            seen.add(gram)
+        if not characters:
+            return None  # where no 5-gram repeats, no longer one can
+        if reason := _above(f"of characters are in repeated {n}-grams", characters / page.word_characters, limit):
+            return reason
+    return None
+
+
+# C4's rules about whole documents; those about lines are in c4.py
+
+
+def lorem_ipsum(page: Page, t: QualityThresholds) -> str | None:
+    return "a placeholder text" if "lorem ipsum" in page.text.lower() else None
+
+
+def curly_bracket(page: Page, t: QualityThresholds) -> str | None:
+    return "'{' is of code, not prose" if "{" in page.text else None
+
+
+def sentences(page: Page, t: QualityThresholds) -> str | None:
+    return _below("sentences", len(_SENTENCE_END.findall(page.text)), t.min_sentences)
+
+
+# FineWeb's rules
+
+
+def punctuated_lines(page: Page, t: QualityThresholds) -> str | None:
+    punctuated = sum(line.endswith(TERMINAL) for line in page.lines)
+    return _below("of lines end in punctuation", _share(punctuated, len(page.lines)), t.min_punctuated_lines)
+
+
+def short_lines(page: Page, t: QualityThresholds) -> str | None:
+    limit = t.short_line // 2 if page.unspaced else t.short_line
+    short = sum(len(line) <= limit for line in page.lines)
+    return _above("of lines are short", _share(short, len(page.lines)), t.max_short_lines)
+
+
+def repeated_lines(page: Page, t: QualityThresholds) -> str | None:
+    return _above("of characters are in repeated lines", _share(_repeated(page.lines)[1], sum(map(len, page.lines))),
+                  t.max_repeated_line_characters)
+
+
+def newlines(page: Page, t: QualityThresholds) -> str | None:
+    return _above("line breaks a word", _share(page.text.count("\n"), len(page.words)), t.max_newlines)
+
+
+FAMILIES: dict[str, list[Rule]] = {
+    "gopher_repetition": [duplicate_lines, duplicate_paragraphs, top_ngrams, duplicate_ngrams],
+    "gopher_quality": [word_count, word_length, hashes, ellipses, bullet_lines, ellipsis_lines, letter_words,
+                       stop_words],
+    "c4": [lorem_ipsum, curly_bracket, sentences],
+    "fineweb": [punctuated_lines, short_lines, repeated_lines, newlines],
+}
+RULES: dict[str, Rule] = {f"{family}.{rule.__name__}": rule for family, rules in FAMILIES.items() for rule in rules}
+LINE_RULES = ["c4.long_word", "c4.short_line", "c4.terminal_punctuation", "c4.javascript", "c4.policy"]
+BY_NAME_ONLY = {"c4.terminal_punctuation"}  # it drops good lines from many pages: part of no family
+
+
+def chosen(rules: list[str], without: list[str]) -> list[str]:
+    """The names of all rules that ``rules`` asks for, families spelt out, less those in ``without``, in their order."""
+    every = [*RULES, *LINE_RULES]
+    for name in (*rules, *without):
+        if name not in every and name not in FAMILIES:
+            raise TriviumError(f"corpus: there is no quality rule {name!r}{nearest(name, [*every, *FAMILIES])}")
+    wanted = {rule for rule in every if rule in rules or (rule.split(".")[0] in rules and rule not in BY_NAME_ONLY)}
+    return [rule for rule in every if rule in wanted and rule not in without and rule.split(".")[0] not in without]
+
+
+def check(text: str, rules: list[str], thresholds: QualityThresholds) -> str | None:
+    """The first of the named rules that the text breaks, as ``rule: what was found``."""
+    page = Page(text)
+    for name in rules:
+        if reason := RULES[name](page, thresholds):
+            return f"{name}: {reason}"
+    return None

@@ -1,0 +1,76 @@
+"""Shards: compressed JSONL files of at most some hundred documents, the unit that every task reads and writes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trivium.errors import TriviumError
+from trivium.files import disk_errors
+
+Row = dict[str, Any]
+
+
+def line(row: Row) -> bytes:
+    """One row as a line of JSONL."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def write_shard(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows, compressed and safe on disk. The folder around it is renamed when all of its files are complete."""
+    import zstandard
+
+    with disk_errors(path), open(path, "wb") as file:
+        with zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as packed:
+            for row in rows:
+                packed.write(line(row))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_shard(path: Path) -> Iterator[Row]:
+    """The rows of :func:`write_shard`."""
+    import zstandard
+
+    with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as raw:
+        for text in io.BufferedReader(raw, 1 << 18):
+            yield json.loads(text)
+
+
+def write_lines(path: Path, rows: Iterable[Row]) -> int:
+    """Write rows as plain JSONL, safe on disk; returns their number."""
+    count = 0
+    with disk_errors(path), open(path, "wb") as file:
+        for row in rows:
+            file.write(line(row))
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    return count
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write one NumPy array, safe on disk."""
+    with disk_errors(path), open(path, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of :func:`write_array`, mapped into memory."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:  # an empty array cannot be mapped; anything else is damage
+        try:
+            array = np.load(path, allow_pickle=False)
+        except ValueError:
+            raise TriviumError(f"{path}: damaged; delete the folder around it and run the same command again"
+                               ) from error
+    return array

@@ -1,0 +1,73 @@
+"""Words, in scripts with and without spaces.
+
+Chinese, Japanese, Thai and their like do not mark words by spaces. There every character counts as one word, so that
+one document may mix scripts and a rule that counts words need not know the language.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+
+UNSPACED = (  # scripts written without spaces between words
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Tibetan, Myanmar, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31f0-\u31ff\uff66-\uff9f"  # kana and bopomofo
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+)
+_WORD = re.compile(rf"[{UNSPACED}][^\w\s]*|[^\s{UNSPACED}]+")
+_PLAIN_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+
+
+def words(text: str) -> list[str]:
+    """The words with their punctuation: what stands between spaces, or one character of an unspaced script."""
+    return text.split() if text.isascii() else _WORD.findall(text)
+
+
+def plain_words(text: str) -> list[str]:
+    """The words alone, without case, width or punctuation: what two versions of one text have in common."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return _PLAIN_WORD.findall(text.casefold())
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether at least half of the letters belong to a script without spaces."""
+    if text.isascii():
+        return False
+    return 2 * len(_UNSPACED.findall(text)) >= max(1, sum(map(str.isalpha, text)))
+
+
+@lru_cache(maxsize=1 << 18)
+def word_hash(word: str) -> int:
+    """64 bits that are the same in every process, as Python's own ``hash`` is not."""
+    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def word_hashes(parts: list[str]) -> np.ndarray:
+    """:func:`word_hash` of each word: uint64 [words]."""
+    return np.fromiter(map(word_hash, parts), np.uint64, len(parts))
+
+
+def ngram_hashes(hashes: np.ndarray, n: int) -> np.ndarray:
+    """A 64-bit hash for every run of ``n`` words, a polynomial in the words' hashes: uint64 [words - n + 1]."""
+    count = len(hashes) - n + 1
+    if count <= 0:
+        return np.empty(0, np.uint64)
+    total = np.zeros(count, np.uint64)
+    for k in range(n):
+        total = total * np.uint64(0x9E3779B97F4A7C15) + hashes[k:k + count]
+    return mix(total)
+
+
+def mix(z: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): spreads every bit of uint64 values over all 64."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = z ^ (z >> np.uint64(31))
+    return mixed

@@ -1,0 +1,84 @@
+"""The Python face: what the commands do with a model, a program can do too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trivium.errors import TriviumError
+from trivium.generation.engine import Sampling, generate
+from trivium.model import LanguageModel, RewardModel
+from trivium.model import folder as model_folder
+from trivium.objectives.language_modeling import token_log_probs
+from trivium.tokenizer.chat import ChatTokenizer, Message
+
+
+class Model:
+    """A model folder, ready to answer or, for a reward model, to judge."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = model_folder.load(folder).eval()
+        self.tokenizer = ChatTokenizer.load(folder)
+        if self.tokenizer.vocab_size > self.model.config.vocab_size:
+            raise TriviumError(f"{folder}: the tokenizer has {self.tokenizer.vocab_size} entries, but the model only "
+                               f"{self.model.config.vocab_size}")
+
+    def _language_model(self) -> LanguageModel:
+        if not isinstance(self.model, LanguageModel):
+            raise TriviumError(f"{self.folder}: a reward model does not write; use .score(messages)")
+        return self.model
+
+    def generate(self, prompt: str | Sequence[Message], temperature: float = 0.7, max_new_tokens: int = 128, top_p: float = 1.0,
+                 top_k: int = 0, seed: int = 0) -> str:
+        """An answer to chat messages, or the continuation of a text."""
+        model = self._language_model()
+        if isinstance(prompt, str):
+            ids = [self.tokenizer.document_id, *self.tokenizer.encode(prompt)]
+        else:
+            ids = self.tokenizer.encode_chat(prompt, generation_prompt=True)[0]
+        stop = [self.tokenizer.end_id, self.tokenizer.document_id]
+        sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, top_p=top_p, top_k=top_k, seed=seed)
+        tokens = generate(model, [ids], sampling, stop)[0][0].tokens
+        return self.tokenizer.decode([token for token in tokens if token not in stop])
+
+    @torch.inference_mode()
+    def logits(self, token_ids: Sequence[int] | Tensor) -> Tensor:
+        """Logits of the next token after each of ``token_ids``, ``[T, vocab_size]``."""
+        ids = torch.as_tensor(token_ids)[None]
+        if ids.shape[1] > self.model.config.max_positions:
+            raise TriviumError(f"{ids.shape[1]} tokens are more than the model's {self.model.config.max_positions} positions")
+        return self._language_model()(ids)[0]
+
+    @torch.inference_mode()
+    def log_probs(self, messages: Sequence[Message]) -> np.ndarray:
+        """Log-probabilities of what the assistant says in ``messages``, a number for each of its tokens, in nats."""
+        model = self._language_model()
+        ids, learn = self.tokenizer.encode_chat(messages)
+        tokens = torch.tensor(ids)
+        places = torch.tensor(learn).nonzero()[:, 0]
+        hidden = model.model(tokens[None])[0]
+        return token_log_probs(hidden[places - 1], model.lm_head.weight, tokens[places]).numpy()
+
+    @torch.inference_mode()
+    def score(self, messages: Sequence[Message]) -> float:
+        """A reward model's score of the last answer in ``messages``: what ``AutoModelForSequenceClassification`` gives. Add
+        ``.shift`` for a score by which demonstrations average 0."""
+        if not isinstance(self.model, RewardModel):
+            raise TriviumError(f"{self.folder}: a language model does not score; name a reward model")
+        ids = self.tokenizer.encode_chat(messages)[0]
+        return self.model(torch.tensor(ids)[None])[0, -1].item()
+
+    @property
+    def shift(self) -> float:
+        """What centres a reward model's scores on demonstrations."""
+        return self.model.shift if isinstance(self.model, RewardModel) else 0.0
+
+
+def load(folder: str | Path) -> Model:
+    """Read a model folder. Raises :class:`TriviumError` for a folder that is not whole."""
+    return Model(Path(folder))

@@ -1,0 +1,137 @@
+"""Files that are never half written, and rows that are never silently lost."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from trivium.errors import TriviumError
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or forbidden disk into one clear error that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TriviumError(f"{path}: the disk is full; free some space and run the same command again: it goes on "
+                               "from what is already there") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise TriviumError(f"{path}: cannot be written ({error.strerror}); choose another folder or mend its rights"
+                               ) from error
+        raise
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves either the old one or the new one: write aside, fsync, rename."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(aside, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+            fsync_folder(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """:func:`write_bytes` for UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """:func:`write_bytes` for indented JSON with sorted keys, the same bytes for the same value."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """:func:`write_bytes` for JSONL; returns the number of rows."""
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+    write_text(path, "".join(line + "\n" for line in lines))
+    return len(lines)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, or a :class:`TriviumError` that names it and the place of the fault."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise TriviumError(f"{path}: line {error.lineno}: not valid JSON ({error.msg})") from error
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file, or a :class:`TriviumError` that names the file and the byte."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise TriviumError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise TriviumError(f"{path}: a folder, where a file was expected") from error
+    except UnicodeDecodeError as error:
+        raise TriviumError(f"{path}: byte {error.start}: not valid UTF-8; convert the file to UTF-8") from error
+
+
+Reject = Callable[[str, int, str, str], None]
+"""Called for a bad row as ``reject(file, row number from 1, reason, the row's text)``."""
+
+
+def raise_reject(file: str, row: int, reason: str, text: str) -> None:
+    """The strict :data:`Reject`: the first bad row ends the run."""
+    raise TriviumError(f"{file}: row {row}: {reason}")
+
+
+def read_rows(path: Path, reject: Reject = raise_reject) -> Iterator[tuple[int, dict[str, Any]]]:
+    """``(row number from 1, object)`` for each line of a JSONL file; a line that is not a JSON object in UTF-8 goes to
+    ``reject`` and reading goes on. Blank lines are skipped."""
+    try:
+        file = open(path, "rb")
+    except FileNotFoundError as error:
+        raise TriviumError(f"{path}: no such file") from error
+    with file:
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except UnicodeDecodeError as error:
+                reject(str(path), number, f"byte {error.start} of the line is not valid UTF-8", line.decode("utf-8", "replace"))
+            except (ValueError, RecursionError) as error:
+                reject(str(path), number, f"not valid JSON ({str(error)[:120]})", line.decode("utf-8", "replace"))
+            else:
+                if isinstance(row, dict):
+                    yield number, row
+                else:
+                    reject(str(path), number, f"a JSON object was expected, not {type(row).__name__}", line.decode())
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

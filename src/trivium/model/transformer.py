@@ -1,0 +1,195 @@
+"""A decoder-only Transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU, optional QK-norm.
+
+The parameters carry the names of Hugging Face's Llama and Qwen3, so a state dict *is* the contents of a
+``model.safetensors``. The file knows nothing of caches, packing, compilation or parallelism: whoever calls the model
+passes ``attend``, which takes a layer's queries, keys and values and mixes them as the occasion demands. Training packs
+many documents into a row and attends within them (:func:`packed_attention`); sampling keeps keys and values of the past.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trivium.model.config import ModelConfig
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""``attend(layer, q [B, heads, T, d], k [B, kv_heads, T, d], v [B, kv_heads, T, d]) -> [B, heads, T, d]``"""
+
+
+def rotary(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles (Su et al. 2021), each ``[B, 1, T, head_dim]`` for positions ``[B, T]``."""
+    half = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=positions.device)
+    angles = positions[:, None, :, None].float() * config.rope_theta ** (-half / config.head_dim)
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair ``(x[i], x[i + d/2])`` of ``x [B, heads, T, d]`` by its position's angle."""
+    first, second = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+
+
+def causal_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Every token sees itself and all before it in its row."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def packed_attention(documents: Tensor, parents: Tensor) -> Attend:
+    """Attention for rows that hold several documents, or a prompt followed by several responses to it.
+
+    ``documents [B, T]`` names each token's segment and ``parents [B, T]`` the segment its own one continues (or any
+    number that names none). A token sees itself and, among the tokens before it, its segment and that segment's parent.
+    So packed documents cannot see one another, and K responses share one prompt without seeing each other.
+    """
+    q, k = documents[:, :, None], documents[:, None, :]
+    earlier = torch.ones(documents.shape[1], documents.shape[1], dtype=torch.bool, device=documents.device).tril()
+    mask = (((q == k) | (parents[:, :, None] == k)) & earlier)[:, None]
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+
+    return attend
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose mixing step is the caller's."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.head_dim = layer, config.head_dim
+        width, inner, kv = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        self.q_proj = nn.Linear(width, inner, bias=False)
+        self.k_proj = nn.Linear(width, kv, bias=False)
+        self.v_proj = nn.Linear(width, kv, bias=False)
+        self.o_proj = nn.Linear(inner, width, bias=False)
+        if config.qk_norm:
+            self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon)
+            self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon)
+        self.qk_norm = config.qk_norm
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        batch, length, _ = x.shape
+        split = (batch, length, -1, self.head_dim)
+        q, k, v = self.q_proj(x).view(split), self.k_proj(x).view(split), self.v_proj(x).view(split).transpose(1, 2)
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q.transpose(1, 2), cos, sin), rotate(k.transpose(1, 2), cos, sin)
+        return self.o_proj(attend(self.layer, q, k, v).transpose(1, 2).reshape(batch, length, -1))
+
+
+class SwiGLU(nn.Module):
+    """``down(silu(gate(x)) * up(x))`` (Shazeer 2020)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """One layer: attention and SwiGLU, each normalised before and added after."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.norm_epsilon)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.norm_epsilon)
+        self.mlp = SwiGLU(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Transformer(nn.Module):
+    """Embedding, blocks and the last norm: token ids in, hidden states out."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_epsilon)
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
+        """Hidden states ``[B, T, hidden_size]`` for ``tokens [B, T]``; positions count from 0 unless given."""
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        cos, sin = rotary(self.config, positions)
+        x = self.embed_tokens(tokens)
+        for block in self.layers:
+            x = block(x, cos, sin, attend)
+        return self.norm(x)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Normal weights of deviation ``1 / sqrt(fan_in)``, those that write to the residual stream divided by
+        ``sqrt(2 * layers)`` (GPT-2), embeddings of deviation 0.02; norms start at one."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim < 2:
+                parameter.fill_(1.0)
+                continue
+            deviation = 0.02 if "embed_tokens" in name else parameter.shape[1] ** -0.5
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                deviation /= math.sqrt(2 * self.config.num_layers)
+            parameter.normal_(0.0, deviation, generator=generator)
+
+
+class LanguageModel(nn.Module):
+    """A Transformer with an output matrix: the policy of every stage."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Transformer(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
+        """Logits ``[B, T, vocab_size]`` of the next token."""
+        return self.lm_head(self.model(tokens, positions, attend))
+
+    def initialise(self, seed: int) -> LanguageModel:
+        """Random weights that depend on the seed alone. Returns the model."""
+        generator = torch.Generator(self.lm_head.weight.device).manual_seed(seed % 2**63)
+        self.model.initialise(generator)
+        if not self.config.tie_embeddings:
+            nn.init.normal_(self.lm_head.weight, 0.0, 0.02, generator=generator)
+        return self
+
+
+class RewardModel(nn.Module):
+    """A Transformer with one scalar output, read at a response's last token: the reward model, and PPO's value model."""
+
+    def __init__(self, config: ModelConfig, shift: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Transformer(config)
+        self.score = nn.Linear(config.hidden_size, 1, bias=False)
+        self.shift = shift
+        """Added to every score, so that demonstrations average 0. A folder stores it in its config; as the head has no
+        bias (Hugging Face's has none), the scores that ``transformers`` gives are those before the shift."""
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
+        """A score for every token ``[B, T]``, without the shift."""
+        return self.score(self.model(tokens, positions, attend)).squeeze(-1)
+
+    @classmethod
+    def from_language_model(cls, source: LanguageModel, seed: int) -> RewardModel:
+        """The trunk of ``source`` (copied) under a new head, N(0, 1 / (hidden_size + 1)) (Stiennon et al. 2020)."""
+        reward = cls(source.config)
+        reward.model.load_state_dict(source.model.state_dict())
+        generator = torch.Generator().manual_seed(seed % 2**63)
+        nn.init.normal_(reward.score.weight, 0.0, (source.config.hidden_size + 1) ** -0.5, generator=generator)
+        return reward

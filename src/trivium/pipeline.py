@@ -1,0 +1,214 @@
+"""Runs a recipe: stage after stage, each skipped when an artifact of the same inputs and settings is there.
+
+A stage works in ``.work/<stage>-<key>/`` and is renamed into place when it is whole, so a kill leaves either the
+old artifact or the new one, and what was half done is found again by its key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trivium.artifacts import MANIFEST, Artifact, digest_path, open_artifact, seal
+from trivium.errors import TriviumError, nearest
+from trivium.files import digest_json, disk_errors, fsync_folder, read_json, write_json
+from trivium.progress import Progress
+from trivium.recipe import Recipe, load_recipe
+from trivium.recipe_base import Stage
+
+
+@dataclass
+class Context:
+    """What a stage is given besides its settings."""
+
+    run_name: str
+    """The recipe's name."""
+    name: str
+    """The stage's name."""
+    seed: int
+    """The stage's own seed, derived from the recipe's."""
+    inputs: dict[str, Any]
+    """The place of each input: a path, or a list or mapping of paths, as in the settings."""
+    folder: Path
+    """The folder that becomes the artifact."""
+    scratch: Path
+    """A folder for checkpoints; it is kept between attempts and goes when the artifact is sealed."""
+    progress: Progress
+    threads: int
+    """Processor cores to use."""
+
+
+RunStage = Callable[[Any, Context], dict[str, Any]]
+"""Makes an artifact in ``context.folder`` and returns its summary."""
+
+
+def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterable[str] = (), quiet: bool = True,
+        runners: Mapping[str, tuple[RunStage, int]] | None = None, **settings: Any) -> dict[str, Artifact]:
+    """Run a recipe and return its artifacts by stage.
+
+    ``overrides`` are texts such as ``"pretrain.epochs=2"``; as keywords, two underscores stand for a dot
+    (``pretrain__epochs=2``). ``only`` names the stages to run, with whatever they need. ``runners`` maps kinds to their
+    functions and versions; by default ``trivium.stages.<kind>`` has them. Raises :class:`TriviumError`.
+    """
+    if not isinstance(recipe, Recipe):
+        given = [f"{key.replace('__', '.')}={digestible(value)}" for key, value in settings.items()]
+        recipe = load_recipe(recipe, [*overrides, *given])
+    wanted = needed(recipe, only)
+    folder = recipe.folder
+    with disk_errors(folder):
+        (folder / ".work").mkdir(parents=True, exist_ok=True)
+    threads = recipe.threads or len(os.sched_getaffinity(0))
+    artifacts: dict[str, Artifact] = {}
+    with locked(folder), Progress(quiet) as progress:
+        for name, stage in recipe.stages.items():
+            if name in wanted:
+                progress.stage(name)
+                artifacts[name] = run_stage(recipe, name, stage, artifacts, progress, threads, runners)
+    return artifacts
+
+
+def digestible(value: Any) -> str:
+    """A Python value as an override's text."""
+    import json
+    return json.dumps(value)
+
+
+def needed(recipe: Recipe, only: Iterable[str]) -> set[str]:
+    """The stages ``only`` names and those they are made from; all when it names none."""
+    todo = list(only) or list(recipe.stages)
+    found: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in recipe.stages:
+            raise TriviumError(f"--only {name}: the recipe has no such stage{nearest(name, recipe.stages)}")
+        if name not in found:
+            found.add(name)
+            todo += [reference for _, reference in recipe.stages[name].references() if reference in recipe.stages]
+    return found
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Only one run at a time may write a folder."""
+    with open(folder / ".work" / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TriviumError(f"{folder}: another run is writing here; wait for it, or use --set out=FOLDER") from error
+        yield
+
+
+def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: dict[str, Artifact], progress: Progress, threads: int,
+              runners: Mapping[str, tuple[RunStage, int]] | None) -> Artifact:
+    """One stage: find it finished, or run it and put it in its place."""
+    places = {where: artifacts[reference].folder if reference in artifacts else Path(reference)
+              for where, reference in stage.references()}
+    digests = {where: artifacts[stage_of].digest if (stage_of := reference) in artifacts else raw_digest(Path(reference))
+               for where, reference in stage.references()}
+    if runners is None:
+        module = importlib.import_module(f"trivium.stages.{stage.kind}")
+        runner, version = module.run, module.VERSION
+    else:
+        runner, version = runners[stage.kind]
+    settings = stage.model_dump(mode="json")
+    own = {key: value for key, value in settings.items() if key not in stage.input_fields()}
+    key = digest_json({"kind": stage.kind, "version": version, "settings": own, "seed": recipe.seed, "inputs": digests})
+    folder = recipe.folder
+    place = folder / name
+    found = find(folder, name, key)
+    if found:
+        install(folder, name, found)
+        progress.say("unchanged")
+        return open_artifact(place)
+    work = folder / ".work" / f"{name}-{key[:12]}"
+    context = Context(recipe.name, name, recipe.seed, nested(stage, places), work / "artifact", work / "scratch", progress, threads)
+    with disk_errors(work):
+        context.folder.mkdir(parents=True, exist_ok=True)
+        context.scratch.mkdir(parents=True, exist_ok=True)
+    with clock(work) as spent, disk_errors(work):
+        summary = runner(stage, context)
+    inputs = {where: {"path": os.path.relpath(path.absolute(), place.absolute()), "digest": digests[where]} for where, path in places.items()}
+    seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed, settings=settings, inputs=inputs,
+         summary=summary, seconds=spent(), peak_memory_mb=peak_memory_mb())
+    install(folder, name, context.folder)
+    shutil.rmtree(work, ignore_errors=True)
+    progress.say(f"done in {open_artifact(place).manifest['seconds']:.1f} s")
+    return open_artifact(place)
+
+
+def raw_digest(path: Path) -> str:
+    """Digest of an input from outside the recipe; a pattern stands for all files it matches."""
+    if "*" in str(path):
+        import glob
+        return digest_json({file: digest_path(Path(file)) for file in sorted(glob.glob(str(path), recursive=True))})
+    return digest_path(path)
+
+
+def nested(stage: Stage, places: dict[str, Path]) -> dict[str, Any]:
+    """Places in the shape of the settings: a path, a list or a mapping for each input field."""
+    shaped: dict[str, Any] = {}
+    for field in stage.input_fields():
+        value = getattr(stage, field)
+        if isinstance(value, str):
+            shaped[field] = places[field]
+        elif isinstance(value, dict):
+            shaped[field] = {key: places[f"{field}.{key}"] for key in value}
+        elif value is not None:
+            shaped[field] = [places[f"{field}.{i}"] for i in range(len(value))]
+    return shaped
+
+
+def find(folder: Path, name: str, key: str) -> Path | None:
+    """A finished artifact with that key: in its place, superseded, or finished but not yet put in its place."""
+    candidates = [folder / name, *(folder / "superseded").glob(f"{name}-{key[:12]}"), folder / ".work" / f"{name}-{key[:12]}" / "artifact"]
+    for candidate in candidates:
+        if (candidate / MANIFEST).is_file() and read_json(candidate / MANIFEST).get("key") == key:
+            return candidate
+    return None
+
+
+def install(folder: Path, name: str, artifact: Path) -> None:
+    """Put an artifact in its place; one that stood there is kept among the superseded."""
+    place = folder / name
+    if artifact == place:
+        return
+    with disk_errors(place):
+        if place.exists():
+            old = read_json(place / MANIFEST)["key"][:12] if (place / MANIFEST).is_file() else f"unsealed-{time.time_ns()}"
+            (folder / "superseded").mkdir(exist_ok=True)
+            kept = folder / "superseded" / f"{name}-{old}"
+            if kept.exists():
+                shutil.rmtree(kept)  # the same key made it: the same content
+            os.rename(place, kept)
+        os.rename(artifact, place)
+        fsync_folder(folder)
+
+
+@contextlib.contextmanager
+def clock(work: Path) -> Iterator[Callable[[], float]]:
+    """Seconds spent on a stage, those of killed attempts included: each attempt notes its beginning, and a killed one is
+    counted up to the last file that it wrote."""
+    note = work / "attempts.json"
+    before = 0.0
+    if note.exists():
+        attempts = read_json(note)
+        last = max((path.stat().st_mtime for path in work.rglob("*") if path.is_file()), default=attempts["started"])
+        before = attempts["before"] + max(0.0, last - attempts["started"])
+    write_json(note, {"before": before, "started": time.time()})
+    begun = time.monotonic()
+    yield lambda: before + time.monotonic() - begun
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held so far, plus the most that one of its children held."""
+    used = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(used / 1024, 1)

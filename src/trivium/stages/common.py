@@ -1,0 +1,162 @@
+"""What several stages do: read prompts, load and save models, turn conversations into trees, fill batches."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trivium import randomness
+from trivium.errors import TriviumError
+from trivium.files import digest_file, read_rows
+from trivium.model import LanguageModel, RewardModel
+from trivium.model import folder as model_folder
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.batch import Batch, Tree, make_batch, pack
+
+Row = dict[str, Any]
+
+
+def rows_of(source: Path, name: str, fields: Sequence[str]) -> list[Row]:
+    """The rows of ``source``, a JSONL file or a folder that holds ``name``; each must have ``fields``."""
+    path = source / name if source.is_dir() else source
+    rows = []
+    for number, row in read_rows(path):
+        for field in fields:
+            if field not in row:
+                raise TriviumError(f"{path}: row {number}: the field {field!r} is missing")
+        rows.append(row)
+    if not rows:
+        raise TriviumError(f"{path}: no rows")
+    return rows
+
+
+def load_language_model(folder: Path) -> tuple[LanguageModel, ChatTokenizer]:
+    """A model folder as a model and its tokenizer."""
+    model = model_folder.load(folder)
+    if not isinstance(model, LanguageModel):
+        raise TriviumError(f"{folder}: a reward model, where a language model was expected")
+    return model, load_tokenizer(folder, model.config.vocab_size)
+
+
+def load_reward_model(folder: Path) -> tuple[RewardModel, ChatTokenizer]:
+    """A reward model's folder as a model and its tokenizer."""
+    model = model_folder.load(folder)
+    if not isinstance(model, RewardModel):
+        raise TriviumError(f"{folder}: a language model, where a reward model was expected")
+    return model, load_tokenizer(folder, model.config.vocab_size)
+
+
+def load_tokenizer(folder: Path, vocab_size: int) -> ChatTokenizer:
+    """The tokenizer of a model folder; refused when it knows more tokens than the model."""
+    tokenizer = ChatTokenizer.load(folder)
+    if tokenizer.vocab_size > vocab_size:
+        raise TriviumError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, but the model only {vocab_size}")
+    return tokenizer
+
+
+def save_model(model: LanguageModel | RewardModel, tokenizer: ChatTokenizer, folder: Path, chat: bool = True) -> None:
+    """Write a whole Hugging Face folder: weights, config, tokenizer and chat template."""
+    tokenizer.save(folder, chat=chat)
+    eos = tokenizer.end_id if chat else tokenizer.document_id
+    model_folder.save(model, folder, {"eos": eos, "pad": tokenizer.pad_id})
+
+
+def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Any]) -> np.ndarray:
+    """The token ids that ask for the assistant's next words."""
+    return np.array(tokenizer.encode_chat(messages, generation_prompt=True)[0], np.int64)
+
+
+def response_ids(tokenizer: ChatTokenizer, text: str) -> np.ndarray:
+    """A response's token ids, with the token that ends it."""
+    return np.array([*tokenizer.encode(text), tokenizer.end_id], np.int64)
+
+
+def fits(trees: Iterable[Tree], length: int, say: Callable[[str], None]) -> list[Tree]:
+    """The trees that fit a row; how many do not is said."""
+    kept, dropped = [], 0
+    for tree in trees:
+        if len(tree) <= length:
+            kept.append(tree)
+        else:
+            dropped += 1
+    if dropped:
+        say(f"{dropped} of {dropped + len(kept)} sequences are longer than {length} tokens and were left out")
+    if not kept:
+        raise TriviumError(f"no sequence fits a row of {length} tokens; raise `length`")
+    return kept
+
+
+class PackedEpochs:
+    """Batches of packed trees, a pure function of the step: each epoch packs all trees anew in an order of its own.
+
+    Rows are shuffled after packing, and each batch holds ``rows`` of them; the last of an epoch is filled up with rows of
+    the next order's beginning, so that every batch has one shape."""
+
+    def __init__(self, trees: Sequence[Tree], length: int, rows: int, seed: int,
+                 finish: Callable[[Batch], None] = lambda batch: None) -> None:
+        self.trees, self.length, self.rows, self.seed, self.finish = trees, length, rows, seed, finish
+        self.epoch, self.order = -1, []  # type: tuple[int, list[list[int]]]
+        self.steps_per_epoch = math.ceil(len(self._rows_of(0)) / rows)
+
+    def _rows_of(self, epoch: int) -> list[list[int]]:
+        if epoch != self.epoch:
+            rng = randomness.numpy(self.seed, "order", epoch)
+            shuffled = rng.permutation(len(self.trees))
+            packed = pack([len(self.trees[i]) for i in shuffled], self.length)
+            rows = [[int(shuffled[i]) for i in row] for row in packed]
+            self.epoch, self.order = epoch, [rows[i] for i in rng.permutation(len(rows))]
+        return self.order
+
+    def __call__(self, step: int) -> list[Batch]:
+        epoch, within = divmod(step, self.steps_per_epoch)
+        rows = self._rows_of(epoch)
+        chosen = rows[within * self.rows:(within + 1) * self.rows]
+        batch = make_batch([[self.trees[i] for i in row] for row in chosen], self.length, self.rows)
+        self.finish(batch)
+        return [batch]
+
+
+def fingerprint(*parts: object) -> str:
+    """A name for data and settings, by which a checkpoint is known to belong to them."""
+    return str(randomness.derive(0, *map(str, parts)))
+
+
+def weights_digest(folder: Path) -> str:
+    """Digest of a model folder's weights."""
+    return digest_file(folder / "model.safetensors")
+
+
+def clear(folder: Path) -> Path:
+    """An empty folder at that place."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def map_trees(compute: Callable[[Batch], Tensor], trees: Sequence[Tree], length: int, rows: int, device: torch.device,
+              per_token: bool) -> list[np.ndarray]:
+    """Run ``compute`` over packed batches of ``trees`` without gradients and hand its results back in their order.
+
+    ``compute`` gives a number for each target (``per_token``) or for each response; the result is, for each tree, those
+    of its responses one after another. Without masks a tree has a target for every token of its responses.
+    """
+    found: dict[int, np.ndarray] = {}
+    packed = pack([len(tree) for tree in trees], length)
+    for start in range(0, len(packed), rows):
+        chosen = packed[start:start + rows]
+        with torch.no_grad():
+            batch = make_batch([[trees[i] for i in row] for row in chosen], length, len(chosen))
+            values = compute(batch.to(device)).float().cpu().numpy()
+        at = 0
+        for index in (i for row in chosen for i in row):
+            size = sum(map(len, trees[index].responses)) if per_token else len(trees[index].responses)
+            found[index] = values[at:at + size]
+            at += size
+    return [found[index] for index in range(len(trees))]

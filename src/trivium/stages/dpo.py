@@ -1,0 +1,94 @@
+"""Direct preference optimisation: the policy itself as the reward model (Rafailov et al. 2023)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from trivium.model.transformer import packed_attention
+from trivium.objectives.language_modeling import token_log_probs
+from trivium.objectives.preference import dpo_losses
+from trivium.pipeline import Context
+from trivium.stages.common import (
+    PackedEpochs,
+    fingerprint,
+    fits,
+    load_language_model,
+    map_trees,
+    rows_of,
+    save_model,
+    weights_digest,
+)
+from trivium.stages.reward import accuracy, add_pairs, pairs_of, ranked_tree
+from trivium.stages.settings import Dpo
+from trivium.training.batch import Batch, Tree
+from trivium.training.loop import Total, train
+from trivium.training.machine import autocast, choose_precision, prepare
+
+VERSION = 1
+
+
+def response_log_probs(model: Any, batch: Batch) -> torch.Tensor:
+    """The log-probability of each whole response of a batch, ``[S]`` in nats."""
+    hidden = model.model(batch.tokens, batch.positions, packed_attention(batch.documents, batch.parents))
+    log_probs = token_log_probs(hidden.flatten(0, 1)[batch.sources], model.lm_head.weight, batch.targets)
+    return torch.zeros(len(batch.ends), device=log_probs.device).index_add(0, batch.owners, log_probs)
+
+
+class DirectPreference:
+    """DPO over all pairs of each ranking; every response is encoded once, every prompt computed once."""
+
+    weights = {"loss": 1.0}
+
+    def __init__(self, beta: float) -> None:
+        self.beta = beta
+
+    def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
+        """The mean over prompts of the mean over a prompt's pairs."""
+        policy, reference = response_log_probs(model, batch), batch.extra["reference"]
+        winners, losers = batch.extra["winners"], batch.extra["losers"]
+        losses, margins = dpo_losses(policy[winners], policy[losers], reference[winners], reference[losers], self.beta)
+        return {"loss": Total((losses * batch.extra["pair_weights"]).sum(), "trees"),
+                "accuracy": Total((margins > 0).float().sum(), "pairs"), "margin": Total(margins.sum(), "pairs")}
+
+
+def run(settings: Dpo, context: Context) -> dict[str, object]:
+    """Compute the reference's log-probabilities once, train, and measure held-out preference accuracy."""
+    device = prepare(context.threads)
+    model, tokenizer = load_language_model(context.inputs["model"])
+    model.to(device)
+    length = min(settings.length, model.config.max_positions)
+    precision = choose_precision(settings.precision, device)
+    rows = rows_of(context.inputs["preferences"], "comparisons.jsonl", ["prompt", "responses", "ranking", "split"])
+    rows = [row for row in rows if pairs_of(row["ranking"])]
+    split = {name: [row for row in rows if row["split"] == name] for name in ("train", "heldout")}
+    trees = fits((ranked_tree(tokenizer, row) for row in split["train"]), length, context.progress.say)
+    heldout = [(ranked_tree(tokenizer, row), row) for row in split["heldout"]]
+    heldout = [(tree, row) for tree, row in heldout if len(tree) <= length]
+
+    def all_log_probs(trees: list[Tree]) -> list[np.ndarray]:
+        def compute(batch: Batch) -> torch.Tensor:
+            with autocast(precision, device):
+                return response_log_probs(model, batch)
+        model.eval()
+        return map_trees(compute, trees, length, settings.rows, device, per_token=False)
+
+    reference = {id(tree): values for tree, values in zip(trees, all_log_probs(trees), strict=True)}
+    before = all_log_probs([tree for tree, _ in heldout])
+
+    def finish(batch: Batch) -> None:
+        add_pairs(batch)
+        batch.extra["reference"] = torch.from_numpy(np.concatenate([reference[id(tree)] for tree in batch.trees]))
+
+    batches = PackedEpochs(trees, length, settings.rows, context.seed, finish)
+    steps = max(1, round(settings.epochs * batches.steps_per_epoch))
+    outcome = train(model, DirectPreference(settings.beta), batches, steps, settings.optimization, scratch=context.scratch,
+                    log=context.folder / "log.jsonl", precision=precision, progress=context.progress.update,
+                    fingerprint=fingerprint(weights_digest(context.inputs["model"]), rows, settings.model_dump(), context.seed))
+    after = all_log_probs([tree for tree, _ in heldout])
+    margins = [list(map(float, new - old)) for new, old in zip(after, before, strict=True)]
+    save_model(model, tokenizer, context.folder)
+    return {"rankings": len(trees), "steps": steps, "loss": outcome["loss"],
+            "preference_accuracy": accuracy([row for _, row in heldout], margins)}

@@ -1,0 +1,137 @@
+"""The examination: right answers, win rates and drift on held-out prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trivium import randomness
+from trivium.errors import TriviumError, nearest
+from trivium.evaluation.intervals import mean_interval
+from trivium.files import write_rows
+from trivium.generation.engine import Sampling, generate
+from trivium.model import LanguageModel
+from trivium.pipeline import Context
+from trivium.stages.common import (
+    Row,
+    load_language_model,
+    load_reward_model,
+    map_trees,
+    prompt_ids,
+    response_ids,
+    rows_of,
+)
+from trivium.stages.ppo import log_probs_of
+from trivium.stages.reward import score_trees
+from trivium.stages.settings import Evaluate
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.batch import Tree
+from trivium.training.machine import choose_precision, prepare
+from trivium.world import rubric
+
+VERSION = 1
+
+
+def run(settings: Evaluate, context: Context) -> dict[str, object]:
+    """Ask every model the same prompts; judge by the hidden rubric where the truth is known, else by the reward model."""
+    device = prepare(context.threads)
+    if settings.models and settings.baseline not in settings.models:
+        raise TriviumError(f"evaluate: baseline {settings.baseline!r} is none of the models{nearest(settings.baseline, settings.models)}")
+    prompts = rows_of(context.inputs["prompts"], "evaluation.jsonl", ["id", "prompt"])[:settings.limit]
+    known = all("truth" in row for row in prompts)
+    results: dict[str, dict[str, object]] = {}
+    greedy: dict[str, list[str]] = {}
+    sampled: dict[str, list[str]] = {}
+    reference: LanguageModel | None = None
+    for done, (name, folder) in enumerate(context.inputs["models"].items()):
+        context.progress.update(done, len(settings.models), f"asking {name}")
+        model, tokenizer = load_language_model(folder)
+        model.to(device)
+        if name == settings.baseline:
+            reference = model
+        sampled[name], tokens = answer(model, tokenizer, prompts, settings, settings.temperature, context.seed)
+        results[name] = {"mean_length": float(np.mean([len(t) for t in tokens]))}
+        if known:
+            greedy[name], _ = answer(model, tokenizer, prompts, settings, 0.0, context.seed)
+            results[name]["right_answers"] = mean_interval([float(rubric.is_right(r, a)) for r, a in zip(prompts, greedy[name], strict=True)])
+            results[name]["right_by_task"] = by_task(prompts, greedy[name])
+        if reference is not None and model is not reference:
+            results[name]["kl"] = drift(model, reference, tokenizer, prompts, tokens, settings)
+    points = {name: judge(prompts, answers, known, context.inputs.get("reward"), settings) for name, answers in sampled.items()}
+    for name in points:
+        if name != settings.baseline and points[name] is not None:
+            wins = [(a > b) + 0.5 * (a == b) for a, b in zip(points[name], points[settings.baseline], strict=True)]
+            results[name][f"win_rate_vs_{settings.baseline}"] = mean_interval(wins)
+        results[name]["mean_points"] = float(np.mean(points[name]))
+    if settings.base and known:
+        base = few_shot(context.inputs["base"], rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"]),
+                        prompts, settings, context.seed)
+        greedy["base"] = base
+        results["base"] = {"right_answers": mean_interval([float(rubric.is_right(r, a)) for r, a in zip(prompts, base, strict=True)]),
+                           "right_by_task": by_task(prompts, base)}
+    write_rows(context.folder / "answers.jsonl", (
+        {"id": row["id"], "task": row.get("task"), "prompt": row["prompt"],
+         "answers": {name: answers[i] for name, answers in (greedy or sampled).items()},
+         "samples": {name: answers[i] for name, answers in sampled.items()}} for i, row in enumerate(prompts)))
+    return {"models": results, "judge": "rubric" if known else "reward model", "prompts": len(prompts)}
+
+
+def answer(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row], settings: Evaluate, temperature: float,
+           seed: int) -> tuple[list[str], list[list[int]]]:
+    """A model's answers, as texts and as tokens."""
+    sampling = Sampling(temperature=temperature, max_new_tokens=settings.max_new_tokens, seed=randomness.derive(seed, "evaluate"))
+    groups = generate(model, [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts], sampling, [tokenizer.end_id],
+                      keys=[row["id"] for row in prompts])
+    tokens = [group[0].tokens for group in groups]
+    return [tokenizer.decode([t for t in ids if t != tokenizer.end_id]) for ids in tokens], tokens
+
+
+def judge(prompts: Sequence[Row], answers: Sequence[str], known: bool, reward: Path | None, settings: Evaluate) -> list[float]:
+    """Points for each answer: the rubric's total, or the reward model's score."""
+    if known:
+        return [rubric.score(row, text).total for row, text in zip(prompts, answers, strict=True)]
+    if reward is None:
+        raise TriviumError("evaluate: these prompts have no known truth; name a reward model to judge the answers (`reward:`)")
+    model, tokenizer = load_reward_model(reward)
+    trees = [Tree(prompt_ids(tokenizer, row["prompt"]), (response_ids(tokenizer, text),)) for row, text in zip(prompts, answers, strict=True)]
+    length = max(len(tree) for tree in trees)
+    return [float(scores[0]) for scores in score_trees(model, trees, length, 16, choose_precision("auto", model.score.weight.device))]
+
+
+def drift(model: LanguageModel, reference: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row],
+          tokens: Sequence[Sequence[int]], settings: Evaluate) -> float:
+    """KL(model || reference) of a response in nats, estimated from the model's own samples."""
+    trees = [Tree(prompt_ids(tokenizer, row["prompt"]), (np.array(ids, np.int64),)) for row, ids in zip(prompts, tokens, strict=True)]
+    length = max(len(tree) for tree in trees)
+    device = model.lm_head.weight.device
+    model.eval()
+    reference.eval()
+    new = map_trees(lambda batch: log_probs_of(model, batch, settings.temperature), trees, length, 16, device, per_token=True)
+    old = map_trees(lambda batch: log_probs_of(reference, batch, settings.temperature), trees, length, 16, device, per_token=True)
+    return float(np.mean([(a - b).sum() for a, b in zip(new, old, strict=True)]))
+
+
+def by_task(prompts: Sequence[Row], answers: Sequence[str]) -> dict[str, dict[str, float | int]]:
+    """Right answers for each family of tasks."""
+    right: dict[str, list[float]] = {}
+    for row, text in zip(prompts, answers, strict=True):
+        right.setdefault(row["task"], []).append(float(rubric.is_right(row, text)))
+    return {task: mean_interval(values) for task, values in sorted(right.items())}
+
+
+def few_shot(folder: Path, demonstrations: Sequence[Row], prompts: Sequence[Row], settings: Evaluate, seed: int) -> list[str]:
+    """A pretrained model's answers, prompted with a few demonstrations of the same task as plain text (GPT-3)."""
+    model, tokenizer = load_language_model(folder)
+    asked = []
+    for row in prompts:
+        alike = [d for d in demonstrations if d.get("task") == row.get("task")]
+        shots = randomness.python(seed, "shots", row["id"]).sample(alike, min(settings.shots, len(alike)))
+        text = "".join(f"Question: {d['messages'][0]['content']}\nAnswer: {d['messages'][-1]['content']}\n\n" for d in shots)
+        text += f"Question: {row['prompt'][-1]['content']}\nAnswer:"
+        room = model.config.max_positions - settings.max_new_tokens - 1
+        asked.append([tokenizer.document_id, *tokenizer.encode(text)[-room:]])
+    breaks = [i for i in range(tokenizer.vocab_size) if "\n" in tokenizer.decode([i])]
+    groups = generate(model, asked, Sampling(temperature=0.0, max_new_tokens=settings.max_new_tokens), [tokenizer.document_id, *breaks])
+    return [tokenizer.decode(group[0].tokens).split("\n")[0].strip() for group in groups]

@@ -1,0 +1,103 @@
+"""Pretraining: predict the next token of every document."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from trivium import randomness
+from trivium.errors import TriviumError
+from trivium.model import LanguageModel
+from trivium.model.transformer import packed_attention
+from trivium.objectives.language_modeling import token_log_probs
+from trivium.pipeline import Context
+from trivium.stages.common import PackedEpochs, fingerprint, save_model
+from trivium.stages.settings import Pretrain
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.tokens import Tokens
+from trivium.training.batch import Batch, Tree
+from trivium.training.loop import Total, train
+from trivium.training.machine import autocast, choose_precision, prepare
+
+VERSION = 1
+
+
+class LanguageModelling:
+    """The mean negative log-likelihood of the target tokens, in nats."""
+
+    weights = {"loss": 1.0}
+
+    def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
+        """Only the hidden states that predict a target reach the output matrix."""
+        hidden = model.model(batch.tokens, batch.positions, packed_attention(batch.documents, batch.parents))
+        log_probs = token_log_probs(hidden.flatten(0, 1)[batch.sources], model.lm_head.weight, batch.targets)
+        return {"loss": Total(-log_probs.sum(), "tokens")}
+
+
+def run(settings: Pretrain, context: Context) -> dict[str, object]:
+    """Train from random weights (or, with 0 epochs, keep them random) and measure bits per byte on held-out documents."""
+    device = prepare(context.threads)
+    tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
+    corpus = Tokens.open(context.inputs["tokens"] / "train", tokenizer.digest)
+    heldout = Tokens.open(context.inputs["tokens"] / "validation", tokenizer.digest)
+    config = replace(settings.model, vocab_size=tokenizer.vocab_size)
+    if settings.length > config.max_positions:
+        raise TriviumError(f"pretrain: rows of {settings.length} tokens, but the model has {config.max_positions} positions; "
+                           "raise model.max_positions or lower length")
+    model = LanguageModel(config).initialise(randomness.derive(context.seed, "initialise")).to(device)
+    batches = PackedEpochs(pieces(corpus, tokenizer, settings.length), settings.length, settings.rows, context.seed)
+    steps = settings.steps if settings.steps is not None else round(settings.epochs * batches.steps_per_epoch)
+    precision = choose_precision(settings.precision, device)
+    context.progress.say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {steps} steps, "
+                         f"{device.type} in {precision}")
+    outcome: dict[str, float] = {}
+    if steps:
+        outcome = train(model, LanguageModelling(), batches, steps, settings.optimization, scratch=context.scratch,
+                        log=context.folder / "log.jsonl", precision=precision,
+                        fingerprint=fingerprint(corpus.header, settings.model_dump(), context.seed),
+                        progress=context.progress.update)
+    validation = PackedEpochs(pieces(heldout, tokenizer, settings.length), settings.length, settings.rows, context.seed)
+    size = sum(len(tokenizer.decode(document[:-1].tolist()).encode()) for document in heldout)
+    bits = bits_per_byte(model, validation, size, precision)
+    save_model(model, tokenizer, context.folder, chat=False)
+    trained = steps * settings.rows * settings.length
+    return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": precision,
+            "validation_bits_per_byte": bits, "unigram_bits_per_byte": unigram_bits_per_byte(corpus, heldout, size),
+            "tokens_per_second": trained / outcome["seconds"] if steps else 0.0}
+
+
+def pieces(corpus: Tokens, tokenizer: ChatTokenizer, length: int) -> list[Tree]:
+    """Documents as trees whose prompt is the token that ends a document; those too long for a row are cut in equal
+    pieces, so that nothing is lost."""
+    start = np.array([tokenizer.document_id], np.int64)
+    trees = []
+    for document in corpus:
+        parts = math.ceil(len(document) / (length - 1))
+        trees += [Tree(start, (part.astype(np.int64),)) for part in np.array_split(document, parts)]
+    return trees
+
+
+@torch.no_grad()
+def bits_per_byte(model: LanguageModel, batches: PackedEpochs, size: int, precision: str) -> float:
+    """Bits that the model needs for each byte of the batches' texts, which have ``size`` bytes."""
+    model.eval()
+    nats = 0.0
+    device = model.lm_head.weight.device
+    for step in range(batches.steps_per_epoch):
+        for batch in batches(step):
+            with autocast(precision, device):
+                nats += LanguageModelling()(model, batch.to(device))["loss"].value.item()
+    return nats / math.log(2) / size
+
+
+def unigram_bits_per_byte(corpus: Tokens, heldout: Tokens, size: int) -> float:
+    """The same for token frequencies alone (with one added to each), learned from the training documents."""
+    counts = Counter(token for document in corpus for token in document.tolist())
+    heard = Counter(token for document in heldout for token in document.tolist())
+    total = corpus.total + len(counts.keys() | heard.keys())
+    return -sum(n * math.log2((counts[token] + 1) / total) for token, n in heard.items()) / size

@@ -1,0 +1,244 @@
+"""The settings of every stage. A recipe is made of these; their descriptions are its reference."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from trivium.corpus.settings import CorpusSettings
+from trivium.model.config import ModelConfig
+from trivium.recipe_base import Input, Stage
+from trivium.training.machine import Precision
+from trivium.training.optimizers import Optimization
+from trivium.world.source import WorldSettings
+
+
+class World(Stage):
+    """Write the embedded world: raw documents, demonstrations, prompts, and the truth about them."""
+
+    kind: ClassVar[str] = "world"
+    size: WorldSettings = WorldSettings()
+    """How big the world is."""
+
+
+class Imports(Stage):
+    """Bring demonstrations and comparisons of other formats into this system's own."""
+
+    kind: ClassVar[str] = "imports"
+    demonstrations: list[Input] = []
+    """Files or folders of demonstrations: chat messages, Alpaca, GSM8K, prompt/completion."""
+    comparisons: list[Input] = []
+    """Files or folders of comparisons: rankings, prompt/chosen/rejected, Anthropic's HH dialogues."""
+    demonstrations_limit: int | None = None
+    """Most demonstrations to keep, chosen by a hash of the row; null keeps all."""
+    comparisons_limit: int | None = None
+    """Most comparisons to keep, chosen by a hash of the row; null keeps all."""
+    heldout: float = Field(0.2, gt=0, lt=1)
+    """Share of the prompts, chosen by a hash, that is kept from training for the evaluation."""
+
+
+class Corpus(Stage):
+    """Clean raw documents: extraction, quality, duplicates, private data, decontamination."""
+
+    kind: ClassVar[str] = "corpus"
+    documents: list[Input] = ["world"]
+    """Raw documents: earlier stages, folders, files or archives."""
+    evaluation: Input | None = None
+    """A stage whose evaluation prompts must not occur in the corpus."""
+    settings: CorpusSettings = CorpusSettings()
+    """The steps and their thresholds."""
+
+
+class Tokenizer(Stage):
+    """Train a byte-level BPE tokenizer on a corpus."""
+
+    kind: ClassVar[str] = "tokenizer"
+    corpus: Input = "corpus"
+    """The clean documents."""
+    vocab_size: int = 2048
+    """Entries, the six special tokens included."""
+
+
+class Tokens(Stage):
+    """Turn a corpus into token ids, ready to be mapped into memory."""
+
+    kind: ClassVar[str] = "tokens"
+    corpus: Input = "corpus"
+    """The clean documents."""
+    tokenizer: Input = "tokenizer"
+    """The tokenizer."""
+    validation: float = Field(0.03, gt=0, lt=0.5)
+    """Share of the documents, chosen by a hash, that is kept for validation."""
+
+
+class Training(Stage):
+    """What every stage that trains a model has in common."""
+
+    optimization: Optimization = Optimization()
+    """The optimizer and its schedule."""
+    length: int = 256
+    """Tokens in one packed row: the longest sequence that can be trained on."""
+    rows: int = 16
+    """Packed rows in a batch."""
+    precision: Precision = "auto"
+    """auto, float32 or bf16; auto takes bf16 where the hardware multiplies it natively."""
+
+
+class Pretrain(Training):
+    """Train a decoder from random weights to predict the next token of the corpus."""
+
+    kind: ClassVar[str] = "pretrain"
+    tokens: Input = "tokens"
+    """The tokenised corpus."""
+    tokenizer: Input = "tokenizer"
+    """The tokenizer, which becomes part of the model's folder."""
+    model: ModelConfig = ModelConfig()
+    """The model's shape; vocab_size is taken from the tokenizer."""
+    epochs: float = Field(1.0, ge=0)
+    """Passes over the corpus; 0 leaves the model random."""
+    steps: int | None = None
+    """Updates, instead of epochs."""
+
+
+class Sft(Training):
+    """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
+
+    kind: ClassVar[str] = "sft"
+    model: Input = "pretrain"
+    """The model to start from."""
+    demonstrations: Input = "world"
+    """Demonstrations: an earlier stage or a JSONL file of chat messages."""
+    epochs: float = Field(2.0, gt=0)
+    """Passes over the demonstrations."""
+
+
+class Preferences(Stage):
+    """Sample several responses to each prompt and have them ranked by the panel of simulated annotators."""
+
+    kind: ClassVar[str] = "preferences"
+    model: Input = "sft"
+    """The model whose responses are ranked."""
+    prompts: Input = "world"
+    """A stage with prompts."""
+    count: int = 600
+    """Prompts to collect rankings for."""
+    fewest: int = Field(4, ge=2)
+    """Fewest responses to one prompt."""
+    most: int = Field(9, ge=2)
+    """Most responses to one prompt."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    max_new_tokens: int = 64
+    """Longest response, in tokens."""
+    heldout: float = Field(0.2, gt=0, lt=1)
+    """Share of the prompts kept for the evaluation of the reward model."""
+    annotators: int = 5
+    """Annotators on the panel; each prompt is ranked by one of them, held-out prompts by two."""
+
+
+class Reward(Training):
+    """Train a reward model on rankings, every response encoded once and every prompt computed once."""
+
+    kind: ClassVar[str] = "reward"
+    model: Input = "sft"
+    """The model whose trunk it starts from."""
+    preferences: Input = "preferences"
+    """A stage with rankings."""
+    demonstrations: Input | None = None
+    """Demonstrations whose mean score becomes 0; the preferences' best responses when null."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the rankings; more than one overfits (InstructGPT)."""
+
+
+class Ppo(Training):
+    """Reinforcement learning from the reward model, with a KL penalty to the model it starts from."""
+
+    kind: ClassVar[str] = "ppo"
+    model: Input = "sft"
+    """The policy to start from, and the reference."""
+    reward: Input = "reward"
+    """The reward model; the value model starts from it too."""
+    prompts: Input = "world"
+    """A stage with prompts."""
+    iterations: int = 10
+    """Rollouts."""
+    episodes: int = 128
+    """Responses in a rollout, one a prompt."""
+    epochs: int = 4
+    """Passes over each rollout."""
+    minibatches: int = 2
+    """Updates in each pass."""
+    temperature: float = 1.0
+    """Sampling temperature; log-probabilities everywhere are those at this temperature."""
+    max_new_tokens: int = 64
+    """Longest response, in tokens."""
+    kl_coefficient: float = 0.05
+    """Weight of the per-token KL penalty (InstructGPT: 0.02)."""
+    kl_target: float | None = None
+    """When set, the KL coefficient adapts so that the KL of a response approaches this many nats."""
+    kl_horizon: int = 10000
+    """Episodes over which the adaptive coefficient moves."""
+    clip: float = 0.2
+    """How far a token's probability ratio, and a value, may move."""
+    value_coefficient: float = 0.1
+    """Weight of the value loss."""
+    gamma: float = 1.0
+    """Discount."""
+    lam: float = 0.95
+    """GAE's lambda."""
+    unfinished_score: float = -1.0
+    """The score of a response that never ends."""
+
+
+class Dpo(Training):
+    """Direct preference optimisation from the same rankings."""
+
+    kind: ClassVar[str] = "dpo"
+    model: Input = "sft"
+    """The model to start from, and the reference."""
+    preferences: Input = "preferences"
+    """A stage with rankings."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the rankings."""
+    beta: float = 0.1
+    """Strength of the implied KL penalty."""
+
+
+class Evaluate(Stage):
+    """Measure the models on held-out prompts."""
+
+    kind: ClassVar[str] = "evaluate"
+    models: dict[str, Input] = {}
+    """The chat models to measure, each under a name of your own."""
+    base: Input | None = None
+    """A pretrained model, measured with a few demonstrations in its prompt."""
+    baseline: str = "sft"
+    """The model, by that name, that others are compared with."""
+    prompts: Input = "world"
+    """A stage with evaluation prompts."""
+    demonstrations: Input = "world"
+    """Where the base model's few examples come from."""
+    reward: Input | None = None
+    """The reward model that judges where no rubric is known."""
+    limit: int | None = None
+    """Most prompts; null takes all."""
+    temperature: float = 1.0
+    """Sampling temperature of the answers that are compared; right answers are counted on greedy ones."""
+    max_new_tokens: int = 64
+    """Longest answer, in tokens."""
+    shots: int = 4
+    """Examples in the base model's prompt."""
+
+
+class Report(Stage):
+    """Write the report page and metrics.json."""
+
+    kind: ClassVar[str] = "report"
+    stages: list[Input] = []
+    """The stages to report on."""
+
+
+STAGES: dict[str, type[Stage]] = {stage.kind: stage for stage in (
+    World, Imports, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Dpo, Evaluate, Report)}
+"""Every stage by its kind."""

@@ -1,0 +1,48 @@
+"""Supervised fine-tuning: learn to answer from demonstrations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trivium.pipeline import Context
+from trivium.stages.common import (
+    PackedEpochs,
+    fingerprint,
+    fits,
+    load_language_model,
+    rows_of,
+    save_model,
+    weights_digest,
+)
+from trivium.stages.pretrain import LanguageModelling
+from trivium.stages.settings import Sft
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.batch import Tree
+from trivium.training.loop import train
+from trivium.training.machine import prepare
+
+VERSION = 1
+
+
+def run(settings: Sft, context: Context) -> dict[str, object]:
+    """Next-token prediction again, with loss on the assistant's words and the token that ends them."""
+    device = prepare(context.threads)
+    model, tokenizer = load_language_model(context.inputs["model"])
+    length = min(settings.length, model.config.max_positions)
+    rows = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"])
+    trees = fits((conversation(tokenizer, row["messages"]) for row in rows), length, context.progress.say)
+    batches = PackedEpochs(trees, length, settings.rows, context.seed)
+    steps = round(settings.epochs * batches.steps_per_epoch)
+    outcome = train(model.to(device), LanguageModelling(), batches, steps, settings.optimization, scratch=context.scratch,
+                    log=context.folder / "log.jsonl", precision=settings.precision, progress=context.progress.update,
+                    fingerprint=fingerprint(weights_digest(context.inputs["model"]), rows, settings.model_dump(), context.seed))
+    save_model(model, tokenizer, context.folder)
+    return {"demonstrations": len(trees), "steps": steps, "loss": outcome["loss"]}
+
+
+def conversation(tokenizer: ChatTokenizer, messages: list[dict[str, str]]) -> Tree:
+    """A conversation as a tree: all up to the first word of the assistant is prompt, the rest is the response, in which
+    only what the assistant says carries loss."""
+    ids, learn = tokenizer.encode_chat(messages)
+    first = learn.index(True)
+    return Tree(np.array(ids[:first], np.int64), (np.array(ids[first:], np.int64),), (np.array(learn[first:], bool),))

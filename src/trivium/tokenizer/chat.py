@@ -1,0 +1,162 @@
+"""The tokenizer as the other parts of the package use it: texts, and chats with the mask of what is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from trivium.errors import TriviumError, nearest
+from trivium.files import write_bytes, write_json, write_text
+from trivium.tokenizer.train import ASSISTANT, DOCUMENT, END, PAD, SPECIAL_TOKENS, SYSTEM, USER
+
+Message = Mapping[str, str]
+"""``{"role", "content"}``."""
+
+ROLES = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
+
+TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] not in ['system', 'user', 'assistant'] -%}"
+    "{{- raise_exception('unknown role: ' + message['role']) -}}"
+    "{%- endif -%}"
+    "{{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
+)
+"""A turn is its role's token, the content as it is, and the end token."""
+
+
+class ChatTokenizer:
+    """A byte-level BPE tokenizer with our chat template."""
+
+    template = TEMPLATE
+
+    def __init__(self, tokenizer: Tokenizer | bytes) -> None:
+        """``tokenizer`` is a trained one, or the bytes of its ``tokenizer.json``."""
+        self.data = tokenizer if isinstance(tokenizer, bytes) else (tokenizer.to_str(pretty=True) + "\n").encode()
+        try:
+            self._tokenizer = Tokenizer.from_buffer(self.data)
+        except Exception as error:  # the library raises Exception itself
+            raise TriviumError(f"tokenizer.json is not a tokenizer ({error})") from error
+        # With this, text that spells a special token is text: a user cannot end the turn or speak as the assistant.
+        self._tokenizer.encode_special_tokens = True
+        self._ids: dict[str, int] = {}
+        for token in SPECIAL_TOKENS:
+            id = self._tokenizer.token_to_id(token)
+            if id is None:
+                raise TriviumError(f"tokenizer.json has no token {token}; only Trivium's own tokenizers can be used")
+            self._ids[token] = id
+
+    @classmethod
+    def load(cls, folder: Path) -> ChatTokenizer:
+        """From a folder that :meth:`save` wrote, a model's among them."""
+        path = folder / "tokenizer.json"
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise TriviumError(f"{path}: no such file; name a folder that holds a tokenizer") from error
+        template = folder / "chat_template.jinja"
+        if template.exists() and template.read_text("utf-8") != TEMPLATE:
+            raise TriviumError(f"{template}: not Trivium's own chat template, which is the only one known so far")
+        try:
+            return cls(data)
+        except TriviumError as error:
+            raise TriviumError(f"{folder}: {error}") from error
+
+    def save(self, folder: Path, chat: bool = True) -> None:
+        """Write the files that ``transformers.AutoTokenizer`` loads. ``chat`` says which token ends a text for programs
+        that only know one: the end of a turn, or, for a model that was only pretrained, the end of a document."""
+        write_bytes(folder / "tokenizer.json", self.data)
+        special = {"eos_token": END if chat else DOCUMENT, "pad_token": PAD}
+        write_json(folder / "special_tokens_map.json", special)
+        write_json(folder / "tokenizer_config.json", {
+            **special, "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+            "add_bos_token": False, "add_eos_token": False, "model_max_length": 1 << 30})
+        write_text(folder / "chat_template.jinja", self.template)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of ``tokenizer.json``."""
+        return sha256(self.data).hexdigest()
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def document_id(self) -> int:
+        """The token between documents, which also ends the text of a model without chat."""
+        return self._ids[DOCUMENT]
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills up batches."""
+        return self._ids[PAD]
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends a turn."""
+        return self._ids[END]
+
+    def encode(self, text: str) -> list[int]:
+        """The text's tokens, never a special one."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """:meth:`encode` for many texts at once, on all cores."""
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError) as error:
+            raise TriviumError(f"a text cannot be encoded: {error}") from error
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the tokens; special ones are spelt out, and bytes that are no UTF-8 become U+FFFD."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def encode_chat(self, messages: Sequence[Message], generation_prompt: bool = False) -> tuple[list[int], list[bool]]:
+        """The chat's tokens, and which of them carry loss: the content and the end token of every assistant turn.
+        ``generation_prompt`` opens a turn of the assistant at the end."""
+        contents = self.encode_batch([message["content"] for message in check_messages(messages)])
+        ids: list[int] = []
+        learned: list[bool] = []
+        for message, content in zip(messages, contents, strict=True):
+            turn = [*content, self.end_id]
+            ids += [self._ids[ROLES[message["role"]]], *turn]
+            learned += [False, *[message["role"] == "assistant"] * len(turn)]
+        if generation_prompt:
+            ids.append(self._ids[ASSISTANT])
+            learned.append(False)
+        return ids, learned
+
+    def render(self, messages: Sequence[Message], generation_prompt: bool = False) -> str:
+        """The chat as text, by the template: what a person reads, and what other programs encode."""
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        def raise_exception(message: str) -> None:
+            raise TriviumError(f"chat template: {message}")
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = raise_exception
+        return environment.from_string(self.template).render(
+            messages=[dict(message) for message in check_messages(messages)], add_generation_prompt=generation_prompt)
+
+
+def check_messages(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages, or a :class:`TriviumError` that says which one is wrong and how."""
+    if isinstance(messages, (str, bytes, Mapping)) or not messages:
+        raise TriviumError("a chat needs at least one message, as a list of {\"role\", \"content\"}")
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping):
+            raise TriviumError(f"message {number}: not an object with role and content")
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            raise TriviumError(f"message {number}: unknown role {role!r}{nearest(str(role), ROLES)}")
+        if not isinstance(content, str):
+            raise TriviumError(f"message {number}: the content is not a string")
+    return messages

@@ -1,0 +1,1 @@
+"""Batches, optimizers, checkpoints and the one training loop."""

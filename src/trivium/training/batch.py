@@ -1,0 +1,140 @@
+"""Batches: trees of tokens packed into rows of one fixed length.
+
+A *tree* is a prompt and the responses that continue it. A document is a tree with one response; K ranked responses are
+a tree with K, and their prompt is computed once for all of them. Trees are packed several to a row; attention within a
+row follows the trees (:func:`trivium.model.transformer.packed_attention`) and positions count along each branch, so every
+response sees just what it would see alone. The loss is not taken over rows but over pairs *(source, target)*: the place
+of a hidden state and the token it should predict; a response's first token is predicted by its prompt's last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trivium.errors import TriviumError
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A prompt ``[P]`` and the responses ``[R_k]`` to it, as token ids."""
+
+    prompt: np.ndarray
+    responses: tuple[np.ndarray, ...]
+    loss: tuple[np.ndarray, ...] | None = None
+    """For each response a mask of the tokens that are trained on; all of them when None."""
+    payload: Any = None
+    """What the batch's maker wants to find again, such as a ranking."""
+
+    def __len__(self) -> int:
+        return len(self.prompt) + sum(map(len, self.responses))
+
+
+@dataclass
+class Batch:
+    """Packed rows and what to learn from them. R rows of length L, S responses, N targets."""
+
+    tokens: Tensor
+    """``[R, L]`` token ids."""
+    positions: Tensor
+    """``[R, L]`` position of each token along its branch."""
+    documents: Tensor
+    """``[R, L]`` number of each token's segment; padding is -1."""
+    parents: Tensor
+    """``[R, L]`` number of the segment that each token's segment continues, or -2."""
+    sources: Tensor
+    """``[N]`` places, in the flattened rows, of the hidden states that predict."""
+    targets: Tensor
+    """``[N]`` token ids to predict there."""
+    owners: Tensor
+    """``[N]`` the response that each target belongs to."""
+    ends: Tensor
+    """``[S]`` places of the responses' last tokens, in the flattened rows."""
+    trees: list[Tree]
+    """The trees in the order of their responses."""
+    counts: dict[str, float] = field(default_factory=dict)
+    """What sums over this batch are divided by, once they are added over all microbatches and processes."""
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """Further tensors for the objective."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        if self.tokens.device == device:
+            return self
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return Batch(**moved, trees=self.trees, counts=self.counts,
+                     extra={name: value.to(device) for name, value in self.extra.items()})
+
+
+def pack(lengths: Sequence[int], length: int) -> list[list[int]]:
+    """Group items into rows of at most ``length``: best fit in decreasing order (Johnson 1973). Returns for each row
+    the items' indices. O(n log n + n * length)."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    rows: list[list[int]] = []
+    open_rows: list[list[int]] = [[] for _ in range(length + 1)]  # open_rows[space] = rows with that much space left
+    for item in order:
+        size = lengths[item]
+        if not 0 < size <= length:
+            raise TriviumError(f"a sequence of {size} tokens does not fit a row of {length}; raise `length` or shorten it")
+        space = next((s for s in range(size, length + 1) if open_rows[s]), None)
+        if space is None:
+            rows.append([])
+            row, space = len(rows) - 1, length
+        else:
+            row = open_rows[space].pop()
+        rows[row].append(item)
+        open_rows[space - size].append(row)
+    return rows
+
+
+def make_batch(rows: Sequence[Sequence[Tree]], length: int, row_count: int | None = None) -> Batch:
+    """Lay trees out in rows; ``row_count`` (at least ``len(rows)``) fixes the shape by adding rows of padding."""
+    count = max(row_count or 0, len(rows), 1)
+    tokens = np.zeros((count, length), np.int64)
+    positions = np.zeros((count, length), np.int64)
+    documents = np.full((count, length), -1, np.int64)
+    parents = np.full((count, length), -2, np.int64)
+    sources: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    owners: list[np.ndarray] = []
+    ends: list[int] = []
+    trees: list[Tree] = []
+    segment = 0
+    for r, row in enumerate(rows):
+        at = 0
+        for tree in row:
+            prompt, start = segment, at
+            size = len(tree.prompt)
+            tokens[r, at:at + size] = tree.prompt
+            positions[r, at:at + size] = np.arange(size)
+            documents[r, at:at + size] = prompt
+            at, segment = at + size, segment + 1
+            for k, response in enumerate(tree.responses):
+                n = len(response)
+                tokens[r, at:at + n] = response
+                positions[r, at:at + n] = np.arange(size, size + n)
+                documents[r, at:at + n] = segment
+                parents[r, at:at + n] = prompt
+                before = np.arange(at - 1, at + n - 1)
+                before[0] = start + size - 1
+                learn = np.ones(n, bool) if tree.loss is None else np.array(tree.loss[k], bool)
+                if size == 0:
+                    learn[0] = False  # nothing comes before it
+                sources.append(r * length + before[learn])
+                targets.append(response[learn])
+                owners.append(np.full(int(learn.sum()), len(ends)))
+                ends.append(r * length + at + n - 1)
+                at, segment = at + n, segment + 1
+            trees.append(tree)
+
+    def join(parts: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.concatenate([*parts, np.zeros(0, np.int64)]).astype(np.int64))
+
+    return Batch(torch.from_numpy(tokens), torch.from_numpy(positions), torch.from_numpy(documents),
+                 torch.from_numpy(parents), join(sources), join(targets), join(owners), torch.tensor(ends, dtype=torch.int64),
+                 trees, {"tokens": float(sum(map(len, targets))), "responses": float(len(ends)), "trees": float(len(trees))})

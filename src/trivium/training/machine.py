@@ -1,0 +1,52 @@
+"""What the machine at hand does best: its allocator, its cores, its number format."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bf16"]
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep large buffers for reuse. By default it returns each to the system, and every training step pays
+    for that in page faults. Does nothing under another C library."""
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+        mallopt(-2, 64 << 20)  # M_TOP_PAD
+
+
+def choose_precision(wanted: Precision, device: torch.device) -> Literal["float32", "bf16"]:
+    """``bf16`` where the hardware multiplies it natively (a GPU; a CPU with AMX or AVX-512 bf16), else ``float32``:
+    without those instructions bf16 products are emulated and several times slower."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        native = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+        return "bf16" if native or torch.cpu._is_amx_tile_supported() else "float32"
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+
+def choose_device() -> torch.device:
+    """The first GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """The context in which a forward pass uses ``precision``."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def prepare(threads: int | None = None) -> torch.device:
+    """Set the process up for training: allocator, cores, deterministic kernels. Returns the device."""
+    keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return choose_device()

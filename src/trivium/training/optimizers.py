@@ -1,0 +1,130 @@
+"""Optimizers and schedules. Muon for the matrices inside the blocks, AdamW for everything else."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trivium.errors import TriviumError
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How weights follow gradients."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    optimizer: Literal["muon", "adamw"] = "adamw"
+    """muon: Muon for the blocks' matrices and AdamW for the rest; adamw: AdamW for all."""
+    learning_rate: float = 3e-4
+    """AdamW's highest learning rate."""
+    matrix_learning_rate: float = 0.02
+    """Muon's highest learning rate."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of matrices."""
+    beta1: float = 0.9
+    """Decay of AdamW's mean of gradients."""
+    beta2: float = 0.95
+    """Decay of AdamW's mean of squared gradients."""
+    epsilon: float = 1e-8
+    """AdamW's epsilon."""
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """The learning rate after warm-up: constant, or falling to `final` of its height by a cosine or a line."""
+    warmup: float = 0.03
+    """Share of the steps over which the learning rate rises."""
+    final: float = 0.05
+    """Share of the highest learning rate that is left at the end."""
+    clip: float = 1.0
+    """Highest norm of the gradient; 0 leaves it as it is."""
+
+
+def factor(settings: Optimization, step: int, steps: int) -> float:
+    """The learning rate at ``step`` (from 0) of ``steps``, as a share of its highest."""
+    warmup = max(1, round(settings.warmup * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    if settings.schedule == "constant":
+        return 1.0
+    done = (step - warmup) / max(1, steps - warmup)
+    fall = (1 + math.cos(math.pi * done)) / 2 if settings.schedule == "cosine" else 1 - done
+    return settings.final + (1 - settings.final) * fall
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrix to each of ``matrices [n, rows, columns]``, roughly: a quintic Newton-Schulz
+    iteration that brings all singular values near 1 (Jordan et al. 2024, 'Muon')."""
+    x = matrices / matrices.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose steps are made orthogonal (Jordan et al. 2024), matrices of one shape in one batched product.
+
+    ``torch.optim.Muon`` takes matrices one by one and always in bf16, which a CPU without bf16 instructions emulates;
+    this one iterates in the weights' own format. Steps are scaled by ``sqrt(max(1, rows / columns))`` as there.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update of every matrix that has a gradient."""
+        for group in self.param_groups:
+            alike: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    alike[tuple(parameter.shape)].append(parameter)
+            for (rows, columns), parameters in alike.items():
+                directions = []
+                for parameter in parameters:
+                    gradient = parameter.grad
+                    assert gradient is not None
+                    state = self.state[parameter]
+                    momentum = state.setdefault("momentum", torch.zeros_like(parameter))
+                    momentum.lerp_(gradient, 1 - group["momentum"])
+                    directions.append(gradient.lerp(momentum, group["momentum"]))  # Nesterov
+                updates = orthogonalise(torch.stack(directions))
+                scale = group["lr"] * max(1.0, rows / columns) ** 0.5
+                for parameter, update in zip(parameters, updates, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
+
+
+def make_optimizers(model: nn.Module, settings: Optimization) -> list[torch.optim.Optimizer]:
+    """The optimizers of ``model``; every trainable parameter is in exactly one group (asserted)."""
+    matrices, embeddings, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim < 2:
+            vectors.append(parameter)
+        elif settings.optimizer == "muon" and ".layers." in f".{name}":
+            matrices.append(parameter)
+        else:
+            embeddings.append(parameter)
+    if not (matrices or embeddings or vectors):
+        raise TriviumError("nothing to train: every parameter is frozen")
+    adamw = torch.optim.AdamW(
+        [{"params": embeddings, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=settings.epsilon, fused=True)
+    optimizers: list[torch.optim.Optimizer] = [adamw]
+    if matrices:
+        optimizers.append(Muon(matrices, settings.matrix_learning_rate, weight_decay=settings.weight_decay))
+    grouped = [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
+    trainable = {id(p) for p in model.parameters() if p.requires_grad}
+    assert len(grouped) == len(set(grouped)) and set(grouped) == trainable, "a parameter is in no group, or in two"
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["highest"] = group["lr"]
+    return optimizers
