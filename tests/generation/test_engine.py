@@ -1,0 +1,95 @@
+"""Sampling against transformers, against the distribution, and against itself in other company."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from trivium.errors import TriviumError
+from trivium.generation.engine import Sampling, choose, generate
+from trivium.model import LanguageModel, ModelConfig, folder
+
+
+def make(qk_norm=True, vocab=60, positions=128):
+    return LanguageModel(ModelConfig(vocab_size=vocab, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2,
+                                     head_dim=8, qk_norm=qk_norm, max_positions=positions)).initialise(4)
+
+
+def prompts(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(2, 60, rng.integers(1, 30)).tolist() for _ in range(count)]
+
+
+@pytest.mark.parametrize("qk_norm", [True, False])
+def test_greedy_equals_transformers(tmp_path, qk_norm):
+    model = make(qk_norm)
+    folder.save(model, tmp_path, {"eos": 0, "pad": 1})
+    oracle = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    asked = prompts(12)
+    ours = generate(model, asked, Sampling(temperature=0.0, max_new_tokens=20), [0], batch_rows=5)
+    for prompt, (completion,) in zip(asked, ours, strict=True):
+        theirs = oracle.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False, max_new_tokens=20)
+        assert completion.tokens == theirs[0, len(prompt):].tolist()
+
+
+def test_a_sample_does_not_depend_on_its_company():
+    model = make()
+    asked = prompts(40)
+    together = generate(model, asked, Sampling(max_new_tokens=24, seed=5), [0, 7], samples=3, batch_rows=16)
+    for index in (0, 13, 39):
+        alone = generate(model, [asked[index]], Sampling(max_new_tokens=24, seed=5), [0, 7], samples=3, keys=[index])
+        assert [c.tokens for c in alone[0]] == [c.tokens for c in together[index]]
+    assert len({tuple(c.tokens) for c in together[0]}) > 1
+
+
+def test_log_probs_are_those_of_a_training_forward():
+    model = make()
+    asked = prompts(20)
+    for temperature in (1.0, 0.6):
+        for prompt, (completion,) in zip(asked, generate(model, asked, Sampling(temperature=temperature, max_new_tokens=12), [0]), strict=True):
+            logits = model(torch.tensor([prompt + completion.tokens]))[0] / temperature
+            places = torch.arange(len(prompt), len(prompt) + len(completion.tokens))
+            expected = torch.log_softmax(logits[places - 1], -1).gather(1, torch.tensor(completion.tokens)[:, None])[:, 0]
+            np.testing.assert_allclose(completion.log_probs, expected.detach().numpy(), atol=1e-4)
+
+
+def test_frequencies_follow_the_distribution():
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0, -1e9]])
+    n = 40_000
+    u = torch.from_numpy(np.random.default_rng(0).random(n))
+    drawn, _ = choose(logits.expand(n, -1), Sampling(temperature=0.7), u)
+    expected = torch.softmax(logits[0] / 0.7, 0) * n
+    counts = torch.bincount(drawn, minlength=5)
+    assert counts[4] == 0
+    assert ((counts[:4] - expected[:4]) ** 2 / expected[:4]).sum() < 16.3  # chi-square, 3 degrees of freedom, p = 0.001
+    top_k, _ = choose(logits.expand(n, -1), Sampling(top_k=2), u)
+    assert set(top_k.tolist()) == {1, 2}
+    top_p, _ = choose(logits.expand(n, -1), Sampling(top_p=0.5), u)
+    assert set(top_p.tolist()) == {2}
+
+
+def test_ends():
+    model = make(positions=40)
+    stop = list(range(0, 60, 2))
+    for (completion,) in generate(model, prompts(30), Sampling(max_new_tokens=200), stop):
+        assert completion.finished == (completion.tokens[-1] in stop)
+        assert not any(token in stop for token in completion.tokens[:-1])
+    long = generate(model, [[5] * 38], Sampling(temperature=1.0, max_new_tokens=50), [])[0][0]
+    assert len(long.tokens) == 2 and not long.finished
+    assert generate(model, [], Sampling(), [0]) == []
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"temperature": -1}, "temperature"), ({"top_p": 0}, "top_p"), ({"top_k": -1}, "top_k"),
+                                                    ({"max_new_tokens": 0}, "max_new_tokens"), ({"temperature": float("nan")}, "temperature")])
+def test_bad_settings(settings, message):
+    with pytest.raises(TriviumError, match=message):
+        Sampling(**settings)
+
+
+def test_bad_prompts():
+    with pytest.raises(TriviumError, match="prompt 1 has 128 tokens"):
+        generate(make(), [[3], [4] * 128], Sampling(), [0])
+    with pytest.raises(TriviumError, match="prompt 0 is empty"):
+        generate(make(), [[]], Sampling(), [0])

@@ -1,0 +1,97 @@
+"""Losses against their formulas, written out in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trivium.objectives.policy import (
+    adapt_kl_coefficient,
+    generalised_advantages,
+    kl_k3,
+    policy_losses,
+    value_losses,
+    whiten,
+)
+from trivium.objectives.preference import dpo_losses
+from trivium.objectives.ranking import ranking_losses
+from trivium.stages.reward import pairs_of
+
+
+def test_ranking_loss_is_instructgpts():
+    scores = torch.tensor([0.3, -1.2, 2.0], dtype=torch.float64)
+    pairs = pairs_of([[2], [0], [1]])
+    losses = ranking_losses(scores, torch.tensor([w for w, _ in pairs]), torch.tensor([l for _, l in pairs]), torch.full((3,), 1 / 3))
+    expected = sum(math.log(1 + math.exp(-(scores[w] - scores[l]).item())) for w, l in pairs) / 3
+    assert losses.sum().item() == pytest.approx(expected, abs=1e-7)
+
+
+def test_ranking_loss_does_not_overflow():
+    losses = ranking_losses(torch.tensor([1000.0, -1000.0]), torch.tensor([1]), torch.tensor([0]), torch.ones(1))
+    assert losses.item() == 2000.0
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3), min_size=1, max_size=4))
+def test_pairs_leave_ties_out(sizes):
+    groups, n = [], 0
+    for group in sizes:
+        groups.append(list(range(n, n + len(group))))
+        n += len(group)
+    place = {i: g for g, group in enumerate(groups) for i in group}
+    assert set(pairs_of(groups)) == {(a, b) for a in range(n) for b in range(n) if place[a] < place[b]}
+
+
+def test_dpo_is_equation_seven():
+    c, r, rc, rr = (torch.tensor([v], dtype=torch.float64) for v in (-10.0, -12.0, -11.0, -11.5))
+    losses, margins = dpo_losses(c, r, rc, rr, 0.1)
+    margin = 0.1 * ((-10 + 11) - (-12 + 11.5))
+    assert margins.item() == pytest.approx(margin) and losses.item() == pytest.approx(-math.log(1 / (1 + math.exp(-margin))))
+
+
+@given(st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=1, max_size=12), st.floats(0, 1), st.floats(0, 1))
+def test_advantages_are_the_sum_of_discounted_errors(steps, gamma, lam):
+    rewards, values = (np.array(column) for column in zip(*steps, strict=True))
+    following = np.append(values[1:], 0.0)
+    errors = rewards + gamma * following - values
+    expected = [sum((gamma * lam) ** (l - t) * errors[l] for l in range(t, len(errors))) for t in range(len(errors))]
+    np.testing.assert_allclose(generalised_advantages(rewards, values, gamma, lam), expected, atol=1e-9)
+
+
+def test_whitening():
+    values = np.array([1.0, 2.0, 4.0])
+    assert whiten(values).mean() == pytest.approx(0) and whiten(values).std() == pytest.approx(1)
+    assert whiten(values, shift_mean=False).mean() == pytest.approx(values.mean())
+
+
+def test_clipping_stops_gains_but_not_losses():
+    old = torch.zeros(4)
+    new = torch.tensor([0.5, 0.5, -0.5, -0.5])
+    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    losses, ratios = policy_losses(new, old, advantages, 0.2)
+    up, down = math.exp(0.5), math.exp(-0.5)
+    assert ratios.tolist() == pytest.approx([up, up, down, down])
+    assert losses.tolist() == pytest.approx([-1.2, up, -down, 0.8])
+
+
+def test_value_loss_takes_the_worse_of_two():
+    losses = value_losses(torch.tensor([1.0, 0.1]), torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0]), 0.2)
+    assert losses.tolist() == pytest.approx([0.5 * 0.8**2, 0.5 * 0.9**2])
+
+
+def test_k3_is_unbiased_and_never_negative():
+    rng = np.random.default_rng(0)
+    p, q = rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(6))
+    samples = rng.choice(6, 200_000, p=p)
+    estimates = kl_k3(np.log(p)[samples], np.log(q)[samples])
+    assert estimates.min() >= 0
+    assert estimates.mean() == pytest.approx(float((p * np.log(p / q)).sum()), rel=0.03)
+
+
+def test_the_kl_coefficient_follows_its_target():
+    assert adapt_kl_coefficient(0.1, 12.0, 6.0, 1000, 100) == pytest.approx(0.1 * (1 + 0.2 * 0.1))
+    assert adapt_kl_coefficient(0.1, 5.7, 6.0, 1000, 100) == pytest.approx(0.1 * (1 - 0.05 * 0.1))

@@ -1,0 +1,209 @@
+"""Artifacts, recipes and the pipeline, with small real stages that write files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import ClassVar
+
+import pytest
+
+from trivium.artifacts import lineage, open_artifact
+from trivium.errors import TriviumError
+from trivium.pipeline import run
+from trivium.recipe import load_recipe
+from trivium.recipe_base import Input, Stage
+
+
+class Write(Stage):
+    """Writes a word."""
+
+    kind: ClassVar[str] = "write"
+    source: Input | None = None
+    word: str = "hello"
+    times: int = 1
+
+
+class Join(Stage):
+    """Joins files."""
+
+    kind: ClassVar[str] = "join"
+    parts: list[Input] = []
+    named: dict[str, Input] = {}
+
+
+STAGES = {"write": Write, "join": Join}
+RUNS: list[str] = []
+
+
+def write(settings, context):
+    RUNS.append(context.name)
+    (context.folder / "text").write_text(settings.word * settings.times)
+    (context.folder / "log.jsonl").write_text(json.dumps({"time": time.time()}) + "\n")
+    return {"length": len(settings.word)}
+
+
+def join(settings, context):
+    RUNS.append(context.name)
+    places = [*context.inputs["parts"], *context.inputs["named"].values()]
+    (context.folder / "text").write_text("".join((place / "text").read_text() for place in places))
+    return {}
+
+
+RUNNERS = {"write": (write, 1), "join": (join, 1)}
+RECIPE = """
+name: trial
+stages:
+  write:
+  other: {kind: write, word: bye}
+  join: {parts: [write], named: {b: other}}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    RUNS.clear()
+    return tmp_path / "recipe.yaml"
+
+
+def go(recipe, *overrides, **more):
+    return run(load_recipe(recipe, overrides, STAGES), runners=RUNNERS, **more)
+
+
+def test_a_finished_stage_is_not_run_again(recipe):
+    first = go(recipe)
+    assert RUNS == ["write", "other", "join"]
+    assert (first["join"].folder / "text").read_text() == "hellobye"
+    again = go(recipe)
+    assert RUNS == ["write", "other", "join"] and again["join"].digest == first["join"].digest
+
+
+def test_a_changed_setting_runs_what_depends_on_it_and_the_old_result_is_kept(recipe, tmp_path):
+    go(recipe)
+    go(recipe, "other.word=ciao")
+    assert RUNS == ["write", "other", "join", "other", "join"]
+    assert (tmp_path / "runs/trial/join/text").read_text() == "hellociao"
+    assert len(list((tmp_path / "runs/trial/superseded").iterdir())) == 2
+    go(recipe)
+    assert len(RUNS) == 5 and (tmp_path / "runs/trial/join/text").read_text() == "hellobye"
+
+
+def test_timings_are_not_part_of_the_digest(recipe, tmp_path):
+    first = go(recipe)["write"].digest
+    assert go(recipe, "out=elsewhere")["write"].digest == first
+
+
+def test_only_runs_what_is_needed(recipe):
+    go(recipe, only=["other"])
+    assert RUNS == ["other"]
+    with pytest.raises(TriviumError, match="did you mean 'other'"):
+        go(recipe, only=["othr"])
+
+
+def test_a_changed_artifact_is_refused(recipe, tmp_path):
+    go(recipe)
+    text = tmp_path / "runs/trial/write/text"
+    text.write_text("jello")
+    with pytest.raises(TriviumError, match="digest mismatch"):
+        open_artifact(text.parent, verify=True)
+    text.write_text("longer")
+    with pytest.raises(TriviumError, match=r"write/text: changed.*digest mismatch"):
+        go(recipe)
+    text.unlink()
+    with pytest.raises(TriviumError, match="missing"):
+        go(recipe)
+
+
+def test_lineage_goes_back_to_raw_files(recipe, tmp_path):
+    (tmp_path / "raw.txt").write_text("raw")
+    go(recipe, "write.source=./raw.txt")
+    chain = list(lineage(tmp_path / "runs/trial/join"))
+    assert sorted((depth, field) for depth, field, *_ in chain) == [(0, ""), (1, "named.b"), (1, "parts.0"), (2, "source")]
+    assert not any(changed for *_, changed in chain)
+    (tmp_path / "raw.txt").write_text("changed")
+    assert [field for _, field, _, _, changed in lineage(tmp_path / "runs/trial/join") if changed] == ["source"]
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("write.wrod=x", "stages.write.wrod: unknown setting; did you mean 'word'"),
+    ("write.times=many", "stages.write.times: .*integer"),
+    ("writ.word=x", "unknown 'writ'; did you mean 'write'"),
+    ("sead=1", "did you mean 'seed'"),
+    ("seed=x", "seed: "),
+    ("write.word", "name.of.setting=value"),
+    ("stages.third.kind=jion", "no stage of kind 'jion'; did you mean 'join'"),
+    ("join.parts.0=wrote", "did you mean 'write'"),
+    ("write.source=join", "does not come before"),
+    ("write.source=./nothing", "no such file"),
+    ("other=false", "is left out"),
+    ("name=../x", "folder's name"),
+])
+def test_faults_in_a_recipe_are_named(recipe, override, message):
+    with pytest.raises(TriviumError, match=message):
+        load_recipe(recipe, [override], STAGES)
+
+
+def test_files_that_are_no_recipe(tmp_path):
+    with pytest.raises(TriviumError, match="no such file"):
+        load_recipe(tmp_path / "none.yaml", stages=STAGES)
+    (tmp_path / "bad.yaml").write_text("name: x\nstages: [1, {")
+    with pytest.raises(TriviumError, match="line .*not valid YAML"):
+        load_recipe(tmp_path / "bad.yaml", stages=STAGES)
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
+    with pytest.raises(TriviumError, match="byte 6: not valid UTF-8"):
+        load_recipe(tmp_path / "latin.yaml", stages=STAGES)
+
+
+def test_a_stage_that_fails_leaves_the_others(recipe):
+    def broken(settings, context):
+        raise TriviumError("no luck")
+    with pytest.raises(TriviumError, match="no luck"):
+        run(load_recipe(recipe, (), STAGES), runners=RUNNERS | {"join": (broken, 1)})
+    go(recipe)
+    assert RUNS == ["write", "other", "join"]
+
+
+SLOW = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from test_pipeline import STAGES, RUNNERS, write
+from trivium.recipe import load_recipe
+from trivium.pipeline import run
+def slow(settings, context):
+    mark = context.scratch / "half"
+    if not mark.exists():
+        mark.write_text("half")
+        time.sleep(60)
+    return write(settings, context)
+run(load_recipe("recipe.yaml", (), STAGES), runners=RUNNERS | {"write": (slow, 1)})
+"""
+
+
+def test_a_killed_stage_finds_its_scratch_again(recipe, tmp_path):
+    command = [sys.executable, "-c", SLOW, os.path.dirname(__file__)]
+    process = subprocess.Popen(command)
+    while not list((tmp_path / "runs").rglob("half")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    with pytest.raises(TriviumError, match="another run is writing"):
+        go(recipe)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "runs/trial/write").exists()
+    assert subprocess.run(command, check=False).returncode == 0
+    assert (tmp_path / "runs/trial/join/text").read_text() == "hellobye"
+
+
+def test_a_result_that_was_sealed_but_not_put_in_place_is_found(recipe, tmp_path):
+    made = go(recipe)["write"]
+    work = tmp_path / "runs/trial/.work" / f"write-{made.manifest['key'][:12]}"
+    work.mkdir()
+    os.rename(made.folder, work / "artifact")
+    go(recipe)
+    assert RUNS == ["write", "other", "join"] and (tmp_path / "runs/trial/write/text").exists()

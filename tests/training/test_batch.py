@@ -1,0 +1,64 @@
+"""Packing, and that a tree in a packed row computes what its branches compute alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trivium.errors import TriviumError
+from trivium.model import LanguageModel, ModelConfig
+from trivium.model.transformer import packed_attention
+from trivium.objectives.language_modeling import token_log_probs
+from trivium.training.batch import Tree, make_batch, pack
+
+CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16)
+
+
+@given(st.lists(st.integers(1, 40), max_size=60))
+def test_packing_keeps_every_item_once_and_within_bounds(lengths):
+    rows = pack(lengths, 40)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    assert all(sum(lengths[i] for i in row) <= 40 for row in rows)
+    assert len(rows) <= 2 * (sum(lengths) // 40 + 1)
+
+
+def test_an_item_longer_than_a_row_is_refused():
+    with pytest.raises(TriviumError, match="does not fit"):
+        pack([41], 40)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.tuples(st.integers(1, 8), st.lists(st.integers(1, 9), min_size=1, max_size=4)), min_size=1, max_size=5),
+       st.integers(0, 100))
+def test_shared_prompts_give_what_separate_passes_give(shapes, seed):
+    rng = np.random.default_rng(seed)
+    trees = [Tree(rng.integers(0, 50, p), tuple(rng.integers(0, 50, r) for r in rs)) for p, rs in shapes]
+    rows = pack([len(tree) for tree in trees], 64)
+    batch = make_batch([[trees[i] for i in row] for row in rows], 64, len(rows) + 1)
+    model = LanguageModel(CONFIG).initialise(0)
+    hidden = model.model(batch.tokens, batch.positions, packed_attention(batch.documents, batch.parents)).flatten(0, 1)
+    got = token_log_probs(hidden[batch.sources], model.lm_head.weight, batch.targets)
+    owner = 0
+    for tree in batch.trees:
+        for response in tree.responses:
+            tokens = torch.from_numpy(np.concatenate([tree.prompt, response]))[None]
+            logits = torch.log_softmax(model(tokens)[0], -1)
+            places = torch.arange(len(tree.prompt), tokens.shape[1])
+            expected = logits[places - 1].gather(1, tokens[0, places][:, None])[:, 0]
+            torch.testing.assert_close(got[batch.owners == owner], expected, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(hidden[batch.ends[owner]], model.model(tokens)[0, -1], atol=1e-5, rtol=1e-5)
+            owner += 1
+
+
+def test_only_masked_in_tokens_are_targets():
+    tree = Tree(np.array([1, 2]), (np.array([3, 4, 5, 6]),), (np.array([True, False, False, True]),))
+    batch = make_batch([[tree]], 8)
+    assert batch.targets.tolist() == [3, 6] and batch.sources.tolist() == [1, 4] and batch.counts["tokens"] == 2
+
+
+def test_without_a_prompt_the_first_token_is_no_target():
+    batch = make_batch([[Tree(np.array([], np.int64), (np.array([7, 8, 9]),))]], 4)
+    assert batch.targets.tolist() == [8, 9] and batch.sources.tolist() == [0, 1]

@@ -1,0 +1,176 @@
+"""The training loop: accumulation, optimizers, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from trivium.errors import TriviumError
+from trivium.model import LanguageModel, ModelConfig
+from trivium.stages.common import PackedEpochs
+from trivium.stages.pretrain import LanguageModelling
+from trivium.training.batch import Tree, make_batch
+from trivium.training.loop import Trainer, train
+from trivium.training.optimizers import Muon, Optimization, factor, make_optimizers, orthogonalise
+
+CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16)
+
+
+def trees(count=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return [Tree(np.array([0]), (rng.integers(1, 9, rng.integers(3, 30)),)) for _ in range(count)]
+
+
+def test_accumulated_microbatches_equal_one_batch():
+    rows = [[tree] for tree in trees(8)]
+    models = []
+    for split in ([rows], [rows[:3], rows[3:4], rows[4:]]):
+        model = LanguageModel(CONFIG).initialise(0)
+        metrics = Trainer(model, Optimization(optimizer="muon"), 10).step(0, [make_batch(part, 32) for part in split],
+                                                                          LanguageModelling())
+        models.append((model, metrics))
+    assert models[0][1]["loss"] == pytest.approx(models[1][1]["loss"], abs=1e-5)
+    assert models[0][1]["gradient_norm"] == pytest.approx(models[1][1]["gradient_norm"], rel=1e-4)
+    for a, b in zip(models[0][0].parameters(), models[1][0].parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    class Broken(LanguageModelling):
+        def __call__(self, model, batch):
+            return {k: v._replace(value=v.value * math.nan) for k, v in super().__call__(model, batch).items()}
+    model = LanguageModel(CONFIG).initialise(0)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    metrics = Trainer(model, Optimization(), 10).step(0, [make_batch([[tree] for tree in trees(4)], 32)], Broken())
+    assert metrics["skipped"] == 1.0
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_training_stops_when_nothing_is_finite(tmp_path):
+    class Broken(LanguageModelling):
+        def __call__(self, model, batch):
+            return {k: v._replace(value=v.value * math.nan) for k, v in super().__call__(model, batch).items()}
+    batches = PackedEpochs(trees(), 32, 2, 0)
+    with pytest.raises(TriviumError, match="not finite"):
+        train(LanguageModel(CONFIG).initialise(0), Broken(), batches, 30, Optimization(), scratch=tmp_path, log=tmp_path / "log.jsonl",
+              fingerprint="x")
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one():
+    for shape in ((3, 20, 50), (2, 50, 20), (1, 16, 16)):
+        x = orthogonalise(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+        values = torch.linalg.svdvals(x)
+        assert values.max() < 1.3 and values.median() > 0.6
+
+
+def test_muon_agrees_with_torch_within_bf16():
+    weight, gradient = torch.randn(24, 40), torch.randn(24, 40)
+    ours, theirs = (torch.nn.Parameter(weight.clone()) for _ in range(2))
+    a = Muon([ours], lr=0.1)
+    b = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.0, momentum=0.95, nesterov=True)
+    for _ in range(2):
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        a.step()
+        b.step()
+    assert torch.nn.functional.cosine_similarity((ours - weight).flatten(), (theirs - weight).flatten(), dim=0) > 0.99
+
+
+def test_every_parameter_has_one_optimizer():
+    model = LanguageModel(CONFIG).initialise(0)
+    for kind in ("muon", "adamw"):
+        optimizers = make_optimizers(model, Optimization(optimizer=kind))
+        grouped = [p for o in optimizers for g in o.param_groups for p in g["params"]]
+        assert len({id(p) for p in grouped}) == len(grouped) == len(list(model.parameters()))
+
+
+def test_schedules_rise_and_fall():
+    for kind, last in (("constant", 1.0), ("linear", 0.05), ("cosine", 0.05)):
+        values = [factor(Optimization(schedule=kind, warmup=0.1, final=0.05), n, 100) for n in range(100)]
+        assert values[0] == pytest.approx(0.1) and max(values) == 1.0 and values[-1] == pytest.approx(last, abs=0.03)
+
+
+def test_batches_depend_on_the_step_alone():
+    straight = PackedEpochs(trees(), 32, 2, 7)
+    seen = [straight(n)[0].tokens for n in range(30)]
+    jumping = PackedEpochs(trees(), 32, 2, 7)
+    for n in (29, 3, 17, 3, 0):
+        assert torch.equal(jumping(n)[0].tokens, seen[n])
+    first = {tuple(t.responses[0].tolist()) for n in range(straight.steps_per_epoch) for t in straight(n)[0].trees}
+    assert first == {tuple(t.responses[0].tolist()) for t in trees()}
+
+
+SCRIPT = """
+import sys, pathlib, hashlib
+sys.path.insert(0, sys.argv[2])
+from test_loop import CONFIG, trees
+from trivium.model import LanguageModel
+from trivium.stages.common import PackedEpochs
+from trivium.stages.pretrain import LanguageModelling
+from trivium.training.loop import train
+from trivium.training.machine import prepare
+from trivium.training.optimizers import Optimization
+prepare(2)
+folder = pathlib.Path(sys.argv[1])
+model = LanguageModel(CONFIG).initialise(0)
+train(model, LanguageModelling(), PackedEpochs(trees(400), 64, 4, 1), 60, Optimization(optimizer="muon"), scratch=folder,
+      log=folder / "log.jsonl", fingerprint="same")
+digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
+(folder / "digest").write_text(digest)
+"""
+
+
+def launch(folder):
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), os.path.dirname(__file__)],
+                            env=os.environ | {"TRIVIUM_SAVE_EVERY_STEP": "1"})
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path):
+    assert launch(tmp_path / "undisturbed").wait(60) == 0
+    kills, wanted = 0, [5, 20, 40]
+    while not (tmp_path / "killed" / "digest").exists():
+        process = launch(tmp_path / "killed")
+        if wanted:
+            target = tmp_path / "killed" / f"step-{wanted.pop(0):08d}.json"
+            deadline = time.monotonic() + 60
+            while process.poll() is None and not target.exists() and time.monotonic() < deadline:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+        else:
+            assert process.wait(60) == 0
+    assert kills >= 2
+    assert (tmp_path / "killed" / "digest").read_text() == (tmp_path / "undisturbed" / "digest").read_text()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(60))
+
+
+def test_a_torn_checkpoint_falls_back_and_a_foreign_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
+    batches = PackedEpochs(trees(), 32, 2, 0)
+
+    def go(steps, mark="mine"):
+        model = LanguageModel(CONFIG).initialise(0)
+        train(model, LanguageModelling(), batches, steps, Optimization(schedule="constant", warmup=0.0), scratch=tmp_path,
+              log=tmp_path / "log.jsonl", fingerprint=mark)
+        return model
+
+    go(6)
+    newest = tmp_path / "step-00000006.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-50])
+    torn = go(8)
+    for path in tmp_path.glob("step-*"):
+        path.unlink()
+    whole = go(8)
+    assert all(torch.equal(a, b) for a, b in zip(torn.parameters(), whole.parameters(), strict=True))
+    with pytest.raises(TriviumError, match="other data or settings"):
+        go(8, "another")
