@@ -20,8 +20,8 @@ from trivium.errors import TriviumError
 from trivium.files import digest_file, digest_json, disk_errors, fsync_folder, read_json, write_json
 
 MANIFEST = "manifest.json"
-RECORDS = {"log.jsonl", "metrics.json", "index.html"}
-"""Files that hold timings: kept and checked like the others, but not part of the digest."""
+RECORDS = {"log.jsonl", "metrics.json", "samples.md", "index.html"}
+"""Files that hold timings, like all below a folder ``report``: kept and checked, but not part of the digest."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,24 @@ class Artifact:
         return str(self.manifest["digest"])
 
     @property
+    def kind(self) -> str:
+        """The kind of stage that made it."""
+        return str(self.manifest["kind"])
+
+    @property
+    def name(self) -> str:
+        """The name of the stage that made it."""
+        return str(self.manifest["name"])
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What the stage reported."""
         return dict(self.manifest["summary"])
 
 
 def open_artifact(folder: Path, verify: bool = False) -> Artifact:
-    """The artifact in ``folder``. Sizes are always compared with the manifest; ``verify`` also hashes every file.
+    """The artifact in ``folder``. Sizes are always compared with the manifest, and a file that is younger than the manifest
+    is hashed; ``verify`` hashes every file.
 
     Raises :class:`TriviumError` when there is no manifest, or a file is missing, added or changed.
     """
@@ -51,16 +62,20 @@ def open_artifact(folder: Path, verify: bool = False) -> Artifact:
         raise TriviumError(f"{folder}: no artifact here ({MANIFEST} is missing)")
     manifest = read_json(folder / MANIFEST)
     try:
-        files = manifest["files"]
-    except (TypeError, KeyError) as error:
-        raise TriviumError(f"{folder / MANIFEST}: not a manifest (no 'files')") from error
+        contents, records = manifest["files"], manifest.get("records", {})
+        files = {name: file["sha256"] for name, file in contents.items()} | records
+    except (TypeError, KeyError, AttributeError) as error:
+        raise TriviumError(f"{folder / MANIFEST}: not a manifest (no list of files)") from error
     mend = "digest mismatch: an artifact is never edited; move the folder away and run the recipe again"
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
     for name in sorted(files.keys() - found):
         raise TriviumError(f"{folder / name}: missing ({mend})")
-    for name, file in files.items():
+    sealed = (folder / MANIFEST).stat().st_mtime_ns
+    for name, digest in files.items():
         path = folder / name
-        if path.stat().st_size != file["bytes"] or (verify and digest_file(path) != file["sha256"]):
+        state = path.stat()
+        resized = name in contents and state.st_size != contents[name]["bytes"]
+        if resized or ((verify or state.st_mtime_ns > sealed) and digest_file(path) != digest):
             raise TriviumError(f"{path}: changed since it was made ({mend})")
     for name in sorted(found - files.keys()):
         if not Path(name).name.startswith("."):
@@ -71,18 +86,25 @@ def open_artifact(folder: Path, verify: bool = False) -> Artifact:
 def seal(folder: Path, *, kind: str, name: str, key: str, seed: int, settings: dict[str, Any], inputs: dict[str, Any],
          summary: dict[str, Any], seconds: float, peak_memory_mb: float) -> Artifact:
     """Make ``folder`` an artifact: hash and fsync its files, and write the manifest last."""
-    files = {}
+    files: dict[str, dict[str, Any]] = {}
+    records: dict[str, str] = {}
     with disk_errors(folder):
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.name != MANIFEST:
+            if path.is_file() and path != folder / MANIFEST:
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
-                files[str(path.relative_to(folder))] = {"sha256": digest_file(path), "bytes": path.stat().st_size}
-    content = {path: file["sha256"] for path, file in files.items() if Path(path).name not in RECORDS}
+                name_of, digest = str(path.relative_to(folder)), digest_file(path)
+                if is_record(name_of):
+                    records[name_of] = digest
+                else:
+                    files[name_of] = {"sha256": digest, "bytes": path.stat().st_size}
+        for inner in (path for path in folder.rglob("*") if path.is_dir()):
+            fsync_folder(inner)
+    content = {path: file["sha256"] for path, file in files.items()}
     torch = sys.modules.get("torch")
     manifest = {
         "format": 1, "kind": kind, "name": name, "key": key, "digest": digest_json(content), "seed": seed,
-        "settings": settings, "inputs": inputs, "files": files, "summary": summary, "seconds": seconds,
+        "settings": settings, "inputs": inputs, "files": files, "records": records, "summary": summary, "seconds": seconds,
         "peak_memory_mb": peak_memory_mb, "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"trivium": trivium.__version__, "python": platform.python_version(),
                      **({"torch": torch.__version__} if torch else {})},
@@ -90,6 +112,11 @@ def seal(folder: Path, *, kind: str, name: str, key: str, seed: int, settings: d
     write_json(folder / MANIFEST, manifest)
     fsync_folder(folder)
     return Artifact(folder, manifest)
+
+
+def is_record(name: str) -> bool:
+    """Whether a file, by its path in the artifact, tells of the making rather than being what was made."""
+    return Path(name).name in RECORDS or "report" in Path(name).parts[:-1]
 
 
 def digest_path(path: Path) -> str:

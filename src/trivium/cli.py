@@ -16,6 +16,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
                   help="Train a language model the whole way: documents, pretraining, fine-tuning, preferences, RLHF, evaluation.")
 
 
+recipe_app = typer.Typer(no_args_is_help=True, help="What a recipe may say.")
+app.add_typer(recipe_app, name="recipe")
+
+
 @app.command()
 def run(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
         set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting: pretrain.epochs=2. Repeatable.")] = None,
@@ -54,7 +58,7 @@ def verify(artifact: Annotated[Path, typer.Argument(help="An artifact's folder."
     """Check every file of an artifact against its manifest."""
     from trivium.artifacts import open_artifact
     opened = open_artifact(artifact, verify=True)
-    print(f"{artifact}: {len(opened.manifest['files'])} files are as they were made, digest {opened.digest[:12]}")
+    print(f"{artifact}: {len(opened.manifest['files'] | opened.manifest.get('records', {}))} files are as they were made, digest {opened.digest[:12]}")
 
 
 @app.command()
@@ -71,10 +75,12 @@ def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
     if prompt is not None:
         print(loaded.generate([*start, {"role": "user", "content": prompt}], temperature, max_new_tokens, seed=seed))
         return
+    from rich.console import Console
+    console = Console(highlight=False)
     messages = list(start)
     while True:
         try:
-            text = input("you: ").strip()
+            text = console.input("[bold]you:[/bold] ").strip()
         except EOFError:
             return
         if text in ("/quit", "/exit"):
@@ -86,13 +92,15 @@ def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
             try:
                 answer = loaded.generate(messages, temperature, max_new_tokens, seed=seed + len(messages))
             except TriviumError as error:
-                print(f"({error}; /clear starts anew)")
+                console.print(f"({error}; /clear starts anew)", style="red", markup=False)
                 messages.pop()
                 continue
             messages.append({"role": "assistant", "content": answer})
-            print(f"model: {answer}")
+            console.print("[bold]model:[/bold]", end=" ")
+            console.print(answer, markup=False)
 
 
+@recipe_app.command("schema")
 @app.command()
 def schema(kind: Annotated[str | None, typer.Argument(help="One kind of stage.")] = None) -> None:
     """List the settings of every kind of stage, with their defaults."""
@@ -102,10 +110,22 @@ def schema(kind: Annotated[str | None, typer.Argument(help="One kind of stage.")
         raise TriviumError(f"there is no stage of kind {kind!r}{nearest(kind, STAGES)}")
     for name in [kind] if kind else STAGES:
         print(f"\n{name}: {(STAGES[name].__doc__ or '').splitlines()[0]}")
-        for field, info in STAGES[name].model_fields.items():
-            default = info.get_default(call_default_factory=True)
-            shown = type(default).__name__ if hasattr(default, "__dataclass_fields__") else repr(default)
-            print(f"  {field} = {shown}\n      {' '.join((info.description or '').split())}")
+        described = STAGES[name].model_json_schema()
+        _print_settings(described, described.get("$defs", {}), STAGES[name].model_construct().model_dump(mode="json", warnings=False), "  ")
+
+
+def _print_settings(described: dict[str, Any], groups: dict[str, Any], defaults: dict[str, Any], indent: str) -> None:
+    """One line a setting and one for what it means; groups of settings are listed below their name."""
+    for name, about in described.get("properties", {}).items():
+        reference = str(about.get("$ref", ""))
+        group = groups.get(reference.rpartition("/")[2], {})
+        meaning = " ".join(str(about.get("description") or group.get("description", "")).split())
+        if reference and isinstance(defaults.get(name), dict):
+            print(f"{indent}{name}:\n{indent}    {meaning}")
+            _print_settings(group, groups, defaults[name], indent + "  ")
+        else:
+            default = f" = {json.dumps(defaults[name], ensure_ascii=False)}" if name in defaults else " (needed)"
+            print(f"{indent}{name}{default}\n{indent}    {meaning}")
 
 
 def main() -> None:
@@ -115,7 +135,9 @@ def main() -> None:
     except TriviumError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:  # typer turns an interrupt into exit status 130
+            raise
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
@@ -127,3 +149,7 @@ def main() -> None:
                   file=sys.stderr)
             sys.exit(2)
         raise
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ import importlib
 import os
 import resource
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from trivium.progress import Progress
 from trivium.recipe import Recipe, load_recipe
 from trivium.recipe_base import Stage
 
+NOTE_SECONDS = 2.0
+"""How often the seconds spent on a stage are written down: a kill loses no more of the count."""
+
 
 @dataclass
 class Context:
@@ -35,7 +39,7 @@ class Context:
     name: str
     """The stage's name."""
     seed: int
-    """The stage's own seed, derived from the recipe's."""
+    """The recipe's seed."""
     inputs: dict[str, Any]
     """The place of each input: a path, or a list or mapping of paths, as in the settings."""
     folder: Path
@@ -52,27 +56,31 @@ RunStage = Callable[[Any, Context], dict[str, Any]]
 
 
 def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterable[str] = (), quiet: bool = True,
-        runners: Mapping[str, tuple[RunStage, int]] | None = None, **settings: Any) -> dict[str, Artifact]:
+        runners: Mapping[str, tuple[RunStage, int]] | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Artifact]:
     """Run a recipe and return its artifacts by stage.
 
     ``overrides`` are texts such as ``"pretrain.epochs=2"``; as keywords, two underscores stand for a dot
     (``pretrain__epochs=2``). ``only`` names the stages to run, with whatever they need. ``runners`` maps kinds to their
-    functions and versions; by default ``trivium.stages.<kind>`` has them. Raises :class:`TriviumError`.
+    functions and versions; by default ``trivium.stages.<kind>`` has them. ``progress`` is told what goes on; without it a new one is, unless ``quiet``. Raises :class:`TriviumError`.
     """
     if not isinstance(recipe, Recipe):
         given = [f"{key.replace('__', '.')}={digestible(value)}" for key, value in settings.items()]
         recipe = load_recipe(recipe, [*overrides, *given])
     wanted = needed(recipe, only)
     folder = recipe.folder
-    with disk_errors(folder):
-        (folder / ".work").mkdir(parents=True, exist_ok=True)
+    try:
+        with disk_errors(folder):
+            (folder / ".work").mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise TriviumError(f"{folder}: a folder for the results cannot be made here, as a file is in its way; use --set "
+                           "out=FOLDER") from error
     threads = recipe.threads or len(os.sched_getaffinity(0))
     artifacts: dict[str, Artifact] = {}
-    with locked(folder), Progress(quiet) as progress:
+    with locked(folder), progress or Progress(quiet) as shown:
         for name, stage in recipe.stages.items():
             if name in wanted:
-                progress.stage(name)
-                artifacts[name] = run_stage(recipe, name, stage, artifacts, progress, threads, runners)
+                shown.stage(name)
+                artifacts[name] = run_stage(recipe, name, stage, artifacts, shown, threads, runners)
     return artifacts
 
 
@@ -125,11 +133,13 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: dict[str, Arti
     folder = recipe.folder
     place = folder / name
     found = find(folder, name, key)
+    work = folder / ".work" / f"{name}-{key[:12]}"
     if found:
+        open_artifact(found)
         install(folder, name, found)
+        shutil.rmtree(work, ignore_errors=True)
         progress.say("unchanged")
         return open_artifact(place)
-    work = folder / ".work" / f"{name}-{key[:12]}"
     context = Context(recipe.name, name, recipe.seed, nested(stage, places), work / "artifact", work / "scratch", progress, threads)
     with disk_errors(work):
         context.folder.mkdir(parents=True, exist_ok=True)
@@ -189,23 +199,36 @@ def install(folder: Path, name: str, artifact: Path) -> None:
             if kept.exists():
                 shutil.rmtree(kept)  # the same key made it: the same content
             os.rename(place, kept)
+            fsync_folder(kept.parent)
         os.rename(artifact, place)
         fsync_folder(folder)
 
 
 @contextlib.contextmanager
 def clock(work: Path) -> Iterator[Callable[[], float]]:
-    """Seconds spent on a stage, those of killed attempts included: each attempt notes its beginning, and a killed one is
-    counted up to the last file that it wrote."""
+    """Seconds spent on a stage, those of killed attempts included: a thread writes them down every few seconds."""
     note = work / "attempts.json"
-    before = 0.0
-    if note.exists():
-        attempts = read_json(note)
-        last = max((path.stat().st_mtime for path in work.rglob("*") if path.is_file()), default=attempts["started"])
-        before = attempts["before"] + max(0.0, last - attempts["started"])
-    write_json(note, {"before": before, "started": time.time()})
+    before = float(read_json(note).get("seconds", 0.0)) if note.exists() else 0.0
     begun = time.monotonic()
-    yield lambda: before + time.monotonic() - begun
+    ended = threading.Event()
+
+    def spent() -> float:
+        return before + time.monotonic() - begun
+
+    def keep() -> None:
+        while not ended.wait(NOTE_SECONDS):
+            with contextlib.suppress(OSError, TriviumError):  # a full disk is the stage's to report
+                write_json(note, {"seconds": spent()})
+
+    keeper = threading.Thread(target=keep, name="clock", daemon=True)
+    keeper.start()
+    try:
+        yield spent
+    finally:
+        ended.set()
+        keeper.join()
+        with contextlib.suppress(OSError, TriviumError):
+            write_json(note, {"seconds": spent()})
 
 
 def peak_memory_mb() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from types import TracebackType
@@ -16,11 +17,23 @@ PLAIN_SECONDS = 10.0
 """How often a line is printed where there is no terminal."""
 
 
+class Terminal(Console):
+    """A console whose reader may go away: training goes on without words."""
+
+    def on_broken_pipe(self) -> None:
+        """Say no more, where rich would end the program."""
+        self.quiet = True
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)
+
+
 class Progress:
     """Says what is going on, on standard error; ``quiet`` says nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.console = Terminal(stderr=True, quiet=quiet, highlight=False)
         self.live = self.console.is_terminal and not quiet
         self.bars = Bars(TextColumn("[bold]{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
                          TextColumn("{task.fields[text]}"), console=self.console, transient=True, disable=not self.live)

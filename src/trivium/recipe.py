@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trivium.errors import TriviumError, nearest
 from trivium.files import read_text
@@ -25,7 +25,7 @@ class Header(BaseModel):
     """The name of the run; results go to `out`/`name`."""
     seed: int = 0
     """Everything random follows from it."""
-    threads: int | None = None
+    threads: int | None = Field(None, ge=1)
     """Processor cores to use; null takes all."""
     out: str = "runs"
     """The folder of all runs."""
@@ -51,7 +51,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
         stages = STAGES
     path = Path(path)
     try:
-        raw = yaml.safe_load(read_text(path))
+        raw = read_yaml(read_text(path))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
@@ -66,9 +66,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
         parsed: dict[str, Stage] = {}
         top = Header.model_validate(header)
         for name, settings in raw["stages"].items():
-            if settings is False:
-                continue
-            parsed[name] = parse_stage(str(name), {} if settings is None else settings, stages)
+            if settings is not None and settings is not False:
+                parsed[name] = parse_stage(str(name), settings, stages)
     except ValidationError as error:
         raise TriviumError(f"{path}: {explain(error, '', Header, known)}") from error
     except TriviumError as error:
@@ -79,9 +78,25 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
     return Recipe.model_construct(**top.model_dump(), stages=parsed)
 
 
+def read_yaml(text: str) -> Any:
+    """A recipe's YAML. A stage with nothing after its name (``tokens:``) has all defaults; one that is set to ``null`` is
+    left out."""
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        for key, stages in root.value if isinstance(root, yaml.MappingNode) else []:
+            if key.value == "stages" and isinstance(stages, yaml.MappingNode):
+                stages.value = [(name, yaml.MappingNode("tag:yaml.org,2002:map", [], node.start_mark, node.end_mark)
+                                 if isinstance(node, yaml.ScalarNode) and node.value == "" and node.style is None else node)
+                                for name, node in stages.value]
+        return loader.construct_document(root) if root is not None else None
+    finally:
+        loader.dispose()
+
+
 def apply(raw: dict[str, Any], override: str) -> None:
     """Set one value of an unparsed recipe, as in ``stages.pretrain.epochs=2`` or, shorter, ``pretrain.epochs=2``.
-    ``dpo=false`` leaves a stage out."""
+    ``dpo=null`` leaves a stage out."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise TriviumError(f"--set {override}: write it as name.of.setting=value")

@@ -21,7 +21,7 @@ SHAPES = {
 
 
 def small(**changes):
-    sizes = dict(vocab_size=97, hidden_size=48, intermediate_size=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16)
+    sizes = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16}
     return ModelConfig(**{**sizes, **changes})
 
 

@@ -49,6 +49,8 @@ def run(settings: Evaluate, context: Context) -> dict[str, object]:
         context.progress.update(done, len(settings.models), f"asking {name}")
         model, tokenizer = load_language_model(folder)
         model.to(device)
+        if not results:
+            prompts = those_that_fit(prompts, model, tokenizer, settings, context)
         if name == settings.baseline:
             reference = model
         sampled[name], tokens = answer(model, tokenizer, prompts, settings, settings.temperature, context.seed)
@@ -76,6 +78,17 @@ def run(settings: Evaluate, context: Context) -> dict[str, object]:
          "answers": {name: answers[i] for name, answers in (greedy or sampled).items()},
          "samples": {name: answers[i] for name, answers in sampled.items()}} for i, row in enumerate(prompts)))
     return {"models": results, "judge": "rubric" if known else "reward model", "prompts": len(prompts)}
+
+
+def those_that_fit(prompts: list[Row], model: LanguageModel, tokenizer: ChatTokenizer, settings: Evaluate, context: Context) -> list[Row]:
+    """The prompts that leave the model room for an answer; how many do not is said."""
+    room = model.config.max_positions - settings.max_new_tokens
+    kept = [row for row in prompts if len(prompt_ids(tokenizer, row["prompt"])) <= room]
+    if len(kept) < len(prompts):
+        context.progress.say(f"{len(prompts) - len(kept)} of {len(prompts)} prompts are too long for the model and were left out")
+    if not kept:
+        raise TriviumError("evaluate: every prompt is too long for the model; raise model.max_positions or lower max_new_tokens")
+    return kept
 
 
 def answer(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row], settings: Evaluate, temperature: float,
