@@ -6,6 +6,7 @@ settings and seed give the same digest.
 
 from __future__ import annotations
 
+import glob
 import os
 import platform
 import sys
@@ -120,7 +121,14 @@ def is_record(name: str) -> bool:
 
 
 def digest_path(path: Path) -> str:
-    """Digest of an artifact, a file, or a folder of files (their names and contents)."""
+    """Digest of an artifact, a file, a folder of files (their names and contents), or all that a pattern with ``*`` matches
+    (likewise, their names taken from where the pattern begins)."""
+    if "*" in str(path):
+        base = Path(*path.parts[:next(i for i, part in enumerate(path.parts) if "*" in part)])
+        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+        if not matches:
+            raise TriviumError(f"{path}: no file matches this pattern")
+        return digest_json({str(match.relative_to(base)): digest_path(match) for match in matches})
     if (path / MANIFEST).is_file():
         return open_artifact(path).digest
     if path.is_file():
@@ -137,7 +145,7 @@ def lineage(folder: Path, depth: int = 0, field: str = "") -> Iterator[tuple[int
     yield depth, field, folder, artifact.digest, False
     for name, made in artifact.manifest["inputs"].items():
         place = Path(os.path.normpath(folder / made["path"]))
-        now = digest_path(place) if place.exists() else ""
+        now = digest_path(place) if place.exists() or glob.glob(str(place), recursive=True) else ""
         if (place / MANIFEST).is_file() and now == made["digest"]:
             yield from lineage(place, depth + 1, name)
         else:

@@ -56,12 +56,14 @@ RunStage = Callable[[Any, Context], dict[str, Any]]
 
 
 def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterable[str] = (), quiet: bool = True,
-        runners: Mapping[str, tuple[RunStage, int]] | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Artifact]:
+        runners: Mapping[str, tuple[RunStage, int]] | None = None, progress: Progress | None = None,
+        **settings: Any) -> dict[str, Artifact]:
     """Run a recipe and return its artifacts by stage.
 
     ``overrides`` are texts such as ``"pretrain.epochs=2"``; as keywords, two underscores stand for a dot
     (``pretrain__epochs=2``). ``only`` names the stages to run, with whatever they need. ``runners`` maps kinds to their
-    functions and versions; by default ``trivium.stages.<kind>`` has them. ``progress`` is told what goes on; without it a new one is, unless ``quiet``. Raises :class:`TriviumError`.
+    functions and versions; by default ``trivium.stages.<kind>`` has them. ``progress`` is told what goes
+    on; by default it is a new one on standard error, silent when ``quiet``. Raises :class:`TriviumError`.
     """
     if not isinstance(recipe, Recipe):
         given = [f"{key.replace('__', '.')}={digestible(value)}" for key, value in settings.items()]
@@ -120,7 +122,7 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: dict[str, Arti
     """One stage: find it finished, or run it and put it in its place."""
     places = {where: artifacts[reference].folder if reference in artifacts else Path(reference)
               for where, reference in stage.references()}
-    digests = {where: artifacts[stage_of].digest if (stage_of := reference) in artifacts else raw_digest(Path(reference))
+    digests = {where: artifacts[stage_of].digest if (stage_of := reference) in artifacts else digest_path(Path(reference))
                for where, reference in stage.references()}
     if runners is None:
         module = importlib.import_module(f"trivium.stages.{stage.kind}")
@@ -153,14 +155,6 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: dict[str, Arti
     shutil.rmtree(work, ignore_errors=True)
     progress.say(f"done in {open_artifact(place).manifest['seconds']:.1f} s")
     return open_artifact(place)
-
-
-def raw_digest(path: Path) -> str:
-    """Digest of an input from outside the recipe; a pattern stands for all files it matches."""
-    if "*" in str(path):
-        import glob
-        return digest_json({file: digest_path(Path(file)) for file in sorted(glob.glob(str(path), recursive=True))})
-    return digest_path(path)
 
 
 def nested(stage: Stage, places: dict[str, Path]) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""Artifacts: what the digest covers, and what is found out about a folder that was touched."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from test_pipeline import go, recipe  # noqa: F401
+from trivium.artifacts import digest_path, lineage, open_artifact, seal
+from trivium.errors import TriviumError
+
+
+def made(folder, time=1):
+    for name, text in {"text": "hello", "inner/manifest.json": "{}", "log.jsonl": f"{time}", "report/page": f"{time}"}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return seal(folder, kind="write", name="w", key="k", seed=0, settings={}, inputs={}, summary={"n": 1}, seconds=time,
+                peak_memory_mb=1.0)
+
+
+def test_records_are_checked_but_not_part_of_the_digest(tmp_path):
+    one, two = made(tmp_path / "one"), made(tmp_path / "two", time=2)
+    assert one.digest == two.digest and one.manifest["seconds"] != two.manifest["seconds"]
+    assert set(one.manifest["files"]) == {"text", "inner/manifest.json"}
+    assert set(one.manifest["records"]) == {"log.jsonl", "report/page"}
+    opened = open_artifact(tmp_path / "one", verify=True)
+    assert (opened.kind, opened.name, opened.summary) == ("write", "w", {"n": 1})
+    (tmp_path / "one/log.jsonl").write_text("9")
+    with pytest.raises(TriviumError, match=r"log.jsonl: changed"):
+        open_artifact(tmp_path / "one", verify=True)
+
+
+def test_an_edit_of_the_same_size_is_noticed_without_verifying_all(tmp_path):
+    made(tmp_path / "one")
+    sealed = (tmp_path / "one/manifest.json").stat().st_mtime_ns
+    (tmp_path / "one/text").write_text("jello")
+    os.utime(tmp_path / "one/text", ns=(sealed + 1, sealed + 1))
+    with pytest.raises(TriviumError, match=r"text: changed since it was made .digest mismatch"):
+        open_artifact(tmp_path / "one")
+
+
+def test_an_untouched_copy_is_still_the_artifact(tmp_path):
+    made(tmp_path / "one")
+    os.utime(tmp_path / "one/text")  # younger than the manifest, but the same
+    assert open_artifact(tmp_path / "one").kind == "write"
+
+
+@pytest.mark.parametrize(("fault", "message"), [
+    (lambda folder: (folder / "text").unlink(), "text: missing"),
+    (lambda folder: (folder / "more").write_text(""), "more: added"),
+    (lambda folder: (folder / "manifest.json").unlink(), "no artifact here"),
+    (lambda folder: (folder / "manifest.json").write_text("[]"), "not a manifest"),
+    (lambda folder: (folder / "manifest.json").write_text("{"), "not valid JSON"),
+])
+def test_a_touched_folder_is_named(tmp_path, fault, message):
+    made(tmp_path / "one")
+    fault(tmp_path / "one")
+    with pytest.raises(TriviumError, match=message):
+        open_artifact(tmp_path / "one")
+
+
+def test_a_manifest_without_records_is_still_read(tmp_path):
+    import json
+    made(tmp_path / "one")
+    manifest = json.loads((tmp_path / "one/manifest.json").read_text())
+    for name, digest in manifest.pop("records").items():
+        manifest["files"][name] = {"sha256": digest, "bytes": (tmp_path / "one" / name).stat().st_size}
+    (tmp_path / "one/manifest.json").write_text(json.dumps(manifest))
+    assert open_artifact(tmp_path / "one", verify=True).name == "w"
+
+
+def test_the_digest_of_a_raw_folder_follows_names_and_contents(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a").write_text("1")
+    first = digest_path(tmp_path / "raw")
+    (tmp_path / "raw/a").rename(tmp_path / "raw/b")
+    assert digest_path(tmp_path / "raw") != first
+    with pytest.raises(TriviumError, match="no such file or folder"):
+        digest_path(tmp_path / "none")
+
+
+def test_lineage_goes_back_to_raw_files(recipe, tmp_path):  # noqa: F811
+    (tmp_path / "raw.txt").write_text("raw")
+    go(recipe, "write.source=./raw.txt")
+    chain = list(lineage(tmp_path / "runs/trial/join"))
+    assert sorted((depth, field) for depth, field, *_ in chain) == [(0, ""), (1, "named.b"), (1, "parts.0"), (2, "source")]
+    assert not any(changed for *_, changed in chain)
+    (tmp_path / "raw.txt").write_text("changed")
+    assert [field for _, field, _, _, changed in lineage(tmp_path / "runs/trial/join") if changed] == ["source"]
+
+
+def test_lineage_knows_what_a_pattern_matched(recipe, tmp_path):  # noqa: F811
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a.txt").write_text("1")
+    go(recipe, "write.source=raw/*.txt")
+
+    def changed():
+        return [field for _, field, _, _, changed in lineage(tmp_path / "runs/trial/write") if changed]
+
+    assert changed() == []
+    (tmp_path / "raw/b.txt").write_text("2")
+    assert changed() == ["source"]
+    with pytest.raises(TriviumError, match="no file matches"):
+        go(recipe, "write.source=raw/*.jsonl")

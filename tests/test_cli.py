@@ -1,0 +1,93 @@
+"""The command line, as a program of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from test_artifacts import made
+from test_pipeline import STAGES, go, recipe  # noqa: F401
+
+SAY = "from trivium.cli import main; main()"
+
+
+def trivium(*arguments, code=SAY, **more):
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False, **more)
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    trivium("--help")
+    seconds = []
+    for _ in range(3):
+        begun = time.monotonic()
+        assert trivium("--help").returncode == 0
+        seconds.append(time.monotonic() - begun)
+    assert min(seconds) < 0.5
+    heavy = "import sys, trivium.cli; print([name for name in ('torch', 'pydantic', 'numpy') if name in sys.modules])"
+    assert trivium(code=heavy).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["run", "none.yaml"], "error: none.yaml: no such file"),
+    (["verify", "."], "no artifact here"),
+    (["trace", "none"], "no artifact here"),
+    (["recipe", "schema", "pretrian"], "did you mean 'pretrain'"),
+])
+def test_a_fault_is_one_line_and_status_2(tmp_path, arguments, message):
+    done = trivium(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_trace_and_verify(recipe, tmp_path):  # noqa: F811
+    (tmp_path / "raw.txt").write_text("raw")
+    artifacts = go(recipe, "write.source=./raw.txt")
+    lines = trivium("trace", "runs/trial/join", cwd=tmp_path).stdout.splitlines()
+    assert artifacts["join"].digest[:12] in lines[0] and any("raw.txt" in line for line in lines)
+    chain = json.loads(trivium("trace", "runs/trial/join", "--json", cwd=tmp_path).stdout)
+    assert [link["depth"] for link in chain] == [0, 1, 1, 2]
+    made(tmp_path / "one")
+    assert "4 files are as they were made" in trivium("verify", tmp_path / "one").stdout
+
+
+def test_the_schema_lists_groups_of_settings_with_defaults():
+    shown = trivium("recipe", "schema", "pretrain").stdout
+    assert "hidden_size = " in shown and "epochs = 1.0" in shown
+    assert trivium("schema", "pretrain").stdout == shown
+
+
+def test_an_interrupt_is_said_and_gives_130(tmp_path):
+    code = ("import os, signal, trivium.pipeline\n"
+            "trivium.pipeline.run = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)\n" + SAY)
+    done = trivium("run", "x.yaml", code=code)
+    assert done.returncode == 130 and "goes on from here" in done.stderr
+
+
+def test_a_full_disk_is_one_line():
+    code = ("import errno, trivium.pipeline\ndef full(*a, **k): raise OSError(errno.ENOSPC, 'full', 'place')\n"
+            "trivium.pipeline.run = full\n" + SAY)
+    done = trivium("run", "x.yaml", code=code)
+    assert done.returncode == 2 and done.stderr.startswith("error: place: the disk is full")
+
+
+def test_training_goes_on_when_nobody_reads_its_words(tmp_path):
+    code = ("import sys\nfrom trivium.progress import Progress\n"
+            "with Progress() as progress:\n    progress.stage('x')\n    progress.say('word'); progress.update(1, 2)\n"
+            "open('survived', 'w').close()")
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run([sys.executable, "-c", code], stderr=write, cwd=tmp_path, check=False)
+    os.close(write)
+    assert process.returncode == 0 and (tmp_path / "survived").exists()
+
+
+def test_the_python_face_takes_keywords(recipe, monkeypatch):  # noqa: F811
+    import trivium as package
+    monkeypatch.setattr("trivium.stages.settings.STAGES", STAGES)
+    from trivium.errors import TriviumError
+    with pytest.raises(TriviumError, match="stages.join.nothing: unknown setting"):
+        package.run(recipe, join__nothing=1)

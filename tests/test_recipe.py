@@ -1,0 +1,76 @@
+"""Recipes: overrides, stages left out, and faults that are named in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from test_pipeline import RECIPE, STAGES
+from trivium.errors import TriviumError
+from trivium.recipe import load_recipe
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return tmp_path / "recipe.yaml"
+
+
+def test_overrides_are_yaml_and_stages_need_no_prefix(recipe):
+    loaded = load_recipe(recipe, ["write.word='[1]'", "stages.write.times=3", "seed=7"], STAGES)
+    assert loaded.stages["write"].word == "[1]" and loaded.stages["write"].times == 3 and loaded.seed == 7
+    assert list(loaded.stages["join"].references()) == [("parts.0", "write"), ("named.b", "other")]
+    assert STAGES["write"].input_fields() == ["source"] and STAGES["join"].input_fields() == ["parts", "named"]
+
+
+@pytest.mark.parametrize("override", ["join=null", "stages.join=null", "join=false"])
+def test_a_stage_set_to_null_is_left_out(recipe, override):
+    assert list(load_recipe(recipe, [override], STAGES).stages) == ["write", "other"]
+
+
+def test_null_leaves_a_stage_out_and_nothing_means_its_defaults(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("name: x\nstages:\n  write:\n  join: null\n")
+    assert list(load_recipe(tmp_path / "recipe.yaml", (), STAGES).stages) == ["write"]
+
+
+def test_an_unknown_key_in_the_file_itself(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("name: x\nstages: {write: {wrod: y}}\n")
+    with pytest.raises(TriviumError, match=r"recipe.yaml: stages.write.wrod: unknown setting; did you mean 'word'"):
+        load_recipe(tmp_path / "recipe.yaml", (), STAGES)
+
+
+def test_every_shipped_recipe_keeps_its_stages():
+    from pathlib import Path
+    recipe = load_recipe(Path(__file__).parents[1] / "recipes/quickstart.yaml")
+    assert "tokens" in recipe.stages and "dpo" in recipe.stages
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("write.wrod=x", "stages.write.wrod: unknown setting; did you mean 'word'"),
+    ("write.times=many", "stages.write.times: .*integer"),
+    ("writ.word=x", "unknown 'writ'; did you mean 'write'"),
+    ("sead=1", "did you mean 'seed'"),
+    ("seed=x", "seed: "),
+    ("write.word", "name.of.setting=value"),
+    ("stages.third.kind=jion", "no stage of kind 'jion'; did you mean 'join'"),
+    ("join.parts.0=wrote", "did you mean 'write'"),
+    ("write.source=join", "does not come before"),
+    ("write.source=./nothing", "no such file"),
+    ("other=false", "is left out"),
+    ("name=../x", "folder's name"),
+    ("threads=0", "threads: .*greater than or equal to 1"),
+])
+def test_faults_in_a_recipe_are_named(recipe, override, message):
+    with pytest.raises(TriviumError, match=message):
+        load_recipe(recipe, [override], STAGES)
+
+
+def test_files_that_are_no_recipe(tmp_path):
+    with pytest.raises(TriviumError, match="no such file"):
+        load_recipe(tmp_path / "none.yaml", stages=STAGES)
+    (tmp_path / "bad.yaml").write_text("name: x\nstages: [1, {")
+    with pytest.raises(TriviumError, match="line .*not valid YAML"):
+        load_recipe(tmp_path / "bad.yaml", stages=STAGES)
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
+    with pytest.raises(TriviumError, match="byte 6: not valid UTF-8"):
+        load_recipe(tmp_path / "latin.yaml", stages=STAGES)
