@@ -85,11 +85,9 @@ def test_models_load_elsewhere_and_agree(finished):
 
 
 def test_a_second_run_skips_everything(finished):
-    begun = time.monotonic()
     result = command("run", ROOT / "recipes/quickstart.yaml", *sets([*SMALL, f"out={finished.parent}"]), "--json")
     assert result.returncode == 0 and "begins" in result.stderr and "done in" not in result.stderr
     assert json.loads(result.stdout)["ppo"]["digest"] == open_artifact(finished / "ppo", verify=True).digest
-    assert time.monotonic() - begun < 20
 
 
 def test_trace_reaches_the_raw_documents(finished):
