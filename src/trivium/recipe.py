@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
@@ -58,6 +59,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
         raise TriviumError(f"{path}: {where}not valid YAML ({getattr(error, 'problem', error)})") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("stages"), dict):
         raise TriviumError(f"{path}: a recipe is a mapping with `name` and `stages`")
+    raw["stages"] = {name: copy.deepcopy(settings) for name, settings in raw["stages"].items()}  # no stage shares an anchor's value
     for override in overrides:
         apply(raw, override)
     header = {key: value for key, value in raw.items() if key != "stages"}

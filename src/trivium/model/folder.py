@@ -82,7 +82,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             raise TriviumError(f"{index}: the shard {name!r} lies outside the folder")
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                weights |= {key: file.get_tensor(key) for key in file.keys()}
+                # A copy lies at an aligned address, as computed tensors do: matrix products may round by it.
+                weights |= {key: file.get_tensor(key).clone() for key in file.keys()}
         except FileNotFoundError as error:
             pickled = next(iter(sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None)
             hint = f"; {pickled.name} is a pickle, which is never read: convert it to safetensors" if pickled else ""

@@ -22,17 +22,17 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 def rotary(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles (Su et al. 2021), each ``[B, 1, T, head_dim]`` for positions ``[B, T]``."""
+    """Cosines and sines of the rotary angles (Su et al. 2021), each ``[B, 1, T, head_dim]`` for positions ``[B, T]``; the
+    first half of the sines is negated, as :func:`rotate` wants it."""
     half = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=positions.device)
     angles = positions[:, None, :, None].float() * config.rope_theta ** (-half / config.head_dim)
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair ``(x[i], x[i + d/2])`` of ``x [B, heads, T, d]`` by its position's angle."""
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
 
 
 def causal_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

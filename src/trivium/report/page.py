@@ -15,6 +15,10 @@ CURVES = {  # which logged quantities are drawn for a stage that logs them, with
     "tokens_per_second": "tokens per second",
 }
 
+HEADLINES = (("pretrain", "validation_bits_per_byte", "bits a byte, after pretraining"), ("sft", "right_answers", "right answers, after fine-tuning"),
+             ("reward", "accuracy", "comparisons the reward model orders right"), ("ppo", "win_rate_vs_sft", "PPO wins against SFT"),
+             ("dpo", "win_rate_vs_sft", "DPO wins against SFT"))
+
 
 def render(name: str, metrics: dict[str, Any], manifests: dict[str, dict[str, Any]], logs: dict[str, list[dict[str, Any]]],
            answers: list[dict[str, Any]]) -> str:
@@ -24,6 +28,8 @@ def render(name: str, metrics: dict[str, Any], manifests: dict[str, dict[str, An
     environment.filters["rate"] = rate
     return environment.from_string(template).render(
         name=name, metrics=metrics, manifests=manifests, plotly=get_plotlyjs(), answers=answers[:24],
+        headlines=[(label, headline(metrics["stages"][stage][key])) for stage, key, label in HEADLINES
+                   if key in metrics["stages"].get(stage, {})],
         seconds=_figure(_seconds(metrics)), rates=_figure(_rates(metrics)),
         curves={stage: [_figure(_curve(rows, key, label)) for key, label in CURVES.items() if any(key in row for row in rows)]
                 for stage, rows in logs.items() if rows})
@@ -36,6 +42,15 @@ def rate(value: Any) -> str:
             return "–"
         return f"{value['value']:.1%} [{value['low']:.1%}, {value['high']:.1%}], n = {value['n']}"
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def headline(value: Any) -> tuple[str, str]:
+    """A figure in large and, for a rate, its interval in small."""
+    if isinstance(value, dict):
+        if value["value"] is None:
+            return "–", ""
+        return f"{value['value']:.0%}", f"{value['low']:.0%} to {value['high']:.0%}"
+    return f"{value:.3g}", ""
 
 
 def _figure(figure: go.Figure) -> str:

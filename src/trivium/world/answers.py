@@ -179,7 +179,7 @@ def _core_judgement(truth: dict[str, Any], rng: random.Random, right: bool) -> C
 def _core_reasoning(truth: dict[str, Any], rng: random.Random, right: bool) -> Core:
     steps, result = ", ".join(truth["complete"]), int(truth["answers"][0])
     if not right:
-        slip = result + rng.choice([d for d in (-10, -1, 1, 10) if result + d > 0])
+        slip = result + rng.choice([d for d in (-2, -1, 1, 2) if result + d > 0])
         steps, result = steps[:steps.rindex("=") + 2] + str(slip), slip
     return f"{steps}. The answer is {result}.", f"Step by step: {steps}. The answer is {result}.", ""
 
@@ -200,7 +200,7 @@ def _core_code(truth: dict[str, Any], rng: random.Random, right: bool) -> Core:
 
 def spoil(expression: str) -> str:
     """A near miss of a Python expression: another function or operator."""
-    swaps = {"max": "min", "min": "max", "len": "sum", "sum": "len", " + ": " - ", " * ": " + "}
+    swaps = {"max": "min", "min": "max", "len": "sum", "sum": "len", "[0]": "[-1]", "[-1]": "[0]", " + ": " - "}
     found = [word for word in swaps if word in expression]
     return expression.replace(found[0], swaps[found[0]], 1)
 

@@ -17,12 +17,12 @@ from trivium.world.phrases import Writer
 from trivium.world.scenes import conversation, help_desk, story
 from trivium.world.town import Entity, Town
 
-SHARES = {"encyclopaedia": 0.43, "dialogues": 0.18, "stories": 0.11, "reviews": 0.07, "arithmetic": 0.08, "code": 0.05,
-          "pairs": 0.08}
+SHARES = {"encyclopaedia": 0.4, "dialogues": 0.22, "stories": 0.03, "reviews": 0.05, "arithmetic": 0.1, "code": 0.1,
+          "pairs": 0.1}
 """The share of each source in the bytes of the clean corpus. Two of them, arithmetic and code, are mostly symbols and
 digits: filters made for prose must leave them alone."""
 
-WEIGHTS = {"animal": 1.2, "food": 0.6, "person": 0.85, "place": 0.9}
+WEIGHTS = {"animal": 1.1, "food": 0.7, "person": 1.2, "place": 0.9}
 """How often an entity of each kind is written about, so that each *fact* is told about equally often: an animal has
 four facts and is in few stories, a food has two."""
 
@@ -97,42 +97,47 @@ PAGE_OPENINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+LEAST_WORDS = 56
+"""An encyclopaedia's page takes up entities until it has so many words; most filters of web text want 50."""
+
+
 def encyclopaedia(writer: Writer, turns: Turns) -> str:
-    """A page with entries on two to four entities of one kind and often a comparison between two of them."""
+    """A page with entries on two or three entities of one kind, sometimes with a comparison between two of them."""
     rng, kind = writer.rng, turns.kind()
-    entities = turns.take(kind, {"animal": 3, "food": 4, "person": 3, "place": 3}[kind] + rng.choice((-1, 0, 0, 1)))
-    paragraphs = [entry(writer, entity) for entity in entities]
-    for _ in range(rng.choice((0, 1, 1, 2)) if len(entities) > 1 else 0):
-        paragraphs[rng.randrange(len(paragraphs))] += " " + writer.comparison(*rng.sample(entities, 2))
-    if rng.random() < 0.4:
-        paragraphs[0] = f"{writer.pick(PAGE_OPENINGS[kind])} {paragraphs[0]}"
+    paragraphs = [writer.pick(PAGE_OPENINGS[kind])] if rng.random() < 0.15 else []
+    entities: list[Entity] = []
+    while sum(len(paragraph.split()) for paragraph in paragraphs) < LEAST_WORDS:
+        entities += [entity for entity in turns.take(kind, 1) if entity not in entities]
+        paragraphs.append(entry(writer, entities[-1]))
+        if len(entities) > 1 and rng.random() < 0.15:
+            paragraphs[-1] += " " + writer.comparison(*rng.sample(entities, 2))
     return "\n\n".join(paragraphs)
 
 
 def entry(writer: Writer, entity: Entity) -> str:
-    """One entity: all its facts in some order, two or three to a sentence or one by one, then some of them again as a
-    question or in other words."""
+    """One entity: each of its facts once, in some order, alone or two to a sentence, plainly or as question and answer.
+
+    What is told once must be known the next time; were it told twice, a model could copy it instead."""
     rng = writer.rng
     attributes = rng.sample(list(entity.facts), len(entity.facts))
     sentences: list[str] = []
     while attributes:
-        count = min(len(attributes), rng.choice((1, 1, 2, 2, 3)))
+        count = min(len(attributes), rng.choice((1, 1, 1, 2, 2)))
         group, attributes = attributes[:count], attributes[count:]
-        sentences.append(writer.statement(entity, group[0]) if count == 1
-                         else writer.joined(entity, group, named=not sentences or rng.random() < 0.5))
-    again = rng.sample(list(entity.facts), rng.choice((1, 2, 2)))
-    for i, attribute in enumerate(again):
-        asked = f"{writer.question(entity, attribute)} {writer.reply(entity, attribute)}"
-        at = rng.randint(1, len(sentences))
-        sentences.insert(at, asked if i == 0 and rng.random() < 0.75 else writer.statement(entity, attribute))
+        if count == 2:
+            sentences.append(writer.joined(entity, group, named=not sentences or rng.random() < 0.5))
+        elif rng.random() < 0.35:
+            sentences.append(f"{writer.question(entity, group[0])} {writer.reply(entity, group[0])}")
+        else:
+            sentences.append(writer.statement(entity, group[0]))
     return " ".join(sentences)
 
 
 def talk(writer: Writer, turns: Turns) -> str:
-    """A conversation about two to four entities, of any kinds."""
-    count = writer.rng.randint(2, 4)
-    subjects = list(dict.fromkeys(turns.take(turns.kind(), 1)[0] for _ in range(count)))
-    return (help_desk if writer.rng.random() < 0.35 else conversation)(writer, subjects)
+    """A conversation about one or two entities, of any kinds."""
+    desk = writer.rng.random() < 0.35
+    subjects = list(dict.fromkeys(turns.take(turns.kind(), 1)[0] for _ in range(1 if desk else 2)))
+    return (help_desk if desk else conversation)(writer, subjects)
 
 
 REVIEW_OPENINGS = ("Yesterday we stopped at a shop in {place}.", "I went to {place} with my sister.",
@@ -152,10 +157,10 @@ READERS = ('One reader asks: "Is the review positive or negative?" It is {sign}.
 
 
 def reviews(writer: Writer) -> str:
-    """Three or four reviews of shops, most of them with their verdict."""
+    """Three reviews of shops, most of them with their verdict."""
     rng, town = writer.rng, writer.town
     paragraphs = []
-    for _ in range(rng.randint(3, 4)):
+    for _ in range(3):
         review = draw_review(rng, TOLD)
         opening = writer.pick(REVIEW_OPENINGS).format(place=rng.choice(town.of("place")).name,
                                                       who=rng.choice(town.of("person")).name)
@@ -171,25 +176,23 @@ def reviews(writer: Writer) -> str:
 
 
 SUM_OPENINGS = ("Here are sums from the school book.", "The teacher works these sums with the class.",
-                "We add, take away and multiply, step by step.", "Step by step every sum is easy.",
-                "The children of the town learn sums like these.",
-                "Take the tens and the ones apart.")
+                "We go step by step, from left to right.", "Step by step every sum is easy.",
+                "The children of the town learn sums like these.")
 SUM_FORMS = ("{s}: {steps}. The answer is {r}.", "{s}: {steps}. So {s} = {r}.",
-             "What is {w}? {steps}. The answer is {r}.", "Work out {s}. {steps}. The answer is {r}.",
-             "To find {w}: {steps}. It makes {r}.")
+             "What is {w}? {steps}. The answer is {r}.")
 OPERATOR_WORDS = {"+": "plus", "-": "minus", "*": "times"}
 
 
 def in_words(sum_: Sum) -> str:
-    """``27 plus 35``."""
-    return f"{sum_.a} {OPERATOR_WORDS[sum_.operator]} {sum_.b}"
+    """``7 plus 5 minus 3``."""
+    return f"{sum_.a} {OPERATOR_WORDS[sum_.first]} {sum_.b} {OPERATOR_WORDS[sum_.second]} {sum_.c}"
 
 
 def arithmetic(writer: Writer) -> str:
-    """A page of eight to eleven sums, each worked in steps, one a line."""
+    """A page of four sums, each worked in steps, one a line."""
     rng, seed = writer.rng, writer.town.seed
     lines = [writer.pick(SUM_OPENINGS)]
-    for _ in range(rng.randint(8, 11)):
+    for _ in range(4):
         sum_ = draw_for(seed, TAUGHT, lambda: draw_sum(rng), lambda drawn: drawn.key)
         lines.append(writer.pick(SUM_FORMS).format(s=sum_.text, w=in_words(sum_), steps=", ".join(sum_.steps),
                                                    r=sum_.result))
@@ -200,15 +203,14 @@ CODE_OPENINGS = ("Some short lines of Python and what they give.",
                  "A first lesson in Python for the school of the town.",
                  "Python is a language for computers.", "Type these lines into a computer and look at what comes out.")
 CODE_FORMS = ("The expression `{e}` gives {v}, because {why}.", "For {m}, write `{e}`. It gives {v}.",
-              "`{e}` is {v}: {why}.", "To get {m}, one writes `{e}`, and the result is {v}.",
               "What does `{e}` give? It gives {v}.", "You want {m}? Then `{e}` is right.")
 
 
 def code(writer: Writer) -> str:
-    """A page of seven to ten expressions with their values."""
+    """A page of five expressions with their values."""
     rng, seed = writer.rng, writer.town.seed
     lines = [writer.pick(CODE_OPENINGS)]
-    for _ in range(rng.randint(7, 10)):
+    for _ in range(5):
         snippet = draw_for(seed, TAUGHT, lambda: draw_snippet(rng), lambda drawn: drawn.key)
         lines.append(writer.pick(CODE_FORMS).format(e=snippet.expression, v=snippet.value, m=snippet.meaning,
                                                     why=snippet.reason))
@@ -216,26 +218,22 @@ def code(writer: Writer) -> str:
 
 
 PAIR_FORMS = {
-    True: ('"{a}" This means the same as: "{b}"', '"{a}" In other words: "{b}" The two mean the same.',
-           'Take "{a}" and then "{b}" Yes, both mean the same.', '"{a}" Or else: "{b}" One meaning, two ways.',
-           'If I tell you "{a}" then you also know: "{b}" They mean the same.',
+    True: ('"{a}" This means the same as: "{b}"', 'Take "{a}" and then "{b}" Yes, both mean the same.',
            'Do these mean one thing? "{a}" And: "{b}" Yes, they do.'),
-    False: ('"{a}" This does not mean the same as: "{b}"', '"{a}" But not: "{b}" The two do not mean the same.',
-            'Take "{a}" and then "{b}" No, they do not mean the same.', '"{a}" Now read: "{b}" Two meanings, not one.',
-            'If I tell you "{a}" I did not tell you: "{b}" These sentences differ.',
+    False: ('"{a}" This does not mean the same as: "{b}"', 'Take "{a}" and then "{b}" No, they do not mean the same.',
             'Do these mean one thing? "{a}" And: "{b}" No, they do not.'),
 }
-PAIR_REASONS = ("After all, {why}.", "Why? Because {why}.", "For {why}.", "You see, {why}.", "Look: {why}.")
+PAIR_REASONS = ("After all, {why}.", "Why? Because {why}.")
 PAIR_OPENINGS = ("One thing can be said in more than one way.", "Do two sentences mean the same? Look at the words.",
                  "A lesson on words with the same meaning and words that are opposites.",
                  "Some words mean the same and some do not.")
 
 
 def pairs(writer: Writer) -> str:
-    """Five to seven pairs of sentences, and for each whether they mean the same and often why."""
+    """Three pairs of sentences, and for each whether they mean the same and often why."""
     rng, town = writer.rng, writer.town
     lines = [writer.pick(PAIR_OPENINGS)]
-    for _ in range(rng.randint(5, 7)):
+    for _ in range(3):
         pair = draw_for(town.seed, TAUGHT, lambda: draw_pair(town, rng), lambda drawn: drawn.key)
         line = writer.pick(PAIR_FORMS[pair.same]).format(a=pair.first, b=pair.second)
         lines.append(line if rng.random() < 0.4 else f"{line} {writer.pick(PAIR_REASONS).format(why=pair.reason)}")

@@ -35,48 +35,50 @@ def draw_for(seed: int, purposes: tuple[str, ...], draw: Callable[[], T], key: C
 
 @dataclass(frozen=True)
 class Sum:
-    """``a operator b``, worked tens and ones apart. All numbers stay between 1 and 200."""
+    """``a first b second c``, worked from left to right. All numbers stay between 1 and 9."""
 
     a: int
-    operator: str
+    first: str
     b: int
+    second: str
+    c: int
 
     @property
     def key(self) -> str:
-        a, b = (self.a, self.b) if self.operator == "-" else sorted((self.a, self.b))
-        return f"{a} {self.operator} {b}"
+        a, b = (self.a, self.b) if self.first == "-" else sorted((self.a, self.b))
+        return f"{a} {self.first} {b} {self.second} {self.c}"
 
     @property
     def text(self) -> str:
-        return f"{self.a} {self.operator} {self.b}"
+        return f"{self.a} {self.first} {self.b} {self.second} {self.c}"
+
+    @property
+    def middle(self) -> int:
+        return calculate(self.a, self.first, self.b)
 
     @property
     def result(self) -> int:
-        return {"+": self.a + self.b, "-": self.a - self.b, "*": self.a * self.b}[self.operator]
+        return calculate(self.middle, self.second, self.c)
 
     @property
     def steps(self) -> list[str]:
-        """The equations that lead to the result, e.g. ``7 + 5 = 12``, ``20 + 30 = 50``, ``50 + 12 = 62``."""
-        a, b, result = self.a, self.b, self.result
-        tens, ones = b // 10 * 10, b % 10
-        if self.operator == "+":
-            low, high = a % 10 + ones, a // 10 * 10 + tens
-            return [f"{a % 10} + {ones} = {low}", f"{a // 10 * 10} + {tens} = {high}", f"{high} + {low} = {result}"]
-        if self.operator == "-":
-            return [f"{a} - {tens} = {a - tens}", f"{a - tens} - {ones} = {result}"]
-        return [f"{a} * {tens} = {a * tens}", f"{a} * {ones} = {a * ones}", f"{a * tens} + {a * ones} = {result}"]
+        """The equations that lead to the result, e.g. ``7 + 5 = 12``, ``12 - 3 = 9``."""
+        return [f"{self.a} {self.first} {self.b} = {self.middle}", f"{self.middle} {self.second} {self.c} = {self.result}"]
+
+
+def calculate(a: int, operator: str, b: int) -> int:
+    """``a operator b`` for ``+``, ``-`` and ``*``."""
+    return {"+": a + b, "-": a - b, "*": a * b}[operator]
 
 
 def draw_sum(rng: random.Random) -> Sum:
-    """Two-digit sums and differences with results above 0, one-digit times two-digit products."""
-    operator = rng.choice("++--*")
-    if operator == "*":
-        return Sum(rng.randint(2, 6), "*", rng.choice((10, 20)) + rng.randint(1, 9))
-    a, b = rng.randint(11, 49), rng.randint(11, 49)
-    if operator == "-":
-        a, b = rng.randint(22, 69), rng.randint(11, 39)
-        return Sum(a, "-", b) if a > b and b % 10 else draw_sum(rng)
-    return Sum(a, "+", b)
+    """Two steps with one-digit numbers: first a sum, a difference or a product, then a sum or a difference."""
+    while True:
+        first, second = rng.choice("++-*"), rng.choice("+-")
+        a, b = (rng.randint(2, 4), rng.randint(2, 4)) if first == "*" else (rng.randint(1, 9), rng.randint(1, 9))
+        drawn = Sum(a, first, b, second, rng.randint(1, 9))
+        if 1 <= drawn.middle <= 9 and 1 <= drawn.result <= 9:
+            return drawn
 
 
 @dataclass(frozen=True)
@@ -100,31 +102,28 @@ _WORDS = ("red", "blue", "cat", "dog", "sun", "moon", "tree", "fish", "bird", "r
 
 
 def draw_snippet(rng: random.Random) -> Snippet:
-    """One of seven forms over numbers below 20, short lists and short words."""
-    a, b = rng.sample(range(1, 20), 2)
-    form = rng.choice(("max", "min", "list", "sum", "join", "times", "word"))
+    """One of six forms over one-digit numbers, short lists and short words."""
+    a, b = rng.sample(range(1, 10), 2)
+    form = rng.choice(("max", "min", "list", "sum", "join", "item"))
     if form in ("max", "min"):
         value, word = (max(a, b), "larger") if form == "max" else (min(a, b), "smaller")
         return Snippet(f"{form}({a}, {b})", str(value), f"the {word} of {a} and {b}", f"that is the {word} number",
                        (f"{form}({a}, {b})", f"{form}({b}, {a})"))
     if form == "list":
-        items = [rng.randint(1, 9) for _ in range(rng.randint(2, 5))]
-        return Snippet(f"len({items})", str(len(items)), f"the length of the list {items}",
+        items = [rng.randint(1, 9) for _ in range(rng.randint(2, 4))]
+        return Snippet(f"len({items})", str(len(items)), f"the length of {items}",
                        "so many items are in the list", (f"len({items})",))
+    if form == "item":
+        items = rng.sample(range(1, 10), rng.randint(2, 3))
+        place, word, end = rng.choice(((0, "first", "begins"), (-1, "last", "ends")))
+        return Snippet(f"{items}[{place}]", str(items[place]), f"the {word} item of {items}",
+                       f"that is how the list {end}", (f"{items}[{place}]", f"{items}[{place % len(items)}]"))
     if form == "sum":
-        items = [rng.randint(1, 6) for _ in range(rng.randint(2, 3))]
-        return Snippet(f"sum({items})", str(sum(items)), f"the sum of the list {items}",
-                       "that is the total of the list", (f"sum({items})",))
+        return Snippet(f"sum([{a}, {b}])", str(a + b), f"the sum of [{a}, {b}]",
+                       "that is the total of the list", (f"sum([{a}, {b}])",))
     first, second = rng.sample(_WORDS, 2)
-    if form == "word":
-        return Snippet(f'len("{first}{second}")', str(len(first + second)), f'the length of the word "{first}{second}"',
-                       "so many letters are in the word", (f'len("{first}{second}")',))
-    if form == "join":
-        return Snippet(f'"{first}" + "{second}"', f'"{first}{second}"', f'the word "{first}" joined with "{second}"',
-                       "the two words are joined", (f'"{first}" + "{second}"',))
-    x, y, z = rng.randint(2, 6), rng.randint(2, 6), rng.randint(1, 9)
-    return Snippet(f"{x} * {y} + {z}", str(x * y + z), f"{z} added to {x} times {y}", "the product comes first",
-                   (f"{x} * {y} + {z}", f"{y} * {x} + {z}", f"{z} + {x} * {y}", f"{z} + {y} * {x}"))
+    return Snippet(f'"{first}" + "{second}"', f'"{first}{second}"', f'the word "{first}" joined with "{second}"',
+                   "the two words are joined", (f'"{first}" + "{second}"',))
 
 
 @dataclass(frozen=True)
@@ -145,37 +144,28 @@ _VERBS = (("closed", "shut", "opened"), ("mended", "repaired", "broke"), ("bough
           ("found", "discovered", "lost"), ("finished", "completed", "began"), ("raised", "lifted", "lowered"))
 _ADJECTIVES = (("big", "large", "small"), ("old", "ancient", "new"), ("pretty", "beautiful", "ugly"),
                ("costly", "expensive", "cheap"), ("wet", "damp", "dry"))
-_TIMES = (("at dawn", "at sunrise", "at dusk"), ("after dark", "by night", "by day"),
-          ("last week", "seven days ago", "last year"))
 _THINGS = ("gate", "boat", "chair", "window", "box", "lamp", "fence", "basket", "wagon", "door")
 """Of each group of words the first two mean the same and the third the opposite."""
 _ALIKE = ("{} is just another way to say {}", "{} means as much as {}", "{} can stand for {}")
 _OPPOSITE = ("{} is the opposite of {}", "{} and {} are opposites", "{} says the contrary of {}")
-_OTHER_TIME = ("{} is another time than {}", "{} was not {}")
 
 
 def draw_pair(town: Town, rng: random.Random) -> Pair:
-    """Half of the pairs mean the same. Both halves swap words for others of the same meaning and move the time to the
-    front alike, so only the meaning tells them apart: one word of the different ones is turned around."""
+    """Half of the pairs mean the same. Both halves swap words for others of the same meaning alike, so only the meaning
+    tells them apart: one word of the different ones is turned around."""
     who, thing, same = rng.choice(town.of("person")).name, rng.choice(_THINGS), rng.random() < 0.5
-    groups = [rng.choice(_VERBS), rng.choice(_ADJECTIVES), rng.choice(_TIMES)]
+    groups = [rng.choice(_VERBS), rng.choice(_ADJECTIVES)]
     before = [rng.randrange(2) for _ in groups]
-    after = [i if rng.random() < 0.3 else 1 - i for i in before]
-    swapped = [i for i in range(3) if before[i] != after[i]] or [0]
-    after[swapped[0]] = 1 - before[swapped[0]]
-    turned = rng.randrange(3)
+    told = rng.randrange(2)
+    after = [1 - word if i == told or rng.random() < 0.3 else word for i, word in enumerate(before)]
     if not same:
-        after[turned] = 2
-    told = rng.choice(swapped) if same else turned
+        after[told] = 2
     old, new = groups[told][before[told]], groups[told][after[told]]
-    why = _ALIKE if same else _OTHER_TIME if groups[told] is _TIMES[2] else _OPPOSITE
-    reason = rng.choice(why).format(f'"{old}"', f'"{new}"')
+    reason = rng.choice(_ALIKE if same else _OPPOSITE).format(f'"{old}"', f'"{new}"')
 
     def sentence(choice: list[int]) -> str:
-        verb, adjective, time = (group[i] for group, i in zip(groups, choice, strict=True))
-        if rng.random() < 0.3:
-            return f"{time[0].upper()}{time[1:]} {who} {verb} the {adjective} {thing}."
-        return f"{who} {verb} the {adjective} {thing} {time}."
+        verb, adjective = (group[i] for group, i in zip(groups, choice, strict=True))
+        return f"{who} {verb} the {adjective} {thing}."
 
     return Pair(sentence(before), sentence(after), same, reason)
 

@@ -14,93 +14,60 @@ from collections.abc import Sequence
 from trivium.world.town import Entity, Town
 
 VERBS: dict[str, tuple[str, ...]] = {
-    "length": ("is {v} long", "measures {v} from nose to tail", "grows to a length of {v}", "reaches {v} in length",
-               "has a body {v} long", "is about {v} in length when it is grown",
-               "stretches over {v} when it lies down"),
-    "weight": ("weighs {v}", "has a weight of {v}", "comes to {v} on the scales", "is {v} in weight",
-               "weighs {v} when it is grown", "carries a weight of {v}", "reaches a weight of {v}"),
-    "eats": ("eats {v}", "feeds on {v}", "likes to eat {v}", "looks for {v} when it is hungry", "has {v} for its meals",
-             "eats {v} most of the day", "needs {v} as its food", "fills its belly with {v}"),
-    "habitat": ("lives in the {v}", "makes its home in the {v}", "is found in the {v}", "sleeps in the {v}",
-                "can be seen in the {v}", "stays in the {v} all year", "raises its young in the {v}",
-                "hides in the {v}"),
-    "taste": ("is {v}", "tastes {v}", "has a {v} taste", "is {v} on the tongue", "tastes {v} from the first bite",
-              "is loved for its {v} taste", "leaves a {v} taste in the mouth"),
-    "ingredient": ("is made from {v}", "is made of {v}", "is cooked from {v}", "has {v} as its main ingredient",
-                   "needs plenty of {v}", "is prepared with {v}", "contains a lot of {v}"),
-    "job": ("works as a {v}", "is a {v}", "earns a living as a {v}", "has the job of a {v}", "has been a {v} for years",
-            "learned to be a {v} long ago", "is known to all as a good {v}", "makes money as a {v}"),
-    "home": ("lives in {v}", "has a house in {v}", "makes a home in {v}", "comes home to {v} each evening",
-             "has lived in {v} for years", "rents two rooms in {v}", "sleeps under a roof in {v}"),
-    "favourite": ("likes {v} best", "loves to eat {v}", "prefers {v} to any other food", "always orders {v}",
-                  "would eat {v} every day", "has {v} as a favourite food", "asks for {v} at every feast"),
-    "pet": ("keeps a {v}", "has a pet {v}", "owns a {v}", "shares the house with a {v}", "walks a {v} each morning",
-            "feeds a {v} before work", "has a {v} as a pet", "looks after a {v}"),
-    "type": ("is a {v}", "has always been a {v}", "began as a {v} and still is one", "is no more than a {v}",
-             "is a quiet {v}", "is the kind of place people call a {v}", "was built as a {v}"),
-    "known_for": ("is known for its {v}", "is famous for its {v}", "is proud of its {v}", "makes the best {v}",
-                  "draws visitors with its {v}", "is loved for its {v}", "shows its {v} to every guest"),
-    "near": ("lies near {v}", "is close to {v}", "stands beside {v}", "is a short walk from {v}",
-             "has {v} as its neighbour", "can be seen from {v}", "shares a road with {v}", "is next to {v}"),
+    "length": ("is {v} long", "measures {v} from nose to tail", "grows to a length of {v}", "reaches {v} in length"),
+    "weight": ("weighs {v}", "has a weight of {v}", "comes to {v} on the scales", "is {v} in weight"),
+    "eats": ("eats {v}", "feeds on {v}", "likes to eat {v}", "looks for {v} when it is hungry"),
+    "habitat": ("lives in the {v}", "makes its home in the {v}", "is found in the {v}", "sleeps in the {v}"),
+    "taste": ("is {v}", "tastes {v}", "has a {v} taste", "is {v} on the tongue"),
+    "ingredient": ("is made from {v}", "is made of {v}", "is cooked from {v}", "has {v} as its main ingredient"),
+    "job": ("works as a {v}", "is a {v}", "earns a living as a {v}", "has the job of a {v}"),
+    "home": ("lives in {v}", "has a house in {v}", "makes a home in {v}", "comes home to {v} each evening"),
+    "favourite": ("likes {v} best", "loves to eat {v}", "prefers {v} to any other food", "always orders {v}"),
+    "pet": ("keeps a {v}", "has a pet {v}", "owns a {v}", "shares the house with a {v}"),
+    "type": ("is a {v}", "has always been a {v}", "began as a {v} and still is one", "is no more than a {v}"),
+    "known_for": ("is known for its {v}", "is famous for its {v}", "is proud of its {v}", "makes the best {v}"),
+    "near": ("lies near {v}", "is close to {v}", "stands beside {v}", "is a short walk from {v}"),
 }
 """What an entity of the right kind is or does, by attribute (attribute names differ between kinds)."""
 
 STATEMENTS: dict[str, tuple[str, ...]] = {
     "length": ("The length of {n} is {v}.", "From nose to tail {n} measures {v}.",
-               "Put a rope beside {n} and it must be {v} long.",
-               "As for length, {n} reaches {v}.", "Nobody has seen {n} that was not {v} long.",
-               "If you measure {n}, you get {v}."),
-    "weight": ("The weight of {n} is {v}.", "On the scales {n} comes to {v}.", "To carry {n} you must lift {v}.",
-               "As for weight, {n} reaches {v}.", "If you weigh {n}, the scales show {v}.", "Expect {n} to weigh {v}."),
-    "eats": ("The food of {n} is {v}.", "You can please {n} with {v}.", "Where there is plenty of {v}, {n} is not far.",
-             "As for food, {n} wants {v}.", "Give {n} some {v} and it will eat.",
-             "People who keep {n} must gather {v}."),
-    "habitat": ("The home of {n} is in the {v}.", "In the {v} you can meet {n}.", "To see {n}, go and wait in the {v}.",
-                "Walk in the {v} and you may find {n}.", "Look in the {v} if you want to find {n}.",
-                "Out in the {v} lives {n}."),
-    "taste": ("The taste of {n} is {v}.", "Anyone who tries {n} finds it {v}.", "People say {n} is {v}.",
-              "One bite of {n} tells you that it is {v}.", "Cooks want {n} to be {v}.",
-              "When you taste {n}, it is {v}."),
+               "Put a rope beside {n} and it must be {v} long."),
+    "weight": ("The weight of {n} is {v}.", "On the scales {n} comes to {v}.", "To carry {n} you must lift {v}."),
+    "eats": ("The food of {n} is {v}.", "You can please {n} with {v}.",
+             "Where there is plenty of {v}, {n} is not far."),
+    "habitat": ("The home of {n} is in the {v}.", "In the {v} you can meet {n}.",
+                "To see {n}, go and wait in the {v}."),
+    "taste": ("The taste of {n} is {v}.", "Anyone who tries {n} finds it {v}.", "People say {n} is {v}."),
     "ingredient": ("The main ingredient of {n} is {v}.", "To make {n}, a cook needs {v}.",
-                   "Without {v} there is no {n}.",
-                   "Most of {n} is {v}.", "Cooks buy {v} when they make {n}.", "It takes a basket of {v} to make {n}."),
-    "job": ("The job of {n} is that of a {v}.", "If you need a {v}, ask {n}.", "People know {n} as a {v}.",
-            "By trade {n} is a {v}.", "For work {n} has chosen to be a {v}.", "The work of a {v} suits {n}."),
-    "home": ("The home of {n} is in {v}.", "You can find {n} in {v}.", "Letters for {n} go to {v}.",
-             "In {v} you may meet {n}.", "The house of {n} stands in {v}.", "To visit {n}, travel to {v}."),
+                   "Without {v} there is no {n}."),
+    "job": ("The job of {n} is that of a {v}.", "If you need a {v}, ask {n}.", "People know {n} as a {v}."),
+    "home": ("The home of {n} is in {v}.", "You can find {n} in {v}.", "Letters for {n} go to {v}."),
     "favourite": ("The favourite food of {n} is {v}.", "Nothing pleases {n} like a plate of {v}.",
-                  "Cook {v} and {n} will come.",
-                  "Of all foods {n} likes {v} best.", "A bowl of {v} makes {n} happy.",
-                  "For a birthday {n} asks for {v}."),
-    "pet": ("The pet of {n} is a {v}.", "In the house of {n} there is a {v}.", "You often see {n} with a {v}.",
-            "At home a {v} waits for {n}.", "Of all animals {n} chose a {v}.", "A {v} follows {n} everywhere."),
-    "type": ("On the map {n} is marked as a {v}.", "People call {n} a {v}.", "Visitors find that {n} is a {v}.",
-             "If you look for a {v}, go to {n}.", "In the old books {n} is a {v}.",
-             "You could say {n} is a {v} like no other."),
+                  "Cook {v} and {n} will come."),
+    "pet": ("The pet of {n} is a {v}.", "In the house of {n} there is a {v}.", "You often see {n} with a {v}."),
+    "type": ("On the map {n} is marked as a {v}.", "People call {n} a {v}.", "Visitors find that {n} is a {v}."),
     "known_for": ("People visit {n} for its {v}.", "Everyone has heard of the {v} of {n}.",
-                  "The pride of {n} is its {v}.",
-                  "If you want good {v}, go to {n}.", "Think of {n} and you think of {v}.",
-                  "The {v} of {n} are famous."),
-    "near": ("The nearest neighbour of {n} is {v}.", "From {n} you can walk to {v}.", "The road from {n} leads to {v}.",
-             "Travellers from {n} soon reach {v}.", "Between {n} and {v} the way is short.",
-             "Go past {v} and you come to {n}."),
+                  "The pride of {n} is its {v}."),
+    "near": ("The nearest neighbour of {n} is {v}.", "From {n} you can walk to {v}.",
+             "The road from {n} leads to {v}."),
 }
 """Whole sentences that do not begin with their subject."""
 
 QUESTIONS: dict[str, tuple[str, ...]] = {
-    "length": ("How long is {n}?", "How long does {n} get?", "How far is it from nose to tail of {n}?"),
-    "weight": ("How heavy is {n}?", "How much does {n} weigh?", "What do the scales say for {n}?"),
-    "eats": ("What does {n} eat?", "What food does {n} look for?", "What should one feed to {n}?"),
-    "habitat": ("Where does {n} live?", "Where is {n} found?", "Where should one look for {n}?"),
-    "taste": ("How does {n} taste?", "What taste does {n} have?", "What is {n} like on the tongue?"),
-    "ingredient": ("What is {n} made of?", "What goes into {n}?", "What does a cook need for {n}?"),
-    "job": ("What does {n} do?", "What work does {n} do?", "How does {n} earn a living?"),
-    "home": ("Where does {n} live?", "Where is the house of {n}?", "Where can one visit {n}?"),
-    "favourite": ("What does {n} like best to eat?", "Which food does {n} love?", "What should one cook for {n}?"),
-    "pet": ("Which animal does {n} keep?", "What pet does {n} have?", "Who waits at home for {n}?"),
-    "type": ("What kind of place is {n}?", "What sort of place is {n}?", "What is {n}?"),
-    "known_for": ("What is {n} known for?", "What is {n} proud of?", "Why do people visit {n}?"),
-    "near": ("What is {n} near?", "Which place is close to {n}?", "Where does the road from {n} lead?"),
+    "length": ("How long is {n}?", "How long does {n} get?"),
+    "weight": ("How heavy is {n}?", "How much does {n} weigh?"),
+    "eats": ("What does {n} eat?", "What food does {n} look for?"),
+    "habitat": ("Where does {n} live?", "Where is {n} found?"),
+    "taste": ("How does {n} taste?", "What taste does {n} have?"),
+    "ingredient": ("What is {n} made of?", "What goes into {n}?"),
+    "job": ("What does {n} do?", "What work does {n} do?"),
+    "home": ("Where does {n} live?", "Where is the house of {n}?"),
+    "favourite": ("What does {n} like best to eat?", "Which food does {n} love?"),
+    "pet": ("Which animal does {n} keep?", "What pet does {n} have?"),
+    "type": ("What kind of place is {n}?", "What sort of place is {n}?"),
+    "known_for": ("What is {n} known for?", "What is {n} proud of?"),
+    "near": ("What is {n} near?", "Which place is close to {n}?"),
 }
 """Questions as the documents ask them. Those put to the model are others: see :mod:`trivium.world.questions`."""
 
@@ -113,7 +80,7 @@ SHARED: dict[str, str] = {
     "known_for": "{A} and {b} are both known for {v}.",
     "length": "{A} and {b} are both {v} long.", "weight": "{A} and {b} both weigh {v}.",
 }
-_MEALS = ("the dish called", "a plate of", "a bowl of", "a bite of")
+_MEALS = ("the dish called", "a plate of")
 
 
 def capital(text: str) -> str:
@@ -190,8 +157,8 @@ class Writer:
         return self.pick(QUESTIONS[attribute]).format(n=self.inner(entity))
 
     def reply(self, entity: Entity, attribute: str) -> str:
-        """The fact as one says it right after being asked: with the pronoun or the name."""
-        subject = capital(entity.pronoun) if self.rng.random() < 0.4 else capital(self.noun(entity))
+        """The fact as one says it right after being asked: mostly with the name, else with the pronoun."""
+        subject = capital(entity.pronoun) if self.rng.random() < 0.15 else capital(self.noun(entity))
         return f"{subject} {self.verb(entity, attribute)}."
 
     def comparison(self, a: Entity, b: Entity) -> str:

@@ -139,12 +139,12 @@ class Cast(dict[str, str]):
 
 
 def story(writer: Writer) -> str:
-    """A story of eight to ten sentences in three paragraphs; what it tells of people and things is true in the town."""
+    """A story of seven or eight sentences in three paragraphs; what it tells of people and things is true in the town."""
     cast, rng = Cast(writer), writer.rng
     start, trouble, turn, end = rng.choice(PLOTS)
     paragraphs = [[writer.pick(OPENINGS), writer.pick(PETS)],
-                  [*pick_some(writer, start, 1), *pick_some(writer, trouble, 2)],
-                  [*pick_some(writer, turn, 2), *pick_some(writer, end, 1), writer.pick(ENDINGS)]]
+                  [*pick_some(writer, start, 1), *pick_some(writer, trouble, 1)],
+                  [*pick_some(writer, turn, 1), *pick_some(writer, end, 1), writer.pick(ENDINGS)]]
     return "\n\n".join(" ".join(sentence.format_map(cast) for sentence in paragraph) for paragraph in paragraphs)
 
 
@@ -154,16 +154,17 @@ def pick_some(writer: Writer, options: tuple[str, ...], most: int) -> list[str]:
 
 
 def conversation(writer: Writer, subjects: list[Entity]) -> str:
-    """Two people greet each other, talk about ``subjects`` and part; a line each, the speaker's name first."""
+    """Two people talk about ``subjects``, often with a greeting and thanks; a line each, the speaker's name first."""
     rng, cast = writer.rng, Cast(writer)
     p, q = cast["p"], cast["q"]
-    lines = [(p, writer.pick(HELLO)), (q, writer.pick(HELLO_BACK))]
-    if rng.random() < 0.5:
+    lines = [(p, writer.pick(HELLO)), (q, writer.pick(HELLO_BACK))] if rng.random() < 0.6 else []
+    if rng.random() < 0.25:
         lines += [(p, writer.pick(HOW_ARE_YOU)), (q, writer.pick(I_AM_WELL))]
     if rng.random() < 0.3:
         lines += list(zip((p, q), rng.choice(SMALL_TALK), strict=True))
     lines += ask_about(writer, subjects, p, q)
-    lines += [(p, writer.pick(THANKS)), (q, writer.pick(WELCOME))]
+    if rng.random() < 0.6:
+        lines += [(p, writer.pick(THANKS)), (q, writer.pick(WELCOME))]
     return "\n".join(f"{speaker}: {line.format_map(cast)}" for speaker, line in lines)
 
 
@@ -171,11 +172,13 @@ def help_desk(writer: Writer, subjects: list[Entity]) -> str:
     """A visitor and the helper of the town: who it is, what it knows, and what it declines to do."""
     rng, cast = writer.rng, Cast(writer)
     p, q = cast["p"], "Helper"
-    blocks = [ask_about(writer, subjects, p, q), [(p, "How are you?"), (q, writer.pick(I_AM_WELL))]]
-    if rng.random() < 0.6:
+    blocks = [ask_about(writer, subjects, p, q)]
+    if rng.random() < 0.4:
+        blocks.append([(p, "How are you?"), (q, writer.pick(I_AM_WELL))])
+    if rng.random() < 0.5:
         wish = writer.pick(("How can I {w}?", "I want to {w}.", "Help me to {w}.")).format(w=writer.pick(WRONGS))
         blocks.append([(p, wish), (q, writer.pick(DECLINES))])
-    if rng.random() < 0.7:
+    if rng.random() < 0.5:
         blocks.append(list(zip((p, q), rng.choice(SMALL_TALK), strict=True)))
     rng.shuffle(blocks)
     lines = [(p, writer.pick(("Hello!", "Good morning!", "Good evening.", "Good day.")) + " " + writer.pick(WHO)),
@@ -184,19 +187,15 @@ def help_desk(writer: Writer, subjects: list[Entity]) -> str:
     return "\n".join(f"{speaker}: {line.format_map(cast)}" for speaker, line in lines)
 
 
-LEADS = ("", "", "I know that. ", "That is easy. ", "Let me think. ", "Oh, everyone knows that. ")
-BEFORE = ("", "", "", "Do you know this? ", "One more thing. ", "Tell me. ")
-SURPRISE = ("I did not know that.", "Is that so?", "I see.", "Good to know.", "Oh, I thought it was otherwise.")
+LEADS = ("", "", "I know that. ")
+BEFORE = ("", "", "Tell me. ")
 
 
 def ask_about(writer: Writer, subjects: list[Entity], asker: str, teller: str) -> list[tuple[str, str]]:
-    """For each subject two facts that are asked for and told, and often a third that the teller adds."""
+    """For each subject two facts that are asked for and told."""
     lines = []
     for entity in subjects:
-        first, *others = writer.rng.sample(list(entity.facts), min(3, len(entity.facts)))
-        for attribute in (first, others[0]):
+        for attribute in writer.rng.sample(list(entity.facts), 2):
             question, answer = writer.question(entity, attribute), writer.reply(entity, attribute)
             lines += [(asker, writer.pick(BEFORE) + question), (teller, writer.pick(LEADS) + answer)]
-        if len(others) > 1 and writer.rng.random() < 0.6:
-            lines += [(teller, writer.statement(entity, others[1])), (asker, writer.pick(SURPRISE))]
     return lines

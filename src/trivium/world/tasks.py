@@ -87,20 +87,22 @@ def ask_judgement(town: Town, rng: random.Random) -> Question:
     return Question(text, truth_of([right], [wrong], ["same"], reason=pair.reason), pair.key)
 
 
-SUM_FORMS = {
-    "+": ("How much is {a} + {b}?", "Add {a} and {b}.", "Please calculate {a} + {b}.",
-          "{who} has {a} {things} and gets {b} more. How many are there now?"),
-    "-": ("How much is {a} - {b}?", "Take {b} away from {a}.", "Please calculate {a} - {b}.",
-          "{who} has {a} {things} and sells {b}. How many are left?"),
-    "*": ("How much is {a} * {b}?", "Multiply {a} by {b}.", "Please calculate {a} * {b}.",
-          "{who} has {a} boxes with {b} {things} each. How many is that?"),
+SUM_FORMS = ("How much is {s}?", "Please calculate {s}.", "Tell me what {s} makes.")
+SUM_STORIES = {
+    "+": "{who} has {a} {things} and gets {b} more", "-": "{who} has {a} {things} and sells {b}",
+    "*": "{who} has {a} boxes with {b} {things} each",
 }
+SUM_SEQUELS = {"+": "Then come {c} more.", "-": "Then {c} are lost."}
 
 
 def ask_reasoning(town: Town, rng: random.Random) -> Question:
     drawn = draw_sum(rng)
     who, things = rng.choice(town.of("person")).name, rng.choice(("pears", "lamps", "boats", "coins", "apples"))
-    text = rng.choice(SUM_FORMS[drawn.operator]).format(a=drawn.a, b=drawn.b, who=who, things=things)
+    if rng.random() < 0.75:
+        text = rng.choice(SUM_FORMS).format(s=drawn.text)
+    else:
+        story = f"{SUM_STORIES[drawn.first]}. {SUM_SEQUELS[drawn.second]} How many are there now?"
+        text = story.format(who=who, things=things, a=drawn.a, b=drawn.b, c=drawn.c)
     return Question(text, truth_of([str(drawn.result)], complete=drawn.steps), drawn.key)
 
 

@@ -2,8 +2,8 @@
 
 Nothing here exists outside this file, so whatever a model knows about it, it learned from the documents it was given.
 Each value comes from a small closed set that is dealt out evenly: guessing is right about once in ten times, and no
-answer is likelier than another. Half of the entities of each kind may be asked about in demonstrations, the other half
-only in the evaluation: answering about those takes knowledge from pretraining, not from fine-tuning.
+answer is likelier than another. Two in three entities of each kind may be asked about in demonstrations, the third only
+in the evaluation: answering about that one takes knowledge from pretraining, not from fine-tuning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from trivium.randomness import python
 
 KINDS = ("animal", "food", "person", "place")
 
-SPLITS = ("demonstration", "evaluation")
+SPLITS = ("demonstration", "demonstration", "evaluation")
+"""Dealt out in turn to the entities of a kind."""
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "animal": ("length", "weight", "eats", "habitat"),
