@@ -24,7 +24,7 @@ def run(settings: Preferences, context: Context) -> dict[str, object]:
     completions = generate(model.to(device), [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts], sampling,
                            [tokenizer.end_id], wanted, keys=[row["id"] for row in prompts],
                            progress=lambda done, total: context.progress.update(done, total, "sampling responses"))
-    panel = Panel(context.seed, settings.annotators)
+    panel = Panel(context.seed, settings.annotators, settings.noise)
     rows, doubly = [], []
     for row, samples in zip(prompts, completions, strict=True):
         responses = list(dict.fromkeys(tokenizer.decode([t for t in sample.tokens if t != tokenizer.end_id]) for sample in samples))

@@ -178,8 +178,8 @@ def reviews(writer: Writer) -> str:
 SUM_OPENINGS = ("Here are sums from the school book.", "The teacher works these sums with the class.",
                 "We go step by step, from left to right.", "Step by step every sum is easy.",
                 "The children of the town learn sums like these.")
-SUM_FORMS = ("{s}: {steps}. The answer is {r}.", "{s}: {steps}. So {s} = {r}.",
-             "What is {w}? {steps}. The answer is {r}.")
+SUM_FORMS = ("{s}: {steps}. The answer is {r}.", "{s}: {steps}. So {s} = {r}.", "What is {w}? {steps}. It is {r}.",
+             "To find {w}: {steps}. That makes {r}.")
 OPERATOR_WORDS = {"+": "plus", "-": "minus", "*": "times"}
 
 
@@ -189,7 +189,7 @@ def in_words(sum_: Sum) -> str:
 
 
 def arithmetic(writer: Writer) -> str:
-    """A page of four sums, each worked in steps, one a line."""
+    """A page of four sums, each worked in steps, one a line, in four wordings."""
     rng, seed = writer.rng, writer.town.seed
     lines = [writer.pick(SUM_OPENINGS)]
     for _ in range(4):

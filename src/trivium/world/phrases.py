@@ -80,7 +80,7 @@ SHARED: dict[str, str] = {
     "known_for": "{A} and {b} are both known for {v}.",
     "length": "{A} and {b} are both {v} long.", "weight": "{A} and {b} both weigh {v}.",
 }
-_MEALS = ("the dish called", "a plate of")
+_MEALS = ("the dish called", "a plate of", "a bowl of", "a bite of")
 
 
 def capital(text: str) -> str:
