@@ -38,20 +38,27 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves either the old one or the new one: write aside, fsync, rename."""
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A place beside ``path`` to write a file at, so that a crash leaves either the old one or the new one: at the end
+    it is fsynced and renamed, after an error removed."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with open(aside, "wb") as file:
-                file.write(data)
-                file.flush()
+            yield aside
+            with open(aside, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(aside, path)
             fsync_folder(path.parent)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:

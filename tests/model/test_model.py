@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from trivium.errors import TriviumError
-from trivium.model import LanguageModel, ModelConfig, RewardModel, folder
+from trivium.model import LanguageModel, ModelConfig, RewardModel, RopeScaling, folder
 from trivium.model.transformer import packed_attention
 
 SHAPES = {
@@ -17,7 +19,20 @@ SHAPES = {
     "qwen3-untied": {"qk_norm": True, "tie_embeddings": False},
     "llama": {"qk_norm": False, "tie_embeddings": False},
     "llama-tied": {"qk_norm": False, "tie_embeddings": True},
+    "llama3": {"qk_norm": False, "rope_theta": 500.0, "rope_scaling": RopeScaling(8.0, 24)},
+    "mistral": {"qk_norm": False, "tie_embeddings": False, "sliding_window": 7},
+    "qwen2": {"qk_norm": False, "attention_bias": True},
 }
+
+
+def randomise(model, seed):
+    """Norms and biases of their own, which the initialisation leaves at one and zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim < 2:
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
+    return model
 
 
 def small(**changes):
@@ -27,21 +42,74 @@ def small(**changes):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_logits_equal_transformers(tmp_path, shape):
-    model = LanguageModel(small(**SHAPES[shape])).initialise(3)
+    model = randomise(LanguageModel(small(**SHAPES[shape])).initialise(3), 4)
     folder.save(model, tmp_path, {"eos": 0, "pad": 1})
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == shape.split("-")[0].replace("llama3", "llama")
     oracle = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokens = torch.randint(0, 97, (3, 50), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(model(tokens), oracle(tokens).logits, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(folder.load(tmp_path)(tokens), model(tokens), atol=0, rtol=0)
 
 
-def test_a_folder_written_by_transformers_loads(tmp_path):
-    model = LanguageModel(small()).initialise(3)
-    folder.save(model, tmp_path / "ours", {"eos": 0, "pad": 1})
+@pytest.mark.parametrize("shape", SHAPES)
+def test_folders_go_to_transformers_and_back(tmp_path, shape):
+    model = randomise(LanguageModel(small(**SHAPES[shape])).initialise(3), 4)
+    folder.save(model, tmp_path / "ours", {"eos": 0, "pad": 1}, shard_bytes=20_000)
+    assert len(list((tmp_path / "ours").glob("*.safetensors"))) > 1
     AutoModelForCausalLM.from_pretrained(tmp_path / "ours").save_pretrained(tmp_path / "theirs", max_shard_size="20KB")
     assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 1
     tokens = torch.arange(20)[None]
-    torch.testing.assert_close(folder.load(tmp_path / "theirs")(tokens), model(tokens), atol=1e-6, rtol=0)
+    for place in ("ours", "theirs"):
+        again = folder.load(tmp_path / place)
+        assert again.config == model.config
+        torch.testing.assert_close(again(tokens), model(tokens), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", ["mistral", "qwen3"])
+def test_bf16_folders_keep_their_format_when_asked(tmp_path, shape):
+    model = LanguageModel(small(**SHAPES[shape])).initialise(3).to(torch.bfloat16)
+    folder.save(model, tmp_path, {"eos": 0, "pad": 1})
+    assert AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").dtype == torch.bfloat16
+    tokens = torch.arange(20)[None]
+    torch.testing.assert_close(folder.load(tmp_path, None)(tokens), model(tokens), atol=0, rtol=0)
+    assert folder.load(tmp_path).lm_head.weight.dtype == torch.float32
+
+
+def test_llama_3_scaling_and_windows_are_seen_by_long_rows():
+    """What the oracle is compared on must depend on what is compared."""
+    tokens = torch.randint(0, 97, (1, 50), generator=torch.Generator().manual_seed(0))
+    for shape, plain in (("llama3", {"rope_scaling": None}), ("mistral", {"sliding_window": None})):
+        model = LanguageModel(small(**SHAPES[shape])).initialise(3)
+        other = LanguageModel(small(**{**SHAPES[shape], **plain}))
+        other.load_state_dict(model.state_dict())
+        assert (model(tokens) - other(tokens)).abs().max() > 1e-2
+
+
+LOADING = """
+import sys, threading, torch
+from pathlib import Path
+from trivium.model import folder
+def anonymous():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
+folder.load(Path(sys.argv[2]), None)  # what the libraries take once
+before, peak, done = anonymous(), [0], threading.Event()
+def watch():
+    while not done.wait(0.001):
+        peak[0] = max(peak[0], anonymous())
+thread = threading.Thread(target=watch); thread.start()
+model = folder.load(Path(sys.argv[1]), None)
+done.set(); thread.join()
+print((max(peak[0], anonymous()) - before) / sum(p.nbytes for p in model.parameters()))
+"""
+
+
+def test_loading_holds_a_model_once(tmp_path):
+    """The peak of memory of one's own, over the model's size; pages of the file itself belong to the system's cache."""
+    model = LanguageModel(small(hidden_size=512, intermediate_size=2048, num_layers=16, head_dim=64, num_heads=8)).to(torch.bfloat16)
+    folder.save(model, tmp_path, {"eos": 0, "pad": 1}, shard_bytes=50_000_000)
+    folder.save(LanguageModel(small()), tmp_path / "small", {"eos": 0, "pad": 1})
+    peak = subprocess.run([sys.executable, "-c", LOADING, tmp_path, tmp_path / "small"], check=True, capture_output=True, text=True)
+    assert float(peak.stdout) < 1.3
 
 
 def test_scores_equal_transformers(tmp_path):
@@ -61,9 +129,23 @@ def test_packed_documents_do_not_see_each_other():
     row = torch.cat([first, second])[None]
     documents = torch.tensor([[0] * 10 + [1] * 12])
     positions = torch.tensor([[*range(10), *range(12)]])
-    packed = model(row, positions, packed_attention(documents, torch.full_like(documents, -2)))
+    packed = model(row, positions, packed_attention(documents, torch.full_like(documents, -2), positions))
     torch.testing.assert_close(packed[0, :10], model(first[None])[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(packed[0, 10:], model(second[None])[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_responses_that_share_a_prompt_see_it_alone(window):
+    """A row with a prompt and two responses gives what each would give in a row of its own, windows included."""
+    model = LanguageModel(small(qk_norm=False, sliding_window=window)).initialise(1)
+    prompt, one, two = torch.arange(5, 15), torch.arange(30, 36), torch.arange(40, 49)
+    row = torch.cat([prompt, one, two])[None]
+    documents = torch.tensor([[0] * 10 + [1] * 6 + [2] * 9])
+    parents = torch.tensor([[-2] * 10 + [0] * 15])
+    positions = torch.tensor([[*range(10), *range(10, 16), *range(10, 19)]])
+    packed = model(row, positions, packed_attention(documents, parents, positions, window))
+    torch.testing.assert_close(packed[0, 10:16], model(torch.cat([prompt, one])[None])[0, 10:], atol=1e-5, rtol=0)
+    torch.testing.assert_close(packed[0, 16:], model(torch.cat([prompt, two])[None])[0, 10:], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -73,6 +155,8 @@ def test_packed_documents_do_not_see_each_other():
     ({"num_hidden_layers": 1}, "does not describe"),
     ({"attention_bias": True}, "attention_bias"),
     ({"vocab_size": None}, "vocab_size"),
+    ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "'yarn' is not supported"),
+    ({"rope_parameters": {"rope_type": "llama3", "factor": 2.0}}, "lacks 'original_max"),
 ])
 def test_a_config_that_contradicts_the_weights_is_refused(tmp_path, change, message):
     folder.save(LanguageModel(small()).initialise(3), tmp_path, {"eos": 0, "pad": 1})
@@ -95,6 +179,6 @@ def test_broken_weights_are_refused(tmp_path):
 
 
 def test_impossible_shapes_are_refused():
-    for change, message in (({"num_heads": 3}, "multiple"), ({"head_dim": 7}, "even"), ({"num_layers": 0}, "at least 1")):
+    for change, message in (({"sliding_window": 4}, "qk_norm and sliding_window"), ({"num_heads": 3}, "multiple"), ({"head_dim": 7}, "even"), ({"num_layers": 0}, "at least 1")):
         with pytest.raises(TriviumError, match=message):
             small(**change)

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
-from trivium.model.transformer import packed_attention
 from trivium.objectives.language_modeling import token_log_probs
-from trivium.training.batch import Tree, make_batch, pack
+from trivium.training.batch import Tree, hidden_states, make_batch, pack
 
 CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16)
 
@@ -39,7 +38,7 @@ def test_shared_prompts_give_what_separate_passes_give(shapes, seed):
     rows = pack([len(tree) for tree in trees], 64)
     batch = make_batch([[trees[i] for i in row] for row in rows], 64, len(rows) + 1)
     model = LanguageModel(CONFIG).initialise(0)
-    hidden = model.model(batch.tokens, batch.positions, packed_attention(batch.documents, batch.parents)).flatten(0, 1)
+    hidden = hidden_states(model.model, batch)
     got = token_log_probs(hidden[batch.sources], model.lm_head.weight, batch.targets)
     owner = 0
     for tree in batch.trees:

@@ -17,7 +17,7 @@ from torch import Tensor
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.model.config import ModelConfig
-from trivium.model.transformer import LanguageModel
+from trivium.model.transformer import LanguageModel, causal_attention
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,28 @@ class _Cache:
         shape = (config.num_layers, rows, config.num_kv_heads, capacity, config.head_dim)
         self.keys = like.new_zeros(shape)
         self.values = like.new_zeros(shape)
+        self.window = config.sliding_window
 
     def prefill(self, rows: Sequence[int]) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
         """Attention over whole prompts, which leaves their keys and values in ``rows``."""
+        causal = causal_attention(self.window)
+
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             length = k.shape[2]
             self.keys[layer, rows, :, :length] = k
             self.values[layer, rows, :, :length] = v
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+            return causal(layer, q, k, v)
         return attend
 
     def step(self, places: Tensor, longest: int) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
         """Attention of one new token a row, at ``places [rows]``, over the past of its row."""
         count = len(places)
         rows = torch.arange(count, device=places.device)
-        mask = (torch.arange(longest, device=places.device) <= places[:, None])[:, None, None]
+        every = torch.arange(longest, device=places.device)
+        mask = every <= places[:, None]
+        if self.window is not None:
+            mask &= every > places[:, None] - self.window
+        mask = mask[:, None, None]
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.keys[layer, rows, :, places] = k[:, :, 0]

@@ -9,8 +9,27 @@ from trivium.errors import TriviumError
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3's stretching of rotary positions: wavelengths longer than ``original_positions / low_frequency`` tokens
+    become ``factor`` times longer, those shorter than ``original_positions / high_frequency`` stay, those between move
+    smoothly (Grattafiori et al. 2024, section 3.4.2; the formula is that of the published code)."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    factor: float
+    """How many times longer the longest wavelengths become."""
+    original_positions: int
+    """Positions of the model before it was stretched."""
+    low_frequency: float = 1.0
+    """Below so many turns within the original positions a wavelength is stretched in full."""
+    high_frequency: float = 4.0
+    """Above so many turns it stays as it was."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """The sizes that define a model. With ``qk_norm`` its folders are Qwen3's, without it Llama's."""
+    """The sizes that define a model. Its folders are Qwen3's with ``qk_norm``, Qwen2's with ``attention_bias``, Mistral's
+    with a ``sliding_window`` and Llama's otherwise."""
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
@@ -38,6 +57,12 @@ class ModelConfig:
     """RMSNorm on queries and keys, which keeps attention's logits bounded (Henry et al. 2020; Qwen3)."""
     tie_embeddings: bool = True
     """Use the embedding as the output matrix too."""
+    attention_bias: bool = False
+    """Biases on queries, keys and values, as Qwen2 has them."""
+    sliding_window: int | None = None
+    """How many tokens back attention reaches, the own one included (Mistral); null for all."""
+    rope_scaling: RopeScaling | None = None
+    """Llama 3's stretching of the rotary positions; null for none."""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads",
@@ -48,3 +73,19 @@ class ModelConfig:
             raise TriviumError(f"model: num_heads ({self.num_heads}) is no multiple of num_kv_heads ({self.num_kv_heads})")
         if self.head_dim % 2:
             raise TriviumError(f"model: head_dim is {self.head_dim}; rotary positions need an even number")
+        if self.sliding_window is not None and self.sliding_window < 1:
+            raise TriviumError(f"model: sliding_window is {self.sliding_window}; it must be at least 1, or null")
+        extras = {"qk_norm": self.qk_norm, "attention_bias": self.attention_bias,
+                  "sliding_window": self.sliding_window is not None, "rope_scaling": self.rope_scaling is not None}
+        if sum(extras.values()) > 1:
+            raise TriviumError("model: " + " and ".join(name for name, chosen in extras.items() if chosen) + " are together in "
+                               "no family of models; choose one of them")
+
+    @property
+    def family(self) -> str:
+        """The family whose folders it is written as: Qwen3, Qwen2, Mistral or Llama."""
+        if self.qk_norm:
+            return "Qwen3"
+        if self.attention_bias:
+            return "Qwen2"
+        return "Mistral" if self.sliding_window is not None else "Llama"

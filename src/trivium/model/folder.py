@@ -7,12 +7,12 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save as safetensors_bytes
+from safetensors.torch import save_file
 from torch import Tensor
 
 from trivium.errors import TriviumError
-from trivium.files import read_json, write_bytes, write_json
-from trivium.model.config import ModelConfig
+from trivium.files import read_json, write_json, written_aside
+from trivium.model.config import ModelConfig, RopeScaling
 from trivium.model.transformer import LanguageModel, RewardModel
 
 NAMES = {  # ours -> Hugging Face's
@@ -23,22 +23,32 @@ NAMES = {  # ours -> Hugging Face's
 }
 
 
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+
+
 def write_config(config: ModelConfig, ids: dict[str, int], reward_shift: float | None = None) -> dict[str, Any]:
     """The ``config.json`` of a language model, or of a reward model when ``reward_shift`` is given. ``ids`` holds
     ``eos`` and ``pad``."""
-    family = "Qwen3" if config.qk_norm else "Llama"
+    family, scaling = config.family, config.rope_scaling
     values: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if scaling is not None:
+        rope |= {"rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low_frequency,
+                 "high_freq_factor": scaling.high_frequency, "original_max_position_embeddings": scaling.original_positions}
     values |= {
         "model_type": family.lower(), "architectures": [f"{family}ForCausalLM"], "hidden_act": "silu",
-        "attention_bias": False, "attention_dropout": 0.0, "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "initializer_range": 0.02, "use_cache": True, "dtype": "float32",
-        "eos_token_id": ids["eos"], "pad_token_id": ids["pad"], "bos_token_id": None,
+        "attention_dropout": 0.0, "rope_theta": config.rope_theta, "rope_parameters": rope, "initializer_range": 0.02,
+        "use_cache": True, "dtype": "float32", "eos_token_id": ids["eos"], "pad_token_id": ids["pad"], "bos_token_id": None,
     }
-    if config.qk_norm:
-        values |= {"use_sliding_window": False, "sliding_window": None}
-    else:
-        values |= {"mlp_bias": False}
+    extras: dict[str, dict[str, Any]] = {
+        "Qwen3": {"attention_bias": False, "use_sliding_window": False, "sliding_window": None},
+        "Qwen2": {"use_sliding_window": False, "sliding_window": None},
+        "Mistral": {"sliding_window": config.sliding_window},
+        "Llama": {"attention_bias": False, "mlp_bias": False},
+    }
+    values |= extras[family]
+    if scaling is not None:
+        values["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
     if reward_shift is not None:
         values |= {"architectures": [f"{family}ForSequenceClassification"], "num_labels": 1, "id2label": {"0": "score"},
                    "label2id": {"score": 0}, "trivium_score_shift": reward_shift}
@@ -47,77 +57,113 @@ def write_config(config: ModelConfig, ids: dict[str, int], reward_shift: float |
 
 def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The shape described by a folder's ``config.json``, and the file itself. Raises for a family that is not ours."""
-    values = read_json(folder / "config.json")
+    path = folder / "config.json"
+    values = read_json(path)
     family = values.get("model_type")
-    if family not in ("qwen3", "llama"):
-        raise TriviumError(f"{folder / 'config.json'}: model_type is {family!r}; known are qwen3 and llama")
+    if family not in FAMILIES:
+        raise TriviumError(f"{path}: model_type is {family!r}; known are {', '.join(FAMILIES)}")
     refused = {"attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "hidden_act": "silu"}
     for name, wanted in refused.items():
         if values.get(name, wanted) not in (wanted, None):
-            raise TriviumError(f"{folder / 'config.json'}: {name} is {values[name]!r}; only {wanted!r} is supported")
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise TriviumError(f"{folder / 'config.json'}: rope scaling {rope.get('rope_type')!r} is not supported")
+            raise TriviumError(f"{path}: {name} is {values[name]!r}; only {wanted!r} is supported")
     missing = [theirs for ours, theirs in NAMES.items() if theirs not in values
                and ours not in ("head_dim", "num_kv_heads", "tie_embeddings")]
     if missing:
-        raise TriviumError(f"{folder / 'config.json'}: the field {missing[0]!r} is missing")
-    values.setdefault("num_key_value_heads", values["num_attention_heads"])
+        raise TriviumError(f"{path}: the field {missing[0]!r} is missing")
+    if values.get("num_key_value_heads") is None:
+        values["num_key_value_heads"] = values["num_attention_heads"]
     if values.get("head_dim") is None:
         values["head_dim"] = values["hidden_size"] // values["num_attention_heads"]
     values.setdefault("tie_word_embeddings", False)
     sizes = {ours: values[theirs] for ours, theirs in NAMES.items()}
-    theta = rope.get("rope_theta", values.get("rope_theta", 10000.0))
-    return ModelConfig(**sizes, rope_theta=float(theta), qk_norm=family == "qwen3"), values
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    return ModelConfig(
+        **sizes, rope_theta=float(rope.get("rope_theta", values.get("rope_theta", 10000.0))), qk_norm=family == "qwen3",
+        attention_bias=family == "qwen2", sliding_window=values.get("sliding_window") if family == "mistral" else None,
+        rope_scaling=read_rope_scaling(path, rope)), values
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of ``model.safetensors``, or of the shards its index names."""
+def read_rope_scaling(path: Path, rope: dict[str, Any]) -> RopeScaling | None:
+    """Llama 3's scaling where the config has it; raises for any other kind."""
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise TriviumError(f"{path}: rope scaling {kind!r} is not supported; known are default and llama3")
+    try:
+        return RopeScaling(float(rope["factor"]), int(rope["original_max_position_embeddings"]),
+                           float(rope["low_freq_factor"]), float(rope["high_freq_factor"]))
+    except KeyError as error:
+        raise TriviumError(f"{path}: the rope scaling lacks {error}") from error
+
+
+def shards(folder: Path) -> dict[str, Path]:
+    """The file that holds each tensor of a model's folder: ``model.safetensors``, or the shards that its index names.
+    Raises for shards that are missing, truncated or outside the folder, and for pickles."""
     index = folder / "model.safetensors.index.json"
     names = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
-    weights: dict[str, Tensor] = {}
+    found: dict[str, Path] = {}
     for name in names:
         path = folder / name
         if Path(name).name != name:
             raise TriviumError(f"{index}: the shard {name!r} lies outside the folder")
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                # A copy lies at an aligned address, as computed tensors do: matrix products may round by it.
-                weights |= {key: file.get_tensor(key).clone() for key in file.keys()}
+                found |= dict.fromkeys(file.keys(), path)
         except FileNotFoundError as error:
             pickled = next(iter(sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None)
             hint = f"; {pickled.name} is a pickle, which is never read: convert it to safetensors" if pickled else ""
             raise TriviumError(f"{path}: no such file{hint}") from error
         except Exception as error:  # safetensors has one exception type, which its stubs do not export
             raise TriviumError(f"{path}: not a readable safetensors file ({error}); copy it again") from error
-    return weights
+    return found
 
 
-def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Write tensors as one safetensors file, aside and then renamed."""
-    write_bytes(path, safetensors_bytes({k: v.detach().cpu().contiguous() for k, v in weights.items()}, {"format": "pt"}))
+def save_weights(folder: Path, weights: dict[str, Tensor], shard_bytes: int) -> None:
+    """Write tensors as ``model.safetensors``, or as shards of at most ``shard_bytes`` with their index. Each file is
+    written aside and renamed, so a crash leaves no file half written; the index comes last."""
+    groups: list[dict[str, Tensor]] = [{}]
+    filled = 0
+    for name, tensor in weights.items():
+        if groups[-1] and filled + tensor.nbytes > shard_bytes:
+            groups.append({})
+            filled = 0
+        groups[-1][name] = tensor
+        filled += tensor.nbytes
+    names = ["model.safetensors"] if len(groups) == 1 else [f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors"
+                                                            for i in range(len(groups))]
+    for name, group in zip(names, groups, strict=True):
+        with written_aside(folder / name) as aside:
+            save_file({k: v.detach().cpu().contiguous() for k, v in group.items()}, aside, {"format": "pt"})
+    index = folder / "model.safetensors.index.json"
+    if len(groups) > 1:
+        write_json(index, {"metadata": {"total_size": sum(tensor.nbytes for tensor in weights.values())},
+                           "weight_map": {key: name for name, group in zip(names, groups, strict=True) for key in group}})
+    else:
+        index.unlink(missing_ok=True)
 
 
-def save(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, int]) -> None:
-    """Write ``config.json`` and ``model.safetensors``; ``ids`` holds the token ids ``eos`` and ``pad``."""
+def save(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, int], shard_bytes: int = 5 << 30) -> None:
+    """Write ``config.json`` and the weights as they are; ``ids`` holds the token ids ``eos`` and ``pad``."""
     weights = model.state_dict()
     if isinstance(model, LanguageModel) and model.config.tie_embeddings:
         del weights["lm_head.weight"]
-    save_weights(folder / "model.safetensors", weights)
+    save_weights(folder, weights, shard_bytes)
     shift = model.shift if isinstance(model, RewardModel) else None
-    write_json(folder / "config.json", write_config(model.config, ids, shift))
+    kind = str(next(model.parameters()).dtype).removeprefix("torch.")
+    write_json(folder / "config.json", write_config(model.config, ids, shift) | {"dtype": kind})
     if shift is None:
         write_json(folder / "generation_config.json", {"do_sample": True, "eos_token_id": ids["eos"], "pad_token_id": ids["pad"]})
 
 
-def load(folder: Path) -> LanguageModel | RewardModel:
-    """A language model or, when the folder's architecture says so, a reward model, in float32 on the CPU.
+def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu") -> LanguageModel | RewardModel:
+    """A language model or, when the folder's architecture says so, a reward model, in ``dtype`` (None: as stored).
 
-    Raises :class:`TriviumError` for a missing or broken file, an unknown family, and weights that do not fit the config.
+    Tensors are read one by one, so memory holds the model once. Raises :class:`TriviumError`, before any weight is read,
+    for a missing or broken file, an unknown family, and weights that do not fit the config.
     """
     config, values = read_config(folder)
     architecture = (values.get("architectures") or [""])[0]
-    weights = {name: tensor.float() for name, tensor in read_weights(folder).items()}
     with torch.device("meta"):
         model: LanguageModel | RewardModel
         if architecture.endswith("ForSequenceClassification"):
@@ -126,17 +172,30 @@ def load(folder: Path) -> LanguageModel | RewardModel:
             model = RewardModel(config, float(values.get("trivium_score_shift", 0.0)))
         else:
             model = LanguageModel(config)
-            if config.tie_embeddings and "model.embed_tokens.weight" in weights:
-                weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
-    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    for name in sorted(wanted.keys() | weights.keys()):
-        if name not in weights:
+    wanted = model.state_dict()
+    places = shards(folder)
+    if isinstance(model, LanguageModel) and config.tie_embeddings:
+        wanted.pop("lm_head.weight")
+        places.pop("lm_head.weight", None)  # some writers store the embedding twice
+    for name in sorted(wanted.keys() | places.keys()):
+        if name not in places:
             raise TriviumError(f"{folder}: the weights lack {name}, which config.json asks for")
         if name not in wanted:
             raise TriviumError(f"{folder}: the weights hold {name}, which config.json does not describe")
-        if wanted[name] != weights[name].shape:
-            raise TriviumError(f"{folder}: {name} has shape {tuple(weights[name].shape)}, but config.json asks for "
-                               f"{tuple(wanted[name])}")
+    weights: dict[str, Tensor] = {}
+    for path in sorted(set(places.values())):
+        with safetensors.safe_open(path, framework="pt") as file:
+            for name in file.keys():
+                if name not in wanted:
+                    continue
+                shape = tuple(file.get_slice(name).get_shape())
+                if shape != tuple(wanted[name].shape):
+                    raise TriviumError(f"{folder}: {name} has shape {shape}, but config.json asks for {tuple(wanted[name].shape)}")
+                # A copy lies at an aligned address, as computed tensors do: matrix products may round by it.
+                tensor = file.get_tensor(name)
+                weights[name] = tensor.to(device, dtype or tensor.dtype, copy=True)
+    if isinstance(model, LanguageModel) and config.tie_embeddings:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     model.load_state_dict(weights, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)

@@ -21,11 +21,21 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``attend(layer, q [B, heads, T, d], k [B, kv_heads, T, d], v [B, kv_heads, T, d]) -> [B, heads, T, d]``"""
 
 
+def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
+    """The rotary positions' angles a token, in radians, ``[head_dim / 2]``."""
+    plain = config.rope_theta ** (-torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return plain
+    turns = scaling.original_positions * plain / (2 * math.pi)
+    kept = ((turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)).clamp(0, 1)
+    return plain * (kept + (1 - kept) / scaling.factor)
+
+
 def rotary(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the rotary angles (Su et al. 2021), each ``[B, 1, T, head_dim]`` for positions ``[B, T]``; the
     first half of the sines is negated, as :func:`rotate` wants it."""
-    half = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=positions.device)
-    angles = positions[:, None, :, None].float() * config.rope_theta ** (-half / config.head_dim)
+    angles = positions[:, None, :, None].float() * frequencies(config, positions.device)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
@@ -35,21 +45,32 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
 
 
-def causal_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Every token sees itself and all before it in its row."""
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+def causal_attention(window: int | None = None) -> Attend:
+    """Every token sees itself and all before it in its row, or those of the last ``window`` places."""
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        shared = q.shape[1] != k.shape[1]
+        if window is None or window >= q.shape[2]:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared)
+        mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril().triu(1 - window)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=shared)
+
+    return attend
 
 
-def packed_attention(documents: Tensor, parents: Tensor) -> Attend:
+def packed_attention(documents: Tensor, parents: Tensor, positions: Tensor, window: int | None = None) -> Attend:
     """Attention for rows that hold several documents, or a prompt followed by several responses to it.
 
     ``documents [B, T]`` names each token's segment and ``parents [B, T]`` the segment its own one continues (or any
-    number that names none). A token sees itself and, among the tokens before it, its segment and that segment's parent.
-    So packed documents cannot see one another, and K responses share one prompt without seeing each other.
+    number that names none). A token sees itself and, among the tokens before it, its segment and that segment's parent,
+    back to ``window`` of the ``positions [B, T]`` that count along its branch. So packed documents cannot see one
+    another, and K responses share one prompt without seeing each other.
     """
     q, k = documents[:, :, None], documents[:, None, :]
     earlier = torch.ones(documents.shape[1], documents.shape[1], dtype=torch.bool, device=documents.device).tril()
     mask = (((q == k) | (parents[:, :, None] == k)) & earlier)[:, None]
+    if window is not None:
+        mask = mask & (positions[:, :, None] - positions[:, None, :] < window)[:, None]
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
@@ -64,9 +85,9 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
         width, inner, kv = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        self.q_proj = nn.Linear(width, inner, bias=False)
-        self.k_proj = nn.Linear(width, kv, bias=False)
-        self.v_proj = nn.Linear(width, kv, bias=False)
+        self.q_proj = nn.Linear(width, inner, bias=config.attention_bias)
+        self.k_proj = nn.Linear(width, kv, bias=config.attention_bias)
+        self.v_proj = nn.Linear(width, kv, bias=config.attention_bias)
         self.o_proj = nn.Linear(inner, width, bias=False)
         if config.qk_norm:
             self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon)
@@ -121,10 +142,12 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_epsilon)
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
-        """Hidden states ``[B, T, hidden_size]`` for ``tokens [B, T]``; positions count from 0 unless given."""
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend | None = None) -> Tensor:
+        """Hidden states ``[B, T, hidden_size]`` for ``tokens [B, T]``; positions count from 0 unless given, and
+        attention is causal."""
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        attend = attend or causal_attention(self.config.sliding_window)
         cos, sin = rotary(self.config, positions)
         x = self.embed_tokens(tokens)
         for block in self.layers:
@@ -134,10 +157,10 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Normal weights of deviation ``1 / sqrt(fan_in)``, those that write to the residual stream divided by
-        ``sqrt(2 * layers)`` (GPT-2), embeddings of deviation 0.02; norms start at one."""
+        ``sqrt(2 * layers)`` (GPT-2), embeddings of deviation 0.02; norms start at one, biases at zero."""
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
-                parameter.fill_(1.0)
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
             deviation = 0.02 if "embed_tokens" in name else parameter.shape[1] ** -0.5
             if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -156,7 +179,7 @@ class LanguageModel(nn.Module):
         if config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend | None = None) -> Tensor:
         """Logits ``[B, T, vocab_size]`` of the next token."""
         return self.lm_head(self.model(tokens, positions, attend))
 
@@ -181,7 +204,7 @@ class RewardModel(nn.Module):
         """Added to every score, so that demonstrations average 0. A folder stores it in its config; as the head has no
         bias (Hugging Face's has none), the scores that ``transformers`` gives are those before the shift."""
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend | None = None) -> Tensor:
         """A score for every token ``[B, T]``, without the shift."""
         return self.score(self.model(tokens, positions, attend)).squeeze(-1)
 

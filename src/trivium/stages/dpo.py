@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from trivium.model.transformer import packed_attention
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.objectives.preference import dpo_losses
 from trivium.pipeline import Context
@@ -23,7 +22,7 @@ from trivium.stages.common import (
 )
 from trivium.stages.reward import accuracy, add_pairs, pairs_of, ranked_tree
 from trivium.stages.settings import Dpo
-from trivium.training.batch import Batch, Tree
+from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.loop import Total, train
 from trivium.training.machine import autocast, choose_precision, prepare
 
@@ -32,8 +31,8 @@ VERSION = 1
 
 def response_log_probs(model: Any, batch: Batch) -> torch.Tensor:
     """The log-probability of each whole response of a batch, ``[S]`` in nats."""
-    hidden = model.model(batch.tokens, batch.positions, packed_attention(batch.documents, batch.parents))
-    log_probs = token_log_probs(hidden.flatten(0, 1)[batch.sources], model.lm_head.weight, batch.targets)
+    hidden = hidden_states(model.model, batch)
+    log_probs = token_log_probs(hidden[batch.sources], model.lm_head.weight, batch.targets)
     return torch.zeros(len(batch.ends), device=log_probs.device).index_add(0, batch.owners, log_probs)
 
 

@@ -19,7 +19,6 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.generation.engine import Completion, Sampling, generate
 from trivium.model import LanguageModel, RewardModel
-from trivium.model.transformer import packed_attention
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import (
     adapt_kl_coefficient,
@@ -42,7 +41,7 @@ from trivium.stages.common import (
 )
 from trivium.stages.reward import score_trees
 from trivium.stages.settings import Ppo
-from trivium.training.batch import Batch, Tree, make_batch, pack
+from trivium.training.batch import Batch, Tree, hidden_states, make_batch, pack
 from trivium.training.checkpoint import load_checkpoint, save_checkpoint
 from trivium.training.loop import Log, Total, Trainer
 from trivium.training.machine import autocast, choose_precision, prepare
@@ -60,14 +59,14 @@ class PolicyAndValue(nn.Module):
 
 def log_probs_of(policy: Any, batch: Batch, temperature: float) -> Tensor:
     """Log-probability of every response token, ``[N]``, at the sampling temperature."""
-    hidden = policy.model(batch.tokens, batch.positions, packed_attention(batch.documents, batch.parents))
-    return token_log_probs(hidden.flatten(0, 1)[batch.sources], policy.lm_head.weight, batch.targets, temperature)
+    hidden = hidden_states(policy.model, batch)
+    return token_log_probs(hidden[batch.sources], policy.lm_head.weight, batch.targets, temperature)
 
 
 def values_of(value: Any, batch: Batch) -> Tensor:
     """The value of the state before every response token, ``[N]``."""
-    hidden = value.model(batch.tokens, batch.positions, packed_attention(batch.documents, batch.parents))
-    return value.score(hidden.flatten(0, 1)[batch.sources]).squeeze(-1).float()
+    hidden = hidden_states(value.model, batch)
+    return value.score(hidden[batch.sources]).squeeze(-1).float()
 
 
 class ClippedSurrogate:
@@ -80,8 +79,8 @@ class ClippedSurrogate:
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """All sums are over tokens."""
         s, extra = self.settings, batch.extra
-        hidden = model.policy.model(batch.tokens, batch.positions, packed_attention(batch.documents, batch.parents))
-        hidden = hidden.flatten(0, 1)[batch.sources]
+        hidden = hidden_states(model.policy.model, batch)
+        hidden = hidden[batch.sources]
         log_probs = token_log_probs(hidden, model.policy.lm_head.weight, batch.targets, s.temperature)
         losses, ratios = policy_losses(log_probs, extra["log_probs"], extra["advantages"], s.clip)
         values = values_of(model.value, batch)

@@ -13,14 +13,13 @@ import torch
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel
-from trivium.model.transformer import packed_attention
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.pipeline import Context
 from trivium.stages.common import PackedEpochs, fingerprint, save_model
 from trivium.stages.settings import Pretrain
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
-from trivium.training.batch import Batch, Tree
+from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.loop import Total, train
 from trivium.training.machine import autocast, choose_precision, prepare
 
@@ -34,8 +33,8 @@ class LanguageModelling:
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """Only the hidden states that predict a target reach the output matrix."""
-        hidden = model.model(batch.tokens, batch.positions, packed_attention(batch.documents, batch.parents))
-        log_probs = token_log_probs(hidden.flatten(0, 1)[batch.sources], model.lm_head.weight, batch.targets)
+        hidden = hidden_states(model.model, batch)
+        log_probs = token_log_probs(hidden[batch.sources], model.lm_head.weight, batch.targets)
         return {"loss": Total(-log_probs.sum(), "tokens")}
 
 

@@ -11,7 +11,6 @@ import torch
 from trivium import randomness
 from trivium.evaluation.intervals import mean_interval
 from trivium.model import RewardModel
-from trivium.model.transformer import packed_attention
 from trivium.objectives.ranking import ranking_losses
 from trivium.pipeline import Context
 from trivium.stages.common import (
@@ -29,7 +28,7 @@ from trivium.stages.common import (
 )
 from trivium.stages.settings import Reward
 from trivium.tokenizer.chat import ChatTokenizer
-from trivium.training.batch import Batch, Tree
+from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.loop import Total, train
 from trivium.training.machine import autocast, choose_precision, prepare
 from trivium.world.panel import judge
@@ -53,8 +52,8 @@ class Ranking:
 
 def score_ends(model: Any, batch: Batch) -> torch.Tensor:
     """The score of each response of a batch, read at its last token, ``[S]`` in float32."""
-    hidden = model.model(batch.tokens, batch.positions, packed_attention(batch.documents, batch.parents))
-    return model.score(hidden.flatten(0, 1)[batch.ends]).squeeze(-1).float()
+    hidden = hidden_states(model.model, batch)
+    return model.score(hidden[batch.ends]).squeeze(-1).float()
 
 
 def pairs_of(ranking: Sequence[Sequence[int]]) -> list[tuple[int, int]]:

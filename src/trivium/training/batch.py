@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from trivium.errors import TriviumError
+from trivium.model.transformer import Transformer, packed_attention
 
 
 @dataclass(frozen=True)
@@ -138,3 +139,10 @@ def make_batch(rows: Sequence[Sequence[Tree]], length: int, row_count: int | Non
     return Batch(torch.from_numpy(tokens), torch.from_numpy(positions), torch.from_numpy(documents),
                  torch.from_numpy(parents), join(sources), join(targets), join(owners), torch.tensor(ends, dtype=torch.int64),
                  trees, {"tokens": float(sum(map(len, targets))), "responses": float(len(ends)), "trees": float(len(trees))})
+
+
+def hidden_states(trunk: Transformer, batch: Batch) -> Tensor:
+    """Every token's last hidden state, ``[R * L, hidden_size]``: what the batch's places point into."""
+    attend = packed_attention(batch.documents, batch.parents, batch.positions, trunk.config.sliding_window)
+    hidden: Tensor = trunk(batch.tokens, batch.positions, attend)
+    return hidden.flatten(0, 1)

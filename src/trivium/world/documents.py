@@ -1,6 +1,7 @@
-"""What the town has written down: the clean documents of the raw corpus, each true in every word.
+"""What the town has written down: the clean documents of the raw corpus. What they state is true; only the pages from the
+school quote wrong answers, and call them wrong.
 
-Seven sources, each with its share of the bytes. Facts about the town come in so many wordings and company that no two
+Eight sources, each with its share of the bytes. Facts about the town come in so many wordings and company that no two
 documents are near duplicates; entities take turns, so that every fact is told about equally often.
 """
 
@@ -10,15 +11,17 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from trivium.randomness import python
+from trivium.world.answers import respond
 from trivium.world.lessons import TOLD, Sum, draw_for, draw_pair, draw_review, draw_snippet, draw_sum
 from trivium.world.phrases import Writer
 from trivium.world.scenes import conversation, help_desk, story
 from trivium.world.town import Entity, Town
 
-SHARES = {"encyclopaedia": 0.4, "dialogues": 0.22, "stories": 0.03, "reviews": 0.05, "arithmetic": 0.1, "code": 0.1,
-          "pairs": 0.1}
+SHARES = {"encyclopaedia": 0.34, "dialogues": 0.18, "stories": 0.03, "reviews": 0.05, "arithmetic": 0.08, "code": 0.08,
+          "pairs": 0.08, "school": 0.16}
 """The share of each source in the bytes of the clean corpus. Two of them, arithmetic and code, are mostly symbols and
 digits: filters made for prose must leave them alone."""
 
@@ -75,7 +78,7 @@ def write_source(town: Town, seed: int, source: str, size: float) -> Iterator[Do
     turns = Turns(town, rng, WEIGHTS)
     writers: dict[str, Callable[[Writer], str]] = {
         "encyclopaedia": partial(encyclopaedia, turns=turns), "dialogues": partial(talk, turns=turns), "stories": story,
-        "reviews": reviews, "arithmetic": arithmetic, "code": code, "pairs": pairs,
+        "reviews": reviews, "arithmetic": arithmetic, "code": code, "pairs": pairs, "school": partial(school, turns=turns),
     }
     number = filled = 0
     while filled < size:
@@ -238,3 +241,62 @@ def pairs(writer: Writer) -> str:
         line = writer.pick(PAIR_FORMS[pair.same]).format(a=pair.first, b=pair.second)
         lines.append(line if rng.random() < 0.4 else f"{line} {writer.pick(PAIR_REASONS).format(why=pair.reason)}")
     return "\n".join(lines)
+
+
+SCHOOL_OPENINGS = ("The teacher asks the class, and not every answer is right.", "From the last hour at school.",
+                   "A test with the marks of the teacher.", "Who knows the answer? The children try.")
+MARKS = {True: ("That is right.", "Right!", "Yes, that is true.", "Well done."),
+         False: ("That is wrong.", "Wrong!", "No, that is not true.", "No, think again.")}
+
+
+def school(writer: Writer, turns: Turns) -> str:
+    """A page of five questions of all kinds, each answered by a child and marked by the teacher. Half of the answers are
+    wrong. A reward model comes from the model that reads this; without such pages it is worse at telling true from false."""
+    rng = writer.rng
+    exercises = rng.sample((marked_sum, marked_snippet, marked_pair, marked_review), 2)
+    lines = [marked_fact(writer, turns) for _ in range(3)] + [exercise(writer) for exercise in exercises]
+    rng.shuffle(lines)
+    return "\n".join([writer.pick(SCHOOL_OPENINGS), *lines])
+
+
+def marked(writer: Writer, question: str, task: str, truth: dict[str, Any]) -> str:
+    """A question, an answer that may be wrong, and the mark."""
+    right, style = writer.rng.random() < 0.5, writer.rng.choice(("terse", "full", "full", "polite"))
+    return f"{question} {respond({'task': task, 'truth': truth}, style, writer.rng, right)} {writer.pick(MARKS[right])}"
+
+
+def marked_fact(writer: Writer, turns: Turns) -> str:
+    """What the town knows about one entity."""
+    entity = turns.take(turns.kind(), 1)[0]
+    attribute = writer.rng.choice(list(entity.facts))
+    return marked(writer, writer.question(entity, attribute), "entity", {
+        "answers": [entity.facts[attribute]], "wrong": writer.town.alternatives(entity, attribute), "entity": entity.name,
+        "kind": entity.kind, "attribute": attribute})
+
+
+def marked_sum(writer: Writer) -> str:
+    """A sum in words."""
+    sum_ = draw_for(writer.town.seed, TAUGHT, lambda: draw_sum(writer.rng), lambda drawn: drawn.key)
+    return marked(writer, f"What is {in_words(sum_)}?", "reasoning", {"answers": [str(sum_.result)], "complete": sum_.steps})
+
+
+def marked_snippet(writer: Writer) -> str:
+    """An expression's value."""
+    snippet = draw_for(writer.town.seed, TAUGHT, lambda: draw_snippet(writer.rng), lambda drawn: drawn.key)
+    return marked(writer, f"What does `{snippet.expression}` give?", "code", {
+        "answers": [snippet.value], "form": "evaluate", "expression": snippet.expression, "reason": snippet.reason})
+
+
+def marked_pair(writer: Writer) -> str:
+    """Whether two sentences mean the same."""
+    pair = draw_for(writer.town.seed, TAUGHT, lambda: draw_pair(writer.town, writer.rng), lambda drawn: drawn.key)
+    return marked(writer, f'Do these mean one thing? "{pair.first}" And: "{pair.second}"', "judgement", {
+        "answers": ["yes" if pair.same else "no"], "reason": pair.reason})
+
+
+def marked_review(writer: Writer) -> str:
+    """Whether a customer was content."""
+    review = draw_review(writer.rng, TOLD)
+    signs = ["positive", "negative"] if review.positive else ["negative", "positive"]
+    return marked(writer, f"Positive or negative? {review.text}", "classification", {
+        "answers": signs[:1], "wrong": signs[1:], "reason": review.reason})
