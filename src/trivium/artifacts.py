@@ -117,7 +117,7 @@ def seal(folder: Path, *, kind: str, name: str, key: str, seed: int, settings: d
 
 def is_record(name: str) -> bool:
     """Whether a file, by its path in the artifact, tells of the making rather than being what was made."""
-    return Path(name).name in RECORDS or "report" in Path(name).parts[:-1]
+    return Path(name).name in RECORDS or bool({"report", "tensorboard"} & set(Path(name).parts[:-1]))
 
 
 def digest_path(path: Path) -> str:

@@ -78,7 +78,8 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
                            "out=FOLDER") from error
     threads = recipe.threads or len(os.sched_getaffinity(0))
     artifacts: dict[str, Artifact] = {}
-    with locked(folder), progress or Progress(quiet) as shown:
+    leader = os.environ.get("RANK", "0") == "0"  # under torchrun the first process writes, the others help and wait
+    with locked(folder) if leader else contextlib.nullcontext(), progress or Progress(quiet or not leader) as shown:
         for name, stage in recipe.stages.items():
             if name in wanted:
                 shown.stage(name)
@@ -126,9 +127,9 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: dict[str, Arti
                for where, reference in stage.references()}
     if runners is None:
         module = importlib.import_module(f"trivium.stages.{stage.kind}")
-        runner, version = module.run, module.VERSION
+        runner, version, together = module.run, module.VERSION, getattr(module, "PARALLEL", False)
     else:
-        runner, version = runners[stage.kind]
+        (runner, version), together = runners[stage.kind], False
     settings = stage.model_dump(mode="json")
     own = {key: value for key, value in settings.items() if key not in stage.input_fields()}
     key = digest_json({"kind": stage.kind, "version": version, "settings": own, "seed": recipe.seed, "inputs": digests})
@@ -136,6 +137,11 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: dict[str, Arti
     place = folder / name
     found = find(folder, name, key)
     work = folder / ".work" / f"{name}-{key[:12]}"
+    if os.environ.get("RANK", "0") != "0":
+        if not found and together:
+            runner(stage, Context(recipe.name, name, recipe.seed, nested(stage, places), work / "artifact", work / "scratch",
+                                  progress, threads))
+        return awaited(place, key)
     if found:
         open_artifact(found)
         install(folder, name, found)
@@ -154,6 +160,13 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: dict[str, Arti
     install(folder, name, context.folder)
     shutil.rmtree(work, ignore_errors=True)
     progress.say(f"done in {open_artifact(place).manifest['seconds']:.1f} s")
+    return open_artifact(place)
+
+
+def awaited(place: Path, key: str) -> Artifact:
+    """The artifact that the first process puts in its place. Processes on several machines need a folder they share."""
+    while find(place.parent, place.name, key) != place:
+        time.sleep(0.1)
     return open_artifact(place)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trivium.objectives import language_modeling
 from trivium.objectives.policy import (
     adapt_kl_coefficient,
     generalised_advantages,
@@ -95,3 +98,35 @@ def test_k3_is_unbiased_and_never_negative():
 def test_the_kl_coefficient_follows_its_target():
     assert adapt_kl_coefficient(0.1, 12.0, 6.0, 1000, 100) == pytest.approx(0.1 * (1 + 0.2 * 0.1))
     assert adapt_kl_coefficient(0.1, 5.7, 6.0, 1000, 100) == pytest.approx(0.1 * (1 - 0.05 * 0.1))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_probs_in_pieces_equal_those_at_once(monkeypatch, temperature):
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for largest in (10**9, 4000):
+        monkeypatch.setattr(language_modeling, "LARGEST", largest)
+        hidden = torch.randn(53, 16, generator=generator.manual_seed(0), dtype=torch.float64).requires_grad_()
+        weight = torch.randn(97, 16, generator=generator, dtype=torch.float64).requires_grad_()
+        targets = torch.randint(0, 97, (53,), generator=generator)
+        log_probs = language_modeling.token_log_probs(hidden, weight, targets, temperature)
+        (log_probs * torch.randn(53, generator=generator)).sum().backward()
+        found.append((log_probs, hidden.grad, weight.grad))
+    for whole, pieces in zip(*found, strict=True):
+        torch.testing.assert_close(pieces.double(), whole.double(), atol=1e-5, rtol=1e-5)
+
+
+def test_pieces_need_no_room_for_all_logits():
+    script = """
+import resource, sys, torch
+from trivium.objectives import language_modeling
+language_modeling.LARGEST = int(sys.argv[1])
+hidden = torch.randn(4096, 32, requires_grad=True)
+weight = torch.randn(50_000, 32, requires_grad=True)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+language_modeling.token_log_probs(hidden, weight, torch.zeros(4096, dtype=torch.int64)).sum().backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    needed = [float(subprocess.run([sys.executable, "-c", script, str(n)], check=True, capture_output=True, text=True).stdout)
+              for n in (10**12, 1 << 22)]
+    assert needed[1] < needed[0] / 8

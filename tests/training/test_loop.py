@@ -19,8 +19,9 @@ from trivium.model import LanguageModel, ModelConfig
 from trivium.stages.common import PackedEpochs
 from trivium.stages.pretrain import LanguageModelling
 from trivium.training.batch import Tree, make_batch
-from trivium.training.loop import Trainer, train
-from trivium.training.optimizers import Muon, Optimization, factor, make_optimizers, orthogonalise
+from trivium.training.loop import Trainer, train, worth_compiling
+from trivium.training.optimizers import Muon, Optimization, Plateau, factor, make_optimizers, orthogonalise
+from trivium.training.parallel import Parallel
 
 CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16)
 
@@ -65,6 +66,88 @@ def test_training_stops_when_nothing_is_finite(tmp_path):
               fingerprint="x")
 
 
+class BrokenOnce(LanguageModelling):
+    """No finite loss for the batches of some steps, as long as the rate is the one set."""
+
+    def __init__(self, wanted, times):
+        self.left = dict.fromkeys(wanted, times)
+        self.step = 0
+
+    def __call__(self, model, batch):
+        totals = super().__call__(model, batch)
+        mark = float(batch.tokens.sum())
+        if self.left.get(mark, 0) > 0:
+            self.left[mark] -= 1
+            return {k: v._replace(value=v.value * math.inf) for k, v in totals.items()}
+        return totals
+
+
+def test_it_goes_back_to_the_last_checkpoint_and_on_more_slowly(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
+    batches = PackedEpochs(trees(), 32, 2, 0)
+    bad = [float(batches(step)[0].tokens.sum()) for step in (5, 6, 7)]
+    said = []
+    outcome = train(LanguageModel(CONFIG).initialise(0), BrokenOnce(bad, 1), batches, 12,
+                    Optimization(schedule="constant", warmup=0.0), scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint="x",
+                    say=said.append)
+    assert any("step 5: the gradient is not finite" in text for text in said)
+    assert any("going back to step 5, and on at 0.5" in text for text in said)
+    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rates == pytest.approx([3e-4] * 5 + [1.5e-4] * 7) and math.isfinite(outcome.metrics["loss"])
+
+
+def test_a_single_bad_batch_is_left_out(tmp_path):
+    batches = PackedEpochs(trees(), 32, 2, 0)
+    outcome = train(LanguageModel(CONFIG).initialise(0), BrokenOnce([float(batches(4)[0].tokens.sum())], 9), batches, 8, Optimization(),
+                    scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint="x")
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "skipped" in line] == [4] and math.isfinite(outcome.metrics["loss"])
+
+
+def test_held_out_loss_and_samples_are_written_along_the_way(tmp_path):
+    batches = PackedEpochs(trees(), 32, 2, 0)
+    train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), batches, 8, Optimization(), scratch=tmp_path,
+          log=tmp_path / "log.jsonl", fingerprint="x", validation=lambda part, parts: batches(0, part, parts), evaluate_every=3,
+          sample=lambda model: "spoken", track=tmp_path / "tensorboard")
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "validation_loss" in line] == [2, 5, 7]
+    assert [line["step"] for line in lines if line.get("sample") == "spoken"] == [2, 5, 7]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert len(events.Scalars("loss")) == 8 and len(events.Scalars("validation_loss")) == 3
+
+
+def test_microbatches_and_slices_hold_each_row_once():
+    batches = PackedEpochs(trees(90), 32, 6, 3)
+    for step in (0, 1, batches.steps_per_epoch - 1):
+        whole = sorted(tuple(t.responses[0].tolist()) for t in batches(step)[0].trees)
+        for parts, rows in ((1, 2), (2, None), (4, 1), (6, None)):
+            slices = [batches(step, part, parts, rows) for part in range(parts)]
+            assert len({len(each) for each in slices}) == 1
+            assert sorted(tuple(t.responses[0].tolist()) for each in slices for b in each for t in b.trees) == whole
+    with pytest.raises(TriviumError, match="6 rows cannot be shared by 7"):
+        batches(0, 0, 7)
+
+
+def test_compiling_is_decided_by_the_amount_of_work(monkeypatch):
+    model = LanguageModel(CONFIG)
+    assert not worth_compiling(Parallel(), model, 100, 1000, "float32")
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/g++")
+    assert worth_compiling(Parallel(), model, 10**9, 1000, "float32")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert not worth_compiling(Parallel(), model, 10**9, 1000, "float32")
+    assert worth_compiling(Parallel(compile="always"), model, 1, 1, "float32")
+
+
+def test_documents_fill_their_rows():
+    rng = np.random.default_rng(0)
+    documents = [Tree(np.array([0]), (rng.integers(1, 9, int(n)),)) for n in np.clip(rng.lognormal(4.6, 0.6, 3000), 10, 900)]
+    batches = PackedEpochs(documents, 1024, 8, 0)
+    tokens = sum(map(len, documents))
+    rows = len(batches._rows_of(0))
+    assert tokens / (rows * 1024) > 0.99
+
+
 def test_orthogonalised_matrices_have_singular_values_near_one():
     for shape in ((3, 20, 50), (2, 50, 20), (1, 16, 16)):
         x = orthogonalise(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
@@ -96,6 +179,25 @@ def test_schedules_rise_and_fall():
     for kind, last in (("constant", 1.0), ("linear", 0.05), ("cosine", 0.05)):
         values = [factor(Optimization(schedule=kind, warmup=0.1, final=0.05), n, 100) for n in range(100)]
         assert values[0] == pytest.approx(0.1) and max(values) == 1.0 and values[-1] == pytest.approx(last, abs=0.03)
+
+
+def test_wsd_holds_and_then_falls():
+    settings = Optimization(schedule="wsd", warmup=0.1, decay=0.25, final=0.0)
+    values = [factor(settings, n, 100) for n in range(100)]
+    assert set(values[10:76]) == {1.0} and values[76] < 1.0 and values[99] == pytest.approx(0.04)
+
+
+def test_plateau_halves_when_the_loss_stops_falling():
+    plateau = Plateau(Optimization(schedule="plateau", patience=3))
+    shares = []
+    for loss in (5, 5, 5, 4, 4, 4, 4, 4, 4, 3, 3, 3, 6, 6, 6):
+        plateau(loss)
+        shares.append(plateau.share)
+    assert shares == [1] * 8 + [0.5] * 6 + [0.25]
+    off = Plateau(Optimization(schedule="cosine"))
+    for _ in range(500):
+        off(1.0)
+    assert off.share == 1.0
 
 
 def test_batches_depend_on_the_step_alone():
@@ -165,7 +267,7 @@ def test_a_torn_checkpoint_falls_back_and_a_foreign_one_is_refused(tmp_path, mon
         return model
 
     go(6)
-    newest = tmp_path / "step-00000006.safetensors"
+    newest = tmp_path / "step-00000006.0.safetensors"
     newest.write_bytes(newest.read_bytes()[:-50])
     torn = go(8)
     for path in tmp_path.glob("step-*"):

@@ -15,10 +15,14 @@ from torch import Tensor
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.files import digest_file, read_rows
+from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
+from trivium.pipeline import Context
+from trivium.stages.settings import Training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
+from trivium.training.loop import Objective, Outcome, train
 
 Row = dict[str, Any]
 
@@ -96,8 +100,8 @@ def fits(trees: Iterable[Tree], length: int, say: Callable[[str], None]) -> list
 class PackedEpochs:
     """Batches of packed trees, a pure function of the step: each epoch packs all trees anew in an order of its own.
 
-    Rows are shuffled after packing, and each batch holds ``rows`` of them; the last of an epoch is filled up with rows of
-    the next order's beginning, so that every batch has one shape."""
+    Rows are shuffled after packing, and each batch holds ``rows`` of them, the last of an epoch empty ones as well, so that
+    every batch has one shape."""
 
     def __init__(self, trees: Sequence[Tree], length: int, rows: int, seed: int,
                  finish: Callable[[Batch], None] = lambda batch: None) -> None:
@@ -114,18 +118,52 @@ class PackedEpochs:
             self.epoch, self.order = epoch, [rows[i] for i in rng.permutation(len(rows))]
         return self.order
 
-    def __call__(self, step: int) -> list[Batch]:
+    def __call__(self, step: int, part: int = 0, parts: int = 1, rows: int | None = None) -> list[Batch]:
+        """The slice ``part`` of ``parts`` of the batch at a step, in microbatches of at most ``rows`` rows. Raises
+        :class:`TriviumError` for more parts than rows."""
+        if parts > self.rows:
+            raise TriviumError(f"a batch of {self.rows} rows cannot be shared by {parts} processes; raise `rows` or start fewer")
         epoch, within = divmod(step, self.steps_per_epoch)
-        rows = self._rows_of(epoch)
-        chosen = rows[within * self.rows:(within + 1) * self.rows]
-        batch = make_batch([[self.trees[i] for i in row] for row in chosen], self.length, self.rows)
-        self.finish(batch)
-        return [batch]
+        chosen = self._rows_of(epoch)[within * self.rows:(within + 1) * self.rows]
+        share = math.ceil(self.rows / parts)
+        chosen = chosen[part::parts] + [[] for _ in range(share)]
+        batches = []
+        for start in range(0, share, rows or share):
+            end = min(start + (rows or share), share)
+            batch = make_batch([[self.trees[i] for i in row] for row in chosen[start:end]], self.length, end - start)
+            self.finish(batch)
+            batches.append(batch)
+        return batches
+
+
+def run_training(model: torch.nn.Module, objective: Objective, batches: PackedEpochs, steps: int, settings: Training,
+                 context: Context, *made_from: object, heldout: PackedEpochs | None = None,
+                 sample: Callable[[Any], str] | None = None) -> Outcome:
+    """The training loop with a stage's settings. ``made_from`` names what the run depends on besides them; ``heldout`` is
+    the data for ``evaluate_every``."""
+
+    def validation(part: int, parts: int) -> list[Batch]:
+        assert heldout is not None
+        return [batch for step in range(heldout.steps_per_epoch) for batch in heldout(step, part, parts)]
+
+    own = settings.model_dump(exclude={"parallel", "track", *settings.input_fields()})
+    return train(model, objective, batches, steps, settings.optimization, scratch=context.scratch, log=context.folder / "log.jsonl",
+                 fingerprint=fingerprint(*made_from, own, context.seed), precision=settings.precision, parallel=settings.parallel,
+                 validation=validation if heldout else None, evaluate_every=settings.evaluate_every, sample=sample,
+                 track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,
+                 say=context.progress.say)
 
 
 def fingerprint(*parts: object) -> str:
     """A name for data and settings, by which a checkpoint is known to belong to them."""
     return str(randomness.derive(0, *map(str, parts)))
+
+
+def sample_text(model: LanguageModel, tokenizer: ChatTokenizer, start: Sequence[int], seed: int, tokens: int = 64) -> str:
+    """What a model says after ``start``."""
+    stop = [tokenizer.end_id, tokenizer.document_id]
+    drawn = generate(model, [list(start)], Sampling(max_new_tokens=tokens, seed=seed), stop)[0][0].tokens
+    return tokenizer.decode([token for token in drawn if token not in stop])
 
 
 def weights_digest(folder: Path) -> str:

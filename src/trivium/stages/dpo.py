@@ -12,21 +12,22 @@ from trivium.objectives.preference import dpo_losses
 from trivium.pipeline import Context
 from trivium.stages.common import (
     PackedEpochs,
-    fingerprint,
     fits,
     load_language_model,
     map_trees,
     rows_of,
+    run_training,
     save_model,
     weights_digest,
 )
 from trivium.stages.reward import accuracy, add_pairs, pairs_of, ranked_tree
 from trivium.stages.settings import Dpo
 from trivium.training.batch import Batch, Tree, hidden_states
-from trivium.training.loop import Total, train
+from trivium.training.loop import Total
 from trivium.training.machine import autocast, choose_precision, prepare
 
 VERSION = 1
+PARALLEL = True
 
 
 def response_log_probs(model: Any, batch: Batch) -> torch.Tensor:
@@ -79,15 +80,17 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
 
     def finish(batch: Batch) -> None:
         add_pairs(batch)
-        batch.extra["reference"] = torch.from_numpy(np.concatenate([reference[id(tree)] for tree in batch.trees]))
+        batch.extra["reference"] = torch.from_numpy(np.concatenate([*(reference[id(tree)] for tree in batch.trees), np.zeros(0, np.float32)]))
 
     batches = PackedEpochs(trees, length, settings.rows, context.seed, finish)
     steps = max(1, round(settings.epochs * batches.steps_per_epoch))
-    outcome = train(model, DirectPreference(settings.beta), batches, steps, settings.optimization, scratch=context.scratch,
-                    log=context.folder / "log.jsonl", precision=precision, progress=context.progress.update,
-                    fingerprint=fingerprint(weights_digest(context.inputs["model"]), rows, settings.model_dump(), context.seed))
+    outcome = run_training(model, DirectPreference(settings.beta), batches, steps, settings, context,
+                           weights_digest(context.inputs["model"]), rows)
+    if not outcome.leader:
+        return {}
+    model = outcome.model
     after = all_log_probs([tree for tree, _ in heldout])
     margins = [list(map(float, new - old)) for new, old in zip(after, before, strict=True)]
     save_model(model, tokenizer, context.folder)
-    return {"rankings": len(trees), "steps": steps, "loss": outcome["loss"],
+    return {"rankings": len(trees), "steps": steps, "loss": outcome.metrics["loss"],
             "preference_accuracy": accuracy([row for _, row in heldout], margins)}

@@ -15,15 +15,16 @@ from trivium.errors import TriviumError
 from trivium.model import LanguageModel
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.pipeline import Context
-from trivium.stages.common import PackedEpochs, fingerprint, save_model
+from trivium.stages.common import PackedEpochs, run_training, sample_text, save_model
 from trivium.stages.settings import Pretrain
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, Tree, hidden_states
-from trivium.training.loop import Total, train
+from trivium.training.loop import Total
 from trivium.training.machine import autocast, choose_precision, prepare
 
 VERSION = 1
+PARALLEL = True
 
 
 class LanguageModelling:
@@ -54,20 +55,19 @@ def run(settings: Pretrain, context: Context) -> dict[str, object]:
     precision = choose_precision(settings.precision, device)
     context.progress.say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {steps} steps, "
                          f"{device.type} in {precision}")
-    outcome: dict[str, float] = {}
-    if steps:
-        outcome = train(model, LanguageModelling(), batches, steps, settings.optimization, scratch=context.scratch,
-                        log=context.folder / "log.jsonl", precision=precision,
-                        fingerprint=fingerprint(corpus.header, settings.model_dump(), context.seed),
-                        progress=context.progress.update)
     validation = PackedEpochs(pieces(heldout, tokenizer, settings.length), settings.length, settings.rows, context.seed)
+    outcome = run_training(model, LanguageModelling(), batches, steps, settings, context, corpus.header, heldout=validation,
+                           sample=lambda model: sample_text(model, tokenizer, [tokenizer.document_id], context.seed))
+    if not outcome.leader:
+        return {}
+    model = outcome.model
     size = sum(len(tokenizer.decode(document[:-1].tolist()).encode()) for document in heldout)
     bits = bits_per_byte(model, validation, size, precision)
     save_model(model, tokenizer, context.folder, chat=False)
     trained = steps * settings.rows * settings.length
     return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": precision,
             "validation_bits_per_byte": bits, "unigram_bits_per_byte": unigram_bits_per_byte(corpus, heldout, size),
-            "tokens_per_second": trained / outcome["seconds"] if steps else 0.0}
+            "tokens_per_second": trained / outcome.seconds if steps else 0.0}
 
 
 def pieces(corpus: Tokens, tokenizer: ChatTokenizer, length: int) -> list[Tree]:

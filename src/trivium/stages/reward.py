@@ -16,24 +16,25 @@ from trivium.pipeline import Context
 from trivium.stages.common import (
     PackedEpochs,
     Row,
-    fingerprint,
     fits,
     load_language_model,
     map_trees,
     prompt_ids,
     response_ids,
     rows_of,
+    run_training,
     save_model,
     weights_digest,
 )
 from trivium.stages.settings import Reward
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states
-from trivium.training.loop import Total, train
+from trivium.training.loop import Total
 from trivium.training.machine import autocast, choose_precision, prepare
 from trivium.world.panel import judge
 
 VERSION = 1
+PARALLEL = True
 
 
 class Ranking:
@@ -107,9 +108,10 @@ def run(settings: Reward, context: Context) -> dict[str, object]:
     training = fits((ranked_tree(tokenizer, row) for row in rows if row["split"] == "train"), length, context.progress.say)
     batches = PackedEpochs(training, length, settings.rows, context.seed, add_pairs)
     steps = max(1, round(settings.epochs * batches.steps_per_epoch))
-    train(model, Ranking(), batches, steps, settings.optimization, scratch=context.scratch, log=context.folder / "log.jsonl",
-          precision=precision, progress=context.progress.update,
-          fingerprint=fingerprint(weights_digest(context.inputs["model"]), rows, settings.model_dump(), context.seed))
+    outcome = run_training(model, Ranking(), batches, steps, settings, context, weights_digest(context.inputs["model"]), rows)
+    if not outcome.leader:
+        return {}
+    model = outcome.model
     if settings.demonstrations:
         shown = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"])[:500]
         good = [Tree(prompt_ids(tokenizer, row["messages"][:-1]), (response_ids(tokenizer, row["messages"][-1]["content"]),))

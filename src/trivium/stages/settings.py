@@ -11,6 +11,7 @@ from trivium.model.config import ModelConfig
 from trivium.recipe_base import Input, Stage
 from trivium.training.machine import Precision
 from trivium.training.optimizers import Optimization
+from trivium.training.parallel import Parallel
 from trivium.world.source import WorldSettings
 
 
@@ -83,6 +84,12 @@ class Training(Stage):
     """Packed rows in a batch."""
     precision: Precision = "auto"
     """auto, float32 or bf16; auto takes bf16 where the hardware multiplies it natively."""
+    parallel: Parallel = Parallel()
+    """Processes, memory and compilation."""
+    evaluate_every: int = Field(0, ge=0)
+    """Updates between two measurements of the held-out loss and a sample text, in log.jsonl; 0 for none."""
+    track: bool = False
+    """Write TensorBoard's files too, into the model's folder; needs the extra `track`."""
 
 
 class Pretrain(Training):

@@ -7,10 +7,11 @@ import numpy as np
 from trivium.pipeline import Context
 from trivium.stages.common import (
     PackedEpochs,
-    fingerprint,
     fits,
     load_language_model,
     rows_of,
+    run_training,
+    sample_text,
     save_model,
     weights_digest,
 )
@@ -18,10 +19,10 @@ from trivium.stages.pretrain import LanguageModelling
 from trivium.stages.settings import Sft
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree
-from trivium.training.loop import train
 from trivium.training.machine import prepare
 
 VERSION = 1
+PARALLEL = True
 
 
 def run(settings: Sft, context: Context) -> dict[str, object]:
@@ -33,11 +34,13 @@ def run(settings: Sft, context: Context) -> dict[str, object]:
     trees = fits((conversation(tokenizer, row["messages"]) for row in rows), length, context.progress.say)
     batches = PackedEpochs(trees, length, settings.rows, context.seed)
     steps = round(settings.epochs * batches.steps_per_epoch)
-    outcome = train(model.to(device), LanguageModelling(), batches, steps, settings.optimization, scratch=context.scratch,
-                    log=context.folder / "log.jsonl", precision=settings.precision, progress=context.progress.update,
-                    fingerprint=fingerprint(weights_digest(context.inputs["model"]), rows, settings.model_dump(), context.seed))
-    save_model(model, tokenizer, context.folder)
-    return {"demonstrations": len(trees), "steps": steps, "loss": outcome["loss"]}
+    outcome = run_training(model.to(device), LanguageModelling(), batches, steps, settings, context,
+                           weights_digest(context.inputs["model"]), rows,
+                           sample=lambda model: sample_text(model, tokenizer, trees[0].prompt.tolist(), context.seed))
+    if not outcome.leader:
+        return {}
+    save_model(outcome.model, tokenizer, context.folder)
+    return {"demonstrations": len(trees), "steps": steps, "loss": outcome.metrics["loss"]}
 
 
 def conversation(tokenizer: ChatTokenizer, messages: list[dict[str, str]]) -> Tree:

@@ -52,6 +52,8 @@ class Batch:
     """``[N]`` places, in the flattened rows, of the hidden states that predict."""
     targets: Tensor
     """``[N]`` token ids to predict there."""
+    places: Tensor
+    """``[N]`` where those tokens themselves stand, in the flattened rows."""
     owners: Tensor
     """``[N]`` the response that each target belongs to."""
     ends: Tensor
@@ -102,6 +104,7 @@ def make_batch(rows: Sequence[Sequence[Tree]], length: int, row_count: int | Non
     parents = np.full((count, length), -2, np.int64)
     sources: list[np.ndarray] = []
     targets: list[np.ndarray] = []
+    places: list[np.ndarray] = []
     owners: list[np.ndarray] = []
     ends: list[int] = []
     trees: list[Tree] = []
@@ -128,6 +131,7 @@ def make_batch(rows: Sequence[Sequence[Tree]], length: int, row_count: int | Non
                     learn[0] = False  # nothing comes before it
                 sources.append(r * length + before[learn])
                 targets.append(response[learn])
+                places.append(r * length + np.arange(at, at + n)[learn])
                 owners.append(np.full(int(learn.sum()), len(ends)))
                 ends.append(r * length + at + n - 1)
                 at, segment = at + n, segment + 1
@@ -137,7 +141,8 @@ def make_batch(rows: Sequence[Sequence[Tree]], length: int, row_count: int | Non
         return torch.from_numpy(np.concatenate([*parts, np.zeros(0, np.int64)]).astype(np.int64))
 
     return Batch(torch.from_numpy(tokens), torch.from_numpy(positions), torch.from_numpy(documents),
-                 torch.from_numpy(parents), join(sources), join(targets), join(owners), torch.tensor(ends, dtype=torch.int64),
+                 torch.from_numpy(parents), join(sources), join(targets), join(places),
+                 join(owners), torch.tensor(ends, dtype=torch.int64),
                  trees, {"tokens": float(sum(map(len, targets))), "responses": float(len(ends)), "trees": float(len(trees))})
 
 

@@ -1,69 +1,153 @@
 """Checkpoints: weights, optimizer state and the step, in safetensors; the last good one survives any crash.
 
-Nothing about randomness is saved, as nothing random has a state (:mod:`trivium.randomness`)."""
+Every process writes the shards it holds, ``step-N.R.safetensors``, and what each is a part of, ``step-N.R.json``; the
+first then writes ``step-N.json``, which makes the checkpoint one. Reading puts each tensor together from whatever parts
+overlap the wanted shard: so a run goes on with any number of processes. Nothing about randomness is saved, as nothing
+random has a state (:mod:`trivium.randomness`).
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save as safetensors_bytes
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from trivium.errors import TriviumError
-from trivium.files import digest_file, fsync_folder, write_bytes, write_json
+from trivium.files import digest_file, fsync_folder, write_json, written_aside
+from trivium.training.parallel import World
+
+Found = tuple[int, dict[str, Any], dict[str, Tensor]]
 
 
-def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer],
-                    extra: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
-    """Write ``step-N.safetensors`` and then ``step-N.json``, which holds its digest; keep the two newest."""
-    state: dict[str, Tensor] = {f"model.{name}": value for name, value in model.named_parameters()}
-    state |= {f"extra.{name}": value for name, value in (tensors or {}).items()}
+def local_part(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """What this process holds of a tensor, and where that begins in the whole."""
+    if not isinstance(tensor, DTensor):
+        return tensor, (0,) * tensor.ndim
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+    _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return tensor.to_local(), tuple(offset)
+
+
+def state_of(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor that training goes on from, by name."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        yield f"model.{name}", parameter.detach()
     for optimizer in optimizers:
-        for parameter, values in optimizer.state.items():
+        for owner, values in optimizer.state.items():
             for key, value in values.items():
-                state[f"optimizer.{names[id(parameter)]}/{key}"] = torch.as_tensor(value)
-    path = folder / f"step-{step:08d}.safetensors"
-    write_bytes(path, safetensors_bytes({k: v.detach().cpu().contiguous() for k, v in state.items()}))
-    write_json(path.with_suffix(".json"), {"step": step, "sha256": digest_file(path), "extra": extra})
-    for old in sorted(folder.glob("step-*.json"))[:-2]:
-        old.unlink()
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
-    fsync_folder(folder)
+                yield f"optimizer.{names[id(owner)]}/{key}", torch.as_tensor(value)
+
+
+def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], extra: dict[str, Any],
+                    tensors: dict[str, Tensor] | None = None, world: World | None = None) -> None:
+    """Write the checkpoint of a step; the two newest are kept. All processes must call it."""
+    world = world or World()
+    state: dict[str, Tensor] = dict(state_of(model, optimizers))
+    state |= {f"extra.{name}": value for name, value in (tensors or {}).items()}
+    parts: dict[str, Tensor] = {}
+    places: dict[str, dict[str, Any]] = {}
+    for name, tensor in state.items():
+        part, offset = local_part(tensor)
+        if world.leader or (isinstance(tensor, DTensor) and part.numel()):
+            parts[name] = part.detach().cpu().contiguous()
+            places[name] = {"offset": list(offset), "shape": list(tensor.shape)}
+    path = folder / f"step-{step:08d}.{world.rank}.safetensors"
+    with written_aside(path) as aside:
+        save_file(parts, aside)
+    write_json(path.with_suffix(".json"), {"sha256": digest_file(path), "places": places})
+    world.wait()
+    if world.leader:
+        write_json(folder / f"step-{step:08d}.json", {"step": step, "parts": world.size, "extra": extra})
+        for old in sorted(folder.glob("step-????????.json"))[:-2]:
+            old.unlink()
+            for piece in folder.glob(f"{old.stem}.*"):
+                piece.unlink()
+        fsync_folder(folder)
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], fingerprint: str,
-                    ) -> tuple[int, dict[str, Any], dict[str, Tensor]] | None:
+                    world: World | None = None) -> Found | None:
     """Restore the newest checkpoint that is whole; returns its step, its extra values and tensors, or None when there is
-    none. Raises when it belongs to other data or settings."""
-    for note in sorted(folder.glob("step-*.json"), reverse=True):
-        path = note.with_suffix(".safetensors")
-        try:
-            values = json.loads(note.read_bytes())
-            if digest_file(path) != values["sha256"]:
-                continue
-        except (OSError, ValueError, KeyError):
-            continue
+    none. All processes must call it. Raises when it belongs to other data or settings."""
+    world = world or World()
+    device = next(model.parameters()).device
+    for note in sorted(folder.glob("step-????????.json"), reverse=True):
+        pieces, values = read_notes(note, world)
+        if not world.agree(values is not None, device):
+            continue  # torn: the one before is taken
+        assert values is not None
         if values["extra"].get("fingerprint") != fingerprint:
             raise TriviumError(f"{note}: this checkpoint belongs to other data or settings; move {folder} away to start anew")
-        with safetensors.safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}
-        parameters = dict(model.named_parameters())
-        groups = {id(p): o for o in optimizers for g in o.param_groups for p in g["params"]}
-        with torch.no_grad():
-            for key, value in state.items():
-                room, _, name = key.partition(".")
-                if room == "model":
-                    parameters[name].copy_(value)
-                elif room == "optimizer":
-                    name, _, slot = name.partition("/")
-                    parameter = parameters[name]
-                    groups[id(parameter)].state[parameter][slot] = value.to(parameter.device if value.ndim else "cpu")
-        return values["step"], values["extra"], {k[6:]: v for k, v in state.items() if k.startswith("extra.")}
+        extra = restore(pieces, model, optimizers)
+        return values["step"], values["extra"], extra
     return None
 
 
+def read_notes(note: Path, world: World) -> tuple[dict[str, list[tuple[Path, dict[str, Any]]]], dict[str, Any] | None]:
+    """Where the parts of each tensor are, and the checkpoint's note; None for one that is not whole. The processes share
+    out the parts whose digests they check."""
+    pieces: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    try:
+        values = json.loads(note.read_bytes())
+        for part in range(values["parts"]):
+            path = note.with_name(f"{note.stem}.{part}.safetensors")
+            about = json.loads(path.with_suffix(".json").read_bytes())
+            if part % world.size == world.rank and digest_file(path) != about["sha256"]:
+                return {}, None
+            for name, place in about["places"].items():
+                pieces.setdefault(name, []).append((path, place))
+    except (OSError, ValueError, KeyError):
+        return {}, None
+    return pieces, values
+
+
+def restore(pieces: dict[str, list[tuple[Path, dict[str, Any]]]], model: nn.Module,
+            optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Fill weights and optimizer state; returns the extra tensors."""
+    parameters = dict(model.named_parameters())
+    groups = {id(p): o for o in optimizers for g in o.param_groups for p in g["params"]}
+    extra: dict[str, Tensor] = {}
+    for key, places in pieces.items():
+        room, _, name = key.partition(".")
+        if room == "model":
+            fill(parameters[name].data, places, key)
+        elif room == "optimizer":
+            name, _, slot = name.partition("/")
+            parameter = parameters[name]
+            if places[0][1]["shape"]:
+                target = torch.zeros_like(parameter.data)
+                fill(target, places, key)
+            else:
+                target = torch.zeros(())
+                fill(target, places, key)
+            groups[id(parameter)].state[parameter][slot] = target
+        else:
+            extra[name] = torch.zeros(places[0][1]["shape"])
+            fill(extra[name], places, key)
+    return extra
+
+
+def fill(target: Tensor, places: list[tuple[Path, dict[str, Any]]], key: str) -> None:
+    """Copy into this process's part of ``target`` all that the saved parts have of it."""
+    part, offset = local_part(target)
+    for path, place in places:
+        with safetensors.safe_open(path, framework="pt") as file:
+            saved = file.get_slice(key)
+            starts = [max(a, b) for a, b in zip(offset, place["offset"], strict=True)]
+            ends = [min(a + n, b + m) for a, n, b, m in zip(offset, part.shape, place["offset"], saved.get_shape(), strict=True)]
+            if any(start >= end for start, end in zip(starts, ends, strict=True)):
+                continue
+            if not starts:
+                part.copy_(file.get_tensor(key))
+                continue
+            here = tuple(slice(s - o, e - o) for s, e, o in zip(starts, ends, offset, strict=True))
+            there = tuple(slice(s - o, e - o) for s, e, o in zip(starts, ends, place["offset"], strict=True))
+            part[here].copy_(saved[there])

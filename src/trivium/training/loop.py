@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -16,10 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from trivium.errors import TriviumError
+from trivium.model.transformer import LanguageModel
 from trivium.training.batch import Batch
 from trivium.training.checkpoint import load_checkpoint, save_checkpoint
 from trivium.training.machine import Precision, autocast, choose_precision
-from trivium.training.optimizers import Optimization, factor, make_optimizers
+from trivium.training.optimizers import Optimization, Plateau, factor, make_optimizers
+from trivium.training.parallel import (
+    Parallel,
+    World,
+    by_mesh,
+    join,
+    prepare_model,
+    quiet_unless_last,
+    total_norm,
+    whole,
+)
 
 
 class Total(NamedTuple):
@@ -39,48 +52,58 @@ class Objective(Protocol):
         accumulation and data parallelism cannot change the loss."""
 
 
-Batches = Callable[[int], Sequence[Batch]]
-"""The microbatches of the global batch at a step: a pure function of the step."""
+class Batches(Protocol):
+    """The microbatches of the global batch at a step: a pure function of the step."""
+
+    def __call__(self, step: int, part: int = 0, parts: int = 1, rows: int | None = None) -> Sequence[Batch]:
+        """The slice ``part`` of ``parts`` of the global batch, in microbatches of at most ``rows`` rows; as many for every
+        slice."""
 
 
 class Trainer:
     """A model with its optimizers; one call of :meth:`step` is one update."""
 
-    def __init__(self, model: nn.Module, settings: Optimization, steps: int, precision: Precision = "auto") -> None:
-        self.model, self.settings, self.steps = model, settings, steps
-        self.optimizers = make_optimizers(model, settings)
+    def __init__(self, model: nn.Module, settings: Optimization, steps: int, precision: Precision = "auto",
+                 parallel: Parallel | None = None, world: World | None = None, compiled: bool = False) -> None:
+        self.settings, self.steps = settings, steps
+        self.world = world or World()
         self.device = next(model.parameters()).device
         self.precision = choose_precision(precision, self.device)
+        self.learner = prepare_model(model, parallel or Parallel(), self.world, self.precision, compiled)
+        self.model = model
+        self.optimizers = make_optimizers(model, settings)
+        self.share = 1.0
+        """What the schedule's learning rate is multiplied by: halved by a plateau and after a return to a checkpoint."""
 
     def step(self, number: int, batches: Sequence[Batch], objective: Objective) -> dict[str, float]:
         """Update ``number`` (from 0). Returns the means of all totals, the gradient's norm and the learning rate. A
         gradient that is not finite changes nothing and is reported as ``skipped``."""
-        counts: dict[str, float] = defaultdict(float)
-        for batch in batches:
-            for name, count in batch.counts.items():
-                counts[name] += count
+        counts = self.count(batches)
         sums: dict[str, float] = defaultdict(float)
         self.model.train()
-        for batch in batches:
-            with autocast(self.precision, self.device):
-                totals = objective(self.model, batch.to(self.device))
-            terms = [weight * totals[name].value / max(counts[totals[name].per], 1.0)
-                     for name, weight in objective.weights.items()]
-            torch.stack(terms).sum().backward()  # type: ignore[no-untyped-call]
+        for place, batch in enumerate(batches):
+            with quiet_unless_last(self.learner, place == len(batches) - 1):
+                with autocast(self.precision, self.device):
+                    totals = self.learner(objective, batch.to(self.device))
+                terms = [weight * totals[name].value / max(counts[totals[name].per], 1.0)
+                         for name, weight in objective.weights.items()]
+                # FSDP takes the mean over the slices of the batch; the counts are those of all of them.
+                (torch.stack(terms).sum() * self.world.slice[1]).backward()  # type: ignore[no-untyped-call]
             for name, (value, per) in totals.items():
                 sums[name] += value.item() / max(counts[per], 1.0)
-        metrics = dict(sums)
+        metrics = dict(zip(sums, self.world.add(list(sums.values()), self.device), strict=True))
         parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = total_norm(p.grad for p in parameters if p.grad is not None)
         metrics["gradient_norm"] = norm.item()
-        share = factor(self.settings, number, self.steps)
+        share = self.share * factor(self.settings, number, self.steps)
         metrics["learning_rate"] = share * self.settings.learning_rate
         if math.isfinite(metrics["gradient_norm"]):
             if self.settings.clip:
-                torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
+                for group in by_mesh(parameters):
+                    torch.nn.utils.clip_grads_with_norm_(group, self.settings.clip, norm)
             for optimizer in self.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = share * group["highest"]
+                for settings in optimizer.param_groups:
+                    settings["lr"] = share * settings["highest"]
                 optimizer.step()
         else:
             metrics["skipped"] = 1.0
@@ -88,12 +111,57 @@ class Trainer:
             parameter.grad = None
         return metrics
 
+    def count(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """The counts of all microbatches of all processes."""
+        counts: dict[str, float] = defaultdict(float)
+        for batch in batches:
+            for name, count in batch.counts.items():
+                counts[name] += count
+        return defaultdict(float, zip(counts, self.world.add(list(counts.values()), self.device), strict=True))
+
+    @torch.no_grad()
+    def evaluate(self, batches: Sequence[Batch], objective: Objective) -> dict[str, float]:
+        """The means of the objective's totals over the slices that the processes were given."""
+        counts, sums = self.count(batches), defaultdict[str, float](float)
+        self.model.eval()
+        for batch in batches:
+            with autocast(self.precision, self.device):
+                for name, (value, per) in self.learner(objective, batch.to(self.device)).items():
+                    sums[name] += value.item() / max(counts[per], 1.0)
+        return dict(zip(sums, self.world.add(list(sums.values()), self.device), strict=True))
+
+    def gathered(self) -> nn.Module:
+        """The model in one piece: the one that was given or, when it is spread over processes, a new one in the first
+        process and one without memory in the others. All processes must call it."""
+        if self.world.mesh is None:
+            return self.model
+        with torch.device("meta"):
+            model = type(self.model)(self.model.config)
+        weights: dict[str, Tensor] = {}
+        for name, parameter in self.model.named_parameters():
+            full = whole(parameter.detach())
+            if self.world.leader:
+                weights[name] = full.clone()
+        if self.world.leader:
+            model.load_state_dict(weights, assign=True, strict=False)
+            if isinstance(model, LanguageModel) and model.config.tie_embeddings:
+                model.lm_head.weight = model.model.embed_tokens.weight
+        return model
+
 
 class Log:
-    """Metrics as JSON lines. A line after the step that a run resumes from is taken back, so no step is logged twice."""
+    """Metrics as JSON lines, and for TensorBoard in the folder ``track``. A line after the step that a run resumes from is
+    taken back, so no step is logged twice."""
 
-    def __init__(self, path: Path, resume: int) -> None:
+    def __init__(self, path: Path, resume: int, track: Path | None = None) -> None:
         self.path = path
+        self.writer: Any = None
+        if track is not None:
+            try:
+                from torch.utils import tensorboard
+            except ImportError as error:
+                raise TriviumError('`track` needs TensorBoard: pip install "trivium[track]"') from error
+            self.writer = tensorboard.SummaryWriter(str(track), purge_step=resume)
         kept = []
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -107,42 +175,134 @@ class Log:
     def __call__(self, step: int, values: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
             finite = {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in values.items()}
-            file.write(json.dumps({"step": step, **finite}) + "\n")
+            file.write(json.dumps({"step": step, **finite}, ensure_ascii=False) + "\n")
+        if self.writer is not None:
+            for name, value in values.items():
+                if isinstance(value, str):
+                    self.writer.add_text(name, value, step)
+                else:
+                    self.writer.add_scalar(name, value, step)
+            self.writer.flush()
+
+
+RETURN_AFTER = 3
+"""Updates in a row without a finite gradient after which the run goes back to its last checkpoint."""
+
+RETURNS = 3
+"""How often it does so before it gives up."""
+
+
+@dataclass
+class Outcome:
+    """What training leaves."""
+
+    model: Any
+    """The trained model, in one piece; of use in the first process only."""
+    metrics: dict[str, float]
+    """Those of the last update."""
+    seconds: float
+    """Spent in all attempts."""
+    leader: bool
+    """Whether this is the first process: the others are done."""
 
 
 def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, settings: Optimization, *, scratch: Path,
-          log: Path, fingerprint: str, precision: Precision = "auto", tokens: str = "tokens",
-          evaluate: Callable[[], dict[str, float]] | None = None, evaluate_every: int = 0, save_seconds: float = 20.0,
-          progress: Callable[[int, int, str], None] = lambda done, total, text: None) -> dict[str, float]:
-    """Train ``model`` in place for ``steps`` updates, going on from a checkpoint in ``scratch`` when there is one.
+          log: Path, fingerprint: str, precision: Precision = "auto", parallel: Parallel | None = None,
+          validation: Callable[[int, int], Sequence[Batch]] | None = None, evaluate_every: int = 0,
+          sample: Callable[[Any], str] | None = None, track: Path | None = None, save_seconds: float = 20.0,
+          progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+          say: Callable[[str], None] = lambda text: None) -> Outcome:
+    """Train ``model`` in place for ``steps`` updates, going on from a checkpoint in ``scratch`` when there is one. Under
+    ``torchrun`` every process calls it and learns from its slice of each batch.
 
-    ``fingerprint`` names data and settings; a checkpoint of another is refused. Returns the last metrics, with the
-    ``seconds`` spent in all attempts. Raises after ten updates in a row whose gradient was not finite.
+    ``fingerprint`` names data and settings; a checkpoint of another is refused. Every ``evaluate_every`` updates, and after
+    the last one, ``validation(part, parts)`` gives held-out batches and ``sample(model)`` a text. ``track`` is a folder for
+    TensorBoard. A batch whose gradient is not finite is left out; after :data:`RETURN_AFTER` in a row the run goes back to
+    its last checkpoint and on at half the learning rate; raises after :data:`RETURNS` returns.
     """
-    trainer = Trainer(model, settings, steps, precision)
+    parallel = parallel or Parallel()
+    world = join(next(model.parameters()).device, parallel.tensor_parallel)
+    part, parts = world.slice
+    first_batch = batches(0, part, parts, parallel.rows) if steps else []
+    compiled = worth_compiling(parallel, model, steps, sum(batch.tokens.numel() for batch in first_batch) * parts,
+                               choose_precision(precision, next(model.parameters()).device))
+    if steps and world.leader:
+        say(f"{world.size} process{'es' if world.size > 1 else ''}, {'compiled' if compiled else 'eager'}")
+    trainer = Trainer(model, settings, steps, precision, parallel, world, compiled)
     scratch.mkdir(parents=True, exist_ok=True)
-    found = load_checkpoint(scratch, model, trainer.optimizers, fingerprint)
-    first, spent, metrics = (found[0], found[1]["seconds"], found[1]["metrics"]) if found else (0, 0.0, {})
-    write_line = Log(log, first)
+    plateau = Plateau(settings)
+    returns = 0
+    seconds = 0.0
+    metrics: dict[str, float] = {}
+
+    def resume() -> int:
+        nonlocal seconds, metrics, returns
+        found = load_checkpoint(scratch, model, trainer.optimizers, fingerprint, world)
+        if found is None:
+            return 0
+        seconds, metrics = found[1]["seconds"], found[1]["metrics"]
+        plateau.state = found[1]["plateau"]
+        returns = found[1]["returns"]
+        return found[0]
+
+    def save(step: int) -> None:
+        save_checkpoint(scratch, step, model, trainer.optimizers, {
+            "fingerprint": fingerprint, "seconds": seconds + time.monotonic() - started,
+            "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
+            "plateau": plateau.state, "returns": returns}, world=world)
+
+    step = resume()
+    write_line = Log(log, step, track) if world.leader else None
     started = saved = time.monotonic()
     skipped = 0
-    for step in range(first, steps):
-        micro = batches(step)
+    while step < steps:
+        micro = batches(step, part, parts, parallel.rows)
+        trainer.share = plateau.share * 0.5**returns
         begun = time.monotonic()
         metrics = trainer.step(step, micro, objective)
-        seconds = time.monotonic() - begun
-        real = sum(int((batch.documents >= 0).sum()) for batch in micro)
-        metrics["tokens_per_second"] = real / seconds
-        skipped = skipped + 1 if "skipped" in metrics else 0
-        if skipped >= 10:
-            raise TriviumError(f"the gradient of step {step} is not finite, and those of nine steps before it; "
-                               "lower the learning rate (the checkpoint before is kept)")
-        if evaluate and evaluate_every and ((step + 1) % evaluate_every == 0 or step + 1 == steps):
-            metrics |= evaluate()
-        write_line(step, metrics)
-        progress(step + 1, steps, f"loss {metrics.get('loss', 0.0):.3f}  {metrics['tokens_per_second']:,.0f} tokens/s")
-        if time.monotonic() - saved > save_seconds or "TRIVIUM_SAVE_EVERY_STEP" in os.environ:
+        real = world.add([float(sum(int((batch.documents >= 0).sum()) for batch in micro))], trainer.device)[0]
+        metrics["tokens_per_second"] = real / (time.monotonic() - begun)
+        if "skipped" in metrics:
+            skipped += 1
+            say(f"step {step}: the gradient is not finite, so its batch was left out; `trivium inspect batch` shows it "
+                f"(--step {step})")
+        else:
+            skipped = 0
+            plateau(metrics.get("loss", 0.0))
+        if evaluate_every and ((step + 1) % evaluate_every == 0 or step + 1 == steps):
+            if validation:
+                metrics |= {f"validation_{k}": v for k, v in trainer.evaluate(validation(part, parts), objective).items()}
+            if sample and world.size == 1:
+                write_line and write_line(step, {"sample": sample(model)})
+        if write_line:
+            write_line(step, metrics)
+            progress(step + 1, steps, f"loss {metrics.get('loss', 0.0):.3f}  {metrics['tokens_per_second']:,.0f} tokens/s")
+        step += 1
+        if skipped >= RETURN_AFTER:
+            if returns >= RETURNS:
+                raise TriviumError(f"the gradients of steps {step - skipped} to {step - 1} are not finite, even at a learning rate "
+                                   f"of {0.5**returns:g} times the one set; lower it (the last good checkpoint is kept)")
+            before = returns
+            step, skipped = resume(), 0
+            returns = before + 1
+            say(f"going back to step {step}, and on at {0.5**returns:g} of the learning rate")
+            if write_line:
+                write_line = Log(log, step, track)
+            save(step)
+        due = world.agree(time.monotonic() - saved > save_seconds or "TRIVIUM_SAVE_EVERY_STEP" in os.environ, trainer.device)
+        if due and not skipped:
             saved = time.monotonic()
-            save_checkpoint(scratch, step + 1, model, trainer.optimizers,
-                            {"fingerprint": fingerprint, "seconds": spent + saved - started, "metrics": metrics})
-    return metrics | {"seconds": spent + time.monotonic() - started}
+            save(step)
+    return Outcome(trainer.gathered(), metrics, seconds + time.monotonic() - started, world.leader)
+
+
+def worth_compiling(parallel: Parallel, model: nn.Module, steps: int, tokens: int, precision: str) -> bool:
+    """Whether compiling the blocks repays the time it takes. It depends on the amount of work alone, never on a clock, so
+    that a resumed run decides alike."""
+    if parallel.compile != "auto":
+        return parallel.compile == "always"
+    device = next(model.parameters()).device
+    if device.type == "cpu" and shutil.which("g++") is None:
+        return False
+    work = 6.0 * sum(p.numel() for p in model.parameters()) * tokens * steps
+    return work > (1e16 if device.type == "cuda" else 3e13 if precision == "bf16" else 6e13)

@@ -35,8 +35,8 @@ def choose_precision(wanted: Precision, device: torch.device) -> Literal["float3
 
 
 def choose_device() -> torch.device:
-    """The first GPU when there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's GPU (``LOCAL_RANK`` under ``torchrun``, else the first) when there is one, else the CPU."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:

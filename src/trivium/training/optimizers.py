@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trivium.errors import TriviumError
+from trivium.training.parallel import by_mesh, shard_like, whole
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,13 @@ class Optimization:
     epsilon: float = 1e-8
     """AdamW's epsilon. A large one (1e-3) leaves weights with tiny gradients where they are: in fine-tuning, the
     embeddings of words that the demonstrations never use."""
-    schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    """The learning rate after warm-up: constant, or falling to `final` of its height by a cosine or a line."""
+    schedule: Literal["constant", "cosine", "linear", "wsd", "plateau"] = "cosine"
+    """The learning rate after warm-up: constant; falling to `final` of its height by a cosine or a line; wsd: constant, and
+    a line in the last `decay` of the steps (Hu et al. 2024); plateau: halved whenever the loss stops falling."""
+    decay: float = 0.2
+    """Share of the steps over which wsd falls."""
+    patience: int = 50
+    """Steps whose mean loss plateau compares with the lowest such mean before."""
     warmup: float = 0.03
     """Share of the steps over which the learning rate rises."""
     final: float = 0.05
@@ -52,11 +58,41 @@ def factor(settings: Optimization, step: int, steps: int) -> float:
     warmup = max(1, round(settings.warmup * steps))
     if step < warmup:
         return (step + 1) / warmup
-    if settings.schedule == "constant":
+    if settings.schedule in ("constant", "plateau"):
         return 1.0
     done = (step - warmup) / max(1, steps - warmup)
+    if settings.schedule == "wsd":
+        start = min(1 - settings.decay, 1.0)
+        done = max(0.0, (step / max(1, steps) - start) / max(settings.decay, 1e-9))
     fall = (1 + math.cos(math.pi * done)) / 2 if settings.schedule == "cosine" else 1 - done
     return settings.final + (1 - settings.final) * fall
+
+
+class Plateau:
+    """Halves the learning rate whenever the mean loss of `patience` steps is not lower than the lowest such mean before.
+    ``state`` is all that a checkpoint needs."""
+
+    def __init__(self, settings: Optimization) -> None:
+        self.patience = settings.patience if settings.schedule == "plateau" else 0
+        self.state = {"share": 1.0, "sum": 0.0, "count": 0.0, "lowest": 1e300}
+
+    @property
+    def share(self) -> float:
+        """What the learning rate is multiplied by."""
+        return self.state["share"]
+
+    def __call__(self, loss: float) -> None:
+        """Take note of one step's loss."""
+        if not self.patience:
+            return
+        state = self.state
+        state["sum"] += loss
+        state["count"] += 1
+        if state["count"] >= self.patience:
+            mean = state["sum"] / state["count"]
+            if mean >= state["lowest"]:
+                state["share"] /= 2
+            state |= {"lowest": min(mean, state["lowest"]), "sum": 0.0, "count": 0.0}
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -75,7 +111,8 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose steps are made orthogonal (Jordan et al. 2024), matrices of one shape in one batched product.
 
     ``torch.optim.Muon`` takes matrices one by one and always in bf16, which a CPU without bf16 instructions emulates;
-    this one iterates in the weights' own format. Steps are scaled by ``sqrt(max(1, rows / columns))`` as there.
+    this one iterates in the weights' own format. Of a weight that is spread over processes each gathers the whole gradient and
+    keeps its own part of the step. Steps are scaled by ``sqrt(max(1, rows / columns))`` as there.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.95, weight_decay: float = 0.0,
@@ -98,11 +135,12 @@ class Muon(torch.optim.Optimizer):
                     state = self.state[parameter]
                     momentum = state.setdefault("momentum", torch.zeros_like(parameter))
                     momentum.lerp_(gradient, 1 - group["momentum"])
-                    directions.append(gradient.lerp(momentum, group["momentum"]))  # Nesterov
+                    directions.append(whole(gradient.lerp(momentum, group["momentum"])))  # Nesterov
                 updates = orthogonalise(torch.stack(directions), group["steps"])
                 scale = group["lr"] * max(1.0, rows / columns) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
+                    own = shard_like(update, parameter)
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(own, alpha=scale)
 
 
 def make_optimizers(model: nn.Module, settings: Optimization) -> list[torch.optim.Optimizer]:
@@ -120,7 +158,8 @@ def make_optimizers(model: nn.Module, settings: Optimization) -> list[torch.opti
     if not (matrices or embeddings or vectors):
         raise TriviumError("nothing to train: every parameter is frozen")
     adamw = torch.optim.AdamW(
-        [{"params": embeddings, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        [{"params": group, "weight_decay": decay} for parameters, decay in ((embeddings, settings.weight_decay), (vectors, 0.0))
+         for group in by_mesh(parameters)],
         lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=settings.epsilon, fused=True)
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if matrices:

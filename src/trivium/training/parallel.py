@@ -1,0 +1,197 @@
+"""How a model is spread and sped up, applied from outside: activation checkpointing → compile → FSDP2 on a device mesh.
+
+``torchrun`` starts the processes. Each holds a shard of every weight (Zhao et al. 2023; PyTorch's ``fully_shard``), takes
+its slice of the global batch, and adds its sums to those of the others. With ``tensor_parallel`` each matrix of a block
+is also cut across neighbouring processes (Shoeybi et al. 2019), which then share a slice of the batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
+from torch.utils.checkpoint import checkpoint
+
+from trivium.errors import TriviumError
+from trivium.model.transformer import Block
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """How a model is spread over processes and sped up. None of it changes what is learned."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    rows: int | None = None
+    """Packed rows in one forward pass of a process; more are gone through in turn, their gradients added (gradient
+    accumulation). null takes all at once."""
+    tensor_parallel: int = 1
+    """Processes that share each matrix; it must divide the number of processes, of heads and of kv_heads."""
+    checkpoint_activations: bool = False
+    """Keep only each block's input and compute the rest again for the gradient: less memory, a third more arithmetic."""
+    compile: Literal["auto", "always", "never"] = "auto"
+    """torch.compile of the blocks; auto compiles where the run is long enough to repay it."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, as this one sees them."""
+
+    rank: int = 0
+    """This process."""
+    size: int = 1
+    """All processes."""
+    mesh: DeviceMesh | None = None
+    """Processes by (data, tensor); None when there is one."""
+
+    @property
+    def leader(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    @property
+    def slice(self) -> tuple[int, int]:
+        """Which slice of the global batch is this process's, and how many there are."""
+        if self.mesh is None:
+            return 0, 1
+        return self.mesh["data"].get_local_rank(), self.mesh["data"].size()
+
+    def add(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """The sum of each number over all slices of the batch."""
+        if self.mesh is None:
+            return list(values)
+        total = torch.tensor(list(values), dtype=torch.float64, device=device)
+        dist.all_reduce(total, group=self.mesh["data"].get_group())
+        return [float(value) for value in total.tolist()]
+
+    def agree(self, value: bool, device: torch.device) -> bool:
+        """Whether ``value`` is true in every process."""
+        if self.mesh is None:
+            return value
+        votes = torch.tensor(float(value), device=device)
+        dist.all_reduce(votes, dist.ReduceOp.MIN)
+        return bool(votes.item())
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.mesh is not None:
+            dist.barrier()
+
+
+def join(device: torch.device, tensor_parallel: int = 1) -> World:
+    """This process among those that ``torchrun`` started; alone when it started none. Raises :class:`TriviumError` where
+    ``tensor_parallel`` does not divide them."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size % tensor_parallel:
+        raise TriviumError(f"tensor_parallel is {tensor_parallel}, which does not divide {size} processes; start a multiple of "
+                           "it with torchrun")
+    if size == 1:
+        return World()
+    if not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+    return World(dist.get_rank(), size, mesh_of(device.type, size, tensor_parallel))
+
+
+def mesh_of(kind: str, size: int, tensor_parallel: int) -> DeviceMesh:
+    """Processes by (data, tensor); neighbours share matrices."""
+    return init_device_mesh(kind, (size // tensor_parallel, tensor_parallel), mesh_dim_names=("data", "tensor"))
+
+
+class Learner(nn.Module):
+    """A model whose forward pass is an objective: so FSDP gathers the weights outside the blocks (embedding, output
+    matrix) once for the model and its loss."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, objective: Any, batch: Any) -> Any:
+        """The objective's totals."""
+        return objective(self.model, batch)
+
+
+def blocks_of(model: nn.Module) -> list[tuple[str, Block]]:
+    """The blocks of all Transformers in a model, by name."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, Block)]
+
+
+def prepare_model(model: nn.Module, settings: Parallel, world: World, precision: str, compiled: bool) -> Learner:
+    """Apply the settings to ``model`` in place, and wrap it."""
+    for _, block in blocks_of(model):
+        if world.mesh is not None and settings.tensor_parallel > 1:
+            cut(block, world.mesh["tensor"])
+        if settings.checkpoint_activations:
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        if compiled:
+            block.compile()
+    learner = Learner(model)
+    if world.mesh is not None:
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32,
+                                      cast_forward_inputs=False) if precision == "bf16" else MixedPrecisionPolicy()
+        for module in [*(block for _, block in blocks_of(model)), learner]:
+            fully_shard(module, mesh=world.mesh["data"], mp_policy=policy)
+    return learner
+
+
+def cut(block: Block, mesh: DeviceMesh) -> None:
+    """Cut a block's matrices over ``mesh``: heads and the inner width are shared out, sums joined after each half."""
+    config = block.self_attn
+    heads, kv_heads = (getattr(config, name).out_features // config.head_dim for name in ("q_proj", "k_proj"))
+    for name, count in (("heads", heads), ("kv_heads", kv_heads), ("intermediate_size", block.mlp.gate_proj.out_features)):
+        if count % mesh.size():
+            raise TriviumError(f"tensor_parallel is {mesh.size()}, which does not divide the model's {count} {name}")
+    plan: dict[str, Any] = {f"self_attn.{name}": ColwiseParallel() for name in ("q_proj", "k_proj", "v_proj")}
+    plan |= {"self_attn.o_proj": RowwiseParallel(), "mlp.down_proj": RowwiseParallel()}
+    plan |= {f"mlp.{name}": ColwiseParallel() for name in ("gate_proj", "up_proj")}
+    if config.qk_norm:  # their weights serve all heads, so their gradients are summed over the processes' heads
+        plan |= {f"self_attn.{name}": SequenceParallel(sequence_dim=2, use_local_output=True) for name in ("q_norm", "k_norm")}
+    parallelize_module(block, mesh, plan)
+
+
+@contextlib.contextmanager
+def quiet_unless_last(learner: nn.Module, last: bool) -> Any:
+    """Gradients travel between processes only after the last microbatch."""
+    if isinstance(learner, FSDPModule):
+        learner.set_requires_gradient_sync(last)
+    yield
+
+
+def by_mesh(tensors: Iterable[Any]) -> list[list[Any]]:
+    """Tensors in groups that one operation can take together: those spread over the same processes."""
+    groups: dict[Any, list[Any]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.device_mesh if isinstance(tensor, DTensor) else None, []).append(tensor)
+    return list(groups.values())
+
+
+def total_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """The Euclidean norm of all tensors as one vector."""
+    norms = [whole(torch.nn.utils.get_total_norm(group)) for group in by_mesh(tensors)]
+    return torch.stack(norms).norm() if len(norms) > 1 else norms[0]
+
+
+def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """This process's part of a tensor that all of them have, spread as ``parameter`` is."""
+    if not isinstance(parameter, DTensor):
+        return tensor
+    mesh = parameter.device_mesh
+    return DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False).redistribute(mesh, parameter.placements)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with all its shards; every process must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

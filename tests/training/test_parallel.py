@@ -1,0 +1,124 @@
+"""Several processes against one: real gloo processes on the CPU, started by torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+HERE = Path(__file__).parent
+WORKER = """
+import json, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import torch
+from test_loop import trees
+from safetensors.torch import save_file
+from trivium.model import LanguageModel, ModelConfig
+from trivium.stages.common import PackedEpochs
+from trivium.stages.pretrain import LanguageModelling
+from trivium.training.loop import train
+from trivium.training.machine import prepare
+from trivium.training.optimizers import Optimization
+from trivium.training.parallel import Parallel
+prepare(1)
+folder, options = Path(sys.argv[1]), json.loads(sys.argv[3])
+config = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,
+                     **options.get("model", {}))
+batches = PackedEpochs(trees(300), 64, 8, 1)
+outcome = train(LanguageModel(config).initialise(0), LanguageModelling(), batches, options.get("steps", 12),
+                Optimization(**options.get("optimization", {"optimizer": "muon"})), scratch=folder / "scratch",
+                log=folder / "log.jsonl", fingerprint="same", parallel=Parallel(**options.get("parallel", {})))
+if outcome.leader:
+    save_file({name: p.detach().contiguous() for name, p in outcome.model.named_parameters()}, folder / "final.safetensors")
+if torch.distributed.is_initialized():
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+"""
+
+
+def start(folder, processes, every_step=False, **options):
+    folder.mkdir(exist_ok=True)
+    script = folder / "worker.py"
+    script.write_text(WORKER)
+    words = [str(script), str(folder), str(HERE), json.dumps(options)]
+    launcher = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone",
+                                                        f"--nproc-per-node={processes}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"TRIVIUM_SAVE_EVERY_STEP": "1"} if every_step else {})
+    return subprocess.Popen([*launcher, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            start_new_session=True)
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def go(folder, processes, **options):
+    finish(start(folder, processes, **options))
+    return losses(folder), load_file(folder / "final.safetensors")
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return go(tmp_path_factory.mktemp("alone"), 1)
+
+
+@pytest.mark.parametrize(("processes", "options"), [
+    (2, {"parallel": {"rows": 1}}), (4, {"parallel": {"tensor_parallel": 2, "rows": 2, "checkpoint_activations": True}}),
+    pytest.param(2, {}, marks=pytest.mark.long), pytest.param(4, {}, marks=pytest.mark.long),
+    pytest.param(2, {"parallel": {"tensor_parallel": 2}}, marks=pytest.mark.long),
+    pytest.param(2, {"parallel": {"checkpoint_activations": True}}, marks=pytest.mark.long),
+])
+def test_more_processes_learn_the_same(tmp_path, alone, processes, options):
+    found, weights = go(tmp_path / "run", processes, **options)
+    assert found == pytest.approx(alone[0], abs=1e-5)
+    for name, value in alone[1].items():
+        torch.testing.assert_close(weights[name], value, atol=2e-3, rtol=0)
+
+
+@pytest.mark.long
+def test_other_families_are_cut_too(tmp_path):
+    options = {"model": {"qk_norm": False, "attention_bias": True, "tie_embeddings": False}, "optimization": {}}
+    found, _ = go(tmp_path / "one", 1, **options)
+    cut, _ = go(tmp_path / "two", 2, parallel={"tensor_parallel": 2}, **options)
+    assert cut == pytest.approx(found, abs=1e-5)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone):
+    """Killed with 4 processes, gone on with 2, killed again, ended with 1."""
+    folder = tmp_path / "run"
+    for processes, until in ((4, 3), (2, 7)):
+        process = start(folder, processes, every_step=True)
+        deadline = time.monotonic() + 100
+        while not (folder / "scratch" / f"step-{until:08d}.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        subprocess.run(["pkill", "-KILL", "-f", str(folder / "worker.py")], check=False)  # the launcher and its workers
+        process.communicate()
+        assert process.returncode == -9
+    found, weights = go(folder, 1)
+    assert found == pytest.approx(alone[0], abs=1e-5)
+    for name, value in alone[1].items():
+        torch.testing.assert_close(weights[name], value, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("processes", "options", "message"), [
+    (2, {"parallel": {"tensor_parallel": 3}}, "does not divide 2 processes"),
+    pytest.param(4, {"parallel": {"tensor_parallel": 4}}, "does not divide the model's 2 kv_heads", marks=pytest.mark.long),
+])
+def test_what_cannot_be_shared_out_is_said(tmp_path, processes, options, message):
+    process = start(tmp_path / "run", processes, **options)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode != 0 and message in output
