@@ -56,7 +56,8 @@ def headline(value: Any) -> tuple[str, str]:
 def _figure(figure: go.Figure) -> str:
     figure.update_layout(template="plotly_white", height=280, margin={"l": 60, "r": 20, "t": 30, "b": 45},
                          paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": "#888"})
-    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
+    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "displayModeBar": False,
+                                                                                    "responsive": True})
 
 
 def _seconds(metrics: dict[str, Any]) -> go.Figure:
