@@ -100,6 +100,67 @@ def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
             console.print(answer, markup=False)
 
 
+inspect_app = typer.Typer(no_args_is_help=True, help="Look inside.")
+app.add_typer(inspect_app, name="inspect")
+estimate_app = typer.Typer(no_args_is_help=True, help="Predict what a run needs.")
+app.add_typer(estimate_app, name="estimate")
+
+
+@inspect_app.command("batch")
+def inspect_batch(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+                  stage: Annotated[str, typer.Option(help="A stage that trains.")],
+                  step: Annotated[int, typer.Option(help="The update, from 0.")] = 0,
+                  row: Annotated[int | None, typer.Option(help="Only this row of the batch, from 0.")] = None,
+                  set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting. Repeatable.")] = None,
+                  as_json: Annotated[bool, typer.Option("--json", help="A JSON object a token.")] = False) -> None:
+    """Print a batch as the model sees it: tokens, segments, positions, and which tokens carry loss."""
+    from trivium.recipe import load_recipe
+    from trivium.stages.look import tokens_of
+    tokens = [token for token in tokens_of(load_recipe(recipe, set_ or []), stage, step) if row is None or token["row"] == row]
+    if not tokens:
+        raise TriviumError(f"--row {row}: the batch has no such row, or it is empty")
+    if as_json:
+        for token in tokens:
+            print(json.dumps(token, ensure_ascii=False))
+        return
+    print(f"{'row':>3} {'place':>5} {'position':>8} {'segment':>7} {'continues':>9} {'loss':>4} {'id':>6}  text")
+    for token in tokens:
+        continues = "" if token["continues"] is None else token["continues"]
+        print(f"{token['row']:>3} {token['place']:>5} {token['position']:>8} {token['segment']:>7} {continues:>9} "
+              f"{'*' if token['loss'] else '':>4} {token['id']:>6}  {json.dumps(token['text'], ensure_ascii=False)}")
+    learned = sum(token["loss"] for token in tokens)
+    print(f"{len(tokens)} tokens in {len({token['segment'] for token in tokens})} segments; {learned} carry loss (*)")
+
+
+@estimate_app.command("memory")
+def estimate_memory(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+                    stage: Annotated[str, typer.Option(help="A stage that trains.")],
+                    processes: Annotated[int, typer.Option(min=1, help="Processes that torchrun would start.")] = 1,
+                    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting. Repeatable.")] = None,
+                    as_json: Annotated[bool, typer.Option("--json", help="Print bytes as JSON.")] = False) -> None:
+    """Predict the memory of a training step, for each process, without taking it. Python and the libraries come on top."""
+    from dataclasses import asdict
+
+    from trivium.recipe import load_recipe
+    from trivium.stages.look import memory_of
+    memory, precision = memory_of(load_recipe(recipe, set_ or []), stage, processes)
+    if as_json:
+        print(json.dumps(asdict(memory) | {"total": memory.total, "precision": precision, "processes": processes}))
+        return
+    print(f"{stage}: the peak of a step in each of {processes} process{'es' if processes > 1 else ''}, {precision}")
+    for name, size in (asdict(memory) | {"total": memory.total}).items():
+        print(f"  {name:12} {size / 2**20:10,.1f} MiB")
+
+
+@app.command()
+def export(model: Annotated[Path, typer.Argument(help="A language model's folder.")],
+           gguf: Annotated[Path, typer.Option(help="The file to write, for llama.cpp and what is built on it.")],
+           kind: Annotated[str, typer.Option("--type", help="Number format of the matrices: f32, f16 or bf16.")] = "f16") -> None:
+    """Write a model in another format: GGUF, for Llama, Qwen2 and Qwen3."""
+    from trivium.model.gguf import write_gguf
+    print(f"{gguf}: {write_gguf(model, gguf, kind):,} bytes")
+
+
 @recipe_app.command("schema")
 @app.command()
 def schema(kind: Annotated[str | None, typer.Argument(help="One kind of stage.")] = None) -> None:

@@ -170,6 +170,20 @@ def awaited(place: Path, key: str) -> Artifact:
     return open_artifact(place)
 
 
+def prepared(recipe: Recipe, name: str) -> tuple[Stage, Context]:
+    """A stage and what it would be given, to look at: its inputs must be finished. Nothing is written."""
+    if name not in recipe.stages:
+        raise TriviumError(f"--stage {name}: the recipe has no such stage{nearest(name, recipe.stages)}")
+    stage = recipe.stages[name]
+    places = {where: recipe.folder / reference if reference in recipe.stages else Path(reference) for where, reference in stage.references()}
+    for where, reference in stage.references():
+        if not places[where].exists():
+            raise TriviumError(f"{name}: its input {reference!r} is not there yet; make it with: trivium run RECIPE --only {reference}")
+    work = recipe.folder / ".work" / f"{name}-look"
+    return stage, Context(recipe.name, name, recipe.seed, nested(stage, places), work, work, Progress(quiet=True),
+                          recipe.threads or len(os.sched_getaffinity(0)))
+
+
 def nested(stage: Stage, places: dict[str, Path]) -> dict[str, Any]:
     """Places in the shape of the settings: a path, a list or a mapping for each input field."""
     shaped: dict[str, Any] = {}

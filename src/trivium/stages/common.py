@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -164,6 +165,16 @@ def sample_text(model: LanguageModel, tokenizer: ChatTokenizer, start: Sequence[
     stop = [tokenizer.end_id, tokenizer.document_id]
     drawn = generate(model, [list(start)], Sampling(max_new_tokens=tokens, seed=seed), stop)[0][0].tokens
     return tokenizer.decode([token for token in drawn if token not in stop])
+
+
+def contents_of(trees: Sequence[Tree]) -> str:
+    """A digest of all that trees hold."""
+    digest = hashlib.sha256()
+    for tree in trees:
+        for part in (tree.prompt, *tree.responses, *(tree.loss or ())):
+            digest.update(len(part).to_bytes(8, "little") + np.ascontiguousarray(part).tobytes())
+        digest.update(repr(tree.payload).encode())
+    return digest.hexdigest()
 
 
 def weights_digest(folder: Path) -> str:

@@ -11,16 +11,14 @@ from trivium.objectives.language_modeling import token_log_probs
 from trivium.objectives.preference import dpo_losses
 from trivium.pipeline import Context
 from trivium.stages.common import (
-    PackedEpochs,
-    fits,
+    contents_of,
     load_language_model,
     map_trees,
-    rows_of,
     run_training,
     save_model,
     weights_digest,
 )
-from trivium.stages.reward import accuracy, add_pairs, pairs_of, ranked_tree
+from trivium.stages.reward import accuracy, add_pairs, ranked_tree, rankings, training_data
 from trivium.stages.settings import Dpo
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.loop import Total
@@ -61,11 +59,9 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
     model.to(device)
     length = min(settings.length, model.config.max_positions)
     precision = choose_precision(settings.precision, device)
-    rows = rows_of(context.inputs["preferences"], "comparisons.jsonl", ["prompt", "responses", "ranking", "split"])
-    rows = [row for row in rows if pairs_of(row["ranking"])]
-    split = {name: [row for row in rows if row["split"] == name] for name in ("train", "heldout")}
-    trees = fits((ranked_tree(tokenizer, row) for row in split["train"]), length, context.progress.say)
-    heldout = [(ranked_tree(tokenizer, row), row) for row in split["heldout"]]
+    batches, _ = training_data(settings, context)
+    trees = list(batches.trees)
+    heldout = [(ranked_tree(tokenizer, row), row) for row in rankings(context.inputs["preferences"]) if row["split"] == "heldout"]
     heldout = [(tree, row) for tree, row in heldout if len(tree) <= length]
 
     def all_log_probs(trees: list[Tree]) -> list[np.ndarray]:
@@ -82,10 +78,10 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
         add_pairs(batch)
         batch.extra["reference"] = torch.from_numpy(np.concatenate([*(reference[id(tree)] for tree in batch.trees), np.zeros(0, np.float32)]))
 
-    batches = PackedEpochs(trees, length, settings.rows, context.seed, finish)
+    batches.finish = finish
     steps = max(1, round(settings.epochs * batches.steps_per_epoch))
     outcome = run_training(model, DirectPreference(settings.beta), batches, steps, settings, context,
-                           weights_digest(context.inputs["model"]), rows)
+                           weights_digest(context.inputs["model"]), contents_of(trees))
     if not outcome.leader:
         return {}
     model = outcome.model

@@ -42,15 +42,11 @@ class LanguageModelling:
 def run(settings: Pretrain, context: Context) -> dict[str, object]:
     """Train from random weights (or, with 0 epochs, keep them random) and measure bits per byte on held-out documents."""
     device = prepare(context.threads)
-    tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
+    batches, tokenizer = training_data(settings, context)
     corpus = Tokens.open(context.inputs["tokens"] / "train", tokenizer.digest)
     heldout = Tokens.open(context.inputs["tokens"] / "validation", tokenizer.digest)
     config = replace(settings.model, vocab_size=tokenizer.vocab_size)
-    if settings.length > config.max_positions:
-        raise TriviumError(f"pretrain: rows of {settings.length} tokens, but the model has {config.max_positions} positions; "
-                           "raise model.max_positions or lower length")
     model = LanguageModel(config).initialise(randomness.derive(context.seed, "initialise")).to(device)
-    batches = PackedEpochs(pieces(corpus, tokenizer, settings.length), settings.length, settings.rows, context.seed)
     steps = settings.steps if settings.steps is not None else round(settings.epochs * batches.steps_per_epoch)
     precision = choose_precision(settings.precision, device)
     context.progress.say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {steps} steps, "
@@ -68,6 +64,16 @@ def run(settings: Pretrain, context: Context) -> dict[str, object]:
     return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": precision,
             "validation_bits_per_byte": bits, "unigram_bits_per_byte": unigram_bits_per_byte(corpus, heldout, size),
             "tokens_per_second": trained / outcome.seconds if steps else 0.0}
+
+
+def training_data(settings: Pretrain, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
+    """The batches, and the tokenizer that made them."""
+    tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
+    if settings.length > settings.model.max_positions:
+        raise TriviumError(f"pretrain: rows of {settings.length} tokens, but the model has {settings.model.max_positions} positions; "
+                           "raise model.max_positions or lower length")
+    corpus = Tokens.open(context.inputs["tokens"] / "train", tokenizer.digest)
+    return PackedEpochs(pieces(corpus, tokenizer, settings.length), settings.length, settings.rows, context.seed), tokenizer
 
 
 def pieces(corpus: Tokens, tokenizer: ChatTokenizer, length: int) -> list[Tree]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ import torch
 from trivium import randomness
 from trivium.evaluation.intervals import mean_interval
 from trivium.model import RewardModel
+from trivium.model.folder import read_config
 from trivium.objectives.ranking import ranking_losses
 from trivium.pipeline import Context
 from trivium.stages.common import (
     PackedEpochs,
     Row,
+    contents_of,
     fits,
     load_language_model,
+    load_tokenizer,
     map_trees,
     prompt_ids,
     response_ids,
@@ -26,7 +30,7 @@ from trivium.stages.common import (
     save_model,
     weights_digest,
 )
-from trivium.stages.settings import Reward
+from trivium.stages.settings import Dpo, Reward
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.loop import Total
@@ -78,6 +82,22 @@ def add_pairs(batch: Batch) -> None:
     batch.counts["pairs"] = float(len(winners))
 
 
+def rankings(preferences: Path) -> list[Row]:
+    """All rankings with at least one pair."""
+    rows = rows_of(preferences, "comparisons.jsonl", ["prompt", "responses", "ranking", "split"])
+    return [row for row in rows if pairs_of(row["ranking"])]
+
+
+def training_data(settings: Reward | Dpo, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
+    """The batches, and the tokenizer that made them."""
+    config, _ = read_config(context.inputs["model"])
+    tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
+    length = min(settings.length, config.max_positions)
+    rows = [row for row in rankings(context.inputs["preferences"]) if row["split"] == "train"]
+    trees = fits((ranked_tree(tokenizer, row) for row in rows), length, context.progress.say)
+    return PackedEpochs(trees, length, settings.rows, context.seed, add_pairs), tokenizer
+
+
 def ranked_tree(tokenizer: ChatTokenizer, row: Row) -> Tree:
     """A prompt with its ranked responses."""
     return Tree(prompt_ids(tokenizer, row["prompt"]), tuple(response_ids(tokenizer, text) for text in row["responses"]),
@@ -103,12 +123,12 @@ def run(settings: Reward, context: Context) -> dict[str, object]:
     model = RewardModel.from_language_model(policy, randomness.derive(context.seed, "head")).to(device)
     length = min(settings.length, model.config.max_positions)
     precision = choose_precision(settings.precision, device)
-    rows = rows_of(context.inputs["preferences"], "comparisons.jsonl", ["prompt", "responses", "ranking", "split"])
-    rows = [row for row in rows if pairs_of(row["ranking"])]
-    training = fits((ranked_tree(tokenizer, row) for row in rows if row["split"] == "train"), length, context.progress.say)
-    batches = PackedEpochs(training, length, settings.rows, context.seed, add_pairs)
+    rows = rankings(context.inputs["preferences"])
+    batches, _ = training_data(settings, context)
+    training = batches.trees
     steps = max(1, round(settings.epochs * batches.steps_per_epoch))
-    outcome = run_training(model, Ranking(), batches, steps, settings, context, weights_digest(context.inputs["model"]), rows)
+    outcome = run_training(model, Ranking(), batches, steps, settings, context, weights_digest(context.inputs["model"]),
+                           contents_of(training))
     if not outcome.leader:
         return {}
     model = outcome.model

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from trivium.model.folder import read_config
 from trivium.pipeline import Context
 from trivium.stages.common import (
     PackedEpochs,
+    contents_of,
     fits,
     load_language_model,
+    load_tokenizer,
     rows_of,
     run_training,
     sample_text,
@@ -28,19 +31,26 @@ PARALLEL = True
 def run(settings: Sft, context: Context) -> dict[str, object]:
     """Next-token prediction again, with loss on the assistant's words and the token that ends them."""
     device = prepare(context.threads)
-    model, tokenizer = load_language_model(context.inputs["model"])
-    length = min(settings.length, model.config.max_positions)
-    rows = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"])
-    trees = fits((conversation(tokenizer, row["messages"]) for row in rows), length, context.progress.say)
-    batches = PackedEpochs(trees, length, settings.rows, context.seed)
+    model, _ = load_language_model(context.inputs["model"])
+    batches, tokenizer = training_data(settings, context)
     steps = round(settings.epochs * batches.steps_per_epoch)
     outcome = run_training(model.to(device), LanguageModelling(), batches, steps, settings, context,
-                           weights_digest(context.inputs["model"]), rows,
-                           sample=lambda model: sample_text(model, tokenizer, trees[0].prompt.tolist(), context.seed))
+                           weights_digest(context.inputs["model"]), contents_of(batches.trees),
+                           sample=lambda model: sample_text(model, tokenizer, batches.trees[0].prompt.tolist(), context.seed))
     if not outcome.leader:
         return {}
     save_model(outcome.model, tokenizer, context.folder)
-    return {"demonstrations": len(trees), "steps": steps, "loss": outcome.metrics["loss"]}
+    return {"demonstrations": len(batches.trees), "steps": steps, "loss": outcome.metrics["loss"]}
+
+
+def training_data(settings: Sft, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
+    """The batches, and the tokenizer that made them."""
+    config, _ = read_config(context.inputs["model"])
+    tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
+    length = min(settings.length, config.max_positions)
+    rows = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"])
+    trees = fits((conversation(tokenizer, row["messages"]) for row in rows), length, context.progress.say)
+    return PackedEpochs(trees, length, settings.rows, context.seed), tokenizer
 
 
 def conversation(tokenizer: ChatTokenizer, messages: list[dict[str, str]]) -> Tree:
