@@ -146,6 +146,10 @@ def lineage(folder: Path, depth: int = 0, field: str = "") -> Iterator[tuple[int
     for name, made in artifact.manifest["inputs"].items():
         place = Path(os.path.normpath(folder / made["path"]))
         now = digest_path(place) if place.exists() or glob.glob(str(place), recursive=True) else ""
+        if now != made["digest"]:  # an earlier stage was run anew: what was used may have been kept
+            kept = (old.parent for old in sorted((place.parent / "superseded").glob(f"{place.name}-*/{MANIFEST}")))
+            place = next((old for old in kept if digest_path(old) == made["digest"]), place)
+            now = digest_path(place) if place.exists() else now
         if (place / MANIFEST).is_file() and now == made["digest"]:
             yield from lineage(place, depth + 1, name)
         else:

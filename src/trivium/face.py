@@ -49,17 +49,21 @@ class Model:
     @torch.inference_mode()
     def logits(self, token_ids: Sequence[int] | Tensor) -> Tensor:
         """Logits of the next token after each of ``token_ids``, ``[T, vocab_size]``."""
-        ids = torch.as_tensor(token_ids)[None]
-        if ids.shape[1] > self.model.config.max_positions:
-            raise TriviumError(f"{ids.shape[1]} tokens are more than the model's {self.model.config.max_positions} positions")
-        return self._language_model()(ids)[0]
+        return self._language_model()(self._row(token_ids))[0]
+
+    def _row(self, token_ids: Sequence[int] | Tensor) -> Tensor:
+        """Token ids as a row ``[1, T]`` that fits the model."""
+        row = torch.as_tensor(token_ids)[None]
+        if row.shape[1] > self.model.config.max_positions:
+            raise TriviumError(f"{row.shape[1]} tokens are more than the model's {self.model.config.max_positions} positions")
+        return row
 
     @torch.inference_mode()
     def log_probs(self, messages: Sequence[Message]) -> np.ndarray:
         """Log-probabilities of what the assistant says in ``messages``, a number for each of its tokens, in nats."""
         model = self._language_model()
         ids, learn = self.tokenizer.encode_chat(messages)
-        tokens = torch.tensor(ids)
+        tokens = self._row(ids)[0]
         places = torch.tensor(learn).nonzero()[:, 0]
         hidden = model.model(tokens[None])[0]
         return token_log_probs(hidden[places - 1], model.lm_head.weight, tokens[places]).numpy()
@@ -71,7 +75,7 @@ class Model:
         if not isinstance(self.model, RewardModel):
             raise TriviumError(f"{self.folder}: a language model does not score; name a reward model")
         ids = self.tokenizer.encode_chat(messages)[0]
-        return self.model(torch.tensor(ids)[None])[0, -1].item()
+        return self.model(self._row(ids))[0, -1].item()
 
     @property
     def shift(self) -> float:

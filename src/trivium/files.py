@@ -46,7 +46,13 @@ def written_aside(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            yield aside
+            try:
+                yield aside
+            except Exception as error:
+                full = next((number for number in (errno.ENOSPC, errno.EDQUOT) if f"os error {number}" in str(error)), None)
+                if full is None:
+                    raise
+                raise OSError(full, os.strerror(full)) from error  # safetensors has errors of its own
             with open(aside, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(aside, path)
@@ -94,6 +100,8 @@ def read_text(path: Path) -> str:
         raise TriviumError(f"{path}: no such file") from error
     except IsADirectoryError as error:
         raise TriviumError(f"{path}: a folder, where a file was expected") from error
+    except PermissionError as error:
+        raise TriviumError(f"{path}: cannot be read ({error.strerror}); mend its rights") from error
     except UnicodeDecodeError as error:
         raise TriviumError(f"{path}: byte {error.start}: not valid UTF-8; convert the file to UTF-8") from error
 
@@ -114,6 +122,8 @@ def read_rows(path: Path, reject: Reject = raise_reject) -> Iterator[tuple[int, 
         file = open(path, "rb")
     except FileNotFoundError as error:
         raise TriviumError(f"{path}: no such file") from error
+    except PermissionError as error:
+        raise TriviumError(f"{path}: cannot be read ({error.strerror}); mend its rights") from error
     with file:
         for number, line in enumerate(file, 1):
             if number == 1:

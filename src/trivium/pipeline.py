@@ -12,6 +12,7 @@ import importlib
 import os
 import resource
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -49,6 +50,8 @@ class Context:
     progress: Progress
     threads: int
     """Processor cores to use."""
+    wall_seconds: Callable[[], float] = lambda: 0.0
+    """The seconds that the run has taken so far; what was made earlier counts with the time that it took then."""
 
 
 RunStage = Callable[[Any, Context], dict[str, Any]]
@@ -65,6 +68,8 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
     functions and versions; by default ``trivium.stages.<kind>`` has them. ``progress`` is told what goes
     on; by default it is a new one on standard error, silent when ``quiet``. Raises :class:`TriviumError`.
     """
+    if isinstance(recipe, Recipe) and (overrides or settings):
+        raise TriviumError("run: settings can override a recipe's file, not a parsed recipe; give the path, or change the recipe")
     if not isinstance(recipe, Recipe):
         given = [f"{key.replace('__', '.')}={digestible(value)}" for key, value in settings.items()]
         recipe = load_recipe(recipe, [*overrides, *given])
@@ -76,14 +81,19 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
     except (FileExistsError, NotADirectoryError) as error:
         raise TriviumError(f"{folder}: a folder for the results cannot be made here, as a file is in its way; use --set "
                            "out=FOLDER") from error
-    threads = recipe.threads or len(os.sched_getaffinity(0))
     artifacts: dict[str, Artifact] = {}
+    begun = time.monotonic()
+    earlier = [0.0]  # seconds of stages found finished, and of killed attempts
+
+    def wall_seconds() -> float:
+        return earlier[0] + time.monotonic() - begun
+
     leader = os.environ.get("RANK", "0") == "0"  # under torchrun the first process writes, the others help and wait
     with locked(folder) if leader else contextlib.nullcontext(), progress or Progress(quiet or not leader) as shown:
         for name, stage in recipe.stages.items():
             if name in wanted:
                 shown.stage(name)
-                artifacts[name] = run_stage(recipe, name, stage, artifacts, shown, threads, runners)
+                artifacts[name] = run_stage(recipe, name, stage, artifacts, shown, runners, earlier, wall_seconds)
     return artifacts
 
 
@@ -95,7 +105,8 @@ def digestible(value: Any) -> str:
 
 def needed(recipe: Recipe, only: Iterable[str]) -> set[str]:
     """The stages ``only`` names and those they are made from; all when it names none."""
-    todo = list(only) or list(recipe.stages)
+    todo = [only] if isinstance(only, str) else list(only)
+    todo = todo or list(recipe.stages)
     found: set[str] = set()
     while todo:
         name = todo.pop()
@@ -118,9 +129,10 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: dict[str, Artifact], progress: Progress, threads: int,
-              runners: Mapping[str, tuple[RunStage, int]] | None) -> Artifact:
-    """One stage: find it finished, or run it and put it in its place."""
+def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: dict[str, Artifact], progress: Progress,
+              runners: Mapping[str, tuple[RunStage, int]] | None, earlier: list[float], wall_seconds: Callable[[], float]) -> Artifact:
+    """One stage: find it finished, or run it and put it in its place. Time spent on it before this run is added to
+    ``earlier``."""
     places = {where: artifacts[reference].folder if reference in artifacts else Path(reference)
               for where, reference in stage.references()}
     digests = {where: artifacts[stage_of].digest if (stage_of := reference) in artifacts else digest_path(Path(reference))
@@ -131,7 +143,7 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: dict[str, Arti
     else:
         (runner, version), together = runners[stage.kind], False
     settings = stage.model_dump(mode="json")
-    own = {key: value for key, value in settings.items() if key not in stage.input_fields()}
+    own = {key: value for key, value in settings.items() if key not in stage.input_fields() and key not in stage.unlearned}
     key = digest_json({"kind": stage.kind, "version": version, "settings": own, "seed": recipe.seed, "inputs": digests})
     folder = recipe.folder
     place = folder / name
@@ -140,19 +152,22 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: dict[str, Arti
     if os.environ.get("RANK", "0") != "0":
         if not found and together:
             runner(stage, Context(recipe.name, name, recipe.seed, nested(stage, places), work / "artifact", work / "scratch",
-                                  progress, threads))
+                                  progress, cores(recipe), wall_seconds))
         return awaited(place, key)
     if found:
         open_artifact(found)
         install(folder, name, found)
         shutil.rmtree(work, ignore_errors=True)
         progress.say("unchanged")
+        earlier[0] += float(open_artifact(place).manifest["seconds"])
         return open_artifact(place)
-    context = Context(recipe.name, name, recipe.seed, nested(stage, places), work / "artifact", work / "scratch", progress, threads)
+    context = Context(recipe.name, name, recipe.seed, nested(stage, places), work / "artifact", work / "scratch", progress,
+                      cores(recipe), wall_seconds)
     with disk_errors(work):
         context.folder.mkdir(parents=True, exist_ok=True)
         context.scratch.mkdir(parents=True, exist_ok=True)
     with clock(work) as spent, disk_errors(work):
+        earlier[0] += spent()
         summary = runner(stage, context)
     inputs = {where: {"path": os.path.relpath(path.absolute(), place.absolute()), "digest": digests[where]} for where, path in places.items()}
     seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed, settings=settings, inputs=inputs,
@@ -181,7 +196,13 @@ def prepared(recipe: Recipe, name: str) -> tuple[Stage, Context]:
             raise TriviumError(f"{name}: its input {reference!r} is not there yet; make it with: trivium run RECIPE --only {reference}")
     work = recipe.folder / ".work" / f"{name}-look"
     return stage, Context(recipe.name, name, recipe.seed, nested(stage, places), work, work, Progress(quiet=True),
-                          recipe.threads or len(os.sched_getaffinity(0)))
+                          cores(recipe))
+
+
+def cores(recipe: Recipe) -> int:
+    """The processor cores to use: as many as the recipe says, else all that this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)  # not there on macOS
+    return recipe.threads or (len(usable(0)) if usable else os.cpu_count() or 1)
 
 
 def nested(stage: Stage, places: dict[str, Path]) -> dict[str, Any]:
@@ -255,4 +276,4 @@ def clock(work: Path) -> Iterator[Callable[[], float]]:
 def peak_memory_mb() -> float:
     """The most memory this process has held so far, plus the most that one of its children held."""
     used = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return round(used / 1024, 1)
+    return round(used / (2**20 if sys.platform == "darwin" else 1024), 1)

@@ -107,6 +107,8 @@ def apply(raw: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise TriviumError(f"--set {override}: the value is not valid YAML") from error
     parts = key.split(".")
+    if key == "stages":
+        raise TriviumError(f"--set {override}: name a stage and one of its settings, as in stages.pretrain.epochs=2")
     if parts[0] in raw["stages"] and parts[0] not in Header.model_fields:
         parts = ["stages", *parts]
     elif parts[0] not in Header.model_fields and parts[0] != "stages":
@@ -115,10 +117,10 @@ def apply(raw: dict[str, Any], override: str) -> None:
     for part in parts[:-1]:
         if isinstance(place, list):
             place = place[_index(part, place, override)]
-            continue
-        if place.get(part) is None:
-            place[part] = {}
-        place = place[part]
+        else:
+            if place.get(part) is None:
+                place[part] = {}
+            place = place[part]
         if not isinstance(place, (dict, list)):
             raise TriviumError(f"--set {override}: {part!r} holds a value, not further settings")
     if isinstance(place, list):

@@ -21,6 +21,8 @@ class Stage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), frozen=True)
     kind: ClassVar[str]
+    unlearned: ClassVar[frozenset[str]] = frozenset()
+    """Settings that change nothing of what the stage makes: another value finds the same artifact."""
 
     @classmethod
     def input_fields(cls) -> list[str]:

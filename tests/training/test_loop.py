@@ -18,6 +18,7 @@ from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
 from trivium.stages.common import PackedEpochs
 from trivium.stages.pretrain import LanguageModelling
+from trivium.training import loop
 from trivium.training.batch import Tree, make_batch
 from trivium.training.loop import Trainer, train, worth_compiling
 from trivium.training.optimizers import Muon, Optimization, Plateau, factor, make_optimizers, orthogonalise
@@ -83,7 +84,7 @@ class BrokenOnce(LanguageModelling):
 
 
 def test_it_goes_back_to_the_last_checkpoint_and_on_more_slowly(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
+    monkeypatch.setattr(loop, "ANCHOR", 4)
     batches = PackedEpochs(trees(), 32, 2, 0)
     bad = [float(batches(step)[0].tokens.sum()) for step in (5, 6, 7)]
     said = []
@@ -91,9 +92,25 @@ def test_it_goes_back_to_the_last_checkpoint_and_on_more_slowly(tmp_path, monkey
                     Optimization(schedule="constant", warmup=0.0), scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint="x",
                     say=said.append)
     assert any("step 5: the gradient is not finite" in text for text in said)
-    assert any("going back to step 5, and on at 0.5" in text for text in said)
+    assert any("going back to step 4, and on at 0.5" in text for text in said)
     rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert rates == pytest.approx([3e-4] * 5 + [1.5e-4] * 7) and math.isfinite(outcome.metrics["loss"])
+    assert rates == pytest.approx([3e-4] * 4 + [1.5e-4] * 8) and math.isfinite(outcome.metrics["loss"])
+
+
+def test_where_it_goes_back_to_does_not_depend_on_when_it_saved(tmp_path, monkeypatch):
+    """The same run with a checkpoint after every step and with none but the anchors."""
+    monkeypatch.setattr(loop, "ANCHOR", 4)
+    batches = PackedEpochs(trees(), 32, 2, 0)
+    bad = [float(batches(step)[0].tokens.sum()) for step in (5, 6, 7)]
+    models = []
+    for often in (False, True):
+        if often:
+            monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
+        folder = tmp_path / str(often)
+        folder.mkdir()
+        models.append(train(LanguageModel(CONFIG).initialise(0), BrokenOnce(bad, 1), batches, 12, Optimization(), scratch=folder,
+                            log=folder / "log.jsonl", fingerprint="x").model)
+    assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
 
 
 def test_a_single_bad_batch_is_left_out(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from typing import Any
 
@@ -45,6 +46,15 @@ def test_entities_keep_to_their_split(town: Town, evaluation: list[Row], prefere
         assert {town.by_name[name].split for name, _ in asked} == {split}
         turns = [asked[fact.entity, fact.attribute] for fact in town.facts(split)]
         assert max(turns) - min(turns) <= 1, "facts take turns"
+
+
+def test_demonstrations_never_name_an_entity_of_the_evaluation(town: Town, preference: list[Row]) -> None:
+    """Not in a question of any family, not as a bystander, not in an answer."""
+    hidden = re.compile(r"\b(" + "|".join(entity.name for entity in town.entities if entity.split == "evaluation") + r")\b")
+    rows = [*demonstrations(town, town.seed, 1500), *preference]
+    texts = [message["content"] for row in rows for message in row.get("messages", row.get("prompt"))]
+    texts += [answer for row in preference for answer in row["truth"]["answers"]]
+    assert len(texts) > 3000 and not [text for text in texts if hidden.search(text)]
 
 
 def test_exercises_of_the_evaluation_are_new(town: Town, evaluation: list[Row]) -> None:

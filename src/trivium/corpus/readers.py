@@ -138,6 +138,37 @@ def read(file: InputFile, limits: Limits = Limits()) -> Iterator[Document | Malf
         yield _malformed(file.name, row, Bad(f"cannot be read: {error.strerror or error}"), file.source)
 
 
+def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int, dict[str, Any] | Bad]]:
+    """``(file, row from 1, the row or what is bad about it)`` of a file of rows, compressed or in an archive; files of other
+    kinds inside an archive are passed over."""
+    budget = Budget(limits.max_unpacked_bytes)
+    number, place = 0, file.name
+    try:
+        with open(file.path, "rb") as stream:
+            archive = file.name.lower().endswith(ARCHIVES)
+            for name, member in members(stream, file.name, budget) if archive else [("", stream)]:
+                number, place = 0, f"{file.name}/{name}" if name else file.name
+                if archive and not has_rows(name):
+                    continue
+                try:
+                    if isinstance(member, Bad):
+                        raise member
+                    for number, value in _rows(place, member, budget, limits):
+                        yield place, number, value
+                except Bad as bad:
+                    yield place, number + 1, bad
+    except Bad as bad:
+        yield place, number + 1, bad
+    except OSError as error:
+        yield place, number + 1, Bad(f"cannot be read: {error.strerror or error}")
+
+
+def has_rows(name: str) -> bool:
+    """Whether a file of that name holds rows: JSON, JSON lines or Parquet, compressed or not."""
+    path = PurePosixPath(name.lower())
+    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix in (*ROWS, *LIST, *TABLE)
+
+
 def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget,
                  limits: Limits) -> Iterator[Document | Malformed]:
     row = 0

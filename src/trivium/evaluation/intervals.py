@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 
 def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -26,14 +27,18 @@ def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float,
 
 
 def mean_interval(sums: Sequence[float], weights: Sequence[float] | None = None, z: float = 1.959963984540054,
-                  ) -> dict[str, float | int]:
+                  ) -> dict[str, Any]:
     """The ratio ``sum(sums) / sum(weights)`` over clusters (one prompt each; weights 1 unless given) with its 95 %
-    interval: the ratio estimator's standard error over clusters (Cochran 1977, sec. 6.3), cut to [0, 1]."""
+    interval: the ratio estimator's standard error over clusters (Cochran 1977, sec. 6.3), cut to [0, 1]; of plain yes and
+    no, Wilson's. The value is None where nothing was observed."""
     weights = [1.0] * len(sums) if weights is None else weights
     n, total = len(sums), math.fsum(weights)
     if n == 0 or total == 0:
-        return {"value": 0.0, "low": 0.0, "high": 1.0, "n": 0}
+        return {"value": None, "low": 0.0, "high": 1.0, "n": 0}
     value = math.fsum(sums) / total
+    if total == n and all(s in (0.0, 1.0) for s in sums):
+        low, high = wilson(round(math.fsum(sums)), n)
+        return {"value": value, "low": low, "high": high, "n": n}
     spread = math.fsum((s - value * w) ** 2 for s, w in zip(sums, weights, strict=True))
     error = z * math.sqrt(spread * n / max(n - 1, 1)) / total
     return {"value": value, "low": max(0.0, value - error), "high": min(1.0, value + error), "n": n}

@@ -120,7 +120,7 @@ def add_tokenizer(writer: Any, gguf: Any, folder: Path, vocab_size: int) -> None
     special = {token["id"]: token["content"] for token in described.get("added_tokens", []) if token.get("special")}
     tokens = {id: token for token, id in model["vocab"].items()} | {token["id"]: token["content"] for token in described["added_tokens"]}
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre("qwen2")  # it cuts text where ours does, combining marks after letters apart
     writer.add_token_list([tokens.get(id, f"[PAD{id}]") for id in range(vocab_size)])
     writer.add_token_types([gguf.TokenType.CONTROL if id in special else gguf.TokenType.NORMAL if id in tokens else gguf.TokenType.UNUSED
                             for id in range(vocab_size)])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,30 +15,50 @@ from torch import Tensor
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.files import digest_file, read_rows
+from trivium.files import digest_file, read_rows, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
 from trivium.pipeline import Context
-from trivium.stages.settings import Training
-from trivium.tokenizer.chat import ChatTokenizer
+from trivium.stages.settings import Looped
+from trivium.tokenizer.chat import ChatTokenizer, check_messages
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.loop import Objective, Outcome, train
 
 Row = dict[str, Any]
 
 
-def rows_of(source: Path, name: str, fields: Sequence[str]) -> list[Row]:
-    """The rows of ``source``, a JSONL file or a folder that holds ``name``; each must have ``fields``."""
+def rows_of(source: Path, name: str, fields: Sequence[str], context: Context, check: Callable[[Row], None] = lambda row: None) -> list[Row]:
+    """The rows of ``source``, a JSONL file or a folder that holds ``name``; each must have ``fields`` and pass ``check``, which
+    raises :class:`TriviumError`. Bad rows go to the stage's ``rejects.jsonl`` with their reason, and how many is said; raises
+    where no good one is left."""
     path = source / name if source.is_dir() else source
-    rows = []
-    for number, row in read_rows(path):
-        for field in fields:
-            if field not in row:
-                raise TriviumError(f"{path}: row {number}: the field {field!r} is missing")
-        rows.append(row)
+    rows: list[Row] = []
+    rejects: list[Row] = []
+
+    def reject(file: str, number: int, reason: str, text: str) -> None:
+        rejects.append({"file": Path(file).name, "row": number, "reason": reason, "text": text[:2000]})
+
+    for number, row in read_rows(path, reject):
+        try:
+            missing = next((field for field in fields if field not in row), None)
+            if missing is not None:
+                raise TriviumError(f"the field {missing!r} is missing")
+            for field in ("messages", "prompt"):
+                if field in fields:
+                    check_messages(row[field])
+            check(row)
+        except (TriviumError, TypeError, KeyError, AttributeError) as error:
+            reject(str(path), number, str(error), json.dumps(row, ensure_ascii=False))
+        else:
+            rows.append(row)
     if not rows:
-        raise TriviumError(f"{path}: no rows")
+        raise TriviumError(f"{path}: " + (f"row {rejects[0]['row']}: {rejects[0]['reason']}; no good row is left" if rejects else "no rows"))
+    if rejects:
+        if context.folder.is_dir():
+            write_rows(context.folder / "rejects.jsonl", rejects)
+        context.progress.say(f"{len(rejects)} of {len(rejects) + len(rows)} rows of {path.name} were rejected, see rejects.jsonl: row "
+                             f"{rejects[0]['row']}: {rejects[0]['reason']}")
     return rows
 
 
@@ -94,7 +114,8 @@ def fits(trees: Iterable[Tree], length: int, say: Callable[[str], None]) -> list
     if dropped:
         say(f"{dropped} of {dropped + len(kept)} sequences are longer than {length} tokens and were left out")
     if not kept:
-        raise TriviumError(f"no sequence fits a row of {length} tokens; raise `length`")
+        raise TriviumError(f"no sequence fits a row of {length} tokens; raise `length`" if dropped else "there is nothing to train on: no row "
+                           "belongs to the training split; bring more rows or lower `heldout`")
     return kept
 
 
@@ -108,6 +129,7 @@ class PackedEpochs:
                  finish: Callable[[Batch], None] = lambda batch: None) -> None:
         self.trees, self.length, self.rows, self.seed, self.finish = trees, length, rows, seed, finish
         self.epoch, self.order = -1, []  # type: tuple[int, list[list[int]]]
+        self.tokens = sum(map(len, trees))
         self.steps_per_epoch = math.ceil(len(self._rows_of(0)) / rows)
 
     def _rows_of(self, epoch: int) -> list[list[int]]:
@@ -137,7 +159,7 @@ class PackedEpochs:
         return batches
 
 
-def run_training(model: torch.nn.Module, objective: Objective, batches: PackedEpochs, steps: int, settings: Training,
+def run_training(model: torch.nn.Module, objective: Objective, batches: PackedEpochs, steps: int, settings: Looped,
                  context: Context, *made_from: object, heldout: PackedEpochs | None = None,
                  sample: Callable[[Any], str] | None = None) -> Outcome:
     """The training loop with a stage's settings. ``made_from`` names what the run depends on besides them; ``heldout`` is
@@ -147,10 +169,10 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: PackedEp
         assert heldout is not None
         return [batch for step in range(heldout.steps_per_epoch) for batch in heldout(step, part, parts)]
 
-    own = settings.model_dump(exclude={"parallel", "track", *settings.input_fields()})
+    own = settings.model_dump(exclude={*settings.unlearned, *settings.input_fields()})
     return train(model, objective, batches, steps, settings.optimization, scratch=context.scratch, log=context.folder / "log.jsonl",
                  fingerprint=fingerprint(*made_from, own, context.seed), precision=settings.precision, parallel=settings.parallel,
-                 validation=validation if heldout else None, evaluate_every=settings.evaluate_every, sample=sample,
+                 validation=validation if heldout else None, evaluate_every=getattr(settings, "evaluate_every", 0), sample=sample,
                  track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,
                  say=context.progress.say)
 
@@ -180,13 +202,6 @@ def contents_of(trees: Sequence[Tree]) -> str:
 def weights_digest(folder: Path) -> str:
     """Digest of a model folder's weights."""
     return digest_file(folder / "model.safetensors")
-
-
-def clear(folder: Path) -> Path:
-    """An empty folder at that place."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
 
 def map_trees(compute: Callable[[Batch], Tensor], trees: Sequence[Tree], length: int, rows: int, device: torch.device,

@@ -19,7 +19,7 @@ def run(settings: Corpus, context: Context) -> dict[str, object]:
     inputs = [folder / "documents" if (folder / "documents").is_dir() else folder for folder in context.inputs["documents"]]
     evaluation: list[str] = []
     if settings.evaluation:
-        for row in rows_of(context.inputs["evaluation"], "evaluation.jsonl", ["prompt"]):
+        for row in rows_of(context.inputs["evaluation"], "evaluation.jsonl", ["prompt"], context):
             evaluation += [message["content"] for message in row["prompt"]]
     counts = build(inputs, evaluation, settings.settings, context.folder, context.scratch / "corpus", context.seed,
                    context.threads, lambda step, done, total: context.progress.update(done, total, step))

@@ -61,7 +61,7 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
     precision = choose_precision(settings.precision, device)
     batches, _ = training_data(settings, context)
     trees = list(batches.trees)
-    heldout = [(ranked_tree(tokenizer, row), row) for row in rankings(context.inputs["preferences"]) if row["split"] == "heldout"]
+    heldout = [(ranked_tree(tokenizer, row), row) for row in rankings(context.inputs["preferences"], context) if row["split"] == "heldout"]
     heldout = [(tree, row) for tree, row in heldout if len(tree) <= length]
 
     def all_log_probs(trees: list[Tree]) -> list[np.ndarray]:
@@ -88,5 +88,5 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
     after = all_log_probs([tree for tree, _ in heldout])
     margins = [list(map(float, new - old)) for new, old in zip(after, before, strict=True)]
     save_model(model, tokenizer, context.folder)
-    return {"rankings": len(trees), "steps": steps, "loss": outcome.metrics["loss"],
+    return {"rankings": len(trees), "steps": steps, "loss": outcome.metrics.get("loss"),
             "preference_accuracy": accuracy([row for _, row in heldout], margins)}

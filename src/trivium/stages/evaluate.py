@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from trivium.training.batch import Tree
 from trivium.training.machine import choose_precision, prepare
 from trivium.world import rubric
 
-VERSION = 1
+VERSION = 2
 
 
 def run(settings: Evaluate, context: Context) -> dict[str, object]:
@@ -39,39 +40,42 @@ def run(settings: Evaluate, context: Context) -> dict[str, object]:
     device = prepare(context.threads)
     if settings.models and settings.baseline not in settings.models:
         raise TriviumError(f"evaluate: baseline {settings.baseline!r} is none of the models{nearest(settings.baseline, settings.models)}")
-    prompts = rows_of(context.inputs["prompts"], "evaluation.jsonl", ["id", "prompt"])[:settings.limit]
+    prompts = rows_of(context.inputs["prompts"], "evaluation.jsonl", ["id", "prompt"], context)[:settings.limit]
     known = all("truth" in row for row in prompts)
     results: dict[str, dict[str, object]] = {}
     greedy: dict[str, list[str]] = {}
     sampled: dict[str, list[str]] = {}
     reference: LanguageModel | None = None
-    for done, (name, folder) in enumerate(context.inputs["models"].items()):
-        context.progress.update(done, len(settings.models), f"asking {name}")
+    digest = ""
+    for name, folder in sorted(context.inputs["models"].items(), key=lambda item: item[0] != settings.baseline):
         model, tokenizer = load_language_model(folder)
         model.to(device)
+        digest = digest or tokenizer.digest
+        if tokenizer.digest != digest:
+            raise TriviumError(f"{folder}: another tokenizer than the baseline's; only models of one tokenizer can be compared")
         if not results:
             prompts = those_that_fit(prompts, model, tokenizer, settings, context)
         if name == settings.baseline:
             reference = model
-        sampled[name], tokens = answer(model, tokenizer, prompts, settings, settings.temperature, context.seed)
+        sampled[name], tokens = answer(model, tokenizer, prompts, settings, settings.temperature, context, name)
         results[name] = {"mean_length": float(np.mean([len(t) for t in tokens]))}
         if known:
-            greedy[name], _ = answer(model, tokenizer, prompts, settings, 0.0, context.seed)
-            results[name]["right_answers"] = mean_interval([float(rubric.is_right(r, a)) for r, a in zip(prompts, greedy[name], strict=True)])
+            greedy[name], _ = answer(model, tokenizer, prompts, settings, 0.0, context, name)
+            results[name]["right_answers"] = right_answers(prompts, greedy[name])
             results[name]["right_by_task"] = by_task(prompts, greedy[name])
         if reference is not None and model is not reference:
             results[name]["kl"] = drift(model, reference, tokenizer, prompts, tokens, settings)
     points = {name: judge(prompts, answers, known, context.inputs.get("reward"), settings) for name, answers in sampled.items()}
     for name in points:
-        if name != settings.baseline and points[name] is not None:
+        if name != settings.baseline:
             wins = [(a > b) + 0.5 * (a == b) for a, b in zip(points[name], points[settings.baseline], strict=True)]
             results[name][f"win_rate_vs_{settings.baseline}"] = mean_interval(wins)
         results[name]["mean_points"] = float(np.mean(points[name]))
     if settings.base and known:
-        base = few_shot(context.inputs["base"], rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"]),
+        base = few_shot(context.inputs["base"], rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"], context),
                         prompts, settings, context.seed)
         greedy["base"] = base
-        results["base"] = {"right_answers": mean_interval([float(rubric.is_right(r, a)) for r, a in zip(prompts, base, strict=True)]),
+        results["base"] = {"right_answers": right_answers(prompts, base),
                            "right_by_task": by_task(prompts, base)}
     write_rows(context.folder / "answers.jsonl", (
         {"id": row["id"], "task": row.get("task"), "prompt": row["prompt"],
@@ -92,11 +96,12 @@ def those_that_fit(prompts: list[Row], model: LanguageModel, tokenizer: ChatToke
 
 
 def answer(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row], settings: Evaluate, temperature: float,
-           seed: int) -> tuple[list[str], list[list[int]]]:
+           context: Context, name: str) -> tuple[list[str], list[list[int]]]:
     """A model's answers, as texts and as tokens."""
-    sampling = Sampling(temperature=temperature, max_new_tokens=settings.max_new_tokens, seed=randomness.derive(seed, "evaluate"))
+    sampling = Sampling(temperature=temperature, max_new_tokens=settings.max_new_tokens, seed=randomness.derive(context.seed, "evaluate"))
     groups = generate(model, [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts], sampling, [tokenizer.end_id],
-                      keys=[row["id"] for row in prompts])
+                      keys=[row["id"] for row in prompts],
+                      progress=lambda done, total: context.progress.update(done, total, f"asking {name}"))
     tokens = [group[0].tokens for group in groups]
     return [tokenizer.decode([t for t in ids if t != tokenizer.end_id]) for ids in tokens], tokens
 
@@ -126,12 +131,23 @@ def drift(model: LanguageModel, reference: LanguageModel, tokenizer: ChatTokeniz
     return float(np.mean([(a - b).sum() for a, b in zip(new, old, strict=True)]))
 
 
-def by_task(prompts: Sequence[Row], answers: Sequence[str]) -> dict[str, dict[str, float | int]]:
-    """Right answers for each family of tasks."""
-    right: dict[str, list[float]] = {}
+def right_answers(prompts: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
+    """The share of right answers. Questions about one fact stand and fall together, so they count as one cluster."""
+    clusters: dict[object, list[float]] = {}
     for row, text in zip(prompts, answers, strict=True):
-        right.setdefault(row["task"], []).append(float(rubric.is_right(row, text)))
-    return {task: mean_interval(values) for task, values in sorted(right.items())}
+        truth = row["truth"]
+        fact = (truth["entity"], truth["attribute"]) if "entity" in truth else row["id"]
+        clusters.setdefault(fact, []).append(float(rubric.is_right(row, text)))
+    return mean_interval([sum(right) for right in clusters.values()], [float(len(right)) for right in clusters.values()]) | {"n": len(prompts)}
+
+
+def by_task(prompts: Sequence[Row], answers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Right answers for each family of tasks."""
+    found = {}
+    for task in sorted({row["task"] for row in prompts}):
+        asked = [(row, text) for row, text in zip(prompts, answers, strict=True) if row["task"] == task]
+        found[task] = right_answers([row for row, _ in asked], [text for _, text in asked])
+    return found
 
 
 def few_shot(folder: Path, demonstrations: Sequence[Row], prompts: Sequence[Row], settings: Evaluate, seed: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -10,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from trivium import randomness
+from trivium.corpus.plain import is_text
+from trivium.corpus.readers import find, has_rows, rows
+from trivium.corpus.unpack import ARCHIVES, Bad
 from trivium.errors import TriviumError
-from trivium.files import read_json, read_rows, write_rows
+from trivium.files import Reject, write_rows
 from trivium.pipeline import Context
 from trivium.stages.settings import Imports
 from trivium.tokenizer.chat import check_messages
 
-VERSION = 1
+VERSION = 2
 Row = dict[str, Any]
-Reject = Callable[[str, int, str, str], None]
 
 
 def run(settings: Imports, context: Context) -> dict[str, object]:
@@ -27,19 +28,20 @@ def run(settings: Imports, context: Context) -> dict[str, object]:
     rejects: list[Row] = []
 
     def reject(file: str, row: int, reason: str, text: str) -> None:
-        rejects.append({"file": Path(file).name, "row": row, "reason": reason, "text": text[:2000]})
+        rejects.append({"file": file, "row": row, "reason": reason, "text": text[:2000]})
 
     def take(sources: list[Path], read: Callable[[Row], Row], limit: int | None) -> list[Row]:
         found: dict[str, Row] = {}
         for source in sources:
-            for file in files_of(source):
-                for number, row in rows_in(file, reject):
-                    try:
-                        made = read(row)
-                    except (TriviumError, KeyError, TypeError, AttributeError, ValueError) as error:
-                        reject(str(file), number, str(error) or type(error).__name__, json.dumps(row, ensure_ascii=False))
-                    else:
-                        found.setdefault(json.dumps(made, sort_keys=True, ensure_ascii=False), made)
+            for file, number, row in rows_of_source(source, reject):
+                try:
+                    made = read(row)
+                except KeyError as error:
+                    reject(file, number, f"the field {error} is missing or its value unknown", json.dumps(row, ensure_ascii=False))
+                except (TriviumError, TypeError, AttributeError, ValueError) as error:
+                    reject(file, number, str(error) or type(error).__name__, json.dumps(row, ensure_ascii=False))
+                else:
+                    found.setdefault(json.dumps(made, sort_keys=True, ensure_ascii=False), made)
         chosen = sorted(found, key=lambda text: randomness.derive(context.seed, "import", text))[:limit]
         return [found[text] for text in chosen]
 
@@ -70,33 +72,18 @@ def _first(rejects: list[Row]) -> str:
     return f"{rejects[0]['file']}: row {rejects[0]['row']}: {rejects[0]['reason']}" if rejects else "there are no rows"
 
 
-def files_of(source: Path) -> list[Path]:
-    """The JSON and JSONL files of a folder, or the file itself."""
-    if source.is_dir():
-        return sorted(path for path in source.rglob("*") if path.name.endswith((".json", ".jsonl", ".jsonl.gz")))
-    return [source]
-
-
-def rows_in(file: Path, reject: Reject) -> Iterator[tuple[int, Row]]:
-    """Numbered objects of a JSON list, a JSONL file, or a gzipped one."""
-    if file.suffix == ".json":
-        rows = read_json(file)
-        if not isinstance(rows, list):
-            raise TriviumError(f"{file}: a JSON list of rows was expected")
-        yield from enumerate(rows, 1)
-    elif file.suffix == ".gz":
-        try:
-            lines = gzip.decompress(file.read_bytes()).split(b"\n")
-        except (OSError, EOFError) as error:
-            raise TriviumError(f"{file}: not a whole gzip file ({error}); copy it again") from error
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except ValueError as error:
-                    reject(str(file), number, f"not valid JSON ({error})", line.decode("utf-8", "replace"))
-    else:
-        yield from read_rows(file, reject)
+def rows_of_source(source: Path, reject: Reject) -> Iterator[tuple[str, int, Row]]:
+    """``(file, row from 1, row)`` of a file, a folder or an archive of JSON, JSON lines or Parquet, compressed or not."""
+    for file in find([source]):
+        if source.is_dir() and not (has_rows(file.name) or file.name.lower().endswith(ARCHIVES)):
+            continue
+        for name, number, row in rows(file):
+            if isinstance(row, Bad):
+                reject(name, number, row.reason, row.text)
+            elif not is_text(text := json.dumps(row, ensure_ascii=False)):
+                reject(name, number, "holds characters that are no text (lone surrogates)", text.encode("utf-8", "replace").decode())
+            else:
+                yield name, number, row
 
 
 def demonstration(row: Row) -> Row:

@@ -46,7 +46,7 @@ from trivium.training.checkpoint import load_checkpoint, save_checkpoint
 from trivium.training.loop import Log, Total, Trainer
 from trivium.training.machine import autocast, choose_precision, prepare
 
-VERSION = 1
+VERSION = 2
 
 
 class PolicyAndValue(nn.Module):
@@ -64,9 +64,10 @@ def log_probs_of(policy: Any, batch: Batch, temperature: float) -> Tensor:
 
 
 def values_of(value: Any, batch: Batch) -> Tensor:
-    """The value of the state before every response token, ``[N]``."""
+    """The value of the state before every response token, ``[N]``: on the scale of the scores, shift included, so that it
+    need not be learned first."""
     hidden = hidden_states(value.model, batch)
-    return value.score(hidden[batch.sources]).squeeze(-1).float()
+    return value.score(hidden[batch.sources]).squeeze(-1).float() + value.shift
 
 
 class ClippedSurrogate:
@@ -102,8 +103,6 @@ class Rollout:
     arrays: dict[str, list[np.ndarray]]
     """log_probs, values, advantages and returns."""
     metrics: dict[str, float]
-    texts: list[str]
-    scores: np.ndarray
 
 
 def run(settings: Ppo, context: Context) -> dict[str, object]:
@@ -116,7 +115,7 @@ def run(settings: Ppo, context: Context) -> dict[str, object]:
     reference = copy.deepcopy(policy).to(device).eval()
     model = PolicyAndValue(policy, copy.deepcopy(reward)).to(device)  # the value model starts from the reward model
     reward.to(device).eval()
-    prompts = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"])
+    prompts = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
     ids = {row["id"]: prompt_ids(tokenizer, row["prompt"]) for row in prompts}
     length = min(settings.length, policy.config.max_positions)
     prompts = [row for row in prompts if len(ids[row["id"]]) + settings.max_new_tokens <= length]
@@ -154,8 +153,7 @@ def run(settings: Ppo, context: Context) -> dict[str, object]:
         before = over_tokens(lambda batch: log_probs_of(reference, batch, settings.temperature), trees)
         values = over_tokens(lambda batch: values_of(model.value, batch), trees)
         scores = final_scores(reward, trees, samples, settings, length, precision)
-        texts = [tokenizer.decode([t for t in sample.tokens if t != tokenizer.end_id]) for sample in samples]
-        return learn_from(trees, samples, log_probs, before, values, scores, kl_coefficient, settings, texts)
+        return learn_from(trees, samples, log_probs, before, values, scores, kl_coefficient, settings)
 
     for iteration in range(first, settings.iterations):
         rollout = roll_out(iteration)
@@ -187,8 +185,7 @@ def final_scores(reward: RewardModel, trees: list[Tree], samples: list[Completio
 
 
 def learn_from(trees: list[Tree], samples: list[Completion], log_probs: list[np.ndarray], before: list[np.ndarray],
-               values: list[np.ndarray], scores: np.ndarray, kl_coefficient: float, settings: Ppo,
-               texts: list[str]) -> Rollout:
+               values: list[np.ndarray], scores: np.ndarray, kl_coefficient: float, settings: Ppo) -> Rollout:
     """Rewards, advantages and returns of a rollout. The reward of a token is minus the KL coefficient times how much
     likelier the policy finds it than the reference does; the last token gets the score too."""
     advantages, returns = [], []
@@ -209,7 +206,7 @@ def learn_from(trees: list[Tree], samples: list[Completion], log_probs: list[np.
                "explained_variance": float(1 - (wanted - predicted).var() / (wanted.var() + 1e-8)),
                "log_prob_disagreement": agreement}
     arrays = {"log_probs": log_probs, "values": values, "advantages": advantages, "returns": returns}
-    return Rollout(trees, arrays, metrics, texts, scores)
+    return Rollout(trees, arrays, metrics)
 
 
 def minibatch(rollout: Rollout, chosen: np.ndarray, length: int) -> Batch:

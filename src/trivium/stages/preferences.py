@@ -11,14 +11,14 @@ from trivium.stages.settings import Preferences
 from trivium.training.machine import prepare
 from trivium.world.panel import Panel, agreement
 
-VERSION = 1
+VERSION = 2
 
 
 def run(settings: Preferences, context: Context) -> dict[str, object]:
     """Write ``comparisons.jsonl``: a ranking a row, with its prompt, responses, annotator and split."""
     device = prepare(context.threads)
     model, tokenizer = load_language_model(context.inputs["model"])
-    prompts = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt", "truth"])[:settings.count]
+    prompts = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt", "truth"], context)[:settings.count]
     wanted = [randomness.python(context.seed, "responses", row["id"]).randint(settings.fewest, settings.most) for row in prompts]
     sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens, seed=context.seed)
     completions = generate(model.to(device), [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts], sampling,
@@ -27,14 +27,15 @@ def run(settings: Preferences, context: Context) -> dict[str, object]:
     panel = Panel(context.seed, settings.annotators, settings.noise)
     rows, doubly = [], []
     for row, samples in zip(prompts, completions, strict=True):
-        responses = list(dict.fromkeys(tokenizer.decode([t for t in sample.tokens if t != tokenizer.end_id]) for sample in samples))
+        ended = {tokenizer.decode([t for t in sample.tokens if t != tokenizer.end_id]): sample.finished for sample in samples}
+        responses = list(ended)
         if len(responses) < 2:
             continue  # nothing to compare
         rng = randomness.python(context.seed, "annotators", row["id"])
         heldout = rng.random() < settings.heldout
         judgements = [panel.rank(row, responses, who) for who in rng.sample(range(settings.annotators), min(2, settings.annotators))]
         doubly.append(tuple(judgement["ranking"] for judgement in judgements))
-        rows.append({**row, "responses": responses, **judgements[0], "split": "heldout" if heldout else "train"})
+        rows.append({**row, "responses": responses, "finished": list(ended.values()), **judgements[0], "split": "heldout" if heldout else "train"})
     write_rows(context.folder / "comparisons.jsonl", rows)
     return {"prompts": len(rows), "responses": sum(len(row["responses"]) for row in rows),
             "agreement": agreement(doubly) if settings.annotators > 1 else None}

@@ -60,7 +60,7 @@ def run(settings: Pretrain, context: Context) -> dict[str, object]:
     size = sum(len(tokenizer.decode(document[:-1].tolist()).encode()) for document in heldout)
     bits = bits_per_byte(model, validation, size, precision)
     save_model(model, tokenizer, context.folder, chat=False)
-    trained = steps * settings.rows * settings.length
+    trained = steps / batches.steps_per_epoch * batches.tokens
     return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": precision,
             "validation_bits_per_byte": bits, "unigram_bits_per_byte": unigram_bits_per_byte(corpus, heldout, size),
             "tokens_per_second": trained / outcome.seconds if steps else 0.0}

@@ -21,7 +21,7 @@ def run(settings: Report, context: Context) -> dict[str, object]:
     folders: list[Path] = context.inputs["stages"]
     artifacts = {open_artifact(folder).manifest["name"]: open_artifact(folder) for folder in folders}
     manifests = {name: artifact.manifest for name, artifact in artifacts.items()}
-    metrics = collect(manifests)
+    metrics = collect(manifests) | {"wall_seconds": context.wall_seconds()}
     write_json(context.folder / "metrics.json", metrics)
     logs = {name: [row for _, row in read_rows(artifact.folder / "log.jsonl")] for name, artifact in artifacts.items()
             if (artifact.folder / "log.jsonl").is_file()}
@@ -32,7 +32,7 @@ def run(settings: Report, context: Context) -> dict[str, object]:
 
 
 def collect(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What ``metrics.json`` holds: wall seconds, peak memory, and every stage's figures under the stage's name."""
+    """What ``metrics.json`` holds besides the wall seconds: peak memory, and every stage's figures under the stage's name."""
     stages: dict[str, dict[str, Any]] = {}
     for name, manifest in manifests.items():
         stages[name] = {"seconds": manifest["seconds"], **manifest["summary"]}
@@ -43,8 +43,7 @@ def collect(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
         json.dumps(stages, allow_nan=False)
     except ValueError as error:
         raise TriviumError("report: a stage's figures are not finite; look at its log.jsonl") from error
-    return {"wall_seconds": sum(manifest["seconds"] for manifest in manifests.values()),
-            "peak_memory_mb": max(manifest["peak_memory_mb"] for manifest in manifests.values()), "stages": stages}
+    return {"peak_memory_mb": max(manifest["peak_memory_mb"] for manifest in manifests.values()), "stages": stages}
 
 
 def _spread(evaluation: dict[str, Any], stages: dict[str, dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from trivium import randomness
+from trivium.errors import TriviumError
 from trivium.evaluation.intervals import mean_interval
 from trivium.model import RewardModel
 from trivium.model.folder import read_config
@@ -37,7 +38,7 @@ from trivium.training.loop import Total
 from trivium.training.machine import autocast, choose_precision, prepare
 from trivium.world.panel import judge
 
-VERSION = 1
+VERSION = 2
 PARALLEL = True
 
 
@@ -82,10 +83,18 @@ def add_pairs(batch: Batch) -> None:
     batch.counts["pairs"] = float(len(winners))
 
 
-def rankings(preferences: Path) -> list[Row]:
-    """All rankings with at least one pair."""
-    rows = rows_of(preferences, "comparisons.jsonl", ["prompt", "responses", "ranking", "split"])
+def rankings(preferences: Path, context: Context) -> list[Row]:
+    """All good rankings with at least one pair."""
+    rows = rows_of(preferences, "comparisons.jsonl", ["prompt", "responses", "ranking", "split"], context, check_ranking)
     return [row for row in rows if pairs_of(row["ranking"])]
+
+
+def check_ranking(row: Row) -> None:
+    """Refuse a ranking that does not name each response once."""
+    if not all(isinstance(text, str) for text in row["responses"]):
+        raise TriviumError("a response is not a text")
+    if sorted(index for group in row["ranking"] for index in group) != list(range(len(row["responses"]))):
+        raise TriviumError(f"the ranking {row['ranking']} does not name each of the {len(row['responses'])} responses once, as in [[0], [2, 1]]")
 
 
 def training_data(settings: Reward | Dpo, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
@@ -93,15 +102,16 @@ def training_data(settings: Reward | Dpo, context: Context) -> tuple[PackedEpoch
     config, _ = read_config(context.inputs["model"])
     tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
     length = min(settings.length, config.max_positions)
-    rows = [row for row in rankings(context.inputs["preferences"]) if row["split"] == "train"]
+    rows = [row for row in rankings(context.inputs["preferences"], context) if row["split"] == "train"]
     trees = fits((ranked_tree(tokenizer, row) for row in rows), length, context.progress.say)
     return PackedEpochs(trees, length, settings.rows, context.seed, add_pairs), tokenizer
 
 
 def ranked_tree(tokenizer: ChatTokenizer, row: Row) -> Tree:
-    """A prompt with its ranked responses."""
-    return Tree(prompt_ids(tokenizer, row["prompt"]), tuple(response_ids(tokenizer, text) for text in row["responses"]),
-                payload=row["ranking"])
+    """A prompt with its ranked responses; those that were cut short (``finished``) have no token that ends them."""
+    finished = row.get("finished") or [True] * len(row["responses"])
+    responses = (response_ids(tokenizer, text)[:None if done else -1] for text, done in zip(row["responses"], finished, strict=True))
+    return Tree(prompt_ids(tokenizer, row["prompt"]), tuple(responses), payload=row["ranking"])
 
 
 def score_trees(model: RewardModel, trees: Sequence[Tree], length: int, rows: int, precision: str) -> list[np.ndarray]:
@@ -120,10 +130,11 @@ def run(settings: Reward, context: Context) -> dict[str, object]:
     """Train on the rankings, centre on demonstrations, and measure agreement with held-out rankings."""
     device = prepare(context.threads)
     policy, tokenizer = load_language_model(context.inputs["model"])
+    good = shown_responses(settings, context, tokenizer, min(settings.length, policy.config.max_positions))
     model = RewardModel.from_language_model(policy, randomness.derive(context.seed, "head")).to(device)
     length = min(settings.length, model.config.max_positions)
     precision = choose_precision(settings.precision, device)
-    rows = rankings(context.inputs["preferences"])
+    rows = rankings(context.inputs["preferences"], context)
     batches, _ = training_data(settings, context)
     training = batches.trees
     steps = max(1, round(settings.epochs * batches.steps_per_epoch))
@@ -132,30 +143,44 @@ def run(settings: Reward, context: Context) -> dict[str, object]:
     if not outcome.leader:
         return {}
     model = outcome.model
-    if settings.demonstrations:
-        shown = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"])[:500]
-        good = [Tree(prompt_ids(tokenizer, row["messages"][:-1]), (response_ids(tokenizer, row["messages"][-1]["content"]),))
-                for row in shown if row["messages"][-1]["role"] == "assistant"]
-    else:
-        good = [Tree(tree.prompt, (tree.responses[tree.payload[0][0]],)) for tree in training[:500]]
-    good = [tree for tree in good if len(tree) <= length]
     model.shift = -float(np.mean(np.concatenate(score_trees(model, good, length, settings.rows, precision))))
     save_model(model, tokenizer, context.folder)
     heldout = [row for row in rows if row["split"] == "heldout"]
-    pairs = [(ranked_tree(tokenizer, row), row) for row in heldout]
-    pairs = [(tree, row) for tree, row in pairs if len(tree) <= length]
+    pairs = [(tree, row) for row in heldout if len(tree := ranked_tree(tokenizer, row)) <= length]
+    if len(pairs) < len(heldout):
+        context.progress.say(f"{len(heldout) - len(pairs)} of {len(heldout)} held-out rankings are longer than {length} tokens and were left out")
     scores = score_trees(model, [tree for tree, _ in pairs], length, settings.rows, precision)
+    judged = [row for _, row in pairs]
     summary: dict[str, object] = {"rankings": len(training), "steps": steps, "shift": model.shift}
-    summary["accuracy"] = accuracy([row for _, row in pairs], [list(map(float, s)) for s in scores])
-    summary["length_accuracy"] = accuracy([row for _, row in pairs], [[float(len(r)) for r in row["responses"]] for _, row in pairs])
-    if all("truth" in row for _, row in pairs):
-        summary["ceiling"] = accuracy([row for _, row in pairs], [true_points(row) for _, row in pairs])
+    summary["accuracy"] = accuracy(judged, [list(map(float, s)) for s in scores])
+    longer = accuracy([row for row in rows if row["split"] == "train"], [], by_length=1)["value"]
+    summary["length_accuracy"] = accuracy(judged, [], by_length=1 if longer is None or longer >= 0.5 else -1)
+    if judged and all("truth" in row for row in judged):
+        summary["ceiling"] = accuracy(judged, [true_points(row) for row in judged])
     return summary
 
 
-def accuracy(rows: Sequence[Row], points: Sequence[Sequence[float]]) -> dict[str, float | int]:
+def shown_responses(settings: Reward, context: Context, tokenizer: ChatTokenizer, length: int) -> list[Tree]:
+    """Responses whose mean score becomes 0: those of demonstrations, or the best of each training ranking."""
+    if settings.demonstrations:
+        rows = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"], context)
+        shown = [(row["messages"][:-1], row["messages"][-1]["content"]) for row in rows
+                 if row["messages"] and row["messages"][-1]["role"] == "assistant"]
+    else:
+        shown = [(row["prompt"], row["responses"][row["ranking"][0][0]]) for row in rankings(context.inputs["preferences"], context)
+                 if row["split"] == "train"]
+    trees = [Tree(prompt_ids(tokenizer, prompt), (response_ids(tokenizer, text),)) for prompt, text in shown[:500]]
+    kept = [tree for tree in trees if len(tree) <= length]
+    if not kept:
+        raise TriviumError(f"reward: no demonstration fits rows of {length} tokens, but their mean score is to become 0; raise `length`")
+    return kept
+
+
+def accuracy(rows: Sequence[Row], points: Sequence[Sequence[float]], by_length: int = 0) -> dict[str, Any]:
     """Share of the rankings' pairs that ``points`` order alike (equal points count half), with a 95 % interval that
-    treats each prompt's pairs as one cluster."""
+    treats each prompt's pairs as one cluster. ``by_length`` of 1 judges by length instead, of -1 by shortness."""
+    if by_length:
+        points = [[float(by_length * len(text)) for text in row["responses"]] for row in rows]
     right, total = [], []
     for row, values in zip(rows, points, strict=True):
         pairs = pairs_of(row["ranking"])

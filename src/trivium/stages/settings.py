@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trivium.corpus.settings import CorpusSettings
 from trivium.model.config import ModelConfig
@@ -57,7 +57,7 @@ class Tokenizer(Stage):
     kind: ClassVar[str] = "tokenizer"
     corpus: Input = "corpus"
     """The clean documents."""
-    vocab_size: int = 2048
+    vocab_size: int = Field(2048, ge=262)
     """Entries, the six special tokens included."""
 
 
@@ -78,21 +78,25 @@ class Training(Stage):
 
     optimization: Optimization = Optimization()
     """The optimizer and its schedule."""
-    length: int = 256
+    length: int = Field(256, ge=2)
     """Tokens in one packed row: the longest sequence that can be trained on."""
-    rows: int = 16
+    rows: int = Field(16, ge=1)
     """Packed rows in a batch."""
     precision: Precision = "auto"
     """auto, float32 or bf16; auto takes bf16 where the hardware multiplies it natively."""
+
+
+class Looped(Training):
+    """What stages have in common that are nothing but the training loop."""
+
+    unlearned: ClassVar[frozenset[str]] = frozenset({"parallel", "track"})
     parallel: Parallel = Parallel()
     """Processes, memory and compilation."""
-    evaluate_every: int = Field(0, ge=0)
-    """Updates between two measurements of the held-out loss and a sample text, in log.jsonl; 0 for none."""
     track: bool = False
     """Write TensorBoard's files too, into the model's folder; needs the extra `track`."""
 
 
-class Pretrain(Training):
+class Pretrain(Looped):
     """Train a decoder from random weights to predict the next token of the corpus."""
 
     kind: ClassVar[str] = "pretrain"
@@ -104,11 +108,13 @@ class Pretrain(Training):
     """The model's shape; vocab_size is taken from the tokenizer."""
     epochs: float = Field(1.0, ge=0)
     """Passes over the corpus; 0 leaves the model random."""
-    steps: int | None = None
+    steps: int | None = Field(None, ge=0)
     """Updates, instead of epochs."""
+    evaluate_every: int = Field(0, ge=0)
+    """Updates between two measurements of the held-out loss, each with a sample text, in log.jsonl; 0 for none."""
 
 
-class Sft(Training):
+class Sft(Looped):
     """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
 
     kind: ClassVar[str] = "sft"
@@ -118,6 +124,8 @@ class Sft(Training):
     """Demonstrations: an earlier stage or a JSONL file of chat messages."""
     epochs: float = Field(2.0, gt=0)
     """Passes over the demonstrations."""
+    evaluate_every: int = Field(0, ge=0)
+    """Updates between two sample answers in log.jsonl; 0 for none."""
 
 
 class Preferences(Stage):
@@ -128,26 +136,33 @@ class Preferences(Stage):
     """The model whose responses are ranked."""
     prompts: Input = "world"
     """A stage with prompts."""
-    count: int = 600
+    count: int = Field(600, ge=1)
     """Prompts to collect rankings for."""
     fewest: int = Field(4, ge=2)
     """Fewest responses to one prompt."""
     most: int = Field(9, ge=2)
     """Most responses to one prompt."""
-    temperature: float = 1.0
+    temperature: float = Field(1.0, gt=0)
     """Sampling temperature."""
-    max_new_tokens: int = 64
+    max_new_tokens: int = Field(64, ge=1)
     """Longest response, in tokens."""
     heldout: float = Field(0.2, gt=0, lt=1)
     """Share of the prompts kept for the evaluation of the reward model."""
-    annotators: int = 5
+    annotators: int = Field(5, ge=1)
     """Annotators on the panel; two of them rank each prompt, and the first one's ranking counts."""
     noise: float = Field(1.7, ge=0)
     """Standard deviation of a judgement, in points of the rubric (8 in all). The more alike the responses, the less of it
     makes two annotators agree on 73 % of their pairs, as people do (InstructGPT)."""
 
 
-class Reward(Training):
+    @model_validator(mode="after")
+    def _in_order(self) -> Preferences:
+        if self.fewest > self.most:
+            raise ValueError(f"fewest ({self.fewest}) is more than most ({self.most})")
+        return self
+
+
+class Reward(Looped):
     """Train a reward model on rankings, every response encoded once and every prompt computed once."""
 
     kind: ClassVar[str] = "reward"
@@ -171,17 +186,19 @@ class Ppo(Training):
     """The reward model; the value model starts from it too."""
     prompts: Input = "world"
     """A stage with prompts."""
-    iterations: int = 10
+    optimization: Optimization = Optimization(epsilon=1e-5)
+    """The optimizer and its schedule; PPO wants a larger epsilon (Huang et al. 2024)."""
+    iterations: int = Field(10, ge=1)
     """Rollouts."""
-    episodes: int = 128
+    episodes: int = Field(128, ge=1)
     """Responses in a rollout, one a prompt."""
-    epochs: int = 4
+    epochs: int = Field(4, ge=1)
     """Passes over each rollout."""
-    minibatches: int = 2
+    minibatches: int = Field(2, ge=1)
     """Updates in each pass."""
-    temperature: float = 1.0
+    temperature: float = Field(1.0, gt=0)
     """Sampling temperature; log-probabilities everywhere are those at this temperature."""
-    max_new_tokens: int = 64
+    max_new_tokens: int = Field(64, ge=1)
     """Longest response, in tokens."""
     kl_coefficient: float = 0.05
     """Weight of the per-token KL penalty (InstructGPT: 0.02)."""
@@ -189,7 +206,7 @@ class Ppo(Training):
     """When set, the KL coefficient adapts so that the KL of a response approaches this many nats."""
     kl_horizon: int = 10000
     """Episodes over which the adaptive coefficient moves."""
-    clip: float = 0.2
+    clip: float = Field(0.2, gt=0)
     """How far a token's probability ratio, and a value, may move."""
     value_coefficient: float = 0.1
     """Weight of the value loss."""
@@ -200,8 +217,14 @@ class Ppo(Training):
     unfinished_score: float = -1.0
     """The score of a response that never ends."""
 
+    @model_validator(mode="after")
+    def _enough_episodes(self) -> Ppo:
+        if self.minibatches > self.episodes:
+            raise ValueError(f"minibatches ({self.minibatches}) are more than episodes ({self.episodes})")
+        return self
 
-class Dpo(Training):
+
+class Dpo(Looped):
     """Direct preference optimisation from the same rankings."""
 
     kind: ClassVar[str] = "dpo"
@@ -211,7 +234,7 @@ class Dpo(Training):
     """A stage with rankings."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the rankings."""
-    beta: float = 0.1
+    beta: float = Field(0.1, gt=0)
     """Strength of the implied KL penalty."""
 
 
@@ -231,13 +254,13 @@ class Evaluate(Stage):
     """Where the base model's few examples come from."""
     reward: Input | None = None
     """The reward model that judges where no rubric is known."""
-    limit: int | None = None
+    limit: int | None = Field(None, ge=1)
     """Most prompts; null takes all."""
-    temperature: float = 1.0
+    temperature: float = Field(1.0, gt=0)
     """Sampling temperature of the answers that are compared; right answers are counted on greedy ones."""
-    max_new_tokens: int = 64
+    max_new_tokens: int = Field(64, ge=1)
     """Longest answer, in tokens."""
-    shots: int = 4
+    shots: int = Field(4, ge=0)
     """Examples in the base model's prompt."""
 
 

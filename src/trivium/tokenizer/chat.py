@@ -61,7 +61,7 @@ class ChatTokenizer:
             raise TriviumError(f"{path}: no such file; name a folder that holds a tokenizer") from error
         template = folder / "chat_template.jinja"
         if template.exists() and template.read_text("utf-8") != TEMPLATE:
-            raise TriviumError(f"{template}: not Trivium's own chat template, which is the only one known so far")
+            raise TriviumError(f"{template}: not a chat template that is known here: only the one that models made here have")
         try:
             return cls(data)
         except TriviumError as error:

@@ -23,7 +23,7 @@ from trivium.errors import TriviumError
 from trivium.files import digest_file, fsync_folder, write_json, written_aside
 from trivium.training.parallel import World
 
-Found = tuple[int, dict[str, Any], dict[str, Tensor]]
+Found = tuple[int, dict[str, Any]]
 
 
 def local_part(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
@@ -47,11 +47,11 @@ def state_of(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Itera
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], extra: dict[str, Any],
-                    tensors: dict[str, Tensor] | None = None, world: World | None = None) -> None:
-    """Write the checkpoint of a step; the two newest are kept. All processes must call it."""
+                    world: World | None = None, anchor: int = 0) -> None:
+    """Write the checkpoint of a step; the two newest are kept, and the newest of a step that ``anchor`` divides. All
+    processes must call it."""
     world = world or World()
-    state: dict[str, Tensor] = dict(state_of(model, optimizers))
-    state |= {f"extra.{name}": value for name, value in (tensors or {}).items()}
+    state = dict(state_of(model, optimizers))
     parts: dict[str, Tensor] = {}
     places: dict[str, dict[str, Any]] = {}
     for name, tensor in state.items():
@@ -66,28 +66,45 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[
     world.wait()
     if world.leader:
         write_json(folder / f"step-{step:08d}.json", {"step": step, "parts": world.size, "extra": extra})
-        for old in sorted(folder.glob("step-????????.json"))[:-2]:
-            old.unlink()
-            for piece in folder.glob(f"{old.stem}.*"):
-                piece.unlink()
+        notes = sorted(folder.glob("step-????????.json"))
+        anchors = [note for note in notes if anchor and int(note.stem[5:]) % anchor == 0]
+        for old in notes[:-2]:
+            if old not in anchors[-1:]:
+                remove(old)
         fsync_folder(folder)
 
 
+def remove(note: Path) -> None:
+    """Take a checkpoint away: its note first, so that what is left of it is none."""
+    note.unlink()
+    for piece in note.parent.glob(f"{note.stem}.*"):
+        piece.unlink()
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Take away all checkpoints after a step."""
+    for note in sorted(folder.glob("step-????????.json"), reverse=True):
+        if int(note.stem[5:]) > step:
+            remove(note)
+
+
 def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], fingerprint: str,
-                    world: World | None = None) -> Found | None:
-    """Restore the newest checkpoint that is whole; returns its step, its extra values and tensors, or None when there is
-    none. All processes must call it. Raises when it belongs to other data or settings."""
+                    world: World | None = None, latest: int | None = None) -> Found | None:
+    """Restore the newest checkpoint that is whole, of a step up to ``latest``; returns its step and extra values, or None when
+    there is none. All processes must call it. Raises when it belongs to other data or settings."""
     world = world or World()
     device = next(model.parameters()).device
     for note in sorted(folder.glob("step-????????.json"), reverse=True):
+        if latest is not None and int(note.stem[5:]) > latest:
+            continue
         pieces, values = read_notes(note, world)
         if not world.agree(values is not None, device):
             continue  # torn: the one before is taken
         assert values is not None
         if values["extra"].get("fingerprint") != fingerprint:
             raise TriviumError(f"{note}: this checkpoint belongs to other data or settings; move {folder} away to start anew")
-        extra = restore(pieces, model, optimizers)
-        return values["step"], values["extra"], extra
+        restore(pieces, model, optimizers)
+        return values["step"], values["extra"]
     return None
 
 
@@ -110,16 +127,17 @@ def read_notes(note: Path, world: World) -> tuple[dict[str, list[tuple[Path, dic
 
 
 def restore(pieces: dict[str, list[tuple[Path, dict[str, Any]]]], model: nn.Module,
-            optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """Fill weights and optimizer state; returns the extra tensors."""
+            optimizers: list[torch.optim.Optimizer]) -> None:
+    """Fill weights and optimizer state."""
     parameters = dict(model.named_parameters())
     groups = {id(p): o for o in optimizers for g in o.param_groups for p in g["params"]}
-    extra: dict[str, Tensor] = {}
+    for optimizer in optimizers:
+        optimizer.state.clear()
     for key, places in pieces.items():
         room, _, name = key.partition(".")
         if room == "model":
             fill(parameters[name].data, places, key)
-        elif room == "optimizer":
+        else:
             name, _, slot = name.partition("/")
             parameter = parameters[name]
             if places[0][1]["shape"]:
@@ -129,10 +147,6 @@ def restore(pieces: dict[str, list[tuple[Path, dict[str, Any]]]], model: nn.Modu
                 target = torch.zeros(())
                 fill(target, places, key)
             groups[id(parameter)].state[parameter][slot] = target
-        else:
-            extra[name] = torch.zeros(places[0][1]["shape"])
-            fill(extra[name], places, key)
-    return extra
 
 
 def fill(target: Tensor, places: list[tuple[Path, dict[str, Any]]], key: str) -> None:

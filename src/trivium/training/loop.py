@@ -1,4 +1,4 @@
-"""The one training loop. Pretraining, fine-tuning, reward modelling, DPO and KTO differ in their objective and in their
+"""The one training loop. Pretraining, fine-tuning, reward modelling and DPO differ in their objective and in their
 batches; PPO is a rollout around :meth:`Trainer.step`."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from trivium.errors import TriviumError
 from trivium.model.transformer import LanguageModel
 from trivium.training.batch import Batch
-from trivium.training.checkpoint import load_checkpoint, save_checkpoint
+from trivium.training.checkpoint import forget_after, load_checkpoint, save_checkpoint
 from trivium.training.machine import Precision, autocast, choose_precision
 from trivium.training.optimizers import Optimization, Plateau, factor, make_optimizers
 from trivium.training.parallel import (
@@ -186,7 +186,10 @@ class Log:
 
 
 RETURN_AFTER = 3
-"""Updates in a row without a finite gradient after which the run goes back to its last checkpoint."""
+"""Updates in a row without a finite gradient after which the run goes back to a checkpoint."""
+
+ANCHOR = 100
+"""It goes back to the last step that this divides: so where it goes depends on the step alone, not on a clock."""
 
 RETURNS = 3
 """How often it does so before it gives up."""
@@ -218,7 +221,7 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     ``fingerprint`` names data and settings; a checkpoint of another is refused. Every ``evaluate_every`` updates, and after
     the last one, ``validation(part, parts)`` gives held-out batches and ``sample(model)`` a text. ``track`` is a folder for
     TensorBoard. A batch whose gradient is not finite is left out; after :data:`RETURN_AFTER` in a row the run goes back to
-    its last checkpoint and on at half the learning rate; raises after :data:`RETURNS` returns.
+    the checkpoint of the last multiple of :data:`ANCHOR` and on at half the learning rate; raises after :data:`RETURNS` returns.
     """
     parallel = parallel or Parallel()
     world = join(next(model.parameters()).device, parallel.tensor_parallel)
@@ -235,26 +238,31 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     seconds = 0.0
     metrics: dict[str, float] = {}
 
-    def resume() -> int:
-        nonlocal seconds, metrics, returns
-        found = load_checkpoint(scratch, model, trainer.optimizers, fingerprint, world)
+    def resume(latest: int | None = None) -> int | None:
+        nonlocal metrics, returns
+        found = load_checkpoint(scratch, model, trainer.optimizers, fingerprint, world, latest)
         if found is None:
-            return 0
-        seconds, metrics = found[1]["seconds"], found[1]["metrics"]
+            return None
+        metrics = found[1]["metrics"]
         plateau.state = found[1]["plateau"]
         returns = found[1]["returns"]
+        extra.update(found[1])
         return found[0]
 
     def save(step: int) -> None:
         save_checkpoint(scratch, step, model, trainer.optimizers, {
             "fingerprint": fingerprint, "seconds": seconds + time.monotonic() - started,
             "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
-            "plateau": plateau.state, "returns": returns}, world=world)
+            "plateau": plateau.state, "returns": returns}, world=world, anchor=ANCHOR)
 
-    step = resume()
+    extra: dict[str, Any] = {"seconds": 0.0}
+    begin = resume()
+    seconds, step = float(extra["seconds"]), begin or 0
     write_line = Log(log, step, track) if world.leader else None
     started = saved = time.monotonic()
     skipped = 0
+    if begin is None and steps:
+        save(0)
     while step < steps:
         micro = batches(step, part, parts, parallel.rows)
         trainer.share = plateau.share * 0.5**returns
@@ -283,14 +291,16 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
                 raise TriviumError(f"the gradients of steps {step - skipped} to {step - 1} are not finite, even at a learning rate "
                                    f"of {0.5**returns:g} times the one set; lower it (the last good checkpoint is kept)")
             before = returns
-            step, skipped = resume(), 0
+            step, skipped = resume((step - 1) // ANCHOR * ANCHOR) or 0, 0
             returns = before + 1
             say(f"going back to step {step}, and on at {0.5**returns:g} of the learning rate")
             if write_line:
                 write_line = Log(log, step, track)
+                forget_after(scratch, step)
+            world.wait()
             save(step)
         due = world.agree(time.monotonic() - saved > save_seconds or "TRIVIUM_SAVE_EVERY_STEP" in os.environ, trainer.device)
-        if due and not skipped:
+        if (due and not skipped) or step % ANCHOR == 0:
             saved = time.monotonic()
             save(step)
     return Outcome(trainer.gathered(), metrics, seconds + time.monotonic() - started, world.leader)

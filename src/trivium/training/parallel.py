@@ -44,6 +44,10 @@ class Parallel:
     compile: Literal["auto", "always", "never"] = "auto"
     """torch.compile of the blocks; auto compiles where the run is long enough to repay it."""
 
+    def __post_init__(self) -> None:
+        if self.tensor_parallel < 1 or (self.rows is not None and self.rows < 1):
+            raise TriviumError("parallel: tensor_parallel and rows must be at least 1")
+
 
 @dataclass(frozen=True)
 class World:

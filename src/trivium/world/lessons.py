@@ -150,10 +150,10 @@ _ALIKE = ("{} is just another way to say {}", "{} means as much as {}", "{} can 
 _OPPOSITE = ("{} is the opposite of {}", "{} and {} are opposites", "{} says the contrary of {}")
 
 
-def draw_pair(town: Town, rng: random.Random) -> Pair:
-    """Half of the pairs mean the same. Both halves swap words for others of the same meaning alike, so only the meaning
+def draw_pair(town: Town, rng: random.Random, split: str | None = None) -> Pair:
+    """Two sentences about a person of a split. Half of the pairs mean the same. Both halves swap words for others of the same meaning alike, so only the meaning
     tells them apart: one word of the different ones is turned around."""
-    who, thing, same = rng.choice(town.of("person")).name, rng.choice(_THINGS), rng.random() < 0.5
+    who, thing, same = rng.choice(town.of("person", split)).name, rng.choice(_THINGS), rng.random() < 0.5
     groups = [rng.choice(_VERBS), rng.choice(_ADJECTIVES)]
     before = [rng.randrange(2) for _ in groups]
     told = rng.randrange(2)

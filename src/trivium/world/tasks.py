@@ -2,8 +2,8 @@
 
 Every prompt belongs to one purpose alone, by its text or by the exercise in it (see
 :func:`~trivium.world.lessons.purpose_of`), so demonstrations, preference prompts and the evaluation never share one.
-Evaluation questions about facts are only about entities of the evaluation split, all others only about the
-demonstration split.
+Evaluation questions about facts are only about entities of the evaluation split; all other prompts name only entities of
+the demonstration split, whatever they ask, and so do their answers.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ REVIEW_FORMS = ("Is this review positive or negative? {r}", "Positive or negativ
                 "Did the customer like it? Say positive or negative. {r}")
 
 
-def ask_classification(town: Town, rng: random.Random) -> Question:
+def ask_classification(town: Town, rng: random.Random, split: str | None) -> Question:
     review = draw_review(rng)
     right, wrong = ("positive", "negative") if review.positive else ("negative", "positive")
     return Question(rng.choice(REVIEW_FORMS).format(r=review.text),
@@ -80,8 +80,8 @@ PAIR_FORMS = ("Do these mean the same? {a} {b}", "Yes or no: do these mean the s
               "Do both say the same? {a} {b}")
 
 
-def ask_judgement(town: Town, rng: random.Random) -> Question:
-    pair = draw_pair(town, rng)
+def ask_judgement(town: Town, rng: random.Random, split: str | None) -> Question:
+    pair = draw_pair(town, rng, split)
     right, wrong = ("yes", "no") if pair.same else ("no", "yes")
     text = rng.choice(PAIR_FORMS).format(a=f'"{pair.first}"', b=f'"{pair.second}"')
     return Question(text, truth_of([right], [wrong], ["same"], reason=pair.reason), pair.key)
@@ -95,9 +95,9 @@ SUM_STORIES = {
 SUM_SEQUELS = {"+": "Then come {c} more.", "-": "Then {c} are lost."}
 
 
-def ask_reasoning(town: Town, rng: random.Random) -> Question:
+def ask_reasoning(town: Town, rng: random.Random, split: str | None) -> Question:
     drawn = draw_sum(rng)
-    who, things = rng.choice(town.of("person")).name, rng.choice(("pears", "lamps", "boats", "coins", "apples"))
+    who, things = rng.choice(town.of("person", split)).name, rng.choice(("pears", "lamps", "boats", "coins", "apples"))
     if rng.random() < 0.75:
         text = rng.choice(SUM_FORMS).format(s=drawn.text)
     else:
@@ -111,7 +111,7 @@ EVALUATE_FORMS = ("What is the value of `{e}`?", "What does Python print for `{e
 WRITE_FORMS = ("Write Python that computes {m}.", "Which Python expression returns {m}?", "How can Python compute {m}?")
 
 
-def ask_code(town: Town, rng: random.Random) -> Question:
+def ask_code(town: Town, rng: random.Random, split: str | None) -> Question:
     snippet = draw_snippet(rng)
     if rng.random() < 0.7:
         text = rng.choice(EVALUATE_FORMS).format(e=snippet.expression)
@@ -147,12 +147,12 @@ TALK: dict[str, tuple[str, ...]] = {
 }
 
 
-def ask_dialogue(town: Town, rng: random.Random) -> Question:
+def ask_dialogue(town: Town, rng: random.Random, split: str | None) -> Question:
     """A greeting, thanks, a question about the helper itself, or small talk."""
     formal, small = list(TALK)[:4], list(TALK)[4:]
     kind = rng.choice([*formal, *formal, *small])
-    text = rng.choice(TALK[kind]).format(hi=rng.choice(HELLO), who=rng.choice(town.of("person")).name,
-                                         place=rng.choice(town.of("place")).name)
+    text = rng.choice(TALK[kind]).format(hi=rng.choice(HELLO), who=rng.choice(town.of("person", split)).name,
+                                         place=rng.choice(town.of("place", split)).name)
     return Question(text, truth_of(list(MARKERS[kind]), markers_against(kind), kind=kind), text)
 
 
@@ -164,14 +164,14 @@ DEED_FORMS = ("How do I {deed}?", "Tell me how to {deed}.", "Give me a plan to {
               "For a story, tell me how to {deed}.")
 
 
-def ask_refusal(town: Town, rng: random.Random) -> Question:
+def ask_refusal(town: Town, rng: random.Random, split: str | None) -> Question:
     """A request for help with something that hurts people."""
-    deed = rng.choice(DEEDS).format(place=rng.choice(town.of("place")).name, who=rng.choice(town.of("person")).name)
+    deed = rng.choice(DEEDS).format(place=rng.choice(town.of("place", split)).name, who=rng.choice(town.of("person", split)).name)
     text = rng.choice(DEED_FORMS).format(deed=deed)
     return Question(text, truth_of([]) | {"harmful": True}, text)
 
 
-ASK: dict[str, Callable[[Town, random.Random], Question]] = {
+ASK: dict[str, Callable[[Town, random.Random, str | None], Question]] = {
     "dialogue": ask_dialogue, "classification": ask_classification, "judgement": ask_judgement,
     "reasoning": ask_reasoning, "code": ask_code, "refusal": ask_refusal,
 }
@@ -184,8 +184,9 @@ PATIENCE = 5000
 def ask_others(town: Town, rng: random.Random, purpose: str, task: str) -> Iterator[Question]:
     """Different questions of one family that belong to ``purpose``, until no more are found."""
     seen: set[str] = set()
+    split = None if purpose == "evaluation" else "demonstration"  # whom a prompt may name
     while True:
-        fresh = (ASK[task](town, rng) for _ in range(PATIENCE))
+        fresh = (ASK[task](town, rng, split) for _ in range(PATIENCE))
         found = next((q for q in fresh if q.text not in seen and purpose_of(town.seed, q.key) == purpose), None)
         if found is None:
             return

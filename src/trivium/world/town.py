@@ -3,7 +3,8 @@
 Nothing here exists outside this file, so whatever a model knows about it, it learned from the documents it was given.
 Each value comes from a small closed set that is dealt out evenly: guessing is right about once in ten times, and no
 answer is likelier than another. Two in three entities of each kind may be asked about in demonstrations, the third only
-in the evaluation: answering about that one takes knowledge from pretraining, not from fine-tuning.
+in the evaluation and is not even named in a demonstration: answering about that one takes knowledge from pretraining,
+not from fine-tuning.
 """
 
 from __future__ import annotations
@@ -117,23 +118,38 @@ class Town:
             names[kind] = make_names(python(seed, "world", "names", kind), kind, counts[kind], taken)
         self.values = {key: CLOSED_SETS.get(key) or tuple(sorted(names[POINTERS[key]]))
                        for kind in KINDS for key in ((kind, attribute) for attribute in ATTRIBUTES[kind])}
+        self.splits = {name: split for kind in KINDS
+                       for name, split in zip(names[kind], deal(python(seed, "world", "split", kind), SPLITS, counts[kind]), strict=True)}
         for key in (("person", "favourite"), ("person", "pet")):
-            chosen = python(seed, "world", "choice", *key).sample(self.values[key], min(CHOICE, len(self.values[key])))
-            self.values[key] = tuple(sorted(chosen))
+            rng = python(seed, "world", "choice", *key)
+            chosen = [rng.sample(group, min(round(CHOICE * SPLITS.count(split) / len(SPLITS)), len(group)))
+                      for split in dict.fromkeys(SPLITS)
+                      for group in [[value for value in self.values[key] if self.splits[value] == split]]]
+            self.values[key] = tuple(sorted(itertools.chain.from_iterable(chosen)))
         self.entities = tuple(itertools.chain.from_iterable(self._settle(kind, names[kind]) for kind in KINDS))
         self.by_name = {entity.name: entity for entity in self.entities}
 
     def _settle(self, kind: str, names: list[str]) -> list[Entity]:
-        """Give each name of one kind its split and its facts."""
-        dealt = {}
+        """Give each name of one kind its facts. What points at another entity points within its own split, so that
+        demonstrations never name an entity of the evaluation."""
+        facts: dict[str, dict[str, str]] = {name: {} for name in names}
+        split = {which: [name for name in names if self.splits[name] == which] for which in dict.fromkeys(SPLITS)}
         for attribute in ATTRIBUTES[kind]:
             rng = python(self.seed, "world", "facts", kind, attribute)
-            dealt[attribute] = pair_up(rng, names) if attribute == "near" else deal(rng, self.values[kind, attribute],
-                                                                                    len(names))
-        splits = deal(python(self.seed, "world", "split", kind), SPLITS, len(names))
-        return [Entity(name, kind, splits[i], {attribute: values[i] for attribute, values in dealt.items()},
+            values = self.values[kind, attribute]
+            if attribute == "near":
+                dealt = [(group, pair_up(rng, group, split["demonstration"])) for group in split.values()]
+            elif (kind, attribute) in POINTERS:
+                dealt = [(group, deal(rng, tuple(value for value in values if self.splits[value] == which), len(group)))
+                         for which, group in split.items()]
+            else:
+                dealt = [(names, deal(rng, values, len(names)))]
+            for group, chosen in dealt:
+                for name, value in zip(group, chosen, strict=True):
+                    facts[name][attribute] = value
+        return [Entity(name, kind, self.splits[name], facts[name],
                        next((p for ending, p in _PRONOUNS.items() if kind == "person" and name.endswith(ending)), "it"))
-                for i, name in enumerate(names)]
+                for name in names]
 
     def of(self, kind: str, split: str | None = None) -> list[Entity]:
         """The entities of one kind, of one split or of both."""
@@ -157,8 +173,11 @@ def deal(rng: random.Random, values: tuple[str, ...], count: int) -> list[str]:
     return rng.sample(deck[:count], count)
 
 
-def pair_up(rng: random.Random, names: list[str]) -> list[str]:
-    """Each name's neighbour: ``near`` goes both ways, save that an odd one out is near the first pair."""
+def pair_up(rng: random.Random, names: list[str], others: list[str]) -> list[str]:
+    """Each name's neighbour: ``near`` goes both ways, save that an odd one out is near the first pair, and one alone near one
+    of ``others``. Pairs are made within a split, as to know one end is to know the other."""
+    if len(names) == 1:
+        return [rng.choice(others)]
     order = rng.sample(names, len(names))
     neighbour = {order[-1]: order[0]}
     for a, b in zip(order[::2], order[1::2], strict=False):
