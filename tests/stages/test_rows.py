@@ -1,0 +1,104 @@
+"""Rows as people bring them: archives, bad rows, unfinished responses."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from trivium.errors import TriviumError
+from trivium.evaluation.intervals import mean_interval
+from trivium.model import LanguageModel, ModelConfig, RewardModel
+from trivium.progress import Progress
+from trivium.stages import imports
+from trivium.stages.common import rows_of
+from trivium.stages.ppo import values_of
+from trivium.stages.reward import accuracy, check_ranking, ranked_tree
+from trivium.stages.settings import Imports
+from trivium.tokenizer import train as tokenizer_training
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.batch import Tree, make_batch
+
+CHAT = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
+
+
+def context(folder, **inputs):
+    folder.mkdir(exist_ok=True)
+    said = []
+    progress = Progress(quiet=True)
+    progress.say = said.append
+    return SimpleNamespace(folder=folder, progress=progress, inputs=inputs, seed=0), said
+
+
+def test_archives_of_rows_are_read_and_bad_rows_are_kept(tmp_path):
+    good = [{"question": f"What is {n}?", "answer": f"{n}."} for n in range(5)]
+    files = {
+        "a/good.jsonl": "\n".join(map(json.dumps, good)), "a/list.json": json.dumps([{"messages": CHAT}]),
+        "a/README.md": "no rows here", "a/bad.jsonl": 'not json\n{"question": "only this"}\n{"messages": [{"role": "user", "content": "\\ud83d"}]}',
+    }
+    with tarfile.open(tmp_path / "rows.tar.gz", "w:gz") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
+    (tmp_path / "torn.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00 torn")
+    place, said = context(tmp_path / "out", demonstrations=[tmp_path / "rows.tar.gz", tmp_path / "torn.jsonl.gz"], comparisons=[])
+    summary = imports.run(Imports(demonstrations=["x"]), place)
+    rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
+    assert summary["demonstrations"] == 6 and summary["rejected"] == len(rejects) == 4
+    reasons = " | ".join(f"{row['file']}:{row['row']}: {row['reason']}" for row in rejects)
+    assert "rows.tar.gz/a/bad.jsonl:1" in reasons and "no text" in reasons and "torn.jsonl.gz" in reasons
+    assert "no known kind of demonstration has the fields question" in reasons and "4 rows were rejected" in said[0]
+
+
+def test_bad_rows_of_ones_own_files_are_kept_aside(tmp_path):
+    path = tmp_path / "demonstrations.jsonl"
+    path.write_text("\n".join([json.dumps({"messages": CHAT}), "no json", json.dumps({"message": CHAT}),
+                               json.dumps({"messages": [{"role": "wizard", "content": "x"}]}), json.dumps({"messages": CHAT})]))
+    place, said = context(tmp_path / "out")
+    assert len(rows_of(path, "", ["messages"], place)) == 2
+    rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
+    assert [row["row"] for row in rejects] == [2, 3, 4] and "'messages' is missing" in rejects[1]["reason"]
+    assert said and said[0].startswith("3 of 5 rows of demonstrations.jsonl were rejected")
+    path.write_text('{"prompt": []}\n')
+    with pytest.raises(TriviumError, match=r"row 1: the field 'messages' is missing; no good row is left"):
+        rows_of(path, "", ["messages"], place)
+
+
+@pytest.mark.parametrize("ranking", [[[0], [2]], [[0]], [[0], [0], [1]], None, [0, 1]])
+def test_a_ranking_names_each_response_once(ranking):
+    with pytest.raises((TriviumError, TypeError)):
+        check_ranking({"responses": ["a", "b"], "ranking": ranking})
+
+
+def test_a_response_that_was_cut_short_does_not_teach_to_stop():
+    tokenizer = ChatTokenizer(tokenizer_training.train(iter(["Hello there, how are you?"] * 9), 280))
+    row = {"prompt": CHAT[:1], "responses": ["Hello", "Hello the"], "ranking": [[0], [1]], "finished": [True, False]}
+    done, cut = ranked_tree(tokenizer, row).responses
+    assert done[-1] == tokenizer.end_id and cut[-1] != tokenizer.end_id
+
+
+def test_values_are_on_the_scale_of_the_scores():
+    model = RewardModel.from_language_model(LanguageModel(ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=1,
+                                                                      num_heads=2, num_kv_heads=1, head_dim=16)).initialise(0), 0)
+    batch = make_batch([[Tree(np.array([1, 2]), (np.array([3, 4, 5]),))]], 8)
+    plain = values_of(model, batch)
+    model.shift = 0.75
+    torch.testing.assert_close(values_of(model, batch), plain + 0.75)
+
+
+def test_intervals_of_extremes_are_not_empty():
+    for values in ([1.0] * 20, [0.0] * 20, [1.0]):
+        found = mean_interval(values)
+        assert found["high"] - found["low"] > 0.1
+    assert mean_interval([]) == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
+
+
+def test_length_can_be_judged_both_ways():
+    rows = [{"responses": ["short", "much longer"], "ranking": [[0], [1]]}]
+    assert accuracy(rows, [], by_length=1)["value"] == 0.0 and accuracy(rows, [], by_length=-1)["value"] == 1.0
