@@ -96,7 +96,7 @@ def read_text(path: Path) -> str:
     """A UTF-8 file, or a :class:`TriviumError` that names the file and the byte."""
     try:
         return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise TriviumError(f"{path}: no such file") from error
     except IsADirectoryError as error:
         raise TriviumError(f"{path}: a folder, where a file was expected") from error

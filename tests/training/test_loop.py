@@ -198,6 +198,12 @@ def test_schedules_rise_and_fall():
         assert values[0] == pytest.approx(0.1) and max(values) == 1.0 and values[-1] == pytest.approx(last, abs=0.03)
 
 
+@pytest.mark.parametrize(("name", "value"), [("warmup", 5), ("newton_schulz", 0), ("learning_rate", -1.0), ("patience", 0)])
+def test_impossible_settings_are_refused(name, value):
+    with pytest.raises(TriviumError, match=f"{name} is {value}"):
+        Optimization(**{name: value})
+
+
 def test_wsd_holds_and_then_falls():
     settings = Optimization(schedule="wsd", warmup=0.1, decay=0.25, final=0.0)
     values = [factor(settings, n, 100) for n in range(100)]

@@ -52,6 +52,18 @@ class Optimization:
     clip: float = 1.0
     """Highest norm of the gradient; 0 leaves it as it is."""
 
+    def __post_init__(self) -> None:
+        shares = ("warmup", "final", "decay", "beta1", "beta2")
+        for name in shares:
+            if not 0 <= getattr(self, name) <= 1:
+                raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must lie between 0 and 1")
+        for name in ("learning_rate", "matrix_learning_rate", "weight_decay", "epsilon", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("newton_schulz", "patience"):
+            if getattr(self, name) < 1:
+                raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must be at least 1")
+
 
 def factor(settings: Optimization, step: int, steps: int) -> float:
     """The learning rate at ``step`` (from 0) of ``steps``, as a share of its highest."""
