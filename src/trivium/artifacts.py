@@ -121,7 +121,7 @@ def is_record(name: str) -> bool:
 
 
 def digest_path(path: Path) -> str:
-    """Digest of an artifact, a file, a folder of files (their names and contents), or all that a pattern with ``*`` matches
+    """Digest of an artifact, a file (its name and content), a folder of files (their names and contents), or all that a pattern with ``*`` matches
     (likewise, their names taken from where the pattern begins)."""
     if "*" in str(path):
         base = Path(*path.parts[:next(i for i, part in enumerate(path.parts) if "*" in part)])
@@ -132,7 +132,7 @@ def digest_path(path: Path) -> str:
     if (path / MANIFEST).is_file():
         return open_artifact(path).digest
     if path.is_file():
-        return digest_file(path)
+        return digest_json({path.name: digest_file(path)})  # the name says how it is read
     if path.is_dir():
         return digest_json({str(file.relative_to(path)): digest_file(file) for file in sorted(path.rglob("*")) if file.is_file()})
     raise TriviumError(f"{path}: no such file or folder")

@@ -23,6 +23,7 @@ def run(settings: Corpus, context: Context) -> dict[str, object]:
             evaluation += [message["content"] for message in row["prompt"]]
     counts = build(inputs, evaluation, settings.settings, context.folder, context.scratch / "corpus", context.seed,
                    context.threads, lambda step, done, total: context.progress.update(done, total, step))
+    context.progress.say(f"{counts['kept']:,} of {counts['documents']:,} documents kept; the others are in rejects/ with their reasons")
     summary: dict[str, object] = {name: counts[name] for name in ("documents", "kept", "rejected", "funnel", "reasons")}
     truths = [folder / "truth.jsonl" for folder in context.inputs["documents"] if (folder / "truth.jsonl").is_file()]
     if truths:
