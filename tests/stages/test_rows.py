@@ -62,7 +62,7 @@ def test_bad_rows_of_ones_own_files_are_kept_aside(tmp_path):
                                json.dumps({"messages": [{"role": "wizard", "content": "x"}]}), json.dumps({"messages": CHAT})]))
     place, said = context(tmp_path / "out")
     assert len(rows_of(path, "", ["messages"], place)) == 2
-    rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
+    rejects = [json.loads(line) for line in (tmp_path / "out/rejects-demonstrations.jsonl").read_text().splitlines()]
     assert [row["row"] for row in rejects] == [2, 3, 4] and "'messages' is missing" in rejects[1]["reason"]
     assert said and said[0].startswith("3 of 5 rows of demonstrations.jsonl were rejected")
     path.write_text('{"prompt": []}\n')

@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 def rows_of(source: Path, name: str, fields: Sequence[str], context: Context, check: Callable[[Row], None] = lambda row: None) -> list[Row]:
     """The rows of ``source``, a JSONL file or a folder that holds ``name``; each must have ``fields`` and pass ``check``, which
-    raises :class:`TriviumError`. Bad rows go to the stage's ``rejects.jsonl`` with their reason, and how many is said; raises
+    raises :class:`TriviumError`. Bad rows go to the stage's ``rejects-FILE`` with their reason, and how many is said; raises
     where no good one is left."""
     path = source / name if source.is_dir() else source
     rows: list[Row] = []
@@ -56,8 +56,8 @@ def rows_of(source: Path, name: str, fields: Sequence[str], context: Context, ch
         raise TriviumError(f"{path}: " + (f"row {rejects[0]['row']}: {rejects[0]['reason']}; no good row is left" if rejects else "no rows"))
     if rejects:
         if context.folder.is_dir():
-            write_rows(context.folder / "rejects.jsonl", rejects)
-        context.progress.say(f"{len(rejects)} of {len(rejects) + len(rows)} rows of {path.name} were rejected, see rejects.jsonl: row "
+            write_rows(context.folder / f"rejects-{path.name}", rejects)
+        context.progress.say(f"{len(rejects)} of {len(rejects) + len(rows)} rows of {path.name} were rejected, see rejects-{path.name}: row "
                              f"{rejects[0]['row']}: {rejects[0]['reason']}")
     return rows
 

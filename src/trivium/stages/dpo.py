@@ -24,7 +24,7 @@ from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.loop import Total
 from trivium.training.machine import autocast, choose_precision, prepare
 
-VERSION = 1
+VERSION = 2
 PARALLEL = True
 
 
@@ -62,7 +62,10 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
     batches, _ = training_data(settings, context)
     trees = list(batches.trees)
     heldout = [(ranked_tree(tokenizer, row), row) for row in rankings(context.inputs["preferences"], context) if row["split"] == "heldout"]
-    heldout = [(tree, row) for tree, row in heldout if len(tree) <= length]
+    fitting = [(tree, row) for tree, row in heldout if len(tree) <= length]
+    if len(fitting) < len(heldout):
+        context.progress.say(f"{len(heldout) - len(fitting)} of {len(heldout)} held-out rankings are longer than {length} tokens and were left out")
+    heldout = fitting
 
     def all_log_probs(trees: list[Tree]) -> list[np.ndarray]:
         def compute(batch: Batch) -> torch.Tensor:

@@ -13,7 +13,7 @@ from trivium.pipeline import Context
 from trivium.report.page import render
 from trivium.stages.settings import Report
 
-VERSION = 1
+VERSION = 2
 
 
 def run(settings: Report, context: Context) -> dict[str, object]:

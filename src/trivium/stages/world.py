@@ -6,7 +6,7 @@ from trivium.pipeline import Context
 from trivium.stages.settings import World
 from trivium.world import source
 
-VERSION = 1
+VERSION = 2
 
 
 def run(settings: World, context: Context) -> dict[str, object]:

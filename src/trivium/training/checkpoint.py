@@ -140,12 +140,8 @@ def restore(pieces: dict[str, list[tuple[Path, dict[str, Any]]]], model: nn.Modu
         else:
             name, _, slot = name.partition("/")
             parameter = parameters[name]
-            if places[0][1]["shape"]:
-                target = torch.zeros_like(parameter.data)
-                fill(target, places, key)
-            else:
-                target = torch.zeros(())
-                fill(target, places, key)
+            target = torch.zeros_like(parameter.data) if places[0][1]["shape"] else torch.zeros(())
+            fill(target, places, key)
             groups[id(parameter)].state[parameter][slot] = target
 
 

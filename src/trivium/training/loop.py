@@ -29,7 +29,6 @@ from trivium.training.parallel import (
     by_mesh,
     join,
     prepare_model,
-    quiet_unless_last,
     total_norm,
     whole,
 )
@@ -82,13 +81,13 @@ class Trainer:
         sums: dict[str, float] = defaultdict(float)
         self.model.train()
         for place, batch in enumerate(batches):
-            with quiet_unless_last(self.learner, place == len(batches) - 1):
-                with autocast(self.precision, self.device):
-                    totals = self.learner(objective, batch.to(self.device))
-                terms = [weight * totals[name].value / max(counts[totals[name].per], 1.0)
-                         for name, weight in objective.weights.items()]
-                # FSDP takes the mean over the slices of the batch; the counts are those of all of them.
-                (torch.stack(terms).sum() * self.world.slice[1]).backward()  # type: ignore[no-untyped-call]
+            self.learner.share_gradients(place == len(batches) - 1)
+            with autocast(self.precision, self.device):
+                totals = self.learner(objective, batch.to(self.device))
+            terms = [weight * totals[name].value / max(counts[totals[name].per], 1.0)
+                     for name, weight in objective.weights.items()]
+            # FSDP takes the mean over the slices of the batch; the counts are those of all of them.
+            (torch.stack(terms).sum() * self.world.slice[1]).backward()  # type: ignore[no-untyped-call]
             for name, (value, per) in totals.items():
                 sums[name] += value.item() / max(counts[per], 1.0)
         metrics = dict(zip(sums, self.world.add(list(sums.values()), self.device), strict=True))
@@ -234,18 +233,17 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     trainer = Trainer(model, settings, steps, precision, parallel, world, compiled)
     scratch.mkdir(parents=True, exist_ok=True)
     plateau = Plateau(settings)
-    returns = 0
-    seconds = 0.0
+    returns = skipped = 0
     metrics: dict[str, float] = {}
 
     def resume(latest: int | None = None) -> int | None:
-        nonlocal metrics, returns
+        nonlocal metrics, returns, skipped
         found = load_checkpoint(scratch, model, trainer.optimizers, fingerprint, world, latest)
         if found is None:
             return None
         metrics = found[1]["metrics"]
         plateau.state = found[1]["plateau"]
-        returns = found[1]["returns"]
+        returns, skipped = found[1]["returns"], found[1]["skipped"]
         extra.update(found[1])
         return found[0]
 
@@ -253,14 +251,13 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
         save_checkpoint(scratch, step, model, trainer.optimizers, {
             "fingerprint": fingerprint, "seconds": seconds + time.monotonic() - started,
             "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
-            "plateau": plateau.state, "returns": returns}, world=world, anchor=ANCHOR)
+            "plateau": plateau.state, "returns": returns, "skipped": skipped}, world=world, anchor=ANCHOR)
 
     extra: dict[str, Any] = {"seconds": 0.0}
     begin = resume()
     seconds, step = float(extra["seconds"]), begin or 0
     write_line = Log(log, step, track) if world.leader else None
     started = saved = time.monotonic()
-    skipped = 0
     if begin is None and steps:
         save(0)
     while step < steps:
@@ -291,14 +288,15 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
                 raise TriviumError(f"the gradients of steps {step - skipped} to {step - 1} are not finite, even at a learning rate "
                                    f"of {0.5**returns:g} times the one set; lower it (the last good checkpoint is kept)")
             before = returns
-            step, skipped = resume((step - 1) // ANCHOR * ANCHOR) or 0, 0
-            returns = before + 1
+            step = resume((step - 1) // ANCHOR * ANCHOR) or 0
+            returns, skipped = before + 1, 0
             say(f"going back to step {step}, and on at {0.5**returns:g} of the learning rate")
             if write_line:
                 write_line = Log(log, step, track)
                 forget_after(scratch, step)
             world.wait()
             save(step)
+            continue
         due = world.agree(time.monotonic() - saved > save_seconds or "TRIVIUM_SAVE_EVERY_STEP" in os.environ, trainer.device)
         if (due and not skipped) or step % ANCHOR == 0:
             saved = time.monotonic()

@@ -7,7 +7,6 @@ is also cut across neighbouring processes (Shoeybi et al. 2019), which then shar
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 from collections.abc import Iterable, Sequence
@@ -127,15 +126,20 @@ class Learner(nn.Module):
         """The objective's totals."""
         return objective(self.model, batch)
 
+    def share_gradients(self, now: bool) -> None:
+        """Whether gradients travel between processes after the next backward pass: after the last microbatch alone."""
+        if isinstance(self, FSDPModule):
+            self.set_requires_gradient_sync(now)
 
-def blocks_of(model: nn.Module) -> list[tuple[str, Block]]:
-    """The blocks of all Transformers in a model, by name."""
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, Block)]
+
+def blocks_of(model: nn.Module) -> list[Block]:
+    """The blocks of all Transformers in a model."""
+    return [module for module in model.modules() if isinstance(module, Block)]
 
 
 def prepare_model(model: nn.Module, settings: Parallel, world: World, precision: str, compiled: bool) -> Learner:
     """Apply the settings to ``model`` in place, and wrap it."""
-    for _, block in blocks_of(model):
+    for block in blocks_of(model):
         if world.mesh is not None and settings.tensor_parallel > 1:
             cut(block, world.mesh["tensor"])
         if settings.checkpoint_activations:
@@ -146,7 +150,7 @@ def prepare_model(model: nn.Module, settings: Parallel, world: World, precision:
     if world.mesh is not None:
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32,
                                       cast_forward_inputs=False) if precision == "bf16" else MixedPrecisionPolicy()
-        for module in [*(block for _, block in blocks_of(model)), learner]:
+        for module in [*blocks_of(model), learner]:
             fully_shard(module, mesh=world.mesh["data"], mp_policy=policy)
     return learner
 
@@ -164,14 +168,6 @@ def cut(block: Block, mesh: DeviceMesh) -> None:
     if config.qk_norm:  # their weights serve all heads, so their gradients are summed over the processes' heads
         plan |= {f"self_attn.{name}": SequenceParallel(sequence_dim=2, use_local_output=True) for name in ("q_norm", "k_norm")}
     parallelize_module(block, mesh, plan)
-
-
-@contextlib.contextmanager
-def quiet_unless_last(learner: nn.Module, last: bool) -> Any:
-    """Gradients travel between processes only after the last microbatch."""
-    if isinstance(learner, FSDPModule):
-        learner.set_requires_gradient_sync(last)
-    yield
 
 
 def by_mesh(tensors: Iterable[Any]) -> list[list[Any]]:
