@@ -16,12 +16,15 @@ from trivium.objectives import language_modeling
 from trivium.objectives.policy import (
     adapt_kl_coefficient,
     generalised_advantages,
+    group_advantages,
     kl_k3,
+    kl_penalties,
+    leave_one_out_advantages,
     policy_losses,
     value_losses,
     whiten,
 )
-from trivium.objectives.preference import dpo_losses
+from trivium.objectives.preference import balanced_weights, dpo_losses, ipo_losses, kto_losses
 from trivium.objectives.ranking import ranking_losses
 from trivium.stages.reward import pairs_of
 
@@ -54,6 +57,67 @@ def test_dpo_is_equation_seven():
     losses, margins = dpo_losses(c, r, rc, rr, 0.1)
     margin = 0.1 * ((-10 + 11) - (-12 + 11.5))
     assert margins.item() == pytest.approx(margin) and losses.item() == pytest.approx(-math.log(1 / (1 + math.exp(-margin))))
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+numbers = st.floats(-30, 0)
+
+
+@given(numbers, numbers, numbers, numbers, st.floats(0.01, 1), st.floats(0, 0.4))
+def test_smoothed_dpo_and_ipo_are_their_papers(c, r, rc, rr, beta, smoothing):
+    four = [torch.tensor([v], dtype=torch.float64) for v in (c, r, rc, rr)]
+    h = (c - rc) - (r - rr)  # = log (pi(y_w) ref(y_l) / (pi(y_l) ref(y_w)))
+    losses, _ = dpo_losses(*four, beta, smoothing)
+    expected = -(1 - smoothing) * math.log(sigmoid(beta * h)) - smoothing * math.log(sigmoid(-beta * h))
+    assert losses.item() == pytest.approx(expected, rel=1e-9)
+    losses, margins = ipo_losses(*four, beta)
+    assert losses.item() == pytest.approx((h - 1 / (2 * beta)) ** 2, rel=1e-9) and margins.item() == pytest.approx(beta * h, abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(-9, 9), st.booleans()), min_size=1, max_size=6), st.floats(-2, 5), st.floats(0.05, 1))
+def test_kto_is_equation_eight(responses, baseline, beta):
+    ratios, liked = (torch.tensor(column, dtype=kind) for column, kind in zip(zip(*responses, strict=True), (torch.float64, torch.bool)))
+    estimate = torch.tensor(baseline, dtype=torch.float64, requires_grad=True)
+    ratios.requires_grad_()
+    losses = kto_losses(ratios, liked, estimate, beta, 1.5, 0.5)
+    kl = max(baseline, 0.0)
+    expected = [1.5 * (1 - sigmoid(beta * (r - kl))) if good else 0.5 * (1 - sigmoid(beta * (kl - r))) for r, good in responses]
+    assert losses.tolist() == pytest.approx(expected, rel=1e-9)
+    losses.sum().backward()
+    assert estimate.grad is None  # the baseline is not learned through
+    assert all((g <= 0) == good or g == 0 for g, good in zip(ratios.grad.tolist(), liked.tolist(), strict=True))
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_balanced_weights_make_both_sides_weigh_alike(liked, disliked):
+    one, other = balanced_weights(liked, disliked)
+    assert min(one, other) == 1.0
+    if liked and disliked:
+        assert one * liked == pytest.approx(other * disliked)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=9))
+def test_groups_are_compared_with_themselves(rewards):
+    given_rewards = np.array(rewards)
+    loo = leave_one_out_advantages(given_rewards)
+    expected = [r - (sum(rewards) - r) / (len(rewards) - 1) for r in rewards]
+    assert loo.tolist() == pytest.approx(expected, abs=1e-9)
+    scaled = group_advantages(given_rewards)
+    assert scaled.tolist() == pytest.approx([(r - np.mean(rewards)) / (np.std(rewards) + 1e-6) for r in rewards], abs=1e-6)
+    assert group_advantages(np.full(4, 3.0)).tolist() == [0.0] * 4
+
+
+def test_a_higher_clip_lets_ratios_rise_further():
+    losses, _ = policy_losses(torch.tensor([0.25, -0.5]), torch.zeros(2), torch.tensor([1.0, -1.0]), 0.2, 0.28)
+    assert losses.tolist() == pytest.approx([-1.28, 0.8], rel=1e-3)
+
+
+def test_the_kl_penalty_in_the_loss_is_k3():
+    new, old = np.array([-1.0, -2.0, -0.5]), np.array([-1.5, -1.0, -0.5])
+    np.testing.assert_allclose(kl_penalties(torch.tensor(new), torch.tensor(old)).numpy(), kl_k3(new, old))
 
 
 @given(st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=1, max_size=12), st.floats(0, 1), st.floats(0, 1))

@@ -25,10 +25,33 @@ def whiten(values: np.ndarray, shift_mean: bool = True) -> np.ndarray:
     return scaled if shift_mean else scaled + mean
 
 
-def policy_losses(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """PPO's clipped surrogate (Schulman et al. 2017, eq. 7), negated, for each token ``[N]``; and the ratios ``[N]``."""
+def group_advantages(rewards: np.ndarray, scaled: bool = True) -> np.ndarray:
+    """GRPO's advantages of K responses to one prompt ``[K]``: their rewards minus the group's mean and, if ``scaled``, over its
+    deviation (Shao et al. 2024, sec. 4.1.2). A group of equal rewards teaches nothing: all are 0."""
+    centred = rewards - rewards.mean()
+    return centred / (rewards.std() + 1e-6) if scaled else centred
+
+
+def leave_one_out_advantages(rewards: np.ndarray) -> np.ndarray:
+    """RLOO's advantages of K responses to one prompt ``[K]``: each reward minus the mean of the other K - 1 (Ahmadian et al.
+    2024, eq. 9; Kool et al. 2019). Unbiased, as no response is its own baseline."""
+    others = (rewards.sum() - rewards) / max(len(rewards) - 1, 1)
+    return rewards - others
+
+
+def policy_losses(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float, clip_high: float | None = None,
+                  ) -> tuple[Tensor, Tensor]:
+    """PPO's clipped surrogate (Schulman et al. 2017, eq. 7), negated, for each token ``[N]``; and the ratios ``[N]``. Ratios may
+    rise by ``clip_high`` where it is given (Yu et al. 2025, 'clip-higher')."""
     ratios = torch.exp(log_probs - old_log_probs)
-    return torch.maximum(-advantages * ratios, -advantages * ratios.clamp(1 - clip, 1 + clip)), ratios
+    bounded = ratios.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
+    return torch.maximum(-advantages * ratios, -advantages * bounded), ratios
+
+
+def kl_penalties(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """The estimate k3 of KL(policy || reference) at each token ``[N]``, to be learned through (Shao et al. 2024, eq. 4)."""
+    difference = reference - log_probs
+    return torch.exp(difference) - 1 - difference
 
 
 def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:

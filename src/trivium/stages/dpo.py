@@ -1,4 +1,4 @@
-"""Direct preference optimisation: the policy itself as the reward model (Rafailov et al. 2023)."""
+"""Direct preference optimisation: the policy itself as the reward model (Rafailov et al. 2023); IPO too (Azar et al. 2023)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from trivium.objectives.language_modeling import token_log_probs
-from trivium.objectives.preference import dpo_losses
+from trivium.objectives.preference import dpo_losses, ipo_losses
 from trivium.pipeline import Context
 from trivium.stages.common import (
     contents_of,
@@ -28,26 +28,30 @@ VERSION = 2
 PARALLEL = True
 
 
-def response_log_probs(model: Any, batch: Batch) -> torch.Tensor:
-    """The log-probability of each whole response of a batch, ``[S]`` in nats."""
+def response_log_probs(model: Any, batch: Batch, mean: bool = False) -> torch.Tensor:
+    """The log-probability of each whole response of a batch, ``[S]`` in nats: summed over its tokens, or their ``mean``."""
     hidden = hidden_states(model.model, batch)
     log_probs = token_log_probs(hidden[batch.sources], model.lm_head.weight, batch.targets)
-    return torch.zeros(len(batch.ends), device=log_probs.device).index_add(0, batch.owners, log_probs)
+    nothing = log_probs.new_zeros(len(batch.ends))
+    sums = nothing.index_add(0, batch.owners, log_probs)
+    return sums / nothing.index_add(0, batch.owners, torch.ones_like(log_probs)).clamp(min=1) if mean else sums
 
 
 class DirectPreference:
-    """DPO over all pairs of each ranking; every response is encoded once, every prompt computed once."""
+    """DPO or IPO over all pairs of each ranking; every response is encoded once, every prompt computed once."""
 
     weights = {"loss": 1.0}
 
-    def __init__(self, beta: float) -> None:
-        self.beta = beta
+    def __init__(self, settings: Dpo) -> None:
+        self.settings = settings
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """The mean over prompts of the mean over a prompt's pairs."""
-        policy, reference = response_log_probs(model, batch), batch.extra["reference"]
+        s, reference = self.settings, batch.extra["reference"]
+        policy = response_log_probs(model, batch, s.length_normalised)
         winners, losers = batch.extra["winners"], batch.extra["losers"]
-        losses, margins = dpo_losses(policy[winners], policy[losers], reference[winners], reference[losers], self.beta)
+        four = policy[winners], policy[losers], reference[winners], reference[losers]
+        losses, margins = ipo_losses(*four, s.beta) if s.loss == "ipo" else dpo_losses(*four, s.beta, s.label_smoothing)
         return {"loss": Total((losses * batch.extra["pair_weights"]).sum(), "trees"),
                 "accuracy": Total((margins > 0).float().sum(), "pairs"), "margin": Total(margins.sum(), "pairs")}
 
@@ -70,7 +74,7 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
     def all_log_probs(trees: list[Tree]) -> list[np.ndarray]:
         def compute(batch: Batch) -> torch.Tensor:
             with autocast(precision, device):
-                return response_log_probs(model, batch)
+                return response_log_probs(model, batch, settings.length_normalised)
         model.eval()
         return map_trees(compute, trees, length, settings.rows, device, per_token=False)
 
@@ -83,7 +87,7 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
 
     batches.finish = finish
     steps = max(1, round(settings.epochs * batches.steps_per_epoch))
-    outcome = run_training(model, DirectPreference(settings.beta), batches, steps, settings, context,
+    outcome = run_training(model, DirectPreference(settings), batches, steps, settings, context,
                            weights_digest(context.inputs["model"]), contents_of(trees))
     if not outcome.leader:
         return {}

@@ -69,7 +69,7 @@ def memory_of(recipe: Recipe, name: str, processes: int) -> tuple[Memory, str]:
     if isinstance(stage, Reward):
         objective, kind = Ranking(), RewardModel
     elif isinstance(stage, Dpo):
-        objective = DirectPreference(stage.beta)
+        objective = DirectPreference(stage)
     return estimate(lambda: kind(config), objective, batch, stage.optimization, stage.parallel, precision, processes), precision
 
 

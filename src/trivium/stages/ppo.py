@@ -1,52 +1,49 @@
 """Proximal policy optimisation from a reward model, as InstructGPT did it (Ouyang et al. 2022; Schulman et al. 2017).
 
 Each iteration: sample a response to each of some prompts; score it; charge every token for drifting from the model that
-training began with; estimate advantages; then improve policy and value model for a few epochs over those responses.
+training began with; estimate advantages; then improve policy and value model for a few epochs over those responses. With
+PPO-ptx every update also goes on with pretraining, so that what was learned there is kept.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.generation.engine import Completion, Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.objectives.language_modeling import entropies, token_log_probs
-from trivium.objectives.policy import (
-    adapt_kl_coefficient,
-    generalised_advantages,
-    kl_k3,
-    policy_losses,
-    value_losses,
-    whiten,
-)
+from trivium.objectives.policy import adapt_kl_coefficient, generalised_advantages, policy_losses, value_losses, whiten
 from trivium.pipeline import Context
-from trivium.stages.common import (
-    fingerprint,
-    load_language_model,
-    load_reward_model,
-    map_trees,
-    prompt_ids,
-    rows_of,
-    save_model,
-    weights_digest,
+from trivium.stages.common import PackedEpochs, load_language_model, load_reward_model, weights_digest
+from trivium.stages.pretrain import LanguageModelling, pieces
+from trivium.stages.rollout import (
+    Answered,
+    Practising,
+    Rollout,
+    load_gold,
+    log_probs_of,
+    measures,
+    practise,
+    split_tokens,
 )
-from trivium.stages.reward import score_trees
 from trivium.stages.settings import Ppo
-from trivium.training.batch import Batch, Tree, hidden_states, make_batch, pack
-from trivium.training.checkpoint import load_checkpoint, save_checkpoint
-from trivium.training.loop import Log, Total, Trainer
-from trivium.training.machine import autocast, choose_precision, prepare
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.tokens import Tokens
+from trivium.training.batch import Batch, hidden_states
+from trivium.training.loop import Total
+from trivium.training.machine import prepare
+from trivium.training.parallel import World
 
-VERSION = 2
+__all__ = ["ClippedSurrogate", "PolicyAndValue", "log_probs_of", "run", "values_of"]
+
+VERSION = 3
+PARALLEL = True
 
 
 class PolicyAndValue(nn.Module):
@@ -57,12 +54,6 @@ class PolicyAndValue(nn.Module):
         self.policy, self.value = policy, value
 
 
-def log_probs_of(policy: Any, batch: Batch, temperature: float) -> Tensor:
-    """Log-probability of every response token, ``[N]``, at the sampling temperature."""
-    hidden = hidden_states(policy.model, batch)
-    return token_log_probs(hidden[batch.sources], policy.lm_head.weight, batch.targets, temperature)
-
-
 def values_of(value: Any, batch: Batch) -> Tensor:
     """The value of the state before every response token, ``[N]``: on the scale of the scores, shift included, so that it
     need not be learned first."""
@@ -71,38 +62,30 @@ def values_of(value: Any, batch: Batch) -> Tensor:
 
 
 class ClippedSurrogate:
-    """PPO's losses over the tokens of a minibatch of responses."""
+    """PPO's losses over the tokens of a minibatch of responses; over a batch of documents, PPO-ptx's pretraining loss."""
 
     def __init__(self, settings: Ppo) -> None:
         self.settings = settings
-        self.weights = {"policy_loss": 1.0, "value_loss": settings.value_coefficient}
+        self.weights = {"policy_loss": 1.0, "value_loss": settings.value_coefficient,
+                        "pretraining_loss": settings.pretraining_coefficient}
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """All sums are over tokens."""
+        if "advantages" not in batch.extra:
+            return {"pretraining_loss": Total(LanguageModelling()(model.policy, batch)["loss"].value, "pretraining_tokens")}
         s, extra = self.settings, batch.extra
-        hidden = hidden_states(model.policy.model, batch)
-        hidden = hidden[batch.sources]
+        hidden = hidden_states(model.policy.model, batch)[batch.sources]
         log_probs = token_log_probs(hidden, model.policy.lm_head.weight, batch.targets, s.temperature)
         losses, ratios = policy_losses(log_probs, extra["log_probs"], extra["advantages"], s.clip)
         values = values_of(model.value, batch)
         errors = value_losses(values, extra["values"], extra["returns"], s.clip)
         with torch.no_grad():
-            clipped = ((ratios - 1).abs() > s.clip).float().sum()
+            changes = (ratios - 1).abs()
             entropy = entropies(hidden, model.policy.lm_head.weight, s.temperature).sum()
             squared = ((values - extra["returns"]) ** 2).sum()
         return {"policy_loss": Total(losses.sum(), "tokens"), "value_loss": Total(errors.sum(), "tokens"),
-                "clip_fraction": Total(clipped, "tokens"), "entropy": Total(entropy, "tokens"),
-                "value_error": Total(squared, "tokens")}
-
-
-@dataclass
-class Rollout:
-    """Responses and, for each, arrays over its tokens."""
-
-    trees: list[Tree]
-    arrays: dict[str, list[np.ndarray]]
-    """log_probs, values, advantages and returns."""
-    metrics: dict[str, float]
+                "clip_fraction": Total((changes > s.clip).float().sum(), "tokens"), "entropy": Total(entropy, "tokens"),
+                "value_error": Total(squared, "tokens"), "ratio_error": Total(changes.sum(), "tokens")}
 
 
 def run(settings: Ppo, context: Context) -> dict[str, object]:
@@ -115,105 +98,83 @@ def run(settings: Ppo, context: Context) -> dict[str, object]:
     reference = copy.deepcopy(policy).to(device).eval()
     model = PolicyAndValue(policy, copy.deepcopy(reward)).to(device)  # the value model starts from the reward model
     reward.to(device).eval()
-    prompts = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
-    ids = {row["id"]: prompt_ids(tokenizer, row["prompt"]) for row in prompts}
-    length = min(settings.length, policy.config.max_positions)
-    prompts = [row for row in prompts if len(ids[row["id"]]) + settings.max_new_tokens <= length]
-    if len(prompts) < settings.episodes:
-        raise TriviumError(f"ppo: {len(prompts)} prompts fit rows of {length} tokens with {settings.max_new_tokens} new ones, "
-                           f"but a rollout needs {settings.episodes}; lower `episodes` or raise `length`")
-    precision = choose_precision(settings.precision, device)
-    updates = settings.epochs * settings.minibatches
-    trainer = Trainer(model, settings.optimization, settings.iterations * updates, precision)
-    mark = fingerprint(weights_digest(context.inputs["model"]), weights_digest(context.inputs["reward"]), prompts,
-                       settings.model_dump(), context.seed)
-    context.scratch.mkdir(parents=True, exist_ok=True)
-    found = load_checkpoint(context.scratch, model, trainer.optimizers, mark)
-    first, kl_coefficient = (found[0], found[1]["kl_coefficient"]) if found else (0, settings.kl_coefficient)
-    log = Log(context.folder / "log.jsonl", first)
-    objective = ClippedSurrogate(settings)
+    practising = Practising(settings, context, policy, tokenizer, samples=1)
+    pretraining = documents(settings, context, tokenizer)
 
-    def over_tokens(compute: Callable[[Batch], Tensor], trees: list[Tree]) -> list[np.ndarray]:
-        def in_precision(batch: Batch) -> Tensor:
-            with autocast(precision, device):
-                return compute(batch)
-        return map_trees(in_precision, trees, length, settings.rows, device, per_token=True)
+    def roll_out(practising: Practising, acting: Any, iteration: int, state: dict[str, float]) -> Rollout:
+        answered = practising.answer(practising.chosen(iteration), 1, "rollout", iteration)
+        new, old = practising.log_probs(acting.policy, answered.trees), practising.log_probs(reference, answered.trees)
+        values = practising.over_tokens(lambda batch: values_of(acting.value, batch), answered.trees)
+        scores = practising.scores(reward, answered)
+        rollout = learn_from(answered, new, old, values, scores, state["kl_coefficient"], settings, practising.world)
+        if practising.known:
+            rollout.sums["gold"] = (float(np.concatenate(practising.true_points(answered)).sum()), float(len(answered.rows)))
+        return rollout
 
-    def roll_out(iteration: int) -> Rollout:
-        epoch, start = divmod(iteration * settings.episodes, len(prompts) - len(prompts) % settings.episodes)
-        order = randomness.numpy(context.seed, "prompts", epoch).permutation(len(prompts))
-        chosen = [prompts[i] for i in order[start:start + settings.episodes]]
-        model.eval()
-        sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens,
-                            seed=randomness.derive(context.seed, "rollout", iteration))
-        samples = [group[0] for group in generate(policy, [ids[row["id"]].tolist() for row in chosen], sampling,
-                                                  [tokenizer.end_id], keys=[row["id"] for row in chosen])]
-        trees = [Tree(ids[row["id"]], (np.array(sample.tokens, np.int64),)) for row, sample in zip(chosen, samples, strict=True)]
-        log_probs = over_tokens(lambda batch: log_probs_of(policy, batch, settings.temperature), trees)
-        before = over_tokens(lambda batch: log_probs_of(reference, batch, settings.temperature), trees)
-        values = over_tokens(lambda batch: values_of(model.value, batch), trees)
-        scores = final_scores(reward, trees, samples, settings, length, precision)
-        return learn_from(trees, samples, log_probs, before, values, scores, kl_coefficient, settings)
-
-    for iteration in range(first, settings.iterations):
-        rollout = roll_out(iteration)
-        metrics = dict(rollout.metrics)
-        for update, (epoch, part) in enumerate((e, p) for e in range(settings.epochs) for p in range(settings.minibatches)):
-            order = randomness.numpy(context.seed, "minibatches", iteration, epoch).permutation(len(rollout.trees))
-            batch = minibatch(rollout, order[part::settings.minibatches], length)
-            metrics |= trainer.step(iteration * updates + update, [batch], objective)
+    def adapt(state: dict[str, float], metrics: dict[str, float]) -> None:
         if settings.kl_target:
-            kl_coefficient = adapt_kl_coefficient(kl_coefficient, metrics["kl"], settings.kl_target, settings.kl_horizon,
-                                                  settings.episodes)
-        metrics["kl_coefficient"] = kl_coefficient
-        if not np.isfinite(metrics["kl"]) or "skipped" in metrics:
-            raise TriviumError(f"ppo: iteration {iteration}: the policy or its gradient is not finite; lower the learning rate "
-                               "(the checkpoint before is kept)")
-        log(iteration, metrics)
-        context.progress.update(iteration + 1, settings.iterations, f"score {metrics['score']:+.2f}  KL {metrics['kl']:.2f}")
-        save_checkpoint(context.scratch, iteration + 1, model, trainer.optimizers,
-                        {"fingerprint": mark, "kl_coefficient": kl_coefficient})
-    save_model(policy, tokenizer, context.folder)
-    return {"episodes": settings.iterations * settings.episodes, "kl_coefficient": kl_coefficient}
+            state["kl_coefficient"] = adapt_kl_coefficient(state["kl_coefficient"], metrics["kl"], settings.kl_target, settings.kl_horizon,
+                                                           settings.episodes)
+
+    return practise(model, lambda pair: pair.policy, practising, ClippedSurrogate(settings), roll_out,
+                    state={"kl_coefficient": settings.kl_coefficient}, adapt=adapt, gold=load_gold(context),
+                    extra=lambda update, part, parts: pretraining(update, part, parts) if pretraining else [],
+                    made_from=[weights_digest(context.inputs[name]) for name in ("model", "reward", "gold") if context.inputs.get(name)])
 
 
-def final_scores(reward: RewardModel, trees: list[Tree], samples: list[Completion], settings: Ppo, length: int,
-                 precision: str) -> np.ndarray:
-    """The reward model's score of each response, centred on demonstrations; a fixed low one for those that never end."""
-    scores = np.concatenate(score_trees(reward, trees, length, settings.rows, precision)) + reward.shift
-    return np.where([sample.finished for sample in samples], scores, settings.unfinished_score)
+def documents(settings: Ppo, context: Context, tokenizer: ChatTokenizer) -> PackedEpochs | None:
+    """PPO-ptx's batches of pretraining documents, if it is on."""
+    if settings.pretraining is None:
+        return None
+    corpus = Tokens.open(context.inputs["pretraining"] / "train", tokenizer.digest)
+
+    def finish(batch: Batch) -> None:
+        batch.counts = {"pretraining_tokens": batch.counts["tokens"]}
+
+    return PackedEpochs(pieces(corpus, tokenizer, settings.length), settings.length, settings.pretraining_rows, context.seed, finish)
 
 
-def learn_from(trees: list[Tree], samples: list[Completion], log_probs: list[np.ndarray], before: list[np.ndarray],
-               values: list[np.ndarray], scores: np.ndarray, kl_coefficient: float, settings: Ppo) -> Rollout:
+def learn_from(answered: Answered, new: Sequence[np.ndarray], old: Sequence[np.ndarray], values: Sequence[np.ndarray],
+               scores: Sequence[np.ndarray], kl_coefficient: float, settings: Ppo, world: World | None = None) -> Rollout:
     """Rewards, advantages and returns of a rollout. The reward of a token is minus the KL coefficient times how much
-    likelier the policy finds it than the reference does; the last token gets the score too."""
+    likelier the policy finds it than the reference does; the last token of a response gets its score too.
+
+    Raises :class:`TriviumError` for a score that is not finite, naming the prompt."""
+    world = world or World()
+    for row, given in zip(answered.rows, scores, strict=True):
+        if not np.isfinite(given).all():
+            raise TriviumError(f"the reward model's score of a response to prompt {row['id']} is not finite ({given.tolist()})")
+
+    rewards = []
+    for tree, now, before, given in zip(answered.trees, new, old, scores, strict=True):
+        reward = -kl_coefficient * (now - before).astype(np.float64)
+        reward[np.cumsum([len(response) for response in tree.responses]) - 1] += given
+        rewards.append(reward)
+    if settings.whiten_rewards:
+        rewards = over_all(rewards, world, shift_mean=False)
     advantages, returns = [], []
-    for new, old, value, score in zip(log_probs, before, values, scores, strict=True):
-        rewards = -kl_coefficient * (new - old).astype(np.float64)
-        rewards[-1] += score
-        gained = generalised_advantages(rewards, value, settings.gamma, settings.lam)
+    for tree, reward, value in zip(answered.trees, rewards, values, strict=True):
+        gained = np.concatenate([generalised_advantages(r, v, settings.gamma, settings.lam)
+                                 for r, v in zip(split_tokens(tree, reward), split_tokens(tree, value), strict=True)])
         advantages.append(gained)
         returns.append(gained + value)
-    flat = whiten(np.concatenate(advantages))
-    advantages = np.split(flat, np.cumsum([len(a) for a in advantages])[:-1])
-    kl = np.array([(new - old).sum() for new, old in zip(log_probs, before, strict=True)])
-    k3 = np.concatenate([kl_k3(new, old) for new, old in zip(log_probs, before, strict=True)])
     predicted, wanted = np.concatenate(values), np.concatenate(returns)
-    agreement = max(float(np.abs(sample.log_probs - new).max()) for sample, new in zip(samples, log_probs, strict=True))
-    metrics = {"score": float(scores.mean()), "kl": float(kl.mean()), "kl_per_token": float(k3.mean()),
-               "length": float(np.mean([len(v) for v in values])), "finished": float(np.mean([s.finished for s in samples])),
-               "explained_variance": float(1 - (wanted - predicted).var() / (wanted.var() + 1e-8)),
-               "log_prob_disagreement": agreement}
-    arrays = {"log_probs": log_probs, "values": values, "advantages": advantages, "returns": returns}
-    return Rollout(trees, arrays, metrics)
+    sums = measures(answered, new, old)
+    sums["score"] = (float(sum(given.sum() for given in scores)), float(sum(map(len, scores))))
+    sums["explained_variance"] = (1 - float((wanted - predicted).var() / (wanted.var() + 1e-8)), 1.0)
+    return Rollout(answered.trees, {"log_probs": list(new), "values": list(values), "advantages": over_all(advantages, world),
+                                    "returns": returns}, sums)
 
 
-def minibatch(rollout: Rollout, chosen: np.ndarray, length: int) -> Batch:
-    """Some of a rollout's responses, packed, with their arrays in the order of the batch's targets."""
-    rows = pack([len(rollout.trees[i]) for i in chosen], length)
-    order = [int(chosen[i]) for row in rows for i in row]
-    batch = make_batch([[rollout.trees[int(chosen[i])] for i in row] for row in rows], length)
-    batch.extra = {name: torch.from_numpy(np.concatenate([arrays[i] for i in order]).astype(np.float32))
-                   for name, arrays in rollout.arrays.items()}
-    return batch
+def over_all(arrays: Sequence[np.ndarray], world: World, shift_mean: bool = True) -> list[np.ndarray]:
+    """Whiten arrays as one, over those of all processes."""
+    flat = np.concatenate(arrays)
+    if world.mesh is None:
+        flat = whiten(flat, shift_mean)
+    else:
+        count, total, squares = world.add([float(len(flat)), float(flat.sum()), float((flat**2).sum())], torch.device(world.mesh.device_type))
+        mean = total / count
+        scaled = (flat - mean) / (np.sqrt(max(squares / count - mean**2, 0.0)) + 1e-8)
+        flat = scaled if shift_mean else scaled + mean
+    return np.split(flat, np.cumsum([len(a) for a in arrays])[:-1])
+

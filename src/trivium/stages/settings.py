@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -176,22 +176,21 @@ class Reward(Looped):
     """Passes over the rankings; more than one overfits (InstructGPT)."""
 
 
-class Ppo(Training):
-    """Reinforcement learning from the reward model, with a KL penalty to the model it starts from."""
+class Practice(Looped):
+    """What the stages have in common in which a policy learns from its own responses."""
 
-    kind: ClassVar[str] = "ppo"
     model: Input = "sft"
     """The policy to start from, and the reference."""
-    reward: Input = "reward"
-    """The reward model; the value model starts from it too."""
     prompts: Input = "world"
     """A stage with prompts."""
+    gold: Input | None = None
+    """A reward model that the policy does not learn from: the judge of the watch where the prompts' truth is not known."""
     optimization: Optimization = Optimization(epsilon=1e-5)
     """The optimizer and its schedule; PPO wants a larger epsilon (Huang et al. 2024)."""
     iterations: int = Field(10, ge=1)
     """Rollouts."""
     episodes: int = Field(128, ge=1)
-    """Responses in a rollout, one a prompt."""
+    """Prompts in a rollout."""
     epochs: int = Field(4, ge=1)
     """Passes over each rollout."""
     minibatches: int = Field(2, ge=1)
@@ -200,28 +199,81 @@ class Ppo(Training):
     """Sampling temperature; log-probabilities everywhere are those at this temperature."""
     max_new_tokens: int = Field(64, ge=1)
     """Longest response, in tokens."""
+    clip: float = Field(0.2, gt=0)
+    """How far a token's probability ratio, and a value, may move."""
+    kl_budget: float | None = Field(None, gt=0)
+    """End when a rollout's KL to the reference, in nats a response, is beyond it."""
+    unfinished_score: float = -1.0
+    """The score of a response that never ends."""
+    watch_every: int = Field(0, ge=0)
+    """Rollouts between two looks of the over-optimisation watch; 0 for none."""
+    watch_prompts: int = Field(64, ge=2)
+    """Prompts kept out of training for the watch."""
+    watch_patience: int = Field(2, ge=1)
+    """Looks in a row that must find the policy worse than the best one before the practice ends."""
+
+    @model_validator(mode="after")
+    def _enough_episodes(self) -> Practice:
+        if self.minibatches > self.episodes:
+            raise ValueError(f"minibatches ({self.minibatches}) are more than episodes ({self.episodes})")
+        return self
+
+
+class Ppo(Practice):
+    """Reinforcement learning from the reward model, with a KL penalty to the model it starts from."""
+
+    kind: ClassVar[str] = "ppo"
+    reward: Input = "reward"
+    """The reward model; the value model starts from it too."""
     kl_coefficient: float = 0.05
     """Weight of the per-token KL penalty (InstructGPT: 0.02)."""
     kl_target: float | None = None
     """When set, the KL coefficient adapts so that the KL of a response approaches this many nats."""
     kl_horizon: int = 10000
     """Episodes over which the adaptive coefficient moves."""
-    clip: float = Field(0.2, gt=0)
-    """How far a token's probability ratio, and a value, may move."""
     value_coefficient: float = 0.1
     """Weight of the value loss."""
+    whiten_rewards: bool = False
+    """Scale rewards to deviation 1 over a rollout, their mean left where it is."""
     gamma: float = 1.0
     """Discount."""
     lam: float = 0.95
     """GAE's lambda."""
-    unfinished_score: float = -1.0
-    """The score of a response that never ends."""
+    pretraining: Input | None = None
+    """A tokenised corpus for PPO-ptx: every update also goes on with pretraining on it (Ouyang et al. 2022, eq. 2)."""
+    pretraining_coefficient: float = Field(1.0, ge=0)
+    """Weight of that loss, a mean over tokens as the policy's is (InstructGPT: 27.8, in its own normalisation)."""
+    pretraining_rows: int = Field(4, ge=1)
+    """Packed rows of documents in an update."""
 
-    @model_validator(mode="after")
-    def _enough_episodes(self) -> Ppo:
-        if self.minibatches > self.episodes:
-            raise ValueError(f"minibatches ({self.minibatches}) are more than episodes ({self.episodes})")
-        return self
+
+class Grpo(Practice):
+    """Reinforcement learning from rewards that can be checked, without a value model: GRPO, or RLOO."""
+
+    kind: ClassVar[str] = "grpo"
+    reward: Input | None = None
+    """A reward model to learn from, instead of a checker."""
+    checker: str = "world"
+    """What says how good a response is: `world` (is it right, by the world's truth), `rubric` (the rubric's points), `number` (does its
+    last number equal that of the row's `answer`), `exact` (is it the row's `answer`), or FILE.py:FUNCTION of your own."""
+    checker_seconds: float = Field(10.0, gt=0)
+    """The time that a function of your own may take for a rollout's responses to one prompt."""
+    samples: int = Field(8, ge=2)
+    """Responses to each prompt, which are compared with one another."""
+    episodes: int = Field(32, ge=1)
+    """Prompts in a rollout."""
+    epochs: int = Field(1, ge=1)
+    """Passes over each rollout."""
+    estimator: Literal["grpo", "rloo"] = "grpo"
+    """grpo: rewards minus the group's mean, over its deviation; rloo: minus the mean of the others."""
+    scaled: bool = True
+    """grpo: divide by the group's deviation; false keeps hard and easy prompts at their own weight (Liu et al. 2025)."""
+    clip_high: float | None = Field(None, gt=0)
+    """How far a ratio may rise, where it differs from `clip` (Yu et al. 2025: 0.28)."""
+    kl_coefficient: float = Field(0.04, ge=0)
+    """Weight of the KL penalty in the loss."""
+    length: int = Field(512, ge=2)
+    """Tokens in one packed row: a prompt and all its responses must fit."""
 
 
 class Dpo(Looped):
@@ -236,6 +288,63 @@ class Dpo(Looped):
     """Passes over the rankings."""
     beta: float = Field(0.1, gt=0)
     """Strength of the implied KL penalty."""
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    """sigmoid: DPO's own; ipo: a squared distance that does not push certain preferences without end (Azar et al. 2023)."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """The probability that a preference is labelled the wrong way round; for sigmoid."""
+    length_normalised: bool = False
+    """Take the mean log-probability of a response's tokens instead of their sum."""
+
+    @model_validator(mode="after")
+    def _smoothing_is_for_sigmoid(self) -> Dpo:
+        if self.loss == "ipo" and self.label_smoothing:
+            raise ValueError("label_smoothing is for the loss `sigmoid`; ipo has none")
+        return self
+
+
+class Kto(Looped):
+    """Learn from single responses that were liked or not (Kahneman-Tversky optimisation)."""
+
+    kind: ClassVar[str] = "kto"
+    model: Input = "sft"
+    """The model to start from, and the reference."""
+    feedback: Input = "preferences"
+    """Thumbs: a stage or a JSONL file of prompt, completion and label; or a stage with rankings, of which the upper half of each
+    is liked and the lower half not."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the responses."""
+    beta: float = Field(0.1, gt=0)
+    """Strength of the implied KL penalty."""
+    desirable_weight: float | None = Field(None, gt=0)
+    """Weight of what was liked; null makes up for an imbalance of numbers."""
+    undesirable_weight: float | None = Field(None, gt=0)
+    """Weight of what was not liked; null makes up for an imbalance of numbers."""
+
+
+class Select(Stage):
+    """Rejection sampling: sample several responses to each prompt and keep what a reward model likes best."""
+
+    kind: ClassVar[str] = "select"
+    model: Input = "sft"
+    """The model that responds."""
+    reward: Input = "reward"
+    """The reward model that picks."""
+    prompts: Input = "world"
+    """A stage with prompts."""
+    samples: int = Field(8, ge=2)
+    """Responses to each prompt."""
+    count: int = Field(500, ge=1)
+    """Prompts."""
+    skip: int = Field(0, ge=0)
+    """Prompts to pass over first, such as those of earlier rounds; counting begins anew at the end of the prompts."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest response, in tokens."""
+    length: int = Field(512, ge=2)
+    """Tokens in one packed row of the reward model."""
+    rows: int = Field(16, ge=1)
+    """Packed rows that the reward model judges at once."""
 
 
 class Evaluate(Stage):
@@ -273,5 +382,5 @@ class Report(Stage):
 
 
 STAGES: dict[str, type[Stage]] = {stage.kind: stage for stage in (
-    World, Imports, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Dpo, Evaluate, Report)}
+    World, Imports, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Grpo, Dpo, Kto, Select, Evaluate, Report)}
 """Every stage by its kind."""

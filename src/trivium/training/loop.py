@@ -42,9 +42,12 @@ class Total(NamedTuple):
 
 
 class Objective(Protocol):
-    """A loss. ``weights`` names the totals whose weighted means are minimised; all others are only reported."""
+    """A loss. ``weights`` names the totals whose weighted means are minimised, those of them that a batch has; all others are
+    only reported."""
 
     weights: dict[str, float]
+    # An objective that needs to know something of the whole batch has a method ``before(trainer, batches)`` too, which is called
+    # before each update and puts it into every microbatch's ``extra``.
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """Sums over one microbatch. They are divided once, by counts over all microbatches and processes: so gradient
@@ -80,12 +83,14 @@ class Trainer:
         counts = self.count(batches)
         sums: dict[str, float] = defaultdict(float)
         self.model.train()
+        if hasattr(objective, "before"):
+            objective.before(self, batches)
         for place, batch in enumerate(batches):
             self.learner.share_gradients(place == len(batches) - 1)
             with autocast(self.precision, self.device):
                 totals = self.learner(objective, batch.to(self.device))
             terms = [weight * totals[name].value / max(counts[totals[name].per], 1.0)
-                     for name, weight in objective.weights.items()]
+                     for name, weight in objective.weights.items() if name in totals]
             # FSDP takes the mean over the slices of the batch; the counts are those of all of them.
             (torch.stack(terms).sum() * self.world.slice[1]).backward()  # type: ignore[no-untyped-call]
             for name, (value, per) in totals.items():

@@ -1,0 +1,183 @@
+"""Kahneman-Tversky optimisation: learn from single responses that people liked or not (Ethayarajh et al. 2024)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from trivium.errors import TriviumError
+from trivium.objectives.preference import balanced_weights, kto_losses
+from trivium.pipeline import Context
+from trivium.stages.common import (
+    PackedEpochs,
+    Row,
+    contents_of,
+    fits,
+    load_language_model,
+    map_trees,
+    prompt_ids,
+    response_ids,
+    rows_of,
+    run_training,
+    save_model,
+    weights_digest,
+)
+from trivium.stages.dpo import response_log_probs
+from trivium.stages.reward import accuracy, ranked_tree, rankings
+from trivium.stages.settings import Kto
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.batch import Batch, Tree, make_batch, pack
+from trivium.training.loop import Total, Trainer
+from trivium.training.machine import autocast, choose_precision, prepare
+
+VERSION = 1
+PARALLEL = True
+
+
+class KahnemanTversky:
+    """The mean over responses of what a person would feel a response has lost or gained.
+
+    The baseline is how much likelier the policy makes responses that belong to *other* prompts, on the mean over the whole batch of
+    all processes: it is computed before the update, without gradients, and so accumulation cannot change the loss."""
+
+    weights = {"loss": 1.0}
+
+    def __init__(self, beta: float, desirable_weight: float, undesirable_weight: float) -> None:
+        self.beta, self.desirable_weight, self.undesirable_weight = beta, desirable_weight, undesirable_weight
+
+    def before(self, trainer: Trainer, batches: list[Batch]) -> None:
+        """Give every microbatch the baseline: the mean log-ratio of mismatched responses, each of the next tree's prompt."""
+        total = count = 0.0
+        for batch in batches:
+            mismatched = mismatched_batch(batch)
+            with torch.no_grad(), autocast(trainer.precision, trainer.device):
+                found = trainer.learner(lambda model, b: response_log_probs(model, b), mismatched.to(trainer.device))
+            total += float(found.sum()) - float(mismatched.extra["reference"].sum())
+            count += len(mismatched.ends)
+        total, count = trainer.world.add([total, count], trainer.device)
+        for batch in batches:
+            batch.extra["baseline"] = torch.tensor(total / max(count, 1.0))
+
+    def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
+        """Sums over responses."""
+        ratios = response_log_probs(model, batch) - batch.extra["reference"]
+        liked = batch.extra["liked"]
+        losses = kto_losses(ratios, liked, batch.extra["baseline"], self.beta, self.desirable_weight, self.undesirable_weight)
+        return {"loss": Total(losses.sum(), "responses"), "liked_reward": Total(self.beta * ratios[liked].sum(), "liked"),
+                "disliked_reward": Total(self.beta * ratios[~liked].sum(), "disliked"),
+                "baseline": Total(batch.extra["baseline"] * len(batch.ends), "responses")}
+
+
+def mismatched_batch(batch: Batch) -> Batch:
+    """The batch's prompts, each with the mismatched response that its tree carries; rows are as long as the batch's."""
+    trees = [tree.payload["mismatched"] for tree in batch.trees]
+    length = max(batch.tokens.shape[1], *(len(tree) for tree in trees)) if trees else batch.tokens.shape[1]
+    rows = pack([len(tree) for tree in trees], length)
+    made = make_batch([[trees[i] for i in row] for row in rows], length, batch.tokens.shape[0])
+    made.extra["reference"] = torch.tensor([float(tree.payload) for tree in made.trees])
+    return made
+
+
+def thumbs(settings: Kto, context: Context) -> list[Row]:
+    """Rows of prompt, completion, label and split. Of rankings, the better half of each is liked, the worse half not; a middle
+    response, and a ranking of ties alone, say nothing."""
+    place = context.inputs["feedback"]
+    if place.is_dir() and (place / "comparisons.jsonl").is_file() and not (place / "thumbs.jsonl").is_file():
+        rows = []
+        for row in rankings(place, context):
+            flat = [index for group in row["ranking"] for index in group]
+            groups = {index: g for g, group in enumerate(row["ranking"]) for index in group}
+            middle = (groups[flat[(len(flat) - 1) // 2]] + groups[flat[len(flat) // 2]]) / 2
+            rows += [{"id": f"{row.get('id')}/{index}", "prompt": row["prompt"], "completion": row["responses"][index],
+                      "label": groups[index] < middle, "split": row["split"], "finished": row.get("finished", [True] * len(flat))[index]}
+                     for index in flat if groups[index] != middle]
+        return rows
+    return [{"split": "train", **row} for row in rows_of(place, "thumbs.jsonl", ["prompt", "completion", "label"], context, check_thumb)]
+
+
+def check_thumb(row: Row) -> None:
+    """Refuse a thumb that is none."""
+    if not isinstance(row["label"], bool):
+        raise TriviumError(f"the label {row['label']!r} is not true or false")
+    if not isinstance(row["completion"], str) or not row["completion"]:
+        raise TriviumError("the completion is not a text")
+
+
+def training_data(settings: Kto, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
+    """The batches, and the tokenizer that made them. Every tree carries its label and a tree with the next row's response."""
+    model, tokenizer = load_language_model(context.inputs["model"])
+    length = min(settings.length, model.config.max_positions)
+    rows = [row for row in thumbs(settings, context) if row["split"] == "train"]
+    trees = fits((tree_of(tokenizer, row) for row in rows), length, context.progress.say)
+    others = trees[1:] + trees[:1]  # rotate by one
+    carrying = []
+    for tree, other in zip(trees, others, strict=True):
+        room = max(1, length - len(tree.prompt))
+        carrying.append(Tree(tree.prompt, tree.responses, payload={
+            "liked": tree.payload, "mismatched": Tree(tree.prompt, (other.responses[0][:room],))}))
+    return PackedEpochs(carrying, length, settings.rows, context.seed), tokenizer
+
+
+def tree_of(tokenizer: ChatTokenizer, row: Row) -> Tree:
+    """A thumb as a tree; a completion that was cut short does not teach to stop."""
+    ids = response_ids(tokenizer, row["completion"])
+    return Tree(prompt_ids(tokenizer, row["prompt"]), (ids if row.get("finished", True) else ids[:-1],), payload=bool(row["label"]))
+
+
+def run(settings: Kto, context: Context) -> dict[str, object]:
+    """Compute the reference's log-probabilities once, train, and measure held-out preference accuracy where there are rankings."""
+    device = prepare(context.threads)
+    model, tokenizer = load_language_model(context.inputs["model"])
+    model.to(device)
+    length = min(settings.length, model.config.max_positions)
+    precision = choose_precision(settings.precision, device)
+    batches, _ = training_data(settings, context)
+    trees = list(batches.trees)
+
+    def log_probs(trees: list[Tree]) -> list[np.ndarray]:
+        def compute(batch: Batch) -> torch.Tensor:
+            with autocast(precision, device):
+                return response_log_probs(model, batch)
+        model.eval()
+        return map_trees(compute, trees, length, settings.rows, device, per_token=False)
+
+    contents = contents_of([Tree(tree.prompt, tree.responses, payload=tree.payload["liked"]) for tree in trees])
+    own, others = log_probs(trees), log_probs([tree.payload["mismatched"] for tree in trees])
+    reference = {id(tree): float(value[0]) for tree, value in zip(trees, own, strict=True)}
+    batches.trees = [Tree(tree.prompt, tree.responses, payload={
+        "liked": tree.payload["liked"], "reference": reference[id(tree)],
+        "mismatched": Tree(tree.prompt, tree.payload["mismatched"].responses, payload=float(value[0]))})
+        for tree, value in zip(trees, others, strict=True)]
+    place = context.inputs["feedback"]
+    ranked = rankings(place, context) if place.is_dir() and (place / "comparisons.jsonl").is_file() else []
+    heldout = [(tree, row) for row in ranked if row["split"] == "heldout" and len(tree := ranked_tree(tokenizer, row)) <= length]
+    before = log_probs([tree for tree, _ in heldout])
+
+    def finish(batch: Batch) -> None:
+        liked = [tree.payload["liked"] for tree in batch.trees]
+        batch.extra |= {"liked": torch.tensor(liked, dtype=torch.bool),
+                        "reference": torch.tensor([tree.payload["reference"] for tree in batch.trees], dtype=torch.float32)}
+        batch.counts |= {"liked": float(sum(liked)), "disliked": float(len(liked) - sum(liked))}
+
+    batches.finish = finish
+    liked = sum(tree.payload["liked"] for tree in batches.trees)
+    balanced = balanced_weights(liked, len(trees) - liked)
+    weights = (settings.desirable_weight or balanced[0], settings.undesirable_weight or balanced[1])
+    if not liked or liked == len(trees):
+        context.progress.say("all thumbs point the same way: there is little to learn from them")
+    steps = max(1, round(settings.epochs * batches.steps_per_epoch))
+    outcome = run_training(model, KahnemanTversky(settings.beta, *weights), batches, steps, settings, context,
+                           weights_digest(context.inputs["model"]), contents)
+    if not outcome.leader:
+        return {}
+    model = outcome.model
+    summary: dict[str, object] = {"liked": liked, "disliked": len(trees) - liked, "weights": list(weights), "steps": steps,
+                                  "loss": outcome.metrics.get("loss")}
+    if heldout:
+        after = log_probs([tree for tree, _ in heldout])
+        summary["preference_accuracy"] = accuracy([row for _, row in heldout],
+                                                  [list(map(float, new - old)) for new, old in zip(after, before, strict=True)])
+    save_model(model, tokenizer, context.folder)
+    return summary

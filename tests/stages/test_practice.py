@@ -1,0 +1,256 @@
+"""Learning from feedback: what PPO, GRPO and KTO must get right, on tiny models."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from trivium.errors import TriviumError
+from trivium.files import write_rows
+from trivium.generation.engine import Completion
+from trivium.model import LanguageModel, ModelConfig, RewardModel
+from trivium.objectives.policy import generalised_advantages, whiten
+from trivium.progress import Progress
+from trivium.stages import dpo, grpo, kto, ppo, rollout, select
+from trivium.stages.common import save_model
+from trivium.stages.settings import Grpo, Kto, Ppo, Select
+from trivium.tokenizer import train as tokenizer_training
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.batch import Tree, make_batch
+from trivium.training.loop import Trainer
+from trivium.training.optimizers import Optimization
+
+TEXTS = ["what is two and two? it is four.", "please say hello to the cat.", "goodbye, my friend, and thank you."] * 9
+
+
+@pytest.fixture(scope="module")
+def school(tmp_path_factory):
+    """A policy, a reward model, prompts and thumbs."""
+    folder = tmp_path_factory.mktemp("school")
+    tokenizer = ChatTokenizer(tokenizer_training.train(TEXTS, 300))
+    config = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1,
+                         head_dim=16, max_positions=256)
+    policy = LanguageModel(config).initialise(0)
+    reward = RewardModel.from_language_model(LanguageModel(config).initialise(1), 1)
+    reward.shift = 0.5
+    for name, model in (("sft", policy), ("reward", reward)):
+        (folder / name).mkdir()
+        save_model(model, tokenizer, folder / name)
+    (folder / "world").mkdir()
+    write_rows(folder / "world/prompts.jsonl", [{"id": f"p{n}", "prompt": [{"role": "user", "content": f"say {n} please"}], "answer": str(n)}
+                                                for n in range(24)])
+    write_rows(folder / "thumbs.jsonl", [{"prompt": [{"role": "user", "content": f"say {n}"}], "completion": "yes " * (n % 5 + 1),
+                                          "label": n % 3 == 0} for n in range(20)])
+    return folder
+
+
+def context(school, folder, **inputs):
+    folder.mkdir(parents=True, exist_ok=True)
+    said = []
+    progress = Progress(quiet=True)
+    progress.say = said.append
+    places = {"model": school / "sft", "reward": school / "reward", "prompts": school / "world"} | inputs
+    return SimpleNamespace(folder=folder, scratch=folder / "scratch", progress=progress, inputs=places, seed=0, name="practice", threads=1), said
+
+
+FEW = {"iterations": 2, "episodes": 8, "max_new_tokens": 6, "rows": 4, "length": 128, "precision": "float32"}
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_first_ratio_is_one_and_log_probs_agree(school, tmp_path):
+    place, _ = context(school, tmp_path)
+    ppo.run(Ppo(**FEW), place)
+    first, second = lines(tmp_path)
+    assert first["first_ratio_error"] < 1e-6 and first["kl"] == 0 and abs(second["kl"]) > 0
+    assert first["log_prob_disagreement"] < 1e-4 and second["log_prob_disagreement"] < 1e-4
+    place, _ = context(school, tmp_path / "g", reward=None)
+    grpo.run(Grpo(**FEW | {"episodes": 4, "samples": 3}, checker="number"), place)
+    assert lines(tmp_path / "g")[0]["first_ratio_error"] < 1e-6
+
+
+def test_a_rollout_is_scored_as_the_papers_say():
+    settings = Ppo(kl_coefficient=0.1, lam=0.9)
+    rng = np.random.default_rng(0)
+    lengths = [3, 5]
+    answered = rollout.Answered([{"id": 1}, {"id": 2}], [Tree(np.array([1]), (np.arange(n),)) for n in lengths],
+                                [[Completion(list(range(n)), np.zeros(n, np.float32), True)] for n in lengths])
+    new, old, values = ([rng.normal(size=n) for n in lengths] for _ in range(3))
+    made = ppo.learn_from(answered, new, old, values, [np.array([2.0]), np.array([-1.0])], 0.1, settings)
+    expected = []
+    for now, before, value, score in zip(new, old, values, (2.0, -1.0), strict=True):
+        rewards = -0.1 * (now - before)
+        rewards[-1] += score
+        expected.append(generalised_advantages(rewards, value, 1.0, 0.9))
+    np.testing.assert_allclose(np.concatenate(made.arrays["advantages"]), whiten(np.concatenate(expected)))
+    np.testing.assert_allclose(made.arrays["returns"][1], expected[1] + values[1])
+    with pytest.raises(TriviumError, match="prompt 2 is not finite"):
+        ppo.learn_from(answered, new, old, values, [np.array([2.0]), np.array([np.nan])], 0.1, settings)
+
+
+def test_a_response_that_never_ends_gets_the_fixed_score(school, tmp_path):
+    place, _ = context(school, tmp_path)
+    policy, tokenizer = ppo.load_language_model(school / "sft")
+    practising = rollout.Practising(Ppo(**FEW, unfinished_score=-7.0), place, policy, tokenizer, 1)
+    answered = practising.answer(practising.chosen(0), 1, "rollout", 0)
+    answered.samples[0][0].finished, answered.samples[1][0].finished = False, True
+    reward, _ = ppo.load_reward_model(school / "reward")
+    scores = practising.scores(reward, answered)
+    batch = make_batch([[answered.trees[1]]], 128)
+    assert scores[0].tolist() == [-7.0]
+    assert scores[1][0] == pytest.approx(rollout.score_trees(reward, [answered.trees[1]], 128, 1, "float32")[0][0] + 0.5, abs=1e-5)
+    assert batch.ends.tolist() == [len(answered.trees[1]) - 1]
+
+
+def test_ptx_adds_the_pretraining_gradient(school):
+    settings = Ppo(pretraining_coefficient=0.7)
+    policy, _ = ppo.load_language_model(school / "sft")
+    reward, _ = ppo.load_reward_model(school / "reward")
+    objective = ppo.ClippedSurrogate(settings)
+    rng = np.random.default_rng(0)
+    episodes = make_batch([[Tree(np.array([1, 2]), (rng.integers(0, 200, 5),))]], 16)
+    episodes.extra = {name: torch.from_numpy(rng.normal(size=5).astype(np.float32)) for name in ("advantages", "values", "returns", "log_probs")}
+    documents = make_batch([[Tree(np.array([0]), (rng.integers(0, 200, 9),))]], 16)
+    documents.counts = {"pretraining_tokens": documents.counts["tokens"]}
+    gradients = []
+    for batches in ([episodes], [documents], [documents, episodes]):
+        model = ppo.PolicyAndValue(copy.deepcopy(policy), copy.deepcopy(reward))
+        trainer = Trainer(model, Optimization(clip=0.0), 1, "float32")
+        kept = []
+        trainer.optimizers = [SimpleNamespace(param_groups=[], step=lambda model=model, kept=kept: kept.append(
+            {n: p.grad.clone() for n, p in model.policy.named_parameters() if p.grad is not None}))]
+        trainer.step(0, batches, objective)
+        gradients.append(kept[0])
+    for name, both in gradients[2].items():
+        torch.testing.assert_close(both, gradients[0][name] + gradients[1][name], atol=1e-5, rtol=1e-4)
+
+
+def test_the_kl_budget_ends_the_practice(school, tmp_path):
+    place, said = context(school, tmp_path)
+    summary = ppo.run(Ppo(**FEW | {"iterations": 5}, kl_budget=1e-6, optimization=Optimization(learning_rate=1e-3)), place)
+    done = lines(tmp_path)
+    assert summary["ended"] == "KL budget" and 1 < len(done) < 5 and summary["episodes"] == 8 * (len(done) - 1)
+    assert done[-1]["kl"] > 1e-6 and "policy_loss" not in done[-1] and all(line["kl"] <= 1e-6 for line in done[:-1])
+    assert any("KL budget" in text for text in said)
+
+
+def test_the_watch_keeps_the_best_policy_and_ends_past_the_peak(school, tmp_path, monkeypatch):
+    quality = iter([1.0, 2.0, 0.5, 0.4, 0.3])
+
+    def judged(self, reward, answered):
+        if reward is not self.gold:
+            return real(self, reward, answered)
+        mean = next(quality)
+        return [np.array([mean + 0.1 * (i % 2)]) for i in range(len(answered.rows))]
+    real = rollout.Practising.scores
+    gold, _ = ppo.load_reward_model(school / "reward")
+    monkeypatch.setattr(rollout.Practising, "gold", gold, raising=False)
+    monkeypatch.setattr(rollout.Practising, "scores", judged)
+    monkeypatch.setattr(ppo, "load_gold", lambda context: gold)
+    place, said = context(school, tmp_path)
+    summary = ppo.run(Ppo(**FEW | {"iterations": 9}, watch_every=1, watch_prompts=6), place)
+    assert summary["ended"] == "past the peak" and len(lines(tmp_path)) == 4
+    assert [line["watched_gold"] for line in lines(tmp_path)] == pytest.approx([1.05, 2.05, 0.55, 0.45])
+    best, final = load_file(tmp_path / "scratch/best/model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(best[name], final[name]) for name in best)
+    assert any("fooling" in text for text in said)
+
+
+def test_without_a_judge_there_is_no_watch(school, tmp_path):
+    place, _ = context(school, tmp_path)
+    with pytest.raises(TriviumError, match="gold"):
+        ppo.run(Ppo(**FEW, watch_every=1, watch_prompts=6), place)
+
+
+def test_prompts_that_are_too_long_are_said(school, tmp_path):
+    place, _ = context(school, tmp_path)
+    with pytest.raises(TriviumError, match="a rollout needs 25"):
+        ppo.run(Ppo(**FEW | {"episodes": 25}), place)
+
+
+def test_ktos_baseline_is_that_of_the_whole_batch(school, tmp_path, monkeypatch):
+    place, _ = context(school, tmp_path, feedback=school / "thumbs.jsonl")
+    seen = []
+    monkeypatch.setattr(kto, "run_training", lambda model, objective, batches, *rest: seen.append((model, objective, batches)) or SimpleNamespace(
+        leader=False))
+    kto.run(Kto(length=64, rows=4, precision="float32"), place)
+    model, objective, batches = seen[0]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    outcomes = []
+    for rows in (None, 1):
+        trainer = Trainer(copy.deepcopy(model), Optimization(clip=0.0), 1, "float32")
+        outcomes.append(trainer.step(0, batches(0, rows=rows), objective))
+    assert outcomes[0]["loss"] == pytest.approx(outcomes[1]["loss"], abs=1e-6)
+    assert outcomes[0]["gradient_norm"] == pytest.approx(outcomes[1]["gradient_norm"], rel=1e-4)
+    ratios = [tree_ratio(model, tree.payload["mismatched"]) for tree in batches(0)[0].trees]
+    assert outcomes[0]["baseline"] == pytest.approx(float(np.mean(ratios)), abs=1e-5) and abs(np.mean(ratios)) > 1e-4
+
+
+def tree_ratio(model, tree):
+    with torch.no_grad():
+        return float(dpo.response_log_probs(model, make_batch([[tree]], 64))[0]) - tree.payload
+
+
+def test_thumbs_that_are_none_are_rejected(school, tmp_path):
+    write_rows(tmp_path / "thumbs.jsonl", [{"prompt": [{"role": "user", "content": "a"}], "completion": "b", "label": "yes"}])
+    place, _ = context(school, tmp_path / "out", feedback=tmp_path / "thumbs.jsonl")
+    with pytest.raises(TriviumError, match="'yes' is not true or false"):
+        kto.run(Kto(), place)
+
+
+def test_rankings_become_thumbs(school, tmp_path):
+    (tmp_path / "in").mkdir()
+    ask = [{"role": "user", "content": "a"}]
+    write_rows(tmp_path / "in/comparisons.jsonl", [
+        {"prompt": ask, "responses": ["a", "b", "c", "d"], "ranking": [[2], [0, 1], [3]], "split": "train"},
+        {"prompt": ask, "responses": ["a", "b"], "ranking": [[0, 1]], "split": "train"},
+        {"prompt": ask, "responses": ["a", "b"], "ranking": [[1], [0]], "split": "train"}])
+    place, _ = context(school, tmp_path / "out", feedback=tmp_path / "in")
+    assert [(row["completion"], row["label"]) for row in kto.thumbs(Kto(), place)] == [("c", True), ("d", False), ("b", True), ("a", False)]
+
+
+def test_the_best_of_many_is_selected(school, tmp_path):
+    place, _ = context(school, tmp_path)
+    summary = select.run(Select(samples=4, count=20, skip=10, max_new_tokens=12, length=64), place)
+    rows = [json.loads(line) for line in (tmp_path / "demonstrations.jsonl").read_text().splitlines()]
+    assert summary["kept"] == len(rows) and summary["mean_gain"] >= 0
+    ids = [row["id"] for row in rows]
+    assert set(ids) <= {f"p{(10 + n) % 24}" for n in range(20)} and len(set(ids)) == len(ids)
+    for row in map(json.loads, (tmp_path / "comparisons.jsonl").read_text().splitlines()):
+        assert row["responses"][0] != row["responses"][1] and row["ranking"] == [[0], [1]]
+
+
+RECIPE = """
+name: r
+stages:
+  ppo: {{model: {school}/sft, reward: {school}/reward, prompts: {school}/world, iterations: 2, episodes: 8, max_new_tokens: 6, rows: 4,
+        length: 128, epochs: 2, precision: float32}}
+"""
+
+
+def test_two_processes_practise_alike(school, tmp_path):
+    (tmp_path / "r.yaml").write_text(RECIPE.format(school=school))
+    found = []
+    for processes in (1, 2):
+        launcher = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        done = subprocess.run([*launcher, "-m", "trivium.cli", "run", str(tmp_path / "r.yaml"), "--quiet", "--set", f"out={tmp_path}/{processes}",
+                               "--set", "threads=1"], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.append(lines(tmp_path / f"{processes}/r/ppo"))
+    for one, two in zip(*found, strict=True):
+        for name in one:
+            if name != "explained_variance":
+                assert two[name] == pytest.approx(one[name], abs=1e-4), name
