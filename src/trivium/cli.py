@@ -166,13 +166,16 @@ def export(model: Annotated[Path, typer.Argument(help="A language model's folder
 def schema(kind: Annotated[str | None, typer.Argument(help="One kind of stage.")] = None) -> None:
     """List the settings of every kind of stage, with their defaults."""
     from trivium.errors import nearest
+    from trivium.recipe import Header
+    from trivium.rounds import Rounds
     from trivium.stages.settings import STAGES
-    if kind and kind not in STAGES:
-        raise TriviumError(f"there is no stage of kind {kind!r}{nearest(kind, STAGES)}")
-    for name in [kind] if kind else STAGES:
-        print(f"\n{name}: {(STAGES[name].__doc__ or '').splitlines()[0]}")
-        described = STAGES[name].model_json_schema()
-        _print_settings(described, described.get("$defs", {}), STAGES[name].model_construct().model_dump(mode="json", warnings=False), "  ")
+    kinds: dict[str, Any] = {"recipe": Header, **STAGES, "rounds": Rounds}
+    if kind and kind not in kinds:
+        raise TriviumError(f"there is no stage of kind {kind!r}{nearest(kind, kinds)}")
+    for name in [kind] if kind else kinds:
+        print(f"\n{name}: {(kinds[name].__doc__ or '').splitlines()[0]}")
+        described = kinds[name].model_json_schema()
+        _print_settings(described, described.get("$defs", {}), kinds[name].model_construct().model_dump(mode="json", warnings=False), "  ")
 
 
 def _print_settings(described: dict[str, Any], groups: dict[str, Any], defaults: dict[str, Any], indent: str) -> None:

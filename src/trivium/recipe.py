@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trivium.errors import TriviumError, nearest
 from trivium.files import read_text
 from trivium.recipe_base import Stage
+from trivium.rounds import unroll
 
 
 class Header(BaseModel):
@@ -65,6 +66,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
     header = {key: value for key, value in raw.items() if key != "stages"}
     known = Header.model_fields.keys() | {"stages"}
     try:
+        raw["stages"] = unroll(raw["stages"], explain)
         parsed: dict[str, Stage] = {}
         top = Header.model_validate(header)
         for name, settings in raw["stages"].items():

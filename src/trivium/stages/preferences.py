@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trivium import randomness
+from trivium.errors import TriviumError
 from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.pipeline import Context
@@ -18,7 +19,10 @@ def run(settings: Preferences, context: Context) -> dict[str, object]:
     """Write ``comparisons.jsonl``: a ranking a row, with its prompt, responses, annotator and split."""
     device = prepare(context.threads)
     model, tokenizer = load_language_model(context.inputs["model"])
-    prompts = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt", "truth"], context)[:settings.count]
+    prompts = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt", "truth"], context)
+    prompts = prompts[settings.skip:settings.skip + settings.count]
+    if not prompts:
+        raise TriviumError(f"{context.name}: no prompt is left after skipping {settings.skip}; lower `skip`, or make more prompts")
     wanted = [randomness.python(context.seed, "responses", row["id"]).randint(settings.fewest, settings.most) for row in prompts]
     sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens, seed=context.seed)
     completions = generate(model.to(device), [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts], sampling,

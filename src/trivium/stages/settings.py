@@ -138,6 +138,8 @@ class Preferences(Stage):
     """A stage with prompts."""
     count: int = Field(600, ge=1)
     """Prompts to collect rankings for."""
+    skip: int = Field(0, ge=0)
+    """Prompts to pass over first, such as those of earlier rounds."""
     fewest: int = Field(4, ge=2)
     """Fewest responses to one prompt."""
     most: int = Field(9, ge=2)
