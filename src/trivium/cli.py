@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from trivium.cli_curriculum import estimate_app, lesson, prompt, scaling
 from trivium.errors import TriviumError
-from trivium.planning.commands import estimate_app, lesson
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Train a language model the whole way: documents, pretraining, fine-tuning, preferences, RLHF, evaluation.")
@@ -105,6 +105,8 @@ inspect_app = typer.Typer(no_args_is_help=True, help="Look inside.")
 app.add_typer(inspect_app, name="inspect")
 app.add_typer(estimate_app, name="estimate")
 app.command()(lesson)
+app.command()(scaling)
+app.command()(prompt)
 
 
 @inspect_app.command("batch")

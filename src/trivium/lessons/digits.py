@@ -179,7 +179,7 @@ def run(settings: Digits, context: Context) -> dict[str, Any]:
                             "test_loss": losses[-1], "lowest_test_loss": min(losses)}
     # 6. The mistakes: look at them before believing a percentage.
     with torch.no_grad():
-        probabilities = torch.cat([model(part).softmax(1) for part in test.inputs.split(2000)])
+        probabilities = torch.cat([model(part).softmax(1) for part in (test.inputs[i:i + 2000] for i in range(0, len(test.inputs), 2000))])
     wrong = (probabilities.argmax(1) != test.targets).nonzero()[:, 0]
     wrong = wrong[probabilities[wrong].max(1).values.argsort(descending=True)]
     confused = {f"{a} read as {b}": int(((test.targets == a) & (probabilities.argmax(1) == b)).sum()) for a in range(10) for b in range(10) if a != b}

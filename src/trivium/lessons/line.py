@@ -12,7 +12,19 @@ from torch import Tensor, nn
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.lessons.common import Epochs, Heading, Piece, Rows, Table, Text, curve, learn, lines, write_numbers, write_page
+from trivium.lessons.common import (
+    Epochs,
+    Heading,
+    Piece,
+    Rows,
+    Table,
+    Text,
+    curve,
+    learn,
+    lines,
+    write_numbers,
+    write_page,
+)
 from trivium.pipeline import Context
 from trivium.recipe_base import Stage
 from trivium.training.loop import Total

@@ -1,4 +1,4 @@
-"""The commands that plan: ``trivium estimate`` and ``trivium scaling``. Heavy modules are imported inside them."""
+"""The commands that teach and plan: `trivium lesson`, `estimate`, `scaling`, `prompt`. Heavy modules are imported inside them."""
 
 from __future__ import annotations
 
@@ -117,3 +117,57 @@ def lesson(name: Annotated[str, typer.Argument(help="line, animals, digits or ne
         print(json.dumps(artifact.summary, indent=1))
         return
     print(f"{name}: {artifact.manifest['seconds']:.0f} s; open {artifact.folder / 'index.html'}")
+
+
+def scaling(rungs: Annotated[int, typer.Option(help="Models, the smallest first, 4 to 8; each costs about 2 to 3 times the one before.")] = 6,
+            ratio: Annotated[float, typer.Option(help="Tokens for each parameter.")] = 20.0,
+            documents_bytes: Annotated[int, typer.Option(min=100_000, help="Text of the embedded world to learn from.")] = 3_000_000,
+            out: Annotated[Path, typer.Option(help="The folder of all runs.")] = Path("runs"),
+            seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
+            quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
+            as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False) -> None:
+    """Train a ladder of small models on the embedded world, fit loss against compute, and draw it."""
+    from trivium.planning.scaling import ladder, run_ladder
+    artifact = run_ladder(ladder(rungs, ratio, out, seed, documents_bytes), quiet)
+    found = artifact.summary
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    print(f"{'rung':8} {'parameters':>10} {'FLOPs':>9} {'loss':>7} {'bits/byte':>9}")
+    for row in found["rungs"]:
+        print(f"{row['rung']:8} {row['parameters']:>10,} {row['compute']:9.2g} {row['loss']:7.3f} {row['bits_per_byte']:9.3f}")
+    law, told = found["law"], found["foretold"]
+    print(f"loss = E + A·C^-α: α = {law['exponent']:.3f} [{law['exponent_interval'][0]:.3f}, {law['exponent_interval'][1]:.3f}], "
+          f"E = {law['irreducible']:.3f} [{law['irreducible_interval'][0]:.3f}, {law['irreducible_interval'][1]:.3f}]")
+    print(f"{told['rung']} foretold by the others: {told['loss']:.3f} [{told['interval'][0]:.3f}, {told['interval'][1]:.3f}], "
+          f"measured {told['measured']:.3f}")
+    print(f"open {artifact.folder / 'index.html'}")
+
+
+def prompt(model: Annotated[Path, typer.Argument(help="A language model's folder.")],
+           questions: Annotated[Path, typer.Option(help="The world's folder, or a JSONL file of questions.")],
+           examples: Annotated[Path | None, typer.Option(help="Where the examples come from; the folder of the questions unless given.")] = None,
+           method: Annotated[list[str] | None, typer.Option(help="zero-shot, few-shot, chain-of-thought, step-by-step; the first three unless given. "
+                                                             "Repeatable.")] = None,
+           task: Annotated[str | None, typer.Option(help="Only questions and examples of this task, such as reasoning.")] = None,
+           shots: Annotated[int, typer.Option(help="Examples before each question.")] = 4,
+           limit: Annotated[int | None, typer.Option(min=1, help="Most questions.")] = None,
+           max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+           seed: Annotated[int, typer.Option(help="Seed of the choice of examples.")] = 0,
+           as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, answers included.")] = False) -> None:
+    """Compare ways to ask one model: with no examples, with some, with some that reason aloud."""
+    from trivium.evaluation.prompting import METHODS, compare, read_examples, read_questions
+    asked = read_questions(questions, task)[:limit]
+    source = examples if examples is not None else questions
+    shown = read_examples(source, task) if examples is not None or questions.is_dir() else []
+    found = compare(model, asked, shown, method or list(METHODS)[:3], shots, max_new_tokens, seed)
+    if as_json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    print(f"{found['questions']} questions" + (f" ({found['left_out']} too long)" if found["left_out"] else "") + f", {shots} examples each")
+    print(f"{'method':18} {'right':>26} {'tokens':>7}   difference from {found['first']}")
+    for name, row in found["methods"].items():
+        right, versus = row["right"], row["versus"]
+        rate = f"{right['value']:.1%} [{right['low']:.1%}, {right['high']:.1%}]"
+        print(f"{name:18} {rate:>26} {row['mean_tokens']:7.1f}   " + (
+            f"{versus['value']:+.1%} [{versus['low']:+.1%}, {versus['high']:+.1%}]" if versus else "–"))
