@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trivium.cli_curriculum import estimate_app, lesson, prompt, scaling
 from trivium.errors import TriviumError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -102,8 +103,10 @@ def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
 
 inspect_app = typer.Typer(no_args_is_help=True, help="Look inside.")
 app.add_typer(inspect_app, name="inspect")
-estimate_app = typer.Typer(no_args_is_help=True, help="Predict what a run needs.")
 app.add_typer(estimate_app, name="estimate")
+app.command()(lesson)
+app.command()(scaling)
+app.command()(prompt)
 
 
 @inspect_app.command("batch")
@@ -130,26 +133,6 @@ def inspect_batch(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAM
               f"{'*' if token['loss'] else '':>4} {token['id']:>6}  {json.dumps(token['text'], ensure_ascii=False)}")
     learned = sum(token["loss"] for token in tokens)
     print(f"{len(tokens)} tokens in {len({token['segment'] for token in tokens})} segments; {learned} carry loss (*)")
-
-
-@estimate_app.command("memory")
-def estimate_memory(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
-                    stage: Annotated[str, typer.Option(help="A stage that trains.")],
-                    processes: Annotated[int, typer.Option(min=1, help="Processes that torchrun would start.")] = 1,
-                    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting. Repeatable.")] = None,
-                    as_json: Annotated[bool, typer.Option("--json", help="Print bytes as JSON.")] = False) -> None:
-    """Predict the memory of a training step, for each process, without taking it. Python and the libraries come on top."""
-    from dataclasses import asdict
-
-    from trivium.recipe import load_recipe
-    from trivium.stages.look import memory_of
-    memory, precision = memory_of(load_recipe(recipe, set_ or []), stage, processes)
-    if as_json:
-        print(json.dumps(asdict(memory) | {"total": memory.total, "precision": precision, "processes": processes}))
-        return
-    print(f"{stage}: the peak of a step in each of {processes} process{'es' if processes > 1 else ''}, {precision}")
-    for name, size in (asdict(memory) | {"total": memory.total}).items():
-        print(f"  {name:12} {size / 2**20:10,.1f} MiB")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -64,6 +64,17 @@ class Batch:
     """What sums over this batch are divided by, once they are added over all microbatches and processes."""
     extra: dict[str, Tensor] = field(default_factory=dict)
     """Further tensors for the objective."""
+    unit: ClassVar[str] = "tokens"
+
+    @property
+    def size(self) -> int:
+        """Places in the rows, padding included."""
+        return self.tokens.numel()
+
+    @property
+    def real(self) -> int:
+        """Tokens that are not padding."""
+        return int((self.documents >= 0).sum())
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""

@@ -12,14 +12,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from trivium.errors import TriviumError
 from trivium.model.transformer import LanguageModel
-from trivium.training.batch import Batch
 from trivium.training.checkpoint import forget_after, load_checkpoint, save_checkpoint
 from trivium.training.machine import Precision, autocast, choose_precision
 from trivium.training.optimizers import Optimization, Plateau, factor, make_optimizers
@@ -41,6 +40,27 @@ class Total(NamedTuple):
     per: str
 
 
+class Microbatch(Protocol):
+    """What a model learns from at once: packed rows of tokens (:class:`~trivium.training.batch.Batch`), or anything else
+    that its objective understands."""
+
+    counts: dict[str, float]
+    """What the objective's sums are divided by, once they are added over all microbatches and processes."""
+    unit: ClassVar[str]
+    """What ``real`` counts."""
+
+    @property
+    def size(self) -> int:
+        """Places, padding included: the work there is."""
+
+    @property
+    def real(self) -> int:
+        """Places that are not padding."""
+
+    def to(self, device: torch.device) -> Any:
+        """The same on another device."""
+
+
 class Objective(Protocol):
     """A loss. ``weights`` names the totals whose weighted means are minimised, those of them that a batch has; all others are
     only reported."""
@@ -49,7 +69,7 @@ class Objective(Protocol):
     # An objective that needs to know something of the whole batch has a method ``before(trainer, batches)`` too, which is called
     # before each update and puts it into every microbatch's ``extra``.
 
-    def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
+    def __call__(self, model: Any, batch: Any) -> dict[str, Total]:
         """Sums over one microbatch. They are divided once, by counts over all microbatches and processes: so gradient
         accumulation and data parallelism cannot change the loss."""
 
@@ -57,7 +77,7 @@ class Objective(Protocol):
 class Batches(Protocol):
     """The microbatches of the global batch at a step: a pure function of the step."""
 
-    def __call__(self, step: int, part: int = 0, parts: int = 1, rows: int | None = None) -> Sequence[Batch]:
+    def __call__(self, step: int, part: int = 0, parts: int = 1, rows: int | None = None) -> Sequence[Microbatch]:
         """The slice ``part`` of ``parts`` of the global batch, in microbatches of at most ``rows`` rows; as many for every
         slice."""
 
@@ -77,7 +97,7 @@ class Trainer:
         self.share = 1.0
         """What the schedule's learning rate is multiplied by: halved by a plateau and after a return to a checkpoint."""
 
-    def step(self, number: int, batches: Sequence[Batch], objective: Objective) -> dict[str, float]:
+    def step(self, number: int, batches: Sequence[Microbatch], objective: Objective) -> dict[str, float]:
         """Update ``number`` (from 0). Returns the means of all totals, the gradient's norm and the learning rate. A
         gradient that is not finite changes nothing and is reported as ``skipped``."""
         counts = self.count(batches)
@@ -115,7 +135,7 @@ class Trainer:
             parameter.grad = None
         return metrics
 
-    def count(self, batches: Sequence[Batch]) -> dict[str, float]:
+    def count(self, batches: Sequence[Microbatch]) -> dict[str, float]:
         """The counts of all microbatches of all processes."""
         counts: dict[str, float] = defaultdict(float)
         for batch in batches:
@@ -124,7 +144,7 @@ class Trainer:
         return defaultdict(float, zip(counts, self.world.add(list(counts.values()), self.device), strict=True))
 
     @torch.no_grad()
-    def evaluate(self, batches: Sequence[Batch], objective: Objective) -> dict[str, float]:
+    def evaluate(self, batches: Sequence[Microbatch], objective: Objective) -> dict[str, float]:
         """The means of the objective's totals over the slices that the processes were given."""
         counts, sums = self.count(batches), defaultdict[str, float](float)
         self.model.eval()
@@ -215,7 +235,7 @@ class Outcome:
 
 def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, settings: Optimization, *, scratch: Path,
           log: Path, fingerprint: str, precision: Precision = "auto", parallel: Parallel | None = None,
-          validation: Callable[[int, int], Sequence[Batch]] | None = None, evaluate_every: int = 0,
+          validation: Callable[[int, int], Sequence[Microbatch]] | None = None, evaluate_every: int = 0,
           sample: Callable[[Any], str] | None = None, track: Path | None = None, save_seconds: float = 20.0,
           progress: Callable[[int, int, str], None] = lambda done, total, text: None,
           say: Callable[[str], None] = lambda text: None) -> Outcome:
@@ -231,7 +251,8 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     world = join(next(model.parameters()).device, parallel.tensor_parallel)
     part, parts = world.slice
     first_batch = batches(0, part, parts, parallel.rows) if steps else []
-    compiled = worth_compiling(parallel, model, steps, sum(batch.tokens.numel() for batch in first_batch) * parts,
+    unit = first_batch[0].unit if first_batch else ""
+    compiled = worth_compiling(parallel, model, steps, sum(batch.size for batch in first_batch) * parts,
                                choose_precision(precision, next(model.parameters()).device))
     if steps and world.leader:
         say(f"{world.size} process{'es' if world.size > 1 else ''}, {'compiled' if compiled else 'eager'}")
@@ -270,8 +291,9 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
         trainer.share = plateau.share * 0.5**returns
         begun = time.monotonic()
         metrics = trainer.step(step, micro, objective)
-        real = world.add([float(sum(int((batch.documents >= 0).sum()) for batch in micro))], trainer.device)[0]
-        metrics["tokens_per_second"] = real / (time.monotonic() - begun)
+        real = world.add([float(sum(batch.real for batch in micro))], trainer.device)[0]
+        speed = real / (time.monotonic() - begun)
+        metrics[f"{unit}_per_second"] = speed
         if "skipped" in metrics:
             skipped += 1
             say(f"step {step}: the gradient is not finite, so its batch was left out; `trivium inspect batch` shows it "
@@ -286,7 +308,7 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
                 write_line and write_line(step, {"sample": sample(model)})
         if write_line:
             write_line(step, metrics)
-            progress(step + 1, steps, f"loss {metrics.get('loss', 0.0):.3f}  {metrics['tokens_per_second']:,.0f} tokens/s")
+            progress(step + 1, steps, f"loss {metrics.get('loss', 0.0):.3f}  {speed:,.0f} {unit}/s")
         step += 1
         if skipped >= RETURN_AFTER:
             if returns >= RETURNS:

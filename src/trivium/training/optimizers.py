@@ -21,10 +21,10 @@ class Optimization:
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    optimizer: Literal["muon", "adamw"] = "adamw"
-    """muon: Muon for the blocks' matrices and AdamW for the rest; adamw: AdamW for all."""
+    optimizer: Literal["muon", "adamw", "sgd"] = "adamw"
+    """muon: Muon for the blocks' matrices and AdamW for the rest; adamw: AdamW for all; sgd: plain gradient descent."""
     learning_rate: float = 3e-4
-    """AdamW's highest learning rate."""
+    """AdamW's highest learning rate, or that of plain gradient descent."""
     matrix_learning_rate: float = 0.02
     """Muon's highest learning rate."""
     newton_schulz: int = 5
@@ -169,11 +169,11 @@ def make_optimizers(model: nn.Module, settings: Optimization) -> list[torch.opti
             embeddings.append(parameter)
     if not (matrices or embeddings or vectors):
         raise TriviumError("nothing to train: every parameter is frozen")
-    adamw = torch.optim.AdamW(
-        [{"params": group, "weight_decay": decay} for parameters, decay in ((embeddings, settings.weight_decay), (vectors, 0.0))
-         for group in by_mesh(parameters)],
-        lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=settings.epsilon, fused=True)
-    optimizers: list[torch.optim.Optimizer] = [adamw]
+    groups = [{"params": group, "weight_decay": decay} for parameters, decay in ((embeddings, settings.weight_decay), (vectors, 0.0))
+              for group in by_mesh(parameters)]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.SGD(groups, lr=settings.learning_rate) if settings.optimizer == "sgd" else
+        torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=settings.epsilon, fused=True)]
     if matrices:
         optimizers.append(Muon(matrices, settings.matrix_learning_rate, weight_decay=settings.weight_decay,
                                steps=settings.newton_schulz))

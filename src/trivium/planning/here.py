@@ -1,0 +1,404 @@
+"""How long a recipe will take on this machine, from a measurement of about ten seconds.
+
+A small sample of the raw documents goes through the recipe's own stages up to the token ids. Then, for each shape and batch
+that the recipe trains, a few true updates of a random model are timed, and some answers are sampled. The rest is counting: how many
+updates, how many answers, how many tokens.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trivium import randomness
+from trivium.corpus.readers import Document, find, read
+from trivium.errors import TriviumError
+from trivium.files import write_rows
+from trivium.generation.engine import Sampling, generate
+from trivium.model import LanguageModel, ModelConfig, RewardModel
+from trivium.model.folder import read_config
+from trivium.pipeline import cores, run
+from trivium.recipe import Recipe
+from trivium.recipe_base import Stage
+from trivium.stages.common import PackedEpochs, map_trees
+from trivium.stages.common import rows_of as read_some
+from trivium.stages.dpo import DirectPreference
+from trivium.stages.look import config_of
+from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue, Rollout, log_probs_of, minibatch
+from trivium.stages.pretrain import LanguageModelling, pieces
+from trivium.stages.reward import Ranking, add_pairs
+from trivium.stages.settings import (
+    Corpus,
+    Dpo,
+    Evaluate,
+    Imports,
+    Ppo,
+    Preferences,
+    Pretrain,
+    Report,
+    Reward,
+    Sft,
+    Tokenizer,
+    Tokens,
+    World,
+)
+from trivium.stages.sft import conversation
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.tokens import Tokens as TokenFiles
+from trivium.training.batch import Batch, Tree
+from trivium.training.loop import Trainer
+from trivium.training.machine import choose_precision, prepare
+from trivium.world import rubric
+
+SAMPLE_BYTES = 150_000
+"""Raw text that is sampled."""
+
+DISTINCT = 0.83
+"""Share of the responses sampled for a ranking that differ from the others, as in the quickstart."""
+
+DATA = (World, Imports, Corpus, Tokenizer, Tokens)
+
+
+@dataclass
+class Sample:
+    """What the sampled data stages left."""
+
+    folders: dict[str, Path]
+    """The artifact of each of them."""
+    seconds: dict[str, float]
+    """How long each took."""
+    factor: dict[str, float]
+    """How many times more there is in the whole of it."""
+    threads: int
+    cache: dict[Any, float] = field(default_factory=dict)
+    """Measured times, by what was measured."""
+
+    def place(self, reference: str) -> Path:
+        """An input: a sampled stage's artifact, or a path."""
+        return self.folders.get(reference, Path(reference))
+
+    def once(self, key: Any, measure: Callable[[], float]) -> float:
+        """A measured time, measured when it is first asked for."""
+        if key not in self.cache:
+            self.cache[key] = measure()
+        return self.cache[key]
+
+
+def predict(recipe: Recipe) -> dict[str, Any]:
+    """``{"seconds", "measured_seconds", "stages": [{"stage", "kind", "seconds", "from"}]}``: the time of every stage from the beginning,
+    finished artifacts not counted. Raises :class:`TriviumError` for a recipe whose data cannot be sampled."""
+    begun = time.monotonic()
+    prepare(cores(recipe))
+    with tempfile.TemporaryDirectory() as folder:
+        sample = sampled(recipe, Path(folder))
+        rows = []
+        for name, stage in recipe.stages.items():
+            seconds, how = predict_stage(recipe, name, stage, sample)
+            rows.append({"stage": name, "kind": stage.kind, "seconds": seconds, "from": how})
+    return {"seconds": sum(row["seconds"] for row in rows), "measured_seconds": time.monotonic() - begun, "stages": rows}
+
+
+def sampled(recipe: Recipe, folder: Path) -> Sample:
+    """Run the data stages on a sample of the documents."""
+    stages: dict[str, Stage] = {}
+    factor: dict[str, float] = {}
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, World):
+            size = min(SAMPLE_BYTES, stage.size.documents_bytes)
+            factor[name] = stage.size.documents_bytes / size
+            stages[name] = stage.model_copy(update={"size": replace(stage.size, documents_bytes=size)})
+        elif isinstance(stage, Corpus):
+            documents, factors = [], []
+            for i, reference in enumerate(stage.documents):
+                if reference in recipe.stages:
+                    documents.append(reference)
+                    factors.append(factor.get(reference, 1.0))
+                else:
+                    kept, times = some_documents(Path(reference), folder / f"{name}-{i}.jsonl")
+                    documents.append(str(kept))
+                    factors.append(times)
+            factor[name] = statistics.mean(factors) if factors else 1.0
+            stages[name] = stage.model_copy(update={"documents": documents})
+        elif isinstance(stage, (Tokenizer, Tokens)):
+            factor[name] = factor.get(stage.corpus, 1.0)
+            stages[name] = stage
+        elif isinstance(stage, Imports):
+            factor[name] = 1.0
+            stages[name] = stage
+    small = Recipe.model_construct(**{**recipe.model_dump(exclude={"stages"}), "out": str(folder / "runs")}, stages=stages)
+    artifacts = run(small) if stages else {}
+    return Sample({name: a.folder for name, a in artifacts.items()}, {name: float(a.manifest["seconds"]) for name, a in artifacts.items()},
+                  factor, cores(recipe))
+
+
+def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
+    """Write the first documents of evenly spread files, :data:`SAMPLE_BYTES` of them; returns the file and how many times more bytes the
+    files have."""
+    files = find([path])
+    if not files:
+        raise TriviumError(f"{path}: no documents to sample")
+    total = sum(file.path.stat().st_size for file in files)
+    chosen = files[::max(1, len(files) // 20)]
+    texts: list[dict[str, Any]] = []
+    written = 0
+    packed = 1.0
+    for file in chosen:
+        own = 0
+        for document in read(file):
+            if isinstance(document, Document) and (document.text or document.html):
+                texts.append({"text": document.text or document.html})
+                own += len(texts[-1]["text"].encode())
+            if own > SAMPLE_BYTES / len(chosen):
+                break
+        written += own
+        if file.path.suffix in (".gz", ".zst", ".zip"):
+            packed = 3.0  # text packs to about a third
+    write_rows(sample, texts)
+    return sample, max(1.0, packed * total / max(1, written))
+
+
+def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tuple[float, str]:
+    """Seconds of one stage, and what they were reckoned from."""
+    if isinstance(stage, DATA):
+        seconds = sample.seconds[name]
+        grows = 0.15 if isinstance(stage, (World, Imports, Tokenizer)) else 0.5  # the rest is beginnings: processes, tables, names
+        return seconds * (1 + grows * (sample.factor[name] - 1)), f"a sample of 1/{sample.factor[name]:.3g}"
+    if isinstance(stage, Pretrain):
+        return pretrain(recipe, stage, sample)
+    if isinstance(stage, Sft):
+        return sft(recipe, stage, sample)
+    if isinstance(stage, Preferences):
+        count = stage.count * (stage.fewest + stage.most) / 2
+        seconds = answers(recipe, stage.model, stage.prompts, count, stage.max_new_tokens, 0, sample)
+        return seconds + 2 * DISTINCT * count * judging(recipe, stage.prompts, sample), f"{count:,.0f} answers, each judged twice"
+    if isinstance(stage, (Reward, Dpo)):
+        return ranked(recipe, stage, sample)
+    if isinstance(stage, Ppo):
+        return ppo(recipe, stage, sample)
+    if isinstance(stage, Evaluate):
+        return evaluate(recipe, stage, sample)
+    if isinstance(stage, Report):
+        return 1.0, "a fixed time"
+    return 0.0, "not predicted"
+
+
+def updates(key: Any, model: Callable[[], Any], objective: Any, batches: PackedEpochs, optimization: Any, sample: Sample) -> float:
+    """Seconds of one update, in the mean of a few."""
+
+    def measure() -> float:
+        made = model()
+        trainer = Trainer(made, optimization, 1000, choose_precision("auto", next(made.parameters()).device))
+        begun, times = time.monotonic(), list[float]()
+        for step in range(14):
+            at = time.monotonic()
+            trainer.step(step, batches(step % batches.steps_per_epoch), objective)
+            times.append(time.monotonic() - at)
+            if len(times) > 4 and time.monotonic() - begun > 0.8:
+                break
+        return statistics.mean(times[1:])
+
+    return sample.once(key, measure)
+
+
+def pretrain(recipe: Recipe, stage: Pretrain, sample: Sample) -> tuple[float, str]:
+    """Updates, and the measurement on held-out documents."""
+    tokens = sample.place(stage.tokens)
+    tokenizer = ChatTokenizer.load(sample.place(stage.tokenizer))
+    batches = PackedEpochs(pieces(TokenFiles.open(tokens / "train", tokenizer.digest), tokenizer, stage.length), stage.length, stage.rows, recipe.seed)
+    factor = sample.factor.get(stage.tokens, 1.0)
+    config = config_of(recipe, stage)
+    epoch = batches.steps_per_epoch * factor
+    steps = stage.steps if stage.steps is not None else round(stage.epochs * epoch)
+    each = updates(("pretrain", config, stage.length, stage.rows, stage.optimization.optimizer), lambda: LanguageModel(config).initialise(0),
+                   LanguageModelling(), batches, stage.optimization, sample)
+    tokens_stage = recipe.stages.get(stage.tokens)
+    heldout = tokens_stage.validation / (1 - tokens_stage.validation) * epoch / 3 if isinstance(tokens_stage, Tokens) else 0.0
+    return steps * each + heldout * each + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms, and the held-out text"
+
+
+def demonstrations(reference: str, sample: Sample) -> list[dict[str, Any]]:
+    """The demonstrations that a stage learns from."""
+    return read_some(sample.place(reference), "demonstrations.jsonl", ["messages"], _quiet(sample))
+
+
+def _quiet(sample: Sample) -> Any:
+    from trivium.pipeline import Context
+    from trivium.progress import Progress
+    nowhere = Path("/nonexistent")
+    return Context("", "", 0, {}, nowhere, nowhere, Progress(quiet=True), sample.threads)
+
+
+def any_tokenizer(sample: Sample, folder: str | None = None) -> ChatTokenizer:
+    """The sampled tokenizer, or that of a folder that the recipe starts from."""
+    for place in [*sample.folders.values(), *([Path(folder)] if folder else [])]:
+        if (place / "tokenizer.json").is_file():
+            return ChatTokenizer.load(place)
+    raise TriviumError("estimate: the recipe trains no tokenizer and starts from no model's folder")
+
+
+def sft(recipe: Recipe, stage: Sft, sample: Sample) -> tuple[float, str]:
+    """Updates on the demonstrations."""
+    config = config_of(recipe, stage)
+    length = min(stage.length, config.max_positions)
+    tokenizer = any_tokenizer(sample, stage.model)
+    trees = [tree for row in demonstrations(stage.demonstrations, sample) if any(m["role"] == "assistant" for m in row["messages"])
+             and len(tree := conversation(tokenizer, row["messages"])) <= length]
+    if not trees:
+        raise TriviumError(f"estimate: no demonstration fits rows of {length} tokens")
+    batches = PackedEpochs(trees, length, stage.rows, recipe.seed)
+    steps = max(1, round(stage.epochs * batches.steps_per_epoch))
+    each = updates(("sft", config, length, stage.rows, stage.optimization.optimizer), lambda: LanguageModel(config).initialise(0),
+                   LanguageModelling(), batches, stage.optimization, sample)
+    return steps * each + 0.5, f"{steps:,} updates of {each * 1000:.0f} ms"
+
+
+def lengths(recipe: Recipe, sample: Sample) -> tuple[float, float, list[list[int]], list[list[int]]]:
+    """Mean tokens of a prompt and of a response, and some of both, from whatever demonstrations there are."""
+    for stage in recipe.stages.values():
+        if isinstance(stage, Sft):
+            tokenizer = any_tokenizer(sample, stage.model)
+            trees = [conversation(tokenizer, row["messages"]) for row in demonstrations(stage.demonstrations, sample)[:600]
+                     if any(m["role"] == "assistant" for m in row["messages"])]
+            return (float(np.mean([len(t.prompt) for t in trees])), float(np.mean([len(t.responses[0]) for t in trees])),
+                    [t.prompt.tolist() for t in trees], [t.responses[0].tolist() for t in trees])
+    return 40.0, 40.0, [[0] * 40] * 64, [[0] * 40] * 64
+
+
+def model_config(recipe: Recipe, reference: str) -> ModelConfig:
+    """The shape of the model of a stage, or of a folder."""
+    stage = recipe.stages.get(reference)
+    return config_of(recipe, stage) if stage is not None else read_config(Path(reference))[0]  # type: ignore[arg-type]
+
+
+def answers(recipe: Recipe, model: str, prompts: str, count: float, longest: int, shots: int, sample: Sample) -> float:
+    """Seconds to sample so many answers. The random model is made to stop at random, as often as demonstrations end; ``shots``
+    examples stand before each prompt."""
+    config = model_config(recipe, model)
+    _, r, asked, said = lengths(recipe, sample)
+    together = 128 if count <= 128 else 256
+
+    def measure() -> float:
+        made = LanguageModel(config).initialise(0)
+        before = [token for pair in zip(asked[:shots], said[:shots], strict=True) for part in pair for token in part]
+        room = config.max_positions - longest - 1
+        texts = [(before + asked[i % len(asked)])[-room:] for i in range(together)]
+        stop = randomness.numpy(0, "stop").permutation(config.vocab_size)[:max(1, round(config.vocab_size / min(r, longest)))]
+        generate(made, texts[:2], Sampling(max_new_tokens=2), stop.tolist())
+        begun = time.monotonic()
+        generate(made, texts, Sampling(max_new_tokens=longest), stop.tolist())
+        return time.monotonic() - begun
+
+    return sample.once(("answers", config, longest, together, shots), measure) * count / together
+
+
+def ranked(recipe: Recipe, stage: Reward | Dpo, sample: Sample) -> tuple[float, str]:
+    """Updates on rankings, and passes over them without gradients."""
+    config = model_config(recipe, stage.model)
+    length = min(stage.length, config.max_positions)
+    source = recipe.stages.get(stage.preferences)
+    count, heldout, responses = 1000.0, 0.2, 2.0
+    if isinstance(source, Preferences):
+        count, heldout, responses = source.count, source.heldout, max(2.0, (source.fewest + source.most) / 2 * DISTINCT)
+    elif isinstance(source, Imports):
+        from trivium.stages.reward import rankings
+        rows = rankings(sample.place(stage.preferences), _quiet(sample))
+        heldout = sum(row["split"] == "heldout" for row in rows) / len(rows)
+        count, responses = len(rows), float(np.mean([len(row["responses"]) for row in rows]))
+    p, r, asked, said = lengths(recipe, sample)
+    size = p + r * responses
+    steps = max(1, round(stage.epochs * count * (1 - heldout) * size / (length * stage.rows * 0.95)))
+    k = max(2, round(responses))
+    trees = [Tree(np.array(asked[i % len(asked)], np.int64), tuple(np.array(said[(i * k + j) % len(said)], np.int64) for j in range(k)),
+                  payload=[[j] for j in range(k)]) for i in range(200)]
+
+    def finish(batch: Batch) -> None:
+        add_pairs(batch)
+        batch.extra["reference"] = torch.zeros(len(batch.ends))
+
+    batches = PackedEpochs([tree for tree in trees if len(tree) <= length], length, stage.rows, 0, finish)
+    objective: Any = Ranking() if isinstance(stage, Reward) else DirectPreference(stage.beta)
+
+    def model() -> Any:
+        made = LanguageModel(config).initialise(0)
+        return RewardModel.from_language_model(made, 0) if isinstance(stage, Reward) else made
+
+    each = updates((stage.kind, config, length, stage.rows), model, objective, batches, stage.optimization, sample)
+    passes = (heldout + 500 / count if isinstance(stage, Reward) else (1 - heldout) + 2 * heldout) / (1 - heldout) / stage.epochs
+    seconds = steps * each * (1 + passes / 3) + 1.0
+    if isinstance(stage, Reward) and isinstance(source, Preferences):
+        seconds += count * heldout * responses * judging(recipe, source.prompts, sample)
+    return seconds, f"{steps:,} updates of {each * 1000:.0f} ms, and passes without gradients"
+
+
+def judging(recipe: Recipe, prompts: str, sample: Sample) -> float:
+    """Seconds in which the rubric judges an answer."""
+    rows = read_some(sample.place(prompts), "prompts.jsonl", ["id", "prompt", "truth"], _quiet(sample))[:100]
+    said = [row["messages"][-1]["content"] for row in demonstrations(prompts, sample)[:100]]
+
+    def measure() -> float:
+        begun = time.monotonic()
+        for row, text in zip(rows, said, strict=False):
+            rubric.score(row, text)
+        return (time.monotonic() - begun) / len(rows)
+
+    return sample.once(("judging", prompts), measure)
+
+
+def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
+    """Each iteration: answers, four passes without gradients, updates of two models. One update and one pass are timed."""
+    config = model_config(recipe, stage.model)
+    _, _, asked, said = lengths(recipe, sample)
+    length = min(stage.length, config.max_positions)
+    each = max(1, stage.episodes // stage.minibatches)
+    trees = [Tree(np.array(asked[i % len(asked)], np.int64), (np.array(said[i % len(said)], np.int64),)) for i in range(each)]
+    trees = [tree for tree in trees if len(tree) <= length]
+    arrays = {name: [np.zeros(len(tree.responses[0])) for tree in trees] for name in ("log_probs", "values", "advantages", "returns")}
+    rollout = Rollout(trees, arrays, {})
+
+    def update() -> float:
+        policy = LanguageModel(config).initialise(0)
+        trainer = Trainer(PolicyAndValue(policy, RewardModel.from_language_model(policy, 0)), stage.optimization, 1000)
+        times = []
+        for step in range(3):
+            batch = minibatch(rollout, np.arange(len(trees)), length)
+            begun = time.monotonic()
+            trainer.step(step, [batch], ClippedSurrogate(stage))
+            times.append(time.monotonic() - begun)
+        return statistics.mean(times[1:])
+
+    def reading() -> float:
+        policy = LanguageModel(config).initialise(0).eval()
+        begun = time.monotonic()
+        map_trees(lambda batch: log_probs_of(policy, batch, stage.temperature), trees, length, stage.rows, torch.device("cpu"), per_token=True)
+        return time.monotonic() - begun
+
+    roll = answers(recipe, stage.model, stage.prompts, stage.episodes, stage.max_new_tokens, 0, sample)
+    learn = stage.epochs * stage.minibatches * sample.once(("ppo", config, length, each), update)
+    learn += 4 * stage.minibatches * sample.once(("reading", config, length, each), reading)
+    return stage.iterations * (roll + learn) + 1.0, f"{stage.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning"
+
+
+def evaluate(recipe: Recipe, stage: Evaluate, sample: Sample) -> tuple[float, str]:
+    """Two answers to each prompt by each model, and two passes over the sampled ones."""
+    world = recipe.stages.get(stage.prompts)
+    count: float = world.size.evaluation_prompts if isinstance(world, World) else len(
+        read_some(sample.place(stage.prompts), "evaluation.jsonl", ["prompt"], _quiet(sample)))
+    count = min(count, stage.limit or count)
+    known = isinstance(world, World)
+    seconds = 0.0
+    for model in stage.models.values():
+        seconds += answers(recipe, model, stage.prompts, count * (2 if known else 1), stage.max_new_tokens, 0, sample)
+    if stage.base and known:
+        seconds += answers(recipe, stage.base, stage.prompts, count, stage.max_new_tokens, stage.shots, sample)
+        seconds += 3 * len(stage.models) * count * judging(recipe, stage.prompts, sample)
+    return seconds, f"{len(stage.models)} models, {count:,.0f} prompts"
+
+
