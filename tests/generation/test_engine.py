@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trivium.errors import TriviumError
-from trivium.generation.engine import Sampling, choose, generate
+from trivium.generation.engine import Engine, Sampling, generate
+from trivium.generation.sampling import Controls, draw
 from trivium.model import LanguageModel, ModelConfig, folder
 
 
@@ -59,15 +60,18 @@ def test_frequencies_follow_the_distribution():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0, -1e9]])
     n = 40_000
     u = torch.from_numpy(np.random.default_rng(0).random(n))
-    drawn, _ = choose(logits.expand(n, -1), Sampling(temperature=0.7), u)
+    def drawn_with(**rules):
+        return draw(logits.expand(n, -1), Controls([Sampling(**rules)] * n, logits.device), u)[0]
+
+    drawn = drawn_with(temperature=0.7)
     expected = torch.softmax(logits[0] / 0.7, 0) * n
     counts = torch.bincount(drawn, minlength=5)
     assert counts[4] == 0
     assert ((counts[:4] - expected[:4]) ** 2 / expected[:4]).sum() < 16.3  # chi-square, 3 degrees of freedom, p = 0.001
-    top_k, _ = choose(logits.expand(n, -1), Sampling(top_k=2), u)
-    assert set(top_k.tolist()) == {1, 2}
-    top_p, _ = choose(logits.expand(n, -1), Sampling(top_p=0.5), u)
-    assert set(top_p.tolist()) == {2}
+    assert set(drawn_with(top_k=2).tolist()) == {1, 2}
+    assert set(drawn_with(top_p=0.5).tolist()) == {2}
+    assert set(drawn_with(min_p=0.3).tolist()) == {1, 2}  # e^-1 of the likeliest is enough, e^-2 is not
+    assert set(drawn_with(top_k=3, top_p=0.9).tolist()) == {1, 2}
 
 
 def test_ends():

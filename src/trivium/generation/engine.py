@@ -1,49 +1,29 @@
-"""The sampling engine: batched prefill, a static cache of keys and values, continuous batching.
+"""The sampling engine: continuous batching over a static cache.
 
 Every sample has its own stream of uniform numbers, named by its seed alone, so it is the same whatever shares the batch
-(up to the rounding of sums). A prompt is computed once for all its samples. Finished rows leave and waiting ones enter.
+(up to the rounding of sums). A prompt is computed once for all its samples. Finished rows leave and waiting ones enter:
+:meth:`Engine.step` is one token for every live row, so a server can submit and cancel between steps.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.model.config import ModelConfig
-from trivium.model.transformer import LanguageModel, causal_attention
+from trivium.generation.decoder import Decoder
+from trivium.generation.sampling import Controls, Sampling, draw
+from trivium.model.transformer import LanguageModel
 
+__all__ = ["Completion", "Engine", "Sample", "Sampling", "generate"]
 
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn."""
-
-    temperature: float = 1.0
-    """Logits are divided by it; 0 always takes the likeliest token."""
-    top_k: int = 0
-    """Draw from so many of the likeliest tokens; 0 from all."""
-    top_p: float = 1.0
-    """Draw from the fewest likeliest tokens that hold this much probability (Holtzman et al. 2020)."""
-    max_new_tokens: int = 128
-    """Longest completion."""
-    seed: int = 0
-    """Seed of all samples."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise TriviumError(f"temperature is {self.temperature}; it must be 0 or more")
-        if self.top_k < 0:
-            raise TriviumError(f"top_k is {self.top_k}; it must be 0 (all tokens) or more")
-        if not 0 < self.top_p <= 1:
-            raise TriviumError(f"top_p is {self.top_p}; it must lie in (0, 1]")
-        if self.max_new_tokens < 1:
-            raise TriviumError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
+PREFILL_TOKENS = 512  # prompts are computed together up to so many tokens: larger products leave the CPU's cache
 
 
 @dataclass
@@ -55,186 +35,255 @@ class Completion:
     log_probs: np.ndarray
     """The log-probability of each under the full distribution at the sampling temperature (at 1 when greedy), in nats."""
     finished: bool
-    """Ended with a stop token, not for want of room."""
+    """Ended with a stop token or text, not for want of room."""
 
 
 @dataclass
-class _Waiting:
-    """A sample that has its prompt's keys and values but no row yet."""
+class Sample:
+    """A completion that is being made."""
 
-    prompt: int
-    sample: int
+    request: int
+    """The number that :meth:`Engine.submit` gave."""
+    index: int
+    """Which of the request's samples."""
     seed: int
+    prompt: Sequence[int] = field(repr=False)
+    sampling: Sampling
+    stop: Collection[int] = field(repr=False)
+    top: int
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    """Of each token, under the full distribution at the sampling temperature (at 1 when greedy)."""
+    plain: list[tuple[float, list[tuple[int, float]]]] = field(default_factory=list)
+    """Where ``top`` is not negative: of each token its log-probability at temperature 1, and the ``top`` likeliest
+    tokens with theirs."""
+    reason: str | None = None
+    """``stop`` or ``length`` once it has ended."""
 
 
-class _Cache:
-    """Keys and values of ``rows`` sequences: for each layer ``[rows, kv_heads, capacity, head_dim]``."""
+class Engine:
+    """Samples from ``model``, at most ``rows`` sequences at a time of up to ``capacity`` tokens each (the model's longest
+    by default). ``decode`` turns tokens into text, for stop texts. The weights are copied: later changes of the model
+    are not seen. Products use the model's number format, or autocast's where that is on. Not for several threads."""
 
-    def __init__(self, config: ModelConfig, rows: int, capacity: int, like: Tensor) -> None:
-        shape = (config.num_layers, rows, config.num_kv_heads, capacity, config.head_dim)
-        self.keys = like.new_zeros(shape)
-        self.values = like.new_zeros(shape)
-        self.window = config.sliding_window
+    def __init__(self, model: LanguageModel, rows: int = 64, capacity: int | None = None,
+                 decode: Callable[[Sequence[int]], str] | None = None) -> None:
+        self.config = model.config
+        self.device = model.lm_head.weight.device
+        kind = self.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.lm_head.weight.dtype
+        self.rows = rows
+        self.capacity = min(capacity or self.config.max_positions, self.config.max_positions)
+        self.decoder = Decoder(model, rows, self.capacity, dtype)
+        self.decode = decode
+        self.waiting: deque[Sample] = deque()
+        self.live: list[Sample] = []
+        self.lengths = np.zeros(rows, np.int64)
+        """Tokens of each row that are in the cache."""
+        self.pending = torch.zeros(rows, dtype=torch.int64, device=self.device)
+        """The next token to compute of each row."""
+        self.seen: Tensor | None = None
+        self._controls: Controls | None = None
+        self._submitted = 0
 
-    def prefill(self, rows: Sequence[int]) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
-        """Attention over whole prompts, which leaves their keys and values in ``rows``."""
-        causal = causal_attention(self.window)
+    def submit(self, prompt: Sequence[int], sampling: Sampling, seeds: Sequence[int], stop: Collection[int] = (), top: int = -1) -> int:
+        """Queue a prompt for as many samples as there are 64-bit ``seeds``; returns the request's number. Samples end at a
+        token of ``stop``, a text of ``sampling.stop``, after ``max_new_tokens`` or where the row is full. With ``top`` >= 0
+        log-probabilities at temperature 1 are kept, of the tokens and of so many alternatives. Raises
+        :class:`TriviumError` for a prompt that is empty, holds unknown tokens or leaves no room."""
+        if not prompt:
+            raise TriviumError("the prompt is empty")
+        if len(prompt) >= self.capacity:
+            raise TriviumError(f"the prompt has {len(prompt)} tokens; with an answer it does not fit {self.capacity} positions")
+        if min(prompt) < 0 or max(prompt) >= self.config.vocab_size:
+            raise TriviumError(f"the prompt holds a token outside the model's {self.config.vocab_size}")
+        if sampling.stop and self.decode is None:
+            raise TriviumError("stop texts need a tokenizer: give `decode`")
+        self._submitted += 1
+        stop = frozenset(stop)
+        self.waiting.extend(Sample(self._submitted, i, seed, prompt, sampling, stop, top) for i, seed in enumerate(seeds))
+        return self._submitted
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            length = k.shape[2]
-            self.keys[layer, rows, :, :length] = k
-            self.values[layer, rows, :, :length] = v
-            return causal(layer, q, k, v)
-        return attend
+    def cancel(self, request: int) -> None:
+        """Forget a request; its rows are free at once."""
+        self.waiting = deque(sample for sample in self.waiting if sample.request != request)
+        self._leave([row for row, sample in enumerate(self.live) if sample.request == request])
 
-    def step(self, places: Tensor, longest: int) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
-        """Attention of one new token a row, at ``places [rows]``, over the past of its row."""
-        count = len(places)
-        rows = torch.arange(count, device=places.device)
-        every = torch.arange(longest, device=places.device)
-        mask = every <= places[:, None]
-        if self.window is not None:
-            mask &= every > places[:, None] - self.window
-        mask = mask[:, None, None]
+    @property
+    def busy(self) -> bool:
+        """Whether anything is left to do."""
+        return bool(self.live or self.waiting)
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            self.keys[layer, rows, :, places] = k[:, :, 0]
-            self.values[layer, rows, :, places] = v[:, :, 0]
-            return F.scaled_dot_product_attention(q, self.keys[layer, :count, :, :longest], self.values[layer, :count, :, :longest],
-                                                  attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
-        return attend
+    @torch.inference_mode()
+    def step(self) -> list[Sample]:
+        """One more token for every live row, after waiting samples entered free rows. Returns the samples that got
+        one; those that ended have a ``reason`` and leave."""
+        with torch.autocast(self.device.type, enabled=False):
+            self._admit()
+            if not self.live:
+                return []
+            count = len(self.live)
+            lengths = self.lengths[:count]
+            longest = int(lengths.max()) + 1
+            logits = self.decoder.step(self.pending[:count], torch.from_numpy(lengths).to(self.device), longest,
+                                       bool((lengths == longest - 1).all()))
+            lengths += 1
+            if self._controls is None:
+                self._controls = Controls([sample.sampling for sample in self.live], self.device)
+            drawn = np.array([len(sample.tokens) for sample in self.live])
+            uniforms = torch.from_numpy(randomness.uniforms(np.array([sample.seed for sample in self.live], np.uint64), drawn)).to(self.device)
+            tokens, log_probs = draw(logits, self._controls, uniforms, None if self.seen is None else self.seen[:count])
+            self.pending[:count] = tokens
+            if self.seen is not None:
+                self.seen[torch.arange(count, device=self.device), tokens] = True
+            self._note_plain(logits, tokens)
+        stepped = list(self.live)
+        for sample, token, log_prob, length in zip(stepped, tokens.tolist(), log_probs.tolist(), lengths.tolist(), strict=True):
+            sample.tokens.append(token)
+            sample.log_probs.append(log_prob)
+            if token in sample.stop or (sample.sampling.stop and self._says_stop(sample)):
+                sample.reason = "stop"
+            elif len(sample.tokens) >= sample.sampling.max_new_tokens or length + 1 >= self.capacity:
+                sample.reason = "length"
+        self._leave([row for row, sample in enumerate(stepped) if sample.reason])
+        return stepped
 
-    def move(self, source: Sequence[int], target: Sequence[int]) -> None:
-        """Copy rows within the cache."""
-        self.keys[:, target] = self.keys[:, source]
-        self.values[:, target] = self.values[:, source]
+    def _note_plain(self, logits: Tensor, tokens: Tensor) -> None:
+        """Log-probabilities at temperature 1 for the rows that want them."""
+        rows = [row for row, sample in enumerate(self.live) if sample.top >= 0]
+        if not rows:
+            return
+        plain = torch.log_softmax(logits[rows], dim=-1)
+        chosen = plain.gather(1, tokens[rows][:, None])[:, 0].tolist()
+        values, ids = plain.topk(max(1, *(self.live[row].top for row in rows)), dim=-1)
+        for row, log_prob, ids_of_row, values_of_row in zip(rows, chosen, ids.tolist(), values.tolist(), strict=True):
+            top = self.live[row].top
+            self.live[row].plain.append((log_prob, list(zip(ids_of_row[:top], values_of_row[:top], strict=True))))
+
+    def _says_stop(self, sample: Sample) -> bool:
+        """Whether the newest token completed a stop text. A token holds a byte at least, so a short tail is enough."""
+        assert self.decode is not None
+        reach = max(len(text.encode()) for text in sample.sampling.stop) + 4
+        said = self.decode(sample.tokens[-reach:])
+        return any(text in said for text in sample.sampling.stop)
+
+    def _admit(self) -> None:
+        """Give free rows to waiting samples, several at a time, and compute their prompts but for the last token, which
+        the next step does. Samples whose prompt is in a row already copy it from there."""
+        free = self.rows - len(self.live)
+        if not self.waiting or free < min(len(self.waiting), max(1, self.rows // 8)):
+            return
+        entering = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
+        home = {sample.request: row for row, sample in enumerate(self.live)}
+        leaders = list({sample.request: sample for sample in reversed(entering) if sample.request not in home}.values())
+        leaders.sort(key=lambda sample: len(sample.prompt))
+        start = len(self.live)
+        self._prefill(leaders, start)
+        home |= {sample.request: start + i for i, sample in enumerate(leaders)}
+        chosen = {id(sample) for sample in leaders}
+        followers = [sample for sample in entering if id(sample) not in chosen]
+        if followers:
+            first = start + len(leaders)
+            self.decoder.move([home[sample.request] for sample in followers], list(range(first, first + len(followers))),
+                              max(len(sample.prompt) for sample in followers))
+        for sample in (*leaders, *followers):
+            self._begin(sample, len(self.live))
+        self._controls = None
+
+    def _begin(self, sample: Sample, row: int) -> None:
+        """Let a sample start in a row that holds its prompt."""
+        if row == len(self.live):
+            self.live.append(sample)
+        else:
+            self.live[row] = sample
+        self.lengths[row] = len(sample.prompt) - 1
+        self.pending[row] = sample.prompt[-1]
+        if sample.sampling.repetition_penalty != 1 and self.seen is None:
+            self.seen = torch.zeros(self.rows, self.config.vocab_size, dtype=torch.bool, device=self.device)
+        if self.seen is not None:
+            self.seen[row] = False
+            self.seen[row, torch.tensor(sample.prompt, device=self.device)] = True
+
+    def _prefill(self, leaders: Sequence[Sample], first: int) -> None:
+        """Compute prompts, ordered by length, into the rows from ``first`` on."""
+        begin = 0
+        while begin < len(leaders):
+            end = begin + 1
+            while end < len(leaders) and (end + 1 - begin) * (len(leaders[end].prompt) - 1) <= PREFILL_TOKENS:
+                end += 1
+            width = len(leaders[end - 1].prompt) - 1
+            if width:
+                padded = np.zeros((end - begin, width), np.int64)
+                for row, sample in enumerate(leaders[begin:end]):
+                    padded[row, :len(sample.prompt) - 1] = sample.prompt[:-1]
+                self.decoder.prefill(torch.from_numpy(padded).to(self.device), first + begin)
+            begin = end
+
+    def _leave(self, rows: list[int]) -> None:
+        """Free rows. A waiting sample of the same prompt takes a row over at once, so a prompt is never computed twice;
+        the last rows move into the other holes."""
+        if not rows:
+            return
+        self._controls = None
+        empty = []
+        for row in rows:
+            request = self.live[row].request
+            heir = self.waiting[0] if self.waiting and self.waiting[0].request == request else None
+            if heir is not None:
+                self.waiting.popleft()
+                self._begin(heir, row)
+            else:
+                empty.append(row)
+        kept = len(self.live) - len(empty)
+        holes = [row for row in empty if row < kept]
+        gone = set(empty)
+        movers = [row for row in range(kept, len(self.live)) if row not in gone]
+        if holes:
+            self.decoder.move(movers, holes, int(self.lengths[movers].max()))
+            self.lengths[holes] = self.lengths[movers]
+            self.pending[holes] = self.pending[movers]
+            if self.seen is not None:
+                self.seen[holes] = self.seen[movers]
+            for hole, mover in zip(holes, movers, strict=True):
+                self.live[hole] = self.live[mover]
+        del self.live[kept:]
+        if not self.live and not self.waiting:
+            self.seen = None
 
 
-def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw a token for each row of ``logits [B, V]`` by inverting the cumulative distribution at ``uniforms [B]``; returns
-    tokens and their log-probabilities under the full distribution, both ``[B]``."""
-    scaled = logits.float() / (sampling.temperature or 1.0)
-    log_probs = torch.log_softmax(scaled, dim=-1)
-    if sampling.temperature == 0:
-        tokens = logits.argmax(-1)
-    else:
-        probs = log_probs.exp()
-        if sampling.top_k and sampling.top_k < probs.shape[1]:
-            least = probs.topk(sampling.top_k).values[:, -1:]
-            probs = probs.where(probs >= least, 0)
-        if sampling.top_p < 1:
-            ordered, order = (probs / probs.sum(-1, keepdim=True)).sort(descending=True)
-            beyond = ordered.cumsum(-1) - ordered >= sampling.top_p
-            probs = probs.scatter(1, order, ordered.masked_fill(beyond, 0))
-        cumulative = probs.double().cumsum(-1)
-        aim = uniforms[:, None].to(cumulative) * cumulative[:, -1:]
-        tokens = torch.searchsorted(cumulative, aim, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
-    return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
-
-
-@torch.inference_mode()
-def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Collection[int],
+def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling | Sequence[Sampling], stop: Collection[int],
              samples: int | Sequence[int] = 1, batch_rows: int = 128, keys: Sequence[object] | None = None,
-             progress: Callable[[int, int], None] | None = None) -> list[list[Completion]]:
-    """Complete each prompt ``samples`` times (a number for all, or one for each). ``keys`` name the prompts' random
-    streams; by default their indices do. Generation ends at a token of ``stop``, after ``max_new_tokens``, or at the
-    model's last position. Raises :class:`TriviumError` for a prompt that is empty or leaves no room."""
-    config = model.config
+             progress: Callable[[int, int], None] | None = None,
+             decode: Callable[[Sequence[int]], str] | None = None) -> list[list[Completion]]:
+    """Complete each prompt ``samples`` times (a number for all, or one for each), by one ``sampling`` or one for each.
+    ``keys`` name the prompts' random streams; by default their indices do. Generation ends at a token of ``stop``, a text
+    of ``sampling.stop`` (which needs ``decode``), after ``max_new_tokens``, or at the model's last position. Raises
+    :class:`TriviumError` for a prompt that is empty or leaves no room."""
+    wanted = [samples] * len(prompts) if isinstance(samples, int) else list(samples)
+    rules = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
+    results: list[list[Completion | None]] = [[None] * n for n in wanted]
+    total, done = sum(wanted), 0
+    if not total:
+        return [[] for _ in prompts]
     for index, prompt in enumerate(prompts):
         if not prompt:
             raise TriviumError(f"prompt {index} is empty")
-        if len(prompt) >= config.max_positions:
+        if len(prompt) >= model.config.max_positions:
             raise TriviumError(f"prompt {index} has {len(prompt)} tokens; with an answer it does not fit the model's "
-                               f"{config.max_positions} positions")
-    wanted = [samples] * len(prompts) if isinstance(samples, int) else list(samples)
-    results: list[list[Completion | None]] = [[None] * n for n in wanted]
-    device, training = model.lm_head.weight.device, model.training
-    model.eval()
-    stopping = torch.zeros(config.vocab_size, dtype=torch.bool, device=device)
-    stopping[list(stop)] = True
-    # Prompts of like length go together, the longest first, so that a batch is full of work to its end.
-    order = sorted((p for p in range(len(prompts)) if wanted[p]), key=lambda p: (-len(prompts[p]), p))
-    waiting = [_Waiting(p, s, randomness.derive(sampling.seed, keys[p] if keys else p, s)) for p in order for s in range(wanted[p])]
-    total, done = len(waiting), 0
-    rows = min(batch_rows, total)
-    capacity = min(config.max_positions, max((len(prompts[p]) for p in order), default=0) + sampling.max_new_tokens)
-    cache = _Cache(config, rows, capacity, model.lm_head.weight)
-    live: list[_Waiting] = []
-    seeds = np.zeros(0, np.uint64)
-    lengths, drawn = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-    tokens = torch.zeros((rows, sampling.max_new_tokens), dtype=torch.int64, device=device)
-    log_probs = torch.zeros((rows, sampling.max_new_tokens), device=device)
-    logits = torch.zeros((0, config.vocab_size), device=device)
-
-    while waiting or live:
-        if waiting and (len(live) <= rows * 3 // 4):
-            entering, waiting = waiting[:rows - len(live)], waiting[rows - len(live):]
-            logits = torch.cat([logits, _prefill(model, cache, prompts, entering, len(live))])
-            live += entering
-            seeds = np.array([w.seed for w in live], np.uint64)
-            lengths = torch.cat([lengths, torch.tensor([len(prompts[w.prompt]) for w in entering])])
-            drawn = torch.cat([drawn, torch.zeros(len(entering), dtype=torch.int64)])
-        count = len(live)
-        uniforms = torch.from_numpy(randomness.uniforms(seeds, drawn.numpy())).to(device)
-        chosen, chosen_log_probs = choose(logits, sampling, uniforms)
-        every = torch.arange(count, device=device)
-        tokens[every, drawn.to(device)] = chosen
-        log_probs[every, drawn.to(device)] = chosen_log_probs
-        drawn = drawn + 1
-        stopped = stopping[chosen].cpu()
-        full = (drawn >= sampling.max_new_tokens) | (lengths >= config.max_positions - 1)
-        ended = stopped | full
-        if ended.any():
-            for row in ended.nonzero()[:, 0].tolist():
-                n = int(drawn[row])
-                results[live[row].prompt][live[row].sample] = Completion(tokens[row, :n].tolist(), log_probs[row, :n].cpu().numpy().copy(), bool(stopped[row]))
-            done += int(ended.sum())
-            if progress:
-                progress(done, total)
-            keep = (~ended).nonzero()[:, 0]
-            holes = [row for row in ended.nonzero()[:, 0].tolist() if row < len(keep)]
-            movers = [row for row in keep.tolist() if row >= len(keep)]
-            layout = list(range(len(keep)))
-            for hole, mover in zip(holes, movers, strict=True):
-                layout[hole] = mover
-            if holes:
-                cache.move(movers, holes)
-                tokens[holes], log_probs[holes] = tokens[movers], log_probs[movers]
-            live = [live[row] for row in layout]
-            seeds, lengths, drawn, chosen = seeds[layout], lengths[layout], drawn[layout], chosen[torch.tensor(layout, dtype=torch.int64)]
-        if live:
-            longest = int(lengths.max()) + 1
-            places = lengths.to(device)
-            hidden = model.model(chosen[:, None], places[:, None], cache.step(places, longest))
-            logits = model.lm_head(hidden[:, -1])
-            lengths = lengths + 1
-        else:
-            logits = logits[:0]
-    model.train(training)
+                               f"{model.config.max_positions} positions")
+    # Those that take longest go first, so that a batch is full of work to its end.
+    order = sorted((p for p in range(len(prompts)) if wanted[p]), key=lambda p: (-rules[p].max_new_tokens, -len(prompts[p]), p))
+    capacity = max(len(prompts[p]) + rules[p].max_new_tokens for p in order)
+    engine = Engine(model, min(batch_rows, total), capacity, decode)
+    stop = frozenset(stop)
+    asked = {engine.submit(prompts[p], rules[p], [randomness.derive(rules[p].seed, keys[p] if keys else p, s) for s in range(wanted[p])],
+                           stop): p for p in order}
+    while engine.busy:
+        ended = [sample for sample in engine.step() if sample.reason]
+        for sample in ended:
+            results[asked[sample.request]][sample.index] = Completion(
+                sample.tokens, np.array(sample.log_probs, np.float32), sample.reason == "stop")
+        done += len(ended)
+        if ended and progress:
+            progress(done, total)
     return [[completion for completion in group if completion is not None] for group in results]
-
-
-def _prefill(model: LanguageModel, cache: _Cache, prompts: Sequence[Sequence[int]], entering: Sequence[_Waiting], first: int) -> Tensor:
-    """Compute the prompts of samples that take rows from ``first`` on; returns the logits after each, ``[n, V]``.
-    Samples of one prompt are neighbours: the first computes, the others copy."""
-    leaders: list[int] = []
-    leader_of: list[int] = []
-    for i, sample in enumerate(entering):
-        if not leaders or entering[leaders[-1]].prompt != sample.prompt:
-            leaders.append(i)
-        leader_of.append(len(leaders) - 1)
-    device = model.lm_head.weight.device
-    parts = []
-    for start in range(0, len(leaders), 32):
-        chunk = leaders[start:start + 32]
-        texts = [prompts[entering[i].prompt] for i in chunk]
-        padded = torch.zeros((len(chunk), max(map(len, texts))), dtype=torch.int64)
-        for row, text in enumerate(texts):
-            padded[row, :len(text)] = torch.tensor(text)
-        hidden = model.model(padded.to(device), None, cache.prefill([first + i for i in chunk]))
-        last = torch.tensor([len(text) - 1 for text in texts], device=device)
-        parts.append(model.lm_head(hidden[torch.arange(len(chunk), device=device), last]))
-    followers = [i for i in range(len(entering)) if leaders[leader_of[i]] != i]
-    if followers:
-        cache.move([first + leaders[leader_of[i]] for i in followers], [first + i for i in followers])
-    return torch.cat(parts)[torch.tensor(leader_of, device=device)]
