@@ -144,6 +144,42 @@ def export(model: Annotated[Path, typer.Argument(help="A language model's folder
     print(f"{gguf}: {write_gguf(model, gguf, kind):,} bytes")
 
 
+@app.command()
+def evaluate(model: Annotated[list[Path], typer.Argument(help="Models' folders.")],
+             task: Annotated[list[Path], typer.Option(help="A task's YAML file, such as recipes/tasks/gsm8k.yaml. Repeatable.")],
+             against: Annotated[Path | None, typer.Option(help="A model to compare with: win rates, and whether differences are more than chance.")] = None,
+             set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting of every task: shots=5. Repeatable.")] = None,
+             limit: Annotated[int | None, typer.Option(min=1, help="Most questions of each group.")] = None,
+             seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+             answers: Annotated[Path | None, typer.Option(help="Write every question and what became of it to this JSONL file.")] = None,
+             as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False) -> None:
+    """Examine models on tasks: multiple choice, free answers, bits per byte, refusals, made-up things, memorisation, win rates."""
+    from trivium.evaluation.command import run_tasks, told
+    overrides = [*(set_ or []), *([f"limit={limit}"] if limit else [])]
+    results = run_tasks(model, task, against, overrides, seed, answers)
+    print(json.dumps(results, indent=1, ensure_ascii=False) if as_json else told(results))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run's folder, such as runs/quickstart.")],
+           out: Annotated[Path | None, typer.Option(help="The page to write; by default report.html in the run's folder.")] = None) -> None:
+    """Write a run's report anew: one page that opens without a network. What has not run yet is left out."""
+    from trivium.report.gather import gather
+    from trivium.report.page import write_page
+    place = out or run / "report.html"
+    write_page(place, gather(run))
+    print(place)
+
+
+@app.command()
+def compare(first: Annotated[Path, typer.Argument(help="A run's folder.")], second: Annotated[Path, typer.Argument(help="Another one's.")],
+            as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False) -> None:
+    """Show how two runs differ, in settings and in results."""
+    from trivium.report.compare import differences, told
+    found = differences(first, second)
+    print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else told(found))
+
+
 @recipe_app.command("schema")
 @app.command()
 def schema(kind: Annotated[str | None, typer.Argument(help="One kind of stage.")] = None) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from trivium import randomness
 from trivium.errors import TriviumError
@@ -23,6 +22,7 @@ from trivium.pipeline import Context
 from trivium.stages.settings import Looped
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
 from trivium.training.batch import Batch, Tree, make_batch, pack
+from trivium.training.batch import map_trees as map_trees
 from trivium.training.loop import Objective, Outcome, train
 
 Row = dict[str, Any]
@@ -202,25 +202,3 @@ def contents_of(trees: Sequence[Tree]) -> str:
 def weights_digest(folder: Path) -> str:
     """Digest of a model folder's weights."""
     return digest_file(folder / "model.safetensors")
-
-
-def map_trees(compute: Callable[[Batch], Tensor], trees: Sequence[Tree], length: int, rows: int, device: torch.device,
-              per_token: bool) -> list[np.ndarray]:
-    """Run ``compute`` over packed batches of ``trees`` without gradients and hand its results back in their order.
-
-    ``compute`` gives a number for each target (``per_token``) or for each response; the result is, for each tree, those
-    of its responses one after another. Without masks a tree has a target for every token of its responses.
-    """
-    found: dict[int, np.ndarray] = {}
-    packed = pack([len(tree) for tree in trees], length)
-    for start in range(0, len(packed), rows):
-        chosen = packed[start:start + rows]
-        with torch.no_grad():
-            batch = make_batch([[trees[i] for i in row] for row in chosen], length, len(chosen))
-            values = compute(batch.to(device)).float().cpu().numpy()
-        at = 0
-        for index in (i for row in chosen for i in row):
-            size = sum(map(len, trees[index].responses)) if per_token else len(trees[index].responses)
-            found[index] = values[at:at + size]
-            at += size
-    return [found[index] for index in range(len(trees))]

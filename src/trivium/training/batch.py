@@ -9,7 +9,7 @@ of a hidden state and the token it should predict; a response's first token is p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -162,3 +162,25 @@ def hidden_states(trunk: Transformer, batch: Batch) -> Tensor:
     attend = packed_attention(batch.documents, batch.parents, batch.positions, trunk.config.sliding_window)
     hidden: Tensor = trunk(batch.tokens, batch.positions, attend)
     return hidden.flatten(0, 1)
+
+
+def map_trees(compute: Callable[[Batch], Tensor], trees: Sequence[Tree], length: int, rows: int, device: torch.device,
+              per_token: bool) -> list[np.ndarray]:
+    """Run ``compute`` over packed batches of ``trees`` without gradients and hand its results back in their order.
+
+    ``compute`` gives a number (or a row of them) for each target (``per_token``) or for each response; the result is, for each tree, those
+    of its responses one after another. Without masks a tree has a target for every token of its responses.
+    """
+    found: dict[int, np.ndarray] = {}
+    packed = pack([len(tree) for tree in trees], length)
+    for start in range(0, len(packed), rows):
+        chosen = packed[start:start + rows]
+        with torch.no_grad():
+            batch = make_batch([[trees[i] for i in row] for row in chosen], length, len(chosen))
+            values = compute(batch.to(device)).float().cpu().numpy()
+        at = 0
+        for index in (i for row in chosen for i in row):
+            size = sum(map(len, trees[index].responses)) if per_token else len(trees[index].responses)
+            found[index] = values[at:at + size]
+            at += size
+    return [found[index] for index in range(len(trees))]
