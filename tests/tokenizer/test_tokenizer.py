@@ -167,10 +167,7 @@ def test_wrong_folders(folder, tmp_path):
         ChatTokenizer.load(tmp_path)
     foreign = tokenizers.Tokenizer(tokenizers.models.BPE())
     (tmp_path / "tokenizer.json").write_text(foreign.to_str())
-    with pytest.raises(TriviumError, match=r"has no token <\|endoftext\|>"):
-        ChatTokenizer.load(tmp_path)
-    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
-    with pytest.raises(TriviumError, match="not a chat template that is known here"):
+    with pytest.raises(TriviumError, match="names no eos_token"):
         ChatTokenizer.load(tmp_path)
 
 

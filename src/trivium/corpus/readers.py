@@ -25,7 +25,8 @@ HTML = (".html", ".htm", ".xhtml")
 MARKDOWN = (".md", ".markdown")
 PROSE = (*MARKDOWN, ".txt", ".text")
 TABLE = (".parquet",)
-KNOWN = (*ROWS, *LIST, *HTML, *PROSE, *TABLE, *ARCHIVES)
+COLUMNS = (".csv", ".tsv")
+KNOWN = (*ROWS, *LIST, *HTML, *PROSE, *TABLE, *COLUMNS, *ARCHIVES)
 
 
 @dataclass
@@ -153,7 +154,7 @@ def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int,
                 try:
                     if isinstance(member, Bad):
                         raise member
-                    for number, value in _rows(place, member, budget, limits):
+                    for number, value in _rows(place, member, budget, limits, documents=False):
                         yield place, number, value
                 except Bad as bad:
                     yield place, number + 1, bad
@@ -164,9 +165,9 @@ def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int,
 
 
 def has_rows(name: str) -> bool:
-    """Whether a file of that name holds rows: JSON, JSON lines or Parquet, compressed or not."""
+    """Whether a file of that name holds rows: JSON, JSON lines, CSV or Parquet, compressed or not."""
     path = PurePosixPath(name.lower())
-    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix in (*ROWS, *LIST, *TABLE)
+    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix in (*ROWS, *LIST, *TABLE, *COLUMNS)
 
 
 def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget,
@@ -187,8 +188,8 @@ def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget
         yield _malformed(name, row and row + 1, bad, source)
 
 
-def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """``(row from 1, the row)`` of a stream that is no archive."""
+def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, documents: bool = True) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    """``(row from 1, the row)`` of a stream that is no archive. Tables of ``documents`` have a column of text or HTML."""
     lower = name.lower()
     suffix = PurePosixPath(lower).suffix
     if suffix in COMPRESSED and not lower.endswith(ARCHIVES):
@@ -209,7 +210,11 @@ def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits) -> Itera
     elif suffix in TABLE and stream.seekable():
         from trivium.corpus.tables import parquet_rows
 
-        yield from parquet_rows(stream)
+        yield from parquet_rows(stream, documents)
+    elif suffix in COLUMNS and not documents:
+        from trivium.corpus.tables import csv_rows
+
+        yield from csv_rows(decode(_whole(stream, limits.max_document_bytes)), "\t" if suffix == ".tsv" else ",")
     elif lower.endswith(ARCHIVES):
         raise Bad("an archive inside an archive is not opened")
     else:

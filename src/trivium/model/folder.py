@@ -26,7 +26,7 @@ NAMES = {  # ours -> Hugging Face's
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 
-def write_config(config: ModelConfig, ids: dict[str, int], reward_shift: float | None = None) -> dict[str, Any]:
+def write_config(config: ModelConfig, ids: dict[str, Any], reward_shift: float | None = None) -> dict[str, Any]:
     """The ``config.json`` of a language model, or of a reward model when ``reward_shift`` is given. ``ids`` holds
     ``eos`` and ``pad``."""
     family, scaling = config.family, config.rope_scaling
@@ -38,7 +38,8 @@ def write_config(config: ModelConfig, ids: dict[str, int], reward_shift: float |
     values |= {
         "model_type": family.lower(), "architectures": [f"{family}ForCausalLM"], "hidden_act": "silu",
         "attention_dropout": 0.0, "rope_theta": config.rope_theta, "rope_parameters": rope, "initializer_range": 0.02,
-        "use_cache": True, "dtype": "float32", "eos_token_id": ids["eos"], "pad_token_id": ids["pad"], "bos_token_id": None,
+        "use_cache": True, "dtype": "float32", "eos_token_id": ids["eos"], "pad_token_id": ids["pad"],
+        "bos_token_id": ids.get("bos"),
     }
     extras: dict[str, dict[str, Any]] = {
         "Qwen3": {"attention_bias": False, "use_sliding_window": False, "sliding_window": None},
@@ -143,7 +144,7 @@ def save_weights(folder: Path, weights: dict[str, Tensor], shard_bytes: int) -> 
         index.unlink(missing_ok=True)
 
 
-def save(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, int], shard_bytes: int = 5 << 30) -> None:
+def save(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, Any], shard_bytes: int = 5 << 30) -> None:
     """Write ``config.json`` and the weights as they are; ``ids`` holds the token ids ``eos`` and ``pad``."""
     weights = model.state_dict()
     if isinstance(model, LanguageModel) and model.config.tie_embeddings:

@@ -89,8 +89,7 @@ def load_tokenizer(folder: Path, vocab_size: int) -> ChatTokenizer:
 def save_model(model: LanguageModel | RewardModel, tokenizer: ChatTokenizer, folder: Path, chat: bool = True) -> None:
     """Write a whole Hugging Face folder: weights, config, tokenizer and chat template."""
     tokenizer.save(folder, chat=chat)
-    eos = tokenizer.end_id if chat else tokenizer.document_id
-    model_folder.save(model, folder, {"eos": eos, "pad": tokenizer.pad_id})
+    model_folder.save(model, folder, tokenizer.ids if chat else {"eos": tokenizer.document_id, "pad": tokenizer.pad_id})
 
 
 def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Any]) -> np.ndarray:
@@ -100,7 +99,7 @@ def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Any]) -> np.ndarray:
 
 def response_ids(tokenizer: ChatTokenizer, text: str) -> np.ndarray:
     """A response's token ids, with the token that ends it."""
-    return np.array([*tokenizer.encode(text), tokenizer.end_id], np.int64)
+    return np.array(tokenizer.encode_response(text), np.int64)
 
 
 def fits(trees: Iterable[Tree], length: int, say: Callable[[str], None]) -> list[Tree]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trivium.corpus.settings import CorpusSettings
 from trivium.model.config import ModelConfig
 from trivium.recipe_base import Input, Stage
+from trivium.stages.phrasings import Phrasing
 from trivium.training.machine import Precision
 from trivium.training.optimizers import Optimization
 from trivium.training.parallel import Parallel
@@ -23,12 +24,39 @@ class World(Stage):
     """How big the world is."""
 
 
+class Source(BaseModel):
+    """How the rows of one source are read and how many of them are used."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+    weight: float | None = Field(None, gt=0)
+    """Share of the mixture, relative to the other sources' weights (1 where others have one); null for all: every row once."""
+    limit: int | None = Field(None, ge=1)
+    """Most rows of it, chosen by a hash; null for all."""
+    split: str | None = None
+    """Read only files whose name has this word, as the splits of a data set's folder have."""
+    columns: dict[str, str] = {}
+    """Names of fields and the columns they are found in, as in `{text: review}`."""
+    values: dict[str, str] = {}
+    """Fields that all rows share, as in `{language: French}`."""
+    labels: dict[str, str] = {}
+    """The values that the field `label` may have, and what each is called; a row with another is rejected."""
+    templates: str | list[Phrasing] = []
+    """Phrasings that turn a row into a conversation: a family's name (classification, judgement, extraction, translation, reasoning,
+    reasoning-steps; with -zh in Chinese) or Jinja texts of your own. Which one a row gets depends on a hash of it."""
+
+
 class Imports(Stage):
     """Bring demonstrations and comparisons of other formats into this system's own."""
 
     kind: ClassVar[str] = "imports"
-    demonstrations: list[Input] = []
-    """Files or folders of demonstrations: chat messages, Alpaca, GSM8K, prompt/completion."""
+    demonstrations: list[Input] | dict[str, Input] = []
+    """Files or folders of demonstrations, each under a name of your own where `sources` is to say more about it: chat messages, ShareGPT,
+    Alpaca, GSM8K, prompt/completion, CSV with named columns, folders of Parquet."""
+    sources: dict[str, Source] = {}
+    """How to read the demonstrations of that name, and their weight in the mixture."""
+    rows: int | None = Field(None, ge=1)
+    """Rows of the mixture; null for as many as the sources have together."""
     comparisons: list[Input] = []
     """Files or folders of comparisons: rankings, prompt/chosen/rejected, Anthropic's HH dialogues."""
     demonstrations_limit: int | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -53,15 +54,17 @@ class ChatTokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> ChatTokenizer:
-        """From a folder that :meth:`save` wrote, a model's among them."""
+        """From a folder that :meth:`save` wrote, a model's among them, or from any Hugging Face folder."""
         path = folder / "tokenizer.json"
         try:
             data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise TriviumError(f"{path}: no such file; name a folder that holds a tokenizer") from error
         template = folder / "chat_template.jinja"
-        if template.exists() and template.read_text("utf-8") != TEMPLATE:
-            raise TriviumError(f"{template}: not a chat template that is known here: only the one that models made here have")
+        own = all(f'"{token}"'.encode() in data for token in SPECIAL_TOKENS)
+        if not own or (template.exists() and template.read_text("utf-8") != TEMPLATE):
+            from trivium.tokenizer.templates import TemplateTokenizer
+            return TemplateTokenizer.load(folder)
         try:
             return cls(data)
         except TriviumError as error:
@@ -133,6 +136,15 @@ class ChatTokenizer:
             ids.append(self._ids[ASSISTANT])
             learned.append(False)
         return ids, learned
+
+    def encode_response(self, text: str) -> list[int]:
+        """An answer's tokens as they follow a chat that asks for it, with the one that ends it."""
+        return [*self.encode(text), self.end_id]
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        """The ids that a chat model's ``config.json`` names."""
+        return {"eos": self.end_id, "pad": self.pad_id}
 
     def render(self, messages: Sequence[Message], generation_prompt: bool = False) -> str:
         """The chat as text, by the template: what a person reads, and what other programs encode."""

@@ -1,0 +1,120 @@
+"""Demonstrations of every format, mixed by weight, phrased by templates; bad rows are rejected with their reason."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from trivium.errors import TriviumError
+from trivium.progress import Progress
+from trivium.stages import imports
+from trivium.stages.demonstrations import demonstration
+from trivium.stages.phrasings import FAMILIES, Phraser
+from trivium.stages.settings import Imports
+
+CHAT = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
+
+
+def run(tmp_path, demonstrations, **settings):
+    place = SimpleNamespace(folder=tmp_path / "out", progress=Progress(quiet=True), seed=0,
+                            inputs={"demonstrations": demonstrations, "comparisons": []})
+    place.folder.mkdir(exist_ok=True)
+    given = {name: str(path) for name, path in demonstrations.items()} if isinstance(demonstrations, dict) else list(map(str, demonstrations))
+    summary = imports.run(Imports.model_validate({"demonstrations": given, **settings}), place)
+    rows = [json.loads(line) for line in (place.folder / "demonstrations.jsonl").read_text().splitlines()]
+    rejects = [json.loads(line) for line in (place.folder / "rejects.jsonl").read_text().splitlines()]
+    return summary, rows, rejects
+
+
+@pytest.mark.parametrize(("row", "said"), [
+    ({"messages": CHAT}, ["Hello?", "Hello."]),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, CHAT[1]]}, ["ab", "Hello."]),
+    ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "system": "s"}, ["s", "a", "b"]),
+    ({"instruction": "a", "input": "b", "output": "c"}, ["a\n\nb", "c"]),
+    ({"instruction": "a", "input": "", "output": "c", "history": [["x", "y"]]}, ["x", "y", "a", "c"]),
+    ({"question": "a", "answer": "1<<1=1>>\n#### 1"}, ["a", "1\nThe answer is 1."]),
+    ({"prompt": "一加一？", "completion": "二"}, ["一加一？", "二"]),
+    ({"prompt": CHAT[:1], "completion": CHAT[1:]}, ["Hello?", "Hello."]),
+])
+def test_every_format(row, said):
+    assert [m["content"] for m in demonstration(row)["messages"]] == said
+
+
+@pytest.mark.parametrize(("row", "reason"), [
+    ({"messages": CHAT[1:]}, "starts with the assistant"),
+    ({"messages": [{"role": "system", "content": "s"}, *CHAT[1:]]}, "starts with the assistant"),
+    ({"messages": [CHAT[0], {"role": "assistant", "content": " \n"}]}, "message 2: the content is empty"),
+    ({"messages": [{"role": "wizard", "content": "x"}, CHAT[1]]}, "unknown role 'wizard'"),
+    ({"conversations": [{"from": "wizard", "value": "x"}]}, "unknown role 'wizard'"),
+    ({"messages": CHAT[:1]}, "the last message is not the assistant's"), ({"text": "x"}, "no known kind"),
+    ({"messages": [*CHAT, {"role": "system", "content": "s"}, *CHAT]}, "the system speaks after"),
+])
+def test_bad_rows_have_a_reason(row, reason):
+    with pytest.raises(TriviumError, match=reason):
+        demonstration(row)
+
+
+def test_a_table_of_chinese_reviews_becomes_instructions(tmp_path):
+    (tmp_path / "reviews.csv").write_text("label,review\n" + "".join(f'{i % 2},"第{i}次点，味道{"很好" if i % 2 else "很差"}"\n' for i in range(40))
+                                          + "7,不知道\n1\n0,第0次点，味道很差\n", encoding="utf-8-sig")
+    summary, rows, rejects = run(tmp_path, {"reviews": tmp_path / "reviews.csv"}, sources={"reviews": {
+        "columns": {"text": "review"}, "labels": {"0": "差评", "1": "好评"}, "templates": "classification-zh"}})
+    assert len(rows) == 40 and {row["messages"][1]["content"] for row in rows} == {"差评", "好评"}
+    assert all(row["source"] == "reviews" and ("很好" in row["messages"][0]["content"]) == (row["messages"][1]["content"] == "好评") for row in rows)
+    shapes = Counter(row["messages"][0]["content"].partition("第")[0] for row in rows)
+    assert len(shapes) == len(FAMILIES["classification-zh"])
+    reasons = [row["reason"] for row in rejects]
+    assert "the label '7' is none of 0, 1" in reasons and "1 fields, where the first line names 2 columns" in reasons
+    assert any("a duplicate of reviews.csv, row 1" in reason for reason in reasons)
+    report = summary["sources"]["reviews"]
+    assert (report["rows"], report["kept"], report["used"], sum(report["rejected"].values())) == (43, 40, 40, 3)
+
+
+def test_sources_are_mixed_by_weight(tmp_path):
+    data = tmp_path / "dataset" / "data"
+    data.mkdir(parents=True)
+    table = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(300)]
+    parquet.write_table(pa.Table.from_pylist(table), data / "train-00000-of-00001.parquet")
+    parquet.write_table(pa.Table.from_pylist(table[:5]), data / "test-00000-of-00001.parquet")
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps({"instruction": f"i{i}", "output": f"o{i}"}) + "\n" for i in range(20)))
+    settings = {"sources": {"many": {"weight": 3, "split": "train"}, "few": {"weight": 1}}, "rows": 200}
+    summary, rows, _ = run(tmp_path, {"many": tmp_path / "dataset", "few": tmp_path / "few.jsonl"}, **settings)
+    counts = Counter(row["source"] for row in rows)
+    assert counts == {"many": 150, "few": 50} and summary["sources"]["few"]["passes"] == 2.5
+    times = Counter(row["messages"][0]["content"] for row in rows if row["source"] == "few")
+    assert set(times.values()) == {2, 3} and len(times) == 20
+    assert run(tmp_path, {"many": tmp_path / "dataset", "few": tmp_path / "few.jsonl"}, **settings)[1] == rows
+    assert summary["sources"]["many"]["rows"] == 300
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_of_templates_makes_conversations(family):
+    row = {"text": "它很好", "labels": ["yes", "no"], "label": "yes", "premise": "p", "hypothesis": "h", "field": "name", "value": "v", "source": "s",
+           "target": "t", "language": "法语", "question": "q", "answer": "a", "steps": "one, two"}
+    phraser = Phraser(family, "x")
+    asked = {phraser(row, i)[0]["content"] for i in range(len(phraser))}
+    assert len(asked) == len(phraser) >= 2 and all(phraser(row, i)[1]["content"] for i in range(len(phraser)))
+
+
+@pytest.mark.parametrize(("source", "message"), [
+    ({"templates": "clasification"}, "did you mean 'classification'"),
+    ({"templates": [{"user": "{{ text", "assistant": "x"}]}, r"sources.a.templates.0: not valid Jinja: line 1"),
+    ({"templates": [{"user": "{{ txt }}", "assistant": "x"}]}, "'txt' is undefined"),
+    ({"templates": [{"user": "{{ text.__class__.__mro__ }}", "assistant": "x"}]}, "unsafe"),
+    ({"columns": {"label": "lable"}}, "the column 'lable' is missing; did you mean 'label'"), ({"split": "validation"}, "no file's name has"),
+])
+def test_a_bad_recipe_is_one_clear_error(tmp_path, source, message):
+    (tmp_path / "a.csv").write_text("text,label\nx,1\n")
+    with pytest.raises(TriviumError, match=message):
+        run(tmp_path, {"a": tmp_path / "a.csv"}, sources={"a": source})
+
+
+def test_settings_of_a_source_that_is_not_there(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,completion\nx,1\n")
+    with pytest.raises(TriviumError, match="did you mean 'reviews'"):
+        run(tmp_path, {"reviews": tmp_path / "a.csv"}, sources={"review": {"weight": 2}})
