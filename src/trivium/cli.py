@@ -12,6 +12,7 @@ import typer
 
 from trivium.cli_curriculum import estimate_app, lesson, prompt, scaling
 from trivium.errors import TriviumError
+from trivium.feedback import commands as feedback_commands
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Train a language model the whole way: documents, pretraining, fine-tuning, preferences, RLHF, evaluation.")
@@ -19,6 +20,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 recipe_app = typer.Typer(no_args_is_help=True, help="What a recipe may say.")
 app.add_typer(recipe_app, name="recipe")
+app.command()(feedback_commands.annotate)
+app.add_typer(feedback_commands.app, name="feedback")
 
 
 @app.command()

@@ -1,0 +1,146 @@
+"""The tables, in SQLite beside the project or in PostgreSQL. ``events`` is appended to and never changed; it alone holds the
+work. The other tables hold what must be forgotten some day: names and passwords, sessions, invites, tries."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy import event as hooks
+from sqlalchemy.engine import Connection, Engine
+
+from trivium.errors import TriviumError
+
+FILE = "feedback.sqlite"
+VERSION = "1"
+
+_tables = sql.MetaData()
+_number = sql.BigInteger().with_variant(sql.Integer, "sqlite")  # SQLite counts up only for INTEGER
+events = sql.Table(
+    "events", _tables,
+    sql.Column("id", _number, primary_key=True, autoincrement=True), sql.Column("at", sql.Double, nullable=False),
+    sql.Column("kind", sql.Text, nullable=False), sql.Column("who", _number), sql.Column("body", sql.Text, nullable=False),
+    sqlite_autoincrement=True)
+people = sql.Table(
+    "people", _tables,
+    sql.Column("id", _number, primary_key=True, autoincrement=True), sql.Column("name", sql.Text, nullable=False, unique=True),
+    sql.Column("role", sql.Text, nullable=False), sql.Column("kind", sql.Text, nullable=False), sql.Column("password", sql.Text),
+    sql.Column("added_at", sql.Double, nullable=False), sql.Column("removed_at", sql.Double), sqlite_autoincrement=True)
+sessions = sql.Table(
+    "sessions", _tables,
+    sql.Column("token", sql.Text, primary_key=True), sql.Column("person", _number, nullable=False), sql.Column("expires", sql.Double, nullable=False))
+invites = sql.Table(
+    "invites", _tables,
+    sql.Column("token", sql.Text, primary_key=True), sql.Column("role", sql.Text, nullable=False), sql.Column("note", sql.Text, nullable=False),
+    sql.Column("person", _number), sql.Column("made_at", sql.Double, nullable=False), sql.Column("expires", sql.Double, nullable=False),
+    sql.Column("used_at", sql.Double))
+tries = sql.Table(
+    "tries", _tables,
+    sql.Column("id", _number, primary_key=True, autoincrement=True), sql.Column("key", sql.Text, nullable=False, index=True),
+    sql.Column("at", sql.Double, nullable=False))
+meta = sql.Table("meta", _tables, sql.Column("key", sql.Text, primary_key=True), sql.Column("value", sql.Text, nullable=False))
+
+
+def is_url(project: str | Path) -> bool:
+    """Whether a project is named by a database's URL instead of a folder."""
+    return "://" in str(project)
+
+
+def open_database(project: str | Path, create: bool) -> Engine:
+    """The engine of a project: a folder with ``feedback.sqlite``, or a PostgreSQL URL."""
+    if is_url(project):
+        engine = _postgres(str(project))
+    else:
+        path = Path(project) / FILE
+        if not path.exists():
+            if not create:
+                raise TriviumError(f"{project}: no feedback project; make one with `trivium feedback create {project}`")
+            try:
+                Path(project).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise TriviumError(f"{project}: no folder can be made there ({error.strerror})") from error
+        engine = _sqlite(path)
+    try:
+        with engine.connect() as connection:
+            existing = sql.inspect(connection).has_table("meta")
+        if not existing:
+            if not create:
+                raise TriviumError(f"{project}: no feedback project; make one with `trivium feedback create {project}`")
+            with writing(engine) as connection:
+                _tables.create_all(connection)
+                for key, value in {"version": VERSION, "secret": secrets.token_hex(32)}.items():
+                    if connection.execute(sql.select(meta.c.key).where(meta.c.key == key)).first() is None:
+                        connection.execute(meta.insert().values(key=key, value=value))
+        with engine.connect() as connection:
+            version = connection.execute(sql.select(meta.c.value).where(meta.c.key == "version")).scalar()
+    except sql.exc.DatabaseError as error:
+        raise TriviumError(f"{hidden(project)}: cannot be opened as a database ({str(error.orig).strip().splitlines()[0]})") from error
+    if version != VERSION:
+        raise TriviumError(f"{hidden(project)}: a project of version {version}; this program reads version {VERSION}")
+    return engine
+
+
+def hidden(project: str | Path) -> str:
+    """A project's name for messages, its password left out."""
+    return sql.make_url(str(project)).render_as_string() if is_url(project) else str(project)
+
+
+def _postgres(url: str) -> Engine:
+    try:
+        parsed = sql.make_url(url)
+        if parsed.get_backend_name() != "postgresql":
+            raise TriviumError(f"{hidden(url)}: not a PostgreSQL URL; for SQLite name a folder")
+        return sql.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_size=20, pool_pre_ping=True)
+    except sql.exc.ArgumentError as error:
+        raise TriviumError(f"{str(url).partition('://')[0]}://...: not a database URL") from error
+    except ModuleNotFoundError as error:
+        raise TriviumError("PostgreSQL needs a driver: pip install 'trivium[postgres]'") from error
+
+
+def _sqlite(path: Path) -> Engine:
+    engine = sql.create_engine(sql.URL.create("sqlite", database=str(path)), pool_size=20, connect_args={"timeout": 30})
+
+    @hooks.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where SQLAlchemy says, below
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):  # FULL: what is acknowledged survives a power cut
+            connection.execute(f"PRAGMA {pragma}")
+
+    @hooks.listens_for(engine, "begin")
+    def _began(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+    return engine
+
+
+class writing:
+    """A transaction that writes, ``with writing(engine) as connection``. Only one at a time holds events: in SQLite by its
+    nature, in PostgreSQL by a lock, so that their numbers become visible in order."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.connection = engine.connect().execution_options(writes=True)
+
+    def __enter__(self) -> Connection:
+        try:
+            self.transaction = self.connection.begin()
+        except BaseException:
+            self.connection.close()
+            raise
+        return self.connection
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        try:
+            if kind is None:
+                self.transaction.commit()
+            else:
+                self.transaction.rollback()
+        finally:
+            self.connection.close()
+
+
+def lock_events(connection: Connection) -> None:
+    """Let no other process append until this transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sql.text("LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE"))

@@ -1,0 +1,218 @@
+"""What is so, derived from what happened: a project's events in their order make its state, and nothing else does.
+
+Texts stay in the database; the state of an item is a few hundred bytes, so that hundreds of thousands fit into memory.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from trivium import randomness
+from trivium.feedback.agreement import disagreement
+from trivium.feedback.rows import prompt_key, split_of
+from trivium.feedback.settings import FeedbackSettings
+
+OPEN, JUDGED, SKIPPED = "open", "judged", "skipped"
+
+
+class Event(NamedTuple):
+    """One thing that happened. ``id`` grows with time; ``who`` is a person's number, or None."""
+
+    id: int
+    at: float
+    kind: str
+    who: int | None
+    body: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Work:
+    """An item in somebody's hands, from its lease to its last correction. Its id is that of the event that leased it."""
+
+    id: int
+    kind: str
+    item: str | None  # None: a prompt of the annotator's own
+    person: int
+    order: tuple[int, ...]
+    why: str  # random, uncertain, known, repeat, own
+    at: float
+    until: float
+    state: str = OPEN
+    event: int = 0  # the newest judgement, demonstration or skip
+    finished_at: float = 0.0  # of the first answer
+    ranking: tuple[tuple[int, ...], ...] = ()
+    ratings: tuple[int, ...] | None = None
+    flags: tuple[tuple[str, ...], ...] = ()
+    all_bad: bool = False
+    reason: str = ""
+    seconds: float | None = None
+    corrections: int = 0
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts towards the item's overlap: a repetition does not."""
+        return self.why != "repeat"
+
+
+@dataclass(slots=True)
+class Item:
+    """Something to judge, or a prompt to answer. Its texts are in the event ``event``."""
+
+    id: str
+    event: int
+    kind: str
+    lengths: tuple[int, ...]  # characters of each response
+    key: str  # of the prompt
+    known: tuple[tuple[int, ...], ...] | None
+    disagreement: float = 0.0
+    works: list[Work] = field(default_factory=list)
+    settled: Event | None = None
+    closed: bool = False
+
+    def judgements(self) -> list[Work]:
+        """The finished judgements by different people, repetitions left out."""
+        return [work for work in self.works if work.state == JUDGED and work.counts]
+
+
+class State:
+    """A project at one moment. :meth:`apply` takes the next event."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.settings = FeedbackSettings()
+        self.items: dict[str, Item] = {}
+        self.works: dict[int, Work] = {}
+        self.by_person: dict[int, list[Work]] = {}
+        self.thumbs: dict[tuple[str, str, str], int] = {}  # the newest event of (who, prompt's key, answer's key)
+        self.choices: dict[tuple[str, str], int] = {}
+        self.known: list[str] = []
+        self.kinds = {"compare": 0, "write": 0}
+        self.scored = False
+        # Items in the order in which they are drawn: (place, id). A place is a hash, or minus the disagreement.
+        self.random: dict[tuple[str, str], list[tuple[float, str]]] = {}
+        self.uncertain: list[tuple[float, str]] = []
+
+    def apply(self, event: Event) -> None:
+        """Take one event. Events of unknown kinds change nothing."""
+        assert event.id > self.last
+        self.last = event.id
+        handle = getattr(self, f"_on_{event.kind}", None)
+        if handle:
+            handle(event)
+
+    def split(self, item: Item) -> str:
+        """``"train"`` or ``"heldout"``."""
+        return split_of(item.key, self.settings.heldout)
+
+    def wanted(self, item: Item) -> int:
+        """People who should judge it."""
+        if self.settings.overlap_share >= 1 or item.kind == "write":
+            return self.settings.overlap if item.kind == "compare" else 1
+        lucky = randomness.derive(self.settings.seed, "overlap", item.id) / 2**64 < self.settings.overlap_share
+        return self.settings.overlap if lucky else 1
+
+    def vacant(self, item: Item, person: int, now: float) -> bool:
+        """Whether ``person`` may take the item now: its overlap is neither reached nor spoken for, and they have not had it."""
+        taken = 0
+        for work in item.works:
+            if work.person == person and (work.state != OPEN or work.until > now):
+                return False
+            taken += work.counts and (work.state == JUDGED or (work.state == OPEN and work.until > now))
+        return taken < self.wanted(item) and not item.closed and item.settled is None
+
+    def in_order(self, kind: str, split: str) -> Iterator[Item]:
+        """The items of a split in their random order, that of a hash: whoever takes the first vacant one shares the front
+        of the queue with the others, so overlapping items are finished early."""
+        yield from (self.items[name] for _, name in self.random.get((kind, split), ()))
+
+    def most_uncertain(self) -> Iterator[Item]:
+        """Items of the training split with scores, the most disputed by the ensemble first."""
+        yield from (self.items[name] for _, name in self.uncertain)
+
+    # what each kind of event does
+
+    def _on_settings(self, event: Event) -> None:
+        before = self.settings
+        self.settings = FeedbackSettings(**{**before.model_dump(), **event.body})
+        if (before.heldout, before.seed) != (self.settings.heldout, self.settings.seed):
+            self.random, self.uncertain = {}, []
+            for item in self.items.values():
+                self._queue(item)
+
+    def _on_item(self, event: Event) -> None:
+        body = event.body
+        known = body.get("known")
+        item = Item(body["item"], event.id, body["kind"], tuple(len(one) for one in body.get("responses", ())), prompt_key(body["prompt"]),
+                    tuple(tuple(group) for group in known) if known else None, disagreement(body["scores"]) if body.get("scores") else 0.0)
+        self.items[item.id] = item
+        if known:
+            self.known.append(item.id)
+            return
+        self.kinds[item.kind] += 1
+        self._queue(item)
+
+    def _queue(self, item: Item) -> None:
+        if item.known:
+            return
+        split = self.split(item)
+        bisect.insort(self.random.setdefault((item.kind, split), []),
+                      (randomness.derive(self.settings.seed, "draw", item.id) / 2**64, item.id))
+        if item.disagreement and split == "train":
+            bisect.insort(self.uncertain, (-item.disagreement, item.id))
+
+    def _on_scores(self, event: Event) -> None:
+        item = self.items[event.body["item"]]
+        if item.disagreement and not item.known and self.split(item) == "train":
+            self.uncertain.remove((-item.disagreement, item.id))
+        item.disagreement = disagreement(event.body["scores"])
+        if item.disagreement and not item.known and self.split(item) == "train":
+            bisect.insort(self.uncertain, (-item.disagreement, item.id))
+
+    def _on_close(self, event: Event) -> None:
+        self.items[event.body["item"]].closed = event.body["closed"]
+
+    def _on_settled(self, event: Event) -> None:
+        self.items[event.body["item"]].settled = event
+
+    def _on_lease(self, event: Event) -> None:
+        assert event.who is not None
+        body = event.body
+        work = Work(event.id, body["kind"], body["item"], event.who, tuple(body["order"]), body["why"], event.at, body["until"])
+        self.works[work.id] = work
+        self.by_person.setdefault(work.person, []).append(work)
+        if work.item is not None:
+            self.items[work.item].works.append(work)
+
+    def _on_renew(self, event: Event) -> None:
+        self.works[event.body["work"]].until = event.body["until"]
+
+    def _answer(self, event: Event, state: str) -> Work:
+        work = self.works[event.body["work"]]
+        if work.event:
+            work.corrections += 1
+        else:
+            work.finished_at, work.seconds = event.at, event.body.get("seconds")
+        work.state, work.event = state, event.id
+        return work
+
+    def _on_judgement(self, event: Event) -> None:
+        work, body = self._answer(event, JUDGED), event.body
+        work.ranking = tuple(tuple(group) for group in body["ranking"])
+        work.ratings = tuple(body["ratings"]) if body["ratings"] else None
+        work.flags = tuple(tuple(one) for one in body["flags"])
+        work.all_bad, work.reason = body["all_bad"], ""
+
+    def _on_demonstration(self, event: Event) -> None:
+        self._answer(event, JUDGED).reason = ""
+
+    def _on_skip(self, event: Event) -> None:
+        self._answer(event, SKIPPED).reason = event.body["reason"]
+
+    def _on_thumb(self, event: Event) -> None:
+        self.thumbs[(event.body["who"], event.body["key"], event.body["answer"])] = event.id
+
+    def _on_choice(self, event: Event) -> None:
+        self.choices[(event.body["who"], event.body["key"])] = event.id

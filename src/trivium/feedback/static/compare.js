@@ -1,0 +1,255 @@
+// Ranking by pointer, by buttons and by keys alone. The state is `groups` (places on the page, best first, ties in one group)
+// and what is not ranked yet; everything on the screen is drawn from it.
+"use strict";
+
+const root = document.getElementById("compare");
+const count = Number(root.dataset.count), settling = root.dataset.mode === "settle";
+const letter = (place) => String.fromCharCode(65 + place);
+const cards = [...document.querySelectorAll(".response")];
+const ranks = document.getElementById("ranks"), trayChips = document.getElementById("tray-chips"), trayTitle = document.getElementById("tray-title");
+const allBad = document.getElementById("all-bad"), note = document.getElementById("note");
+const kept = draft(settling ? `settle-${root.dataset.item}` : `work-${root.dataset.work}`);
+
+let groups = [], current = -1;
+const earlier = JSON.parse(root.dataset.answer) || kept.read();
+if (earlier) restore(earlier);
+
+function restore(answer) {
+  groups = (answer.ranking || []).map((group) => group.filter((place) => place < count)).filter((group) => group.length);
+  (answer.ratings || []).forEach((value, place) => { const one = radio(place, value); if (one) one.checked = true; });
+  (answer.flags || []).forEach((flags, place) => flags.forEach((flag) => {
+    const box = document.querySelector(`input[name="flag-${place}"][value="${CSS.escape(flag)}"]`);
+    if (box) box.checked = true;
+  }));
+  if (allBad) allBad.checked = Boolean(answer.all_bad);
+  note.value = answer.note || "";
+}
+
+function radio(place, value) { return document.querySelector(`input[name="rating-${place}"][value="${Number(value)}"]`); }
+function rating(place) { return Number(document.querySelector(`input[name="rating-${place}"]:checked`)?.value) || null; }
+function flagsOf(place) { return [...document.querySelectorAll(`input[name="flag-${place}"]:checked`)].map((box) => box.value); }
+function placeOf(place) { return groups.findIndex((group) => group.includes(place)); }
+function unranked() { return cards.map((_, place) => place).filter((place) => placeOf(place) < 0); }
+function answer() {
+  return { ranking: groups, ratings: cards.map((_, place) => rating(place)), flags: cards.map((_, place) => flagsOf(place)),
+           all_bad: Boolean(allBad?.checked), note: note.value };
+}
+
+// changing the state
+
+function without(place) { return groups.map((group) => group.filter((one) => one !== place)); }
+
+/** Put `place` into group `at` (a tie), or, with `between`, into a new group before group `at`; -1 takes it out. Numbers are those before the move. */
+function put(place, at, between) {
+  const rest = without(place);
+  if (at >= 0 && !between) rest[at].push(place);
+  if (at >= 0 && between) rest.splice(at, 0, [place]);
+  groups = rest.filter((group) => group.length).map((group) => group.sort((a, b) => a - b));
+  changed(place);
+}
+
+/** One step up or down: out of a tie, or into one with the neighbour; so every order can be reached. */
+function step(place, down) {
+  const at = placeOf(place);
+  if (at < 0) return put(place, down ? groups.length : groups.length && 0, true);
+  if (groups[at].length > 1) return put(place, down ? at + 1 : at, true);
+  const to = down ? at + 1 : at - 1;
+  if (to >= 0 && to < groups.length) put(place, to, false);
+}
+
+function byRatings() {
+  const values = [...new Set(cards.map((_, place) => rating(place)).filter(Boolean))].sort((a, b) => b - a);
+  groups = values.map((value) => cards.map((_, place) => place).filter((place) => rating(place) === value));
+  changed();
+}
+
+function changed(place) {
+  draw();
+  kept.write(answer());
+  showFault(null);
+  if (place === undefined) return;
+  const at = placeOf(place), gaps = { letter: letter(place), rank: at + 1, ranks: groups.length };
+  document.getElementById("said").textContent = say(at < 0 ? "unplaced" : groups[at].length > 1 ? "tied" : "moved", gaps);
+}
+
+function choose(place, scroll = true) {
+  current = place;
+  draw();
+  if (place < 0) return;
+  cards[place].focus({ preventScroll: true });
+  if (scroll) cards[place].scrollIntoView({ block: "nearest", behavior: "auto" });
+}
+
+// drawing
+
+function element(tag, classes, text) {
+  const made = document.createElement(tag);
+  made.className = classes;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function chip(place) {
+  const made = element("div", "chip" + (place === current ? " current" : ""));
+  made.dataset.place = place;
+  made.append(element("span", "letter small", letter(place)), element("span", "short", cards[place].querySelector(".text").textContent.slice(0, 80)));
+  if (rating(place)) made.append(element("span", "rated", rating(place)));
+  for (const down of [false, true]) {
+    const button = element("button", "", down ? "↓" : "↑");
+    button.type = "button";
+    button.ariaLabel = say(down ? "down" : "up", { letter: letter(place) });
+    button.addEventListener("click", () => { current = place; step(place, down); });
+    made.append(button);
+  }
+  return made;
+}
+
+function draw() {
+  cards.forEach((card, place) => {
+    card.classList.toggle("current", place === current);
+    const flags = flagsOf(place).length;
+    card.querySelector(".chosen").textContent = flags ? `(${flags})` : "";
+  });
+  const parts = [];
+  groups.forEach((group, at) => {
+    const row = element("li", "rank"), chips = element("div", "chips");
+    row.dataset.at = at;
+    chips.append(...group.map(chip));
+    row.append(element("span", "place", at + 1), chips);
+    const gap = element("li", "gap");
+    gap.role = "presentation";
+    parts.push(gap, row);
+  });
+  if (parts.length) { const gap = element("li", "gap"); gap.role = "presentation"; parts.push(gap); }
+  ranks.replaceChildren(...parts);
+  const rest = unranked();
+  trayChips.replaceChildren(...rest.map(chip));
+  trayTitle.textContent = rest.length ? trayTitle.dataset.some : trayTitle.dataset.none;
+}
+
+// the pointer: mouse, pen and touch alike
+
+let drag = null;
+
+function target(y, x) {
+  const rows = [...ranks.querySelectorAll(".rank")];
+  const tray = document.getElementById("tray").getBoundingClientRect(), box = ranks.getBoundingClientRect();
+  if (x < box.left - 60 || x > box.right + 60) return null;
+  if (y > tray.top && y < tray.bottom + 40) return { at: -1 };
+  if (!rows.length) return { at: 0, between: true };
+  for (const [at, row] of rows.entries()) {
+    const { top, bottom } = row.getBoundingClientRect(), edge = Math.min(12, (bottom - top) * 0.3);
+    if (y < top + edge) return { at, between: true };
+    if (y <= bottom - edge) return { at, between: false };
+  }
+  return { at: rows.length, between: true };
+}
+
+function mark(spot) {
+  ranks.querySelectorAll(".gap").forEach((gap, at) => gap.classList.toggle("here", Boolean(spot?.between) && spot.at === at));
+  ranks.querySelectorAll(".rank").forEach((row, at) => row.classList.toggle("joining", Boolean(spot) && !spot.between && spot.at === at));
+}
+
+document.querySelector(".ranking").addEventListener("pointerdown", (event) => {
+  const taken = event.target.closest(".chip");
+  if (!taken || event.target.closest("button") || event.button) return;
+  event.preventDefault();
+  drag = { place: Number(taken.dataset.place), chip: taken, x: event.clientX, y: event.clientY, id: event.pointerId, box: taken.getBoundingClientRect(), flying: null };
+});
+document.addEventListener("pointermove", (event) => {
+  if (!drag || event.pointerId !== drag.id) return;
+  const dx = event.clientX - drag.x, dy = event.clientY - drag.y;
+  if (!drag.flying) {
+    if (Math.hypot(dx, dy) < 5) return;
+    drag.flying = drag.chip.cloneNode(true);
+    drag.flying.classList.add("flying");
+    drag.flying.style.width = `${drag.box.width}px`;
+    document.body.append(drag.flying);
+    drag.chip.classList.add("lifted");
+  }
+  drag.flying.style.transform = `translate(${drag.box.left + dx}px, ${drag.box.top + dy}px)`;
+  if (event.clientY < 50) scrollBy(0, -12);
+  if (event.clientY > innerHeight - 50) scrollBy(0, 12);
+  mark(target(event.clientY, event.clientX));
+});
+function release(event, kept_) {
+  if (!drag || event.pointerId !== drag.id) return;
+  const { place, flying } = drag;
+  drag.chip.classList.remove("lifted");
+  flying?.remove();
+  drag = null;
+  mark(null);
+  if (!kept_) return;
+  if (!flying) { current = place; if (placeOf(place) < 0) put(place, groups.length, true); else choose(place); return; }
+  const spot = target(event.clientY, event.clientX);
+  current = place;
+  if (spot) put(place, spot.at, spot.between); else draw();
+}
+document.addEventListener("pointerup", (event) => release(event, true));
+document.addEventListener("pointercancel", (event) => release(event, false));
+
+// keys
+
+const openSkip = settling ? () => {} : skipDialog(root.dataset.work, kept.clear);
+document.addEventListener("keydown", (event) => {
+  const at = event.target;
+  if (document.querySelector("dialog[open]") || at.matches("textarea, select, input:not([type=radio]):not([type=checkbox])")) {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !document.querySelector("dialog[open]")) submit();
+    return;
+  }
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); return submit(); }
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  const place = /^[a-z]$/i.test(event.key) ? event.key.toLowerCase().charCodeAt(0) - 97 : -1;
+  if (place >= 0 && place < count) { event.preventDefault(); return choose(place); }
+  if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    const down = event.key === "ArrowDown";
+    event.preventDefault();
+    if (event.shiftKey) { if (current >= 0) step(current, down); return; }
+    return choose(current < 0 ? (down ? 0 : count - 1) : Math.min(count - 1, Math.max(0, current + (down ? 1 : -1))));
+  }
+  if (/^[1-7]$/.test(event.key) && current >= 0) {
+    event.preventDefault();
+    radio(current, event.key).checked = true;
+    return changed();
+  }
+  if (event.key === "=") { event.preventDefault(); return byRatings(); }
+  if (event.key === "0" && allBad) { allBad.checked = !allBad.checked; return changed(); }
+  if (event.key === "/") { event.preventDefault(); return openSkip(); }
+  if (event.key === "." && current >= 0) {
+    const details = cards[current].querySelector("details");
+    details.open = true;
+    return details.querySelector("input").focus();
+  }
+  if (event.key === "Enter" && !at.closest("button, a, summary")) { event.preventDefault(); submit(); }
+});
+cards.forEach((card, place) => card.addEventListener("pointerdown", () => { if (current !== place) { current = place; draw(); } }));
+cards.forEach((card, place) => card.addEventListener("focusin", () => { if (current !== place) { current = place; draw(); } }));
+root.addEventListener("change", () => changed());
+note.addEventListener("input", () => kept.write(answer()));
+document.getElementById("by-ratings").addEventListener("click", byRatings);
+document.getElementById("submit").addEventListener("click", submit);
+
+let sending = false;
+async function submit() {
+  if (sending) return;
+  const said = answer(), letters = (places) => places.map(letter).join(", ");
+  const missing = cards.map((_, place) => place).filter((place) => !rating(place));
+  try {
+    if (!said.all_bad) {
+      if (unranked().length) throw new Error(say("place_all", { letters: letters(unranked()) }));
+      if (missing.length && !settling) throw new Error(say("rate_all", { letters: letters(missing) }));
+      if (groups.length < 2) throw new Error(say("all_tied"));
+    } else if (unranked().length) said.ranking = null;
+    sending = document.getElementById("submit").disabled = true;
+    const url = settling ? "/api/lead/settle" : `/api/work/${root.dataset.work}/judgement`;
+    const { next } = await post(url, { ...said, ...(settling ? { item: root.dataset.item } : {}), seconds: attention.seconds() });
+    kept.clear();
+    location.assign(next);
+  } catch (error) {
+    sending = document.getElementById("submit").disabled = false;
+    showFault(error);
+  }
+}
+
+keepLease(root);
+draw();

@@ -1,0 +1,87 @@
+// The dashboard asks for its figures every few seconds and draws them.
+"use strict";
+
+const board = document.getElementById("dashboard"), live = document.getElementById("live");
+const kinds = JSON.parse(board.dataset.kinds), flagWords = JSON.parse(board.dataset.flags);
+const NS = "http://www.w3.org/2000/svg";
+const shares = new Set(["agreement", "known", "themselves", "first", "longer"]);
+
+function element(tag, text, classes = "") {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  made.className = classes;
+  return made;
+}
+function shape(tag, attributes) {
+  const made = document.createElementNS(NS, tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+function percent(value) { return value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`; }
+
+function interval(figure, name) {
+  const low = shares.has(name) || name === "w" ? 0 : -0.2, x = (value) => 130 * (Math.max(low, Math.min(1, value)) - low) / (1 - low);
+  const svg = shape("svg", { width: 134, height: 16, viewBox: "-2 0 134 16", role: "img" });
+  svg.append(shape("line", { class: "axis", x1: 0, x2: 130, y1: 8, y2: 8 }));
+  if (name === "first" || name === "longer") svg.append(shape("line", { class: "half", x1: x(0.5), x2: x(0.5), y1: 1, y2: 15 }));
+  if (figure.low !== null) svg.append(shape("line", { class: "interval", x1: x(figure.low), x2: x(figure.high), y1: 8, y2: 8 }));
+  svg.append(shape("circle", { class: "point", cx: x(figure.value), cy: 8, r: 4 }));
+  return svg;
+}
+
+function bars(place, entries) {
+  const most = Math.max(1, ...entries.map(([, value]) => value)), box = element("div", undefined, "bars");
+  for (const [name, value] of entries) {
+    const bar = document.createElement("progress");
+    bar.max = most;
+    bar.value = value;
+    bar.ariaLabel = name;
+    box.append(element("span", name), bar, element("span", value, "hint"));
+  }
+  place.replaceChildren(entries.length ? box : element("p", board.dataset.none, "hint"));
+}
+
+function show(figures) {
+  const p = figures.progress;
+  document.getElementById("bar").value = p.judgements_wanted ? Math.min(1, p.judgements / p.judgements_wanted) : 0;
+  const numbers = { ...p, finished: `${p.finished} / ${p.items}`, judgements: `${p.judgements} / ${p.judgements_wanted}`,
+                    chosen: `${p.random} / ${p.uncertain}`, chat: p.thumbs + p.choices, seconds: p.seconds === null ? "–" : Math.round(p.seconds) };
+  document.querySelectorAll("[data-number]").forEach((place) => { place.textContent = numbers[place.dataset.number]; });
+  document.querySelectorAll("[data-figure]").forEach((row) => {
+    const name = row.dataset.figure, figure = figures.agreement[name], known = figure && figure.value !== null;
+    row.querySelector(".value").textContent = !known ? "–" : shares.has(name) ? percent(figure.value) : figure.value.toFixed(2);
+    row.querySelector(".value").title = known && figure.low !== null ? (shares.has(name) ? `${percent(figure.low)} … ${percent(figure.high)}` : `${figure.low.toFixed(2)} … ${figure.high.toFixed(2)}`) : "";
+    row.querySelector(".drawn").replaceChildren(known ? interval(figure, name) : element("span", board.dataset.none, "hint"));
+    row.querySelector(".n").textContent = known ? `n ${figure.n}` : "";
+  });
+  bars(document.getElementById("ratings"), p.ratings.some(Boolean) ? p.ratings.map((value, at) => [at + 1, value]).reverse() : []);
+  bars(document.getElementById("flags"), Object.entries(p.flags).map(([flag, value]) => [flagWords[flag] ?? flag, value]));
+  document.getElementById("people").replaceChildren(...figures.people.map((person) => {
+    const row = element("tr"), name = element("th", person.name);
+    name.scope = "row";
+    for (const tag of [kinds[person.kind], person.removed ? board.dataset.removed : ""]) if (tag) name.append(" ", element("span", tag, "tag"));
+    row.append(name, element("td", person.judged), element("td", person.written), element("td", person.skipped), element("td", person.seconds === null ? "–" : Math.round(person.seconds)));
+    for (const figure of ["agreement", "known", "themselves", "first", "longer"]) {
+      const cell = element("td", percent(person[figure].value));
+      if (person[figure].value !== null) cell.append(" ", element("small", `${percent(person[figure].low)}–${percent(person[figure].high)}`));
+      row.append(cell);
+    }
+    return row;
+  }));
+}
+
+async function refresh() {
+  try {
+    const response = await fetch("/api/lead/figures", { credentials: "same-origin" });
+    if (response.status === 401) return location.assign("/login");
+    if (!response.ok) throw new Error(response.status);
+    show(await response.json());
+    live.textContent = live.dataset.on;
+    live.classList.remove("off");
+  } catch {
+    live.textContent = live.dataset.off;
+    live.classList.add("off");
+  }
+  setTimeout(refresh, document.hidden ? 20_000 : 3000);
+}
+refresh();
