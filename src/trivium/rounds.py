@@ -30,7 +30,7 @@ class Rounds(BaseModel):
     """The stages of a round, in order."""
 
 
-FRESH = ("select", "preferences", "feedback")
+FRESH = ("select", "preferences", "ai_feedback", "revise")
 """Kinds of stages that take `count` prompts and can `skip` some."""
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,9 +22,10 @@ from trivium.generation.engine import Completion
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import generalised_advantages, whiten
 from trivium.progress import Progress
-from trivium.stages import dpo, grpo, kto, ppo, rollout, select
+from trivium.stages import ai_feedback, dpo, grpo, kto, ppo, revise, rollout, select
 from trivium.stages.common import save_model
-from trivium.stages.settings import Grpo, Kto, Ppo, Select
+from trivium.stages.pretrain import LanguageModelling
+from trivium.stages.settings import AiFeedback, Endpoint, Grpo, Kto, Ppo, Revise, Select
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree, make_batch
@@ -40,6 +43,11 @@ def school(tmp_path_factory):
     config = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1,
                          head_dim=16, max_positions=256)
     policy = LanguageModel(config).initialise(0)
+    trees = [Tree(ai_feedback.prompt_ids(tokenizer, [{"role": "user", "content": f"say {n} please"}]),
+                  (ai_feedback.response_ids(tokenizer, ("yes", "no thanks", "hello")[n % 3] * (n % 2 + 1)),)) for n in range(24)]
+    trainer = Trainer(policy, Optimization(learning_rate=5e-3), 40, "float32")
+    for step in range(40):  # until most answers end
+        trainer.step(step, [make_batch([[tree] for tree in trees], 64)], LanguageModelling())
     reward = RewardModel.from_language_model(LanguageModel(config).initialise(1), 1)
     reward.shift = 0.5
     for name, model in (("sft", policy), ("reward", reward)):
@@ -231,6 +239,89 @@ def test_the_best_of_many_is_selected(school, tmp_path):
     assert set(ids) <= {f"p{(10 + n) % 24}" for n in range(20)} and len(set(ids)) == len(ids)
     for row in map(json.loads, (tmp_path / "comparisons.jsonl").read_text().splitlines()):
         assert row["responses"][0] != row["responses"][1] and row["ranking"] == [[0], [1]]
+
+
+class Judged(http.server.BaseHTTPRequestHandler):
+    """A judge that likes the longer answer; now and then it is busy, or says nothing of use."""
+
+    asked: list = []
+
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = request["messages"][0]["content"]
+        self.asked.append(text)
+        if self.asked.count(text) == 1 and len(self.asked) % 3 == 0:
+            self.send_response(429)
+            self.end_headers()
+            return
+        if "[[A]] or [[B]]" in text:
+            first, second = (text.split(mark)[1].split("\n\n")[0] for mark in ("Answer A: ", "Answer B: "))
+            reply = "hm" if "say 3 please" in text else "[[A]]" if len(first) >= len(second) else "[[B]]"
+        else:
+            reply = "too short" if "this principle" in text else "a better answer"
+        body = json.dumps({"choices": [{"message": {"role": "assistant", "content": reply}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def endpoint():
+    Judged.asked = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Judged)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Endpoint(address=f"http://127.0.0.1:{server.server_port}/v1", model="judge", pause=0.01)
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_endpoint_ranks_in_both_orders(school, tmp_path, endpoint):
+    place, _ = context(school, tmp_path)
+    summary = ai_feedback.run(AiFeedback(endpoint=endpoint, responses=3, count=8, max_new_tokens=48, temperature=1.5), place)
+    rows = [json.loads(line) for line in (tmp_path / "comparisons.jsonl").read_text().splitlines()]
+    assert rows and all(row["id"] != "p3" for row in rows)
+    for row in rows:
+        lengths = [len(text) for text in row["responses"]]
+        best = row["ranking"][0]
+        assert max(lengths) == max(lengths[i] for i in best)
+    assert summary["first_is_preferred"] == pytest.approx(0.5, abs=0.2)
+    assert len(Judged.asked) > len(set(Judged.asked))  # some were asked again
+
+
+def test_a_model_judges_itself_without_a_bias_of_order(school, tmp_path):
+    place, _ = context(school, tmp_path)
+    summary = ai_feedback.run(AiFeedback(responses=2, count=6, max_new_tokens=24, temperature=1.5, constitution=["Be right."]), place)
+    rows = [json.loads(line) for line in (tmp_path / "comparisons.jsonl").read_text().splitlines()]
+    assert summary["comparisons"] == len(rows) and all(sum(row["shares"]) == pytest.approx(1) for row in rows)
+
+
+def test_a_reward_model_may_judge(school, tmp_path):
+    place, _ = context(school, tmp_path, judge=school / "reward")
+    ai_feedback.run(AiFeedback(judge="reward", responses=2, count=6, max_new_tokens=24, temperature=1.5, margin=0.0), place)
+    reward, tokenizer = ppo.load_reward_model(school / "reward")
+    for row in map(json.loads, (tmp_path / "comparisons.jsonl").read_text().splitlines()):
+        trees = [Tree(ai_feedback.prompt_ids(tokenizer, row["prompt"]), (ai_feedback.response_ids(tokenizer, text),)) for text in row["responses"]]
+        scores = [float(s[0]) for s in rollout.score_trees(reward, trees, 128, 4, "float32")]
+        assert row["ranking"][0] == [int(np.argmax(scores))]
+
+
+def test_answers_are_criticised_and_revised(school, tmp_path, endpoint):
+    place, _ = context(school, tmp_path)
+    summary = revise.run(Revise(endpoint=endpoint, count=12, max_new_tokens=48, temperature=1.5), place)
+    rows = [json.loads(line) for line in (tmp_path / "demonstrations.jsonl").read_text().splitlines()]
+    assert summary["revised"] == len(rows) > 0
+    assert all(row["critique"] == "too short" and row["messages"][-1]["content"] == "a better answer" for row in rows)
+
+
+def test_an_endpoint_that_is_not_there_is_said(school, tmp_path):
+    place, _ = context(school, tmp_path)
+    gone = Endpoint(address="http://127.0.0.1:9/v1", model="judge", pause=0.0, tries=2)
+    with pytest.raises(TriviumError, match="127.0.0.1:9"):
+        ai_feedback.run(AiFeedback(endpoint=gone, responses=2, count=4, max_new_tokens=24, temperature=1.5), place)
 
 
 RECIPE = """

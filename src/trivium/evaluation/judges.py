@@ -70,6 +70,19 @@ class Endpoint:
                 problem = str(error) or type(error).__name__
         raise TriviumError(f"judge {self.address}: {problem}; see that the endpoint runs and its key is set")
 
+    def ask_all(self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+        """:meth:`ask` for many texts, several at a time."""
+        found: list[str] = []
+        with ThreadPoolExecutor(self.workers) as pool:
+            try:
+                for reply in pool.map(self.ask, texts):
+                    found.append(reply)
+                    progress(len(found), len(texts))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return found
+
     def prefers(self, prompt: str, first: str, second: str) -> float | None:
         """1 when the first answer is better, 0 when the second is, in between for ties and when the two orders disagree; None
         when no verdict can be read."""

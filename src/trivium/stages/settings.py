@@ -377,6 +377,74 @@ class Select(Stage):
     """Packed rows that the reward model judges at once."""
 
 
+class Endpoint(BaseModel):
+    """A model behind an OpenAI-compatible address."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+    address: str
+    """Such as http://127.0.0.1:8000/v1."""
+    model: str
+    """The name it knows the model by."""
+    key_variable: str = ""
+    """The environment variable that holds the key; the key itself belongs in no recipe."""
+    tries: int = Field(5, ge=1)
+    """Attempts at each question; between them the pause doubles."""
+    pause: float = Field(1.0, ge=0)
+    """Seconds before the second attempt."""
+    timeout: float = Field(60.0, gt=0)
+    """Seconds to wait for an answer."""
+
+
+class Speaking(Stage):
+    """What the stages have in common in which a model, or an endpoint, judges or revises by written principles."""
+
+    model: Input = "sft"
+    """The model that responds."""
+    judge: Input | None = None
+    """The model that judges; null is the one that responds: self-rewarding (Yuan et al. 2024)."""
+    endpoint: Endpoint | None = None
+    """The judge behind an address, instead."""
+    constitution: list[str] = [
+        "Prefer the answer that is right.", "Prefer the answer that helps the person with what they asked.",
+        "Prefer the answer that is harmless, honest and polite.", "Prefer the answer that is as short as it can be."]
+    """The principles to judge by (Bai et al. 2022b)."""
+    prompts: Input = "world"
+    """A stage with prompts."""
+    count: int = Field(300, ge=1)
+    """Prompts."""
+    skip: int = Field(0, ge=0)
+    """Prompts to pass over first, such as those of earlier rounds."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature of the responses."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest response, in tokens."""
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> Speaking:
+        if self.judge and self.endpoint:
+            raise ValueError("both `judge` and `endpoint` are given; name one of them")
+        return self
+
+
+class AiFeedback(Speaking):
+    """AI feedback: a model with a written constitution ranks responses, each pair seen in both orders."""
+
+    kind: ClassVar[str] = "ai_feedback"
+    responses: int = Field(4, ge=2)
+    """Responses to each prompt."""
+    margin: float = Field(0.05, ge=0)
+    """Responses whose shares of won comparisons are closer than this are tied."""
+    heldout: float = Field(0.1, gt=0, lt=1)
+    """Share of the prompts kept for evaluation."""
+
+
+class Revise(Speaking):
+    """Constitutional AI's first half: answer, criticise the answer by a principle, and write it anew."""
+
+    kind: ClassVar[str] = "revise"
+
+
 class Evaluate(Stage):
     """Measure the models on held-out prompts."""
 
@@ -412,5 +480,5 @@ class Report(Stage):
 
 
 STAGES: dict[str, type[Stage]] = {stage.kind: stage for stage in (
-    World, Imports, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Grpo, Dpo, Kto, Select, Evaluate, Report)}
+    World, Imports, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Grpo, Dpo, Kto, Select, AiFeedback, Revise, Evaluate, Report)}
 """Every stage by its kind."""
