@@ -21,11 +21,12 @@ import torch
 from trivium import randomness
 from trivium.corpus.readers import Document, find, read
 from trivium.errors import TriviumError
-from trivium.files import write_rows
+from trivium.files import write_bytes, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.model.folder import read_config
 from trivium.pipeline import cores, run
+from trivium.planning.flops import parameters
 from trivium.recipe import Recipe
 from trivium.recipe_base import Stage
 from trivium.stages.common import PackedEpochs, map_trees
@@ -54,7 +55,7 @@ from trivium.stages.sft import conversation
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens as TokenFiles
 from trivium.training.batch import Batch, Tree
-from trivium.training.loop import Trainer
+from trivium.training.loop import ANCHOR, Trainer
 from trivium.training.machine import choose_precision, prepare
 from trivium.world import rubric
 
@@ -221,7 +222,7 @@ def pretrain(recipe: Recipe, stage: Pretrain, sample: Sample) -> tuple[float, st
                    LanguageModelling(), batches, stage.optimization, sample)
     tokens_stage = recipe.stages.get(stage.tokens)
     heldout = tokens_stage.validation / (1 - tokens_stage.validation) * epoch / 3 if isinstance(tokens_stage, Tokens) else 0.0
-    return steps * each + heldout * each + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms, and the held-out text"
+    return with_saves(steps * each, steps, config, sample) + heldout * each + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms, and the held-out text"
 
 
 def demonstrations(reference: str, sample: Sample) -> list[dict[str, Any]]:
@@ -257,7 +258,7 @@ def sft(recipe: Recipe, stage: Sft, sample: Sample) -> tuple[float, str]:
     steps = max(1, round(stage.epochs * batches.steps_per_epoch))
     each = updates(("sft", config, length, stage.rows, stage.optimization.optimizer), lambda: LanguageModel(config).initialise(0),
                    LanguageModelling(), batches, stage.optimization, sample)
-    return steps * each + 0.5, f"{steps:,} updates of {each * 1000:.0f} ms"
+    return with_saves(steps * each, steps, config, sample) + 0.5, f"{steps:,} updates of {each * 1000:.0f} ms"
 
 
 def lengths(recipe: Recipe, sample: Sample) -> tuple[float, float, list[list[int]], list[list[int]]]:
@@ -352,6 +353,38 @@ def judging(recipe: Recipe, prompts: str, sample: Sample) -> float:
     return sample.once(("judging", prompts), measure)
 
 
+def reading(recipe: Recipe, config: ModelConfig, length: int, sample: Sample) -> float:
+    """Seconds for the log-probabilities of one answer."""
+    _, _, asked, said = lengths(recipe, sample)
+    trees = [Tree(np.array(asked[i % len(asked)], np.int64), (np.array(said[i % len(said)], np.int64),)) for i in range(64)]
+    trees = [tree for tree in trees if len(tree) <= length]
+
+    def measure() -> float:
+        policy = LanguageModel(config).initialise(0).eval()
+        begun = time.monotonic()
+        map_trees(lambda batch: log_probs_of(policy, batch, 1.0), trees, length, 16, torch.device("cpu"), per_token=True)
+        return (time.monotonic() - begun) / len(trees)
+
+    return sample.once(("reading", config, length), measure)
+
+
+def saving(config: ModelConfig, sample: Sample) -> float:
+    """Seconds to write a checkpoint: weights and two means of AdamW in float32, on the disk of temporary files."""
+
+    def measure() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.monotonic()
+            write_bytes(Path(folder) / "checkpoint", bytes(12 * parameters(config)))
+            return time.monotonic() - begun
+
+    return sample.once(("saving", parameters(config)), measure)
+
+
+def with_saves(seconds: float, steps: int, config: ModelConfig, sample: Sample) -> float:
+    """The time of a training with its checkpoints: one every 100 updates, and one every 20 seconds."""
+    return seconds + (1 + steps / ANCHOR + seconds / 20) * saving(config, sample) if steps else seconds
+
+
 def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
     """Each iteration: answers, four passes without gradients, updates of two models. One update and one pass are timed."""
     config = model_config(recipe, stage.model)
@@ -374,16 +407,10 @@ def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
             times.append(time.monotonic() - begun)
         return statistics.mean(times[1:])
 
-    def reading() -> float:
-        policy = LanguageModel(config).initialise(0).eval()
-        begun = time.monotonic()
-        map_trees(lambda batch: log_probs_of(policy, batch, stage.temperature), trees, length, stage.rows, torch.device("cpu"), per_token=True)
-        return time.monotonic() - begun
-
     roll = answers(recipe, stage.model, stage.prompts, stage.episodes, stage.max_new_tokens, 0, sample)
     learn = stage.epochs * stage.minibatches * sample.once(("ppo", config, length, each), update)
-    learn += 4 * stage.minibatches * sample.once(("reading", config, length, each), reading)
-    return stage.iterations * (roll + learn) + 1.0, f"{stage.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning"
+    learn += 4 * stage.episodes * reading(recipe, config, length, sample)
+    return stage.iterations * (roll + learn + 2 * saving(config, sample)) + 1.0, f"{stage.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning"
 
 
 def evaluate(recipe: Recipe, stage: Evaluate, sample: Sample) -> tuple[float, str]:
@@ -399,6 +426,10 @@ def evaluate(recipe: Recipe, stage: Evaluate, sample: Sample) -> tuple[float, st
     if stage.base and known:
         seconds += answers(recipe, stage.base, stage.prompts, count, stage.max_new_tokens, stage.shots, sample)
         seconds += 3 * len(stage.models) * count * judging(recipe, stage.prompts, sample)
+    for name, model in stage.models.items():
+        if name != stage.baseline:  # how far it has drifted: two passes over its answers
+            config = model_config(recipe, model)
+            seconds += 2 * count * reading(recipe, config, min(256, config.max_positions), sample)
     return seconds, f"{len(stage.models)} models, {count:,.0f} prompts"
 
 
