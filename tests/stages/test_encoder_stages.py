@@ -21,7 +21,7 @@ name: enc
 out: {out}
 stages:
   labels: {{tables: [{table}], text: review, heldout: 0.3}}
-  corpus: {{documents: [labels], settings: {{rules: [], duplicates: {{enabled: false}}}}}}
+  corpus: {{documents: [labels], settings: {{rules: [], duplicates: {{near: false}}}}}}
   tokenizer: {{vocab_size: 400}}
   tokens: {{validation: 0.1}}
   encode:
