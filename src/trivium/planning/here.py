@@ -33,7 +33,7 @@ from trivium.stages.common import PackedEpochs, map_trees
 from trivium.stages.common import rows_of as read_some
 from trivium.stages.dpo import DirectPreference
 from trivium.stages.look import config_of
-from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue, Rollout, log_probs_of, minibatch
+from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue, log_probs_of
 from trivium.stages.pretrain import LanguageModelling, pieces
 from trivium.stages.reward import Ranking, add_pairs
 from trivium.stages.settings import (
@@ -54,7 +54,7 @@ from trivium.stages.settings import (
 from trivium.stages.sft import conversation
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens as TokenFiles
-from trivium.training.batch import Batch, Tree
+from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.loop import ANCHOR, Trainer
 from trivium.training.machine import choose_precision, prepare
 from trivium.world import rubric
@@ -94,17 +94,18 @@ class Sample:
 
 
 def predict(recipe: Recipe) -> dict[str, Any]:
-    """``{"seconds", "measured_seconds", "stages": [{"stage", "kind", "seconds", "from"}]}``: the time of every stage from the beginning,
+    """``{"seconds", "not_predicted", "measured_seconds", "stages": [{"stage", "kind", "seconds", "from"}]}``: the time of every stage from the beginning,
     finished artifacts not counted. Raises :class:`TriviumError` for a recipe whose data cannot be sampled."""
     begun = time.monotonic()
     prepare(cores(recipe))
     with tempfile.TemporaryDirectory() as folder:
         sample = sampled(recipe, Path(folder))
-        rows = []
+        rows: list[dict[str, Any]] = []
         for name, stage in recipe.stages.items():
             seconds, how = predict_stage(recipe, name, stage, sample)
             rows.append({"stage": name, "kind": stage.kind, "seconds": seconds, "from": how})
-    return {"seconds": sum(row["seconds"] for row in rows), "measured_seconds": time.monotonic() - begun, "stages": rows}
+    return {"seconds": sum(row["seconds"] or 0.0 for row in rows), "not_predicted": [row["stage"] for row in rows if row["seconds"] is None],
+             "measured_seconds": time.monotonic() - begun, "stages": rows}
 
 
 def sampled(recipe: Recipe, folder: Path) -> Sample:
@@ -166,8 +167,8 @@ def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
     return sample, max(1.0, packed * total / max(1, written))
 
 
-def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tuple[float, str]:
-    """Seconds of one stage, and what they were reckoned from."""
+def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tuple[float | None, str]:
+    """Seconds of one stage, None where they are not predicted, and what they were reckoned from."""
     if isinstance(stage, DATA):
         seconds = sample.seconds[name]
         grows = 0.15 if isinstance(stage, (World, Imports, Tokenizer)) else 0.5  # the rest is beginnings: processes, tables, names
@@ -188,7 +189,7 @@ def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tu
         return evaluate(recipe, stage, sample)
     if isinstance(stage, Report):
         return 1.0, "a fixed time"
-    return 0.0, "not predicted"
+    return None, f"a stage of kind {stage.kind!r} is not predicted"
 
 
 def updates(key: Any, model: Callable[[], Any], objective: Any, batches: PackedEpochs, optimization: Any, sample: Sample) -> float:
@@ -325,7 +326,7 @@ def ranked(recipe: Recipe, stage: Reward | Dpo, sample: Sample) -> tuple[float, 
         batch.extra["reference"] = torch.zeros(len(batch.ends))
 
     batches = PackedEpochs([tree for tree in trees if len(tree) <= length], length, stage.rows, 0, finish)
-    objective: Any = Ranking() if isinstance(stage, Reward) else DirectPreference(stage.beta)
+    objective: Any = Ranking() if isinstance(stage, Reward) else DirectPreference(stage)
 
     def model() -> Any:
         made = LanguageModel(config).initialise(0)
@@ -393,15 +394,14 @@ def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
     each = max(1, stage.episodes // stage.minibatches)
     trees = [Tree(np.array(asked[i % len(asked)], np.int64), (np.array(said[i % len(said)], np.int64),)) for i in range(each)]
     trees = [tree for tree in trees if len(tree) <= length]
-    arrays = {name: [np.zeros(len(tree.responses[0])) for tree in trees] for name in ("log_probs", "values", "advantages", "returns")}
-    rollout = Rollout(trees, arrays, {})
 
     def update() -> float:
         policy = LanguageModel(config).initialise(0)
         trainer = Trainer(PolicyAndValue(policy, RewardModel.from_language_model(policy, 0)), stage.optimization, 1000)
         times = []
         for step in range(3):
-            batch = minibatch(rollout, np.arange(len(trees)), length)
+            batch = make_batch([[trees[i] for i in row] for row in pack([len(tree) for tree in trees], length)], length)
+            batch.extra = {name: torch.zeros(len(batch.targets)) for name in ("log_probs", "values", "advantages", "returns")}
             begun = time.monotonic()
             trainer.step(step, [batch], ClippedSurrogate(stage))
             times.append(time.monotonic() - begun)
