@@ -21,26 +21,32 @@ import torch
 from trivium import randomness
 from trivium.corpus.readers import Document, find, read
 from trivium.errors import TriviumError
-from trivium.files import write_bytes, write_rows
+from trivium.files import read_rows, write_bytes, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, ModelConfig, RewardModel
+from trivium.model.encoder import Classifier, MaskedModel, load_encoder
 from trivium.model.folder import read_config
 from trivium.pipeline import cores, run
 from trivium.planning.flops import parameters
 from trivium.recipe import Recipe
 from trivium.recipe_base import Stage
+from trivium.stages.classify import Labelling, add_labels
 from trivium.stages.common import PackedEpochs, map_trees
 from trivium.stages.common import rows_of as read_some
 from trivium.stages.dpo import DirectPreference
+from trivium.stages.encode import MaskedEpochs, MaskedModelling, texts
 from trivium.stages.look import config_of
 from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue, log_probs_of
 from trivium.stages.pretrain import LanguageModelling, pieces
 from trivium.stages.reward import Ranking, add_pairs
 from trivium.stages.settings import (
+    Classify,
     Corpus,
     Dpo,
+    Encode,
     Evaluate,
     Imports,
+    Labels,
     Ppo,
     Preferences,
     Pretrain,
@@ -65,7 +71,7 @@ SAMPLE_BYTES = 150_000
 DISTINCT = 0.83
 """Share of the responses sampled for a ranking that differ from the others, as in the quickstart."""
 
-DATA = (World, Imports, Corpus, Tokenizer, Tokens)
+DATA = (World, Imports, Labels, Corpus, Tokenizer, Tokens)
 
 
 @dataclass
@@ -132,7 +138,7 @@ def sampled(recipe: Recipe, folder: Path) -> Sample:
         elif isinstance(stage, (Tokenizer, Tokens)):
             factor[name] = factor.get(stage.corpus, 1.0)
             stages[name] = stage
-        elif isinstance(stage, Imports):
+        elif isinstance(stage, (Imports, Labels)):
             factor[name] = 1.0
             stages[name] = stage
     small = Recipe.model_construct(**{**recipe.model_dump(exclude={"stages"}), "out": str(folder / "runs")}, stages=stages)
@@ -171,12 +177,16 @@ def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tu
     """Seconds of one stage, None where they are not predicted, and what they were reckoned from."""
     if isinstance(stage, DATA):
         seconds = sample.seconds[name]
-        grows = 0.15 if isinstance(stage, (World, Imports, Tokenizer)) else 0.5  # the rest is beginnings: processes, tables, names
+        grows = 0.15 if isinstance(stage, (World, Imports, Labels, Tokenizer)) else 0.5  # the rest is beginnings: processes, tables, names
         return seconds * (1 + grows * (sample.factor[name] - 1)), f"a sample of 1/{sample.factor[name]:.3g}"
     if isinstance(stage, Pretrain):
         return pretrain(recipe, stage, sample)
     if isinstance(stage, Sft):
         return sft(recipe, stage, sample)
+    if isinstance(stage, Encode):
+        return encoder(recipe, stage, sample)
+    if isinstance(stage, Classify):
+        return classifier(recipe, stage, sample)
     if isinstance(stage, Preferences):
         count = stage.count * (stage.fewest + stage.most) / 2
         seconds = answers(recipe, stage.model, stage.prompts, count, stage.max_new_tokens, 0, sample)
@@ -224,6 +234,37 @@ def pretrain(recipe: Recipe, stage: Pretrain, sample: Sample) -> tuple[float, st
     tokens_stage = recipe.stages.get(stage.tokens)
     heldout = tokens_stage.validation / (1 - tokens_stage.validation) * epoch / 3 if isinstance(tokens_stage, Tokens) else 0.0
     return with_saves(steps * each, steps, config, sample) + heldout * each + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms, and the held-out text"
+
+
+def encoder(recipe: Recipe, stage: Encode, sample: Sample) -> tuple[float, str]:
+    """Updates of masked-token pretraining."""
+    tokenizer = ChatTokenizer.load(sample.place(stage.tokenizer))
+    trees = texts(TokenFiles.open(sample.place(stage.tokens) / "train", tokenizer.digest), stage.length)
+    batches = MaskedEpochs(trees, stage.length, stage.rows, recipe.seed, tokenizer.vocab_size, stage.mask)
+    config = replace(stage.model, vocab_size=tokenizer.vocab_size + 1)
+    steps = stage.steps if stage.steps is not None else round(stage.epochs * batches.steps_per_epoch * sample.factor.get(stage.tokens, 1.0))
+    each = updates(("encode", config, stage.length, stage.rows, stage.optimization.optimizer), lambda: MaskedModel(config).initialise(0), MaskedModelling(),
+                   batches, stage.optimization, sample)
+    return with_saves(steps * each, steps, config, sample) + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms"
+
+
+def classifier(recipe: Recipe, stage: Classify, sample: Sample) -> tuple[float, str]:
+    """Updates on the labelled texts, and one pass over the held-out ones; the comparison with TF-IDF is not measured."""
+    source = recipe.stages.get(stage.model)
+    if isinstance(source, Encode):
+        tokenizer = any_tokenizer(sample)
+        config = replace(source.model, vocab_size=tokenizer.vocab_size + 1)
+    else:
+        found = load_encoder(Path(stage.model)).config
+        config, tokenizer = found, ChatTokenizer.load(Path(stage.model))
+    length = min(stage.length, config.max_positions)
+    rows = [str(row["text"]) for _, row in read_rows(sample.place(stage.labels) / "train.jsonl")]
+    some = tokenizer.encode_batch(rows[:2000])
+    batches = PackedEpochs([Tree(np.array(ids[:length], np.int64), (), payload=i % 2) for i, ids in enumerate(some)], length, stage.rows, 0, add_labels)
+    steps = max(1, round(stage.epochs * batches.steps_per_epoch * len(rows) / len(some)))
+    each = updates(("classify", config, length, stage.rows), lambda: Classifier.from_encoder(MaskedModel(config).initialise(0), ["a", "b"], 0), Labelling(),
+                   batches, stage.optimization, sample)
+    return with_saves(steps * each, steps, config, sample) * 1.05 + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms"
 
 
 def demonstrations(reference: str, sample: Sample) -> list[dict[str, Any]]:
