@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,8 +77,8 @@ def _recipe(recipe: Path, overrides: list[str], as_json: bool) -> None:
         print(json.dumps(found, indent=1))
         return
     for row in found["stages"]:
-        print(f"{row['stage']:16} {row['seconds']:8.1f} s   {row['from']}")
-    print(f"{'in all':16} {found['seconds']:8.1f} s   measured on this machine in {found['measured_seconds']:.1f} s")
+        print(f"{row['stage']:16} {row['seconds'] if row['seconds'] is not None else math.nan:8.1f} s   {row['from']}")
+    print(f"{'in all' if not found['not_predicted'] else 'the others':16} {found['seconds']:8.1f} s   measured on this machine in {found['measured_seconds']:.1f} s")
 
 
 @estimate_app.command("memory")

@@ -121,12 +121,13 @@ def run(settings: Animals, context: Context) -> dict[str, Any]:
                        "accuracy": float((truth.argmax(1) == test_species).mean())}
     # 5. One animal, step by step: scores, softmax, cross-entropy.
     with torch.no_grad():
-        logits = models["hidden"].eval()(test_table.inputs[:1])[0]
+        one = len(test_points) // 2
+        logits = models["hidden"].eval()(test_table.inputs[one:one + 1])[0]
     likely = logits.topk(min(5, settings.species))
-    numbers["example"] = {"length_cm": float(np.exp(test_points[0, 0])), "weight_g": float(np.exp(test_points[0, 1])),
-                          "species": int(test_species[0]), "likeliest": likely.indices.tolist(), "scores": likely.values.tolist(),
+    numbers["example"] = {"length_cm": float(np.exp(test_points[one, 0])), "weight_g": float(np.exp(test_points[one, 1])),
+                          "species": int(test_species[one]), "likeliest": likely.indices.tolist(), "scores": likely.values.tolist(),
                           "probabilities": logits.softmax(0)[likely.indices].tolist(),
-                          "cross_entropy": float(-logits.log_softmax(0)[int(test_species[0])])}
+                          "cross_entropy": float(-logits.log_softmax(0)[int(test_species[one])])}
     write_page(context, "Which animal is it?", page(numbers, curves, train_points, train_species))
     return write_numbers(context, numbers)
 
@@ -143,7 +144,7 @@ def page(numbers: dict[str, Any], curves: dict[str, Any], points: np.ndarray, sp
              "turns scores into probabilities: raise e to each score, divide by the sum."),
         cloud,
         Heading("One animal, step by step"),
-        Text(f"{one['length_cm']:.0f} cm, {one['weight_g'] / 1000:.2f} kg; it is of species {one['species']}."),
+        Text(f"{one['length_cm']:.0f} cm, {one['weight_g'] / 1000:.3g} kg; it is of species {one['species']}."),
         Rows(("species", "score", "probability"), [(s, f"{v:.2f}", f"{p:.1%}") for s, v, p in
                                                     zip(one["likeliest"], one["scores"], one["probabilities"], strict=True)]),
         Text(f"The loss of this guess is -log p(species {one['species']}) = {one['cross_entropy']:.3f} nats: 0 for certainty, "

@@ -222,7 +222,7 @@ def page(numbers: dict[str, Any], context: Context, test: Table, wrong: Tensor, 
         Rows(("confusion", "times"), list(numbers["most_confused"].items())),
         Heading("Learning by heart"),
         Text(f"With {few['images']:,} images only, the network soon knows every one of them, and on unseen digits its loss first falls and then rises: "
-             "it learns by heart. Bending each image a little, anew each time, is as good as having more of them."),
+             "it learns by heart. Bending each image a little, anew each time, helps as more images would."),
         lines({"few images: training": curve(context, "few", "loss"), "few images: unseen": curve(context, "few", "validation_loss"),
                "few, bent: training": curve(context, "few-bent", "loss"), "few, bent: unseen": curve(context, "few-bent", "validation_loss")},
               "step", "loss (nats)", log=True),

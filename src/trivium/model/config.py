@@ -89,3 +89,30 @@ class ModelConfig:
         if self.attention_bias:
             return "Qwen2"
         return "Mistral" if self.sliding_window is not None else "Llama"
+
+
+@dataclass(frozen=True)
+class EncoderConfig(ModelConfig):
+    """The shape of an encoder: the same blocks, but every token sees all of its text. Its folders are ModernBERT's (Warner et al.
+    2024), with attention over the whole text in every layer and SwiGLU: norms are LayerNorms without bias, the embedding is
+    normalised, and the first block's attention takes it as it is."""
+
+    qk_norm: bool = False
+    """ModernBERT has none."""
+    num_kv_heads: int = 6
+    """As many as num_heads: ModernBERT shares no keys and values."""
+    norm_epsilon: float = 1e-5
+    """Added to the variance inside each LayerNorm."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_kv_heads != self.num_heads or self.head_dim * self.num_heads != self.hidden_size:
+            raise TriviumError(f"model: an encoder's {self.num_heads} heads of {self.head_dim} must have as many kv_heads (it has {self.num_kv_heads}) "
+                               f"and make up its hidden_size ({self.hidden_size})")
+        if self.qk_norm or self.attention_bias or self.sliding_window is not None or self.rope_scaling is not None or not self.tie_embeddings:
+            raise TriviumError("model: an encoder has no qk_norm, attention_bias, sliding_window or rope_scaling, and ties its embeddings")
+
+    @property
+    def family(self) -> str:
+        """ModernBert."""
+        return "ModernBert"

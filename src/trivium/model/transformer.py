@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trivium.model.config import ModelConfig
+from trivium.model.config import EncoderConfig, ModelConfig
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``attend(layer, q [B, heads, T, d], k [B, kv_heads, T, d], v [B, kv_heads, T, d]) -> [B, heads, T, d]``"""
@@ -78,6 +78,23 @@ def packed_attention(documents: Tensor, parents: Tensor, positions: Tensor, wind
     return attend
 
 
+def both_ways_attention(documents: Tensor) -> Attend:
+    """For encoders: every token sees all tokens of its own segment ``documents [B, T]``."""
+    mask = (documents[:, :, None] == documents[:, None, :])[:, None]
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    return attend
+
+
+def norm_of(config: ModelConfig) -> nn.Module:
+    """The norm between a model's parts: RMSNorm or, in an encoder, LayerNorm without bias."""
+    if isinstance(config, EncoderConfig):
+        return nn.LayerNorm(config.hidden_size, eps=config.norm_epsilon, bias=False)
+    return nn.RMSNorm(config.hidden_size, eps=config.norm_epsilon)
+
+
 class Attention(nn.Module):
     """Multi-head attention whose mixing step is the caller's."""
 
@@ -122,9 +139,10 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.norm_epsilon)
+        first = layer == 0 and isinstance(config, EncoderConfig)  # there the embedding is normalised already
+        self.input_layernorm = nn.Identity() if first else norm_of(config)
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.norm_epsilon)
+        self.post_attention_layernorm = norm_of(config)
         self.mlp = SwiGLU(config)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
@@ -139,17 +157,21 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        if isinstance(config, EncoderConfig):
+            self.embed_norm = norm_of(config)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_epsilon)
+        self.norm = norm_of(config)
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend | None = None) -> Tensor:
         """Hidden states ``[B, T, hidden_size]`` for ``tokens [B, T]``; positions count from 0 unless given, and
-        attention is causal."""
+        attention is causal unless given."""
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         attend = attend or causal_attention(self.config.sliding_window)
         cos, sin = rotary(self.config, positions)
         x = self.embed_tokens(tokens)
+        if isinstance(self.config, EncoderConfig):
+            x = self.embed_norm(x)
         for block in self.layers:
             x = block(x, cos, sin, attend)
         return self.norm(x)

@@ -21,25 +21,32 @@ import torch
 from trivium import randomness
 from trivium.corpus.readers import Document, find, read
 from trivium.errors import TriviumError
-from trivium.files import write_rows
+from trivium.files import read_rows, write_bytes, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, ModelConfig, RewardModel
+from trivium.model.encoder import Classifier, MaskedModel, load_encoder
 from trivium.model.folder import read_config
 from trivium.pipeline import cores, run
+from trivium.planning.flops import parameters
 from trivium.recipe import Recipe
 from trivium.recipe_base import Stage
+from trivium.stages.classify import Labelling, add_labels
 from trivium.stages.common import PackedEpochs, map_trees
 from trivium.stages.common import rows_of as read_some
 from trivium.stages.dpo import DirectPreference
+from trivium.stages.encode import MaskedEpochs, MaskedModelling, texts
 from trivium.stages.look import config_of
-from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue, Rollout, log_probs_of, minibatch
+from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue, log_probs_of
 from trivium.stages.pretrain import LanguageModelling, pieces
 from trivium.stages.reward import Ranking, add_pairs
 from trivium.stages.settings import (
+    Classify,
     Corpus,
     Dpo,
+    Encode,
     Evaluate,
     Imports,
+    Labels,
     Ppo,
     Preferences,
     Pretrain,
@@ -53,8 +60,8 @@ from trivium.stages.settings import (
 from trivium.stages.sft import conversation
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens as TokenFiles
-from trivium.training.batch import Batch, Tree
-from trivium.training.loop import Trainer
+from trivium.training.batch import Batch, Tree, make_batch, pack
+from trivium.training.loop import ANCHOR, Trainer
 from trivium.training.machine import choose_precision, prepare
 from trivium.world import rubric
 
@@ -64,7 +71,7 @@ SAMPLE_BYTES = 150_000
 DISTINCT = 0.83
 """Share of the responses sampled for a ranking that differ from the others, as in the quickstart."""
 
-DATA = (World, Imports, Corpus, Tokenizer, Tokens)
+DATA = (World, Imports, Labels, Corpus, Tokenizer, Tokens)
 
 
 @dataclass
@@ -93,17 +100,18 @@ class Sample:
 
 
 def predict(recipe: Recipe) -> dict[str, Any]:
-    """``{"seconds", "measured_seconds", "stages": [{"stage", "kind", "seconds", "from"}]}``: the time of every stage from the beginning,
+    """``{"seconds", "not_predicted", "measured_seconds", "stages": [{"stage", "kind", "seconds", "from"}]}``: the time of every stage from the beginning,
     finished artifacts not counted. Raises :class:`TriviumError` for a recipe whose data cannot be sampled."""
     begun = time.monotonic()
     prepare(cores(recipe))
     with tempfile.TemporaryDirectory() as folder:
         sample = sampled(recipe, Path(folder))
-        rows = []
+        rows: list[dict[str, Any]] = []
         for name, stage in recipe.stages.items():
             seconds, how = predict_stage(recipe, name, stage, sample)
             rows.append({"stage": name, "kind": stage.kind, "seconds": seconds, "from": how})
-    return {"seconds": sum(row["seconds"] for row in rows), "measured_seconds": time.monotonic() - begun, "stages": rows}
+    return {"seconds": sum(row["seconds"] or 0.0 for row in rows), "not_predicted": [row["stage"] for row in rows if row["seconds"] is None],
+             "measured_seconds": time.monotonic() - begun, "stages": rows}
 
 
 def sampled(recipe: Recipe, folder: Path) -> Sample:
@@ -130,7 +138,7 @@ def sampled(recipe: Recipe, folder: Path) -> Sample:
         elif isinstance(stage, (Tokenizer, Tokens)):
             factor[name] = factor.get(stage.corpus, 1.0)
             stages[name] = stage
-        elif isinstance(stage, Imports):
+        elif isinstance(stage, (Imports, Labels)):
             factor[name] = 1.0
             stages[name] = stage
     small = Recipe.model_construct(**{**recipe.model_dump(exclude={"stages"}), "out": str(folder / "runs")}, stages=stages)
@@ -165,16 +173,20 @@ def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
     return sample, max(1.0, packed * total / max(1, written))
 
 
-def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tuple[float, str]:
-    """Seconds of one stage, and what they were reckoned from."""
+def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tuple[float | None, str]:
+    """Seconds of one stage, None where they are not predicted, and what they were reckoned from."""
     if isinstance(stage, DATA):
         seconds = sample.seconds[name]
-        grows = 0.15 if isinstance(stage, (World, Imports, Tokenizer)) else 0.5  # the rest is beginnings: processes, tables, names
+        grows = 0.15 if isinstance(stage, (World, Imports, Labels, Tokenizer)) else 0.5  # the rest is beginnings: processes, tables, names
         return seconds * (1 + grows * (sample.factor[name] - 1)), f"a sample of 1/{sample.factor[name]:.3g}"
     if isinstance(stage, Pretrain):
         return pretrain(recipe, stage, sample)
     if isinstance(stage, Sft):
         return sft(recipe, stage, sample)
+    if isinstance(stage, Encode):
+        return encoder(recipe, stage, sample)
+    if isinstance(stage, Classify):
+        return classifier(recipe, stage, sample)
     if isinstance(stage, Preferences):
         count = stage.count * (stage.fewest + stage.most) / 2
         seconds = answers(recipe, stage.model, stage.prompts, count, stage.max_new_tokens, 0, sample)
@@ -187,7 +199,7 @@ def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tu
         return evaluate(recipe, stage, sample)
     if isinstance(stage, Report):
         return 1.0, "a fixed time"
-    return 0.0, "not predicted"
+    return None, f"a stage of kind {stage.kind!r} is not predicted"
 
 
 def updates(key: Any, model: Callable[[], Any], objective: Any, batches: PackedEpochs, optimization: Any, sample: Sample) -> float:
@@ -221,7 +233,38 @@ def pretrain(recipe: Recipe, stage: Pretrain, sample: Sample) -> tuple[float, st
                    LanguageModelling(), batches, stage.optimization, sample)
     tokens_stage = recipe.stages.get(stage.tokens)
     heldout = tokens_stage.validation / (1 - tokens_stage.validation) * epoch / 3 if isinstance(tokens_stage, Tokens) else 0.0
-    return steps * each + heldout * each + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms, and the held-out text"
+    return with_saves(steps * each, steps, config, sample) + heldout * each + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms, and the held-out text"
+
+
+def encoder(recipe: Recipe, stage: Encode, sample: Sample) -> tuple[float, str]:
+    """Updates of masked-token pretraining."""
+    tokenizer = ChatTokenizer.load(sample.place(stage.tokenizer))
+    trees = texts(TokenFiles.open(sample.place(stage.tokens) / "train", tokenizer.digest), stage.length)
+    batches = MaskedEpochs(trees, stage.length, stage.rows, recipe.seed, tokenizer.vocab_size, stage.mask)
+    config = replace(stage.model, vocab_size=tokenizer.vocab_size + 1)
+    steps = stage.steps if stage.steps is not None else round(stage.epochs * batches.steps_per_epoch * sample.factor.get(stage.tokens, 1.0))
+    each = updates(("encode", config, stage.length, stage.rows, stage.optimization.optimizer), lambda: MaskedModel(config).initialise(0), MaskedModelling(),
+                   batches, stage.optimization, sample)
+    return with_saves(steps * each, steps, config, sample) + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms"
+
+
+def classifier(recipe: Recipe, stage: Classify, sample: Sample) -> tuple[float, str]:
+    """Updates on the labelled texts, and one pass over the held-out ones; the comparison with TF-IDF is not measured."""
+    source = recipe.stages.get(stage.model)
+    if isinstance(source, Encode):
+        tokenizer = any_tokenizer(sample)
+        config = replace(source.model, vocab_size=tokenizer.vocab_size + 1)
+    else:
+        found = load_encoder(Path(stage.model)).config
+        config, tokenizer = found, ChatTokenizer.load(Path(stage.model))
+    length = min(stage.length, config.max_positions)
+    rows = [str(row["text"]) for _, row in read_rows(sample.place(stage.labels) / "train.jsonl")]
+    some = tokenizer.encode_batch(rows[:2000])
+    batches = PackedEpochs([Tree(np.array(ids[:length], np.int64), (), payload=i % 2) for i, ids in enumerate(some)], length, stage.rows, 0, add_labels)
+    steps = max(1, round(stage.epochs * batches.steps_per_epoch * len(rows) / len(some)))
+    each = updates(("classify", config, length, stage.rows), lambda: Classifier.from_encoder(MaskedModel(config).initialise(0), ["a", "b"], 0), Labelling(),
+                   batches, stage.optimization, sample)
+    return with_saves(steps * each, steps, config, sample) * 1.05 + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms"
 
 
 def demonstrations(reference: str, sample: Sample) -> list[dict[str, Any]]:
@@ -257,7 +300,7 @@ def sft(recipe: Recipe, stage: Sft, sample: Sample) -> tuple[float, str]:
     steps = max(1, round(stage.epochs * batches.steps_per_epoch))
     each = updates(("sft", config, length, stage.rows, stage.optimization.optimizer), lambda: LanguageModel(config).initialise(0),
                    LanguageModelling(), batches, stage.optimization, sample)
-    return steps * each + 0.5, f"{steps:,} updates of {each * 1000:.0f} ms"
+    return with_saves(steps * each, steps, config, sample) + 0.5, f"{steps:,} updates of {each * 1000:.0f} ms"
 
 
 def lengths(recipe: Recipe, sample: Sample) -> tuple[float, float, list[list[int]], list[list[int]]]:
@@ -324,7 +367,7 @@ def ranked(recipe: Recipe, stage: Reward | Dpo, sample: Sample) -> tuple[float, 
         batch.extra["reference"] = torch.zeros(len(batch.ends))
 
     batches = PackedEpochs([tree for tree in trees if len(tree) <= length], length, stage.rows, 0, finish)
-    objective: Any = Ranking() if isinstance(stage, Reward) else DirectPreference(stage.beta)
+    objective: Any = Ranking() if isinstance(stage, Reward) else DirectPreference(stage)
 
     def model() -> Any:
         made = LanguageModel(config).initialise(0)
@@ -352,6 +395,38 @@ def judging(recipe: Recipe, prompts: str, sample: Sample) -> float:
     return sample.once(("judging", prompts), measure)
 
 
+def reading(recipe: Recipe, config: ModelConfig, length: int, sample: Sample) -> float:
+    """Seconds for the log-probabilities of one answer."""
+    _, _, asked, said = lengths(recipe, sample)
+    trees = [Tree(np.array(asked[i % len(asked)], np.int64), (np.array(said[i % len(said)], np.int64),)) for i in range(64)]
+    trees = [tree for tree in trees if len(tree) <= length]
+
+    def measure() -> float:
+        policy = LanguageModel(config).initialise(0).eval()
+        begun = time.monotonic()
+        map_trees(lambda batch: log_probs_of(policy, batch, 1.0), trees, length, 16, torch.device("cpu"), per_token=True)
+        return (time.monotonic() - begun) / len(trees)
+
+    return sample.once(("reading", config, length), measure)
+
+
+def saving(config: ModelConfig, sample: Sample) -> float:
+    """Seconds to write a checkpoint: weights and two means of AdamW in float32, on the disk of temporary files."""
+
+    def measure() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.monotonic()
+            write_bytes(Path(folder) / "checkpoint", bytes(12 * parameters(config)))
+            return time.monotonic() - begun
+
+    return sample.once(("saving", parameters(config)), measure)
+
+
+def with_saves(seconds: float, steps: int, config: ModelConfig, sample: Sample) -> float:
+    """The time of a training with its checkpoints: one every 100 updates, and one every 20 seconds."""
+    return seconds + (1 + steps / ANCHOR + seconds / 20) * saving(config, sample) if steps else seconds
+
+
 def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
     """Each iteration: answers, four passes without gradients, updates of two models. One update and one pass are timed."""
     config = model_config(recipe, stage.model)
@@ -360,30 +435,23 @@ def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
     each = max(1, stage.episodes // stage.minibatches)
     trees = [Tree(np.array(asked[i % len(asked)], np.int64), (np.array(said[i % len(said)], np.int64),)) for i in range(each)]
     trees = [tree for tree in trees if len(tree) <= length]
-    arrays = {name: [np.zeros(len(tree.responses[0])) for tree in trees] for name in ("log_probs", "values", "advantages", "returns")}
-    rollout = Rollout(trees, arrays, {})
 
     def update() -> float:
         policy = LanguageModel(config).initialise(0)
         trainer = Trainer(PolicyAndValue(policy, RewardModel.from_language_model(policy, 0)), stage.optimization, 1000)
         times = []
         for step in range(3):
-            batch = minibatch(rollout, np.arange(len(trees)), length)
+            batch = make_batch([[trees[i] for i in row] for row in pack([len(tree) for tree in trees], length)], length)
+            batch.extra = {name: torch.zeros(len(batch.targets)) for name in ("log_probs", "values", "advantages", "returns")}
             begun = time.monotonic()
             trainer.step(step, [batch], ClippedSurrogate(stage))
             times.append(time.monotonic() - begun)
         return statistics.mean(times[1:])
 
-    def reading() -> float:
-        policy = LanguageModel(config).initialise(0).eval()
-        begun = time.monotonic()
-        map_trees(lambda batch: log_probs_of(policy, batch, stage.temperature), trees, length, stage.rows, torch.device("cpu"), per_token=True)
-        return time.monotonic() - begun
-
     roll = answers(recipe, stage.model, stage.prompts, stage.episodes, stage.max_new_tokens, 0, sample)
     learn = stage.epochs * stage.minibatches * sample.once(("ppo", config, length, each), update)
-    learn += 4 * stage.minibatches * sample.once(("reading", config, length, each), reading)
-    return stage.iterations * (roll + learn) + 1.0, f"{stage.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning"
+    learn += 4 * stage.episodes * reading(recipe, config, length, sample)
+    return stage.iterations * (roll + learn + 2 * saving(config, sample)) + 1.0, f"{stage.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning"
 
 
 def evaluate(recipe: Recipe, stage: Evaluate, sample: Sample) -> tuple[float, str]:
@@ -399,6 +467,10 @@ def evaluate(recipe: Recipe, stage: Evaluate, sample: Sample) -> tuple[float, st
     if stage.base and known:
         seconds += answers(recipe, stage.base, stage.prompts, count, stage.max_new_tokens, stage.shots, sample)
         seconds += 3 * len(stage.models) * count * judging(recipe, stage.prompts, sample)
+    for name, model in stage.models.items():
+        if name != stage.baseline:  # how far it has drifted: two passes over its answers
+            config = model_config(recipe, model)
+            seconds += 2 * count * reading(recipe, config, min(256, config.max_positions), sample)
     return seconds, f"{len(stage.models)} models, {count:,.0f} prompts"
 
 

@@ -175,7 +175,7 @@ def run_scaling(settings: Scaling, context: Context) -> dict[str, Any]:
     # The test of a law is what it foretells: the largest rung, from the others alone.
     before = fit(compute[:-1], loss[:-1])
     foretold = [float(at(one, compute[-1], compute[0])) for one in bootstrap(compute[:-1], nats[:-1], tokens, settings.resamples, context.seed)]
-    numbers = {
+    numbers: dict[str, Any] = {
         "rungs": rows, "heldout_tokens": int(tokens.sum()),
         "law": {"irreducible": law[0], "scale": law[1], "exponent": law[2], "irreducible_interval": interval([one[0] for one in laws]),
                 "exponent_interval": interval([one[2] for one in laws]), "compute_unit": float(compute[0])},

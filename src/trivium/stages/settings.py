@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trivium.corpus.settings import CorpusSettings
-from trivium.model.config import ModelConfig
+from trivium.model.config import EncoderConfig, ModelConfig
 from trivium.recipe_base import Input, Stage
 from trivium.stages.phrasings import Phrasing
 from trivium.training.machine import Precision
@@ -471,6 +471,58 @@ class Evaluate(Stage):
     """Examples in the base model's prompt."""
 
 
+class Labels(Stage):
+    """Read labelled texts, and keep some of them for the examination."""
+
+    kind: ClassVar[str] = "labels"
+    tables: list[Input]
+    """CSV files with a head, zip archives of them, or JSON lines."""
+    text: str = "text"
+    """The column of the text."""
+    label: str = "label"
+    """The column of the label."""
+    labels: list[str] = []
+    """The labels there are; rows with another one are rejected. Empty takes all that are found."""
+    most: int = Field(100, ge=2)
+    """Most different labels."""
+    heldout: float = Field(0.1, gt=0, lt=1)
+    """Share of the texts, chosen by a hash, that is kept for the examination."""
+
+
+class Encode(Looped):
+    """Train an encoder from random weights to guess hidden tokens."""
+
+    kind: ClassVar[str] = "encode"
+    tokens: Input = "tokens"
+    """The tokenised corpus."""
+    tokenizer: Input = "tokenizer"
+    """The tokenizer, which becomes part of the model's folder."""
+    model: EncoderConfig = EncoderConfig()
+    """The model's shape; vocab_size is taken from the tokenizer, and one for the mask."""
+    mask: float = Field(0.3, gt=0, lt=1)
+    """Share of the tokens that are hidden (ModernBERT: 0.3)."""
+    epochs: float = Field(1.0, ge=0)
+    """Passes over the corpus; 0 leaves the model random."""
+    steps: int | None = Field(None, ge=0)
+    """Updates, instead of epochs."""
+    evaluate_every: int = Field(0, ge=0)
+    """Updates between two measurements of the held-out loss in log.jsonl; 0 for none."""
+
+
+class Classify(Looped):
+    """Fine-tune an encoder on labelled texts."""
+
+    kind: ClassVar[str] = "classify"
+    model: Input = "encode"
+    """The encoder to start from."""
+    labels: Input = "labels"
+    """The stage with the labelled texts."""
+    epochs: float = Field(3.0, gt=0)
+    """Passes over them."""
+    baseline: bool = True
+    """Compare with TF-IDF and logistic regression; needs scikit-learn."""
+
+
 class Report(Stage):
     """Write the report page and metrics.json."""
 
@@ -480,5 +532,6 @@ class Report(Stage):
 
 
 STAGES: dict[str, type[Stage]] = {stage.kind: stage for stage in (
-    World, Imports, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Grpo, Dpo, Kto, Select, AiFeedback, Revise, Evaluate, Report)}
+    World, Imports, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Grpo, Dpo, Kto, Select, AiFeedback, Revise, Labels, Encode,
+    Classify, Evaluate, Report)}
 """Every stage by its kind."""

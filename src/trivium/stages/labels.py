@@ -1,0 +1,94 @@
+"""Labelled texts: read, checked, and split into those that are learned from and those that are kept for the examination."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trivium import randomness
+from trivium.errors import TriviumError, nearest
+from trivium.files import read_rows, read_text, write_rows
+from trivium.pipeline import Context
+from trivium.stages.settings import Labels
+
+VERSION = 1
+
+LARGEST = 500_000_000
+"""Bytes of the largest table that is unpacked."""
+
+
+def run(settings: Labels, context: Context) -> dict[str, object]:
+    """Write ``train.jsonl`` and ``heldout.jsonl`` (``text``, ``label``), and the texts learned from as raw documents, so that a corpus can be
+    made of them that knows nothing of the held-out ones."""
+    rows: dict[str, str] = {}
+    rejects: list[dict[str, Any]] = []
+    repeated = 0
+    for path in context.inputs["tables"]:
+        for name, number, row in table(path, settings):
+            text, label = str(row.get(settings.text) or "").strip(), str(row.get(settings.label) if row.get(settings.label) is not None else "").strip()
+            if not text or not label:
+                rejects.append({"file": name, "row": number, "reason": f"no {'text' if not text else 'label'}"})
+            elif settings.labels and label not in settings.labels:
+                rejects.append({"file": name, "row": number, "reason": f"the label {label!r} is outside the list{nearest(label, settings.labels)}"})
+            elif text in rows:
+                repeated += 1
+            else:
+                rows[text] = label
+    if rejects:
+        write_rows(context.folder / "rejects.jsonl", rejects)
+        context.progress.say(f"{len(rejects)} rows were rejected, see rejects.jsonl: {rejects[0]['file']}: row {rejects[0]['row']}: {rejects[0]['reason']}")
+    counts = Counter(rows.values())
+    if len(counts) < 2:
+        reason = f"; the first rejected row: {rejects[0]['file']}: row {rejects[0]['row']}: {rejects[0]['reason']}" if rejects else ""
+        raise TriviumError(f"labels: at least two labels with texts are needed, but there are {len(counts)}{reason}")
+    if len(counts) > settings.most:
+        raise TriviumError(f"labels: {len(counts)} different labels, more than {settings.most}; is {settings.label!r} the right column? (`label`, `most`)")
+    parts: dict[str, list[dict[str, Any]]] = {"train": [], "heldout": []}
+    for text, label in rows.items():  # by the text itself, so that a text never changes sides
+        kept = randomness.python(context.seed, "labels", text).random() < settings.heldout
+        parts["heldout" if kept else "train"].append({"text": text, "label": label})
+    for name, part in parts.items():
+        if not part:
+            raise TriviumError(f"labels: no text is left for {name}; bring more rows or change `heldout`")
+        write_rows(context.folder / f"{name}.jsonl", part)
+    write_rows(context.folder / "documents" / "texts.jsonl", [{"text": row["text"]} for row in parts["train"]])
+    return {"train": len(parts["train"]), "heldout": len(parts["heldout"]), "labels": dict(counts), "rejected": len(rejects), "repeated": repeated}
+
+
+def table(path: Path, settings: Labels) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """``(file, row from 1, row)`` of a CSV file with a head, such files in a zip archive, or JSON lines."""
+    if path.suffix == ".zip":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for info in archive.infolist():
+                    if info.filename.endswith(".csv"):
+                        if info.file_size > LARGEST:
+                            raise TriviumError(f"{path}/{info.filename}: more than {LARGEST:,} bytes unpacked")
+                        with archive.open(info) as file:
+                            yield from _csv(f"{path}/{info.filename}", file.read(LARGEST + 1), settings)
+        except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+            raise TriviumError(f"{path}: not a readable zip archive ({error})") from error
+    elif path.suffix == ".csv":
+        yield from _csv(str(path), read_text(path).encode(), settings)
+    else:
+        for number, row in read_rows(path):
+            yield str(path), number, row
+
+
+def _csv(name: str, data: bytes, settings: Labels) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    try:
+        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+        for wanted in (settings.text, settings.label):
+            if wanted not in (reader.fieldnames or []):
+                raise TriviumError(f"{name}: there is no column {wanted!r}{nearest(wanted, reader.fieldnames or ['(none)'])}")
+        for number, row in enumerate(reader, 2):
+            yield name, number, row
+    except UnicodeDecodeError as error:
+        raise TriviumError(f"{name}: byte {error.start}: not valid UTF-8; convert the file to UTF-8") from error
+    except csv.Error as error:
+        raise TriviumError(f"{name}: not a CSV table ({error})") from error
