@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from trivium.errors import TriviumError
+from trivium.serving import commands as serving_commands
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Train a language model the whole way: documents, pretraining, fine-tuning, preferences, RLHF, evaluation.")
@@ -18,6 +19,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 recipe_app = typer.Typer(no_args_is_help=True, help="What a recipe may say.")
 app.add_typer(recipe_app, name="recipe")
+app.command()(serving_commands.serve)
 
 
 @app.command()

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trivium.errors import TriviumError
-from trivium.generation.engine import Engine, Sampling, generate
+from trivium.generation.engine import Sampling, generate
 from trivium.generation.sampling import Controls, draw
 from trivium.model import LanguageModel, ModelConfig, folder
 
