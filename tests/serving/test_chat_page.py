@@ -34,7 +34,7 @@ def opened(browser, server):
         page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") and "net::ERR_FAILED" not in message.text else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(server)
-        page.wait_for_function("document.querySelector('#model').options.length === 2")
+        page.wait_for_selector("#model option:nth-child(2)", state="attached")
         return page
 
     yield open_page
@@ -106,7 +106,7 @@ def test_stopping_and_the_keyboard(opened):
     page.press("#text", "Shift+Enter")
     assert page.input_value("#text") == "To be?\n"
     page.press("#text", "Enter")
-    page.wait_for_function("document.querySelector('.card .words')?.textContent.length > 3")
+    page.wait_for_selector(".card.writing .words p")
     page.keyboard.press("Escape")
     page.wait_for_selector("text=Stopped.")
     page.wait_for_selector("#log[aria-busy=false]")
