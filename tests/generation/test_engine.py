@@ -12,6 +12,7 @@ from trivium.generation.decoder import buckets
 from trivium.generation.engine import Engine, Sampling, generate
 from trivium.generation.sampling import Controls, draw
 from trivium.model import LanguageModel, ModelConfig, folder
+from trivium.model.config import RopeScaling
 from trivium.randomness import derive
 
 
@@ -146,7 +147,8 @@ def test_requests_come_and_go_between_steps():
     assert kept.tokens == alone and kept.reason == "length"
 
 
-@pytest.mark.parametrize("shape", [{"attention_bias": True}, {"sliding_window": 7}, {"num_kv_heads": 1}, {"tie_embeddings": False}])
+@pytest.mark.parametrize("shape", [{"attention_bias": True}, {"sliding_window": 7}, {"num_kv_heads": 1}, {"tie_embeddings": False}, {"qk_norm": True},
+                                   {"rope_scaling": RopeScaling(8.0, 16)}])
 def test_every_family_decodes_as_it_trains(shape):
     model = LanguageModel(ModelConfig(**{"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2,
                                          "head_dim": 8, "qk_norm": False, "max_positions": 128} | shape)).initialise(4)

@@ -124,14 +124,13 @@ def test_errors_are_shown(opened):
     page.wait_for_selector("#log[aria-busy=false] .up")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_on_a_phone_in_chinese(opened, theme):
-    page = opened(locale="zh-CN", color_scheme=theme, viewport={"width": 360, "height": 700}, is_mobile=True, has_touch=True)
+def test_on_a_dark_phone_in_chinese(opened):
+    page = opened(locale="zh-CN", color_scheme="dark", viewport={"width": 360, "height": 700}, is_mobile=True, has_touch=True)
     assert page.get_attribute("html", "lang") == "zh-CN" and "说点什么吧" in page.inner_text("h1")
     page.click("#duel")
     ask(page, "你好，世界。" * 20, ".vote")
     assert "哪个回答更好" in page.inner_text(".vote legend")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == theme
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
     page.click("#language")
     assert page.get_attribute("html", "lang") == "en" and page.get_attribute("#text", "placeholder") == "Write a message"

@@ -124,7 +124,7 @@ fields = st.sampled_from(["messages", "prompt", "temperature", "top_p", "top_k",
                           "stream_options", "response_format", "user", "repetition_penalty"])
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(route=st.sampled_from(["chat/completions", "completions"]), changed=st.dictionaries(fields, values, max_size=3))
 def test_no_request_makes_the_server_fail(server, route, changed):
     body = ({"model": "one", "messages": ASKED} if route.startswith("chat") else {"model": "one", "prompt": "to"}) | {"max_tokens": 2} | changed
@@ -197,13 +197,14 @@ def test_many_clients_get_the_same_as_one(client):
 def test_feedback_becomes_rows(server, feedback):
     thumb = {"messages": ASKED, "completion": "Not to be.", "label": True, "model": "one", "who": "visitor-1"}
     assert httpx.post(server + "/feedback/thumb", json=thumb).json() == {"kept": True}
+    before = len((feedback / "choices.jsonl").read_text().splitlines()) if (feedback / "choices.jsonl").exists() else 0
     choice = {"messages": ASKED, "responses": ["<b>a</b>", "b"], "better": 1, "models": ["one", "two"], "who": "visitor-1"}
     assert httpx.post(server + "/feedback/choice", json=choice).status_code == 200
     for better in ("tie", "bad"):
         assert httpx.post(server + "/feedback/choice", json={**choice, "better": better}).status_code == 200
     assert json.loads((feedback / "thumbs.jsonl").read_text().splitlines()[-1]) == {"prompt": ASKED, "completion": "Not to be.", "label": True, "model": "one", "who": "visitor-1"}
     rows = [json.loads(line) for line in (feedback / "choices.jsonl").read_text().splitlines()]
-    assert rows == [{"prompt": ASKED, "chosen": "b", "rejected": "<b>a</b>", "models": ["two", "one"], "who": "visitor-1"}]
+    assert rows[before:] == [{"prompt": ASKED, "chosen": "b", "rejected": "<b>a</b>", "models": ["two", "one"], "who": "visitor-1"}]
     for bad in ({**thumb, "label": "yes"}, {**choice, "better": 2}, {**choice, "responses": ["a"]}):
         assert httpx.post(server + ("/feedback/thumb" if "label" in bad else "/feedback/choice"), json=bad).status_code == 400
 
@@ -217,7 +218,7 @@ def test_the_command_serves_and_ends_gracefully(folders, tmp_path):
         address = lines[1].split()[2]
         headers = {"authorization": "Bearer key-of-mine"}
         with httpx.stream("POST", address + "/v1/chat/completions", headers=headers,
-                          json={"model": "mine", "messages": ASKED, "max_tokens": 600, "temperature": 0, "stream": True}) as answer:
+                          json={"model": "mine", "messages": ASKED, "max_tokens": 150, "temperature": 0, "stream": True}) as answer:
             pieces = answer.iter_lines()
             next(pieces)
             process.send_signal(signal.SIGTERM)
