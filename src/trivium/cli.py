@@ -13,6 +13,7 @@ import typer
 from trivium.cli_curriculum import estimate_app, lesson, prompt, scaling
 from trivium.errors import TriviumError
 from trivium.feedback import commands as feedback_commands
+from trivium.serving import commands as serving_commands
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Train a language model the whole way: documents, pretraining, fine-tuning, preferences, RLHF, evaluation.")
@@ -22,6 +23,7 @@ recipe_app = typer.Typer(no_args_is_help=True, help="What a recipe may say.")
 app.add_typer(recipe_app, name="recipe")
 app.command()(feedback_commands.annotate)
 app.add_typer(feedback_commands.app, name="feedback")
+app.command()(serving_commands.serve)
 
 
 @app.command()

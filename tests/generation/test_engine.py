@@ -8,9 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trivium.errors import TriviumError
-from trivium.generation.engine import Sampling, generate
+from trivium.generation.decoder import buckets
+from trivium.generation.engine import Engine, Sampling, generate
 from trivium.generation.sampling import Controls, draw
 from trivium.model import LanguageModel, ModelConfig, folder
+from trivium.model.config import RopeScaling
+from trivium.randomness import derive
 
 
 def make(qk_norm=True, vocab=60, positions=128):
@@ -97,3 +100,104 @@ def test_bad_prompts():
         generate(make(), [[3], [4] * 128], Sampling(), [0])
     with pytest.raises(TriviumError, match="prompt 0 is empty"):
         generate(make(), [[]], Sampling(), [0])
+
+
+def test_one_prefill_serves_all_samples_of_a_prompt(monkeypatch):
+    model = make()
+    engine = Engine(model, rows=4)
+    computed = []
+    monkeypatch.setattr(engine.decoder, "prefill", lambda tokens, first, real=engine.decoder.prefill: (computed.append(tuple(tokens.shape)), real(tokens, first))[1])
+    asked = prompts(2, seed=3)
+    numbers = [engine.submit(prompt, Sampling(max_new_tokens=9, seed=2), list(range(11)), [0]) for prompt in asked]
+    ended = {number: {} for number in numbers}
+    while engine.busy:
+        for sample in engine.step():
+            if sample.reason:
+                ended[sample.request][sample.index] = sample.tokens
+    assert sum(count for count, _ in computed) == 2  # 22 samples through 4 rows
+    for number, prompt in zip(numbers, asked, strict=True):
+        alone = Engine(model, rows=11)
+        alone.submit(prompt, Sampling(max_new_tokens=9, seed=2), list(range(11)), [0])
+        expected = {}
+        while alone.busy:
+            expected |= {sample.index: sample.tokens for sample in alone.step() if sample.reason}
+        assert ended[number] == expected
+
+
+def test_requests_come_and_go_between_steps():
+    model = make()
+    alone = generate(model, [[5, 6, 7]], Sampling(max_new_tokens=30), [], keys=["a"])[0][0].tokens
+    engine = Engine(model, rows=3)
+    engine.submit([5, 6, 7], Sampling(max_new_tokens=30), [derive(0, "a", 0)])
+    others = [engine.submit(prompt, Sampling(max_new_tokens=60, temperature=t, top_k=k), [i]) for i, (prompt, t, k) in enumerate(zip(prompts(4), (0, 1, 2, 0.5), (0, 3, 0, 0)))]
+    kept = None
+    for step in range(200):
+        if step == 4:
+            assert len(engine.live) == 3 and len(engine.waiting) == 2
+            engine.cancel(others[0])
+            assert len(engine.live) == 2
+        if step == 9:
+            for number in others[1:]:
+                engine.cancel(number)
+            assert [sample.request for sample in engine.live] == [1] and not engine.waiting
+        for sample in engine.step():
+            kept = sample if sample.request == 1 else kept
+        if not engine.busy:
+            break
+    assert kept.tokens == alone and kept.reason == "length"
+
+
+@pytest.mark.parametrize("shape", [{"attention_bias": True}, {"sliding_window": 7}, {"num_kv_heads": 1}, {"tie_embeddings": False}, {"qk_norm": True},
+                                   {"rope_scaling": RopeScaling(8.0, 16)}])
+def test_every_family_decodes_as_it_trains(shape):
+    model = LanguageModel(ModelConfig(**{"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2,
+                                         "head_dim": 8, "qk_norm": False, "max_positions": 128} | shape)).initialise(4)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name or "bias" in name:
+                parameter.add_(torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)) - 0.3)
+    asked = prompts(8)
+    for prompt, (completion,) in zip(asked, generate(model, asked, Sampling(max_new_tokens=20), [], batch_rows=3), strict=True):
+        logits = model(torch.tensor([prompt + completion.tokens]))[0, len(prompt) - 1:-1]
+        expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(completion.tokens)[:, None])[:, 0]
+        np.testing.assert_allclose(completion.log_probs, expected.detach().numpy(), atol=1e-4)
+
+
+def test_repetition_penalty_is_that_of_transformers(tmp_path):
+    model = make()
+    folder.save(model, tmp_path, {"eos": 0, "pad": 1})
+    oracle = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    asked = prompts(6)
+    free = generate(model, asked, Sampling(temperature=0.0, max_new_tokens=20), [0])
+    ours = generate(model, asked, Sampling(temperature=0.0, max_new_tokens=20, repetition_penalty=1.7), [0], batch_rows=2)
+    for prompt, (completion,) in zip(asked, ours, strict=True):
+        theirs = oracle.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False, max_new_tokens=20, repetition_penalty=1.7)
+        assert completion.tokens == theirs[0, len(prompt):].tolist()
+    assert [c.tokens for (c,) in free] != [c.tokens for (c,) in ours]
+
+
+def test_stop_texts_and_alternatives():
+    def letters(tokens):
+        return "".join(chr(65 + token) for token in tokens)
+
+    model = make()
+    free = generate(model, [[5, 6]], Sampling(max_new_tokens=40, seed=3), [])[0][0]
+    stop = letters(free.tokens[17:20])
+    stopped = generate(model, [[5, 6]], Sampling(max_new_tokens=40, seed=3, stop=(stop, "nothing")), [], decode=letters)[0][0]
+    end = letters(free.tokens).index(stop) + 3
+    assert stopped.tokens == free.tokens[:end] and stopped.finished
+    with pytest.raises(TriviumError, match="stop texts need"):
+        generate(model, [[5]], Sampling(stop=("x",)), [])
+    engine = Engine(model, rows=2)
+    engine.submit([5, 6], Sampling(max_new_tokens=4, temperature=0.5), [1], top=3)
+    while engine.busy:
+        (sample,) = engine.step()
+    for place, (token, (log_prob, top)) in enumerate(zip(sample.tokens, sample.plain, strict=True)):
+        expected = torch.log_softmax(model(torch.tensor([[5, 6, *sample.tokens[:place]]]))[0, -1], -1)
+        assert log_prob == pytest.approx(float(expected[token].detach()), abs=1e-4)
+        assert [token for token, _ in top] == expected.topk(3).indices.tolist()
+
+
+def test_shapes_of_captured_steps():
+    assert buckets(1, 5, 32, 512) == (1, 128) and buckets(5, 128, 32, 512) == (8, 128)
+    assert buckets(33, 500, 48, 509) == (48, 509)

@@ -77,7 +77,9 @@ class Decoder:
         self.graphs: dict[tuple[int, int], Callable[[Tensor, Tensor], Tensor]] = {}
 
     def _normed(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], eps=self.config.norm_epsilon).to(self.dtype)
+        """``x [N, hidden_size]`` at a mean square of 1. By one dot product a row: on the CPU torch's own takes eight kernels."""
+        squares = torch.bmm(x[:, None], x[:, :, None]).mul_(1 / x.shape[1]).add_(self.config.norm_epsilon)
+        return (x * squares.rsqrt_()[:, :, 0]).to(self.dtype)
 
     def _plus(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         """``x + y @ weight``."""
@@ -148,8 +150,8 @@ class Decoder:
             bias = bias.repeat_interleave(kv, 0)[:, None]
 
         def mix(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            self.keys[layer].view(-1, d).index_copy_(0, index, k.reshape(-1, d))
-            self.values[layer].view(-1, d).index_copy_(0, index, v.reshape(-1, d))
+            self.keys[layer].view(-1, d).index_put_((index,), k.reshape(-1, d))
+            self.values[layer].view(-1, d).index_put_((index,), v.reshape(-1, d))
             keys = self.keys[layer].view(-1, self.capacity, d)[:count * kv, :longest]
             values = self.values[layer].view(-1, self.capacity, d)[:count * kv, :longest]
             q = q.reshape(count * kv, -1, d)

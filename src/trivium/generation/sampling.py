@@ -78,21 +78,21 @@ def draw(logits: Tensor, controls: Controls, uniforms: Tensor, seen: Tensor | No
     scaled = logits.float()
     if controls.temperature is not None:
         scaled = scaled / controls.temperature
-    peak, likeliest = scaled.max(-1, keepdim=True)
+    peak = scaled.amax(-1, keepdim=True)
+    best = scaled
     weights = (scaled - peak).exp_()  # the likeliest token's is 1
     log_total = weights.sum(-1, keepdim=True).log_()
     if controls.penalty is not None and seen is not None:
         raw = logits.float()
         raw = torch.where(seen, torch.where(raw > 0, raw / controls.penalty, raw * controls.penalty), raw)
-        penalised = raw if controls.temperature is None else raw / controls.temperature
-        top, likeliest = penalised.max(-1, keepdim=True)
-        weights = (penalised - top).exp_()
+        best = raw if controls.temperature is None else raw / controls.temperature
+        weights = (best - best.amax(-1, keepdim=True)).exp_()
     if controls.all_greedy:
-        tokens = likeliest
+        tokens = best.argmax(-1, keepdim=True)
     else:
         tokens = _invert(_cut(weights, controls), uniforms)
         if controls.greedy is not None:
-            tokens = torch.where(controls.greedy, likeliest, tokens)
+            tokens = torch.where(controls.greedy, best.argmax(-1, keepdim=True), tokens)
     return tokens[:, 0], (scaled.gather(1, tokens) - peak - log_total)[:, 0]
 
 

@@ -122,6 +122,10 @@ class ChatTokenizer:
         """The text of the tokens; special ones are spelt out, and bytes that are no UTF-8 become U+FFFD."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
+    def spelling(self, id: int) -> str:
+        """A token as the vocabulary writes it: a letter a byte, or a special token's name; empty for an unknown id."""
+        return self._tokenizer.id_to_token(id) or ""
+
     def encode_chat(self, messages: Sequence[Message], generation_prompt: bool = False) -> tuple[list[int], list[bool]]:
         """The chat's tokens, and which of them carry loss: the content and the end token of every assistant turn.
         ``generation_prompt`` opens a turn of the assistant at the end."""

@@ -1,0 +1,81 @@
+"""The command that serves models. Heavy modules are imported inside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trivium.errors import TriviumError
+
+KEYS = "TRIVIUM_API_KEYS"
+
+
+def serve(models: Annotated[list[str], typer.Argument(help="Models' folders, or NAME=FOLDER.")],
+          host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 listens on all.")] = "127.0.0.1",
+          port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8600,
+          api_keys: Annotated[Path | None, typer.Option(help=f"File with an API key a line; without one, the keys in the environment's {KEYS}, separated by commas.")] = None,
+          feedback: Annotated[str, typer.Option(help="Project that thumbs and votes go to; empty for none.")] = "chat-feedback",
+          rows: Annotated[int, typer.Option(min=1, help="Samples computed at a time, for each model.")] = 32,
+          queue: Annotated[int, typer.Option(min=0, help="Samples that may wait for each model; more are refused (429).")] = 64,
+          context: Annotated[int, typer.Option(min=2, help="Longest prompt with its answer, in tokens.")] = 4096,
+          max_body: Annotated[int, typer.Option(min=1000, help="Largest request, in bytes (413).")] = 1_000_000,
+          max_seconds: Annotated[float, typer.Option(min=0.1, help="Longest time for one answer (408).")] = 120.0,
+          threads: Annotated[int, typer.Option(min=0, help="Threads of the engines; 0 for as many as there are cores.")] = 0) -> None:
+    """Serve models: the OpenAI API under /v1, and a chat page. SIGTERM lets running answers end."""
+    import socket
+
+    import torch
+    import uvicorn
+
+    from trivium.serving.app import Limits, Served, create_app
+    from trivium.serving.sink import open_sink
+    from trivium.training.machine import keep_freed_memory
+    keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+    limits = Limits(rows, queue, max_body, max_seconds, context)
+    served = [Served.load(name, folder, limits) for name, folder in named(models).items()]
+    keys = read_keys(api_keys)
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
+    except OSError as error:
+        raise TriviumError(f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port") from error
+    with listening:
+        app = create_app(served, limits, keys, (lambda: open_sink(feedback)) if feedback else None)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        for model in served:
+            print(f"{model.name}: {model.stage or 'a model'} with {model.engine.capacity} positions")
+        print(f"chat at {address}  OpenAI API at {address}/v1 (Ctrl+C ends it)", flush=True)
+        if host not in ("127.0.0.1", "::1", "localhost") and not keys:
+            print("no API keys are set: everybody who reaches this address can use the models", flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, access_log=False, timeout_keep_alive=30, h11_max_incomplete_event_size=65536,
+                                      timeout_graceful_shutdown=max(1, int(max_seconds)))).run(sockets=[listening])
+
+
+def named(models: list[str]) -> dict[str, Path]:
+    """Folders by name: the given one, or the folder's."""
+    found: dict[str, Path] = {}
+    for given in models:
+        name, sign, folder = given.partition("=")
+        path = Path(folder if sign else given)
+        name = name if sign else path.resolve().name
+        if not name or not name.isprintable() or len(name) > 100:
+            raise TriviumError(f"{given!r}: the name must have 1 to 100 printable characters; write NAME=FOLDER")
+        if name in found:
+            raise TriviumError(f"two models are named {name!r}; write NAME=FOLDER")
+        found[name] = path
+    return found
+
+
+def read_keys(file: Path | None) -> list[str]:
+    """The API keys of a file (one a line, # begins a comment), or of the environment. Never printed."""
+    if file is not None:
+        from trivium.files import read_text
+        keys = [line.strip() for line in read_text(file).splitlines() if line.strip() and not line.startswith("#")]
+        if not keys:
+            raise TriviumError(f"{file}: holds no key; write one a line")
+        return keys
+    return [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]

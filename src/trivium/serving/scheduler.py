@@ -1,0 +1,132 @@
+"""One thread that steps the engines of all models, and the asyncio side's way to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from trivium.errors import TriviumError
+from trivium.generation.engine import Engine, Sample
+from trivium.generation.sampling import Sampling
+
+log = logging.getLogger("trivium.serving")
+
+
+class News(NamedTuple):
+    """One token of one sample, or its end."""
+
+    index: int
+    token: int
+    plain: tuple[float, list[tuple[int, float]]] | None
+    ended: Sample | None
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request on its way. ``news`` fills in the event loop: every token when ``each``, else only samples that ended; an
+    exception when the engine failed."""
+
+    engine: Engine
+    prompt: Sequence[int]
+    sampling: Sampling
+    seeds: Sequence[int]
+    stop: frozenset[int]
+    top: int
+    each: bool
+    news: asyncio.Queue[News | Exception] = field(default_factory=asyncio.Queue)
+    request: int = 0
+    cancelled: bool = False
+
+
+class Scheduler:
+    """Owns the engines' thread. All methods are called from the event loop; :meth:`start` first."""
+
+    def __init__(self) -> None:
+        self._inbox: queue.SimpleQueue[tuple[str, Ticket | None]] = queue.SimpleQueue()
+        self._tickets: dict[tuple[int, int], Ticket] = {}
+        self._engines: list[Engine] = []
+        self._thread = threading.Thread(target=self._run, name="engines", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Begin to work for the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def submit(self, ticket: Ticket) -> None:
+        """Queue a request."""
+        self._inbox.put(("submit", ticket))
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Forget a request; its rows are free before the next step."""
+        self._inbox.put(("cancel", ticket))
+
+    def stop(self) -> None:
+        """End the thread, whatever is left."""
+        self._inbox.put(("stop", None))
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            busy = [engine for engine in self._engines if engine.busy]
+            try:
+                while True:
+                    what, ticket = self._inbox.get(block=not busy)
+                    if ticket is None:
+                        return
+                    (self._submit if what == "submit" else self._cancel)(ticket)
+                    busy = [engine for engine in self._engines if engine.busy]
+            except queue.Empty:
+                pass
+            told: list[tuple[Ticket, News | Exception]] = []
+            for engine in busy:
+                try:
+                    for sample in engine.step():
+                        ticket = self._tickets[id(engine), sample.request]
+                        if ticket.each or sample.reason:
+                            told.append((ticket, News(sample.index, sample.tokens[-1], sample.plain[-1] if sample.plain else None,
+                                                      sample if sample.reason else None)))
+                except Exception as error:  # whatever an engine does, the server lives on and its clients are told
+                    log.exception("a step of the engine failed")
+                    for ticket in [ticket for ticket in self._tickets.values() if ticket.engine is engine]:
+                        told.append((ticket, error))
+                        self._cancel(ticket)
+            self._tell(told)
+
+    def _submit(self, ticket: Ticket) -> None:
+        if ticket.cancelled:
+            return
+        try:
+            ticket.request = ticket.engine.submit(ticket.prompt, ticket.sampling, ticket.seeds, ticket.stop, ticket.top)
+        except TriviumError as error:
+            self._tell([(ticket, error)])
+            return
+        if ticket.engine not in self._engines:
+            self._engines.append(ticket.engine)
+        self._tickets[id(ticket.engine), ticket.request] = ticket
+
+    def _cancel(self, ticket: Ticket) -> None:
+        ticket.cancelled = True
+        if self._tickets.pop((id(ticket.engine), ticket.request), None):
+            ticket.engine.cancel(ticket.request)
+
+    def _tell(self, told: list[tuple[Ticket, News | Exception]]) -> None:
+        if not told or self._loop is None or self._loop.is_closed():
+            return
+
+        def tell() -> None:
+            for ticket, news in told:
+                ticket.news.put_nowait(news)
+
+        self._loop.call_soon_threadsafe(tell)

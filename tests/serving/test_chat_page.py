@@ -1,0 +1,136 @@
+"""The chat page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed; name one in CHROMIUM")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, server):
+    """Opens the page; at the end, whatever the browser complained about fails the test."""
+    complaints, contexts = [], []
+
+    def open_page(**options):
+        context = browser.new_context(**{"locale": "en-US", "color_scheme": "light", **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(8000)
+        page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") and "net::ERR_FAILED" not in message.text else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(server)
+        page.wait_for_selector("#model option:nth-child(2)", state="attached")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def ask(page, text, done=".tools .up"):
+    page.fill("#text", text)
+    page.press("#text", "Enter")
+    page.wait_for_selector(f"#log[aria-busy=false] .turn:last-child {done}")
+
+
+def speak(page, answer):
+    """Let the server's answer be a given text."""
+    chunks = [{"choices": [{"index": 0, "delta": {"content": answer}, "finish_reason": None}]}, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+
+
+def test_a_conversation_and_a_thumb(opened, feedback):
+    page = opened()
+    page.select_option("#model", "two")
+    assert page.inner_text("#stage") == "fine-tuned"
+    ask(page, "To be?")
+    ask(page, "Or not?")
+    assert page.locator(".turn").count() == 4 and "two" in page.locator(".card .by").last.inner_text()
+    answer = page.locator(".card .words").last.inner_text()
+    assert answer.strip()
+    page.locator(".card .down").last.click()
+    page.wait_for_selector(".down[aria-pressed=true]")
+    row = json.loads((feedback / "thumbs.jsonl").read_text().splitlines()[-1])
+    assert row["label"] is False and row["model"] == "two" and [m["role"] for m in row["prompt"]] == ["user", "assistant", "user"]
+    page.click("#fresh")
+    assert page.locator(".turn").count() == 0 and page.is_visible("#welcome")
+
+
+def test_side_by_side_is_blind_until_the_vote(opened, feedback):
+    page = opened()
+    page.click("#duel")
+    ask(page, "To be?", ".vote")
+    assert page.locator(".pair .card").count() == 2 and "one" not in page.inner_text("#log") and "two" not in page.inner_text("#log")
+    assert page.is_disabled("#send")
+    page.keyboard.press("2")
+    page.wait_for_selector(".card.won")
+    assert sorted(page.locator(".pair .by b").all_inner_texts()) == ["one", "two"]
+    row = json.loads((feedback / "choices.jsonl").read_text().splitlines()[-1])
+    assert row["prompt"] == [{"role": "user", "content": "To be?"}] and row["models"][0] == page.inner_text(".won .by b")
+    assert row["chosen"] != row["rejected"]
+
+
+def test_markup_of_a_model_stays_text(opened):
+    page = opened()
+    speak(page, "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>\n\n**bold** and `code`\n\n```\n<b>x</b>\n```")
+    ask(page, "<b onmouseover=alert(1)>hello</b>")
+    assert page.inner_text(".mine .words") == "<b onmouseover=alert(1)>hello</b>"
+    words = page.locator(".card .words")
+    assert "<img src=x" in words.inner_text() and "<script>" in words.inner_text()
+    assert words.locator("img, script, b").count() == 0 and page.title() == "Trivium"
+    assert words.locator("strong").inner_text() == "bold" and words.locator("pre code").inner_text() == "<b>x</b>"
+
+
+def test_stopping_and_the_keyboard(opened):
+    page = opened()
+    page.evaluate("document.querySelector('#length').max = 1900; document.querySelector('#length').value = 1900")
+    page.evaluate("document.querySelector('#temperature').value = 0")
+    page.fill("#text", "To be?")
+    page.press("#text", "Shift+Enter")
+    assert page.input_value("#text") == "To be?\n"
+    page.press("#text", "Enter")
+    page.wait_for_selector(".card.writing .words p")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("text=Stopped.")
+    page.wait_for_selector("#log[aria-busy=false]")
+
+
+def test_errors_are_shown(opened):
+    page = opened()
+    page.route("**/v1/chat/completions", lambda route: route.abort())
+    page.fill("#text", "Hello")
+    page.press("#text", "Enter")
+    assert "cannot be reached" in page.inner_text(".fault")
+    page.unroute("**/v1/chat/completions")
+    with page.expect_response("**/v1/chat/completions"):
+        page.click(".fault button")
+    page.wait_for_selector("#log[aria-busy=false] .up")
+
+
+def test_on_a_dark_phone_in_chinese(opened):
+    page = opened(locale="zh-CN", color_scheme="dark", viewport={"width": 360, "height": 700}, is_mobile=True, has_touch=True)
+    assert page.get_attribute("html", "lang") == "zh-CN" and "说点什么吧" in page.inner_text("h1")
+    page.click("#duel")
+    ask(page, "你好，世界。" * 20, ".vote")
+    assert "哪个回答更好" in page.inner_text(".vote legend")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+    page.click("#language")
+    assert page.get_attribute("html", "lang") == "en" and page.get_attribute("#text", "placeholder") == "Write a message"
