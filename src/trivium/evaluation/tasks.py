@@ -181,6 +181,10 @@ class Wins(Base):
     max_new_tokens: int = Field(64, ge=1)
     """Longest answer, in tokens."""
 
+    def files(self) -> list[str]:
+        """Every file, folder or pattern it reads."""
+        return [*self.data, *([] if self.judge == "rubric" or self.judge.startswith(("http://", "https://")) else [self.judge])]
+
 
 Task = Choice | Free | Bits | Refusals | Unknown | Memorisation | Wins
 KINDS: dict[str, type[Base]] = {"choice": Choice, "free": Free, "bits": Bits, "refusals": Refusals, "unknown": Unknown,

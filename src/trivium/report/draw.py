@@ -94,12 +94,12 @@ def line_chart(title: Words, x_words: Words, y_words: Words, series: Sequence[Se
         path = "M" + " L".join(f"{px(x)} {py(y)}" for x, y in one.points)
         parts.append(f'<path class="line s{one.colour}" d="{path}"/>')
         if one.marks or len(one.points) == 1:
-            parts += [f'<circle class="dot s{one.colour}" cx="{px(x)}" cy="{py(y)}" r="3.4"><title>{escape(one.name)}: {number(x)}, {number(y)}</title></circle>' for x, y in one.points]
+            parts += [f'<circle class="dot s{one.colour}" cx="{px(x)}" cy="{py(y)}" r="{3.4 if len(one.points) > 1 else 5.5}"><title>{escape(one.name)}: {number(x)}, {number(y)}</title></circle>' for x, y in one.points]
     for (x, y), text in (labels or {}).items():
         near = px(x) > right - 40
         parts.append(f'<text class="tick strong" x="{px(x) + (-6 if near else 6)}" y="{py(y) - 6}" text-anchor="{"end" if near else "start"}">{escape(text)}</text>')
     legend = Markup("")
-    if len(drawn) > 1:
+    if len(drawn) > 1 and not labels:
         legend = Markup('<p class="legend">') + Markup(" ").join(Markup('<span><i class="s{}"></i>{}</span>').format(one.colour, one.name) for one in drawn) + Markup("</p>")
     said = "; ".join(f"{one.name}: {number(one.points[0][1])} → {number(one.points[-1][1])}" for one in drawn)
     svg = Markup(f'<svg viewBox="0 0 380 226" role="img" aria-labelledby="{key}-t {key}-d"><title id="{key}-t">{escape(title[0])}</title><desc id="{key}-d">'
@@ -148,6 +148,13 @@ def track(value: float, low: float, high: float, colour: int = 0, *, start: floa
     extra = f'<rect class="dot hollow s{colour}" x="{at(diamond)}%" y="7" width="8" height="8" transform="translate(-4 0)"/>' if diamond is not None else ""
     return Markup(f'<svg class="track" aria-hidden="true" height="22" width="100%"><line class="grid" x1="0" x2="100%" y1="11" y2="11"/>{across}'
                   f'<line class="whisker s{colour}" x1="{at(low)}%" x2="{at(high)}%" y1="11" y2="11"/>{extra}<circle class="dot s{colour}" cx="{at(value)}%" cy="11" r="5"/></svg>')
+
+
+def scale(start: float = 0.0, end: float = 1.0, steps: int = 4) -> Markup:
+    """The numbers along a column of tracks, in per cent."""
+    parts = "".join(f'<text class="tick{"" if k in (0, steps) else " optional"}" x="{100 * k / steps}%" y="11" text-anchor="{"start" if k == 0 else "end" if k == steps else "middle"}">{(start + (end - start) * k / steps) * 100:.0f}'
+                    f'{" %" if k == steps else ""}</text>' for k in range(steps + 1))
+    return Markup(f'<svg class="track" aria-hidden="true" height="14" width="100%">{parts}</svg>')
 
 
 def bar(share: float, colour: int = 0, start: float = 0.0) -> Markup:

@@ -90,7 +90,7 @@ def metrics_of(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
         stages[name] = {"seconds": manifest["seconds"], **manifest["summary"]}
     for manifest in manifests.values():
         if manifest["kind"] == "evaluate":
-            spread(manifest["summary"], stages)
+            spread(manifest["summary"], stages, manifest["settings"].get("models", {}))
     try:
         json.dumps(stages, allow_nan=False)
     except ValueError as error:
@@ -98,10 +98,11 @@ def metrics_of(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"peak_memory_mb": max(manifest["peak_memory_mb"] for manifest in manifests.values()), "stages": stages}
 
 
-def spread(evaluation: dict[str, Any], stages: dict[str, dict[str, Any]]) -> None:
-    """Put the examination's figures beside the stage that they are about."""
+def spread(evaluation: dict[str, Any], stages: dict[str, dict[str, Any]], models: dict[str, str]) -> None:
+    """Put the examination's figures beside the stage that they are about; ``models`` says which stage or folder has each
+    name. What is there for comparison stands beside the fine-tuned model."""
     for name, figures in evaluation["models"].items():
-        if name in stages:
+        if name in stages and Path(models.get(name, name)).name == name:
             stages[name] |= {key: figures[key] for key in figures if key not in stages[name]}
         elif "sft" in stages and "right_answers" in figures:
             stages["sft"][f"{name}_right_answers"] = figures["right_answers"]

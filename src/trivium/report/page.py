@@ -18,7 +18,8 @@ from trivium.report.draw import Series, number
 from trivium.report.gather import Gathered, Row
 from trivium.report.words import both, figure_words, stage_words
 
-CURVES = ("loss", "validation_loss", "accuracy", "margin", "score", "kl", "entropy", "clip_fraction", "explained_variance", "length", "tokens_per_second")
+CURVES = ("loss", "validation_loss", "accuracy", "margin", "score", "watched_gold", "kl", "entropy", "clip_fraction",
+          "explained_variance", "pretraining_loss", "liked_reward", "disliked_reward", "tokens_per_second")
 """Which logged quantities are drawn for a stage that logs them."""
 SHOWN_PROMPTS = 4
 """Prompts of each task whose answers are shown."""
@@ -34,9 +35,9 @@ def write_page(path: Path, found: Gathered) -> None:
 def render(found: Gathered) -> str:
     """The page as HTML. Everything that models or documents wrote is escaped."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "percent": percent, "interval": interval, "seconds": seconds}
+    environment.filters |= {"number": number, "percent": percent, "interval": interval, "seconds": seconds, "signed": signed}
     environment.globals |= {"t": both, "figure": lambda key: both(*figure_words(key)), "stage": lambda name: both(*stage_words(name, found.manifests[name]["kind"])),
-                            "task": task_words, "step": step_words, "track": draw.track, "bar": draw.bar, "is_rate": is_rate}
+                            "task": task_words, "step": step_words, "track": draw.track, "scale": draw.scale, "bar": draw.bar, "is_rate": is_rate}
     folder = files("trivium.report")
     stages = found.metrics["stages"]
     models = model_order(found)
@@ -90,17 +91,28 @@ def baseline_of(manifest: dict[str, Any]) -> str:
     return str(manifest["settings"].get("baseline", "sft"))
 
 
+def own_stage(found: Gathered, manifest: dict[str, Any], model: str) -> bool:
+    """Whether a model is what the stage of its name made; others are there for comparison."""
+    return model in found.manifests and Path(manifest["settings"].get("models", {}).get(model, "")).name == model
+
+
+def signed(value: float, places: int = 1) -> str:
+    """A difference, with its sign."""
+    text = f"{value:+.{places}f}"
+    return "±0" if not text.strip("+-0.") else text.replace("-", "−")
+
+
 def model_order(found: Gathered) -> dict[str, int]:
     """Every model that was examined and its colour: the baseline first, then as in the run, what is only there for comparison last."""
     order: dict[str, int] = {}
     for _, manifest in evaluations(found):
-        names = list(manifest["summary"]["models"])
-        stage_names = list(found.manifests)
-        baseline = baseline_of(manifest)
-        ranked = sorted(names, key=lambda name: (name != baseline, name not in stage_names, stage_names.index(name) if name in stage_names else 0, name))
-        aligned = [name for name in ranked if name in stage_names]
-        for name in ranked:
-            order.setdefault(name, aligned.index(name) % 7 if name in aligned else 7)
+        baseline, places = baseline_of(manifest), list(found.manifests)
+        own = [name for name in manifest["summary"]["models"] if name == baseline or own_stage(found, manifest, name)]
+        own.sort(key=lambda name: (name != baseline, places.index(name) if name in places else 0))
+        for place, name in enumerate(own):
+            order.setdefault(name, place % 7)
+        for name in sorted(manifest["summary"]["models"]):
+            order.setdefault(name, 7)
     return order
 
 
@@ -116,7 +128,7 @@ def cards(found: Gathered) -> list[dict[str, Any]]:
         elif kind == "reward" and is_rate(figures.get("accuracy")) and figures["accuracy"]["value"] is not None:
             more = [(figure_words(key), percent(figures[key]["value"])) for key in ("ceiling", "length_accuracy") if is_rate(figures.get(key))]
             made.append({"stage": name, "big": percent(figures["accuracy"]["value"], 0), "range": interval(figures["accuracy"]), "words": figure_words("accuracy"), "more": more})
-        elif name in model_order(found):
+        elif any(name in one["summary"]["models"] and own_stage(found, one, name) for _, one in evaluations(found)):
             win = next((key for key in figures if key.startswith("win_rate_vs_")), None)
             right = figures.get("right_answers")
             if win and figures[win]["value"] is not None:
@@ -134,7 +146,7 @@ def against(found: Gathered, name: str) -> str:
     for _, manifest in evaluations(found):
         figures, base = manifest["summary"]["models"], baseline_of(manifest)
         if name in figures and name != base and is_rate(figures.get(base, {}).get("right_answers")):
-            return f" ({(figures[name]['right_answers']['value'] - figures[base]['right_answers']['value']) * 100:+.1f})"
+            return f" ({(figures[name]['right_answers']['value'] - figures[base]['right_answers']['value']) * 100:+.1f})".replace("-", "−")
     return ""
 
 
@@ -146,24 +158,24 @@ def findings(found: Gathered) -> list[tuple[str, str, str]]:
         start = models.get(base, {})
         for name, figures in models.items():
             win = figures.get(f"win_rate_vs_{base}")
-            if name not in found.manifests or name == base or not is_rate(win) or win["value"] is None:
+            if not own_stage(found, manifest, name) or name == base or not is_rate(win) or win["value"] is None:
                 continue
             if is_rate(figures.get("right_answers")) and is_rate(start.get("right_answers")):
                 change = (figures["right_answers"]["value"] - start["right_answers"]["value"]) * 100
                 worst = sorted(((figures["right_by_task"][task]["value"] - start["right_by_task"][task]["value"]) * 100, task)
                                for task in figures.get("right_by_task", {}) if task in start.get("right_by_task", {}))[:2]
                 losses = [(task, points) for points, task in worst if points < -5]
-                lost = ", ".join(f"{task} {points:+.0f}" for task, points in losses)
-                lost_zh = "、".join(f"{words.TASKS.get(task, task)} {points:+.0f}" for task, points in losses)
+                lost = ", ".join(f"{task} ({signed(points, 0)})" for task, points in losses)
+                lost_zh = "、".join(f"{words.TASKS.get(task, task)}（{signed(points, 0)}）" for task, points in losses)
                 if win["low"] > 0.5 and (change < 0 or losses):
                     said.append(("bad", f"{name} is preferred to {base} in {percent(win['value'], 0)} of comparisons, yet its answers are right {abs(change):.1f} points "
                                  f"{'less' if change < 0 else 'more'} often ({percent(figures['right_answers']['value'])} against {percent(start['right_answers']['value'])})"
-                                 + (f"; it lost most in {lost} points." if lost else "."),
+                                 + (f"; it lost most, in points, in {lost}." if lost else "."),
                                  f"{name} 在 {percent(win['value'], 0)} 的比较中胜过 {base}，但答对率{'低' if change < 0 else '高'} {abs(change):.1f} 个百分点"
                                  f"（{percent(figures['right_answers']['value'])} 对 {percent(start['right_answers']['value'])}）" + (f"；下降最多：{lost_zh}。" if lost else "。")))
                 elif win["low"] > 0.5:
-                    said.append(("good", f"{name} is preferred to {base} in {percent(win['value'], 0)} of comparisons and is right no less often ({change:+.1f} points).",
-                                 f"{name} 在 {percent(win['value'], 0)} 的比较中胜过 {base}，答对率也没有下降（{change:+.1f} 个百分点）。"))
+                    said.append(("good", f"{name} is preferred to {base} in {percent(win['value'], 0)} of comparisons and is right no less often ({signed(change)} points).",
+                                 f"{name} 在 {percent(win['value'], 0)} 的比较中胜过 {base}，答对率也没有下降（{signed(change)} 个百分点）。"))
             if win["low"] <= 0.5 <= win["high"]:
                 said.append(("note", f"{name} cannot be told from {base} by this judge: the interval of its win rate holds 50 %.", f"按此裁判，{name} 与 {base} 不分高下：胜率区间包含 50 %。"))
     for name, manifest in found.manifests.items():
@@ -224,7 +236,7 @@ def curves(found: Gathered) -> dict[str, list[Markup]]:
         charts = []
         for key in CURVES:
             points = points_of(rows, "step", key)
-            if len(points) > 1 and key != "length":
+            if len(points) > 1:
                 charts.append(draw.line_chart(figure_words(key), ("step", "步"), figure_words(key), [Series(name, points)], key=f"c-{name}-{key}"))
         if charts:
             drawn[name] = charts
@@ -301,6 +313,9 @@ def drift(found: Gathered) -> list[Markup]:
     logged = [Series(name, points, model_order(found).get(name, place), True) for place, (name, rows) in enumerate(found.logs.items(), 1) if (points := points_of(rows, "kl", "score"))]
     if logged:
         drawn.append(draw.line_chart(("What the reward model says, by drift", "奖励模型分数随漂移的变化"), figure_words("kl"), figure_words("score"), logged, key="drift-log", smooth=False))
+    watched = [Series(name, points, model_order(found).get(name, place), True) for place, (name, rows) in enumerate(found.logs.items(), 1) if (points := points_of(rows, "kl", "watched_gold"))]
+    if watched:
+        drawn.append(draw.line_chart(("What a judge says that it does not learn from, by drift", "旁观裁判的评分随漂移的变化"), figure_words("kl"), figure_words("watched_gold"), watched, key="drift-watch", smooth=False))
     for name, manifest in evaluations(found):
         models = manifest["summary"]["models"]
         for key, title in (("mean_points", ("What the judge says, by drift", "裁判评分随漂移的变化")), ("right_answers", ("Right answers, by drift", "答对率随漂移的变化"))):
@@ -309,11 +324,12 @@ def drift(found: Gathered) -> list[Markup]:
                 value = figures.get(key)
                 value = value["value"] if is_rate(value) else value
                 kl = 0.0 if model == baseline_of(manifest) else figures.get("kl")
-                if model in found.manifests and isinstance(value, (int, float)) and isinstance(kl, (int, float)):
+                if (model == baseline_of(manifest) or own_stage(found, manifest, model)) and isinstance(value, (int, float)) and isinstance(kl, (int, float)):
                     points[model] = (float(kl), float(value))
             if len(points) > 1:
-                series = [Series(model, [point], model_order(found)[model], True) for model, point in points.items()]
-                drawn.append(draw.line_chart(title, figure_words("kl"), figure_words(key), series, key=f"drift-{name}-{key}", smooth=False))
+                series = [Series(model, [point], model_order(found)[model], True) for model, point in sorted(points.items(), key=lambda one: model_order(found)[one[0]])]
+                drawn.append(draw.line_chart(title, figure_words("kl"), figure_words(key), series, key=f"drift-{name}-{key}", smooth=False,
+                                             labels={point: model for model, point in points.items()}))
     return drawn
 
 

@@ -12,7 +12,7 @@ STAGES = {  # a stage's kind: what it is, in both languages, and the school it b
     "preferences": ("ranked responses", "收集偏好", "judge"), "reward": ("reward model", "奖励模型", "judge"),
     "ppo": ("reinforcement learning (PPO)", "强化学习（PPO）", "judge"), "dpo": ("direct preferences (DPO)", "直接偏好优化（DPO）", "judge"),
     "kto": ("thumbs up and down (KTO)", "赞与踩（KTO）", "judge"), "grpo": ("group-relative RL (GRPO)", "组相对强化学习（GRPO）", "judge"),
-    "best_of_n": ("best of N", "N 选最优", "judge"), "feedback": ("people's feedback", "人的反馈", "judge"),
+    "select": ("best of N (rejection sampling)", "N 选最优（拒绝采样）", "judge"), "feedback": ("people's feedback", "人的反馈", "judge"),
     "evaluate": ("the examination", "评测", "exam"), "report": ("this report", "本报告", "exam"),
 }
 SCHOOLS = {"read": ("It reads alone", "独自阅读"), "teach": ("It follows a teacher", "跟随老师"),
@@ -32,7 +32,9 @@ FIGURES = {  # what is measured
     "entropy": ("entropy (nats a token)", "熵（奈特/词元）"), "clip_fraction": ("tokens clipped", "被截断的词元"), "explained_variance": ("explained variance", "解释方差"),
     "margin": ("margin", "间隔"), "validation_loss": ("held-out loss (nats)", "留出损失（奈特）"), "gradient_norm": ("gradient norm", "梯度范数"),
     "length_controlled_win_rate_vs_sft": ("wins against SFT, length held equal", "对 SFT 的胜率（控制长度）"), "right_difference_vs_sft": ("right answers, minus SFT's", "答对率与 SFT 之差"),
-    "made_up": ("made up", "编造"), "verbatim": ("word for word", "逐字复现"), "seconds": ("seconds", "秒"), "length": ("tokens an answer", "回答长度（词元）"),
+    "watched_gold": ("points by a judge that is not learned from", "旁观裁判评分"), "pretraining_loss": ("pretraining loss (nats)", "预训练损失（奈特）"),
+    "liked_reward": ("implied reward, liked", "隐含奖励（赞）"), "disliked_reward": ("implied reward, disliked", "隐含奖励（踩）"), "mean_gain": ("gain by selection", "选优增益"),
+    "better_by_truth": ("selected is better, by the truth", "按真值更好的比例"), "made_up": ("made up", "编造"), "verbatim": ("word for word", "逐字复现"), "seconds": ("seconds", "秒"), "length": ("tokens an answer", "回答长度（词元）"),
 }
 
 TASKS = {"classification": "情感分类", "code": "小程序", "dialogue": "对话", "entity": "实体问答", "judgement": "同义判断", "reasoning": "分步算术", "refusal": "拒绝有害请求"}
