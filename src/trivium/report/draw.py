@@ -6,6 +6,7 @@ classes (``s0`` to ``s7``) that the page defines for light and dark.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def thinned(points: Sequence[tuple[float, float]], most: int = 240) -> list[tupl
     if len(points) <= most:
         return list(points)
     edges = [round(i * len(points) / most) for i in range(most + 1)]
-    parts = [points[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    parts = [points[a:b] for a, b in itertools.pairwise(edges) if b > a]
     return [(math.fsum(x for x, _ in part) / len(part), math.fsum(y for _, y in part) / len(part)) for part in parts]
 
 

@@ -42,7 +42,7 @@ def render(found: Gathered) -> str:
     stages = found.metrics["stages"]
     models = model_order(found)
     return environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8")).render(
-        run=found, metrics=found.metrics, stages=stages, manifests=found.manifests, models=models, colours={name: colour for name, colour in models.items()},
+        run=found, metrics=found.metrics, stages=stages, manifests=found.manifests, models=models, colours=dict(models.items()),
         style=Markup(folder.joinpath("page.css").read_text(encoding="utf-8")), script=Markup(folder.joinpath("page.js").read_text(encoding="utf-8")),
         cards=cards(found), findings=findings(found), schools=schools(found), funnels=funnels(found), curves=curves(found), rewards=rewards(found),
         wins=wins(found), drift=drift(found), by_task=by_task(found), examinations=examinations(found), prompts=prompts(found), lineage=lineage(found),
@@ -165,14 +165,17 @@ def findings(found: Gathered) -> list[tuple[str, str, str]]:
                 worst = sorted(((figures["right_by_task"][task]["value"] - start["right_by_task"][task]["value"]) * 100, task)
                                for task in figures.get("right_by_task", {}) if task in start.get("right_by_task", {}))[:2]
                 losses = [(task, points) for points, task in worst if points < -5]
+                paired = figures.get(f"right_difference_vs_{base}")
+                sure = f"; the same prompts, paired: {signed(paired['low'] * 100)} to {signed(paired['high'] * 100)}" if is_rate(paired) else ""
+                sure_zh = f"；同题配对区间 {signed(paired['low'] * 100)} 至 {signed(paired['high'] * 100)}" if is_rate(paired) else ""
                 lost = ", ".join(f"{task} ({signed(points, 0)})" for task, points in losses)
                 lost_zh = "、".join(f"{words.TASKS.get(task, task)}（{signed(points, 0)}）" for task, points in losses)
                 if win["low"] > 0.5 and (change < 0 or losses):
                     said.append(("bad", f"{name} is preferred to {base} in {percent(win['value'], 0)} of comparisons, yet its answers are right {abs(change):.1f} points "
-                                 f"{'less' if change < 0 else 'more'} often ({percent(figures['right_answers']['value'])} against {percent(start['right_answers']['value'])})"
+                                 f"{'less' if change < 0 else 'more'} often ({percent(figures['right_answers']['value'])} against {percent(start['right_answers']['value'])}{sure})"
                                  + (f"; it lost most, in points, in {lost}." if lost else "."),
                                  f"{name} 在 {percent(win['value'], 0)} 的比较中胜过 {base}，但答对率{'低' if change < 0 else '高'} {abs(change):.1f} 个百分点"
-                                 f"（{percent(figures['right_answers']['value'])} 对 {percent(start['right_answers']['value'])}）" + (f"；下降最多：{lost_zh}。" if lost else "。")))
+                                 f"（{percent(figures['right_answers']['value'])} 对 {percent(start['right_answers']['value'])}{sure_zh}）" + (f"；下降最多：{lost_zh}。" if lost else "。")))
                 elif win["low"] > 0.5:
                     said.append(("good", f"{name} is preferred to {base} in {percent(win['value'], 0)} of comparisons and is right no less often ({signed(change)} points).",
                                  f"{name} 在 {percent(win['value'], 0)} 的比较中胜过 {base}，答对率也没有下降（{signed(change)} 个百分点）。"))
