@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
@@ -182,12 +181,13 @@ def context_of(task: Asked, item: Item, shots: Sequence[tuple[str, str]], examin
 def examine_choices(task: Choice, task_file: Path, examinee: Examinee) -> Result:
     """``accuracy`` by the sum of log-probabilities, ``accuracy_per_byte`` by their mean over bytes, ``probability_of_right``: the share that right
     choices have of all choices' probability (TruthfulQA's MC2)."""
-    items = items_of(task, task_file, task.data, examinee.seed, task.limit)
-    checked = [right_choices(task, item) for item in items]
-    pool = by_group(items_of(task, task_file, task.examples, examinee.seed, None) if task.examples else items)
+    every = items_of(task, task_file, task.data, examinee.seed)
+    items = first_of_each(every, task.limit)
+    checked = {id(item): right_choices(task, item) for item in every}  # a fault anywhere in the file is told before hours of work
+    pool = by_group(items_of(task, task_file, task.examples, examinee.seed) if task.examples else every)
     contexts, continuations, trimmed = [], [], 0
-    for item, (choices, _) in zip(items, checked, strict=True):
-        shots = []
+    for item in items:
+        choices, shots = checked[id(item)][0], []
         for other in shots_for(task, item, pool, examinee.seed):
             texts, places = right_choices(task, other)
             shots.append((other.prompt, texts[places[0]]))
@@ -210,7 +210,8 @@ def examine_choices(task: Choice, task_file: Path, examinee: Examinee) -> Result
     for start in range(0, len(items), 64):
         scored += likelihood.score_continuations(examinee.model, contexts[start:start + 64], continuations[start:start + 64])
         examinee.progress(len(scored), len(items), task.name)
-    for item, (choices, places), values in zip(items, checked, scored, strict=True):
+    for item, values in zip(items, scored, strict=True):
+        choices, places = checked[id(item)]
         sums = [total for total, _ in values]
         per_byte = [total / max(1, len(choice.encode())) for total, choice in zip(sums, choices, strict=True)]
         best, best_per_byte = sums.index(max(sums)), per_byte.index(max(per_byte))
@@ -222,7 +223,7 @@ def examine_choices(task: Choice, task_file: Path, examinee: Examinee) -> Result
     clusters = [item.cluster for item in items]
     metrics["accuracy_per_byte"] = rate([row["score_per_byte"] for row in rows], clusters)
     metrics["probability_of_right"] = bootstrap([row["probability_of_right"] for row in rows], clusters, examinee.seed)
-    metrics["chance"] = math.fsum(len(places) / len(choices) for choices, places in checked) / len(checked)
+    metrics["chance"] = math.fsum(len(places) / len(choices) for choices, places in (checked[id(item)] for item in items)) / len(items)
     return Result(task.name, task.kind, metrics, rows, asked(task, examinee, trimmed))
 
 
@@ -239,14 +240,17 @@ def asked(task: Asked, examinee: Examinee, trimmed: int = 0, left_out: int = 0) 
 
 def examine_free(task: Free, task_file: Path, examinee: Examinee) -> Result:
     """``right``: the share of answers that the task's comparison accepts; ``answered``: of those in which the extractor found anything."""
-    items = items_of(task, task_file, task.data, examinee.seed, task.limit)
-    answers = [fill(task.answer, item.row, item.where) for item in items]
-    for item, answer in zip(items, answers, strict=True):
+    every = items_of(task, task_file, task.data, examinee.seed)
+    items = first_of_each(every, task.limit)
+    found_answers = {id(item): fill(task.answer, item.row, item.where) for item in every}
+    answers = [found_answers[id(item)] for item in items]
+    for item in every:
+        answer = found_answers[id(item)]
         if task.labels and answer not in task.labels:
             raise TriviumError(f"{item.where}: the answer {answer!r} is outside its choices ({', '.join(task.labels)})")
         if task.compare == "number" and number_in(answer) is None:
             raise TriviumError(f"{item.where}: the answer {answer!r} is no number")
-    pool = by_group(items_of(task, task_file, task.examples, examinee.seed, None) if task.examples else items)
+    pool = by_group(items_of(task, task_file, task.examples, examinee.seed) if task.examples else every)
     prompts, trimmed = [], 0
     room = examinee.room(task.max_new_tokens)
     if room < 2:
@@ -320,10 +324,12 @@ def examine_bits(task: Bits, task_file: Path, examinee: Examinee) -> Result:
     """``bits_per_byte`` of all texts together, with a bootstrap interval over texts, and ``perplexity`` by token."""
     rows: list[Row] = []
     texts: list[list[int]] = []
-    read = [(f"{file}: row {number}", row) for file, number, row in read_files(task_file, task.data, task.rows)]
-    chosen = sorted(read, key=lambda one: randomness.derive(examinee.seed, json.dumps(one[1], sort_keys=True, default=str)))[:task.limit]
-    for where, row in chosen:
-        text = fill(task.text, row, where)
+    read: list[tuple[str, str]] = []
+    for file, number, row in read_files(task_file, task.data, task.rows):
+        whole = fill(task.text, row, f"{file}: row {number}")
+        parts = [part for part in re.split(task.cut, whole) if part.strip()] if task.cut else [whole]
+        read += [(f"{file}: row {number}" + (f", part {place}" if task.cut else ""), part) for place, part in enumerate(parts, 1)]
+    for where, text in sorted(read, key=lambda one: randomness.derive(examinee.seed, one))[:task.limit]:
         texts.append(examinee.tokenizer.encode(text))
         rows.append({"where": where, "bytes": len(text.encode()), "tokens": len(texts[-1])})
     if not rows:
@@ -335,9 +341,8 @@ def examine_bits(task: Bits, task_file: Path, examinee: Examinee) -> Result:
     for row, total in zip(rows, nats, strict=True):
         row["log_prob"], row["score"] = total, -total / math.log(2) / max(1, row["bytes"])
     size, tokens = sum(row["bytes"] for row in rows), sum(row["tokens"] for row in rows)
-    per_byte = bootstrap([-row["log_prob"] / math.log(2) for row in rows for _ in (0,)], None, examinee.seed)
     metrics: dict[str, Any] = {"bits_per_byte": ratio_bootstrap([-row["log_prob"] / math.log(2) for row in rows], [row["bytes"] for row in rows], examinee.seed),
-                               "bits_per_text": per_byte, "perplexity": math.exp(min(700.0, -math.fsum(nats) / max(1, tokens))), "bytes": size, "tokens": tokens}
+                               "perplexity": math.exp(min(700.0, -math.fsum(nats) / max(1, tokens))), "bytes": size, "tokens": tokens}
     return Result(task.name, task.kind, metrics, rows)
 
 
@@ -381,7 +386,7 @@ def messages_of(prompt: Any, where: str) -> list[dict[str, str]]:
 
 def examine_refusals(task: Refusals, task_file: Path, examinee: Examinee) -> Result:
     """``refused_harmful`` and ``refused_harmless`` (over-refusal): the shares of each sort that the model declines."""
-    items = items_of(task, task_file, task.data, examinee.seed, None)
+    items = items_of(task, task_file, task.data, examinee.seed)
     flags = [value(task.harmful, item.row, item.where) for item in items]
     for item, flag in zip(items, flags, strict=True):
         if str(flag).lower() not in ("true", "false", "1", "0"):

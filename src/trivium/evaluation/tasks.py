@@ -116,6 +116,8 @@ class Bits(Base):
     kind: Literal["bits"]
     text: str = "{{ text }}"
     """The text, as a template."""
+    cut: str = ""
+    """A regular expression at which texts are cut into documents: each is then read, and drawn for the interval, by itself."""
 
 
 class Refusals(Asked):
@@ -179,6 +181,10 @@ class Wins(Base):
     max_new_tokens: int = Field(64, ge=1)
     """Longest answer, in tokens."""
 
+    def files(self) -> list[str]:
+        """Every file, folder or pattern it reads."""
+        return [*self.data, *([] if self.judge == "rubric" or self.judge.startswith(("http://", "https://")) else [self.judge])]
+
 
 Task = Choice | Free | Bits | Refusals | Unknown | Memorisation | Wins
 KINDS: dict[str, type[Base]] = {"choice": Choice, "free": Free, "bits": Bits, "refusals": Refusals, "unknown": Unknown,
@@ -218,7 +224,7 @@ def load_task(path: Path, overrides: Iterable[str] = ()) -> Task:
         if fault["type"] == "extra_forbidden":
             raise TriviumError(f"{path}: {'.'.join(place)}: unknown setting{nearest(place[-1], KINDS[kind].model_fields)}") from error
         raise TriviumError(f"{path}: {'.'.join(place)}: {fault['msg']} (it is {fault['input']!r})") from error
-    for name in ("extract", "declines", "admits"):
+    for name in ("extract", "declines", "admits", "cut"):
         if pattern := getattr(task, name, ""):
             try:
                 re.compile(pattern)
@@ -354,8 +360,8 @@ def _reason(error: Exception) -> str:
     return f"the field {(missing[1] or missing[2])!r} is missing" if missing else f"the template failed ({error})"
 
 
-def items_of(task: Asked, task_file: Path, names: Iterable[str], seed: int, limit: int | None) -> list[Item]:
-    """The questions of files, ``limit`` of each group at most, in the order of the files. Raises :class:`TriviumError` that
+def items_of(task: Asked, task_file: Path, names: Iterable[str], seed: int) -> list[Item]:
+    """The questions of files, in their order. Raises :class:`TriviumError` that
     names file and row."""
     items = []
     for file, number, row in read_files(task_file, names, task.rows):
@@ -366,7 +372,7 @@ def items_of(task: Asked, task_file: Path, names: Iterable[str], seed: int, limi
         items.append(Item(where, row, fill(task.prompt, row, where), group, cluster, key))
     if not items:
         raise TriviumError(f"{task_file}: no rows in {', '.join(names)}")
-    return first_of_each(items, limit)
+    return items
 
 
 def first_of_each(items: list[Item], limit: int | None) -> list[Item]:

@@ -1,83 +1,418 @@
-"""The report page: one HTML file that needs no network."""
+"""The report page: one HTML file that needs no network, in two languages and two lights."""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
+import yaml
 from jinja2 import Environment
-from plotly.offline import get_plotlyjs
+from markupsafe import Markup
 
-CURVES = {  # which logged quantities are drawn for a stage that logs them, with their axes' names
-    "loss": "loss (nats)", "accuracy": "pairs ordered right", "score": "reward model's score", "kl": "KL to the start (nats)",
-    "entropy": "entropy (nats a token)", "clip_fraction": "tokens clipped", "explained_variance": "explained variance",
-    "tokens_per_second": "tokens per second",
-}
+from trivium.files import write_text
+from trivium.report import draw, words
+from trivium.report.draw import Series, number
+from trivium.report.gather import Gathered, Row
+from trivium.report.words import both, figure_words, stage_words
 
-HEADLINES = (("pretrain", "validation_bits_per_byte", "bits a byte, after pretraining"), ("sft", "right_answers", "right answers, after fine-tuning"),
-             ("reward", "accuracy", "comparisons the reward model orders right"), ("ppo", "win_rate_vs_sft", "PPO wins against SFT"),
-             ("dpo", "win_rate_vs_sft", "DPO wins against SFT"))
+CURVES = ("loss", "validation_loss", "accuracy", "margin", "score", "watched_gold", "kl", "entropy", "clip_fraction",
+          "explained_variance", "pretraining_loss", "liked_reward", "disliked_reward", "tokens_per_second")
+"""Which logged quantities are drawn for a stage that logs them."""
+SHOWN_PROMPTS = 4
+"""Prompts of each task whose answers are shown."""
+ROW_LIMIT = 2000
+"""Most characters of an answer that are shown."""
 
 
-def render(name: str, metrics: dict[str, Any], manifests: dict[str, dict[str, Any]], logs: dict[str, list[dict[str, Any]]],
-           answers: list[dict[str, Any]]) -> str:
+def write_page(path: Path, found: Gathered) -> None:
+    """Write the page, whole or not at all."""
+    write_text(path, render(found))
+
+
+def render(found: Gathered) -> str:
     """The page as HTML. Everything that models or documents wrote is escaped."""
-    template = files("trivium.report").joinpath("page.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True)
-    environment.filters["rate"] = rate
-    return environment.from_string(template).render(
-        name=name, metrics=metrics, manifests=manifests, plotly=get_plotlyjs(), answers=answers[:24],
-        headlines=[(label, headline(metrics["stages"][stage][key])) for stage, key, label in HEADLINES
-                   if key in metrics["stages"].get(stage, {})],
-        seconds=_figure(_seconds(metrics)), rates=_figure(_rates(metrics)),
-        curves={stage: [_figure(_curve(rows, key, label)) for key, label in CURVES.items() if any(key in row for row in rows)]
-                for stage, rows in logs.items() if rows})
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": number, "percent": percent, "interval": interval, "seconds": seconds, "signed": signed}
+    environment.globals |= {"t": both, "figure": lambda key: both(*figure_words(key)), "stage": lambda name: both(*stage_words(name, found.manifests[name]["kind"])),
+                            "task": task_words, "step": step_words, "track": draw.track, "scale": draw.scale, "bar": draw.bar, "is_rate": is_rate}
+    folder = files("trivium.report")
+    stages = found.metrics["stages"]
+    models = model_order(found)
+    return environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8")).render(
+        run=found, metrics=found.metrics, stages=stages, manifests=found.manifests, models=models, colours=dict(models.items()),
+        style=Markup(folder.joinpath("page.css").read_text(encoding="utf-8")), script=Markup(folder.joinpath("page.js").read_text(encoding="utf-8")),
+        cards=cards(found), findings=findings(found), schools=schools(found), funnels=funnels(found), curves=curves(found), rewards=rewards(found),
+        wins=wins(found), drift=drift(found), by_task=by_task(found), examinations=examinations(found), prompts=prompts(found), lineage=lineage(found),
+        recipe=recipe(found), changed=changed(found), made=max(m["created"] for m in found.manifests.values()), versions=versions(found), machine=f"{platform.system()} {platform.machine()}")
 
 
-def rate(value: Any) -> str:
-    """A figure as text; a rate with its interval."""
-    if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
-        if value["value"] is None:
-            return "–"
-        return f"{value['value']:.1%} [{value['low']:.1%}, {value['high']:.1%}], n = {value['n']}"
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+def is_rate(value: Any) -> bool:
+    """Whether a figure comes with its interval."""
+    return isinstance(value, dict) and {"value", "low", "high"} <= value.keys()
 
 
-def headline(value: Any) -> tuple[str, str]:
-    """A figure in large and, for a rate, its interval in small."""
-    if isinstance(value, dict):
-        if value["value"] is None:
-            return "–", ""
-        return f"{value['value']:.0%}", f"{value['low']:.0%} to {value['high']:.0%}"
-    return f"{value:.3g}", ""
+def percent(value: float | None, places: int = 1) -> str:
+    """A share as text."""
+    return "–" if value is None else f"{value * 100:.{places}f} %"
 
 
-def _figure(figure: go.Figure) -> str:
-    figure.update_layout(template="plotly_white", height=280, margin={"l": 60, "r": 20, "t": 30, "b": 45},
-                         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": "#888"})
-    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "displayModeBar": False,
-                                                                                    "responsive": True})
+def interval(rate: dict[str, Any]) -> str:
+    """A rate's interval as text."""
+    return "" if rate["value"] is None else f"{rate['low'] * 100:.1f} – {rate['high'] * 100:.1f} %"
 
 
-def _seconds(metrics: dict[str, Any]) -> go.Figure:
-    stages = metrics["stages"]
-    return go.Figure(go.Bar(x=[stages[s]["seconds"] for s in stages], y=list(stages), orientation="h"),
-                     {"xaxis": {"title": {"text": "seconds"}}, "yaxis": {"autorange": "reversed"}})
+def seconds(value: float) -> str:
+    """A time for people."""
+    if value < 90:
+        return f"{value:.1f} s"
+    return f"{value / 60:.1f} min" if value < 5400 else f"{value / 3600:.1f} h"
 
 
-def _rates(metrics: dict[str, Any]) -> go.Figure:
-    bars = [(f"{stage}: {key.replace('_', ' ')}", value) for stage, figures in metrics["stages"].items()
-            for key, value in figures.items() if isinstance(value, dict) and {"value", "low", "high"} <= value.keys()]
-    return go.Figure(go.Bar(
-        y=[label for label, _ in bars], x=[v["value"] for _, v in bars], orientation="h",
-        error_x={"type": "data", "symmetric": False, "array": [v["high"] - v["value"] for _, v in bars],
-                 "arrayminus": [v["value"] - v["low"] for _, v in bars]}),
-        {"xaxis": {"title": {"text": "rate, with its 95 % interval"}, "range": [0, 1], "tickformat": ".0%"},
-         "yaxis": {"autorange": "reversed", "automargin": True}})
+def task_words(name: str) -> Markup:
+    """A family of tasks."""
+    return both(name.replace("_", " "), words.TASKS.get(name, name))
 
 
-def _curve(rows: list[dict[str, Any]], key: str, label: str) -> go.Figure:
-    points = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), (int, float))]
-    return go.Figure(go.Scatter(x=[x for x, _ in points], y=[y for _, y in points], mode="lines"),
-                     {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": label}}})
+def step_words(name: str) -> Markup:
+    """A step of cleaning, or a kind of dirt."""
+    return both(name.replace("_", " "), words.STEPS.get(name, name))
+
+
+def evaluations(found: Gathered) -> list[tuple[str, dict[str, Any]]]:
+    """The examinations: the name of each and its summary."""
+    return [(name, manifest) for name, manifest in found.manifests.items() if manifest["kind"] == "evaluate"]
+
+
+def baseline_of(manifest: dict[str, Any]) -> str:
+    """The model that an examination compares with."""
+    return str(manifest["settings"].get("baseline", "sft"))
+
+
+def own_stage(found: Gathered, manifest: dict[str, Any], model: str) -> bool:
+    """Whether a model is what the stage of its name made; others are there for comparison."""
+    return model in found.manifests and Path(manifest["settings"].get("models", {}).get(model, "")).name == model
+
+
+def signed(value: float, places: int = 1) -> str:
+    """A difference, with its sign."""
+    text = f"{value:+.{places}f}"
+    return "±0" if not text.strip("+-0.") else text.replace("-", "−")
+
+
+def model_order(found: Gathered) -> dict[str, int]:
+    """Every model that was examined and its colour: the baseline first, then as in the run, what is only there for comparison last."""
+    order: dict[str, int] = {}
+    for _, manifest in evaluations(found):
+        baseline, places = baseline_of(manifest), list(found.manifests)
+        own = [name for name in manifest["summary"]["models"] if name == baseline or own_stage(found, manifest, name)]
+        own.sort(key=lambda name: (name != baseline, places.index(name) if name in places else 0))
+        for place, name in enumerate(own):
+            order.setdefault(name, place % 7)
+        for name in sorted(manifest["summary"]["models"]):
+            order.setdefault(name, 7)
+    return order
+
+
+def cards(found: Gathered) -> list[dict[str, Any]]:
+    """The headline: what each school gave, the good news and the bad in one card."""
+    made: list[dict[str, Any]] = []
+    stages = found.metrics["stages"]
+    for name, manifest in found.manifests.items():
+        figures, kind = stages[name], manifest["kind"]
+        if kind == "pretrain" and figures.get("validation_bits_per_byte") is not None and figures.get("steps"):
+            made.append({"stage": name, "big": f"{figures['validation_bits_per_byte']:.3f}", "words": figure_words("validation_bits_per_byte"),
+                         "more": [(figure_words("unigram_bits_per_byte"), number(figures["unigram_bits_per_byte"]))] if "unigram_bits_per_byte" in figures else []})
+        elif kind == "reward" and is_rate(figures.get("accuracy")) and figures["accuracy"]["value"] is not None:
+            more = [(figure_words(key), percent(figures[key]["value"])) for key in ("ceiling", "length_accuracy") if is_rate(figures.get(key))]
+            made.append({"stage": name, "big": percent(figures["accuracy"]["value"], 0), "range": interval(figures["accuracy"]), "words": figure_words("accuracy"), "more": more})
+        elif any(name in one["summary"]["models"] and own_stage(found, one, name) for _, one in evaluations(found)):
+            win = next((key for key in figures if key.startswith("win_rate_vs_")), None)
+            right = figures.get("right_answers")
+            if win and figures[win]["value"] is not None:
+                more = [(figure_words("right_answers"), f"{percent(right['value'])}{against(found, name)}")] if is_rate(right) else []
+                more += [(figure_words("kl"), number(figures["kl"]))] if "kl" in figures else []
+                made.append({"stage": name, "big": percent(figures[win]["value"], 0), "range": interval(figures[win]), "words": figure_words(win), "more": more, "colour": model_order(found)[name]})
+            elif is_rate(right) and right["value"] is not None:
+                more = [(figure_words(key), percent(figures[key]["value"])) for key in ("base_right_answers", "untrained_right_answers") if is_rate(figures.get(key))]
+                made.append({"stage": name, "big": percent(right["value"], 0), "range": interval(right), "words": figure_words("right_answers"), "more": more, "colour": model_order(found)[name]})
+    return made
+
+
+def against(found: Gathered, name: str) -> str:
+    """How much more or less right than the baseline, in points."""
+    for _, manifest in evaluations(found):
+        figures, base = manifest["summary"]["models"], baseline_of(manifest)
+        if name in figures and name != base and is_rate(figures.get(base, {}).get("right_answers")):
+            return f" ({(figures[name]['right_answers']['value'] - figures[base]['right_answers']['value']) * 100:+.1f})".replace("-", "−")
+    return ""
+
+
+def findings(found: Gathered) -> list[tuple[str, str, str]]:
+    """What a reader should not miss, ``(good | bad | note, English, Chinese)``: above all where winning and being right part."""
+    said: list[tuple[str, str, str]] = []
+    for _, manifest in evaluations(found):
+        base, models = baseline_of(manifest), manifest["summary"]["models"]
+        start = models.get(base, {})
+        for name, figures in models.items():
+            win = figures.get(f"win_rate_vs_{base}")
+            if not own_stage(found, manifest, name) or name == base or not is_rate(win) or win["value"] is None:
+                continue
+            if is_rate(figures.get("right_answers")) and is_rate(start.get("right_answers")):
+                change = (figures["right_answers"]["value"] - start["right_answers"]["value"]) * 100
+                worst = sorted(((figures["right_by_task"][task]["value"] - start["right_by_task"][task]["value"]) * 100, task)
+                               for task in figures.get("right_by_task", {}) if task in start.get("right_by_task", {}))[:2]
+                losses = [(task, points) for points, task in worst if points < -5]
+                paired = figures.get(f"right_difference_vs_{base}")
+                sure = f"; the same prompts, paired: {signed(paired['low'] * 100)} to {signed(paired['high'] * 100)}" if is_rate(paired) else ""
+                sure_zh = f"；同题配对区间 {signed(paired['low'] * 100)} 至 {signed(paired['high'] * 100)}" if is_rate(paired) else ""
+                lost = ", ".join(f"{task} ({signed(points, 0)})" for task, points in losses)
+                lost_zh = "、".join(f"{words.TASKS.get(task, task)}（{signed(points, 0)}）" for task, points in losses)
+                if win["low"] > 0.5 and (change < 0 or losses):
+                    said.append(("bad", f"{name} is preferred to {base} in {percent(win['value'], 0)} of comparisons, yet its answers are right {abs(change):.1f} points "
+                                 f"{'less' if change < 0 else 'more'} often ({percent(figures['right_answers']['value'])} against {percent(start['right_answers']['value'])}{sure})"
+                                 + (f"; it lost most, in points, in {lost}." if lost else "."),
+                                 f"{name} 在 {percent(win['value'], 0)} 的比较中胜过 {base}，但答对率{'低' if change < 0 else '高'} {abs(change):.1f} 个百分点"
+                                 f"（{percent(figures['right_answers']['value'])} 对 {percent(start['right_answers']['value'])}{sure_zh}）" + (f"；下降最多：{lost_zh}。" if lost else "。")))
+                elif win["low"] > 0.5:
+                    said.append(("good", f"{name} is preferred to {base} in {percent(win['value'], 0)} of comparisons and is right no less often ({signed(change)} points).",
+                                 f"{name} 在 {percent(win['value'], 0)} 的比较中胜过 {base}，答对率也没有下降（{signed(change)} 个百分点）。"))
+            if win["low"] <= 0.5 <= win["high"]:
+                said.append(("note", f"{name} cannot be told from {base} by this judge: the interval of its win rate holds 50 %.", f"按此裁判，{name} 与 {base} 不分高下：胜率区间包含 50 %。"))
+    for name, manifest in found.manifests.items():
+        figures = found.metrics["stages"][name]
+        if manifest["kind"] == "reward" and is_rate(figures.get("accuracy")) and is_rate(figures.get("ceiling")) and figures["ceiling"]["value"] is not None:
+            gap = (figures["ceiling"]["value"] - figures["accuracy"]["value"]) * 100
+            said.append(("note" if gap > 6 else "good", f"The reward model orders pairs {gap:.1f} points less often as the annotators did than a judge without noise would; what it does not see, "
+                         "optimisation cannot respect.", f"奖励模型与标注者的一致率比无噪声裁判低 {gap:.1f} 个百分点；它看不到的，优化也顾不到。"))
+    return said
+
+
+def schools(found: Gathered) -> list[dict[str, Any]]:
+    """The curriculum: schools, their stages, and when and how long each ran."""
+    total = sum(manifest["seconds"] for manifest in found.manifests.values()) or 1.0
+    made: dict[str, dict[str, Any]] = {}
+    at = 0.0
+    for name, manifest in found.manifests.items():
+        school = words.STAGES.get(manifest["kind"], ("", "", "judge"))[2]
+        group = made.setdefault(school, {"words": words.SCHOOLS[school], "stages": [], "seconds": 0.0, "colour": list(words.SCHOOLS).index(school)})
+        group["stages"].append({"name": name, "seconds": manifest["seconds"], "start": at / total, "share": manifest["seconds"] / total, "memory": manifest["peak_memory_mb"],
+                                "costs": costs(manifest)})
+        group["seconds"] += manifest["seconds"]
+        at += manifest["seconds"]
+    return [made[school] for school in words.SCHOOLS if school in made]
+
+
+def costs(manifest: dict[str, Any]) -> list[tuple[tuple[str, str], str]]:
+    """How much a stage worked through."""
+    figures = manifest["summary"] | manifest["summary"].get("rows", {})
+    keys = ("documents", "kept", "parameters", "steps", "demonstrations", "prompts", "responses", "rankings", "episodes", "vocab_size")
+    found = [(figure_words(key), number(figures[key])) for key in keys if isinstance(figures.get(key), (int, float)) and not isinstance(figures.get(key), bool)]
+    if isinstance(figures.get("train"), dict) and "tokens" in figures["train"]:
+        found.append((("tokens", "词元"), number(figures["train"]["tokens"])))
+    return found[:3]
+
+
+def funnels(found: Gathered) -> list[dict[str, Any]]:
+    """For each stage that cleaned: its funnel, and its precision and recall where the truth is known."""
+    made = []
+    for name, figures in found.metrics["stages"].items():
+        rows = figures.get("funnel")
+        if isinstance(rows, list) and rows:
+            most, before = max(1, *(row["documents"] for row in rows)), rows[0]
+            steps = []
+            for row in rows:
+                steps.append({"step": row["step"], "documents": row["documents"], "bytes": row["bytes"], "share": row["documents"] / most,
+                              "lost": before["documents"] - row["documents"], "lost_bytes": before["bytes"] - row["bytes"]})
+                before = row
+            dirt = [(kind, figures["precision"][kind], figures.get("recall", {}).get(kind)) for kind in figures["precision"]] if isinstance(figures.get("precision"), dict) else []
+            made.append({"name": name, "steps": steps, "dirt": dirt, "reasons": figures.get("reasons", {})})
+    return made
+
+
+def curves(found: Gathered) -> dict[str, list[Markup]]:
+    """The drawings of every stage that logged."""
+    drawn: dict[str, list[Markup]] = {}
+    for name, rows in found.logs.items():
+        charts = []
+        for key in CURVES:
+            points = points_of(rows, "step", key)
+            if len(points) > 1:
+                charts.append(draw.line_chart(figure_words(key), ("step", "步"), figure_words(key), [Series(name, points)], key=f"c-{name}-{key}"))
+        if charts:
+            drawn[name] = charts
+    return drawn
+
+
+def points_of(rows: Sequence[Row], x: str, y: str) -> list[tuple[float, float]]:
+    """The rows that have both numbers."""
+    return [(float(row[x]), float(row[y])) for row in rows if isinstance(row.get(x), (int, float)) and isinstance(row.get(y), (int, float))]
+
+
+def rewards(found: Gathered) -> list[dict[str, Any]]:
+    """For each reward model: how well it orders held-out pairs beside its ceiling and length alone, its calibration, and its accuracy by whatever
+    its summary splits it by (length difference, margin, ...)."""
+    made = []
+    for name, manifest in found.manifests.items():
+        if manifest["kind"] != "reward":
+            continue
+        figures = manifest["summary"]
+        rates = [(key, figures[key]) for key in ("accuracy", "ceiling", "length_accuracy") if is_rate(figures.get(key)) and figures[key]["value"] is not None]
+        rates += [(key, figure) for key, figure in figures.items() if is_rate(figure) and figure["value"] is not None and key not in dict(rates)]
+        splits = {key: rows for key, rows in ((key, split(value)) for key, value in figures.items()) if rows}
+        calibration = None
+        if points := calibration_points(figures.get("calibration")):
+            calibration = draw.line_chart(("Calibration", "校准"), ("chance the model gives", "模型给出的概率"), ("share that was preferred", "实际被偏好的比例"),
+                                          [Series("measured", points, 0, True), Series("perfect", [(0.0, 0.0), (1.0, 1.0)], 7)], key=f"cal-{name}", smooth=False)
+        made.append({"name": name, "rates": rates, "splits": splits, "calibration": calibration, "agreement": [
+            (other, one["summary"]["agreement"]) for other, one in found.manifests.items() if isinstance(one["summary"].get("agreement"), (int, float))]})
+    return made
+
+
+def split(value: Any) -> list[tuple[str, dict[str, Any]]]:
+    """A figure that is a rate for each of some parts: a mapping, or a list of rates with a name or bounds."""
+    if isinstance(value, dict) and value and all(is_rate(part) for part in value.values()):
+        return [(str(key), part) for key, part in value.items() if part["value"] is not None]
+    if isinstance(value, list) and value and all(is_rate(part) for part in value):
+        return [(str(next((part[key] for key in ("name", "label", "bin", "range", "from") if key in part), place)), part) for place, part in enumerate(value, 1)
+                if part["value"] is not None and not {"predicted", "mean_predicted"} & part.keys()]
+    return []
+
+
+def calibration_points(value: Any) -> list[tuple[float, float]]:
+    """(predicted, observed) of each bin, whatever the artifact calls them."""
+    rows = value.get("bins", []) if isinstance(value, dict) else value
+    points = []
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict):
+            x = next((row[key] for key in ("predicted", "mean_predicted", "confidence") if isinstance(row.get(key), (int, float))), None)
+            y = next((row[key] for key in ("observed", "right", "accuracy", "value") if isinstance(row.get(key), (int, float))), None)
+            if x is not None and y is not None:
+                points.append((float(x), float(y)))
+    return sorted(points)
+
+
+def wins(found: Gathered) -> list[dict[str, Any]]:
+    """The figure of InstructGPT: win rates against the baseline, with intervals."""
+    made = []
+    for name, manifest in evaluations(found):
+        base, models = baseline_of(manifest), manifest["summary"]["models"]
+        rows = []
+        for model in model_order(found):
+            figures = models.get(model, {})
+            rate = figures.get(f"win_rate_vs_{base}")
+            if is_rate(rate) and rate["value"] is not None:
+                rows.append({"model": model, "rate": rate, "controlled": figures.get(f"length_controlled_win_rate_vs_{base}"), "length": figures.get("mean_length"), "kl": figures.get("kl")})
+        if rows:
+            made.append({"stage": name, "base": base, "rows": rows, "judge": manifest["summary"].get("judge", "")})
+    return made
+
+
+def drift(found: Gathered) -> list[Markup]:
+    """Reward against KL, for every stage whose log has both, and points by the judge against KL, for all models that were examined."""
+    drawn = []
+    logged = [Series(name, points, model_order(found).get(name, place), True) for place, (name, rows) in enumerate(found.logs.items(), 1) if (points := points_of(rows, "kl", "score"))]
+    if logged:
+        drawn.append(draw.line_chart(("What the reward model says, by drift", "奖励模型分数随漂移的变化"), figure_words("kl"), figure_words("score"), logged, key="drift-log", smooth=False))
+    watched = [Series(name, points, model_order(found).get(name, place), True) for place, (name, rows) in enumerate(found.logs.items(), 1) if (points := points_of(rows, "kl", "watched_gold"))]
+    if watched:
+        drawn.append(draw.line_chart(("What a judge says that it does not learn from, by drift", "旁观裁判的评分随漂移的变化"), figure_words("kl"), figure_words("watched_gold"), watched, key="drift-watch", smooth=False))
+    for name, manifest in evaluations(found):
+        models = manifest["summary"]["models"]
+        for key, title in (("mean_points", ("What the judge says, by drift", "裁判评分随漂移的变化")), ("right_answers", ("Right answers, by drift", "答对率随漂移的变化"))):
+            points = {}
+            for model, figures in models.items():
+                value = figures.get(key)
+                value = value["value"] if is_rate(value) else value
+                kl = 0.0 if model == baseline_of(manifest) else figures.get("kl")
+                if (model == baseline_of(manifest) or own_stage(found, manifest, model)) and isinstance(value, (int, float)) and isinstance(kl, (int, float)):
+                    points[model] = (float(kl), float(value))
+            if len(points) > 1:
+                series = [Series(model, [point], model_order(found)[model], True) for model, point in sorted(points.items(), key=lambda one: model_order(found)[one[0]])]
+                drawn.append(draw.line_chart(title, figure_words("kl"), figure_words(key), series, key=f"drift-{name}-{key}", smooth=False,
+                                             labels={point: model for model, point in points.items()}))
+    return drawn
+
+
+def by_task(found: Gathered) -> list[dict[str, Any]]:
+    """Right answers of every model in every family of tasks, beside the baseline's."""
+    made = []
+    for name, manifest in evaluations(found):
+        models = {model: manifest["summary"]["models"][model] for model in model_order(found) if "right_by_task" in manifest["summary"]["models"].get(model, {})}
+        if models:
+            base = baseline_of(manifest)
+            tasks = list(dict.fromkeys(task for figures in models.values() for task in figures["right_by_task"]))
+            rows = [(task, {model: figures["right_by_task"].get(task) for model, figures in models.items()}) for task in tasks]
+            rows.append(("", {model: figures["right_answers"] for model, figures in models.items()}))
+            differences = {model: figures[f"right_difference_vs_{base}"] for model, figures in models.items() if is_rate(figures.get(f"right_difference_vs_{base}"))}
+            made.append({"stage": name, "base": base if base in models else "", "models": list(models), "rows": rows, "differences": differences})
+    return made
+
+
+def examinations(found: Gathered) -> list[tuple[str, str, list[tuple[str, dict[str, Any]]]]]:
+    """Further tasks of the examinations: ``(task, figure, [(model, rate)])``."""
+    made: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
+    for _, manifest in evaluations(found):
+        for model, tasks in manifest["summary"].get("tasks", {}).items():
+            for task, figures in tasks.items():
+                for key, figure in figures.items():
+                    if is_rate(figure) and figure["value"] is not None:
+                        made.setdefault((task, key), []).append((model, figure))
+    return [(task, key, rows) for (task, key), rows in made.items()]
+
+
+def prompts(found: Gathered) -> list[tuple[str, list[Row]]]:
+    """The first prompts of each task with all answers: chosen by their order alone, not by how they turned out."""
+    order = list(model_order(found))
+    made: dict[str, list[Row]] = {}
+    for row in found.answers:
+        rows = made.setdefault(str(row.get("task") or ""), [])
+        if len(rows) < SHOWN_PROMPTS * (1 if row.get("task") else 6):
+            answers = [(model, row["answers"][model][:ROW_LIMIT], row.get("right", {}).get(model)) for model in order if model in row["answers"]]
+            truth = row.get("truth", {})
+            rows.append({"prompt": row["prompt"], "answers": answers, "truth": ", ".join(truth.get("answers", [])[:1])})
+    return sorted(made.items())
+
+
+def lineage(found: Gathered) -> Markup:
+    """What was made from what."""
+    by_digest = {manifest["digest"]: name for name, manifest in found.manifests.items()}
+    edges = [(by_digest[made["digest"]], name) for name, manifest in found.manifests.items() for made in manifest["inputs"].values() if by_digest.get(made["digest"], name) != name]
+    nodes: dict[str, tuple[draw.Words, str, int]] = {}
+    for name, manifest in found.manifests.items():
+        nodes[name] = (stage_words(name, manifest["kind"]), manifest["digest"][:10], list(words.SCHOOLS).index(words.STAGES.get(manifest["kind"], ("", "", "judge"))[2]))
+    return draw.graph(nodes, edges, ("What was made from what", "产物来源图"))
+
+
+def recipe(found: Gathered) -> str:
+    """The recipe that makes this run again, every setting written out."""
+    seed = next(iter(found.manifests.values()))["seed"]
+    stages = {name: {"kind": manifest["kind"], **manifest["settings"]} for name, manifest in found.manifests.items()}
+    stages["report"] = {"kind": "report", "stages": list(found.manifests)}
+    return yaml.safe_dump({"name": f"{found.name}-again", "seed": seed, "stages": stages}, sort_keys=False, allow_unicode=True, width=100)
+
+
+def changed(found: Gathered) -> dict[str, list[tuple[str, str]]]:
+    """Every stage's settings that are not the defaults, as ``(dotted name, value)``."""
+    from trivium.stages.settings import STAGES
+
+    made = {}
+    for name, manifest in found.manifests.items():
+        defaults = STAGES[manifest["kind"]].model_construct().model_dump(mode="json", warnings=False) if manifest["kind"] in STAGES else {}
+        made[name] = [(key, value) for key, value in flat(manifest["settings"]) if dict(flat(defaults)).get(key) != value]
+    return made
+
+
+def flat(settings: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as dotted names and values in YAML's short form."""
+    if isinstance(settings, dict) and settings:
+        return [one for key, value in settings.items() for one in flat(value, f"{prefix}.{key}" if prefix else str(key))]
+    return [(prefix, yaml.safe_dump(settings, default_flow_style=True, allow_unicode=True, width=10**6).removesuffix("\n").removesuffix("\n..."))]
+
+
+def versions(found: Gathered) -> str:
+    """What made it."""
+    newest = {key: value for manifest in found.manifests.values() for key, value in manifest["versions"].items()}
+    return ", ".join(f"{key} {value}" for key, value in newest.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,10 @@ import numpy as np
 
 from trivium import randomness
 from trivium.errors import TriviumError, nearest
+from trivium.evaluation.examine import Examinee, examine
 from trivium.evaluation.intervals import mean_interval
+from trivium.evaluation.statistics import bootstrap, length_controlled, paired_test
+from trivium.evaluation.tasks import load_task
 from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel
@@ -32,7 +35,7 @@ from trivium.training.batch import Tree
 from trivium.training.machine import choose_precision, prepare
 from trivium.world import rubric
 
-VERSION = 2
+VERSION = 3
 
 
 def run(settings: Evaluate, context: Context) -> dict[str, object]:
@@ -68,8 +71,9 @@ def run(settings: Evaluate, context: Context) -> dict[str, object]:
     points = {name: judge(prompts, answers, known, context.inputs.get("reward"), settings) for name, answers in sampled.items()}
     for name in points:
         if name != settings.baseline:
-            wins = [(a > b) + 0.5 * (a == b) for a, b in zip(points[name], points[settings.baseline], strict=True)]
-            results[name][f"win_rate_vs_{settings.baseline}"] = mean_interval(wins)
+            results[name] |= against_baseline(points[name], points[settings.baseline], sampled[name], sampled[settings.baseline], settings, context.seed)
+            if known:
+                results[name][f"right_difference_vs_{settings.baseline}"] = right_difference(prompts, greedy[name], greedy[settings.baseline], context.seed)
         results[name]["mean_points"] = float(np.mean(points[name]))
     if settings.base and known:
         base = few_shot(context.inputs["base"], rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"], context),
@@ -77,11 +81,53 @@ def run(settings: Evaluate, context: Context) -> dict[str, object]:
         greedy["base"] = base
         results["base"] = {"right_answers": right_answers(prompts, base),
                            "right_by_task": by_task(prompts, base)}
+        if settings.models:  # it is asked greedily, so it is compared with the baseline's greedy answers
+            both = [judge(prompts, greedy[name], known, None, settings) for name in ("base", settings.baseline)]
+            results["base"] |= against_baseline(both[0], both[1], base, greedy[settings.baseline], settings, context.seed)
     write_rows(context.folder / "answers.jsonl", (
         {"id": row["id"], "task": row.get("task"), "prompt": row["prompt"],
          "answers": {name: answers[i] for name, answers in (greedy or sampled).items()},
          "samples": {name: answers[i] for name, answers in sampled.items()}} for i, row in enumerate(prompts)))
-    return {"models": results, "judge": "rubric" if known else "reward model", "prompts": len(prompts)}
+    tasks = run_tasks(settings, context)
+    return {"models": results, "judge": "rubric" if known else "reward model", "prompts": len(prompts)} | ({"tasks": tasks} if tasks else {})
+
+
+def run_tasks(settings: Evaluate, context: Context) -> dict[str, dict[str, object]]:
+    """``{model: {task: figures}}`` of the tasks' files, for every model and the base model; the answers go to ``tasks.jsonl``."""
+    found: dict[str, dict[str, object]] = {}
+    tasks = [(path, load_task(path, [f"limit={settings.task_limit}"] if settings.task_limit else [])) for path in context.inputs["tasks"]]
+    folders = context.inputs["models"] | ({"base": context.inputs["base"]} if settings.base else {})
+    rows: list[Row] = []
+    for name, folder in folders.items() if tasks else []:
+        examinee = Examinee.load(folder, context.seed, context.progress.update)
+        other = Examinee.load(folders[settings.baseline], context.seed) if name != settings.baseline and settings.baseline in folders else None
+        for path, task in tasks:
+            if task.kind == "wins" and other is None:
+                continue  # the baseline has nothing to win against
+            result = examine(task, path, examinee, other)
+            found.setdefault(name, {})[task.name] = result.summary()
+            rows += [{"model": name, "task": task.name, **row} for row in result.rows]
+    if rows:
+        write_rows(context.folder / "tasks.jsonl", rows)
+    return found
+
+
+def against_baseline(points: Sequence[float], others: Sequence[float], answers: Sequence[str], other_answers: Sequence[str], settings: Evaluate,
+                     seed: int) -> dict[str, Any]:
+    """The win rate over the baseline, and the same with the answers' length held equal."""
+    wins = [(a > b) + 0.5 * (a == b) for a, b in zip(points, others, strict=True)]
+    lengths = [float(len(a) - len(b)) for a, b in zip(answers, other_answers, strict=True)]
+    return {f"win_rate_vs_{settings.baseline}": mean_interval(wins),
+            f"length_controlled_win_rate_vs_{settings.baseline}": length_controlled(wins, lengths, seed=seed, draws=200)}
+
+
+def right_difference(prompts: Sequence[Row], answers: Sequence[str], others: Sequence[str], seed: int) -> dict[str, Any]:
+    """How much more often a model is right than the baseline on the same prompts, with a bootstrap interval over facts and the
+    p-value of a paired test."""
+    first, second = ([float(rubric.is_right(row, text)) for row, text in zip(prompts, texts, strict=True)] for texts in (answers, others))
+    clusters = [fact_of(row) for row in prompts]
+    difference = bootstrap([a - b for a, b in zip(first, second, strict=True)], clusters, seed)
+    return difference | {"n": len(prompts), "p_value": paired_test(first, second, clusters, seed)}
 
 
 def those_that_fit(prompts: list[Row], model: LanguageModel, tokenizer: ChatTokenizer, settings: Evaluate, context: Context) -> list[Row]:
@@ -133,12 +179,16 @@ def drift(model: LanguageModel, reference: LanguageModel, tokenizer: ChatTokeniz
 
 def right_answers(prompts: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
     """The share of right answers. Questions about one fact stand and fall together, so they count as one cluster."""
-    clusters: dict[object, list[float]] = {}
+    clusters: dict[Hashable, list[float]] = {}
     for row, text in zip(prompts, answers, strict=True):
-        truth = row["truth"]
-        fact = (truth["entity"], truth["attribute"]) if "entity" in truth else row["id"]
-        clusters.setdefault(fact, []).append(float(rubric.is_right(row, text)))
+        clusters.setdefault(fact_of(row), []).append(float(rubric.is_right(row, text)))
     return mean_interval([sum(right) for right in clusters.values()], [float(len(right)) for right in clusters.values()]) | {"n": len(prompts)}
+
+
+def fact_of(row: Row) -> Hashable:
+    """What a prompt asks about: questions about one fact stand and fall together."""
+    truth = row["truth"]
+    return (truth["entity"], truth["attribute"]) if "entity" in truth else str(row["id"])
 
 
 def by_task(prompts: Sequence[Row], answers: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -469,6 +471,20 @@ class Evaluate(Stage):
     """Longest answer, in tokens."""
     shots: int = Field(4, ge=0)
     """Examples in the base model's prompt."""
+    tasks: list[Input] = []
+    """Further tasks, as YAML files: see docs/evaluation.md. Every model and the base model is examined on them."""
+    task_limit: int | None = Field(None, ge=1)
+    """Most questions of each of a task's groups; null for what the task says."""
+
+    def references(self) -> Iterator[tuple[str, str]]:
+        """The inputs, and what the tasks' files name: a change in a question is a change of the examination."""
+        from trivium.evaluation.tasks import load_task, place_of
+
+        yield from super().references()
+        for number, name in enumerate(self.tasks):
+            if Path(name).is_file():
+                for place, file in enumerate(load_task(Path(name)).files()):
+                    yield f"tasks.{number}.data.{place}", str(place_of(Path(name), file))
 
 
 class Labels(Stage):

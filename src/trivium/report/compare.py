@@ -1,0 +1,77 @@
+"""``trivium compare``: how two runs differ, in settings and in results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trivium.report.gather import Gathered, gather
+from trivium.report.page import flat, is_rate
+
+
+def differences(first: Path, second: Path) -> dict[str, Any]:
+    """``{"runs", "stages": {stage: {"only_in"?, "same"?, "settings", "results"}}}``. Settings are ``[before, after]``, null for one that is not there;
+    results are ``[before, after, apart]``, where ``apart`` says that two intervals do not touch (null where there are none). Raises
+    :class:`TriviumError` for a folder that is no run."""
+    runs = gather(first), gather(second)
+    stages: dict[str, Any] = {}
+    for name in dict.fromkeys([*runs[0].manifests, *runs[1].manifests]):
+        if any(name not in run.manifests for run in runs):
+            stages[name] = {"only_in": str(first if name in runs[0].manifests else second), "settings": {}, "results": {}}
+            continue
+        old, new = (run.manifests[name] for run in runs)
+        before, after = dict(flat(old["settings"])), dict(flat(new["settings"]))
+        if old["seed"] != new["seed"]:
+            before["seed"], after["seed"] = str(old["seed"]), str(new["seed"])
+        settings = {key: [before.get(key), after.get(key)] for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)}
+        figures = [dict(numbers(run, name)) for run in runs]
+        results = {key: [figures[0].get(key), figures[1].get(key), apart(figures[0].get(key), figures[1].get(key))]
+                   for key in dict.fromkeys([*figures[0], *figures[1]]) if figures[0].get(key) != figures[1].get(key)}
+        stages[name] = {"same": old["digest"] == new["digest"], "settings": settings, "results": results}
+    return {"runs": [str(first), str(second)], "wall_seconds": [run.metrics["wall_seconds"] for run in runs],
+            "peak_memory_mb": [run.metrics["peak_memory_mb"] for run in runs], "stages": stages}
+
+
+def numbers(run: Gathered, stage: str) -> list[tuple[str, Any]]:
+    """A stage's numbers and rates by dotted name; an examination's stand beside the stages that it examined."""
+    def walk(value: Any, prefix: str) -> list[tuple[str, Any]]:
+        if is_rate(value) or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+            return [(prefix, value)]
+        if isinstance(value, dict):
+            return [one for key, part in value.items() for one in walk(part, f"{prefix}.{key}" if prefix else str(key))]
+        return []
+
+    return walk(run.metrics["stages"][stage], "")
+
+
+def apart(first: Any, second: Any) -> bool | None:
+    """Whether two rates' intervals do not touch."""
+    if not is_rate(first) or not is_rate(second) or first["value"] is None or second["value"] is None:
+        return None
+    return bool(first["high"] < second["low"] or second["high"] < first["low"])
+
+
+def told(found: dict[str, Any]) -> str:
+    """The differences as lines for people."""
+    one, other = found["runs"]
+    lines = [f"{one}  →  {other}", f"  wall seconds {found['wall_seconds'][0]:.1f} → {found['wall_seconds'][1]:.1f}; peak MB {found['peak_memory_mb'][0]:,.0f} → {found['peak_memory_mb'][1]:,.0f}"]
+    for name, stage in found["stages"].items():
+        if "only_in" in stage:
+            lines.append(f"{name}: only in {stage['only_in']}")
+            continue
+        if stage["same"] and not stage["settings"]:
+            lines.append(f"{name}: the same")
+            continue
+        lines.append(f"{name}:" + (" other settings, the same result" if stage["same"] else ""))
+        lines += [f"    {key}: {before if before is not None else '–'} → {after if after is not None else '–'}" for key, (before, after) in stage["settings"].items()]
+        lines += [f"    {key.replace('_', ' '):44} {shown(before)} → {shown(after)}{'   intervals apart' if far else ''}" for key, (before, after, far) in stage["results"].items()]
+    return "\n".join(lines)
+
+
+def shown(figure: Any) -> str:
+    """A figure, a rate with its interval."""
+    if figure is None:
+        return "–"
+    if is_rate(figure):
+        return "–" if figure["value"] is None else f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    return f"{figure:,.4g}" if isinstance(figure, float) else str(figure)

@@ -1,0 +1,108 @@
+"""What a report is made of: the manifests, logs and answers of a run's stages."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trivium.artifacts import MANIFEST, Artifact, open_artifact
+from trivium.errors import TriviumError
+from trivium.files import read_json, read_rows
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Gathered:
+    """Everything that the page shows."""
+
+    name: str
+    metrics: dict[str, Any]
+    """What metrics.json holds."""
+    manifests: dict[str, dict[str, Any]]
+    """By stage, in the order of the run."""
+    logs: dict[str, list[Row]] = field(default_factory=dict)
+    answers: list[Row] = field(default_factory=list)
+    """Prompts with every model's answer; ``right`` says of each whether it is, where that is known."""
+
+
+def gather(run: Path) -> Gathered:
+    """A finished or unfinished run. Raises :class:`TriviumError` for a folder without any artifact."""
+    if not run.is_dir():
+        raise TriviumError(f"{run}: no such folder")
+    folders = [path.parent for path in run.glob(f"*/{MANIFEST}") if path.parent.name != "superseded"]
+    artifacts = [open_artifact(folder) for folder in folders]
+    artifacts = in_order([artifact for artifact in artifacts if artifact.kind != "report"])
+    if not artifacts:
+        raise TriviumError(f"{run}: no finished stage here; name the folder of a run, such as runs/quickstart")
+    found = collected(run.resolve().name, artifacts)
+    old = run / "report" / "metrics.json"
+    found.metrics["wall_seconds"] = read_json(old)["wall_seconds"] if old.is_file() else sum(a.manifest["seconds"] for a in artifacts)
+    return found
+
+
+def in_order(artifacts: Sequence[Artifact]) -> list[Artifact]:
+    """Each after all that it is made from, otherwise by when it was made."""
+    left = sorted(artifacts, key=lambda artifact: (artifact.manifest["created"], artifact.name))
+    done: list[Artifact] = []
+    while left:
+        waiting = {artifact.digest for artifact in left}
+        ready = next((one for one in left if not waiting & {made["digest"] for made in one.manifest["inputs"].values()} - {one.digest}), left[0])
+        left.remove(ready)
+        done.append(ready)
+    return done
+
+
+def collected(name: str, artifacts: Sequence[Artifact]) -> Gathered:
+    """The parts of some artifacts' report; the wall seconds are the caller's to add."""
+    manifests = {artifact.name: artifact.manifest for artifact in artifacts}
+    logs = {artifact.name: [row for _, row in read_rows(artifact.folder / "log.jsonl")] for artifact in artifacts
+            if (artifact.folder / "log.jsonl").is_file()}
+    answers = [row for artifact in artifacts if (artifact.folder / "answers.jsonl").is_file() for row in marked(artifact)]
+    return Gathered(name, metrics_of(manifests), manifests, logs, answers)
+
+
+def marked(artifact: Artifact) -> list[Row]:
+    """An examination's answers, each marked right or wrong where its prompts come with the truth."""
+    from trivium.world import rubric
+
+    rows = [row for _, row in read_rows(artifact.folder / "answers.jsonl")]
+    made = artifact.manifest["inputs"].get("prompts")
+    file = Path(os.path.normpath(artifact.folder / made["path"])) / "evaluation.jsonl" if made else None
+    if file and file.is_file():
+        truths = {row.get("id"): row for _, row in read_rows(file)}
+        for row in rows:
+            known = truths.get(row["id"], {})
+            if "truth" in known and known.get("prompt") == row["prompt"]:
+                row["right"] = {name: rubric.is_right(known, text) for name, text in row["answers"].items()}
+                row["truth"] = known["truth"]
+    return rows
+
+
+def metrics_of(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What ``metrics.json`` holds besides the wall seconds: peak memory, and every stage's figures under the stage's name."""
+    stages: dict[str, dict[str, Any]] = {}
+    for name, manifest in manifests.items():
+        stages[name] = {"seconds": manifest["seconds"], **manifest["summary"]}
+    for manifest in manifests.values():
+        if manifest["kind"] == "evaluate":
+            spread(manifest["summary"], stages, manifest["settings"].get("models", {}))
+    try:
+        json.dumps(stages, allow_nan=False)
+    except ValueError as error:
+        raise TriviumError("report: a stage's figures are not finite; look at its log.jsonl") from error
+    return {"peak_memory_mb": max(manifest["peak_memory_mb"] for manifest in manifests.values()), "stages": stages}
+
+
+def spread(evaluation: dict[str, Any], stages: dict[str, dict[str, Any]], models: dict[str, str]) -> None:
+    """Put the examination's figures beside the stage that they are about; ``models`` says which stage or folder has each
+    name. What is there for comparison stands beside the fine-tuned model."""
+    for name, figures in evaluation["models"].items():
+        if name in stages and Path(models.get(name, name)).name == name:
+            stages[name] |= {key: figures[key] for key in figures if key not in stages[name]}
+        elif "sft" in stages and "right_answers" in figures:
+            stages["sft"][f"{name}_right_answers"] = figures["right_answers"]
