@@ -122,6 +122,8 @@ def test_kinds_can_be_chosen():
     assert redact(text, [])[0] == text
     assert redact(text, ["ipv4"])[0] == "ann@example.org <IP_ADDRESS>"
     assert redact(text)[1] == {"email": 1, "ipv4": 1} and set(KINDS) == {
+        "secret",
+        "national_id",
         "email",
         "iban",
         "card",

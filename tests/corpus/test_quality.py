@@ -199,7 +199,8 @@ PAGE = (
 
 @pytest.mark.parametrize("profile", ["accurate", "fast"])
 def test_extraction_finds_the_article(profile):
-    text = extract(PAGE, profile)
+    text, how = extract(PAGE, profile)
+    assert how == {"accurate": "trafilatura", "fast": "resiliparse"}[profile]
     assert all(line in text for line in GOOD.split("\n"))
     assert not any(noise in text for noise in ("Buy now", "Cookie settings", "alert"))
 
@@ -207,7 +208,7 @@ def test_extraction_finds_the_article(profile):
 @pytest.mark.parametrize("profile", ["accurate", "fast"])
 @pytest.mark.parametrize("html", ["", "<html></html>", "<p></p>", "\0", "<" * 2000, "<div>" * 3000])
 def test_hostile_pages_give_nothing(profile, html):
-    assert extract(html, profile) in (None, "<" * 2000)
+    assert extract(html, profile)[0] in (None, "<" * 2000)
 
 
 def test_the_other_extractor_is_the_fallback(monkeypatch):
@@ -215,7 +216,7 @@ def test_the_other_extractor_is_the_fallback(monkeypatch):
         raise RecursionError
 
     monkeypatch.setattr("trivium.corpus.extract._trafilatura", broken)
-    assert "twice a day" in extract(PAGE, "accurate")
+    assert "twice a day" in extract(PAGE, "accurate")[0]
 
 
 def test_tidy():

@@ -11,6 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from trivium.corpus.identities import GIVEN_SECRET, KEY_BLOCK, NATIONAL_ID, SECRET, SECRET_MARKS, luhn, national_id
+
 _EMAIL = re.compile(
     r"(?<![\w.+%-])(?P<value>[\w.+%-]{1,64}@(?:[A-Za-z0-9][\w-]{0,62}\.){1,8}[A-Za-z]{2,24})(?![\w@])", re.ASCII)
 _IBAN = re.compile(r"(?<!\w)(?P<value>[A-Z]{2}\d{2}(?:[ ]?[A-Za-z0-9]){11,30})", re.ASCII)
@@ -45,12 +47,6 @@ IBAN_LENGTHS = {
     "QA": 29, "RO": 24, "RS": 22, "RU": 33, "SA": 24, "SC": 31, "SD": 18, "SE": 24, "SI": 19, "SK": 24, "SM": 27,
     "SO": 23, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20, "YE": 30,
 }
-
-
-def luhn(digits: str) -> bool:
-    """Whether the last digit is the check digit of the others (ISO/IEC 7812-1)."""
-    doubled = (int(d) * (1 + k % 2) for k, d in enumerate(reversed(digits)))
-    return sum(d - 9 * (d > 9) for d in doubled) % 10 == 0
 
 
 def iban_holds(iban: str) -> bool:
@@ -113,11 +109,12 @@ def _whole(match: re.Match[str]) -> int:
 # character needs no search. Each pattern marks a value, and its function gives how many characters of it are private
 # data after all, or 0.
 FINDERS: list[tuple[str, str, re.Pattern[str], Callable[[re.Match[str]], int]]] = [
-    ("email", "@", _EMAIL, _whole), ("iban", "", _IBAN, _iban), ("card", "", _CARD, _card), ("ipv6", ":", _IPV6, _ipv6),
+    ("secret", "-----BEGIN", KEY_BLOCK, _whole), ("secret", "", SECRET, _whole), ("secret", "", GIVEN_SECRET, _whole), ("email", "@", _EMAIL, _whole), ("iban", "", _IBAN, _iban),
+    ("national_id", "", NATIONAL_ID, national_id), ("card", "", _CARD, _card), ("ipv6", ":", _IPV6, _ipv6),
     ("ipv4", ".", _IPV4, _ipv4), ("phone", "", _PHONE, _phone), ("phone", "", _NAMED_PHONE, _phone),
 ]
 _DIGIT = re.compile(r"\d")
-PLACEHOLDERS = {"email": "<EMAIL>", "iban": "<IBAN>", "card": "<CARD>", "ipv6": "<IP_ADDRESS>", "ipv4": "<IP_ADDRESS>",
+PLACEHOLDERS = {"secret": "<SECRET>", "national_id": "<NATIONAL_ID>", "email": "<EMAIL>", "iban": "<IBAN>", "card": "<CARD>", "ipv6": "<IP_ADDRESS>", "ipv4": "<IP_ADDRESS>",
                 "phone": "<PHONE>"}
 KINDS = list(PLACEHOLDERS)
 
@@ -127,7 +124,9 @@ def redact(text: str, kinds: Iterable[str] = KINDS) -> tuple[str, Counter[str]]:
     wanted, counts = set(kinds), Counter[str]()
     has_digit = _DIGIT.search(text) is not None
     for kind, sign, pattern, length in FINDERS:
-        if kind not in wanted or sign not in text or not (has_digit or kind == "email"):
+        if kind not in wanted or sign not in text or not (has_digit or kind in ("email", "secret")):
+            continue
+        if kind == "secret" and not any(mark in text for mark in SECRET_MARKS):
             continue
         pieces, written, place = [], 0, 0
         while match := pattern.search(text, place):

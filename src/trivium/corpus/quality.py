@@ -103,7 +103,7 @@ def letter_words(page: Page, t: QualityThresholds) -> str | None:
 
 
 def stop_words(page: Page, t: QualityThresholds) -> str | None:
-    if page.unspaced:
+    if page.unspaced or not t.stop_words:
         return None
     found = {word.strip(".,;:!?\"'()").lower() for word in page.words} & set(t.stop_words)
     return _below("stop words", len(found), t.min_stop_words)
