@@ -119,7 +119,7 @@ def train(texts: Sequence[str], labels: Sequence[bool], finds: str, settings: Fe
     model.fit(matrix[~aside], wanted[~aside])
     header = {"format": FORMAT, "finds": finds, "features": asdict(settings), "regularization": regularization,
               "texts": {"sought": int(wanted.sum()), "other": int((~wanted).sum())}}
-    made = Filter(model.coef_[0].astype(np.float32), float(model.intercept_[0]), header)
+    made = Filter(model.coef_[0].astype(np.float32), float(np.float32(model.intercept_[0])), header)
     header["heldout"] = measured([made.score(text) for text, kept in zip(texts, aside) if kept], wanted[aside].tolist())
     return made
 

@@ -28,7 +28,8 @@ class RayPool(Pool):
             import ray
         except ImportError as error:
             raise TriviumError("executor: ray is not installed; install trivium[distributed], or set executor: local") from error
-        self.ray, self.started = ray, False
+        self.ray: Any = ray
+        self.started = False
         if not ray.is_initialized():
             try:
                 ray.init(num_cpus=None if _address() else workers, log_to_driver=False, include_dashboard=False, configure_logging=False)

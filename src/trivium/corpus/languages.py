@@ -82,6 +82,6 @@ STOP_WORDS: dict[str, list[str]] = {
 """Frequent small words of some languages, for Gopher's rule; texts in others are not judged by theirs."""
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    code: {"min_sentences": 3, "min_punctuated_lines": 0.05} for code in ("zh", "ja", "th", "lo", "km", "bo", "my")}
+    code: {"min_sentences": 3, "min_punctuated_lines": 0.05} for code in ("zh", "ja", "th", "lo", "km")}
 """Where a language's thresholds differ from English's: in scripts without spaces a full stop comes after several clauses,
 and spaces or line ends often stand for one."""

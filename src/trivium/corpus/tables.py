@@ -33,7 +33,7 @@ def parquet_rows(stream: IO[bytes], named: set[str] | None = None) -> Iterator[t
 
 def separated_rows(stream: IO[bytes], delimiter: str, limit: int) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
     """``(row from 1, the row)`` of a table whose first line names its columns; no field may be longer than ``limit``."""
-    text = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")  # type: ignore[type-var]
+    text = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
     csv.field_size_limit(limit)
     row = 0
     reader = csv.reader(text, delimiter=delimiter, strict=True)

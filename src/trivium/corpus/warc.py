@@ -62,22 +62,17 @@ def _record(source: _Source, limit: int) -> dict[str, Any] | Bad | None:
     if not size.isascii() or not size.isdigit():
         raise Bad(f"damaged WARC: Content-Length is {size[:40]!r}")
     kind, length = headers.get("warc-type", "").lower(), int(size)
-    if kind not in HOLDERS or length > limit:
-        left = source.skip(length)
-        body = b""
-    else:
-        body = source.take(length)
-        left = length - len(body)
-    if left:
-        raise Bad(f"truncated WARC: a record ends {left:,} bytes early")
-    end = source.take(2)
-    if end != b"\r\n":  # some writers leave the line's end out, and a wrong length swallows what follows
+    body = source.take(min(length, limit)) if kind in HOLDERS else b""
+    left = source.skip(length - len(body))
+    end = b"" if left else source.take(2)
+    if end != b"\r\n":  # some writers leave the line's end out; a wrong length swallows what follows
         source.back(end)
-        if end.strip() and end != b"WA":
+        if left or (end.strip() and end != b"WA"):
             inside = _BEGINNING_INSIDE.search(body)
             if inside is not None:
                 source.back(body[inside.start(1):])
-            raise Bad("damaged WARC: a record's length is wrong", body[:2000].decode("utf-8", "replace"))
+            raise Bad(f"truncated WARC: a record ends {left:,} bytes early" if left else "damaged WARC: a record's length is wrong",
+                      body[:2000].decode("utf-8", "replace"))
     if kind not in HOLDERS:
         return None
     url = headers.get("warc-target-uri", "").strip("<> ")
@@ -133,7 +128,8 @@ def _decoded(body: bytes, http: dict[str, str], limit: int) -> bytes:
 
 def _unchunked(body: bytes) -> bytes:
     """Chunks put together; a crawler that wrote the body without its chunks is believed."""
-    pieces, place = [], 0
+    pieces: list[bytes] = []
+    place = 0
     while place < len(body):
         end = body.find(b"\n", place, place + 1024)
         size = body[place:end].split(b";")[0].strip() if end >= 0 else b""

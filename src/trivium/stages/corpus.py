@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from trivium.corpus.build import Extras, build
 from trivium.corpus.cluster import pool_of
@@ -54,7 +55,8 @@ def evaluation_texts(source: Path, context: Context) -> Iterator[str]:
         for _, _, row in rows(file):
             if isinstance(row, Bad):
                 continue
-            for example in row["examples"] if isinstance(row.get("examples"), list) else [row]:
+            examples: list[Any] = row["examples"] if isinstance(row.get("examples"), list) else [row]
+            for example in examples:
                 values = {str(name).lower(): value for name, value in example.items()} if isinstance(example, dict) else {}
                 said = next((values[name] for name in QUESTION_FIELDS if isinstance(values.get(name), str)), None)
                 text = said if said is not None else "\n".join(value for value in values.values() if isinstance(value, str))

@@ -138,6 +138,8 @@ class Tokenizer(Stage):
     """The clean documents."""
     vocab_size: int = Field(2048, ge=262)
     """Entries, the six special tokens included."""
+    sample_bytes: int | None = Field(None, ge=1)
+    """About how much of the corpus to learn from, chosen by a hash of the text; null takes all. A few gigabytes are plenty."""
 
 
 class Tokens(Stage):
