@@ -26,13 +26,32 @@ def render(name: str, metrics: dict[str, Any], manifests: dict[str, dict[str, An
     template = files("trivium.report").joinpath("page.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True)
     environment.filters["rate"] = rate
+    environment.filters["largest"] = largest
     return environment.from_string(template).render(
-        name=name, metrics=metrics, manifests=manifests, plotly=get_plotlyjs(), answers=answers[:24],
+        name=name, metrics=metrics, manifests=manifests, plotly=get_plotlyjs(), answers=answers[:24], bytes_per_token=bytes_per_token(metrics["stages"]),
         headlines=[(label, headline(metrics["stages"][stage][key])) for stage, key, label in HEADLINES
                    if key in metrics["stages"].get(stage, {})],
         seconds=_figure(_seconds(metrics)), rates=_figure(_rates(metrics)),
         curves={stage: [_figure(_curve(rows, key, label)) for key, label in CURVES.items() if any(key in row for row in rows)]
                 for stage, rows in logs.items() if rows})
+
+
+def largest(funnel: list[dict[str, Any]], group: str, most: int = 10) -> list[str]:
+    """The sources or languages of a corpus that began with the most documents."""
+    entries = next((row[group] for row in funnel if row.get(group)), {})
+    return sorted(entries, key=lambda name: -entries[name]["documents"])[:most]
+
+
+def bytes_per_token(stages: dict[str, Any]) -> dict[str, float]:
+    """By language and for ``all``, as the tokenizer and the tokenised corpus say; empty where there are none."""
+    found: dict[str, float] = {}
+    for figures in stages.values():
+        if isinstance(figures.get("bytes_per_token"), dict):
+            found |= figures["bytes_per_token"]
+    for figures in stages.values():
+        if isinstance(figures.get("train"), dict) and "bytes_per_token" in figures["train"]:
+            found["all"] = figures["train"]["bytes_per_token"]
+    return found
 
 
 def rate(value: Any) -> str:
