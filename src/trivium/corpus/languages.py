@@ -6,6 +6,7 @@ by their ISO 639-1 codes.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -54,10 +55,27 @@ def known() -> tuple[str, ...]:
 
 
 def identify(text: str, settings: LanguageSettings) -> tuple[str, float]:
-    """The language's code and its probability; ``und`` when that is too low."""
-    code, probability = _identifier().classify(text[:settings.characters])
+    """The language's code and its probability; ``und`` when that is too low. Where one script belongs to one language, the script
+    decides: most Han and next to no kana is Chinese (of any century, which a model of modern text is unsure about), some kana Japanese,
+    Thai letters Thai."""
+    start = text[:settings.characters]
+    if code := None if start.isascii() else _by_script(start):
+        return code, 1.0
+    code, probability = _identifier().classify(start)
     return (code if probability >= settings.min_confidence else UNKNOWN), float(probability)
 
+
+def _by_script(text: str) -> str | None:
+    letters = sum(map(str.isalpha, text))
+    han, kana, thai = (len(script.findall(text)) for script in (_HAN, _KANA, _THAI))
+    if 2 * (han + kana) > letters:
+        return "ja" if 20 * kana > han else "zh"
+    return "th" if 2 * thai > letters else None
+
+
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\uff66-\uff9f]")
+_THAI = re.compile("[\u0e01-\u0e3a\u0e40-\u0e4e]")
 
 STOP_WORDS: dict[str, list[str]] = {
     "en": ["the", "be", "to", "of", "and", "that", "have", "with"],
@@ -81,7 +99,7 @@ STOP_WORDS: dict[str, list[str]] = {
 }
 """Frequent small words of some languages, for Gopher's rule; texts in others are not judged by theirs."""
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    code: {"min_sentences": 3, "min_punctuated_lines": 0.05} for code in ("zh", "ja", "th", "lo", "km")}
-"""Where a language's thresholds differ from English's: in scripts without spaces a full stop comes after several clauses,
-and spaces or line ends often stand for one."""
+DEFAULTS: dict[str, dict[str, float]] = {
+    code: {"min_sentences": 3, "min_punctuated_lines": 0.0, "max_ellipsis_lines": 1.0} for code in ("zh", "ja", "th", "lo", "km")}
+"""Where a language's thresholds are milder than English's: in scripts without spaces a line's end or a space often stands for a full stop,
+and a line that ends in an ellipsis is seldom one that was cut."""
