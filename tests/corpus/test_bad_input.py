@@ -74,7 +74,7 @@ def test_everything_wrong_is_counted(tmp_path):
         reasons.setdefault(row.get("file", row["id"].split(":")[0]).removeprefix("in/"), []).append(row["reason"])
     for name, start in {"truncated.jsonl.gz": "truncated gz", "truncated.jsonl.zst": "truncated zst", "broken.warc": "damaged WARC", "latin.txt": "invalid UTF-8",
                         "null.txt": "null byte", "big.html": "a file of more than 1,048,576", "bomb.jsonl.gz": "a row of more|unpacks to more",
-                        "empty.txt": "empty file", "untexted.jsonl": "no text", "quotes.csv": "gopher|damaged|no text", "wide.csv": "3 values",
+                        "empty.txt": "empty file", "untexted.jsonl": "no text", "quotes.csv": "line ", "wide.csv": "3 fields",
                         "unknown.docx": "not a kind of file", "half.zip": "damaged zip", "column.parquet": "no column 'text'", "cut.parquet": "damaged Parquet",
                         "inside.zip/b.jsonl": "not valid JSON", "nested.html": "no main text"}.items():
         assert any(reason.startswith(tuple(start.split("|"))) for reason in reasons.get(name, [])), (name, reasons.get(name))

@@ -340,3 +340,46 @@ def test_settings_are_read_strictly():
     for name, schema in properties.items():
         for field, value in schema["properties"].items():
             assert value.get("description") or "$ref" in value, f"{name}.{field} is not documented"
+
+
+@pytest.mark.long
+def test_killed_at_any_moment(tmp_path):
+    """SIGKILL after random times, with every step on, until a run comes to its end: the same bytes as an undisturbed one."""
+    inputs = tmp_path / "in"
+    write_corpus(inputs)
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from trivium.corpus.build import Extras, build
+from trivium.corpus.mixture import MixtureSettings
+from trivium.corpus.settings import CorpusSettings
+from trivium.corpus.spans import SpanSettings
+from trivium.corpus.tasks import Pool
+from test_corpus_build import QUESTION, SETTINGS
+settings = CorpusSettings(**{{**vars(SETTINGS), "spans": SpanSettings(enabled=True, words=20), "mixture": MixtureSettings(weights={{"web": 2}})}})
+out = Path(sys.argv[1])
+build([Path({str(inputs)!r})], Extras([QUESTION]), settings, out / "out", out / "scratch", 5, Pool(out / "scratch", 2, lambda *a: None))
+""")
+    source = os.pathsep.join(str(Path(folder).parent) for folder in trivium.__path__)
+    command, environment = [sys.executable, str(script)], {**os.environ, "PYTHONPATH": source}
+    start = time.time()
+    subprocess.run([*command, str(tmp_path / "whole")], env=environment, check=True)
+    whole, rng, kills = time.time() - start, random.Random(3), 0
+    while True:
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment)
+        try:
+            process.wait(whole * rng.uniform(0.3, 0.9))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            if kills < 20:
+                continue
+            subprocess.run([*command, str(tmp_path / "killed")], env=environment, check=True)
+        break
+    assert kills >= 2
+    assert digests(tmp_path / "killed/out") == digests(tmp_path / "whole/out")
+    counts = json.loads((tmp_path / "whole/out/counts.json").read_text())
+    assert counts["copies"] > 0 and counts["epochs"]["web"] > counts["epochs"]["books"]

@@ -6,7 +6,9 @@ this package installed. ``RAY_ADDRESS`` names the cluster; without it, one is st
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ class RayPool(Pool):
 
     def _perform(self, tasks: list[Task]) -> Iterator[None]:
         todo = iter(tasks)
-        under_way = [self.remote.remote(task, self.scratch) for task, _ in zip(todo, range(4 * max(1, self._processors())))]
+        under_way = [self.remote.remote(task, self.scratch) for task in islice(todo, 4 * max(1, self._processors()))]
         while under_way:
             ready, under_way = self.ray.wait(under_way, num_returns=1)
             try:
@@ -57,7 +59,7 @@ class RayPool(Pool):
             except self.ray.exceptions.RayError as error:
                 raise TriviumError(f"{self.scratch}: a worker of the step {tasks[0].step!r} was lost ({type(error).__name__}); run the same "
                                    "command again: it goes on from what is done") from error
-            under_way += [self.remote.remote(task, self.scratch) for task, _ in zip(todo, range(1))]
+            under_way += [self.remote.remote(task, self.scratch) for task in islice(todo, 1)]
             yield
 
     def _processors(self) -> int:
@@ -65,6 +67,4 @@ class RayPool(Pool):
 
 
 def _address() -> str:
-    import os
-
     return os.environ.get("RAY_ADDRESS", "")

@@ -29,7 +29,7 @@ class LanguageSettings:
     """Codes of the languages to keep, such as [en, zh]; documents in others are rejected. Empty keeps all of them."""
     min_confidence: float = 0.65
     """Least probability of a language; below it a document counts as und, unknown."""
-    characters: int = 1000
+    characters: int = 500
     """How much of a document's beginning is looked at."""
 
     def __post_init__(self) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal, cast
 
-from pydantic import TypeAdapter, ValidationError
-
 from trivium.corpus.contamination import ContaminationSettings
 from trivium.corpus.duplicates import DuplicateSettings
 from trivium.corpus.extract import ExtractionLimits
@@ -130,6 +128,8 @@ class CorpusSettings:
             milder = {name: (min if name.startswith("min_") else max)(getattr(base, name), value)
                       for name, value in DEFAULTS.get(language, {}).items()}
             found[language] = replace(base, stop_words=STOP_WORDS.get(language, []), **cast(dict[str, Any], milder))
+        if self.thresholds_by_language:
+            from pydantic import TypeAdapter, ValidationError
         for language, values in self.thresholds_by_language.items():
             for name in values:
                 if name not in base.__dataclass_fields__:
