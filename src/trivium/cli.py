@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from trivium.cli_curriculum import estimate_app, lesson, prompt, scaling
+from trivium.corpus.commands import corpus_app
 from trivium.errors import TriviumError
 from trivium.feedback import commands as feedback_commands
 from trivium.serving import commands as serving_commands
@@ -19,6 +20,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
                   help="Train a language model the whole way: documents, pretraining, fine-tuning, preferences, RLHF, evaluation.")
 
 
+app.add_typer(corpus_app, name="corpus")
 recipe_app = typer.Typer(no_args_is_help=True, help="What a recipe may say.")
 app.add_typer(recipe_app, name="recipe")
 app.command()(feedback_commands.annotate)

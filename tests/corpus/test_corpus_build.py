@@ -14,7 +14,7 @@ import pytest
 from pydantic import TypeAdapter
 
 import trivium
-from trivium.corpus.build import build
+from trivium.corpus.build import Extras, build
 from trivium.corpus.settings import CorpusSettings, PrivateSettings
 from trivium.corpus.tasks import Pool, Task
 from trivium.corpus.thresholds import QualityThresholds
@@ -129,7 +129,8 @@ def corpus(tmp_path_factory):
 def run(
     inputs, folder, settings=SETTINGS, workers=1, seed=5, progress=lambda step, done, total: None, texts=(QUESTION,)
 ):
-    return build([inputs], list(texts), settings, folder / "out", folder / "scratch", seed, workers, progress)
+    pool = Pool(folder / "scratch", workers, progress)
+    return build([inputs], Extras(list(texts)), settings, folder / "out", folder / "scratch", seed, pool)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,7 @@ def test_documents_in_are_kept_or_rejected(corpus, built):
     assert len(ids) == len(set(ids)) == report["documents"] == len(corpus[1]) + 4
     assert (report["kept"], report["rejected"]) == (len(kept), len(rejects))
     assert set(corpus[1]) < set(ids)
-    assert all(set(row) == {"id", "text", "source", "url"} for row in kept)
+    assert all(set(row) == {"id", "text", "source", "url", "language"} and row["language"] == "en" for row in kept)
     assert all(row["reason"] and row["step"] and len(row["text"]) <= 2000 for row in rejects)
     assert json.loads((folder / "out/counts.json").read_text()) == report
     assert len(list((folder / "out/documents").iterdir())) > 3  # several shards
@@ -170,7 +171,7 @@ def test_documents_in_are_kept_or_rejected(corpus, built):
 def test_funnel_and_reasons(built):
     report, folder = built
     documents = {entry["step"]: entry["documents"] for entry in report["funnel"]}
-    assert list(documents)[:3] == ["input", "read", "extract"] and documents["input"] - documents["read"] == 3
+    assert list(documents)[:4] == ["input", "read", "address", "extract"] and documents["input"] - documents["read"] == 3
     assert documents["harmful"] - documents["exact_duplicates"] == 10 and documents["contamination"] == report["kept"]
     for entry in report["funnel"]:
         assert sum(source["documents"] for source in entry["sources"].values()) == entry["documents"]
@@ -221,22 +222,25 @@ def test_only_what_changed_is_done_again(corpus, built, tmp_path):
     def progress(step, done, total):
         steps.append((step, done, total))
 
-    out = {"folder": tmp_path / "out", "scratch": folder / "scratch", "seed": 5, "workers": 1, "progress": progress}
-    build([corpus[0]], [QUESTION], SETTINGS, **out)
+    def again(settings):
+        return build([corpus[0]], Extras([QUESTION]), settings, tmp_path / "out", folder / "scratch", 5, Pool(folder / "scratch", 1, progress))
+
+    again(SETTINGS)
     assert (
         all(done == total for _, done, total in steps)
         and {path.name for path in (folder / "scratch").iterdir()} == before
     )
     steps.clear()
     private = CorpusSettings(**{**vars(SETTINGS), "private": PrivateSettings(enabled=False)})
-    assert build([corpus[0]], [QUESTION], private, **out)["private"] == {}
+    assert again(private)["private"] == {}
     assert {step for step, done, _ in steps if done == 0} == {"finish"}
 
 
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from trivium.corpus.build import build
+from trivium.corpus.build import Extras, build
+from trivium.corpus.tasks import Pool
 sys.path.insert(0, {tests!r})
 from test_corpus_build import QUESTION, SETTINGS
 count = 0
@@ -246,7 +250,8 @@ def progress(step, done, total):
     if count == int(sys.argv[3]):
         print(step, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
-build([Path(sys.argv[1])], [QUESTION], SETTINGS, Path(sys.argv[2], "out"), Path(sys.argv[2], "scratch"), 5, 2, progress)
+scratch = Path(sys.argv[2], "scratch")
+build([Path(sys.argv[1])], Extras([QUESTION]), SETTINGS, Path(sys.argv[2], "out"), scratch, 5, Pool(scratch, 2, progress))
 assert "torch" not in sys.modules
 """  # no main guard: the workers must not need one
 
@@ -335,3 +340,46 @@ def test_settings_are_read_strictly():
     for name, schema in properties.items():
         for field, value in schema["properties"].items():
             assert value.get("description") or "$ref" in value, f"{name}.{field} is not documented"
+
+
+@pytest.mark.long
+def test_killed_at_any_moment(tmp_path):
+    """SIGKILL after random times, with every step on, until a run comes to its end: the same bytes as an undisturbed one."""
+    inputs = tmp_path / "in"
+    write_corpus(inputs)
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from trivium.corpus.build import Extras, build
+from trivium.corpus.mixture import MixtureSettings
+from trivium.corpus.settings import CorpusSettings
+from trivium.corpus.spans import SpanSettings
+from trivium.corpus.tasks import Pool
+from test_corpus_build import QUESTION, SETTINGS
+settings = CorpusSettings(**{{**vars(SETTINGS), "spans": SpanSettings(enabled=True, words=20), "mixture": MixtureSettings(weights={{"web": 2}})}})
+out = Path(sys.argv[1])
+build([Path({str(inputs)!r})], Extras([QUESTION]), settings, out / "out", out / "scratch", 5, Pool(out / "scratch", 2, lambda *a: None))
+""")
+    source = os.pathsep.join(str(Path(folder).parent) for folder in trivium.__path__)
+    command, environment = [sys.executable, str(script)], {**os.environ, "PYTHONPATH": source}
+    start = time.time()
+    subprocess.run([*command, str(tmp_path / "whole")], env=environment, check=True)
+    whole, rng, kills = time.time() - start, random.Random(3), 0
+    while True:
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment)
+        try:
+            process.wait(whole * rng.uniform(0.3, 0.9))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            if kills < 20:
+                continue
+            subprocess.run([*command, str(tmp_path / "killed")], env=environment, check=True)
+        break
+    assert kills >= 2
+    assert digests(tmp_path / "killed/out") == digests(tmp_path / "whole/out")
+    counts = json.loads((tmp_path / "whole/out/counts.json").read_text())
+    assert counts["copies"] > 0 and counts["epochs"]["web"] > counts["epochs"]["books"]

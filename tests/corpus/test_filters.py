@@ -5,7 +5,7 @@ import random
 import pytest
 
 from trivium.corpus.contamination import ContaminationIndex, ContaminationSettings, write_index
-from trivium.corpus.harmful import HarmfulFilter, HarmfulSettings, terms_of
+from trivium.corpus.harmful import AddressFilter, HarmfulFilter, HarmfulSettings, terms_of
 from trivium.errors import TriviumError
 
 CLEAN = (
@@ -13,9 +13,13 @@ CLEAN = (
 )
 
 
-def harmful(**changes):
+def harmful(term_lists=(), **changes):
     settings = HarmfulSettings(**changes)
-    return HarmfulFilter(terms_of(settings), settings.min_weight, settings.min_density)
+    return HarmfulFilter(terms_of(settings, term_lists, []), settings.min_weight, settings.min_density)
+
+
+def addresses(blocked_domains=(), **changes):
+    return AddressFilter(terms_of(HarmfulSettings(**changes), [], blocked_domains))
 
 
 @pytest.mark.parametrize(
@@ -27,8 +31,8 @@ def harmful(**changes):
     ],
 )
 def test_harmful_texts_are_rejected(text):
-    assert harmful().check(text, None).startswith("terms: ")
-    assert harmful().check(text.upper(), None)
+    assert harmful().check_text(text).startswith("terms: ")
+    assert harmful().check_text(text.upper())
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,7 @@ def test_harmful_texts_are_rejected(text):
     ],
 )
 def test_a_few_terms_in_a_long_text_are_not(text):
-    assert harmful().check(text, "http://news.example/") is None
+    assert harmful().check_text(text) is None
 
 
 def test_a_phrase_counts_once():
@@ -54,7 +58,7 @@ def test_a_phrase_counts_once():
 def test_addresses(tmp_path):
     blocked = tmp_path / "domains.txt"
     blocked.write_text("# a list\nbad.example\nwww.Worse.example # why\n")
-    check = harmful(blocked_domains=[str(blocked)]).check_address
+    check = addresses([blocked]).check
     assert check("https://sub.bad.example/x") == "blocked_domain: bad.example" and check("worse.example/y")
     assert check("http://notbad.example/") is None and check("http://bad.example.org/") is None
     assert check("http://x.example/free-casino-games") == "address: casino"
@@ -64,15 +68,14 @@ def test_addresses(tmp_path):
 def test_own_lists(tmp_path):
     terms = tmp_path / "terms.txt"
     terms.write_text("wibble\t5\nplain\n")
-    assert harmful(term_lists=[str(terms)]).check("wibble", None) and not harmful(term_lists=[str(terms)]).check(
-        "plain", None
-    )
-    assert harmful(own_terms=False).check("bomb explosives weapon " * 5, "http://porn.example") is None
+    assert harmful(term_lists=[terms]).check_text("wibble") and not harmful(term_lists=[terms]).check_text("plain")
+    assert harmful(own_terms=False).check_text("bomb explosives weapon " * 5) is None
+    assert addresses(own_terms=False).check("http://porn.example") is None
     terms.write_text("wibble\theavy\n")
     with pytest.raises(TriviumError, match="line 1: the weight 'heavy'"):
-        harmful(term_lists=[str(terms)])
+        harmful(term_lists=[terms])
     with pytest.raises(TriviumError, match="no such file"):
-        harmful(term_lists=[str(tmp_path / "none.txt")])
+        harmful(term_lists=[tmp_path / "none.txt"])
 
 
 def index(tmp_path, texts, **changes):

@@ -60,6 +60,17 @@ def test_ibans_are_replaced_up_to_their_end(country, seed, grouped):
         ("212-555-0187 ext. 12, 1.212.555.0187", "<PHONE>, <PHONE>"),
         ("London 020 7946 0018 today", "London <PHONE> today"),
         ("手机13812345678,电话010-62345678。", "手机<PHONE>,电话<PHONE>。"),
+        ("Call 0489 25 37 29 or 001-518-640-0854.", "Call <PHONE> or <PHONE>."),
+        ("my card 630427373398 is lost", "my card <CARD> is lost"),
+        ("SSN 219-09-9999", "SSN <NATIONAL_ID>"),
+        ("身份证11010519491231002X。", "身份证<NATIONAL_ID>。"),
+        ("CPF 111.444.777-35, DNI 12345678Z", "CPF <NATIONAL_ID>, DNI <NATIONAL_ID>"),
+        ("RSSMRA85T10A562S and 811228-9874", "<NATIONAL_ID> and <NATIONAL_ID>"),
+        ("2341 2341 2346, 1 85 05 78 006 084 91", "<NATIONAL_ID>, <NATIONAL_ID>"),
+        ("AB 12 34 56 C", "<NATIONAL_ID>"),
+        ("AKIAIOSFODNN7EXAMPLE", "<SECRET>"),
+        ("api_key = 'a8f5f167f44f4964e6c9'", "api_key = '<SECRET>'"),
+        ("-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEow\n" * 9 + "-----END RSA PRIVATE KEY-----", "<SECRET>"),
         ("Phone: 555 0142 in the evening", "Phone: <PHONE> in the evening"),
     ],
 )
@@ -83,6 +94,10 @@ def test_found(text, expected):
         "0000 0000 0000 0000",
         "DE89370400440532013001",
         "ISBN 978-3-16-148410-0",
+        "219-00-9999 and 11010519491231002Y, 12345678A",
+        "111.444.777-36 or 2341 2341 2347",
+        "the token economy = 12, password: hunter",
+        "task 630427373398",
         "a@b and me @home",
         "x = y @ z.t",
         "127.0.0.1",
@@ -111,6 +126,9 @@ def test_left_alone(text):
         "call " * 4000,
         "x@" + "a-" * 9000,
         "DE89" + " 1" * 9000,
+        "password=" * 4000,
+        "-----BEGIN RSA PRIVATE KEY-----" * 500,
+        "eyJ" * 9000,
     ],
 )
 def test_no_text_takes_long(text):
@@ -122,6 +140,8 @@ def test_kinds_can_be_chosen():
     assert redact(text, [])[0] == text
     assert redact(text, ["ipv4"])[0] == "ann@example.org <IP_ADDRESS>"
     assert redact(text)[1] == {"email": 1, "ipv4": 1} and set(KINDS) == {
+        "secret",
+        "national_id",
         "email",
         "iban",
         "card",

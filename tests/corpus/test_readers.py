@@ -102,7 +102,7 @@ def test_parquet(tmp_path):
     assert [(item.id, item.text) for item in found if isinstance(item, Document)] == [("7", "one"), ("9", "three")]
     assert reasons(path) == ["no text: neither text nor html holds any"]
     parquet.write_table(pyarrow.table({"body": ["one"]}), path)
-    assert reasons(path) == ["no column 'text' or 'html'; there are body"]
+    assert reasons(path) == ["no column 'text' or 'html'; there are body; name one under fields"]
     assert reasons(put(path, path.read_bytes()[:-9]))[0].startswith("damaged Parquet")
 
 

@@ -1,5 +1,1 @@
 """Raw documents -> clean documents."""
-
-from trivium.corpus.settings import CorpusSettings
-
-__all__ = ["CorpusSettings"]

@@ -1,8 +1,8 @@
 """The corpus stage: raw documents -> clean documents, with every reject and its reason.
 
-The steps run in the order that the field found to work: read and extract the main text -> repetition, quality, C4 and
-FineWeb rules -> harmful documents -> exact duplicates -> near duplicates -> private data -> evaluation texts. Each is a
-set of deterministic tasks over shards (see :mod:`trivium.corpus.steps`), so a killed run goes on where it was, and the
+The steps run in the order that the field found to work: read -> addresses -> extract the main text -> language -> repetition,
+quality, C4 and FineWeb rules -> learned quality -> harmful documents -> exact duplicates -> near duplicates -> repeated passages
+-> private data -> evaluation texts -> mixture. Each is a set of deterministic tasks over shards (see :mod:`trivium.corpus.steps`), so a killed run goes on where it was, and the
 bytes do not depend on the number of workers.
 """
 
@@ -11,66 +11,100 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trivium.artifacts import digest_path
 from trivium.corpus import steps
-from trivium.corpus.duplicates import clusters, estimated_jaccard
+from trivium.corpus.classifier import Filter
+from trivium.corpus.duplicates import clusters
 from trivium.corpus.extract import versions
 from trivium.corpus.harmful import terms_of
+from trivium.corpus.mixture import epochs
 from trivium.corpus.quality import chosen
 from trivium.corpus.readers import InputFile, find
 from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.shards import read_array
-from trivium.corpus.tasks import Pool, Progress, Task, counts_of
+from trivium.corpus.spans import PARTITION_MARKS
+from trivium.corpus.tasks import Pool, Task, counts_of
 from trivium.errors import TriviumError
 from trivium.files import digest_file, disk_errors, fsync_folder, write_bytes, write_json
 
 GROUP_FILES, GROUP_BYTES = 1000, 32 << 20
 PARTITION_DOCUMENTS = 250_000
 
-Drops = list[list[Any]]
-"""For one shard: ``[row, step, reason]`` of each duplicate."""
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Pairs ``(first, duplicate)`` of numbers of documents in the corpus, int64 [pairs, 2], in the order of the duplicates."""
+
+    exact: np.ndarray
+    near: np.ndarray
+    similarity: np.ndarray
+    """Of each near duplicate, to the document of its cluster that it is most like, float32."""
+
+    @property
+    def dropped(self) -> np.ndarray:
+        """The numbers of all duplicates, sorted."""
+        return np.unique(np.r_[self.exact[:, 1], self.near[:, 1]])
 
 
-def build(inputs: Sequence[Path], evaluation_texts: Sequence[str], settings: CorpusSettings, folder: Path,
-          scratch: Path, seed: int, workers: int,
-          progress: Progress = lambda step, done, total: None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Extras:
+    """What else a corpus is made with: paths whose content decides."""
+
+    evaluation: Sequence[str] = ()
+    """Texts that must not occur in the corpus."""
+    term_lists: Sequence[Path] = ()
+    """Files of harmful terms."""
+    blocked_domains: Sequence[Path] = ()
+    """Files of domains whose pages are rejected."""
+    quality_filter: Path | None = None
+    """A learned filter that finds good documents."""
+    harmful_filter: Path | None = None
+    """A learned filter that finds harmful documents."""
+
+
+def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, folder: Path, scratch: Path, seed: int, pool: Pool) -> dict[str, Any]:
     """Make a corpus of ``inputs`` (files, folders, globs) in ``folder``:
 
-    - ``documents/part-*.jsonl``: ``{"id", "text", "source", "url"}`` of every document kept, in the order of the
-      inputs;
+    - ``documents/part-*.jsonl``: ``{"id", "text", "source", "url", "language"}`` of every document kept (the language where it was asked
+      for), in the order of the inputs; with a mixture, as often as its source is to be read;
     - ``rejects/part-*.jsonl``: ``{"id", "step", "reason", "text", "source"}`` of every other one, the text's first
       2,000 characters, and for rows of files also ``file`` and ``row``;
     - ``counts.json``: what this function returns.
 
     ``scratch`` holds finished tasks. Give the same folder again after a crash, and delete it when the corpus is done:
-    it holds the raw documents, private data included.
+    it holds the raw documents, private data included. Raises :class:`TriviumError` where nothing can be read or nothing is kept.
     """
     files = find(inputs)
-    with Pool(scratch, workers, progress) as pool:
+    with pool:
         raw, read = _read(files, settings, pool)
         counts: steps.Counts = {}
         for done in read:
             steps.add(counts, counts_of(done))
         if not counts.get("funnel"):
             raise TriviumError(f"{inputs[0]}: holds no documents; name files with at least one document in them")
-        how = {"extraction": settings.extraction, "versions": versions()}
-        extracted = pool.run([Task("extract", steps.extract_step, how, [path], [key]) for path, key in raw])
-        filtered = _filter(extracted, settings, seed, pool)
-        drops = _duplicates(filtered, settings, pool)
-        finished, index = _finish(extracted, filtered, drops, evaluation_texts, settings, pool)
+        lists = _keep(pool.scratch, "lists.json", _json(terms_of(settings.harmful, extras.term_lists, extras.blocked_domains)))
+        extracted = _extract(raw, settings, lists, pool)
+        filtered = _filter(extracted, settings, extras, lists, seed, pool)
+        duplicates = _duplicates(filtered, settings, pool)
+        repeats = _spans(filtered, duplicates, settings, pool)
+        finished, index = _finish(extracted, filtered, duplicates, repeats, extras.evaluation, settings, pool)
         for done in (*extracted, *filtered, *finished):
             steps.add(counts, counts_of(done))
-        report = _report(counts, evaluation_texts, counts_of(index) if index else None)
+        if settings.mixture.enabled and counts["written"]["kept"]:
+            finished = _mix(finished, counts, settings, seed, pool)
+        report = _report(counts, extras.evaluation, counts_of(index) if index else None)
     _publish(finished, folder)
     with disk_errors(folder):
         write_json(folder / "counts.json", report)
@@ -87,7 +121,8 @@ def _read(files: list[InputFile], settings: CorpusSettings, pool: Pool) -> tuple
     """The raw shards with what names them, and the finished tasks."""
     with ThreadPoolExecutor(pool.workers) as threads:
         digests = list(threads.map(_digest, files))
-    limits = {name: getattr(settings, name) for name in ("book_characters", "max_document_bytes", "max_unpacked_bytes")}
+    limits = {name: getattr(settings, name) for name in ("book_characters", "max_document_bytes", "max_page_bytes", "max_unpacked_bytes",
+                                                         "fields")}
     tasks: list[Task] = []
     start = size = 0
     for stop, file in enumerate(files, 1):
@@ -102,6 +137,12 @@ def _read(files: list[InputFile], settings: CorpusSettings, pool: Pool) -> tuple
     return [(shard, f"{folder.name}/{shard.name}") for folder in done for shard in sorted(folder.glob("raw-*"))], done
 
 
+def _extract(raw: list[tuple[Path, str]], settings: CorpusSettings, lists: tuple[Path, str], pool: Pool) -> list[Path]:
+    how = {"extraction": settings.extraction, "limits": asdict(settings.limits), "versions": versions(), "addresses": settings.harmful.enabled}
+    path, digest = lists if settings.harmful.enabled else _keep(pool.scratch, "none.json", b"{}")
+    return pool.run([Task("extract", steps.extract_step, how, [shard, path], [key, digest]) for shard, key in raw])
+
+
 def _digest(file: InputFile) -> str:
     try:
         return digest_file(file.path)
@@ -109,80 +150,113 @@ def _digest(file: InputFile) -> str:
         return f"cannot be read: {error.strerror}"
 
 
-def _filter(extracted: list[Path], settings: CorpusSettings, seed: int, pool: Pool) -> list[Path]:
-    lists, digest = _keep(pool.scratch, "lists.json", _json(terms_of(settings.harmful)))
+def _filter(extracted: list[Path], settings: CorpusSettings, extras: Extras, lists: tuple[Path, str], seed: int, pool: Pool) -> list[Path]:
+    filters = {"good": extras.quality_filter, "harmful": extras.harmful_filter if settings.harmful.enabled else None}
+    paths = {name: path for name, path in filters.items() if path is not None}
+    for name, path in paths.items():
+        if Filter.load(path).header["finds"] != name:
+            raise TriviumError(f"{path}: this filter finds {Filter.load(path).header['finds']} documents, where one that finds {name} ones was expected")
     parameters = {
-        "rules": chosen(settings.rules, settings.without), "thresholds": asdict(settings.thresholds),
+        "rules": chosen(settings.rules, settings.without),
+        "thresholds": {code: asdict(values) for code, values in sorted(settings.thresholds_of().items())},
+        "language": asdict(settings.language), "identifier": version("py3langid"),
         "harmful": settings.harmful.enabled, "min_weight": settings.harmful.min_weight,
-        "min_density": settings.harmful.min_density,
-        "duplicates": asdict(settings.duplicates), "seed": seed, "rensa": version("rensa"),
+        "min_density": settings.harmful.min_density, "filters": list(paths),
+        "filter_limits": {**asdict(settings.classifier), "max_harm": settings.harmful.max_harm},
+        "duplicates": asdict(settings.duplicates), "spans": asdict(settings.spans), "seed": seed, "rensa": version("rensa"),
     }
-    return pool.run([Task("filter", steps.filter_step, parameters, [folder, lists], [folder.name, digest])
+    more = [digest_path(path) for path in paths.values()]
+    return pool.run([Task("filter", steps.filter_step, parameters, [folder, lists[0], *paths.values()], [folder.name, lists[1], *more])
                      for folder in extracted])
 
 
-def _duplicates(filtered: list[Path], settings: CorpusSettings, pool: Pool) -> list[Drops]:
-    """Which documents of each shard are duplicates, and of which document."""
-    sizes = [counts_of(folder)["kept"] for folder in filtered]
-    starts = np.cumsum([0, *sizes]).tolist()
+def _numbered(filtered: list[Path]) -> list[int]:
+    """The number of each shard's first document in the corpus, and at last how many there are."""
+    return np.cumsum([0, *(counts_of(folder)["kept"] for folder in filtered)]).tolist()
+
+
+def _duplicates(filtered: list[Path], settings: CorpusSettings, pool: Pool) -> Duplicates:
+    """Which documents are duplicates, and of which."""
+    starts = _numbered(filtered)
     partitions = 1 + starts[-1] // PARTITION_DOCUMENTS
     keys = [folder.name for folder in filtered]
     parts = [{"starts": starts[:-1], "partition": part, "partitions": partitions} for part in range(partitions)]
-    drops: list[Drops] = [[] for _ in filtered]
-    names = _Names(filtered, starts)
-
-    def drop(number: int, step: str, reason: str) -> None:
-        shard, row = names.place(number)
-        drops[shard].append([row, step, reason])
-
-    dropped = np.empty(0, np.int64)
+    exact = near = np.empty((0, 2), np.int64)  # (first, duplicate)
+    similarity = np.empty(0, np.float32)
     if settings.duplicates.exact:
         pairs = _pairs(pool.run([Task("exact_duplicates", steps.exact_step, part, filtered, keys) for part in parts]))
-        dropped = np.unique(pairs[:, 1])
-        for first, number in sorted(pairs.tolist(), key=lambda pair: pair[1]):
-            drop(number, "exact_duplicates", f"exact_duplicate: of {names.id(first)}")
+        exact = pairs[np.argsort(pairs[:, 1], kind="stable")]
     if settings.duplicates.near:
-        aside = BytesIO()
-        np.save(aside, dropped)
-        path, digest = _keep(pool.scratch, "dropped.npy", aside.getvalue())
+        path, digest = _keep_array(pool.scratch, "dropped.npy", np.unique(exact[:, 1]))
         threshold = {"threshold": settings.duplicates.threshold}
-        pairs = _pairs(pool.run([Task("near_duplicates", steps.near_step, {**part, **threshold}, [path, *filtered],
-                                      [digest, *keys]) for part in parts]))
-        for number, first in clusters(pairs).items():
-            if number != first:
-                similarity = names.similarity(first, number)
-                drop(number, "near_duplicates", f"near_duplicate: of {names.id(first)}, similarity {similarity:.2f}")
-    return [sorted(shard, key=lambda entry: entry[0]) for shard in drops]
+        done = pool.run([Task("near_duplicates", steps.near_step, {**part, **threshold}, [path, *filtered], [digest, *keys]) for part in parts])
+        pairs, shares = _pairs(done), np.concatenate([read_array(folder / "similarities.npy") for folder in done])
+        documents, firsts = clusters(pairs)
+        most = np.zeros(len(documents), np.float32)
+        for column in (0, 1):
+            np.maximum.at(most, np.searchsorted(documents, pairs[:, column]), shares)
+        gone = documents != firsts
+        near, similarity = np.stack([firsts, documents], axis=1)[gone], most[gone]
+    return Duplicates(exact, near, similarity)
 
 
 def _pairs(folders: list[Path]) -> np.ndarray:
     return np.concatenate([read_array(folder / "pairs.npy") for folder in folders])
 
 
-class _Names:
-    """Documents by their number in the corpus."""
-
-    def __init__(self, filtered: list[Path], starts: list[int]) -> None:
-        self.filtered, self.starts = filtered, np.array(starts[:-1])
-        self.ids: dict[int, list[str]] = {}
-
-    def place(self, number: int) -> tuple[int, int]:
-        shard = int(np.searchsorted(self.starts, number, side="right")) - 1
-        return shard, number - int(self.starts[shard])
-
-    def id(self, number: int) -> str:
-        shard, row = self.place(number)
-        if shard not in self.ids:
-            self.ids[shard] = json.loads((self.filtered[shard] / "ids.json").read_bytes())
-        return self.ids[shard][row]
-
-    def similarity(self, one: int, other: int) -> float:
-        (a, row), (b, other_row) = self.place(one), self.place(other)
-        signatures = read_array(self.filtered[a] / "signatures.npy"), read_array(self.filtered[b] / "signatures.npy")
-        return float(estimated_jaccard(signatures[0][row], signatures[1][other_row:other_row + 1])[0])
+def _ids(filtered: list[Path], starts: list[int], numbers: np.ndarray) -> dict[int, str]:
+    """The ids of some documents by their sorted numbers, one shard after another."""
+    found: dict[int, str] = {}
+    for folder, (start, stop) in zip(filtered, pairwise(starts), strict=True):
+        first, after = np.searchsorted(numbers, [start, stop])
+        if after > first:
+            ids = json.loads((folder / "ids.json").read_bytes())
+            found |= {number: ids[number - start] for number in numbers[first:after].tolist()}
+    return found
 
 
-def _finish(extracted: list[Path], filtered: list[Path], drops: list[Drops], evaluation_texts: Sequence[str],
+def _spans(filtered: list[Path], duplicates: Duplicates, settings: CorpusSettings, pool: Pool) -> list[Path]:
+    """The finished tasks that say where passages begin which occurred before."""
+    if not settings.spans.enabled:
+        return []
+    starts, keys = _numbered(filtered), [folder.name for folder in filtered]
+    path, digest = _keep_array(pool.scratch, "dropped.npy", duplicates.dropped)
+
+    def parts(count: int) -> list[dict[str, Any]]:
+        partitions = 1 + count // PARTITION_MARKS
+        return [{"starts": starts[:-1], "partition": part, "partitions": partitions} for part in range(partitions)]
+
+    total = sum(counts_of(folder)["marks"] for folder in filtered)
+    common = pool.run([Task("shared_runs", steps.shared_step, part, [path, *filtered], [digest, *keys]) for part in parts(total)])
+    held = pool.run([Task("windows", steps.windows_step, {"spans": asdict(settings.spans), "start": start, "documents": stop - start},
+                          [folder, path, *common], [folder.name, digest, *(done.name for done in common)])
+                     for folder, (start, stop) in zip(filtered, pairwise(starts), strict=True)])
+    total = sum(counts_of(folder)["windows"] for folder in held)
+    return pool.run([Task("repeats", steps.repeats_step, part, held, [done.name for done in held]) for part in parts(total)])
+
+
+def _orders(filtered: list[Path], duplicates: Duplicates, repeats: list[Path], scratch: Path) -> Iterator[tuple[Path, str]]:
+    """What each shard has to leave out, as a file: ``drops``, ``[row, step, reason]`` of each duplicate, and ``cuts``, ``[row, [first
+    words]]`` of each document with passages that occurred before."""
+    starts = _numbered(filtered)
+    ids = _ids(filtered, starts, np.unique(np.r_[duplicates.exact[:, 0], duplicates.near[:, 0]]))
+    places = [(read_array(folder / "numbers.npy"), read_array(folder / "words.npy")) for folder in repeats]
+    for start, stop in pairwise(starts):
+        first, after = np.searchsorted(duplicates.exact[:, 1], [start, stop])
+        drops = [[number - start, "exact_duplicates", f"exact_duplicate: of {ids[one]}"] for one, number in duplicates.exact[first:after].tolist()]
+        first, after = np.searchsorted(duplicates.near[:, 1], [start, stop])
+        drops += [[number - start, "near_duplicates", f"near_duplicate: of {ids[one]}, similarity {share:.2f}"]
+                  for (one, number), share in zip(duplicates.near[first:after].tolist(), duplicates.similarity[first:after].tolist())]
+        rows: dict[int, list[int]] = {}
+        for numbers, words in places:
+            first, after = np.searchsorted(numbers, [start, stop])
+            for number, word in zip(numbers[first:after].tolist(), words[first:after].tolist()):
+                rows.setdefault(number - start, []).append(word)
+        yield _keep(scratch, "orders.json", _json({"drops": sorted(drops, key=lambda entry: entry[0]),
+                                                   "cuts": [[row, sorted(words)] for row, words in sorted(rows.items())]}))
+
+
+def _finish(extracted: list[Path], filtered: list[Path], duplicates: Duplicates, repeats: list[Path], evaluation_texts: Sequence[str],
             settings: CorpusSettings, pool: Pool) -> tuple[list[Path], Path | None]:
     """The finished tasks, and the index of evaluation texts where there is one."""
     index: list[Path] = []
@@ -190,22 +264,37 @@ def _finish(extracted: list[Path], filtered: list[Path], drops: list[Drops], eva
         texts, digest = _keep(pool.scratch, "evaluation.json", _json(list(evaluation_texts)))
         how = asdict(settings.contamination)
         index = pool.run([Task("evaluation_index", steps.index_step, how, [texts], [digest])])
-    parameters = {"kinds": settings.private.kinds if settings.private.enabled else [], "contamination": bool(index)}
-    tasks = [Task("finish", steps.finish_step, {**parameters, "drops": drop}, [good, text, *index],
-                  [path.name for path in (good, text, *index)])
-             for text, good, drop in zip(extracted, filtered, drops, strict=True)]
+    parameters = {"kinds": settings.private.kinds if settings.private.enabled else [], "contamination": bool(index),
+                  "spans": asdict(settings.spans)}
+    tasks = [Task("finish", steps.finish_step, parameters, [good, text, orders, *index], [good.name, text.name, digest, *(path.name for path in index)])
+             for text, good, (orders, digest) in zip(extracted, filtered, _orders(filtered, duplicates, repeats, pool.scratch), strict=True)]
     return pool.run(tasks), index[0] if index else None
+
+
+def _mix(finished: list[Path], counts: steps.Counts, settings: CorpusSettings, seed: int, pool: Pool) -> list[Path]:
+    """Each source as often as it is to be read; ``counts`` is brought up to date."""
+    sizes = {source: entry["bytes"] for source, entry in counts["funnel"]["contamination"]["sources"].items()}
+    found = epochs(sizes, settings.mixture)
+    done = pool.run([Task("mixture", steps.mixture_step, {"epochs": found, "seed": seed}, [folder], [folder.name]) for folder in finished])
+    counts["written"] = {}
+    for folder in done:
+        steps.add(counts, counts_of(folder))
+    counts["epochs"] = found
+    return done
 
 
 def _report(counts: steps.Counts, evaluation_texts: Sequence[str], index: dict[str, Any] | None) -> dict[str, Any]:
     """The counts as users read them."""
     funnel = []
     for step in steps.FUNNEL:
-        sources = counts["funnel"].get(step, {})
+        if step in ("mixture",) and "epochs" not in counts:
+            continue
+        groups = counts["funnel"].get(step, {})
+        sources = groups.get("sources", {})
         total = {unit: sum(source[unit] for source in sources.values()) for unit in ("documents", "bytes")}
-        funnel.append({"step": step, **total, "sources": sources})
+        funnel.append({"step": step, **total, "sources": sources, "languages": groups.get("languages", {})})
     documents, kept, rejected = funnel[0]["documents"], counts["written"]["kept"], counts["written"]["rejected"]
-    if documents != kept + rejected or kept != funnel[-1]["documents"]:
+    if documents != kept + rejected or kept != funnel[-1]["documents"] - counts["written"].get("copies", 0):
         raise AssertionError(f"{documents} documents came in, but {kept} were kept and {rejected} rejected")
     hits = sorted(counts.get("hits", {}).items(), key=lambda item: (-item[1], int(item[0])))
     contamination = {
@@ -217,8 +306,9 @@ def _report(counts: steps.Counts, evaluation_texts: Sequence[str], index: dict[s
     return {
         "documents": documents, "kept": kept, "rejected": rejected, "funnel": funnel,
         "reasons": counts.get("reasons", {}), "malformed": counts.get("reasons", {}).get("read", {}),
-        "lines_dropped": counts.get("lines_dropped", {}), "private": counts.get("private", {}),
-        "contamination": contamination,
+        "extraction": counts.get("extraction", {}), "lines_dropped": counts.get("lines_dropped", {}), "spans": counts.get("spans", {}),
+        "private": counts.get("private", {}), "contamination": contamination, "epochs": counts.get("epochs", {}),
+        "copies": counts["written"].get("copies", 0),
     }
 
 
@@ -239,6 +329,12 @@ def _publish(finished: list[Path], folder: Path) -> None:
                     with open(part, "rb") as file:
                         os.fsync(file.fileno())
             fsync_folder(target)
+
+
+def _keep_array(scratch: Path, name: str, array: np.ndarray) -> tuple[Path, str]:
+    aside = BytesIO()
+    np.save(aside, array)
+    return _keep(scratch, name, aside.getvalue())
 
 
 def _keep(scratch: Path, name: str, data: bytes) -> tuple[Path, str]:

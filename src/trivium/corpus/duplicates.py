@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from trivium.corpus.shards import read_array, write_array
+from trivium.corpus.shards import among, in_range, read_array, write_array
 from trivium.corpus.words import mix, ngram_hashes, plain_words, word_hash, word_hashes
 from trivium.errors import TriviumError
 from trivium.randomness import derive
@@ -113,20 +113,13 @@ def write_marks(texts: list[str], settings: DuplicateSettings, seed: int, folder
         write_array(folder / "band_rows.npy", rows[order])
 
 
-def _range(hashes: np.ndarray, partition: int, partitions: int) -> slice:
-    """Where one partition's part of the sorted hashes lies."""
-    edges = [partition * 2**64 // partitions, (partition + 1) * 2**64 // partitions]
-    start = int(np.searchsorted(hashes, np.uint64(edges[0])))
-    return slice(start, len(hashes) if edges[1] == 2**64 else int(np.searchsorted(hashes, np.uint64(edges[1]))))
-
-
 def exact_pairs(shards: list[Path], starts: list[int], partition: int, partitions: int) -> np.ndarray:
     """Step 2 for exact duplicates: (first document, later document) of equal digest, int64 [pairs, 2]. Documents are
     numbered through the corpus; ``starts`` holds each shard's first number."""
     digests, numbers = [], []
     for shard, start in zip(shards, starts, strict=True):
         ours = read_array(shard / "digests.npy")
-        part = _range(ours[:, 0], partition, partitions)
+        part = in_range(ours[:, 0], partition, partitions)
         digests.append(np.asarray(ours[part]))
         numbers.append(read_array(shard / "digest_rows.npy")[part].astype(np.int64) + start)
     digest, number = np.concatenate(digests), np.concatenate(numbers)
@@ -139,84 +132,81 @@ def exact_pairs(shards: list[Path], starts: list[int], partition: int, partition
 
 
 def near_pairs(shards: list[Path], starts: list[int], dropped: np.ndarray, threshold: float, partition: int,
-               partitions: int, most_leaders: int = 1000) -> np.ndarray:
+               partitions: int, most_leaders: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     """Step 2 for near duplicates: pairs of at least the threshold's estimated similarity that share a band, int64
-    [pairs, 2], enough of them to connect every cluster. ``dropped`` are the numbers of documents that are exact
-    duplicates already, sorted."""
+    [pairs, 2], enough of them to connect every cluster, and their similarities, float32 [pairs]. ``dropped`` are the numbers of
+    documents that are exact duplicates already, sorted."""
     marks, numbers = [], []
     for shard, start in zip(shards, starts, strict=True):
         ours = read_array(shard / "bands.npy")
-        part = _range(ours, partition, partitions)
+        part = in_range(ours, partition, partitions)
         marks.append(np.asarray(ours[part]))
         numbers.append(read_array(shard / "band_rows.npy")[part].astype(np.int64) + start)
     band, number = np.concatenate(marks), np.concatenate(numbers)
-    alive = ~np.isin(number, dropped)
+    alive = ~among(number, dropped)
     band, number = band[alive], number[alive]
     order = np.lexsort((number, band))
     band, number = band[order], number[order]
     bounds = np.flatnonzero(np.r_[True, band[1:] != band[:-1], True]) if len(band) else np.zeros(1, np.int64)
     sizes = np.diff(bounds)
-    signature = _Signatures(shards, starts)
-    edges: dict[tuple[int, int], bool] = {}
-    for start, size in zip(bounds[:-1][sizes > 1], sizes[sizes > 1], strict=True):
+    begins = bounds[:-1]
+    twos = begins[sizes == 2]
+    pairs = np.unique(np.stack([number[twos], number[twos + 1]], axis=1), axis=0) if len(twos) else np.empty((0, 2), np.int64)
+    grouped = np.repeat(sizes > 1, sizes)
+    members = np.unique(number[grouped])
+    signatures = _signatures_of(members, shards, starts)
+    similarity = np.concatenate([np.empty(0, np.float32), *(
+        (signatures[np.searchsorted(members, part[:, 0])] == signatures[np.searchsorted(members, part[:, 1])]).mean(axis=1, dtype=np.float32)
+        for part in np.array_split(pairs, 1 + len(pairs) // 65536))])
+    edges = {(one, other): value for (one, other), value in zip(pairs.tolist(), similarity.tolist()) if value >= threshold}
+    for start, size in zip(begins[sizes > 2].tolist(), sizes[sizes > 2].tolist(), strict=True):
         group = number[start:start + size]
-        if size == 2:
-            pair = (int(group[0]), int(group[1]))
-            if pair not in edges:
-                both = signature.of(group)
-                edges[pair] = bool(estimated_jaccard(both[0], both[1:])[0] >= threshold)
-        else:
-            edges |= dict.fromkeys(_group_edges(group, signature.of(group), threshold, most_leaders), True)
-    return np.array([pair for pair, holds in edges.items() if holds], np.int64).reshape(-1, 2)
+        edges |= _group_edges(group, signatures[np.searchsorted(members, group)], threshold, most_leaders)
+    found = sorted(edges)
+    return np.array(found, np.int64).reshape(-1, 2), np.array([edges[pair] for pair in found], np.float32)
+
+
+def _signatures_of(members: np.ndarray, shards: list[Path], starts: list[int]) -> np.ndarray:
+    """The signatures of documents by their sorted numbers, one shard after another: no more than one is mapped at a time."""
+    ends = np.searchsorted(members, [*starts, np.iinfo(np.int64).max])
+    parts = [read_array(shard / "signatures.npy")[members[first:after] - start]
+             for shard, start, first, after in zip(shards, starts, ends[:-1], ends[1:]) if after > first]
+    return np.concatenate(parts) if parts else np.empty((0, 1), np.uint32)
 
 
 def _group_edges(group: np.ndarray, signature: np.ndarray, threshold: float,
-                 most_leaders: int) -> list[tuple[int, int]]:
+                 most_leaders: int) -> dict[tuple[int, int], float]:
     """Enough pairs to connect the similar members of one group. Each member in turn is compared with those that it is
     not connected to yet; after ``most_leaders`` of them the rest is left to the other bands, or one huge group of
     unlike documents would take quadratic time."""
-    edges: list[tuple[int, int]] = []
+    edges: dict[tuple[int, int], float] = {}
     component = np.arange(len(group))
     for leader in range(min(len(group) - 1, most_leaders)):
         others = np.flatnonzero(component != component[leader])
         if not len(others):
             break
-        similar = others[estimated_jaccard(signature[leader], signature[others]) >= threshold]
-        edges += [(int(min(group[leader], group[other])), int(max(group[leader], group[other]))) for other in similar]
+        shares = estimated_jaccard(signature[leader], signature[others])
+        similar = others[shares >= threshold]
+        for other, share in zip(similar, shares[shares >= threshold].tolist()):
+            edges[int(min(group[leader], group[other])), int(max(group[leader], group[other]))] = share
         if len(similar):
             component[np.isin(component, component[similar])] = component[leader]
     return edges
 
 
-class _Signatures:
-    """Signatures by document number, from all shards' mapped files."""
-
-    def __init__(self, shards: list[Path], starts: list[int]) -> None:
-        self.shards, self.starts = shards, np.array(starts)
-        self.open: dict[int, np.ndarray] = {}
-
-    def of(self, numbers: np.ndarray) -> np.ndarray:
-        places = np.searchsorted(self.starts, numbers, side="right") - 1
-        rows = []
-        for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
-            if place not in self.open:
-                self.open[place] = read_array(self.shards[place] / "signatures.npy")
-            rows.append(self.open[place][number - self.starts[place]])
-        return np.stack(rows)
-
-
-def clusters(pairs: np.ndarray) -> dict[int, int]:
-    """Step 3: for every document in a pair, the smallest number of its cluster, by union-find with path halving."""
-    parent: dict[int, int] = {}
-
-    def root(node: int) -> int:
-        parent.setdefault(node, node)
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for one, other in pairs.tolist():
-        a, b = root(one), root(other)
-        parent[max(a, b)] = min(a, b)
-    return {node: root(node) for node in sorted(parent)}
+def clusters(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Step 3: ``(documents, the smallest number of each one's cluster)``, sorted, for every document in a pair. Union-find in
+    rounds over all pairs at once: each takes the smaller of two roots, then every path is halved."""
+    documents, places = np.unique(pairs, return_inverse=True)
+    places = places.reshape(-1, 2)
+    parent = np.arange(len(documents))
+    while True:
+        roots = parent[places]
+        smaller = roots.min(axis=1)
+        before = parent.copy()
+        for column in (0, 1):
+            np.minimum.at(parent, roots[:, column], smaller)
+            np.minimum.at(parent, places[:, column], smaller)
+        parent = parent[parent]
+        if (parent == before).all():
+            return documents, documents[parent]

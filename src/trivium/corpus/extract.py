@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
-from typing import Literal
+from types import FrameType
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from trivium.errors import TriviumError
 
 Profile = Literal["accurate", "fast"]
+
+
+@dataclass(frozen=True)
+class ExtractionLimits:
+    """What a single page may cost."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    seconds: float = 20.0
+    """Processor seconds that trafilatura may take for one page; then resiliparse is asked. The time is this process's
+    own, so a busy machine changes nothing."""
+    tags: int = 30_000
+    """Pages with more tags than this are left to resiliparse, for trafilatura's time and memory grow with them."""
+    depth: int = 500
+    """Pages nested deeper than this are left to trafilatura, as resiliparse's time grows with the square of the depth and cannot be
+    limited. Pages that are too big for one and too deep for the other are rejected."""
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0 or self.tags < 1 or self.depth < 1:
+            raise TriviumError(f"corpus: limits: seconds is {self.seconds}, tags {self.tags} and depth {self.depth}; all must be above 0")
 
 
 def versions() -> dict[str, str]:
@@ -15,19 +45,89 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("trafilatura", "resiliparse")}
 
 
-def extract(html: str, profile: Profile = "accurate", url: str | None = None) -> str | None:
-    """The page's main text, or ``None`` when neither extractor finds any. ``accurate`` asks trafilatura first, ``fast``
-    resiliparse; the other is the fallback."""
-    order: list[Callable[[str, str | None], str | None]] = [_trafilatura, _resiliparse]
-    for extractor in order if profile == "accurate" else reversed(order):
+def extract(html: str, profile: Profile = "accurate", url: str | None = None,
+            limits: ExtractionLimits = ExtractionLimits()) -> tuple[str | None, str]:
+    """``(the page's main text, how it was found)``; the text is ``None`` when neither extractor finds any. ``accurate`` asks
+    trafilatura first, ``fast`` resiliparse; the other is the fallback. How: the extractor's name, and why the first one was
+    not it: ``too_many_tags``, ``too_deep``, ``too_slow`` or ``found_nothing``."""
+    order: list[tuple[str, Callable[[str, str | None], str | None]]] = [("trafilatura", _trafilatura), ("resiliparse", _resiliparse)]
+    if profile == "fast":
+        order = order[::-1]
+    why, tags = "", html.count("<")
+    if tags > limits.tags:
+        order = [one for one in order if one[0] == "resiliparse"]
+        why = " (too_many_tags)" if profile == "accurate" else ""
+    if tags > limits.depth and _most_open(html) > limits.depth and _depth(html) > limits.depth:
+        order = [one for one in order if one[0] == "trafilatura"]
+        why = " (too_deep)"
+    for name, extractor in order:
         try:
-            text = extractor(html, url)
-        except Exception as error:
-            logging.getLogger(__name__).debug("%s failed: %s", extractor.__name__, type(error).__name__)
+            with _limited(limits.seconds):
+                text = extractor(html, url)
+        except _OutOfTime:
+            why = " (too_slow)"
             continue
+        except Exception as error:
+            logging.getLogger(__name__).debug("%s failed: %s", name, type(error).__name__)
+            text = None
         if text and (text := tidy(text)):
-            return text
-    return None
+            return text, name + why
+        why = " (found_nothing)"
+    return None, "none" + why
+
+
+_VOID = {first << 16 | second << 8 | third for first, second, third in (b"br>", b"br ", b"br/", b"img", b"inp", b"met", b"lin", b"hr>", b"hr ", b"hr/")}
+
+
+def _most_open(html: str) -> int:
+    """At most how deep a page is nested, counted fast: tags that open less tags that close, at the worst place. What need not be
+    closed is counted as if it stayed open, but for the commonest tags that never are."""
+    data = np.frombuffer(html.encode("utf-8", "replace") + b"   ", np.uint8)
+    places = np.flatnonzero(data[:-3] == ord("<"))
+    first, second, third = (data[places + offset].astype(np.int32) | 32 for offset in (1, 2, 3))  # in lower case; "/" and ">" have the bit
+    opens = (first >= ord("a")) & (first <= ord("z")) & ~np.isin(first << 16 | second << 8 | third, list(_VOID))
+    change = opens.astype(np.int64) - (first == ord("/") | 32)
+    level = np.cumsum(change)
+    return int((level - np.minimum.accumulate(np.minimum(level, 0))).max(initial=0))
+
+
+def _depth(html: str) -> int:
+    """How deep a page is nested."""
+    from lxml.etree import LxmlError
+    from lxml.html import HTMLParser, fromstring
+
+    try:
+        root = fromstring(html.encode(), parser=HTMLParser(encoding="utf-8", huge_tree=True))
+    except (LxmlError, ValueError, AssertionError):
+        return 0
+    deepest, level = 0, [root]
+    while level and deepest < 1 << 17:
+        deepest, level = deepest + 1, [child for element in level for child in element]
+    return deepest
+
+
+class _OutOfTime(BaseException):
+    """Not an Exception, so that no extractor takes it for a fault of the page."""
+
+
+def _ring(number: int, frame: FrameType | None) -> None:
+    raise _OutOfTime
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raise :class:`_OutOfTime` after so many processor seconds of this process. Only a process's main thread, in which
+    the workers run their tasks, can be interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGPROF, _ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def tidy(text: str) -> str:
@@ -40,11 +140,16 @@ def tidy(text: str) -> str:
     return "\n".join(lines).strip()
 
 
+@lru_cache(maxsize=1)
+def _quiet() -> None:
+    # its parsers' complaints about single pages would drown the run's own messages
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+
+
 def _trafilatura(html: str, url: str | None) -> str | None:
     import trafilatura
 
-    # its parsers' complaints about single pages would drown the run's own messages
-    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+    _quiet()
     text: str | None = trafilatura.extract(html, url=url, fast=True, include_comments=False)
     return text
 

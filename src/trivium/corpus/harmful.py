@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -29,14 +29,12 @@ class HarmfulSettings:
     """Reject harmful documents at all."""
     own_terms: bool = True
     """Use the built-in list of terms and address words."""
-    term_lists: list[str] = field(default_factory=list)
-    """Files of further terms, one a line, with a weight after a tab where it is not 1; '#' begins a comment."""
-    blocked_domains: list[str] = field(default_factory=list)
-    """Files of domains, one a line, whose pages are rejected, subdomains included."""
     min_weight: float = 3.0
     """The terms of a document must weigh at least this much, all together, for it to be rejected."""
     min_density: float = 2.0
     """And they must weigh at least this much for each hundred words."""
+    max_harm: float = 0.9
+    """Greatest probability of being harmful, by the classifier where one was trained."""
 
 
 TERMS = {
@@ -56,10 +54,11 @@ TERMS = {
 ADDRESS_WORDS = ("porn", "porno", "xxx", "hentai", "camgirls", "escorts", "casino", "viagra", "warez")
 
 
-def terms_of(settings: HarmfulSettings) -> dict[str, Any]:
-    """All terms, address words and blocked domains that the settings name, as JSON that a task can be given."""
+def terms_of(settings: HarmfulSettings, term_lists: Iterable[Path], blocked_domains: Iterable[Path]) -> dict[str, Any]:
+    """All terms, address words and blocked domains, as JSON that a task can be given. ``term_lists`` are files of further terms,
+    one a line, with a weight after a tab where it is not 1; ``blocked_domains`` files of domains, one a line; '#' begins a comment."""
     terms = dict(TERMS) if settings.own_terms else {}
-    for name in settings.term_lists:
+    for name in term_lists:
         for number, line in _list_lines(name):
             term, _, weight = line.partition("\t")
             try:
@@ -67,35 +66,24 @@ def terms_of(settings: HarmfulSettings) -> dict[str, Any]:
             except ValueError as error:
                 raise TriviumError(f"{name}: line {number}: the weight {weight.strip()!r} is not a number") from error
     domains = sorted({line.lower().removeprefix("www.")
-                      for name in settings.blocked_domains for _, line in _list_lines(name)})
+                      for name in blocked_domains for _, line in _list_lines(name)})
     return {"terms": terms, "address_words": list(ADDRESS_WORDS) if settings.own_terms else [], "domains": domains}
 
 
-def _list_lines(name: str) -> Iterable[tuple[int, str]]:
-    for number, line in enumerate(read_text(Path(name)).splitlines(), 1):
+def _list_lines(path: Path) -> Iterable[tuple[int, str]]:
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if line := line.split("#")[0].strip():
             yield number, line
 
 
-class HarmfulFilter:
-    """The compiled lists: call it with a text and its address."""
+class AddressFilter:
+    """The compiled lists of domains and of words in addresses."""
 
-    def __init__(self, lists: dict[str, Any], min_weight: float, min_density: float) -> None:
-        self.min_weight, self.min_density = min_weight, min_density
+    def __init__(self, lists: dict[str, Any]) -> None:
         self.domains, self.address_words = set(lists["domains"]), set(lists["address_words"])
-        self.first: dict[str, list[tuple[list[str], str, float]]] = {}
-        for term, weight in lists["terms"].items():
-            if parts := plain_words(term):
-                self.first.setdefault(parts[0], []).append((parts, term, weight))
-        for same_start in self.first.values():
-            same_start.sort(key=lambda entry: -len(entry[0]))  # the longest phrase counts, its parts do not count again
 
-    def check(self, text: str, url: str | None) -> str | None:
-        """A reason, or ``None``."""
-        return (url and self.check_address(url)) or self.check_text(text)
-
-    def check_address(self, url: str) -> str | None:
-        """By the blocked domains and the words of the address."""
+    def check(self, url: str) -> str | None:
+        """A reason, or ``None``: by the blocked domains, subdomains included, and the words of the address."""
         try:
             host = urlsplit(url if "//" in url else f"//{url}").hostname or ""
         except ValueError:  # no address at all
@@ -106,6 +94,19 @@ class HarmfulFilter:
                 return f"blocked_domain: {domain}"
         found = self.address_words & set(re.split(r"[^a-z0-9]+", url.lower()))
         return f"address: {min(found)}" if found else None
+
+
+class HarmfulFilter:
+    """The compiled list of terms."""
+
+    def __init__(self, lists: dict[str, Any], min_weight: float, min_density: float) -> None:
+        self.min_weight, self.min_density = min_weight, min_density
+        self.first: dict[str, list[tuple[list[str], str, float]]] = {}
+        for term, weight in lists["terms"].items():
+            if parts := plain_words(term):
+                self.first.setdefault(parts[0], []).append((parts, term, weight))
+        for same_start in self.first.values():
+            same_start.sort(key=lambda entry: -len(entry[0]))  # the longest phrase counts, its parts do not count again
 
     def check_text(self, text: str) -> str | None:
         """By the weight of harmful terms, in all and for each hundred words."""

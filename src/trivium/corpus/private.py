@@ -11,10 +11,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from trivium.corpus.identities import GIVEN_SECRET, KEY_BLOCK, NATIONAL_ID, SECRET, SECRET_MARKS, luhn, national_id
+
 _EMAIL = re.compile(
     r"(?<![\w.+%-])(?P<value>[\w.+%-]{1,64}@(?:[A-Za-z0-9][\w-]{0,62}\.){1,8}[A-Za-z]{2,24})(?![\w@])", re.ASCII)
-_IBAN = re.compile(r"(?<!\w)(?P<value>[A-Z]{2}\d{2}(?:[ ]?[A-Za-z0-9]){11,30})", re.ASCII)
+_IBAN = re.compile(r"(?<!\w)(?P<value>[A-Za-z]{2}\d{2}(?:[ ]?[A-Za-z0-9]){11,30})", re.ASCII)
 _CARD = re.compile(r"(?<![\w.+-])(?<!\d[ ])(?P<value>\d(?:[ -]?\d){12,18})(?![\w-])(?![ ]\d)", re.ASCII)
+_NAMED_CARD = re.compile(r"\b(?:card|cc|maestro)\b\D{0,20}(?P<value>\d{12})(?![\w-])(?![ ]\d)", re.ASCII | re.IGNORECASE)
 _IPV4 = re.compile(
     r"(?<![\w.])(?P<value>(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d))(?!\w|\.\d)", re.ASCII)
 _IPV6 = re.compile(
@@ -26,6 +29,9 @@ _PHONE = re.compile(r"""
       | (?:1[ .-])? \(\d{3}\) [ ]? \d{3} [ .-] \d{4}                              # (212) 555-0123
       | (?:1[ .-])? [2-9]\d{2} (?P<mark>[.-]) \d{3} (?P=mark) \d{4}                # 212-555-0123
       | (?:\(0\d{1,4}\)|0\d{1,4}) [ /-] \d{3,4} [ -] \d{3,4} (?:[ -]\d{2,4})?      # 020 7946 0123
+      | 0\d{1,4} [ /-] \d{2,3} [ ] \d{2} [ ] \d{2}                                 # 0489 25 37 29
+      | 0\d{2,4} - \d{6,8}                                                        # 0961-7596216
+      | 00[1-9]\d{0,2} (?: [ .-] \(? \d{2,5}+ \)? ){2,5}                           # 001-518-640-0854
       | 1[3-9]\d{9}                                                               # a mobile in China
     ) (?: [ ]? (?:x|ext\.?|extension) [ ]? \d{1,6} )? ) (?! [\w/] | [ .-]\d )""", re.VERBOSE | re.ASCII)
 _NAMED_PHONE = re.compile(r"""
@@ -47,12 +53,6 @@ IBAN_LENGTHS = {
 }
 
 
-def luhn(digits: str) -> bool:
-    """Whether the last digit is the check digit of the others (ISO/IEC 7812-1)."""
-    doubled = (int(d) * (1 + k % 2) for k, d in enumerate(reversed(digits)))
-    return sum(d - 9 * (d > 9) for d in doubled) % 10 == 0
-
-
 def iban_holds(iban: str) -> bool:
     """Whether the country's length and the checksum hold: the number that the letters spell, modulo 97, is 1 (ISO
     13616)."""
@@ -63,7 +63,7 @@ def iban_holds(iban: str) -> bool:
 
 def _iban(match: re.Match[str]) -> int:
     """The form alone cannot tell an IBAN's end from a word that follows it: the country's length can."""
-    wanted, letters = IBAN_LENGTHS.get(match[0][:2], 0), 0
+    wanted, letters = IBAN_LENGTHS.get(match[0][:2].upper(), 0), 0
     for size, character in enumerate(match[0], 1):
         letters += character != " "
         if letters == wanted:
@@ -79,6 +79,11 @@ def _card(match: re.Match[str]) -> int:
     groups = [len(group) for group in re.split("[ -]", match[0])]
     grouped = len(groups) == 1 or all(size == 4 for size in groups[:-1]) or groups in ([4, 6, 5], [4, 6, 4])
     return len(match[0]) if issuer and grouped and len(set(digits)) > 1 and luhn(digits) else 0
+
+
+def _maestro(match: re.Match[str]) -> int:
+    """Twelve digits are too common to be taken for a card without a word that says so."""
+    return 12 if match["value"][0] in "056" and len(set(match["value"])) > 1 and luhn(match["value"]) else 0
 
 
 def _ipv4(match: re.Match[str]) -> int:
@@ -101,7 +106,7 @@ def _ipv6(match: re.Match[str]) -> int:
 def _phone(match: re.Match[str]) -> int:
     value = match["value"]
     digits = sum(map(str.isdigit, re.split("[ex]", value, maxsplit=1, flags=re.IGNORECASE)[0]))
-    fits = 7 <= digits <= (15 if value.startswith("+") else 12)  # ITU-T E.164, and numbers within a country
+    fits = 7 <= digits <= (15 if value.startswith(("+", "00")) else 12)  # ITU-T E.164, and numbers within a country
     return len(value) if fits and not _DATE.fullmatch(value) else 0
 
 
@@ -113,11 +118,12 @@ def _whole(match: re.Match[str]) -> int:
 # character needs no search. Each pattern marks a value, and its function gives how many characters of it are private
 # data after all, or 0.
 FINDERS: list[tuple[str, str, re.Pattern[str], Callable[[re.Match[str]], int]]] = [
-    ("email", "@", _EMAIL, _whole), ("iban", "", _IBAN, _iban), ("card", "", _CARD, _card), ("ipv6", ":", _IPV6, _ipv6),
+    ("secret", "-----BEGIN", KEY_BLOCK, _whole), ("secret", "", SECRET, _whole), ("secret", "", GIVEN_SECRET, _whole), ("email", "@", _EMAIL, _whole), ("iban", "", _IBAN, _iban),
+    ("national_id", "", NATIONAL_ID, national_id), ("card", "", _CARD, _card), ("card", "", _NAMED_CARD, _maestro), ("ipv6", ":", _IPV6, _ipv6),
     ("ipv4", ".", _IPV4, _ipv4), ("phone", "", _PHONE, _phone), ("phone", "", _NAMED_PHONE, _phone),
 ]
 _DIGIT = re.compile(r"\d")
-PLACEHOLDERS = {"email": "<EMAIL>", "iban": "<IBAN>", "card": "<CARD>", "ipv6": "<IP_ADDRESS>", "ipv4": "<IP_ADDRESS>",
+PLACEHOLDERS = {"secret": "<SECRET>", "national_id": "<NATIONAL_ID>", "email": "<EMAIL>", "iban": "<IBAN>", "card": "<CARD>", "ipv6": "<IP_ADDRESS>", "ipv4": "<IP_ADDRESS>",
                 "phone": "<PHONE>"}
 KINDS = list(PLACEHOLDERS)
 
@@ -127,7 +133,9 @@ def redact(text: str, kinds: Iterable[str] = KINDS) -> tuple[str, Counter[str]]:
     wanted, counts = set(kinds), Counter[str]()
     has_digit = _DIGIT.search(text) is not None
     for kind, sign, pattern, length in FINDERS:
-        if kind not in wanted or sign not in text or not (has_digit or kind == "email"):
+        if kind not in wanted or sign not in text or not (has_digit or kind in ("email", "secret")):
+            continue
+        if kind == "secret" and not any(mark in text for mark in SECRET_MARKS):
             continue
         pieces, written, place = [], 0, 0
         while match := pattern.search(text, place):

@@ -49,6 +49,7 @@ Rule = Callable[[Page, QualityThresholds], str | None]
 ELLIPSES = ("...", "…", "。。。")
 BULLETS = ("•", "‣", "◦", "▪", "●", "·", "*", "-", "–")
 TERMINAL = tuple(".!?\"'”’。！？」』）…;；:：)")
+_CLAUSE = re.compile(r"[^\s，。！？；、…,!?;~～]{2,}")
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s|$)|[。！？]")
 
 
@@ -103,7 +104,7 @@ def letter_words(page: Page, t: QualityThresholds) -> str | None:
 
 
 def stop_words(page: Page, t: QualityThresholds) -> str | None:
-    if page.unspaced:
+    if page.unspaced or not t.stop_words:
         return None
     found = {word.strip(".,;:!?\"'()").lower() for word in page.words} & set(t.stop_words)
     return _below("stop words", len(found), t.min_stop_words)
@@ -183,6 +184,8 @@ def curly_bracket(page: Page, t: QualityThresholds) -> str | None:
 
 
 def sentences(page: Page, t: QualityThresholds) -> str | None:
+    if page.unspaced:  # clauses: a comma, a space or a line's end separates what English would put into sentences
+        return _below("clauses", len(_CLAUSE.findall(page.text)), t.min_sentences)
     return _below("sentences", len(_SENTENCE_END.findall(page.text)), t.min_sentences)
 
 

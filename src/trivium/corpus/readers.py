@@ -12,11 +12,14 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from trivium.corpus.plain import decode, decode_html, is_text, newlines, split_text, without_front_matter
+from trivium.corpus.tables import parquet_rows, separated_rows
 from trivium.corpus.unpack import ARCHIVES, COMPRESSED, Bad, Budget, decompress, members
+from trivium.corpus.warc import warc_rows
 from trivium.errors import TriviumError
 
 ROWS = (".jsonl", ".ndjson")
@@ -25,8 +28,10 @@ HTML = (".html", ".htm", ".xhtml")
 MARKDOWN = (".md", ".markdown")
 PROSE = (*MARKDOWN, ".txt", ".text")
 TABLE = (".parquet",)
-COLUMNS = (".csv", ".tsv")
-KNOWN = (*ROWS, *LIST, *HTML, *PROSE, *TABLE, *COLUMNS, *ARCHIVES)
+SEPARATED = (".csv", ".tsv")
+CRAWL = (".warc", ".wet")
+OLD_CRAWL = (".arc",)
+KNOWN = (*ROWS, *LIST, *HTML, *PROSE, *TABLE, *SEPARATED, *CRAWL, *ARCHIVES)
 
 
 @dataclass
@@ -62,10 +67,14 @@ class Limits:
 
     book_characters: int = 20_000
     """Longer texts in plain text and Markdown files are split at paragraphs into documents of at most this length."""
-    max_document_bytes: int = 256 << 20
+    max_document_bytes: int = 64 << 20
     """The longest row, and the largest file of a kind that is read whole."""
+    max_page_bytes: int = 16 << 20
+    """The largest HTML page."""
     max_unpacked_bytes: int = 64 << 30
     """The most that one compressed file or archive may unpack to."""
+    fields: dict[str, str] = field(default_factory=dict)
+    """What rows call the fields ``text``, ``html``, ``id``, ``url`` and ``source``, where they call them otherwise."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ def find(inputs: Iterable[Path]) -> list[InputFile]:
     for given in inputs:
         path, before = Path(given), len(found)
         if path.is_file():
-            if not path.name.lower().endswith((*KNOWN, *COMPRESSED)):
+            if not path.name.lower().endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED)):
                 raise TriviumError(f"{path}: not a kind of file known here; known are {', '.join(KNOWN)}, and these "
                                    f"compressed as {', '.join(COMPRESSED)}")
             found.append(InputFile(path, path.name, path.name))
@@ -154,7 +163,7 @@ def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int,
                 try:
                     if isinstance(member, Bad):
                         raise member
-                    for number, value in _rows(place, member, budget, limits, documents=False):
+                    for number, value in _rows(place, member, budget, limits, any_columns=True):
                         yield place, number, value
                 except Bad as bad:
                     yield place, number + 1, bad
@@ -167,7 +176,7 @@ def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int,
 def has_rows(name: str) -> bool:
     """Whether a file of that name holds rows: JSON, JSON lines, CSV or Parquet, compressed or not."""
     path = PurePosixPath(name.lower())
-    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix in (*ROWS, *LIST, *TABLE, *COLUMNS)
+    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix in (*ROWS, *LIST, *TABLE, *SEPARATED)
 
 
 def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget,
@@ -181,42 +190,48 @@ def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget
             if isinstance(value, Bad):
                 yield _malformed(name, row, value, source)
             else:
-                yield _document(name, row, value, source)
+                yield _document(name, row, renamed(value, limits.fields) if limits.fields else value, source)
         if row == 0:
             raise Bad("empty file")
     except Bad as bad:
         yield _malformed(name, row and row + 1, bad, source)
 
 
-def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, documents: bool = True) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """``(row from 1, the row)`` of a stream that is no archive. Tables of ``documents`` have a column of text or HTML."""
+def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_columns: bool = False) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    """``(row from 1, the row)`` of a stream that is no archive."""
     lower = name.lower()
     suffix = PurePosixPath(lower).suffix
     if suffix in COMPRESSED and not lower.endswith(ARCHIVES):
-        stream = decompress(stream, suffix, budget)
-        suffix = PurePosixPath(lower).with_suffix("").suffix
+        inner = PurePosixPath(PurePosixPath(lower).stem).suffix
+        if suffix == ".gz" and inner in CRAWL:  # read member by member, so that damage costs one record only
+            yield from warc_rows(stream, True, budget, limits.max_page_bytes)
+            return
+        stream, suffix = decompress(stream, suffix, budget), inner
     if suffix in ROWS:
         yield from _json_lines(stream, limits.max_document_bytes)
     elif suffix in LIST:
         yield from _json_list(_whole(stream, limits.max_document_bytes))
     elif suffix in HTML:
-        yield 1, {"html": decode_html(_whole(stream, limits.max_document_bytes))}
+        yield 1, {"html": decode_html(_whole(stream, limits.max_page_bytes, "max_page_bytes"))}
     elif suffix in PROSE:
         text = newlines(decode(_whole(stream, limits.max_document_bytes)))
         if suffix in MARKDOWN:
             text = without_front_matter(text)
         for row, piece in enumerate(split_text(text, limits.book_characters), 1):
             yield row, {"text": piece}
+    elif suffix in SEPARATED:
+        yield from separated_rows(stream, "\t" if suffix == ".tsv" else ",", limits.max_document_bytes)
+    elif suffix in CRAWL:
+        yield from warc_rows(stream, False, budget, limits.max_page_bytes)
     elif suffix in TABLE and stream.seekable():
-        from trivium.corpus.tables import parquet_rows
-
-        yield from parquet_rows(stream, documents)
-    elif suffix in COLUMNS and not documents:
-        from trivium.corpus.tables import csv_rows
-
-        yield from csv_rows(decode(_whole(stream, limits.max_document_bytes)), "\t" if suffix == ".tsv" else ",")
+        yield from parquet_rows(stream, None if any_columns else set(limits.fields.values()))
+    elif suffix in TABLE:
+        yield from parquet_rows(BytesIO(_whole(stream, limits.max_document_bytes)),
+                                None if any_columns else set(limits.fields.values()))
     elif lower.endswith(ARCHIVES):
         raise Bad("an archive inside an archive is not opened")
+    elif suffix in OLD_CRAWL:
+        raise Bad("an ARC archive, the format before WARC; convert it with: warcio recompress IN.arc.gz OUT.warc.gz")
     else:
         raise Bad(f"not a kind of file known here ({suffix or 'no suffix'})")
 
@@ -263,10 +278,10 @@ def _json_list(data: bytes) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
             f"not an object: a JSON {type(item).__name__}", str(item)[:2000])
 
 
-def _whole(stream: IO[bytes], limit: int) -> bytes:
+def _whole(stream: IO[bytes], limit: int, setting: str = "max_document_bytes") -> bytes:
     data = stream.read(limit + 1)
     if len(data) > limit:
-        raise Bad(f"a file of more than {limit:,} bytes; raise max_document_bytes if it is meant to be")
+        raise Bad(f"a file of more than {limit:,} bytes; raise {setting} if it is meant to be")
     return data
 
 
@@ -294,6 +309,12 @@ def _document(file: str, row: int, value: dict[str, Any], source: str) -> Docume
         html=None if content is text else html,
         url=url if isinstance(url, str) and is_text(url) else None, source=source, file=file, row=row,
         metadata={k: v for k, v in value.items() if k not in ("id", "text", "html", "url", "source")})
+
+
+def renamed(row: dict[str, Any], fields: dict[str, str]) -> dict[str, Any]:
+    """A row with the names that its fields have here, given ``{name here: name there}``."""
+    theirs = {there: here for here, there in fields.items()}
+    return {theirs.get(name, name): value for name, value in row.items() if name in theirs or name not in fields}
 
 
 def make_id(file: str, row: int, content: str) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Literal, cast
 
 from trivium.corpus.contamination import ContaminationSettings
 from trivium.corpus.duplicates import DuplicateSettings
+from trivium.corpus.extract import ExtractionLimits
 from trivium.corpus.harmful import HarmfulSettings
+from trivium.corpus.languages import DEFAULTS, STOP_WORDS, UNKNOWN, LanguageSettings, known
+from trivium.corpus.mixture import MixtureSettings
 from trivium.corpus.private import KINDS
 from trivium.corpus.quality import FAMILIES, chosen
+from trivium.corpus.spans import SpanSettings
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.errors import TriviumError, nearest
 
@@ -23,7 +27,7 @@ class PrivateSettings:
     enabled: bool = True
     """Replace private data by placeholders such as <EMAIL>."""
     kinds: list[str] = field(default_factory=lambda: list(KINDS))
-    """Which kinds: email, iban, card, ipv6, ipv4, phone."""
+    """Which kinds: secret (keys and tokens), national_id, email, iban, card, ipv6, ipv4, phone."""
 
     def __post_init__(self) -> None:
         for kind in self.kinds:
@@ -32,14 +36,39 @@ class PrivateSettings:
 
 
 @dataclass(frozen=True)
+class ClassifierSettings:
+    """The use of a learned quality filter."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    min_quality: float = 0.5
+    """Least probability of being good."""
+    pareto: float = 0.0
+    """Instead: keep a document when a draw from a Pareto distribution of this shape is above 1 - its probability, so that some
+    low ones stay (GPT-3: 9). 0 uses min_quality."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_quality <= 1 or self.pareto < 0:
+            raise TriviumError(f"corpus: classifier: min_quality is {self.min_quality} and pareto {self.pareto}; one lies between 0 and 1, the "
+                               "other is 0 or more")
+
+
+@dataclass(frozen=True)
 class CorpusSettings:
     """The way from raw documents to a clean corpus."""
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
+    fields: dict[str, str] = field(default_factory=dict)
+    """What the rows of JSON, Parquet and CSV files call text, html, id, url and source, where they call them otherwise:
+    {text: content}."""
     extraction: Literal["accurate", "fast"] = "accurate"
     """How the main text of HTML pages is found: accurate (trafilatura), or fast (resiliparse, several times as
     fast)."""
+    limits: ExtractionLimits = field(default_factory=ExtractionLimits)
+    """What the extraction of a single page may cost."""
+    language: LanguageSettings = field(default_factory=LanguageSettings)
+    """The identification of languages."""
     rules: list[str] = field(default_factory=lambda: list(FAMILIES))
     """Quality rules: families (gopher_repetition, gopher_quality, c4, fineweb) or single ones, such as c4.sentences.
     The rule c4.terminal_punctuation belongs to no family and works only when named."""
@@ -47,19 +76,29 @@ class CorpusSettings:
     """Rules to leave out of those."""
     thresholds: QualityThresholds = field(default_factory=QualityThresholds)
     """The quality rules' thresholds."""
+    thresholds_by_language: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Other thresholds for documents of some languages, by their codes: {de: {max_word_length: 12}}."""
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    """How the learned quality filter is used, where the stage is given one."""
     harmful: HarmfulSettings = field(default_factory=HarmfulSettings)
     """The filter of harmful documents."""
     duplicates: DuplicateSettings = field(default_factory=DuplicateSettings)
     """The search for duplicates."""
+    spans: SpanSettings = field(default_factory=SpanSettings)
+    """The search for passages that occur more than once."""
     private: PrivateSettings = field(default_factory=PrivateSettings)
     """The replacement of private data."""
     contamination: ContaminationSettings = field(default_factory=ContaminationSettings)
     """The search for evaluation texts."""
+    mixture: MixtureSettings = field(default_factory=MixtureSettings)
+    """How much of each source the corpus holds."""
     book_characters: int = 20_000
     """Plain text and Markdown files longer than this are split at paragraphs into documents of at most so many
     characters."""
-    max_document_bytes: int = 256 << 20
-    """Longest row, and largest file of a kind that is read whole (HTML, Markdown, plain text, JSON lists)."""
+    max_document_bytes: int = 64 << 20
+    """Longest row, and largest file of a kind that is read whole (Markdown, plain text, JSON lists)."""
+    max_page_bytes: int = 16 << 20
+    """Largest HTML page."""
     max_unpacked_bytes: int = 64 << 30
     """Most that one compressed file or archive may unpack to, against decompression bombs."""
     shard_documents: int = 1000
@@ -68,6 +107,37 @@ class CorpusSettings:
 
     def __post_init__(self) -> None:
         chosen(self.rules, self.without)
-        for name in ("book_characters", "max_document_bytes", "max_unpacked_bytes", "shard_documents"):
+        if self.language.enabled and (code := next((code for code in self.thresholds_by_language if code not in known()), None)):
+            raise TriviumError(f"corpus: thresholds_by_language: there is no language {code!r}{nearest(code, known())}")
+        if self.thresholds_by_language and not self.language.enabled:
+            raise TriviumError("corpus: thresholds_by_language would never be used, as language.enabled is false; set it to true")
+        self.thresholds_of()
+        for name in self.fields:
+            if name not in ("text", "html", "id", "url", "source"):
+                raise TriviumError(f"corpus: fields: there is no field {name!r}{nearest(name, ('text', 'html', 'id', 'url', 'source'))}")
+        for name in ("book_characters", "max_document_bytes", "max_page_bytes", "max_unpacked_bytes", "shard_documents"):
             if getattr(self, name) < 1:
                 raise TriviumError(f"corpus: {name} is {getattr(self, name)}; it must be at least 1")
+
+    def thresholds_of(self) -> dict[str, QualityThresholds]:
+        """The thresholds by language: those of ``""`` for documents whose language was not asked for, of ``*`` for languages that
+        nothing is known about."""
+        base = self.thresholds
+        found = {"": base, "en": base, UNKNOWN: base, "*": replace(base, stop_words=[])}
+        for language in {*STOP_WORDS, *DEFAULTS, *self.thresholds_by_language} - {"en"}:
+            milder = {name: (min if name.startswith("min_") else max)(getattr(base, name), value)
+                      for name, value in DEFAULTS.get(language, {}).items()}
+            found[language] = replace(base, stop_words=STOP_WORDS.get(language, []), **cast(dict[str, Any], milder))
+        if self.thresholds_by_language:
+            from pydantic import TypeAdapter, ValidationError
+        for language, values in self.thresholds_by_language.items():
+            for name in values:
+                if name not in base.__dataclass_fields__:
+                    raise TriviumError(f"corpus: thresholds_by_language: {language}: there is no threshold {name!r}"
+                                       f"{nearest(name, base.__dataclass_fields__)}")
+            try:
+                found[language] = TypeAdapter(QualityThresholds).validate_python({**asdict(found[language]), **values})
+            except ValidationError as error:
+                fault = error.errors(include_url=False)[0]
+                raise TriviumError(f"corpus: thresholds_by_language: {language}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        return found

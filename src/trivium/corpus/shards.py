@@ -74,3 +74,19 @@ def read_array(path: Path) -> np.ndarray:
             raise TriviumError(f"{path}: damaged; delete the folder around it and run the same command again"
                                ) from error
     return array
+
+
+def among(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Which values are in a sorted array."""
+    if not len(ordered):
+        return np.zeros(len(values), bool)
+    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    found: np.ndarray = ordered[places] == values
+    return found
+
+
+def in_range(hashes: np.ndarray, partition: int, partitions: int) -> slice:
+    """Where one partition's part of sorted hashes lies."""
+    edges = [partition * 2**64 // partitions, (partition + 1) * 2**64 // partitions]
+    start = int(np.searchsorted(hashes, np.uint64(edges[0])))
+    return slice(start, len(hashes) if edges[1] == 2**64 else int(np.searchsorted(hashes, np.uint64(edges[1]))))

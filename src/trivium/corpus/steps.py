@@ -1,10 +1,15 @@
 """The tasks of the corpus stage: each a pure function ``(parameters, input paths, folder) -> counts``.
 
-read      a group of input files        -> raw shards of documents, malformed rows among them extract   a raw shard
--> documents with their main text filter    a shard of documents          -> those of good quality and no harm, with
-their marks for the search of duplicates exact     a range of digests            -> pairs of equal documents near      a
-range of bands              -> pairs of similar documents index     the evaluation texts          -> sorted hashes of
-their runs of words finish    a filtered shard              -> the final documents, and the rejects of every step before
+- ``read``: a group of input files -> raw shards of documents, malformed rows among them
+- ``extract``: a raw shard -> documents with their main text
+- ``filter``: a shard of documents -> those in wanted languages, of good quality and no harm, with their marks for the search
+  of duplicates and of repeated passages
+- ``exact_duplicates``: a range of digests -> pairs of equal documents
+- ``near_duplicates``: a range of bands -> pairs of similar documents
+- ``shared_runs``, ``windows``, ``repeats``: the search for passages that occur again, see :mod:`trivium.corpus.spans`
+- ``evaluation_index``: the evaluation texts -> sorted hashes of their runs of words
+- ``finish``: a filtered shard -> the final documents, and the rejects of every step before
+- ``mixture``: a finished shard -> its documents as often as their sources are to be read
 
 Counts are nested dictionaries of numbers, which :func:`add` sums up over shards.
 """
@@ -12,29 +17,35 @@ Counts are nested dictionaries of numbers, which :func:`add` sums up over shards
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trivium.corpus.c4 import drop_lines
+from trivium.corpus.classifier import Filter
 from trivium.corpus.contamination import ContaminationIndex, ContaminationSettings, write_index
 from trivium.corpus.duplicates import DuplicateSettings, exact_pairs, near_pairs, write_marks
-from trivium.corpus.extract import extract
-from trivium.corpus.harmful import HarmfulFilter
+from trivium.corpus.extract import ExtractionLimits, extract
+from trivium.corpus.harmful import AddressFilter, HarmfulFilter
+from trivium.corpus.languages import LanguageSettings, identify
+from trivium.corpus.mixture import copies
 from trivium.corpus.private import redact
 from trivium.corpus.quality import LINE_RULES, check
 from trivium.corpus.readers import Document, InputFile, Limits, Malformed, read
-from trivium.corpus.shards import Row, read_array, read_shard, write_array, write_lines, write_shard
+from trivium.corpus.shards import Row, among, read_array, read_shard, write_array, write_lines, write_shard
+from trivium.corpus.spans import SpanSettings, cut, mark, repeats, shared, windows
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.files import write_bytes
+from trivium.randomness import derive
 
-FUNNEL = ("input", "read", "extract", "repetition", "quality", "c4", "fineweb", "harmful", "exact_duplicates",
-          "near_duplicates", "private", "contamination")
+FUNNEL = ("input", "read", "address", "extract", "language", "repetition", "quality", "c4", "fineweb", "classifier", "harmful",
+          "exact_duplicates", "near_duplicates", "spans", "private", "contamination", "mixture")
 QUALITY_STEPS = {"repetition": "gopher_repetition", "quality": "gopher_quality", "c4": "c4", "fineweb": "fineweb"}
 REJECT_CHARACTERS = 2000
+MARGIN = 200  # characters that rejects keep until private data is replaced: a value that the cut would halve is found whole
 HTML_COST = 10  # a page takes about ten times a text's time
 SHARD_BYTES = 32 << 20
 
@@ -59,12 +70,14 @@ class Tally:
         self.counts: Counts = {}
         self.rejects: list[Row] = []
 
-    def left(self, step: str, source: str, text: str) -> None:
-        """One document is left after ``step``."""
-        sources = self.counts.setdefault("funnel", {}).setdefault(step, {})
-        entry = sources.setdefault(source, {"documents": 0, "bytes": 0})
-        entry["documents"] += 1
-        entry["bytes"] += len(text) if text.isascii() else len(text.encode())
+    def left(self, step: str, row: Row, size: int) -> None:
+        """One document of so many bytes is left after ``step``."""
+        for group, name in (("sources", row["source"]), ("languages", row.get("language"))):
+            if name is not None:
+                entry = self.counts.setdefault("funnel", {}).setdefault(step, {}).setdefault(group, {}).setdefault(
+                    name, {"documents": 0, "bytes": 0})
+                entry["documents"] += 1
+                entry["bytes"] += size
 
     def count(self, kind: str, name: str, number: int = 1) -> None:
         """``number`` more of ``name``."""
@@ -74,8 +87,15 @@ class Tally:
         """One document ends here."""
         add(self.counts, {"reasons": {step: {reason.split(":")[0]: 1}}})
         place: Row = {key: document[key] for key in ("file", "row") if key in document}
-        self.rejects.append({"id": document["id"], "step": step, "reason": reason, "text": text,
+        if "language" in document:
+            place["language"] = document["language"]
+        self.rejects.append({"id": document["id"], "step": step, "reason": reason, "text": text[:REJECT_CHARACTERS + MARGIN],
                              "source": document["source"], **place})
+
+
+def size_of(text: str) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def read_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
@@ -86,7 +106,7 @@ def read_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> C
         for item in read(InputFile(path, name, source), limits):
             row = _raw_row(item)
             content = row.get("html") or row["text"]
-            tally.left("input", row["source"], content)
+            tally.left("input", row, size_of(content))
             rows.append(row)
             cost, size = cost + (HTML_COST if "html" in row else 1), size + len(content)
             if cost >= parameters["shard_documents"] or size >= SHARD_BYTES:
@@ -105,74 +125,132 @@ def _raw_row(item: Document | Malformed) -> Row:
 
 
 def extract_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
-    """Find the main text of pages; malformed rows end here."""
-    tally = Tally()
+    """Leave out pages by their address, and find the main text of the others; malformed rows end here."""
+    tally, limits = Tally(), ExtractionLimits(**parameters["limits"])
+    addresses = AddressFilter(json.loads(inputs[1].read_bytes())) if parameters["addresses"] else None
 
     def documents() -> Iterator[Row]:
         for row in read_shard(inputs[0]):
             if "malformed" in row:
                 tally.reject(row, "read", row["malformed"], row["text"])
                 continue
-            tally.left("read", row["source"], row.get("html") or row["text"])
-            text = extract(row["html"], parameters["extraction"], row["url"]) if "html" in row else row["text"]
-            if text is None:
-                tally.reject(row, "extract", "no main text", row["html"])
+            raw = row.get("html") or row["text"]
+            size = size_of(raw)
+            tally.left("read", row, size)
+            if addresses is not None and row["url"] and (reason := addresses.check(row["url"])):
+                tally.reject(row, "address", reason, raw)
                 continue
-            tally.left("extract", row["source"], text)
+            tally.left("address", row, size)
+            text = row.get("text")
+            if "html" in row:
+                text, how = extract(row["html"], parameters["extraction"], row["url"], limits)
+                tally.count("extraction", how)
+            if text is None:
+                tally.reject(row, "extract", "no main text", raw)
+                continue
+            tally.left("extract", row, size_of(text))
             yield {"id": row["id"], "text": text, "source": row["source"], "url": row["url"]}
 
     write_shard(folder / "documents.jsonl.zst", documents())
-    write_shard(folder / "rejects.jsonl.zst", _cut(tally.rejects))
+    write_shard(folder / "rejects.jsonl.zst", tally.rejects)
     return tally.counts
 
 
 def filter_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
-    """Apply the quality rules and the filter of harmful documents, and write the marks for the search of duplicates."""
+    """Tell languages, apply the quality rules and the filters of bad and of harmful documents, and write the marks for the search for
+    duplicates and repeated passages."""
     tally, kept = Tally(), []
-    thresholds = QualityThresholds(**parameters["thresholds"])
-    rules: list[str] = parameters["rules"]
-    of_family = {step: [rule for rule in rules if rule.startswith(family + ".")]
-                 for step, family in QUALITY_STEPS.items()}
-    harmful = None
-    if parameters["harmful"]:
-        harmful = _harmful_filter(inputs[1], parameters["min_weight"], parameters["min_density"])
+    judge = _Judge(parameters, inputs)
     for row in read_shard(inputs[0] / "documents.jsonl.zst"):
-        if _good(row, of_family, thresholds, tally):
-            reason = harmful.check(row["text"], row["url"]) if harmful else None
-            if reason:
-                tally.reject(row, "harmful", reason, row["text"])
-            else:
-                tally.left("harmful", row["source"], row["text"])
-                kept.append(row)
+        if judge.keeps(row, tally):
+            kept.append(row)
     write_shard(folder / "documents.jsonl.zst", kept)
-    write_shard(folder / "rejects.jsonl.zst", _cut(tally.rejects))
+    write_shard(folder / "rejects.jsonl.zst", tally.rejects)
     write_bytes(folder / "ids.json", json.dumps([row["id"] for row in kept]).encode())
-    settings = DuplicateSettings(**parameters["duplicates"])
-    write_marks([row["text"] for row in kept], settings, parameters["seed"], folder)
-    return {**tally.counts, "kept": len(kept)}
+    texts = [row["text"] for row in kept]
+    write_marks(texts, DuplicateSettings(**parameters["duplicates"]), parameters["seed"], folder)
+    spans = SpanSettings(**parameters["spans"])
+    return {**tally.counts, "kept": len(kept), "marks": mark(texts, spans, folder) if spans.enabled else 0}
 
 
-def _good(row: Row, of_family: dict[str, list[str]], thresholds: QualityThresholds, tally: Tally) -> bool:
-    """Whether a document passes all quality rules; C4's rules about lines change its text."""
-    for step, rules in of_family.items():
+class _Judge:
+    """The steps between extraction and the search for duplicates, each with its own reject."""
+
+    def __init__(self, parameters: dict[str, Any], inputs: list[Path]) -> None:
+        self.language = LanguageSettings(**parameters["language"])
+        self.thresholds = {code: QualityThresholds(**values) for code, values in parameters["thresholds"].items()}
+        rules: list[str] = parameters["rules"]
+        self.of_family = {step: [rule for rule in rules if rule.startswith(family + ".")]
+                          for step, family in QUALITY_STEPS.items()}
+        filters = dict(zip(parameters["filters"], inputs[2:], strict=True))
+        self.good = _filter(filters["good"]) if "good" in filters else None
+        self.bad = _filter(filters["harmful"]) if "harmful" in filters else None
+        self.limits, self.seed = parameters["filter_limits"], parameters["seed"]
+        self.terms = None
+        if parameters["harmful"]:
+            self.terms = _terms(inputs[1], parameters["min_weight"], parameters["min_density"])
+
+    def keeps(self, row: Row, tally: Tally) -> bool:
+        """Whether a document passes; counts it at each step, and C4's rules about lines change its text."""
+        steps: list[tuple[str, Callable[[Row, Tally], str | None]]] = [("language", self._language)]
+        steps += [(step, partial(self._rules, step)) for step in QUALITY_STEPS]
+        steps += [("classifier", self._quality), ("harmful", self._harmful)]
+        text, size = row["text"], size_of(row["text"])
+        for step, fault in steps:
+            if reason := fault(row, tally):
+                tally.reject(row, step, reason, row["text"])
+                return False
+            if row["text"] is not text:
+                text, size = row["text"], size_of(row["text"])
+            tally.left(step, row, size)
+        return True
+
+    def _language(self, row: Row, tally: Tally) -> str | None:
+        if not self.language.enabled:
+            return None
+        row["language"], probability = identify(row["text"], self.language)
+        if self.language.keep and row["language"] not in self.language.keep:
+            return f"language.{row['language']}: probability {probability:.2f}"
+        return None
+
+    def _rules(self, step: str, row: Row, tally: Tally) -> str | None:
+        rules = self.of_family[step]
+        thresholds = self.thresholds.get(row.get("language", ""), self.thresholds["*" if "language" in row else ""])
         if step == "c4":
             text, dropped = drop_lines(row["text"], [rule for rule in rules if rule in LINE_RULES], thresholds)
             for rule, number in dropped.items():
                 tally.count("lines_dropped", rule, number)
             if not text.strip():
-                tally.reject(row, step, "c4.lines: every line was dropped", row["text"])
-                return False
+                return "c4.lines: every line was dropped"
             row["text"] = text
-        if reason := check(row["text"], [rule for rule in rules if rule not in LINE_RULES], thresholds):
-            tally.reject(row, step, reason, row["text"])
-            return False
-        tally.left(step, row["source"], row["text"])
-    return True
+        return check(row["text"], [rule for rule in rules if rule not in LINE_RULES], thresholds)
+
+    def _quality(self, row: Row, tally: Tally) -> str | None:
+        if self.good is None:
+            return None
+        score, limit = self.good.score(row["text"]), self.limits["min_quality"]
+        if self.limits["pareto"]:
+            # GPT-3 keeps a document when a draw from a Pareto (Lomax) distribution is above 1 - score: some bad ones as well
+            draw = (derive(self.seed, "pareto", row["id"], row["text"]) + 1) / 2**64
+            limit = 1 - (draw ** (-1 / self.limits["pareto"]) - 1)
+        return f"classifier.quality: {score:.3f}, at least {limit:.3f}" if score < limit else None
+
+    def _harmful(self, row: Row, tally: Tally) -> str | None:
+        if self.terms is not None and (reason := self.terms.check_text(row["text"])):
+            return reason
+        if self.bad is not None and (score := self.bad.score(row["text"])) > self.limits["max_harm"]:
+            return f"classifier.harmful: {score:.3f}, at most {self.limits['max_harm']:.3f}"
+        return None
 
 
 @lru_cache(maxsize=1)
-def _harmful_filter(lists: Path, min_weight: float, min_density: float) -> HarmfulFilter:
+def _terms(lists: Path, min_weight: float, min_density: float) -> HarmfulFilter:
     return HarmfulFilter(json.loads(lists.read_bytes()), min_weight, min_density)
+
+
+@lru_cache(maxsize=2)
+def _filter(folder: Path) -> Filter:
+    return Filter.load(folder)
 
 
 def exact_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
@@ -184,9 +262,38 @@ def exact_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> 
 
 def near_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
     """Pairs of similar documents among one range of bands; the first input holds the exact duplicates' numbers."""
-    pairs = near_pairs(inputs[1:], parameters["starts"], np.asarray(read_array(inputs[0])), parameters["threshold"],
-                       parameters["partition"], parameters["partitions"])
+    pairs, similarities = near_pairs(inputs[1:], parameters["starts"], np.asarray(read_array(inputs[0])), parameters["threshold"],
+                                     parameters["partition"], parameters["partitions"])
     write_array(folder / "pairs.npy", pairs)
+    write_array(folder / "similarities.npy", similarities)
+    return {}
+
+
+def shared_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
+    """Which minimizers of one range occur again; the first input holds the numbers of documents that are dropped."""
+    found = shared(inputs[1:], parameters["starts"], np.asarray(read_array(inputs[0])), parameters["partition"], parameters["partitions"])
+    write_array(folder / "shared.npy", found)
+    return {}
+
+
+def windows_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
+    """The windows of one shard that may occur again. Inputs: the filtered shard, the dropped documents' numbers, and step
+    ``shared_runs``."""
+    hashes = [np.asarray(read_array(path / "shared.npy")) for path in inputs[2:]]
+    marks, rows = read_array(inputs[0] / "marks.npy"), read_array(inputs[0] / "marks-0.npy")
+    wanted = set(rows[np.logical_or.reduce([among(np.asarray(marks), part) for part in hashes])].tolist())
+    dropped = np.asarray(read_array(inputs[1]))
+    first, after = np.searchsorted(dropped, [parameters["start"], parameters["start"] + parameters["documents"]])
+    wanted -= set((dropped[first:after] - parameters["start"]).tolist())
+    texts = {number: row["text"] for number, row in enumerate(read_shard(inputs[0] / "documents.jsonl.zst")) if number in wanted}
+    return {"windows": windows(texts, hashes, SpanSettings(**parameters["spans"]), folder)}
+
+
+def repeats_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
+    """The windows of one range that stood before in the corpus."""
+    numbers, words = repeats(inputs, parameters["starts"], parameters["partition"], parameters["partitions"])
+    write_array(folder / "numbers.npy", numbers)
+    write_array(folder / "words.npy", words)
     return {}
 
 
@@ -201,36 +308,53 @@ def _index(folder: Path) -> ContaminationIndex:
 
 
 def finish_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
-    """Leave out duplicates, replace private data, leave out what gives the evaluation away; then write the final files,
-    with the rejects of all steps. Rejects show no private data either."""
-    filtered, extracted, index = inputs[0], inputs[1], _index(inputs[2]) if parameters["contamination"] else None
+    """Leave out duplicates, cut repeated passages, replace private data, leave out what gives the evaluation away; then write the
+    final files, with the rejects of all steps. Rejects show no private data either. Inputs: the filtered and the extracted shard,
+    what is to be dropped and cut, and the index of evaluation texts."""
+    filtered, extracted = inputs[:2]
+    index = _index(inputs[3]) if parameters["contamination"] else None
     tally, kinds = Tally(), parameters["kinds"]
-    drops = {row: (step, reason) for row, step, reason in parameters["drops"]}
+    orders = json.loads(inputs[2].read_bytes())
+    drops = {row: (step, reason) for row, step, reason in orders["drops"]}
+    cuts: dict[int, list[int]] = dict(orders["cuts"])
+    spans = SpanSettings(**parameters["spans"])
 
     def documents() -> Iterator[Row]:
         for number, row in enumerate(read_shard(filtered / "documents.jsonl.zst")):
             step, reason = drops.get(number, (None, ""))
+            size = size_of(row["text"])
             if step != "exact_duplicates":
-                tally.left("exact_duplicates", row["source"], row["text"])
+                tally.left("exact_duplicates", row, size)
             if step is not None:
                 tally.reject(row, step, reason, row["text"])
                 continue
-            tally.left("near_duplicates", row["source"], row["text"])
+            tally.left("near_duplicates", row, size)
+            if number in cuts:
+                whole = row["text"]
+                row["text"], gone, words = cut(whole, np.array(cuts[number]), spans)
+                tally.count("spans", "words_cut", gone)
+                tally.count("spans", "documents")
+                if words < spans.min_words_left:
+                    tally.reject(row, "spans", f"repeated_passages: {words} words are left without them", whole)
+                    continue
+                size = size_of(row["text"])
+            tally.left("spans", row, size)
             text, private = redact(row["text"], kinds)
             for kind, found in private.items():
                 tally.count("private", kind, found)
-            tally.left("private", row["source"], text)
+            if text is not row["text"]:
+                size = size_of(text)
+            tally.left("private", row, size)
             if index is not None and (hit := index.find(row["text"])):
                 tally.count("hits", str(hit[0]))
                 tally.reject(row, "contamination", f"evaluation_text: number {hit[0] + 1}: {hit[1]}", row["text"])
                 continue
-            tally.left("contamination", row["source"], text)
-            yield {"id": row["id"], "text": text, "source": row["source"], "url": row["url"]}
+            tally.left("contamination", row, size)
+            yield {**row, "text": text}
 
     def rejects() -> Iterator[Row]:
         earlier = (row for task in (extracted, filtered) for row in read_shard(task / "rejects.jsonl.zst"))
-        for row in (*earlier, *_cut(tally.rejects)):
-            # some characters more than are kept were kept so far: a value that the cut would halve is found whole
+        for row in (*earlier, *tally.rejects):
             text, reason = (redact(row[name], kinds)[0] for name in ("text", "reason"))
             yield {**row, "text": text[:REJECT_CHARACTERS], "reason": reason}
 
@@ -239,6 +363,29 @@ def finish_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) ->
     return {**tally.counts, "written": {"kept": kept, "rejected": rejected}}
 
 
-def _cut(rejects: Iterable[Row]) -> Iterator[Row]:
-    for row in rejects:
-        yield {**row, "text": row["text"][:REJECT_CHARACTERS + 200]}
+def mixture_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
+    """Write each document as often as its source is to be read; those that are not drawn go to the rejects."""
+    tally, distinct = Tally(), 0
+
+    def documents() -> Iterator[Row]:
+        nonlocal distinct
+        with open(inputs[0] / "documents.jsonl", "rb") as file:
+            for row in map(json.loads, file):
+                share = parameters["epochs"][row["source"]]
+                number, size = copies(row["id"], row["text"], share, parameters["seed"]), size_of(row["text"])
+                distinct += number > 0
+                for _ in range(number):
+                    tally.left("mixture", row, size)
+                    yield row
+                if not number:
+                    tally.reject(row, "mixture", f"not_drawn: {row['source']} is read {share:.3g} times", row["text"][:REJECT_CHARACTERS])
+
+    def rejects() -> Iterator[Row]:
+        with open(inputs[0] / "rejects.jsonl", "rb") as file:
+            yield from map(json.loads, file)
+        for row in tally.rejects:
+            yield {**row, "text": row["text"][:REJECT_CHARACTERS]}
+
+    lines = write_lines(folder / "documents.jsonl", documents())
+    rejected = write_lines(folder / "rejects.jsonl", rejects())
+    return {**tally.counts, "written": {"kept": distinct, "rejected": rejected, "copies": lines - distinct}}

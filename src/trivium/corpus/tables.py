@@ -1,4 +1,4 @@
-"""Rows of tables: Parquet and CSV."""
+"""Documents from tables: Parquet, and text with separated columns."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import IO, Any
 from trivium.corpus.unpack import Bad
 
 
-def parquet_rows(stream: IO[bytes], documents: bool = True) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """``(row from 1, the row)``, batch by batch; of ``documents`` a column must be text or HTML."""
+def parquet_rows(stream: IO[bytes], named: set[str] | None = None) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    """``(row from 1, the row)``, batch by batch. The table needs a column ``text`` or ``html``, or one in ``named``; any will do without it."""
     import pyarrow
     from pyarrow import parquet
 
@@ -19,32 +19,39 @@ def parquet_rows(stream: IO[bytes], documents: bool = True) -> Iterator[tuple[in
     try:
         table = parquet.ParquetFile(stream)
         columns = table.schema_arrow.names
-        if documents and not {"text", "html"} & set(columns):
-            raise Bad(f"no column 'text' or 'html'; there are {', '.join(columns)}")
+        if named is not None and not ({"text", "html"} | named) & set(columns):
+            raise Bad(f"no column 'text' or 'html'; there are {', '.join(columns)[:500]}; name one under fields")
         for batch in table.iter_batches(batch_size=256):
             for value in batch.to_pylist():
                 row += 1
                 yield row, value
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except Bad:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
         raise Bad(f"damaged Parquet: {str(error)[:120]}") from error
 
 
-def csv_rows(text: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """``(row from 1, the row)`` of a CSV whose first line names its columns; a row of too many or too few fields is bad."""
-    csv.field_size_limit(1 << 27)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+def separated_rows(stream: IO[bytes], delimiter: str, limit: int) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    """``(row from 1, the row)`` of a table whose first line names its columns; no field may be longer than ``limit``."""
+    text = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
+    csv.field_size_limit(limit)
     row = 0
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
-        columns = next(reader, None)
-        if not columns or len(set(columns)) < len(columns):
+        names = next(reader, [])
+        if not names or len(set(names)) < len(names):
             raise Bad("the first line of a CSV must name its columns, each once")
         for values in reader:
             if not values:
                 continue
             row += 1
-            if len(values) == len(columns):
-                yield row, dict(zip(columns, values, strict=True))
+            if len(values) != len(names):
+                yield row, Bad(f"{len(values)} fields, where the first line names {len(names)} columns", delimiter.join(values)[:2000])
+            elif any("\udc80" <= c <= "\udcff" for value in values for c in (() if value.isascii() else value)):
+                yield row, Bad("invalid UTF-8 in the row", delimiter.join(values)[:2000].encode("utf-8", "replace").decode())
             else:
-                yield row, Bad(f"{len(values)} fields, where the first line names {len(columns)} columns", delimiter.join(values))
+                yield row, dict(zip(names, values, strict=True))
     except csv.Error as error:
         raise Bad(f"line {reader.line_num}: not valid CSV: {error}") from error
+    finally:
+        text.detach()

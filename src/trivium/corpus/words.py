@@ -20,7 +20,7 @@ UNSPACED = (  # scripts written without spaces between words
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
 )
 _WORD = re.compile(rf"[{UNSPACED}][^\w\s]*|[^\s{UNSPACED}]+")
-_PLAIN_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+PLAIN_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
@@ -33,7 +33,7 @@ def plain_words(text: str) -> list[str]:
     """The words alone, without case, width or punctuation: what two versions of one text have in common."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-    return _PLAIN_WORD.findall(text.casefold())
+    return PLAIN_WORD.findall(text.casefold())
 
 
 def is_unspaced(text: str) -> bool:

@@ -228,8 +228,28 @@ def funnels(found: Gathered) -> list[dict[str, Any]]:
                               "lost": before["documents"] - row["documents"], "lost_bytes": before["bytes"] - row["bytes"]})
                 before = row
             dirt = [(kind, figures["precision"][kind], figures.get("recall", {}).get(kind)) for kind in figures["precision"]] if isinstance(figures.get("precision"), dict) else []
-            made.append({"name": name, "steps": steps, "dirt": dirt, "reasons": figures.get("reasons", {})})
+            parts = {group: names for group in ("sources", "languages") if len(names := largest(rows, group)) > 1}
+            made.append({"name": name, "steps": steps, "dirt": dirt, "reasons": figures.get("reasons", {}), "parts": parts, "rows": rows,
+                         "epochs": figures.get("epochs") or {}, "tokens": bytes_per_token(found.metrics["stages"])})
     return made
+
+
+def largest(funnel: list[dict[str, Any]], group: str, most: int = 10) -> list[str]:
+    """The sources or languages of a corpus that began with the most documents."""
+    entries = next((row[group] for row in funnel if row.get(group)), {})
+    return sorted(entries, key=lambda name: -entries[name]["documents"])[:most]
+
+
+def bytes_per_token(stages: dict[str, Any]) -> dict[str, float]:
+    """By language and for ``all``, as the tokenizer and the tokenised corpus say; empty where there are none."""
+    found: dict[str, float] = {}
+    for figures in stages.values():
+        if isinstance(figures.get("bytes_per_token"), dict):
+            found |= figures["bytes_per_token"]
+    for figures in stages.values():
+        if isinstance(figures.get("train"), dict) and "bytes_per_token" in figures["train"]:
+            found["all"] = figures["train"]["bytes_per_token"]
+    return found
 
 
 def curves(found: Gathered) -> dict[str, list[Markup]]:

@@ -2,34 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from trivium.corpus.build import build
+from trivium.corpus.build import Extras, build
+from trivium.corpus.cluster import pool_of
+from trivium.corpus.readers import find, rows
 from trivium.corpus.truth import measure
+from trivium.corpus.unpack import Bad
+from trivium.errors import TriviumError
 from trivium.files import read_rows
 from trivium.pipeline import Context
 from trivium.stages.common import rows_of
 from trivium.stages.settings import Corpus
 
-VERSION = 1
+VERSION = 2
 
 
 def run(settings: Corpus, context: Context) -> dict[str, object]:
     """Clean the documents; where the truth about them is known, say how well each kind of dirt was found."""
     inputs = [folder / "documents" if (folder / "documents").is_dir() else folder for folder in context.inputs["documents"]]
-    evaluation: list[str] = []
-    if settings.evaluation:
-        for row in rows_of(context.inputs["evaluation"], "evaluation.jsonl", ["prompt"], context):
-            evaluation += [message["content"] for message in row["prompt"]]
-    counts = build(inputs, evaluation, settings.settings, context.folder, context.scratch / "corpus", context.seed,
-                   context.threads, lambda step, done, total: context.progress.update(done, total, step))
+    given = context.inputs.get("evaluation") or []
+    extras = Extras([text for source in (given if isinstance(given, list) else [given]) for text in evaluation_texts(source, context)],
+                    context.inputs["term_lists"], context.inputs["blocked_domains"], context.inputs.get("quality_filter"),
+                    context.inputs.get("harmful_filter"))
+    pool = pool_of(settings.executor, context.scratch / "corpus", settings.workers or context.threads,
+                   lambda step, done, total: context.progress.update(done, total, step))
+    counts = build(inputs, extras, settings.settings, context.folder, context.scratch / "corpus", context.seed, pool)
     context.progress.say(f"{counts['kept']:,} of {counts['documents']:,} documents kept; the others are in rejects/ with their reasons")
     summary: dict[str, object] = {name: counts[name] for name in ("documents", "kept", "rejected", "funnel", "reasons")}
+    summary |= {name: counts[name] for name in ("extraction", "spans", "private", "epochs") if counts[name]}
     truths = [folder / "truth.jsonl" for folder in context.inputs["documents"] if (folder / "truth.jsonl").is_file()]
     if truths:
         summary |= measure(*(_all(files) for files in (truths, _parts(context.folder, "documents"),
                                                       _parts(context.folder, "rejects"))))
     return summary
+
+
+QUESTION_FIELDS = ("question", "prompt", "input", "instruction", "text", "problem", "sentence_good", "test_case")
+"""Where the sets of the field keep what must not be learned by heart; a row with none of them counts with all its texts."""
+
+
+def evaluation_texts(source: Path, context: Context) -> Iterator[str]:
+    """The texts of one evaluation set: a stage's prompts, or the rows of files."""
+    if (source / "evaluation.jsonl").is_file():
+        for row in rows_of(source, "evaluation.jsonl", ["prompt"], context):
+            yield from (message["content"] for message in row["prompt"])
+        return
+    found = 0
+    for file in find([source]):
+        for _, _, row in rows(file):
+            if isinstance(row, Bad):
+                continue
+            examples: list[Any] = row["examples"] if isinstance(row.get("examples"), list) else [row]
+            for example in examples:
+                values = {str(name).lower(): value for name, value in example.items()} if isinstance(example, dict) else {}
+                said = next((values[name] for name in QUESTION_FIELDS if isinstance(values.get(name), str)), None)
+                text = said if said is not None else "\n".join(value for value in values.values() if isinstance(value, str))
+                if text.strip():
+                    found += 1
+                    yield text
+    if not found:
+        raise TriviumError(f"{source}: holds no evaluation texts; name JSON, JSON lines, Parquet or CSV files with questions, prompts or texts")
 
 
 def _parts(folder: Path, name: str) -> list[Path]:

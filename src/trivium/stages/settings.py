@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trivium.corpus.classifier import FeatureSettings
 from trivium.corpus.settings import CorpusSettings
 from trivium.model.config import EncoderConfig, ModelConfig
 from trivium.recipe_base import Input, Stage
@@ -70,15 +71,65 @@ class Imports(Stage):
 
 
 class Corpus(Stage):
-    """Clean raw documents: extraction, quality, duplicates, private data, decontamination."""
+    """Clean raw documents: extraction, languages, quality, harm, duplicates, private data, decontamination, mixture."""
 
     kind: ClassVar[str] = "corpus"
+    unlearned: ClassVar[frozenset[str]] = frozenset({"workers", "executor"})
     documents: list[Input] = ["world"]
-    """Raw documents: earlier stages, folders, files or archives."""
-    evaluation: Input | None = None
-    """A stage whose evaluation prompts must not occur in the corpus."""
+    """Raw documents: earlier stages, folders, files, globs or archives."""
+    evaluation: Input | list[Input] | None = None
+    """Stages whose evaluation prompts must not occur in the corpus, or files of evaluation texts (JSON, JSON lines, Parquet, CSV)."""
+    quality_filter: Input | None = None
+    """A filter stage, or the folder of a learned filter, that finds good documents."""
+    harmful_filter: Input | None = None
+    """A filter stage, or the folder of a learned filter, that finds harmful documents."""
+    term_lists: list[Input] = []
+    """Files of harmful terms, one a line, with a weight after a tab where it is not 1; '#' begins a comment."""
+    blocked_domains: list[Input] = []
+    """Files of domains, one a line, whose pages are rejected, subdomains included."""
     settings: CorpusSettings = CorpusSettings()
     """The steps and their thresholds."""
+    workers: int | None = Field(None, ge=1)
+    """Processes; null takes the recipe's threads. They change no byte of the corpus."""
+    executor: Literal["local", "ray"] = "local"
+    """Where the tasks run: in processes of this machine, or on a Ray cluster (extra `distributed`), whose machines must share the folder
+    of the results and see the documents under the same paths."""
+
+
+class Filter(Stage):
+    """Train a filter of documents: logistic regression on hashed n-grams, from good and bad examples."""
+
+    kind: ClassVar[str] = "filter"
+    finds: Literal["good", "harmful"] = "good"
+    """What its probability is about: good documents (a corpus's `quality_filter`) or harmful ones (its `harmful_filter`)."""
+    sought: list[Input] = []
+    """Documents of the kind that it finds."""
+    other: list[Input] = []
+    """Documents of the other kind; for good ones, random web pages."""
+    rows: list[Input] = []
+    """Instead of both, files of labelled rows (JSON, JSON lines, Parquet, CSV)."""
+    text: str = "text"
+    """The rows' field with the text."""
+    label: str = "label"
+    """The rows' field with the label."""
+    labels: list[str] = []
+    """The labels of the kind that it finds; all others are of the other kind."""
+    limit: int | None = Field(50_000, ge=2)
+    """Most examples of a kind, chosen by a hash of the text; null takes all."""
+    heldout: float = Field(0.2, gt=0, lt=1)
+    """Share of the examples, chosen by a hash, that is kept from training to measure the filter."""
+    regularization: float = Field(10.0, gt=0)
+    """Inverse strength of the L2 penalty (scikit-learn's C)."""
+    features: FeatureSettings = FeatureSettings()
+    """What it sees of a text."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Filter:
+        if bool(self.rows) == bool(self.sought or self.other) or bool(self.sought) != bool(self.other):
+            raise ValueError("give `sought` and `other`, or `rows` with `labels`")
+        if self.rows and not self.labels:
+            raise ValueError("`labels` names the labels of what is sought, such as [harmful]")
+        return self
 
 
 class Tokenizer(Stage):
@@ -89,6 +140,8 @@ class Tokenizer(Stage):
     """The clean documents."""
     vocab_size: int = Field(2048, ge=262)
     """Entries, the six special tokens included."""
+    sample_bytes: int | None = Field(None, ge=1)
+    """About how much of the corpus to learn from, chosen by a hash of the text; null takes all. A few gigabytes are plenty."""
 
 
 class Tokens(Stage):
@@ -548,6 +601,6 @@ class Report(Stage):
 
 
 STAGES: dict[str, type[Stage]] = {stage.kind: stage for stage in (
-    World, Imports, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Grpo, Dpo, Kto, Select, AiFeedback, Revise, Labels, Encode,
+    World, Imports, Filter, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Grpo, Dpo, Kto, Select, AiFeedback, Revise, Labels, Encode,
     Classify, Evaluate, Report)}
 """Every stage by its kind."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.pipeline import Context
@@ -18,12 +20,18 @@ def run(settings: Tokens, context: Context) -> dict[str, object]:
     tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
     summary: dict[str, object] = {}
     for split in ("train", "validation"):
-        texts = [text for text in documents_of(context.inputs["corpus"])
-                 if (randomness.derive(context.seed, "validation", text) / 2**64 < settings.validation) == (split == "validation")]
-        if not texts:
+        size = 0
+
+        def texts(split: str = split) -> Iterator[str]:
+            nonlocal size
+            for text in documents_of(context.inputs["corpus"]):
+                if (randomness.derive(context.seed, "validation", text) / 2**64 < settings.validation) == (split == "validation"):
+                    size += len(text.encode())
+                    yield text
+
+        header = tokens.write(context.folder / split, texts(), tokenizer)
+        if not header["documents"]:
             raise TriviumError(f"{context.inputs['corpus']}: no document is left for {split}; the corpus is too small")
-        header = tokens.write(context.folder / split, texts, tokenizer)
-        size = sum(len(text.encode()) for text in texts)
-        summary[split] = {"documents": len(texts), "tokens": header["tokens"], "bytes": size,
+        summary[split] = {"documents": header["documents"], "tokens": header["tokens"], "bytes": size,
                           "bytes_per_token": size / header["tokens"]}
     return summary

@@ -1,0 +1,300 @@
+"""The corpus builder against datatrove, on the same input and the same cores: python benchmarks/corpus.py [--quick] [--data FOLDER].
+
+extraction      pages a second of processor time (neighbours change it less), and against each library called alone
+near duplicates documents a second, from texts to the documents that are dropped: 5-grams, 14 bands of 8
+pipeline        pages a second through extraction, Gopher, C4, FineWeb rules and near duplicates; the same steps of datatrove's FineWeb recipe
+tokenisation    megabytes a second of processor time, against the library alone
+memory          peak and megabytes a second per core for growing input: --sizes 0.1 1 10, in gigabytes, makes that input (not part of a plain run)
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import itertools
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import HERE, Result, call, in_turn, report
+
+PEER = ["datatrove[processing,io]==0.10.1", "spacy", "regex", "orjson", "lxml_html_clean"]
+
+
+def peer() -> str:
+    """The Python of datatrove's environment, made when it is missing; it needs no PyTorch."""
+    folder = HERE / ".envs" / "datatrove"
+    if not (folder / "ready").exists():
+        print(f"making {folder}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run([folder / "bin/python", "-m", "pip", "install", "-q", *PEER], check=True)
+        (folder / "ready").touch()
+    return str(folder / "bin/python")
+
+
+# the inputs
+
+
+def pages(data: Path, count: int) -> list[str]:
+    """Real news pages, again and again in their order, or pages of the embedded world where there are none."""
+    files = sorted((data / "article-extraction-benchmark/html").glob("*.html.gz"))
+    if files:
+        found = [gzip.decompress(file.read_bytes()).decode() for file in files]
+    else:
+        from trivium.randomness import python
+        from trivium.world.pages import page
+        rng = python(0, "benchmark")
+        found = [page(text, "A page", rng) for text in prose(data, 181)]
+    return list(itertools.islice(itertools.cycle(found), count))
+
+
+def prose(data: Path, count: int) -> list[str]:
+    """Real articles with made-up near copies of a quarter of them, or the embedded world's documents."""
+    path, texts = data / "english-docs/digitalgov.tar.gz", list[str]()
+    if path.exists():
+        with tarfile.open(path) as archive:
+            for member in archive:
+                file = archive.extractfile(member) if member.name.endswith(".md") else None
+                if file is not None and len(text := file.read().decode("utf-8", "replace")) > 1000:
+                    texts.append(text)
+    else:
+        from trivium.world.documents import documents
+        from trivium.world.town import Town
+        texts = [document.text for document in documents(Town(0), 0, 4_000_000)]
+    rng, found = random.Random(0), list[str]()
+    for number in range(count):
+        words = texts[number % len(texts)].split()
+        for _ in range(len(words) // (50 if number % 4 else 3)):  # every copy of a text differs from the others
+            words[rng.randrange(len(words))] = rng.choice(words)
+        found.append(" ".join(words))
+    return found
+
+
+# our side, in a process of its own
+
+
+def ours(options: dict[str, Any]) -> dict[str, Any]:
+    """One case; what it prints last."""
+    return {"extract": _our_extraction, "library": _library_extraction, "near": _our_duplicates, "pipeline": _our_pipeline, "tokens": _our_tokens,
+            "tokens_library": _library_tokens, "size": _our_size}[options["case"]](options)
+
+
+def _our_extraction(options: dict[str, Any]) -> dict[str, Any]:
+    from trivium.corpus.extract import extract
+    found = _rows(options["input"])
+    extract(found[0]["text"], options["profile"])
+    start = time.process_time()
+    kept = sum(extract(row["text"], options["profile"])[0] is not None for row in found)
+    return {"rate": len(found) / (time.process_time() - start), "kept": kept}
+
+
+def _library_extraction(options: dict[str, Any]) -> dict[str, Any]:
+    found = _rows(options["input"])
+    if options["profile"] == "accurate":
+        import trafilatura
+
+        def run(html: str) -> Any:
+            return trafilatura.extract(html, fast=True, include_comments=False)
+    else:
+        from resiliparse.extract.html2text import extract_plain_text
+
+        def run(html: str) -> Any:
+            return extract_plain_text(html, main_content=True, alt_texts=False, list_bullets=False, comments=False)
+    run(found[0]["text"])
+    start = time.process_time()
+    kept = sum(bool(run(row["text"])) for row in found)
+    return {"rate": len(found) / (time.process_time() - start), "kept": kept}
+
+
+def _build(options: dict[str, Any], **settings: Any) -> tuple[dict[str, Any], float]:
+    from trivium.corpus.build import Extras, build
+    from trivium.corpus.settings import CorpusSettings
+    from trivium.corpus.tasks import Pool
+    with tempfile.TemporaryDirectory(dir=options["scratch"]) as folder:
+        pool = Pool(Path(folder, "scratch"), options.get("workers", 1), lambda step, done, total: None)
+        start = time.perf_counter()
+        counts = build([Path(options["input"])], Extras(), CorpusSettings(**settings), Path(folder, "out"), Path(folder, "scratch"), 0, pool)
+        return counts, time.perf_counter() - start
+
+
+def _our_duplicates(options: dict[str, Any]) -> dict[str, Any]:
+    import numpy as np
+
+    from trivium.corpus.duplicates import DuplicateSettings, clusters, near_pairs, write_marks
+    texts, settings = [row["text"] for row in _rows(options["input"])], DuplicateSettings(exact=False)
+    with tempfile.TemporaryDirectory(dir=options["scratch"]) as folder:
+        write_marks(texts[:3], settings, 0, Path(folder))
+    with tempfile.TemporaryDirectory(dir=options["scratch"]) as folder:
+        start = time.perf_counter()
+        write_marks(texts, settings, 0, Path(folder))
+        numbers, firsts = clusters(near_pairs([Path(folder)], [0], np.empty(0, np.int64), settings.threshold, 0, 1)[0])
+        seconds = time.perf_counter() - start
+    return {"rate": len(texts) / seconds, "kept": len(texts) - int((numbers != firsts).sum())}
+
+
+def _few(options: dict[str, Any]) -> dict[str, Any]:
+    """The same case on three documents, so that libraries are loaded before the clock starts, as they are on datatrove's side."""
+    path = Path(options["scratch"], f"few-{os.getpid()}.jsonl")
+    with open(options["input"], encoding="utf-8") as file:
+        path.write_text("".join(itertools.islice(file, 3)), encoding="utf-8")
+    return {**options, "input": str(path)}
+
+
+def _our_pipeline(options: dict[str, Any]) -> dict[str, Any]:
+    from trivium.errors import TriviumError
+    with contextlib.suppress(TriviumError):  # all three may be rejected
+        _pipeline(_few(options))
+    return _pipeline(options)
+
+
+def _pipeline(options: dict[str, Any]) -> dict[str, Any]:
+    from trivium.corpus.contamination import ContaminationSettings
+    from trivium.corpus.duplicates import DuplicateSettings
+    from trivium.corpus.harmful import HarmfulSettings
+    from trivium.corpus.languages import LanguageSettings
+    from trivium.corpus.settings import PrivateSettings
+    counts, seconds = _build(options, fields={"html": "text"}, extraction=options["profile"], language=LanguageSettings(enabled=False),
+                             harmful=HarmfulSettings(enabled=False), duplicates=DuplicateSettings(exact=False),
+                             private=PrivateSettings(kinds=["email", "ipv4"]), contamination=ContaminationSettings(enabled=False))
+    return {"rate": counts["documents"] / seconds, "kept": counts["kept"]}
+
+
+def _tokenizer(texts: list[str]) -> Any:
+    from trivium.tokenizer.chat import ChatTokenizer
+    from trivium.tokenizer.train import train
+    return ChatTokenizer(train(iter(texts[:500]), 4096))
+
+
+def _our_tokens(options: dict[str, Any]) -> dict[str, Any]:
+    from trivium.tokenizer import tokens
+    texts = [row["text"] for row in _rows(options["input"])]
+    tokenizer, size = _tokenizer(texts), sum(len(text.encode()) for text in texts)
+    with tempfile.TemporaryDirectory(dir=options["scratch"]) as folder:
+        start = time.process_time()
+        header = tokens.write(Path(folder, "tokens"), iter(texts), tokenizer)
+        return {"rate": size / 1e6 / (time.process_time() - start), "kept": header["tokens"]}
+
+
+def _library_tokens(options: dict[str, Any]) -> dict[str, Any]:
+    texts = [row["text"] for row in _rows(options["input"])]
+    tokenizer, size = _tokenizer(texts), sum(len(text.encode()) for text in texts)
+    library = getattr(tokenizer, "tokenizer", None) or tokenizer._tokenizer
+    start = time.process_time()
+    total = sum(len(encoding.ids) for k in range(0, len(texts), 1024) for encoding in library.encode_batch(texts[k:k + 1024], add_special_tokens=False))
+    return {"rate": size / 1e6 / (time.process_time() - start), "kept": total}
+
+
+def _our_size(options: dict[str, Any]) -> dict[str, Any]:
+    from trivium.corpus.spans import SpanSettings
+    counts, seconds = _build(options, spans=SpanSettings(enabled=True))
+    memory = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    return {"rate": counts["funnel"][0]["bytes"] / 1e6 / seconds / options.get("workers", 1), "memory_mb": memory, "kept": counts["kept"]}
+
+
+def _rows(path: str) -> list[dict[str, Any]]:
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+# datatrove's side: its own blocks, as its examples put them together
+
+PEER_SCRIPT = HERE / "peer_datatrove.py"
+
+
+def write(path: Path, texts: list[str]) -> Path:
+    """Rows that both sides read."""
+    with open(path, "w", encoding="utf-8") as file:
+        for number, text in enumerate(texts):
+            file.write(json.dumps({"id": f"d{number}", "text": text}, ensure_ascii=False) + "\n")
+    return path
+
+
+def grown(path: Path, gigabytes: float) -> Path:
+    """Made-up English-like documents of so many bytes in files of 50 MB, a twentieth of them copies with changed words."""
+    path.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(0)
+    syllables = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "ar", "en", "il", "or", "un")]
+    words = ["the", "of", "and", "to", "that", "with", "have", "be"] * 60 + ["".join(rng.choices(syllables, k=rng.randint(2, 4))) for _ in range(30_000)]
+    left, number, last = int(gigabytes * 1e9), 0, ""
+    while left > 0:
+        with open(path / f"part-{number:05}.jsonl", "w", encoding="utf-8") as file:
+            size = 0
+            while size < min(50_000_000, left):
+                if last and rng.random() < 0.05:
+                    parts = last.split(" ")
+                    parts[rng.randrange(len(parts))] = rng.choice(words)
+                    text = " ".join(parts)
+                else:
+                    text = "\n".join(" ".join(sentence.capitalize() + "." for sentence in (" ".join(rng.choices(words, k=rng.randint(6, 18)))
+                                                                                           for _ in range(rng.randint(3, 7)))) for _ in range(rng.randint(3, 9)))
+                last = text
+                size += file.write(json.dumps({"text": text}) + "\n")
+        left, number = left - size, number + 1
+    return path
+
+
+def main() -> None:
+    """Both sides in turn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared/data")
+    parser.add_argument("--sizes", type=float, nargs="+", help="instead: gigabytes of made-up input, for memory and throughput")
+    parser.add_argument("--workers", type=int, default=1, help="processes, with --sizes")
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="a disk with room for five times the largest size")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(ours(json.loads(options.worker))))
+        return
+    results: list[Result] = []
+    environment = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        def run(case: str, source: Path, **more: Any) -> float:
+            found = call(__file__, {"case": case, "input": str(source), "scratch": scratch, **more}, environment=environment)
+            print(f"{case} {more}: {found}", file=sys.stderr)
+            return float(found["rate"])
+
+        if options.sizes:
+            for size in options.sizes:
+                source = grown(Path(scratch, f"size-{size:g}"), size)
+                found = call(__file__, {"case": "size", "input": str(source), "scratch": scratch, "workers": options.workers}, environment=environment)
+                results.append(Result(f"{size:g} GB: peak memory", found["memory_mb"], 1536, "MB", 1.0, lower_is_better=True))
+                results.append(Result(f"{size:g} GB: MB a second per core", found["rate"], results[1].ours if len(results) > 1 else found["rate"], "MB/s", 0.9))
+            report("corpus", results)
+            return
+        python = peer()
+
+        def theirs(case: str, source: Path, **more: Any) -> float:
+            found = call(PEER_SCRIPT, {"case": case, "input": str(source), "scratch": scratch, **more}, python, environment={"OMP_NUM_THREADS": "1"})
+            print(f"datatrove {case} {more}: {found}", file=sys.stderr)
+            return float(found["rate"])
+
+        rounds = 1 if options.quick else options.rounds
+        crawled = write(Path(scratch, "pages.jsonl"), pages(options.data, 60 if options.quick else 362))
+        texts = write(Path(scratch, "texts.jsonl"), prose(options.data, 1500 if options.quick else 10_000))
+        for profile, goal in (("accurate", 0.9), ("fast", 0.9)):
+            found = in_turn({"ours": lambda p=profile: run("extract", crawled, profile=p), "library": lambda p=profile: run("library", crawled, profile=p)}, rounds)
+            results.append(Result(f"extraction, {profile}, against the library alone", found["ours"], found["library"], "pages/s", goal))
+        found = in_turn({"ours": lambda: run("near", texts), "datatrove": lambda: theirs("near", texts)}, rounds)
+        results.append(Result("near duplicates, against datatrove", found["ours"], found["datatrove"], "documents/s", 3.0))
+        found = in_turn({"accurate": lambda: run("pipeline", crawled, profile="accurate"), "fast": lambda: run("pipeline", crawled, profile="fast"),
+                         "datatrove": lambda: theirs("pipeline", crawled)}, rounds)
+        results.append(Result("pipeline, against datatrove's FineWeb recipe", found["accurate"], found["datatrove"], "pages/s", 2.0))
+        results.append(Result("pipeline, fast profile, against the same", found["fast"], found["datatrove"], "pages/s", 2.0))
+        found = in_turn({"ours": lambda: run("tokens", texts), "library": lambda: run("tokens_library", texts)}, rounds)
+        results.append(Result("tokenisation, against tokenizers alone", found["ours"], found["library"], "MB/s", 0.8))
+    report("corpus", results)
+
+
+if __name__ == "__main__":
+    main()
