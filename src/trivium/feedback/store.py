@@ -189,7 +189,7 @@ class Store:
                 checked = FeedbackSettings(**{**now, **values}).model_dump()
             except ValidationError as error:
                 fault = error.errors()[0]
-                raise TriviumError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {str(fault['input'])[:60]!r}") from error
+                raise TriviumError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r:.60}") from error
             for name in ("title", "guidelines"):
                 rows.text(checked[name], name, empty=True)
             changed = {name: checked[name] for name in values if checked[name] != now[name]}
