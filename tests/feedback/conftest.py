@@ -15,7 +15,9 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from argon2 import PasswordHasher
 
+from trivium.feedback import accounts
 from trivium.feedback.accounts import Accounts
 from trivium.feedback.store import Store
 from trivium.feedback.web import COOKIE, create_app
@@ -25,6 +27,13 @@ def items(count: int, responses: int = 3) -> list[dict[str, Any]]:
     """Comparisons ``item-0`` and so on, whose response 0 is the best."""
     return [{"id": f"item-{i}", "prompt": f"Question number {i}?", "responses": [f"Answer {j} to question {i}" for j in range(responses)]}
             for i in range(count)]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_passwords() -> None:
+    """The same hash at a thousandth of its cost."""
+    accounts._hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    accounts._NOBODY = accounts._hasher.hash("nobody")
 
 
 @pytest.fixture

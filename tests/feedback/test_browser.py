@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import Served, items
+from playwright.sync_api import expect
 
 from trivium.feedback.exports import export
 from trivium.feedback.store import Store
@@ -47,6 +48,7 @@ def test_ranking_by_mouse_with_a_tie_then_going_back_to_correct(served: Served, 
     page = visit("anna")
     page.goto("/work")
     page.click("text=Start comparing")
+    page.wait_for_selector(".chip")
     for place, rating in enumerate((6, 2, 7, 2)):
         page.locator(f"#response-{place} .rating label").nth(rating - 1).click()
     page.locator("#response-1 summary").click()
@@ -70,6 +72,8 @@ def test_ranking_by_mouse_with_a_tie_then_going_back_to_correct(served: Served, 
     assert by_place(served.store, stored) == [[2], [0], [1, 3]] and sorted(stored["ratings"]) == [2, 2, 6, 7]
     assert sum(map(bool, stored["flags"])) == 1 and 0 < stored["seconds"] < 60
     page.click("#saved a")  # back to the first, everything is as it was left
+    page.wait_for_url("**/work/*")
+    page.wait_for_selector(".chip")
     assert shown_ranking(page) == [[2], [0], [1, 3]] and page.locator("#response-1 input[value=wrong]").is_checked()
     drag(page, ".rank .chip[data-place='0']", (left, page.locator(".rank[data-at='0']").bounding_box()["y"] - 2))
     page.click("#submit")
@@ -95,17 +99,20 @@ def test_ranking_by_keys_alone(served: Served, visit: Visit) -> None:
     page.keyboard.press("Space")
     assert page.locator("#response-0 .options input").first.is_checked()
     page.reload()  # a draft is kept until it is submitted
+    page.wait_for_selector(".chip")
     assert shown_ranking(page) == [[3], [1], [0, 2]]
     page.keyboard.press("b")
     page.keyboard.press("Enter")
     page.wait_for_selector("#saved")
     assert by_place(served.store, said(served.store)[0]) == [[3], [1], [0, 2]]
+    page.wait_for_selector(".chip")
     page.keyboard.press("0")
     page.keyboard.press("Enter")
     page.wait_for_selector("text=Nothing is left")
     assert said(served.store)[1]["all_bad"] and said(served.store)[1]["ratings"] is None
 
 
+@pytest.mark.long
 def test_ranking_by_touch_on_a_phone(served: Served, visit: Visit) -> None:
     served.store.add_items(items(1, 3))
     page = visit("anna", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, color_scheme="dark")
@@ -125,10 +132,12 @@ def test_ranking_by_touch_on_a_phone(served: Served, visit: Visit) -> None:
     page.locator("#submit").scroll_into_view_if_needed()
     swipe(centre(page, "#tray .chip[data-place='2']"), centre(page, "#ranks"))
     page.locator("#tray .chip[data-place='0'] .short").tap()  # a tap puts it last
+    expect(page.locator(".rank")).to_have_count(2)
     assert shown_ranking(page) == [[2], [0]]
     swipe(centre(page, "#tray .chip[data-place='1']"), centre(page, ".rank[data-at='0']"))
     assert shown_ranking(page) == [[1, 2], [0]]
-    page.locator(".rank .chip[data-place='1'] button").nth(1).tap()  # or the buttons
+    page.locator(".rank .chip[data-place='1'] button").nth(1).click()  # or the buttons; a tap so soon would be taken for a double tap
+    expect(page.locator(".rank")).to_have_count(3)
     assert shown_ranking(page) == [[2], [1], [0]]
     page.locator("#submit").tap()
     page.wait_for_selector("text=Nothing is left")
@@ -162,7 +171,7 @@ def test_two_at_once_skip_and_the_lead_watches_and_settles(served: Served, visit
     served.store.add_items(items(2, 3))
     anna, ben, lead = visit("anna"), visit("ben"), visit("lead", "lead")
     lead.goto("/lead")
-    lead.wait_for_function("document.querySelector('[data-number=judgements]').textContent === '0 / 4'")
+    expect(lead.locator("[data-number=judgements]")).to_have_text("0 / 4")
     for page in (anna, ben):
         page.goto("/compare")
     for page, keys in ((anna, "a7b4c1"), (ben, "a7b4c1")):
@@ -173,17 +182,19 @@ def test_two_at_once_skip_and_the_lead_watches_and_settles(served: Served, visit
     ben.wait_for_selector("#saved")
     anna.keyboard.press("Enter")
     anna.wait_for_selector("#saved")
+    anna.wait_for_selector(".chip")
     for key in "a7b4c1=":
         anna.keyboard.press(key)
     anna.keyboard.press("Enter")
     anna.wait_for_selector("text=Nothing is left")
+    ben.wait_for_selector(".chip")
     ben.keyboard.press("/")
     ben.locator("#skip-form input[value=unqualified]").check()
     ben.fill("#skip-form [name=note]", "physics")
     ben.keyboard.press("Enter")
     ben.wait_for_selector("text=Nothing is left")
     assert next(event.body for event in served.store.events(["skip"]))["note"] == "physics"
-    lead.wait_for_function("document.querySelector('[data-number=judgements]').textContent === '3 / 4'")  # live, without loading it again
+    expect(lead.locator("[data-number=judgements]")).to_have_text("3 / 4", timeout=10_000)  # live, without loading it again
     assert lead.locator("[data-figure=agreement] .value").inner_text().endswith("%")
     assert lead.locator("[data-figure=alpha] svg").count() == 1 and lead.locator("#people tr").count() == 3
     lead.goto("/lead/disputed")
@@ -191,6 +202,7 @@ def test_two_at_once_skip_and_the_lead_watches_and_settles(served: Served, visit
         agreed = next(item for item in state.items.values() if len(item.judgements()) == 2)
         assert len({work.ranking for work in agreed.judgements()}) == 2, "both ranked by place, in orders of their own"
     lead.click(".cover")
+    lead.wait_for_selector(".chip")
     for key in ("a", "Shift+ArrowDown", "b", "Shift+ArrowDown", "c", "Shift+ArrowDown"):
         lead.keyboard.press(key)
     lead.click("#submit")
@@ -198,13 +210,14 @@ def test_two_at_once_skip_and_the_lead_watches_and_settles(served: Served, visit
     assert [row["annotator"] for row in export(served.store, "rankings") if row["id"] == agreed.id] == ["lead"]
 
 
+@pytest.mark.long
 def test_a_lease_ends_while_somebody_is_away(served: Served, visit: Visit) -> None:
     served.store.change_settings(overlap=1, lease_minutes=2 / 60)
     served.store.add_items(items(1, 2))
     anna, ben = visit("anna"), visit("ben")
     anna.goto("/compare")
     anna.wait_for_selector(".chip")
-    anna.evaluate("post = async () => { throw new Error('away'); }")  # the laptop is closed: nothing is renewed
+    anna.evaluate("() => { post = async () => { throw new Error('away'); }; }")  # the laptop is closed: nothing is renewed
     ben.goto("/compare")
     assert ben.locator("text=Nothing is left").count() == 1
     time.sleep(2.1)
@@ -218,6 +231,7 @@ def test_a_lease_ends_while_somebody_is_away(served: Served, visit: Visit) -> No
     assert len(said(served.store)) == 1
 
 
+@pytest.mark.long
 def test_hostile_text_does_nothing_in_a_real_browser(served: Served, visit: Visit) -> None:
     evil = ["<script>document.title='owned'</script>", "<img src=x onerror=\"document.title='owned'\">", "[x](javascript:alert(1))"]
     served.store.add_items([{"id": "evil", "prompt": evil[1], "responses": evil}])

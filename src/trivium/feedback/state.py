@@ -72,10 +72,18 @@ class Item:
     key: str  # of the prompt
     known: tuple[tuple[int, ...], ...] | None
     disagreement: float = 0.0  # of an ensemble of reward models
-    agreement: float = math.nan  # of the annotators, ties counting as half
     works: list[Work] = field(default_factory=list)
     settled: Event | None = None
     closed: bool = False
+    _agreement: float | None = None
+
+    @property
+    def agreement(self) -> float:
+        """The share of pairs that its annotators order alike, a tie against a preference counting as half; NaN for less than two."""
+        if self._agreement is None:
+            judged = self.judgements()
+            self._agreement = agreement_within(np.stack([signs(one.ranking) for one in judged]))[1] if len(judged) > 1 else math.nan
+        return self._agreement
 
     def judgements(self) -> list[Work]:
         """The finished judgements by different people, repetitions left out."""
@@ -217,9 +225,7 @@ class State:
         work.flags = tuple(tuple(one) for one in body["flags"])
         work.all_bad, work.reason = body["all_bad"], ""
         assert work.item is not None
-        item = self.items[work.item]
-        judged = item.judgements()
-        item.agreement = agreement_within(np.stack([signs(one.ranking) for one in judged]))[1] if len(judged) > 1 else math.nan
+        self.items[work.item]._agreement = None  # to be computed again when somebody asks
 
     def _on_demonstration(self, event: Event) -> None:
         self._answer(event, JUDGED).reason = ""

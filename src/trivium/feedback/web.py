@@ -550,7 +550,8 @@ class _Pages:
         self.store = store
         versions = {name: hashlib.sha256(_asset(name)).hexdigest()[:12] for name in STATIC}
         self.templates = jinja2.Environment(loader=jinja2.PackageLoader("trivium.feedback", "pages"), autoescape=True,
-                                            undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+                                            undefined=jinja2.StrictUndefined, auto_reload=False, trim_blocks=True, lstrip_blocks=True)
+        self.script_words = {language: json.dumps(script_words(language), ensure_ascii=False) for language in LANGUAGES}
         self.templates.filters["percent"] = lambda value: "–" if value != value else f"{100 * value:.0f} %"
         self.templates.filters["moment"] = lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
         self.templates.filters["compact"] = lambda value: json.dumps(value, ensure_ascii=False)
@@ -576,7 +577,7 @@ class _Pages:
         if request.method != "GET":
             here = request.url.path if template in ("login.html", "invite.html") else "/"
         common = {"t": t, "language": language, "visitor": visitor, "settings": self.store.settings, "here": here, "path": request.url.path,
-                  "theme": theme if theme in ("light", "dark") else "", "script_words": script_words(language), "message": None, "has_word": WORDS.__contains__}
+                  "theme": theme if theme in ("light", "dark") else "", "script_words": self.script_words[language], "message": None, "has_word": WORDS.__contains__}
         return HTMLResponse(self.templates.get_template(template).render(common | values), status)
 
     def comparison(self, request: Request, task: Task, **values: Any) -> HTMLResponse:
