@@ -1,5 +1,6 @@
 # make quickstart   installs and trains the whole curriculum on the embedded world
 # make test         installs what is missing and runs the tests
+#                   (those in a browser where there is Chromium; .ci/run installs it)
 # TORCH names the build of PyTorch to install; a CPU build is enough.
 TORCH ?= torch==2.13.0
 PYTHON ?= python3
@@ -18,8 +19,14 @@ install: .venv/.installed
 quickstart: install
 	$(BIN)/trivium run recipes/quickstart.yaml
 
+ifneq ($(shell command -v chromium || command -v chromium-browser || command -v google-chrome),)
 test: install
 	$(BIN)/python -m pytest
+else
+test: install
+	@echo "There is no Chromium here: the tests in a browser are left out. To have them: apt-get install chromium"
+	$(BIN)/python -m pytest -m "not long and not browser"
+endif
 
 test-long: install
 	$(BIN)/python -m pytest -m long

@@ -18,7 +18,7 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 
 from trivium.errors import TriviumError
 from trivium.feedback import rows
-from trivium.feedback.database import invites, people, sessions, tries, writing
+from trivium.feedback.database import VISITOR, invites, people, sessions, tries, writing
 from trivium.feedback.settings import ROLES
 from trivium.feedback.store import Conflict, Store
 
@@ -117,10 +117,8 @@ class Accounts:
         """Who holds a session's token; None when it has ended, or never was."""
         if not token or len(token) > 100:
             return None
-        query = sql.select(people.c.id, people.c.name, people.c.role).join(sessions, sessions.c.person == people.c.id).where(
-            sessions.c.token == _digest(token), sessions.c.expires > (time.time() if now is None else now), people.c.removed_at.is_(None))
         with self.engine.connect() as connection:
-            found = connection.execute(query).first()
+            found = connection.execute(VISITOR, {"token": _digest(token), "now": time.time() if now is None else now}).first()
         return Visitor(found.id, found.name, found.role, self.csrf(token)) if found else None
 
     def logout(self, token: str) -> None:

@@ -112,20 +112,28 @@ def krippendorff_alpha(clusters: Sequence[Sequence[Sequence[int]]], level: str =
     percentile bootstrap over prompts, whose responses belong together; the metric is recomputed in each resample. NaN
     when nothing varies: alpha is then undefined.
     """
+    values = sorted({value for units in clusters for unit in units for value in unit})
+    return alpha_of_tables([coincidences(units, values) for units in clusters], values, level, resamples, seed)
+
+
+def coincidences(units: Sequence[Sequence[int]], values: Sequence[int]) -> np.ndarray:
+    """The coincidences ``o_ck`` of one prompt's units, ``[values, values]``: each pair of a unit's values, weighed by one over
+    the number of its values less one."""
+    index = {value: place for place, value in enumerate(values)}
+    table = np.zeros((len(values), len(values)))
+    for unit in units:
+        if len(unit) > 1:
+            counts = Counter(unit)
+            for (c, n_c), (k, n_k) in itertools.product(counts.items(), repeat=2):
+                table[index[c], index[k]] += n_c * (n_k - (c == k)) / (len(unit) - 1)
+    return table
+
+
+def alpha_of_tables(tables: Sequence[np.ndarray], values: Sequence[int], level: str = "ordinal", resamples: int = 1000, seed: int = 0) -> Estimate:
+    """:func:`krippendorff_alpha` from the :func:`coincidences` of each prompt."""
     if level not in LEVELS:
         raise ValueError(f"level {level!r}; known: {', '.join(LEVELS)}")
-    values = sorted({value for units in clusters for unit in units for value in unit})
-    index = {value: place for place, value in enumerate(values)}
-    tables = []
-    for units in clusters:
-        table = np.zeros((len(values), len(values)))
-        for unit in units:
-            if len(unit) > 1:
-                counts = Counter(unit)
-                for (c, n_c), (k, n_k) in itertools.product(counts.items(), repeat=2):
-                    table[index[c], index[k]] += n_c * (n_k - (c == k)) / (len(unit) - 1)
-        if table.any():
-            tables.append(table)
+    tables = [table for table in tables if table.any()]
     if not tables:
         return NOTHING
     observed = np.stack(tables)  # [cluster, c, k]
@@ -166,6 +174,34 @@ def _interval(drawn: np.ndarray) -> tuple[float, float]:
         return math.nan, math.nan
     low, high = np.quantile(drawn, (0.025, 0.975))
     return float(low), float(high)
+
+
+def signs(ranking: Ranking) -> np.ndarray:
+    """For each pair ``i < j`` of K responses, 1 where i is better, -1 where j is, 0 where they are tied: ``[K (K - 1) / 2]``."""
+    levels = np.empty(sum(map(len, ranking)), dtype=int)
+    for level, group in enumerate(ranking):
+        levels[list(group)] = level
+    first, second = np.triu_indices(len(levels), 1)
+    return np.sign(levels[second] - levels[first])
+
+
+def agreement_within(judged: np.ndarray) -> tuple[tuple[int, int], float]:
+    """Of the :func:`signs` of m judges ``[m, pairs]``, over all pairs of judges: ``(ordered alike, ordered strictly by both)``, and the
+    share alike where a tie against a preference counts as half (NaN when nobody prefers anything)."""
+    plus, minus = (judged > 0).sum(0), (judged < 0).sum(0)
+    tied = len(judged) - plus - minus
+    same = int((plus * (plus - 1) + minus * (minus - 1)).sum()) // 2
+    halves = float((tied * (plus + minus)).sum())
+    both = same + int((plus * minus).sum())
+    return (same, both), (same + halves / 2) / (both + halves) if both + halves else math.nan
+
+
+def agreement_with_others(judged: np.ndarray) -> list[tuple[int, int]]:
+    """For each of m judges ``[m, pairs]``, ``(pairs ordered alike, pairs ordered strictly by both)`` over all the others."""
+    plus, minus = (judged > 0).sum(0), (judged < 0).sum(0)
+    same = np.where(judged > 0, plus - 1, 0) + np.where(judged < 0, minus - 1, 0)
+    both = np.where(judged != 0, plus + minus - 1, 0)
+    return [(int(one), int(other)) for one, other in zip(same.sum(1), both.sum(1))]
 
 
 def position_counts(ranking: Ranking, order: Sequence[int]) -> tuple[int, int]:

@@ -44,6 +44,7 @@ def annotate(project: Project,
         except OSError as error:
             raise TriviumError(f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port") from error
         with listening:
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or the second part of an answer waits 40 ms for the first's receipt
             address = url or f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
             if not any(person.role == "lead" and person.kind == "human" and not person.removed for person in store.people()):
                 print(f"Open this link within 72 hours to become the lead of the project:\n  {address}/invite/{Accounts(store).invite('lead', 'the first lead')}")

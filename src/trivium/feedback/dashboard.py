@@ -11,110 +11,98 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from trivium.feedback.agreement import (
     NOTHING,
     Estimate,
-    Ranking,
+    agreement_with_others,
+    agreement_within,
+    alpha_of_tables,
+    coincidences,
     kendall_w,
-    krippendorff_alpha,
     length_counts,
     mean,
     pair_agreement,
     position_counts,
     share,
+    signs,
 )
+from trivium.feedback.settings import RATINGS
 from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Item, State, Work
 from trivium.feedback.store import Store
 
 Row = dict[str, Any]
+Counts = tuple[float, float]
+SHARES = ("agreement", "known", "themselves", "first", "longer")
+BUSY = 0.1
+"""The dashboard computes for at most this share of the time."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One judgement, as statistics need it."""
+class Figures:
+    """What one item says about agreement: counts over everybody and for each person, by the names of :data:`SHARES`."""
 
-    person: int
-    ranking: Ranking
-    ratings: Sequence[int] | None
-    order: Sequence[int]
-    seconds: float | None
-    repeat: bool
-    all_bad: bool
+    version: int  # the newest answer it has seen
+    shares: dict[str, Counts]
+    people: dict[int, dict[str, Counts]]
+    w: float
+    table: np.ndarray | None  # coincidences of the ratings
 
 
-@dataclass(frozen=True)
-class Case:
-    """An item with all its judgements."""
-
-    lengths: Sequence[int]
-    known: Ranking | None
-    judged: tuple[Judged, ...]
-
-
-def cases(state: State) -> list[Case]:
-    """A copy of what the statistics need, so that nobody waits for them."""
-    return [Case(item.lengths, item.known, tuple(Judged(w.person, w.ranking, w.ratings, w.order, w.seconds, not w.counts, w.all_bad)
-                                                 for w in item.works if w.state == JUDGED))
-            for item in state.items.values() if item.kind == "compare" and any(w.state == JUDGED for w in item.works)]
-
-
-def agreements(found: Sequence[Case], person: int | None = None) -> dict[str, Estimate]:
-    """Every figure of agreement and bias, over all people or about one (against everybody else). Intervals are at 95 %."""
-    between: list[tuple[float, float]] = []
-    known, themselves, position, length = between.copy(), between.copy(), between.copy(), between.copy()
-    concordance: list[float] = []
-    alpha: list[list[list[int]]] = []
-    for case in found:
-        firsts = [one for one in case.judged if not one.repeat]
-        mine = [one for one in firsts if person in (None, one.person)]
-        if not mine and not any(one.person == person for one in case.judged):
-            continue
-        if case.known:
-            known.append(_sum(pair_agreement(one.ranking, case.known) for one in mine))
-        else:
-            between.append(_sum(pair_agreement(one.ranking, other.ranking) for at, one in enumerate(firsts) for other in firsts[at + 1:]
-                                if person in (None, one.person, other.person)))
-            if person is None:
-                concordance.append(kendall_w([one.ranking for one in firsts]))
-                rated = [one.ratings for one in firsts if one.ratings]
-                if len(rated) > 1:
-                    alpha.append([[int(each) for each in unit] for unit in zip(*rated)])
-        again = {one.person: one for one in case.judged if one.repeat}
-        themselves.append(_sum(pair_agreement(one.ranking, again[one.person].ranking) for one in mine if one.person in again))
-        position.append(_sum(position_counts(one.ranking, one.order) for one in mine))
-        length.append(_sum(length_counts(one.ranking, case.lengths) for one in mine))
-    figures = {"agreement": share(between), "known": share(known), "themselves": share(themselves), "first": share(position), "longer": share(length)}
-    if person is None:
-        figures |= {"alpha": krippendorff_alpha(alpha, resamples=400) if alpha else NOTHING, "w": mean(concordance, resamples=400)}
-    return figures
+def item_figures(item: Item) -> Figures:
+    """Count an item's agreements once; they change only with its answers."""
+    judged = [work for work in item.works if work.state == JUDGED]
+    firsts, again = [work for work in judged if work.counts], {work.person: work for work in judged if not work.counts}
+    people: dict[int, dict[str, Counts]] = {work.person: {} for work in judged}
+    for work in firsts:
+        counts = people[work.person]
+        counts["first"], counts["longer"] = position_counts(work.ranking, work.order), length_counts(work.ranking, item.lengths)
+        if item.known:
+            counts["known"] = pair_agreement(work.ranking, item.known)
+        if work.person in again:
+            counts["themselves"] = pair_agreement(work.ranking, again[work.person].ranking)
+    shares = {name: _sum(counts[name] for counts in people.values() if name in counts) for name in SHARES}
+    w, table = math.nan, None
+    if not item.known and len(firsts) > 1:
+        matrix = np.stack([signs(work.ranking) for work in firsts])
+        shares["agreement"] = agreement_within(matrix)[0]
+        for work, counted in zip(firsts, agreement_with_others(matrix)):
+            people[work.person]["agreement"] = counted
+        w = kendall_w([work.ranking for work in firsts])
+        rated = [work.ratings for work in firsts if work.ratings]
+        if len(rated) > 1:
+            table = coincidences(list(zip(*rated)), list(RATINGS))
+    return Figures(_version(item), shares, people, w, table)
 
 
-def _sum(counts: Iterable[tuple[int, int]]) -> tuple[float, float]:
-    hits = total = 0
+def _version(item: Item) -> int:
+    return max((work.event for work in item.works), default=0)
+
+
+def _sum(counts: Iterable[Counts]) -> Counts:
+    hits = total = 0.0
     for hit, of in counts:
         hits, total = hits + hit, total + of
     return hits, total
 
 
-def item_agreement(item: Item) -> float:
-    """The share of pairs that an item's annotators order alike, among pairs that two of them order; NaN when there is none.
-    A tie against a preference counts as half."""
-    works = item.judgements()
-    hits, total = 0.0, 0
-    for at, one in enumerate(works):
-        for other in works[at + 1:]:
-            place = [{index: level for level, group in enumerate(work.ranking) for index in group} for work in (one, other)]
-            for i in range(len(item.lengths)):
-                for j in range(i):
-                    a, b = (_sign(levels[i] - levels[j]) for levels in place)
-                    if a or b:
-                        total += 1
-                        hits += 1.0 if a == b else 0.5 if not (a and b) else 0.0
-    return hits / total if total else math.nan
+def agreements(found: Sequence[Figures]) -> dict[str, Estimate]:
+    """Every figure of agreement and bias over all people. Intervals are at 95 %."""
+    tables = [one.table for one in found if one.table is not None]
+    return {**{name: share(one.shares[name] for one in found) for name in SHARES},
+            "alpha": alpha_of_tables(tables, list(RATINGS), resamples=400) if tables else NOTHING,
+            "w": mean((one.w for one in found), resamples=400)}
 
 
-def _sign(value: int) -> int:
-    return (value > 0) - (value < 0)
+def agreements_of_people(found: Sequence[Figures]) -> dict[int, dict[str, Estimate]]:
+    """The figures of :data:`SHARES` for each person, against everybody else."""
+    counts: dict[int, dict[str, list[Counts]]] = defaultdict(lambda: {name: [] for name in SHARES})
+    for one in found:
+        for person, named in one.people.items():
+            for name, counted in named.items():
+                counts[person][name].append(counted)
+    return {person: {name: share(values) for name, values in named.items()} for person, named in counts.items()}
 
 
 def disputed(state: State) -> list[tuple[Item, float, int]]:
@@ -124,9 +112,8 @@ def disputed(state: State) -> list[tuple[Item, float, int]]:
         if item.kind != "compare" or item.known or item.settled or item.closed:
             continue
         skips = len({work.person for work in item.works if work.state == SKIPPED})
-        agreed = item_agreement(item) if len(item.judgements()) > 1 else math.nan
-        if skips >= state.settings.disputed_skips or agreed < state.settings.disputed_below:
-            found.append((item, agreed, skips))
+        if skips >= state.settings.disputed_skips or item.agreement < state.settings.disputed_below:
+            found.append((item, item.agreement, skips))
     return sorted(found, key=lambda one: (one[1] if math.isfinite(one[1]) else 1.0, -one[2], one[0].id))
 
 
@@ -161,52 +148,47 @@ def progress(state: State, now: float) -> Row:
 
 
 class Dashboard:
-    """The figures of a store, computed again only after something has happened, and not more often than ``every`` seconds."""
+    """The figures of a store. They are computed outside its lock, again only after something has happened, and not more often
+    than every ``every`` seconds nor for more than :data:`BUSY` of the time."""
 
     def __init__(self, store: Store, every: float = 2.0) -> None:
         self.store, self.every = store, every
         self._lock = threading.Lock()
-        self._made_at, self._last = -math.inf, -1
+        self._next, self._last = -math.inf, -1
+        self._items: dict[str, Figures] = {}
         self._figures: Row = {}
 
-    def figures(self, fresh: bool = False) -> Row:
+    def figures(self) -> Row:
         """``{"progress": ..., "agreement": {name: estimate}, "people": [...], "last": number of the newest event}``."""
         with self._lock:
-            if not fresh and time.monotonic() - self._made_at < self.every:
+            started = time.monotonic()
+            if started < self._next:
                 return self._figures
             with self.store.state() as state:
-                if state.last != self._last:
-                    found, counts, last, done = cases(state), progress(state, time.time()), state.last, _by_person(state)
-                else:
-                    self._figures["progress"] = progress(state, time.time())  # leases end without any event
-                    found = None
-            if found is not None:
-                self._figures = {"progress": counts, "last": last,
-                                 "agreement": {name: estimate.row() for name, estimate in agreements(found).items()},
-                                 "people": self._people(found, done)}
-                self._last = last
-            self._made_at = time.monotonic()
+                snapshot, last = state.snapshot(), state.last
+            made = {"progress": progress(snapshot, time.time()), "last": last}
+            if last != self._last:
+                for item in snapshot.items.values():
+                    if item.kind == "compare" and (item.id not in self._items or self._items[item.id].version != _version(item)):
+                        self._items[item.id] = item_figures(item)
+                found = [one for one in self._items.values() if one.version]
+                made |= {"agreement": {name: estimate.row() for name, estimate in agreements(found).items()}, "people": self._people(found, snapshot)}
+            self._figures, self._last = {**self._figures, **made}, last
+            took = time.monotonic() - started
+            self._next = started + took + max(self.every, took / BUSY)
             return self._figures
 
-    def _people(self, found: Sequence[Case], done: dict[int, Row]) -> list[Row]:
-        by_person: dict[int, list[Case]] = defaultdict(list)
-        for case in found:
-            for number in {one.person for one in case.judged}:
-                by_person[number].append(case)
+    def _people(self, found: Sequence[Figures], state: State) -> list[Row]:
+        by_person, nothing = agreements_of_people(found), dict.fromkeys(SHARES, NOTHING)
         return [{"id": person.id, "name": person.name, "role": person.role, "kind": person.kind, "removed": person.removed,
-                 **done.get(person.id, {"judged": 0, "written": 0, "skipped": 0, "seconds": None}),
-                 **{name: estimate.row() for name, estimate in agreements(by_person[person.id], person.id).items()}}
+                 **_done(state.by_person.get(person.id, [])),
+                 **{name: estimate.row() for name, estimate in by_person.get(person.id, nothing).items()}}
                 for person in self.store.people()]
 
 
-def _by_person(state: State) -> dict[int, Row]:
-    found = {}
-    for person, works in state.by_person.items():
-        took = [work.seconds for work in works if work.state == JUDGED and work.seconds is not None and work.kind == "compare"]
-        found[person] = {"judged": _count(works, "compare", JUDGED), "written": _count(works, "write", JUDGED),
-                         "skipped": sum(work.state == SKIPPED for work in works), "seconds": statistics.median(took) if took else None}
-    return found
-
-
-def _count(works: Sequence[Work], kind: str, state: str) -> int:
-    return sum(work.kind == kind and work.state == state for work in works)
+def _done(works: Sequence[Work]) -> Row:
+    """How much one person has done."""
+    took = [work.seconds for work in works if work.state == JUDGED and work.seconds is not None and work.kind == "compare"]
+    return {"judged": sum(work.kind == "compare" and work.state == JUDGED for work in works),
+            "written": sum(work.kind == "write" and work.state == JUDGED for work in works),
+            "skipped": sum(work.state == SKIPPED for work in works), "seconds": statistics.median(took) if took else None}

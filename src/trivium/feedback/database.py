@@ -117,13 +117,17 @@ def _sqlite(path: Path) -> Engine:
 
 class writing:
     """A transaction that writes, ``with writing(engine) as connection``. Only one at a time holds events: in SQLite by its
-    nature, in PostgreSQL by a lock, so that their numbers become visible in order."""
+    nature, in PostgreSQL by a lock, so that their numbers become visible in order. What is not ``durable`` survives the end of every process, but a
+    power cut only once something durable has followed it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, durable: bool = True) -> None:
         self.connection = engine.connect().execution_options(writes=True)
+        self.durable = durable or engine.dialect.name != "sqlite"
 
     def __enter__(self) -> Connection:
         try:
+            if not self.durable:
+                self._synchronous("NORMAL")
             self.transaction = self.connection.begin()
         except BaseException:
             self.connection.close()
@@ -136,11 +140,30 @@ class writing:
                 self.transaction.commit()
             else:
                 self.transaction.rollback()
+            if not self.durable:
+                self._synchronous("FULL")
         finally:
             self.connection.close()
+
+    def _synchronous(self, mode: str) -> None:
+        raw = self.connection.connection.dbapi_connection
+        assert raw is not None
+        raw.execute(f"PRAGMA synchronous={mode}")  # type: ignore[attr-defined]
+
+
+LOCK = sql.text("LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE")
 
 
 def lock_events(connection: Connection) -> None:
     """Let no other process append until this transaction ends."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sql.text("LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE"))
+        connection.execute(LOCK)
+
+
+# Statements that every request needs, built once: to build one costs more than to run it.
+EVENTS_SINCE = sql.select(events).where(events.c.id > sql.bindparam("last")).order_by(events.c.id)
+EVENT_BODY = sql.select(events.c.body).where(events.c.id == sql.bindparam("id"))
+APPEND = events.insert()
+PRESENT = sql.select(people.c.id).where(people.c.id == sql.bindparam("person"), people.c.removed_at.is_(None))
+VISITOR = sql.select(people.c.id, people.c.name, people.c.role).join(sessions, sessions.c.person == people.c.id).where(
+    sessions.c.token == sql.bindparam("token"), sessions.c.expires > sql.bindparam("now"), people.c.removed_at.is_(None))

@@ -6,12 +6,16 @@ Texts stay in the database; the state of an item is a few hundred bytes, so that
 from __future__ import annotations
 
 import bisect
+import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from trivium import randomness
-from trivium.feedback.agreement import disagreement
+from trivium.feedback.agreement import agreement_within, disagreement, signs
 from trivium.feedback.rows import prompt_key, split_of
 from trivium.feedback.settings import FeedbackSettings
 
@@ -67,10 +71,19 @@ class Item:
     lengths: tuple[int, ...]  # characters of each response
     key: str  # of the prompt
     known: tuple[tuple[int, ...], ...] | None
-    disagreement: float = 0.0
+    disagreement: float = 0.0  # of an ensemble of reward models
     works: list[Work] = field(default_factory=list)
     settled: Event | None = None
     closed: bool = False
+    _agreement: float | None = None
+
+    @property
+    def agreement(self) -> float:
+        """The share of pairs that its annotators order alike, a tie against a preference counting as half; NaN for less than two."""
+        if self._agreement is None:
+            judged = self.judgements()
+            self._agreement = agreement_within(np.stack([signs(one.ranking) for one in judged]))[1] if len(judged) > 1 else math.nan
+        return self._agreement
 
     def judgements(self) -> list[Work]:
         """The finished judgements by different people, repetitions left out."""
@@ -94,6 +107,13 @@ class State:
         # Items in the order in which they are drawn: (place, id). A place is a hash, or minus the disagreement.
         self.random: dict[tuple[str, str], list[tuple[float, str]]] = {}
         self.uncertain: list[tuple[float, str]] = []
+
+    def snapshot(self) -> State:
+        """A copy for statistics, made in a moment: its lists stand still, while an item or a work may still take its newest answer."""
+        copied = copy.copy(self)
+        copied.items, copied.works = self.items.copy(), self.works.copy()
+        copied.by_person = {person: works.copy() for person, works in self.by_person.items()}
+        return copied
 
     def apply(self, event: Event) -> None:
         """Take one event. Events of unknown kinds change nothing."""
@@ -204,6 +224,8 @@ class State:
         work.ratings = tuple(body["ratings"]) if body["ratings"] else None
         work.flags = tuple(tuple(one) for one in body["flags"])
         work.all_bad, work.reason = body["all_bad"], ""
+        assert work.item is not None
+        self.items[work.item]._agreement = None  # to be computed again when somebody asks
 
     def _on_demonstration(self, event: Event) -> None:
         self._answer(event, JUDGED).reason = ""

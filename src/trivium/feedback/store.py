@@ -33,7 +33,20 @@ from trivium import randomness
 from trivium.errors import TriviumError, nearest
 from trivium.feedback import rows
 from trivium.feedback.agreement import Ranking
-from trivium.feedback.database import events, hidden, lock_events, meta, open_database, people, sessions, writing
+from trivium.feedback.database import (
+    APPEND,
+    EVENT_BODY,
+    EVENTS_SINCE,
+    PRESENT,
+    events,
+    hidden,
+    lock_events,
+    meta,
+    open_database,
+    people,
+    sessions,
+    writing,
+)
 from trivium.feedback.rows import Row, canonical, prompt_key
 from trivium.feedback.settings import KINDS, ROLES, FeedbackSettings
 from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Event, Item, State, Work
@@ -121,8 +134,7 @@ class Store:
     # the events
 
     def _catch_up(self, connection: Connection) -> None:
-        found = connection.execute(sql.select(events).where(events.c.id > self._state.last).order_by(events.c.id))
-        for id_, at, kind, who, body in found:
+        for id_, at, kind, who, body in connection.execute(EVENTS_SINCE, {"last": self._state.last}):
             self._state.apply(Event(id_, at, kind, who, json.loads(body)))
 
     def refresh(self) -> None:
@@ -131,21 +143,25 @@ class Store:
             self._catch_up(connection)
 
     @contextlib.contextmanager
-    def _appending(self) -> Iterator[Connection]:
+    def _appending(self, durable: bool = True) -> Iterator[Connection]:
         """A transaction that appends events: whoever decides sees every event before its own, and the state takes in new
         ones only after they are on the disk."""
         with self._lock:
-            with writing(self.engine) as connection:
+            self._appended: list[Event] = []
+            with writing(self.engine, durable) as connection:
                 lock_events(connection)
                 self._catch_up(connection)
                 yield connection
-            self.refresh()
+            for event in self._appended:  # nobody else could append in between
+                self._state.apply(event)
 
-    @staticmethod
-    def _append(connection: Connection, kind: str, who: int | None, body: Row, at: float) -> int:
-        inserted = connection.execute(events.insert().values(at=at, kind=kind, who=who, body=json.dumps(body, ensure_ascii=False, allow_nan=False)))
+    def _append(self, connection: Connection, kind: str, who: int | None, body: Row, at: float) -> int:
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False)
+        inserted = connection.execute(APPEND, {"at": at, "kind": kind, "who": who, "body": text})
         assert inserted.inserted_primary_key is not None
-        return int(inserted.inserted_primary_key[0])
+        number = int(inserted.inserted_primary_key[0])
+        self._appended.append(Event(number, at, kind, who, json.loads(text)))
+        return number
 
     def events(self, kinds: Sequence[str] = ()) -> Iterator[Event]:
         """The log from its beginning, or the events of some kinds."""
@@ -158,6 +174,9 @@ class Store:
         """The bodies of events, by their numbers."""
         numbers = sorted(set(wanted))
         found: dict[int, Row] = {}
+        if len(numbers) <= 2:
+            with self.engine.connect() as connection:
+                return {number: self._body(connection, number) for number in numbers}
         with self.engine.connect() as connection:
             for start in range(0, len(numbers), _BATCH):
                 chosen = events.c.id.in_(numbers[start:start + _BATCH])
@@ -189,7 +208,7 @@ class Store:
                 checked = FeedbackSettings(**{**now, **values}).model_dump()
             except ValidationError as error:
                 fault = error.errors()[0]
-                raise TriviumError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {str(fault['input'])[:60]!r}") from error
+                raise TriviumError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r:.60}") from error
             for name in ("title", "guidelines"):
                 rows.text(checked[name], name, empty=True)
             changed = {name: checked[name] for name in values if checked[name] != now[name]}
@@ -287,7 +306,8 @@ class Store:
                 else:
                     outcome.reject(number, f"the id {item['item']!r} belongs to an item with other texts", row)
             for start in range(0, len(ready), _BATCH):
-                connection.execute(events.insert(), ready[start:start + _BATCH])
+                connection.execute(APPEND, ready[start:start + _BATCH])
+        self.refresh()
         outcome.added = len(ready)
         return outcome
 
@@ -329,7 +349,7 @@ class Store:
         """The work that ``person`` should do next, leased to them: what they have already taken, else a new item. None when
         there is none. With kind ``"write"`` and nothing imported to answer, a prompt of their own."""
         now = time.time() if now is None else now
-        with self._appending() as connection:
+        with self._appending(durable=False) as connection:
             self._check_present(connection, person)
             work = self._open_work(person, kind, now)
             if work is None:
@@ -416,7 +436,7 @@ class Store:
     def renew(self, number: int, person: int, now: float | None = None) -> float:
         """Hold work for another lease while somebody is busy with it; returns until when."""
         now = time.time() if now is None else now
-        with self._appending() as connection:
+        with self._appending(durable=False) as connection:
             work = self._work(number, person)
             if work.state != OPEN:
                 return work.until
@@ -475,11 +495,11 @@ class Store:
 
     @staticmethod
     def _body(connection: Connection, number: int) -> Row:
-        return dict(json.loads(connection.execute(sql.select(events.c.body).where(events.c.id == number)).scalar_one()))
+        return dict(json.loads(connection.execute(EVENT_BODY, {"id": number}).scalar_one()))
 
     @staticmethod
     def _check_present(connection: Connection, person: int) -> None:
-        if connection.execute(sql.select(people.c.id).where(people.c.id == person, people.c.removed_at.is_(None))).first() is None:
+        if connection.execute(PRESENT, {"person": person}).first() is None:
             raise Conflict(f"there is no person {person}, or they were removed")
 
     def settle(self, item: str, person: int, ranking: Ranking, ratings: Sequence[int] | None = None, note: str = "", now: float | None = None) -> None:

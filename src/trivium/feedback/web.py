@@ -4,8 +4,6 @@ Whatever comes from a browser or a model is hostile. Texts of prompts and respon
 Content-Security-Policy allows no inline script or style; whoever changes something carries a token of their session.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json
@@ -27,7 +25,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from trivium.errors import TriviumError
 from trivium.feedback import rows
 from trivium.feedback.accounts import Accounts, TooManyTries, Visitor
-from trivium.feedback.dashboard import Dashboard, disputed, item_agreement
+from trivium.feedback.dashboard import Dashboard, disputed
 from trivium.feedback.exports import EXPORTS, write_lines
 from trivium.feedback.settings import FLAGS, SKIPS, FeedbackSettings
 from trivium.feedback.store import Conflict, Store, Task
@@ -163,7 +161,7 @@ def create_app(store: Store) -> FastAPI:
         response.delete_cookie(DOOR_COOKIE)
         return response
 
-    def door(request: Request, page: str, status: int = 200, **values: Any) -> Response:
+    def door(request: Request, page: str, status: int = 200, /, **values: Any) -> Response:
         """A page with a form for somebody who has no session yet: its token belongs to a cookie of its own."""
         ticket = request.cookies.get(DOOR_COOKIE) or secrets.token_urlsafe(24)
         response = pages.page(request, page, status, door=accounts.csrf(ticket), **values)
@@ -360,7 +358,7 @@ def create_app(store: Store) -> FastAPI:
             here = state.items[item]
             said = [{"name": names[w.person], "ranking": w.ranking, "ratings": w.ratings, "flags": w.flags, "state": w.state, "reason": w.reason,
                      "all_bad": w.all_bad} for w in here.works if w.counts and w.state != "open"]
-            agreed, before = item_agreement(here), here.settled.body if here.settled else None
+            agreed, before = here.agreement, here.settled.body if here.settled else None
         texts = store.item(item)
         task = Task(0, "compare", item, texts["prompt"], texts["responses"], tuple(range(len(texts["responses"]))), "settle", "open", 0.0, 0.0, before)
         return pages.comparison(request, task, said=said, agreed=agreed)
@@ -461,12 +459,10 @@ class _Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given, began = 0, False
+        given = 0
 
         async def sending(message: Scope) -> None:
-            nonlocal began
             if message["type"] == "http.response.start":
-                began = True
                 present = {name for name, _ in message["headers"]}
                 extra = HEADERS | ({} if b"cache-control" in present else {"cache-control": "no-store"})
                 message = {**message, "headers": [*message["headers"], *((k.encode(), v.encode()) for k, v in extra.items())]}
@@ -477,29 +473,17 @@ class _Guard:
             message = await receive()
             given += len(message.get("body", b""))
             if given > MOST_BYTES:
-                raise _TooMuch
+                while message.get("more_body") and given < 16 * MOST_BYTES:  # let pass, within reason: who still sends would not see the answer
+                    message = await receive()
+                    given += len(message.get("body", b""))
+                raise AnyHTTPException(413, f"a request may hold {MOST_BYTES:,} bytes", {"connection": "close"})
             return message
 
-        headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"0")
-        refusal = None
-        if length.isdigit() and int(length) > MOST_BYTES:
-            refusal = 413, f"a request may hold {MOST_BYTES:,} bytes"
-        elif scope["method"] == "POST" and not _same_origin(headers):
-            refusal = 403, "the request comes from another site"
-        if refusal is None:
-            try:
-                await self.app(scope, receiving, sending)
-                return
-            except _TooMuch:
-                if began:
-                    raise
-                refusal = 413, f"a request may hold {MOST_BYTES:,} bytes"
-        await JSONResponse({"error": refusal[1]}, refusal[0], {"connection": "close"})(scope, receive, sending)  # type: ignore[arg-type]
-
-
-class _TooMuch(Exception):
-    pass
+        if scope["method"] == "POST" and not _same_origin(dict(scope["headers"])):
+            refused = JSONResponse({"error": "the request comes from another site"}, 403, {"connection": "close"})
+            await refused(scope, receive, sending)  # type: ignore[arg-type]
+        else:
+            await self.app(scope, receiving, sending)
 
 
 def _same_origin(headers: dict[bytes, bytes]) -> bool:
@@ -566,7 +550,8 @@ class _Pages:
         self.store = store
         versions = {name: hashlib.sha256(_asset(name)).hexdigest()[:12] for name in STATIC}
         self.templates = jinja2.Environment(loader=jinja2.PackageLoader("trivium.feedback", "pages"), autoescape=True,
-                                            undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+                                            undefined=jinja2.StrictUndefined, auto_reload=False, trim_blocks=True, lstrip_blocks=True)
+        self.script_words = {language: json.dumps(script_words(language), ensure_ascii=False) for language in LANGUAGES}
         self.templates.filters["percent"] = lambda value: "–" if value != value else f"{100 * value:.0f} %"
         self.templates.filters["moment"] = lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
         self.templates.filters["compact"] = lambda value: json.dumps(value, ensure_ascii=False)
@@ -580,7 +565,7 @@ class _Pages:
             return str(chosen)
         return "zh" if request.headers.get("accept-language", "").strip().lower().startswith("zh") else "en"
 
-    def page(self, request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
+    def page(self, request: Request, template: str, status: int = 200, /, **values: Any) -> HTMLResponse:
         """A page in the visitor's language."""
         language = self.language(request)
         visitor: Visitor | None = getattr(request.state, "visitor", None)
@@ -590,10 +575,10 @@ class _Pages:
         theme = request.cookies.get("theme", "")
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         if request.method != "GET":
-            here = request.url.path if name in ("login.html", "invite.html") else "/"
-        common = {"t": t, "language": language, "visitor": visitor, "settings": self.store.settings, "here": here,
-                  "theme": theme if theme in ("light", "dark") else "", "script_words": script_words(language), "message": None, "has_word": WORDS.__contains__}
-        return HTMLResponse(self.templates.get_template(name).render(common | values), status)
+            here = request.url.path if template in ("login.html", "invite.html") else "/"
+        common = {"t": t, "language": language, "visitor": visitor, "settings": self.store.settings, "here": here, "path": request.url.path,
+                  "theme": theme if theme in ("light", "dark") else "", "script_words": self.script_words[language], "message": None, "has_word": WORDS.__contains__}
+        return HTMLResponse(self.templates.get_template(template).render(common | values), status)
 
     def comparison(self, request: Request, task: Task, **values: Any) -> HTMLResponse:
         """The page to compare on."""

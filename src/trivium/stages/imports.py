@@ -49,7 +49,7 @@ def run(settings: Imports, context: Context) -> dict[str, object]:
     for row in comparisons:
         text = json.dumps(row["prompt"], sort_keys=True, ensure_ascii=False)
         heldout = randomness.derive(context.seed, "heldout", text) / 2**64 < settings.heldout
-        row["split"] = "heldout" if heldout else "train"
+        row.setdefault("split", "heldout" if heldout else "train")  # an export of feedback has drawn its own test split, at random
         identity = f"{randomness.derive(0, text):016x}"
         prompts[row["split"]][identity] = {"id": identity, "prompt": row["prompt"]}
     write_rows(context.folder / "demonstrations.jsonl", demonstrations)
@@ -114,7 +114,8 @@ def comparison(row: Row) -> Row:
         raise TriviumError(f"the ranking {ranking} does not name each of the {len(responses)} responses once")
     if len(ranking) < 2:
         raise TriviumError("all responses are tied: nothing can be learned from that")
-    return {"prompt": [{"role": m["role"], "content": m["content"]} for m in prompt], "responses": responses, "ranking": ranking}
+    split = {"split": row["split"]} if row.get("split") in ("train", "heldout") else {}
+    return {"prompt": [{"role": m["role"], "content": m["content"]} for m in prompt], "responses": responses, "ranking": ranking, **split}
 
 
 def dialogue(text: str) -> list[Row]:
