@@ -161,6 +161,16 @@ def export(model: Annotated[Path, typer.Argument(help="A language model's folder
     print(f"{gguf}: {write_gguf(model, gguf, kind):,} bytes")
 
 
+@app.command()
+def merge(adapter: Annotated[Path, typer.Argument(help="A LoRA adapter's folder, ours or PEFT's.")],
+          folder: Annotated[Path, typer.Argument(help="The folder to write the whole model to.")],
+          base: Annotated[Path | None, typer.Option(help="The base model, where it is not where the adapter says.")] = None) -> None:
+    """Fold a LoRA adapter into its base, and write a whole model."""
+    from trivium.stages.common import merge_adapter
+    merge_adapter(adapter, folder, base)
+    print(folder)
+
+
 @recipe_app.command("schema")
 @app.command()
 def schema(kind: Annotated[str | None, typer.Argument(help="One kind of stage.")] = None) -> None:

@@ -81,9 +81,9 @@ class _Cache:
         causal = causal_attention(self.window)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            length = k.shape[2]
-            self.keys[layer, rows, :, :length] = k
-            self.values[layer, rows, :, :length] = v
+            length = q.shape[2]  # keys and values may have a prefix in front, which is the same for all and not kept
+            self.keys[layer, rows, :, :length] = k[:, :, -length:]
+            self.values[layer, rows, :, :length] = v[:, :, -length:]
             return causal(layer, q, k, v)
         return attend
 
@@ -98,10 +98,13 @@ class _Cache:
         mask = mask[:, None, None]
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            self.keys[layer, rows, :, places] = k[:, :, 0]
-            self.values[layer, rows, :, places] = v[:, :, 0]
-            return F.scaled_dot_product_attention(q, self.keys[layer, :count, :, :longest], self.values[layer, :count, :, :longest],
-                                                  attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+            self.keys[layer, rows, :, places] = k[:, :, -1]
+            self.values[layer, rows, :, places] = v[:, :, -1]
+            keys, values, seen, before = self.keys[layer, :count, :, :longest], self.values[layer, :count, :, :longest], mask, k.shape[2] - 1
+            if before:
+                keys, values = torch.cat([k[:, :, :before], keys], 2), torch.cat([v[:, :, :before], values], 2)
+                seen = F.pad(mask, (before, 0), value=True)
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=seen, enable_gqa=q.shape[1] != k.shape[1])
         return attend
 
     def move(self, source: Sequence[int], target: Sequence[int]) -> None:

@@ -59,6 +59,9 @@ def write_config(config: ModelConfig, ids: dict[str, Any], reward_shift: float |
 def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The shape described by a folder's ``config.json``, and the file itself. Raises for a family that is not ours."""
     path = folder / "config.json"
+    if not path.exists() and (folder / "adapter_config.json").exists():
+        from trivium.model.adapters.folder import base_of
+        return read_config(base_of(folder))
     values = read_json(path)
     family = values.get("model_type")
     if family not in FAMILIES:
@@ -150,6 +153,11 @@ def save(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, Any], 
     if isinstance(model, LanguageModel) and model.config.tie_embeddings:
         del weights["lm_head.weight"]
     save_weights(folder, weights, shard_bytes)
+    save_config(model, folder, ids)
+
+
+def save_config(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, Any]) -> None:
+    """Write ``config.json`` and, of a language model, ``generation_config.json``."""
     shift = model.shift if isinstance(model, RewardModel) else None
     kind = str(next(model.parameters()).dtype).removeprefix("torch.")
     write_json(folder / "config.json", write_config(model.config, ids, shift) | {"dtype": kind})
@@ -163,6 +171,9 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.
     Tensors are read one by one, so memory holds the model once. Raises :class:`TriviumError`, before any weight is read,
     for a missing or broken file, an unknown family, and weights that do not fit the config.
     """
+    if (folder / "adapter_config.json").exists() and not (folder / "model.safetensors").exists():
+        from trivium.model.adapters.folder import load as load_adapter
+        return load_adapter(folder, None, dtype, device)  # type: ignore[no-any-return]
     config, values = read_config(folder)
     architecture = (values.get("architectures") or [""])[0]
     with torch.device("meta"):

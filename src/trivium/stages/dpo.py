@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ from trivium.objectives.language_modeling import token_log_probs
 from trivium.objectives.preference import dpo_losses
 from trivium.pipeline import Context
 from trivium.stages.common import (
+    adapt,
     contents_of,
     load_language_model,
     map_trees,
     run_training,
+    save_adapter,
     save_model,
     weights_digest,
 )
@@ -57,6 +60,7 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
     device = prepare(context.threads)
     model, tokenizer = load_language_model(context.inputs["model"])
     model.to(device)
+    attached = adapt(model, settings.adapter, context)
     length = min(settings.length, model.config.max_positions)
     precision = choose_precision(settings.precision, device)
     batches, _ = training_data(settings, context)
@@ -74,8 +78,9 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
         model.eval()
         return map_trees(compute, trees, length, settings.rows, device, per_token=False)
 
-    reference = {id(tree): values for tree, values in zip(trees, all_log_probs(trees), strict=True)}
-    before = all_log_probs([tree for tree, _ in heldout])
+    with attached.off() if attached else contextlib.nullcontext():
+        first, before = all_log_probs(trees), all_log_probs([tree for tree, _ in heldout])
+    reference = {id(tree): values for tree, values in zip(trees, first, strict=True)}
 
     def finish(batch: Batch) -> None:
         add_pairs(batch)
@@ -90,6 +95,9 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
     model = outcome.model
     after = all_log_probs([tree for tree, _ in heldout])
     margins = [list(map(float, new - old)) for new, old in zip(after, before, strict=True)]
-    save_model(model, tokenizer, context.folder)
+    if attached:
+        save_adapter(model, attached, tokenizer, context.inputs["model"], context)
+    else:
+        save_model(model, tokenizer, context.folder)
     return {"rankings": len(trees), "steps": steps, "loss": outcome.metrics.get("loss"),
             "preference_accuracy": accuracy([row for _, row in heldout], margins)}

@@ -36,7 +36,7 @@ def run(settings: Imports, context: Context) -> dict[str, object]:
     found: dict[str, Read] = {}
     for name, path in named.items():
         found[name] = read(path, how[name], f"imports.sources.{name}", reject)
-        if not found[name].made and (isinstance(given, dict) or not any(source.made for source in found.values()) and name == list(named)[-1]):
+        if not found[name].made and (isinstance(given, dict) or (not any(source.made for source in found.values()) and name == list(named)[-1])):
             raise TriviumError(f"{path}: no demonstration could be read; {_first(rejects)}")
     demonstrations, report = mix(found, how, settings.rows, context.seed)
     demonstrations = demonstrations[:settings.demonstrations_limit]

@@ -6,6 +6,7 @@ training began with; estimate advantages; then improve policy and value model fo
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,12 +31,14 @@ from trivium.objectives.policy import (
 )
 from trivium.pipeline import Context
 from trivium.stages.common import (
+    adapt,
     fingerprint,
     load_language_model,
     load_reward_model,
     map_trees,
     prompt_ids,
     rows_of,
+    save_adapter,
     save_model,
     weights_digest,
 )
@@ -112,9 +115,17 @@ def run(settings: Ppo, context: Context) -> dict[str, object]:
     reward, reward_tokenizer = load_reward_model(context.inputs["reward"])
     if reward_tokenizer.digest != tokenizer.digest:
         raise TriviumError(f"{context.inputs['reward']}: the reward model has another tokenizer than the policy")
-    reference = copy.deepcopy(policy).to(device).eval()
-    model = PolicyAndValue(policy, copy.deepcopy(reward)).to(device)  # the value model starts from the reward model
+    policy.to(device)
     reward.to(device).eval()
+    if settings.adapter:  # one copy of the weights is policy and reference, another value model and reward model
+        attached, judged = adapt(policy, settings.adapter, context), adapt(reward, settings.adapter, context, "value adapter")
+        assert attached and judged
+        reference, as_reference, as_reward = policy, attached.off, judged.off
+        model = PolicyAndValue(policy, reward.twin())
+    else:
+        attached = adapt(policy, None, context)
+        reference, as_reference, as_reward = copy.deepcopy(policy).eval(), contextlib.nullcontext, contextlib.nullcontext
+        model = PolicyAndValue(policy, copy.deepcopy(reward))  # the value model starts from the reward model
     prompts = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
     ids = {row["id"]: prompt_ids(tokenizer, row["prompt"]) for row in prompts}
     length = min(settings.length, policy.config.max_positions)
@@ -150,9 +161,11 @@ def run(settings: Ppo, context: Context) -> dict[str, object]:
                                                   [tokenizer.end_id], keys=[row["id"] for row in chosen])]
         trees = [Tree(ids[row["id"]], (np.array(sample.tokens, np.int64),)) for row, sample in zip(chosen, samples, strict=True)]
         log_probs = over_tokens(lambda batch: log_probs_of(policy, batch, settings.temperature), trees)
-        before = over_tokens(lambda batch: log_probs_of(reference, batch, settings.temperature), trees)
+        with as_reference():
+            before = over_tokens(lambda batch: log_probs_of(reference, batch, settings.temperature), trees)
         values = over_tokens(lambda batch: values_of(model.value, batch), trees)
-        scores = final_scores(reward, trees, samples, settings, length, precision)
+        with as_reward():
+            scores = final_scores(reward, trees, samples, settings, length, precision)
         return learn_from(trees, samples, log_probs, before, values, scores, kl_coefficient, settings)
 
     for iteration in range(first, settings.iterations):
@@ -173,7 +186,10 @@ def run(settings: Ppo, context: Context) -> dict[str, object]:
         context.progress.update(iteration + 1, settings.iterations, f"score {metrics['score']:+.2f}  KL {metrics['kl']:.2f}")
         save_checkpoint(context.scratch, iteration + 1, model, trainer.optimizers,
                         {"fingerprint": mark, "kl_coefficient": kl_coefficient})
-    save_model(policy, tokenizer, context.folder)
+    if attached:
+        save_adapter(policy, attached, tokenizer, context.inputs["model"], context)
+    else:
+        save_model(policy, tokenizer, context.folder)
     return {"episodes": settings.iterations * settings.episodes, "kl_coefficient": kl_coefficient}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trivium.corpus.settings import CorpusSettings
+from trivium.model.adapters import AdapterSettings
 from trivium.model.config import ModelConfig
 from trivium.recipe_base import Input, Stage
 from trivium.stages.phrasings import Phrasing
@@ -142,6 +143,19 @@ class Pretrain(Looped):
     """Updates between two measurements of the held-out loss, each with a sample text, in log.jsonl; 0 for none."""
 
 
+class Rehearsal(BaseModel):
+    """What keeps a model from forgetting."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+    share: float = Field(0.2, gt=0, lt=1)
+    """Share of the training conversations that are of the past."""
+    generated: bool = False
+    """Take what the starting model itself asks and answers (LAMOL, Sun et al. 2020) instead of `earlier` rows."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Longest generated question, and longest generated answer, in tokens."""
+
+
 class Sft(Looped):
     """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
 
@@ -153,7 +167,30 @@ class Sft(Looped):
     epochs: float = Field(2.0, gt=0)
     """Passes over the demonstrations."""
     evaluate_every: int = Field(0, ge=0)
-    """Updates between two sample answers in log.jsonl; 0 for none."""
+    """Updates between two sample answers in log.jsonl, and two measurements of the held-out loss; 0 for no samples, and a measurement
+    four times a pass where there is `validation`."""
+    adapter: AdapterSettings | None = None
+    """Train an adapter beside the frozen model; null trains all weights."""
+    too_long: Literal["leave out", "cut"] = "leave out"
+    """Conversations longer than a row: left out and listed with the rejects, or cut at its end (and so without the token that ends them)."""
+    validation: float = Field(0.0, ge=0, lt=0.5)
+    """Share of the demonstrations, chosen by a hash, that is held out; the checkpoint of the lowest loss on it is the one kept."""
+    patience: int = Field(0, ge=0)
+    """Measurements without a lower held-out loss after which training stops; 0 goes on to the end."""
+    earlier: dict[str, Input] = {}
+    """Demonstrations that the model learned from before, each under a name: right answers to some of them are counted before and after."""
+    rehearsal: Rehearsal | None = None
+    """Mix what was learned before into the demonstrations; null does not."""
+    prompt_loss: float = Field(0.0, ge=0)
+    """Weight of a loss on the questions too (LAMOL: 0.25): with it the model learns to ask, and can generate its own rehearsal later."""
+
+    @model_validator(mode="after")
+    def _rehearsal_has_rows(self) -> Sft:
+        if self.rehearsal and not self.rehearsal.generated and not self.earlier:
+            raise ValueError("rehearsal needs `earlier` demonstrations, or `generated: true`")
+        if self.patience and not self.validation:
+            raise ValueError("patience needs a share of `validation`")
+        return self
 
 
 class Preferences(Stage):
@@ -202,6 +239,8 @@ class Reward(Looped):
     """Demonstrations whose mean score becomes 0; the preferences' best responses when null."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the rankings; more than one overfits (InstructGPT)."""
+    adapter: AdapterSettings | None = None
+    """Train an adapter and the head beside the frozen model; null trains all weights."""
 
 
 class Ppo(Training):
@@ -244,6 +283,9 @@ class Ppo(Training):
     """GAE's lambda."""
     unfinished_score: float = -1.0
     """The score of a response that never ends."""
+    adapter: AdapterSettings | None = None
+    """Train adapters of policy and value model; the reference and the reward model are then the same weights with them off.
+    null trains all weights."""
 
     @model_validator(mode="after")
     def _enough_episodes(self) -> Ppo:
@@ -264,6 +306,8 @@ class Dpo(Looped):
     """Passes over the rankings."""
     beta: float = Field(0.1, gt=0)
     """Strength of the implied KL penalty."""
+    adapter: AdapterSettings | None = None
+    """Train an adapter; the reference is then the same weights with it off. null trains all weights."""
 
 
 class Evaluate(Stage):
