@@ -65,7 +65,8 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     values = read_json(path)
     family = values.get("model_type")
     if family not in FAMILIES:
-        raise TriviumError(f"{path}: model_type is {family!r}; known are {', '.join(FAMILIES)}")
+        from trivium.model.foreign import shape_of
+        return shape_of(folder)
     refused = {"attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "hidden_act": "silu"}
     for name, wanted in refused.items():
         if values.get(name, wanted) not in (wanted, None):
@@ -149,6 +150,9 @@ def save_weights(folder: Path, weights: dict[str, Tensor], shard_bytes: int) -> 
 
 def save(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, Any], shard_bytes: int = 5 << 30) -> None:
     """Write ``config.json`` and the weights as they are; ``ids`` holds the token ids ``eos`` and ``pad``."""
+    if hasattr(model, "save_folder"):  # of another family
+        model.save_folder(folder, ids)
+        return
     weights = model.state_dict()
     if isinstance(model, LanguageModel) and model.config.tie_embeddings:
         del weights["lm_head.weight"]
@@ -158,6 +162,9 @@ def save(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, Any], 
 
 def save_config(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, Any]) -> None:
     """Write ``config.json`` and, of a language model, ``generation_config.json``."""
+    if hasattr(model, "whole"):  # of another family
+        model.whole[0].config.save_pretrained(folder)
+        return
     shift = model.shift if isinstance(model, RewardModel) else None
     kind = str(next(model.parameters()).dtype).removeprefix("torch.")
     write_json(folder / "config.json", write_config(model.config, ids, shift) | {"dtype": kind})
@@ -175,6 +182,9 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.
         from trivium.model.adapters.folder import load as load_adapter
         return load_adapter(folder, None, dtype, device)  # type: ignore[no-any-return]
     config, values = read_config(folder)
+    if values.get("model_type") not in FAMILIES:
+        from trivium.model.foreign import load as load_foreign
+        return load_foreign(folder, dtype, device)
     architecture = (values.get("architectures") or [""])[0]
     with torch.device("meta"):
         model: LanguageModel | RewardModel

@@ -54,16 +54,19 @@ def check_base(folder: Path, base: Path) -> None:
         raise TriviumError(f"{folder}: this adapter is for another base (digest mismatch: it was trained on {wanted[:12]}, {base} is {found[:12]})")
 
 
+def place_of(model: Any, name: str, part: str) -> str:
+    """PEFT's name of a LoRA weight: that of the layer in Hugging Face's model, and which part it is."""
+    return f"base_model.model.{getattr(model, 'trunk_name', 'model')}.{name.removeprefix('inner.')}.{PARTS[part]}"
+
+
 def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_digest: str) -> None:
     """Write an adapter and, of a reward model, its head. ``base`` is the base's place as seen from where the folder will stand."""
     settings = attached.settings
     score = getattr(model, "score", None)
-    path: str = getattr(model, "trunk_name", "model")  # the trunk's name in Hugging Face's model
     weights: dict[str, Tensor] = {}
     for name, module in attached.modules.items():
         for part, parameter in module.named_parameters():
-            place = f"base_model.model.{path}.{name}." if isinstance(module, Lora) else f"{name}." if name else ""
-            weights[place + (PARTS[part] if isinstance(module, Lora) else part)] = parameter.detach().cpu().contiguous()
+            weights[place_of(model, name, part) if isinstance(module, Lora) else f"{name}.{part}" if name else part] = parameter.detach().cpu().contiguous()
     if score is not None:
         weights["base_model.model.score.weight"] = score.weight.detach().cpu().contiguous()
     config: dict[str, Any] = {"peft_type": settings.kind.upper(), "base_model_name_or_path": base, "inference_mode": True,
@@ -119,10 +122,9 @@ def load(folder: Path, base: Path | None = None, dtype: torch.dtype | None = tor
         model.shift = float(about.get("score_shift", 0.0))
         model.score.weight = nn.Parameter(score.to(model.score.weight))
     attached = attach(model, settings_of(folder), 0)
-    path = getattr(model, "trunk_name", "model")
     for name, module in attached.modules.items():
         for part, parameter in module.named_parameters():
-            key = f"base_model.model.{path}.{name}.{PARTS[part]}" if isinstance(module, Lora) else f"{name}.{part}" if name else part
+            key = place_of(model, name, part) if isinstance(module, Lora) else f"{name}.{part}" if name else part
             if key not in weights or weights[key].shape != parameter.shape:
                 found = "is missing" if key not in weights else f"has shape {tuple(weights[key].shape)}, not {tuple(parameter.shape)}"
                 raise TriviumError(f"{folder / WEIGHTS}: {key} {found}: this adapter is for another base, or not whole")
