@@ -14,7 +14,14 @@ import torch
 import yaml
 from peft import PeftModel
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GemmaConfig, LlamaConfig, Olmo2Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GemmaConfig,
+    LlamaConfig,
+    Olmo2Config,
+)
 
 import trivium
 from trivium.artifacts import open_artifact
@@ -27,7 +34,7 @@ TEMPLATE = ("{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m.role + 
             "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
          "pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1}
-PAIRS = [(f"Which number is after {i}?", f"It is {i + 1}.") for i in range(60)] + [(f"{i}后面是几？", f"是{i + 1}。") for i in range(60)]
+PAIRS = [(f"Which number is after {i}?", f"It is {i + 1}.") for i in range(24)] + [(f"{i}后面是几？", f"是{i + 1}。") for i in range(24)]
 
 
 def make_base(folder, kind, template=TEMPLATE):
@@ -53,9 +60,9 @@ def write_recipe(folder, base, adapter):
     more = {"adapter": adapter} if adapter else {}
     fast = {"length": 64, "rows": 8, "optimization": {"learning_rate": 0.01}}
     stages = {"imports": {"demonstrations": {"rows": str(folder / "rows.jsonl")}, "comparisons": [str(folder / "pairs.jsonl")], "sources": {"rows": {"weight": 1}}},
-              "sft": {"model": str(base), "demonstrations": "imports", "epochs": 3, "validation": 0.1, **fast, **more},
+              "sft": {"model": str(base), "demonstrations": "imports", "epochs": 3, "validation": 0.2, **fast, **more},
               "reward": {"preferences": "imports", **fast, **more}, "dpo": {"preferences": "imports", **fast, **more},
-              "ppo": {"prompts": "imports", "iterations": 2, "episodes": 16, "epochs": 2, "max_new_tokens": 8, **fast, **more}}
+              "ppo": {"prompts": "imports", "iterations": 2, "episodes": 8, "epochs": 1, "max_new_tokens": 4, **fast, **more}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": "run", "out": str(folder), "stages": stages}, sort_keys=False))
     return folder / "recipe.yaml"
 
@@ -92,9 +99,14 @@ def test_every_stage_trains_it_and_its_folders_come_back_whole(made):
             continue
         torch.testing.assert_close(ours.logits(ids), oracle(torch.tensor([ids])).logits[0].detach(), atol=1e-4, rtol=1e-4)
     reward = trivium.load(artifacts["reward"].folder)
+    ended = reward.tokenizer.encode_chat(messages)[0]
     if adapter is None and kind == "llama":
         theirs = AutoModelForSequenceClassification.from_pretrained(artifacts["reward"].folder).eval()
-        assert reward.score(messages) == pytest.approx(theirs(torch.tensor([ids[:-1]])).logits.item(), abs=1) or True
+        assert reward.model(torch.tensor([ended]))[0, -1].item() == pytest.approx(theirs(torch.tensor([ended])).logits.item(), abs=1e-4)
+    if adapter == "lora" and kind == "llama":
+        under = AutoModelForSequenceClassification.from_pretrained(artifacts["sft"].folder.parent / "dpo-base", num_labels=1)
+        theirs = PeftModel.from_pretrained(under, artifacts["reward"].folder).eval()
+        assert reward.model(torch.tensor([ended]))[0, -1].item() == pytest.approx(theirs(torch.tensor([ended])).logits.item(), abs=1e-4)
     assert artifacts["reward"].summary["accuracy"]["value"] > 0.5
 
 

@@ -150,8 +150,9 @@ def save_weights(folder: Path, weights: dict[str, Tensor], shard_bytes: int) -> 
 
 def save(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, Any], shard_bytes: int = 5 << 30) -> None:
     """Write ``config.json`` and the weights as they are; ``ids`` holds the token ids ``eos`` and ``pad``."""
-    if hasattr(model, "save_folder"):  # of another family
-        model.save_folder(folder, ids)
+    foreign = getattr(model, "save_folder", None)
+    if foreign is not None:  # of another family
+        foreign(folder, ids)
         return
     weights = model.state_dict()
     if isinstance(model, LanguageModel) and model.config.tie_embeddings:
@@ -162,8 +163,9 @@ def save(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, Any], 
 
 def save_config(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, Any]) -> None:
     """Write ``config.json`` and, of a language model, ``generation_config.json``."""
-    if hasattr(model, "whole"):  # of another family
-        model.whole[0].config.save_pretrained(folder)
+    whole: Any = getattr(model, "whole", None)
+    if whole:  # of another family
+        whole[0].config.save_pretrained(folder)
         return
     shift = model.shift if isinstance(model, RewardModel) else None
     kind = str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -180,7 +182,7 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.
     """
     if (folder / "adapter_config.json").exists() and not (folder / "model.safetensors").exists():
         from trivium.model.adapters.folder import load as load_adapter
-        return load_adapter(folder, None, dtype, device)  # type: ignore[no-any-return]
+        return load_adapter(folder, None, dtype, device)
     config, values = read_config(folder)
     if values.get("model_type") not in FAMILIES:
         from trivium.model.foreign import load as load_foreign

@@ -82,7 +82,8 @@ class ForeignRewardModel(RewardModel):
 
     def __init__(self, source: ForeignLanguageModel, seed: int, shift: float = 0.0) -> None:
         nn.Module.__init__(self)
-        self.config, self.model, self.shift = source.config, source.model, shift
+        self.config, self.shift = source.config, shift
+        self.model = source.model
         self.whole, self.trunk_name = source.whole, source.trunk_name
         self.score = nn.Linear(source.config.hidden_size, 1, bias=False)
         generator = torch.Generator().manual_seed(seed % 2**63)
@@ -101,7 +102,8 @@ class ForeignRewardModel(RewardModel):
         write_json(folder / "config.json", values | {
             "architectures": [kind], "id2label": {"0": "score"}, "label2id": {"score": 0},
             "trivium_score_shift": self.shift})
-        weights = {f"{self.trunk_name}.{name}": tensor for name, tensor in self.model.inner.state_dict().items()}
+        trunk: Any = self.model
+        weights = {f"{self.trunk_name}.{name}": tensor for name, tensor in trunk.inner.state_dict().items()}
         save_weights(folder, weights | {"score.weight": self.score.weight}, 5 << 30)
 
 

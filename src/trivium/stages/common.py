@@ -22,7 +22,7 @@ from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
 from trivium.model.adapters import AdapterSettings, Attached, attach, has_adapters
 from trivium.model.adapters import folder as adapter_folder
-from trivium.model.adapters.folder import weights_digest
+from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.pipeline import Context
 from trivium.stages.settings import Looped
 from trivium.tokenizer.chat import ChatTokenizer, check_messages

@@ -117,6 +117,8 @@ def run(settings: Ppo, context: Context) -> dict[str, object]:
         raise TriviumError(f"{context.inputs['reward']}: the reward model has another tokenizer than the policy")
     policy.to(device)
     reward.to(device).eval()
+    as_reference: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    as_reward: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     if settings.adapter:  # one copy of the weights is policy and reference, another value model and reward model
         attached, judged = adapt(policy, settings.adapter, context), adapt(reward, settings.adapter, context, "value adapter")
         assert attached and judged
@@ -124,7 +126,7 @@ def run(settings: Ppo, context: Context) -> dict[str, object]:
         model = PolicyAndValue(policy, reward.twin())
     else:
         attached = adapt(policy, None, context)
-        reference, as_reference, as_reward = copy.deepcopy(policy).eval(), contextlib.nullcontext, contextlib.nullcontext
+        reference = copy.deepcopy(policy).eval()
         model = PolicyAndValue(policy, copy.deepcopy(reward))  # the value model starts from the reward model
     prompts = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
     ids = {row["id"]: prompt_ids(tokenizer, row["prompt"]) for row in prompts}

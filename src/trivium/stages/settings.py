@@ -310,6 +310,51 @@ class Dpo(Looped):
     """Train an adapter; the reference is then the same weights with it off. null trains all weights."""
 
 
+class SelfInstruct(Stage):
+    """Have a model write new demonstrations from a few seed tasks (Self-Instruct)."""
+
+    kind: ClassVar[str] = "selfinstruct"
+    unlearned: ClassVar[frozenset[str]] = frozenset({"timeout", "pause", "key_variable"})
+    seeds: Input
+    """Seed tasks: JSONL with `instruction` in each row, or demonstrations."""
+    model: Input | None = None
+    """The chat model that writes; null for an `endpoint`."""
+    endpoint: str | None = None
+    """A server that speaks OpenAI's protocol, such as `http://localhost:8000/v1`."""
+    endpoint_model: str = "default"
+    """The model's name there."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the server's key."""
+    timeout: float = Field(120.0, gt=0)
+    """Seconds to wait for an answer."""
+    pause: float = Field(1.0, ge=0)
+    """Seconds before the second try, doubled for each further one."""
+    count: int = Field(100, ge=1)
+    """Demonstrations to write."""
+    shots: int = Field(8, ge=2)
+    """Tasks shown to the model; a quarter of them are its own."""
+    likeness: float = Field(0.7, gt=0, le=1)
+    """ROUGE-L with any earlier task from which an instruction is too like it."""
+    fewest_words: int = Field(3, ge=1)
+    """Shortest instruction, in words (in characters, for Chinese)."""
+    most_words: int = Field(150, ge=1)
+    """Longest instruction."""
+    banned: list[str] = ["image", "images", "picture", "pictures", "graph", "graphs", "file", "files", "map", "maps", "draw", "plot", "video", "audio", "图片", "视频"]
+    """Words that no instruction may have: what a model of text cannot do."""
+    temperature: float = Field(0.7, ge=0)
+    """Sampling temperature."""
+    max_new_tokens: int = Field(256, ge=1)
+    """Longest answer, in tokens."""
+
+    @model_validator(mode="after")
+    def _one_model(self) -> SelfInstruct:
+        if (self.model is None) == (self.endpoint is None):
+            raise ValueError("name a `model` or an `endpoint`, one of them")
+        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"endpoint {self.endpoint!r} is no http(s) address")
+        return self
+
+
 class Evaluate(Stage):
     """Measure the models on held-out prompts."""
 
@@ -345,5 +390,5 @@ class Report(Stage):
 
 
 STAGES: dict[str, type[Stage]] = {stage.kind: stage for stage in (
-    World, Imports, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Dpo, Evaluate, Report)}
+    World, Imports, SelfInstruct, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Dpo, Evaluate, Report)}
 """Every stage by its kind."""

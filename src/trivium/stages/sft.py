@@ -111,7 +111,8 @@ def all_data(settings: Sft, context: Context, model: LanguageModel | None = None
     tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
     length = min(settings.length, config.max_positions)
     rows = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"], context, answered)
-    kept, held = [], []
+    kept: list[Row] = []
+    held: list[Row] = []
     for row in rows:
         chance = randomness.derive(context.seed, "validation", json.dumps(row["messages"], sort_keys=True)) / 2**64 if settings.validation else 1.0
         (held if chance < settings.validation else kept).append(row)

@@ -250,7 +250,7 @@ class TemplateTokenizer(ChatTokenizer):
         marked = [{"role": role, "content": f"\ue000{i}\ue001"} for i, role in enumerate(roles)]
         rendered = self._render(marked, generation_prompt)
         parts = MARK.split(rendered)  # text, number, text, number, ..., text
-        pieces = []
+        pieces: list[Piece] = []
         ends = False  # whether this text must begin with the token that ends an answer
         for i, part in enumerate(parts):
             if i % 2:
