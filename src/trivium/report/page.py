@@ -10,7 +10,7 @@ from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
 CURVES = {  # which logged quantities are drawn for a stage that logs them, with their axes' names
-    "loss": "loss (nats)", "accuracy": "pairs ordered right", "score": "reward model's score", "kl": "KL to the start (nats)",
+    "loss": "loss (nats)", "validation_loss": "held-out loss (nats)", "accuracy": "pairs ordered right", "score": "reward model's score", "kl": "KL to the start (nats)",
     "entropy": "entropy (nats a token)", "clip_fraction": "tokens clipped", "explained_variance": "explained variance",
     "tokens_per_second": "tokens per second",
 }
