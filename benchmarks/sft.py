@@ -1,6 +1,6 @@
 """Supervised fine-tuning against TRL's SFTTrainer and transformers' Trainer: one Llama of 6.8M parameters, the same rows.
 
-    python benchmarks/sft.py [--quick] [--rounds 3] [--data FOLDER]
+    python benchmarks/sft.py [--quick] [--rounds 3] [--data FOLDER] [--only lora]
 
 Real tokens (neither padding nor counted twice) a second, after two updates that warm up; compile time is stated apart. Both sides use
 bf16 where the processor multiplies it, else float32.
@@ -18,6 +18,7 @@ from typing import Any
 
 import common
 
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SHAPE = {"vocab_size": 4096, "hidden_size": 256, "intermediate_size": 688, "layers": 6, "heads": 4}
 
 
@@ -53,6 +54,9 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
         num_layers=SHAPE["layers"], num_heads=SHAPE["heads"], num_kv_heads=SHAPE["heads"],
         head_dim=SHAPE["hidden_size"] // SHAPE["heads"], max_positions=1024, qk_norm=False, tie_embeddings=False)).initialise(0)
     batches = PackedEpochs(trees, 512, options["batch"], 0)
+    if options.get("lora"):
+        from trivium.model.adapters import AdapterSettings, attach
+        attach(model, AdapterSettings(rank=8, targets=tuple(TARGETS)), 0)
     trainer = Trainer(model.to(device), Optimization(learning_rate=2e-5), 10**6, choose_precision("auto", device), compiled=options["compile"])
     begun = time.perf_counter()
     for step in range(2):
@@ -90,7 +94,11 @@ def theirs(options: dict[str, Any]) -> dict[str, float]:
     rows = json.loads(Path(options["rows"]).read_text())
     if options["side"] == "trl":
         from trl import SFTConfig, SFTTrainer
-        trainer: Any = SFTTrainer(model=model, args=SFTConfig(packing=options["packing"], max_length=512, **shared),
+        more = {}
+        if options.get("lora"):
+            from peft import LoraConfig
+            more = {"peft_config": LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS, task_type="CAUSAL_LM")}
+        trainer: Any = SFTTrainer(model=model, args=SFTConfig(packing=options["packing"], max_length=512, **shared), **more,
                                   train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Clock()])
     else:
         from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
@@ -116,7 +124,7 @@ def theirs(options: dict[str, Any]) -> dict[str, float]:
 
 def main() -> None:
     """Both sides in turn."""
-    options = common.arguments(__doc__ or "")
+    options = common.arguments(__doc__ or "", only=["lora"])
     if options.worker:
         given = json.loads(options.worker)
         print(json.dumps((ours if given["side"] == "ours" else theirs)(given)))
@@ -127,7 +135,7 @@ def main() -> None:
     (folder / "rows.json").write_text(json.dumps(rows))
     train_tokenizer(rows, folder / "tokenizer.json")
     shared = {"rows": str(folder / "rows.json"), "tokenizer": str(folder / "tokenizer.json"), "steps": steps, "batch": 8}
-    python = common.peers("trl", "trl>=1.16,<2", "datasets", "transformers<6")
+    python = common.peers("trl", "trl>=1.16,<2", "datasets", "transformers<6", "peft")
     warm: dict[str, float] = {}
 
     def side(name: str, python: str = sys.executable, environment: dict[str, str] | None = None, **more: Any) -> Any:
@@ -143,9 +151,15 @@ def main() -> None:
         sides |= {"TRL, packed": side("TRL, packed", python, side="trl", packing=True),
                   "TRL (tuned)": side("TRL (tuned)", python, common.ALLOCATOR, side="trl"),
                   "TRL, compiled (tuned)": side("TRL, compiled (tuned)", python, common.ALLOCATOR, side="trl", compile=True)}
+    adapters = {"ours, LoRA": side("ours, LoRA", side="ours", lora=True),
+                "ours, LoRA, compiled": side("ours, LoRA, compiled", side="ours", lora=True, compile=True),
+                "TRL + PEFT, LoRA": side("TRL + PEFT, LoRA", python, side="trl", lora=True)}
+    if not options.quick:
+        adapters["TRL + PEFT, LoRA (tuned)"] = side("TRL + PEFT, LoRA (tuned)", python, common.ALLOCATOR, side="trl", lora=True)
+    sides = adapters if options.only == "lora" else sides | adapters
     found = common.in_turn(sides, rounds)
-    best = max(found["ours"], found["ours, compiled"])
-    results = [common.Result(name, best, value, "real tokens/s", 3.5 if "tuned" in name else 6.0)
+    best = {lora: max((value for name, value in found.items() if name.startswith("ours") and ("LoRA" in name) == lora), default=0.0) for lora in (False, True)}
+    results = [common.Result(name, best["LoRA" in name], value, "real tokens/s", 3.5 if "tuned" in name else 5.0 if "LoRA" in name else 6.0)
                for name, value in found.items() if not name.startswith("ours")]
     common.report("sft", results, ours={name: value for name, value in found.items() if name.startswith("ours")}, warm_up_seconds=warm)
 

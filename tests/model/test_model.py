@@ -149,7 +149,7 @@ def test_responses_that_share_a_prompt_see_it_alone(window):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"model_type": "gpt2"}, "model_type is 'gpt2'"),
+    ({"model_type": "gpt2"}, "do not fit config.json"), ({"model_type": "nosuch"}, "no causal language model that transformers knows"),
     ({"hidden_size": 32}, "has shape"),
     ({"num_hidden_layers": 3}, "lack"),
     ({"num_hidden_layers": 1}, "does not describe"),

@@ -170,7 +170,7 @@ def test_the_watch_keeps_the_best_policy_and_ends_past_the_peak(school, tmp_path
     summary = ppo.run(Ppo(**FEW | {"iterations": 9}, watch_every=1, watch_prompts=6), place)
     assert summary["ended"] == "past the peak" and len(lines(tmp_path)) == 4
     assert [line["watched_gold"] for line in lines(tmp_path)] == pytest.approx([1.05, 2.05, 0.55, 0.45])
-    best, final = load_file(tmp_path / "scratch/best/model.safetensors"), load_file(tmp_path / "model.safetensors")
+    best, final = load_file(tmp_path / "scratch/best.safetensors"), load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(best[name], final[name]) for name in best)
     assert any("fooling" in text for text in said)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.generation.decoder import Decoder
+from trivium.generation.plain import PlainDecoder, must_be_plain
 from trivium.generation.sampling import Controls, Sampling, draw
 from trivium.model.transformer import LanguageModel
 
@@ -74,7 +75,8 @@ class Engine:
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.lm_head.weight.dtype
         self.rows = rows
         self.capacity = min(capacity or self.config.max_positions, self.config.max_positions)
-        self.decoder = Decoder(model, rows, self.capacity, dtype)
+        plain = must_be_plain(model)
+        self.decoder: Decoder | PlainDecoder = PlainDecoder(model, rows, self.capacity) if plain else Decoder(model, rows, self.capacity, dtype)
         self.decode = decode
         self.waiting: deque[Sample] = deque()
         self.live: list[Sample] = []

@@ -59,10 +59,14 @@ def write_config(config: ModelConfig, ids: dict[str, Any], reward_shift: float |
 def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The shape described by a folder's ``config.json``, and the file itself. Raises for a family that is not ours."""
     path = folder / "config.json"
+    if not path.exists() and (folder / "adapter_config.json").exists():
+        from trivium.model.adapters.folder import base_of
+        return read_config(base_of(folder))
     values = read_json(path)
     family = values.get("model_type")
     if family not in FAMILIES:
-        raise TriviumError(f"{path}: model_type is {family!r}; known are {', '.join(FAMILIES)}")
+        from trivium.model.foreign import shape_of
+        return shape_of(folder)
     refused = {"attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "hidden_act": "silu"}
     for name, wanted in refused.items():
         if values.get(name, wanted) not in (wanted, None):
@@ -146,10 +150,23 @@ def save_weights(folder: Path, weights: dict[str, Tensor], shard_bytes: int) -> 
 
 def save(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, Any], shard_bytes: int = 5 << 30) -> None:
     """Write ``config.json`` and the weights as they are; ``ids`` holds the token ids ``eos`` and ``pad``."""
+    foreign = getattr(model, "save_folder", None)
+    if foreign is not None:  # of another family
+        foreign(folder, ids)
+        return
     weights = model.state_dict()
     if isinstance(model, LanguageModel) and model.config.tie_embeddings:
         del weights["lm_head.weight"]
     save_weights(folder, weights, shard_bytes)
+    save_config(model, folder, ids)
+
+
+def save_config(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, Any]) -> None:
+    """Write ``config.json`` and, of a language model, ``generation_config.json``."""
+    whole: Any = getattr(model, "whole", None)
+    if whole:  # of another family
+        whole[0].config.save_pretrained(folder)
+        return
     shift = model.shift if isinstance(model, RewardModel) else None
     kind = str(next(model.parameters()).dtype).removeprefix("torch.")
     write_json(folder / "config.json", write_config(model.config, ids, shift) | {"dtype": kind})
@@ -163,7 +180,13 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.
     Tensors are read one by one, so memory holds the model once. Raises :class:`TriviumError`, before any weight is read,
     for a missing or broken file, an unknown family, and weights that do not fit the config.
     """
+    if (folder / "adapter_config.json").exists() and not (folder / "model.safetensors").exists():
+        from trivium.model.adapters.folder import load as load_adapter
+        return load_adapter(folder, None, dtype, device)
     config, values = read_config(folder)
+    if values.get("model_type") not in FAMILIES:
+        from trivium.model.foreign import load as load_foreign
+        return load_foreign(folder, dtype, device)
     architecture = (values.get("architectures") or [""])[0]
     with torch.device("meta"):
         model: LanguageModel | RewardModel

@@ -8,6 +8,7 @@ many documents into a row and attends within them (:func:`packed_attention`); sa
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from trivium.model.config import EncoderConfig, ModelConfig
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""``attend(layer, q [B, heads, T, d], k [B, kv_heads, T, d], v [B, kv_heads, T, d]) -> [B, heads, T, d]``"""
+"""``attend(layer, q [B, heads, T, d], k [B, kv_heads, T, d], v [B, kv_heads, T, d]) -> [B, heads, T, d]``. Keys and values may have
+P more places in front, which every token sees (:mod:`trivium.model.adapters.prefix`)."""
 
 
 def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
@@ -49,10 +51,11 @@ def causal_attention(window: int | None = None) -> Attend:
     """Every token sees itself and all before it in its row, or those of the last ``window`` places."""
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        shared = q.shape[1] != k.shape[1]
-        if window is None or window >= q.shape[2]:
+        shared, before = q.shape[1] != k.shape[1], k.shape[2] - q.shape[2]
+        if (window is None or window >= q.shape[2]) and not before:
             return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared)
-        mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril().triu(1 - window)
+        mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
+        mask = F.pad(mask if window is None else mask.triu(1 - window), (before, 0), value=True)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=shared)
 
     return attend
@@ -73,7 +76,8 @@ def packed_attention(documents: Tensor, parents: Tensor, positions: Tensor, wind
         mask = mask & (positions[:, :, None] - positions[:, None, :] < window)[:, None]
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+        seen = mask if k.shape[2] == q.shape[2] else F.pad(mask, (k.shape[2] - q.shape[2], 0), value=True)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=q.shape[1] != k.shape[1])
 
     return attend
 
@@ -205,6 +209,10 @@ class LanguageModel(nn.Module):
         """Logits ``[B, T, vocab_size]`` of the next token."""
         return self.lm_head(self.model(tokens, positions, attend))
 
+    def rewarding(self, seed: int, share: bool = True) -> RewardModel:
+        """A reward model on this trunk; see :meth:`RewardModel.from_language_model`."""
+        return RewardModel.from_language_model(self, seed, share)
+
     def initialise(self, seed: int) -> LanguageModel:
         """Random weights that depend on the seed alone. Returns the model."""
         generator = torch.Generator(self.lm_head.weight.device).manual_seed(seed % 2**63)
@@ -230,11 +238,22 @@ class RewardModel(nn.Module):
         """A score for every token ``[B, T]``, without the shift."""
         return self.score(self.model(tokens, positions, attend)).squeeze(-1)
 
+    def twin(self) -> RewardModel:
+        """Another model on the same trunk, with a head of its own that can be trained."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other.score = copy.deepcopy(self.score).requires_grad_(True)
+        return other
+
     @classmethod
-    def from_language_model(cls, source: LanguageModel, seed: int) -> RewardModel:
-        """The trunk of ``source`` (copied) under a new head, N(0, 1 / (hidden_size + 1)) (Stiennon et al. 2020)."""
+    def from_language_model(cls, source: LanguageModel, seed: int, share: bool = False) -> RewardModel:
+        """The trunk of ``source`` (copied, unless they are to ``share`` it) under a new head, N(0, 1 / (hidden_size + 1)) (Stiennon
+        et al. 2020)."""
         reward = cls(source.config)
-        reward.model.load_state_dict(source.model.state_dict())
+        if share:
+            reward.model = source.model
+        else:
+            reward.model.load_state_dict(source.model.state_dict())
         generator = torch.Generator().manual_seed(seed % 2**63)
         nn.init.normal_(reward.score.weight, 0.0, (source.config.hidden_size + 1) ** -0.5, generator=generator)
         return reward

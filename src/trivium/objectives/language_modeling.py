@@ -47,10 +47,10 @@ class _Pieces(torch.autograd.Function):
         return torch.cat(found)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         hidden, weight, targets, norms = ctx.saved_tensors
         to_hidden = torch.empty_like(hidden)
-        to_weight = torch.zeros_like(weight, dtype=torch.float32)
+        to_weight = torch.zeros_like(weight if ctx.needs_input_grad[1] else weight[:0], dtype=torch.float32)
         for start in range(0, len(hidden), ctx.size):
             part = slice(start, start + ctx.size)
             logits = (hidden[part] @ weight.T).float().div_(ctx.temperature)
@@ -58,8 +58,9 @@ class _Pieces(torch.autograd.Function):
             slope.scatter_add_(1, targets[part, None], torch.ones_like(norms[part, None]))
             slope = slope.mul_(gradients[0][part, None] / ctx.temperature).to(weight.dtype)
             torch.mm(slope, weight, out=to_hidden[part])
-            to_weight += slope.T @ hidden[part]
-        return to_hidden, to_weight.to(weight.dtype), None, None
+            if ctx.needs_input_grad[1]:
+                to_weight += slope.T @ hidden[part]
+        return to_hidden, to_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None, None, None
 
 
 def entropies(hidden: Tensor, weight: Tensor, temperature: float = 1.0) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,13 @@ import torch
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.files import digest_file, read_rows, write_rows
+from trivium.files import read_rows, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
+from trivium.model.adapters import AdapterSettings, Attached, attach, has_adapters
+from trivium.model.adapters import folder as adapter_folder
+from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.pipeline import Context
 from trivium.stages.settings import Looped
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
@@ -84,6 +89,58 @@ def load_tokenizer(folder: Path, vocab_size: int) -> ChatTokenizer:
     if tokenizer.vocab_size > vocab_size:
         raise TriviumError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, but the model only {vocab_size}")
     return tokenizer
+
+
+def adapt(model: LanguageModel | RewardModel, settings: AdapterSettings | None, context: Context, purpose: str = "adapter") -> Attached | None:
+    """Freeze a model and give it the stage's adapter, if it has one. Raises :class:`TriviumError` for a model that can only be
+    trained with one, and under ``torchrun``."""
+    if settings is None:
+        if has_adapters(model):
+            raise TriviumError(f"{context.name}: the model it starts from holds an adapter that cannot be folded in; give this stage an "
+                               "`adapter` too")
+        return None
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TriviumError(f"{context.name}: adapters are trained in one process; start it without torchrun")
+    attached = attach(model, settings, randomness.derive(context.seed, purpose))
+    trained, all_of_them = (sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (False, True))
+    context.progress.say(f"adapter: {trained:,} of {all_of_them:,} parameters are trained ({trained / all_of_them:.2%})")
+    return attached
+
+
+def as_without(attached: Attached | None) -> contextlib.AbstractContextManager[None]:
+    """The context in which a model is what it was before its adapter; any context for a model that has none."""
+    return attached.off() if attached else contextlib.nullcontext()
+
+
+def save_trained(model: LanguageModel | RewardModel, attached: Attached | None, tokenizer: ChatTokenizer, base: Path, context: Context) -> None:
+    """Write what a stage trained: its adapter, or the whole model."""
+    if attached:
+        save_adapter(model, attached, tokenizer, base, context)
+    else:
+        save_model(model, tokenizer, context.folder)
+
+
+def save_adapter(model: LanguageModel | RewardModel, attached: Attached, tokenizer: ChatTokenizer, base: Path, context: Context) -> None:
+    """Write an adapter's folder (PEFT's, for LoRA) with the base's config and tokenizer."""
+    tokenizer.save(context.folder)
+    place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
+    adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base))
+    model_folder.save_config(model, context.folder, tokenizer.ids)
+
+
+def merge_adapter(adapter: Path, folder: Path, base: Path | None = None) -> None:
+    """Fold a LoRA adapter into its base and write the whole model to ``folder``. Raises :class:`TriviumError` for an adapter that
+    cannot be folded in, for another base, and for a folder that holds something."""
+    if not (adapter / adapter_folder.CONFIG).exists():
+        raise TriviumError(f"{adapter}: no adapter here ({adapter_folder.CONFIG} is missing)")
+    if folder.exists() and any(folder.iterdir()):
+        raise TriviumError(f"{folder}: holds something already; name a new folder")
+    base = base or adapter_folder.base_of(adapter)
+    model = adapter_folder.load(adapter, base)
+    if has_adapters(model):
+        raise TriviumError(f"{adapter}: a {adapter_folder.settings_of(adapter).kind} adapter is no change of a weight, so it cannot be folded in; only LoRA can")
+    source = adapter if (adapter / "tokenizer.json").exists() else base
+    save_model(model, load_tokenizer(source, model.config.vocab_size), folder)
 
 
 def save_model(model: LanguageModel | RewardModel, tokenizer: ChatTokenizer, folder: Path, chat: bool = True) -> None:
@@ -160,9 +217,10 @@ class PackedEpochs:
 
 def run_training(model: torch.nn.Module, objective: Objective, batches: PackedEpochs, steps: int, settings: Looped,
                  context: Context, *made_from: object, heldout: PackedEpochs | None = None,
-                 sample: Callable[[Any], str] | None = None) -> Outcome:
+                 sample: Callable[[Any], str] | None = None, evaluate_every: int | None = None, keep_best: bool = False,
+                 patience: int = 0) -> Outcome:
     """The training loop with a stage's settings. ``made_from`` names what the run depends on besides them; ``heldout`` is
-    the data for ``evaluate_every``."""
+    the data for ``evaluate_every`` (the stage's setting, unless given)."""
 
     def validation(part: int, parts: int) -> list[Batch]:
         assert heldout is not None
@@ -171,7 +229,8 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: PackedEp
     own = settings.model_dump(exclude={*settings.unlearned, *settings.input_fields()})
     return train(model, objective, batches, steps, settings.optimization, scratch=context.scratch, log=context.folder / "log.jsonl",
                  fingerprint=fingerprint(*made_from, own, context.seed), precision=settings.precision, parallel=settings.parallel,
-                 validation=validation if heldout else None, evaluate_every=getattr(settings, "evaluate_every", 0), sample=sample,
+                 validation=validation if heldout else None, sample=sample, keep_best=keep_best, patience=patience,
+                 evaluate_every=getattr(settings, "evaluate_every", 0) if evaluate_every is None else evaluate_every,
                  track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,
                  say=context.progress.say)
 
@@ -196,8 +255,3 @@ def contents_of(trees: Sequence[Tree]) -> str:
             digest.update(len(part).to_bytes(8, "little") + np.ascontiguousarray(part).tobytes())
         digest.update(repr(tree.payload).encode())
     return digest.hexdigest()
-
-
-def weights_digest(folder: Path) -> str:
-    """Digest of a model folder's weights."""
-    return digest_file(folder / "model.safetensors")

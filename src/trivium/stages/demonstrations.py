@@ -65,7 +65,11 @@ def read(source: Path, settings: Source, where: str, reject: Reject) -> Read:
         found.rejected[re.sub(r"'[^']*'|\d+|: .*", "…", reason)[:100]] += 1
         reject(file, number, reason, text)
 
-    for file, number, raw in rows_of_source(source, lambda *bad: (_count(found), refuse(*bad))[1], settings.split):
+    def unreadable(file: str, number: int, reason: str, text: str) -> None:
+        found.rows += 1
+        refuse(file, number, reason, text)
+
+    for file, number, raw in rows_of_source(source, unreadable, settings.split):
         found.rows += 1
         try:
             row = named(raw, settings)
@@ -84,10 +88,6 @@ def read(source: Path, settings: Source, where: str, reject: Reject) -> Read:
             seen[text] = (file, number)
             found.made.append({"variants": variants, "key": text})
     return found
-
-
-def _count(found: Read) -> None:
-    found.rows += 1
 
 
 def named(row: Row, settings: Source) -> Row:

@@ -11,11 +11,13 @@ from trivium.objectives.language_modeling import token_log_probs
 from trivium.objectives.preference import dpo_losses, ipo_losses
 from trivium.pipeline import Context
 from trivium.stages.common import (
+    adapt,
+    as_without,
     contents_of,
     load_language_model,
     map_trees,
     run_training,
-    save_model,
+    save_trained,
     weights_digest,
 )
 from trivium.stages.reward import accuracy, add_pairs, ranked_tree, rankings, training_data
@@ -61,6 +63,7 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
     device = prepare(context.threads)
     model, tokenizer = load_language_model(context.inputs["model"])
     model.to(device)
+    attached = adapt(model, settings.adapter, context)
     length = min(settings.length, model.config.max_positions)
     precision = choose_precision(settings.precision, device)
     batches, _ = training_data(settings, context)
@@ -78,8 +81,9 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
         model.eval()
         return map_trees(compute, trees, length, settings.rows, device, per_token=False)
 
-    reference = {id(tree): values for tree, values in zip(trees, all_log_probs(trees), strict=True)}
-    before = all_log_probs([tree for tree, _ in heldout])
+    with as_without(attached):
+        first, before = all_log_probs(trees), all_log_probs([tree for tree, _ in heldout])
+    reference = {id(tree): values for tree, values in zip(trees, first, strict=True)}
 
     def finish(batch: Batch) -> None:
         add_pairs(batch)
@@ -94,6 +98,6 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
     model = outcome.model
     after = all_log_probs([tree for tree, _ in heldout])
     margins = [list(map(float, new - old)) for new, old in zip(after, before, strict=True)]
-    save_model(model, tokenizer, context.folder)
+    save_trained(model, attached, tokenizer, context.inputs["model"], context)
     return {"rankings": len(trees), "steps": steps, "loss": outcome.metrics.get("loss"),
             "preference_accuracy": accuracy([row for _, row in heldout], margins)}

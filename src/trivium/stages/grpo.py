@@ -18,7 +18,7 @@ from trivium.model import RewardModel
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import group_advantages, kl_penalties, leave_one_out_advantages, policy_losses
 from trivium.pipeline import Context
-from trivium.stages.common import load_language_model, load_reward_model, weights_digest
+from trivium.stages.common import adapt, as_without, load_language_model, load_reward_model, weights_digest
 from trivium.stages.rollout import Practising, Rollout, load_gold, measures, practise
 from trivium.stages.settings import Grpo
 from trivium.training.batch import Batch, hidden_states
@@ -56,21 +56,24 @@ def run(settings: Grpo, context: Context) -> dict[str, object]:
     """All of GRPO, top to bottom."""
     device = prepare(context.threads)
     policy, tokenizer = load_language_model(context.inputs["model"])
-    reference = copy.deepcopy(policy).to(device).eval()
+    attached = adapt(policy.to(device), settings.adapter, context)
+    reference = policy if attached else copy.deepcopy(policy).eval()
     reward: RewardModel | None = None
     if settings.reward:
         reward, reward_tokenizer = load_reward_model(context.inputs["reward"])
         if reward_tokenizer.digest != tokenizer.digest:
             raise TriviumError(f"{context.inputs['reward']}: the reward model has another tokenizer than the policy")
         reward.to(device).eval()
-    practising = Practising(settings, context, policy.to(device), tokenizer, settings.samples)
+    practising = Practising(settings, context, policy, tokenizer, settings.samples)
     checker = Checker(settings.checker, settings.checker_seconds)
     if not reward:
         checker.suits(practising.prompts)
 
     def roll_out(practising: Practising, acting: Any, iteration: int, state: dict[str, float]) -> Rollout:
         answered = practising.answer(practising.chosen(iteration), settings.samples, "rollout", iteration)
-        new, old = practising.log_probs(acting, answered.trees), practising.log_probs(reference, answered.trees)
+        new = practising.log_probs(acting, answered.trees)
+        with as_without(attached):
+            old = practising.log_probs(reference, answered.trees)
         if reward:
             scores = practising.scores(reward, answered)
         else:
@@ -84,7 +87,7 @@ def run(settings: Grpo, context: Context) -> dict[str, object]:
         return Rollout(answered.trees, {"log_probs": list(new), "reference": list(old), "advantages": advantages}, sums)
 
     with checker:
-        return practise(policy, lambda model: model, practising, GroupSurrogate(settings), roll_out, state={}, gold=load_gold(context),
+        return practise(policy, lambda model: model, practising, GroupSurrogate(settings), roll_out, state={}, gold=load_gold(context), attached=attached,
                         made_from=[weights_digest(context.inputs[name]) for name in ("model", "reward", "gold") if context.inputs.get(name)])
 
 

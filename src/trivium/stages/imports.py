@@ -32,7 +32,7 @@ def run(settings: Imports, context: Context) -> dict[str, object]:
     for name in settings.sources:
         if name not in named:
             raise TriviumError(f"imports.sources.{name}: no demonstrations have this name{nearest(name, named)}")
-    how = {name: settings.sources.get(name, Source()) for name in named}
+    how = {name: settings.sources.get(name, Source.model_construct()) for name in named}
     found: dict[str, Read] = {}
     for name, path in named.items():
         found[name] = read(path, how[name], f"imports.sources.{name}", reject)

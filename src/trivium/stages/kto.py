@@ -13,6 +13,8 @@ from trivium.pipeline import Context
 from trivium.stages.common import (
     PackedEpochs,
     Row,
+    adapt,
+    as_without,
     contents_of,
     fits,
     load_language_model,
@@ -21,7 +23,7 @@ from trivium.stages.common import (
     response_ids,
     rows_of,
     run_training,
-    save_model,
+    save_trained,
     weights_digest,
 )
 from trivium.stages.dpo import response_log_probs
@@ -131,6 +133,7 @@ def run(settings: Kto, context: Context) -> dict[str, object]:
     device = prepare(context.threads)
     model, tokenizer = load_language_model(context.inputs["model"])
     model.to(device)
+    attached = adapt(model, settings.adapter, context)
     length = min(settings.length, model.config.max_positions)
     precision = choose_precision(settings.precision, device)
     batches, _ = training_data(settings, context)
@@ -144,7 +147,8 @@ def run(settings: Kto, context: Context) -> dict[str, object]:
         return map_trees(compute, trees, length, settings.rows, device, per_token=False)
 
     contents = contents_of([Tree(tree.prompt, tree.responses, payload=tree.payload["liked"]) for tree in trees])
-    own, others = log_probs(trees), log_probs([tree.payload["mismatched"] for tree in trees])
+    with as_without(attached):
+        own, others = log_probs(trees), log_probs([tree.payload["mismatched"] for tree in trees])
     reference = {id(tree): float(value[0]) for tree, value in zip(trees, own, strict=True)}
     batches.trees = [Tree(tree.prompt, tree.responses, payload={
         "liked": tree.payload["liked"], "reference": reference[id(tree)],
@@ -153,7 +157,8 @@ def run(settings: Kto, context: Context) -> dict[str, object]:
     place = context.inputs["feedback"]
     ranked = rankings(place, context) if place.is_dir() and (place / "comparisons.jsonl").is_file() else []
     heldout = [(tree, row) for row in ranked if row["split"] == "heldout" and len(tree := ranked_tree(tokenizer, row)) <= length]
-    before = log_probs([tree for tree, _ in heldout])
+    with as_without(attached):
+        before = log_probs([tree for tree, _ in heldout])
 
     def finish(batch: Batch) -> None:
         liked = [tree.payload["liked"] for tree in batch.trees]
@@ -179,5 +184,5 @@ def run(settings: Kto, context: Context) -> dict[str, object]:
         after = log_probs([tree for tree, _ in heldout])
         summary["preference_accuracy"] = accuracy([row for _, row in heldout],
                                                   [list(map(float, new - old)) for new, old in zip(after, before, strict=True)])
-    save_model(model, tokenizer, context.folder)
+    save_trained(model, attached, tokenizer, context.inputs["model"], context)
     return summary

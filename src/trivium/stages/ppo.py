@@ -20,7 +20,14 @@ from trivium.model import LanguageModel, RewardModel
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import adapt_kl_coefficient, generalised_advantages, policy_losses, value_losses, whiten
 from trivium.pipeline import Context
-from trivium.stages.common import PackedEpochs, load_language_model, load_reward_model, weights_digest
+from trivium.stages.common import (
+    PackedEpochs,
+    adapt,
+    as_without,
+    load_language_model,
+    load_reward_model,
+    weights_digest,
+)
 from trivium.stages.pretrain import LanguageModelling, pieces
 from trivium.stages.rollout import (
     Answered,
@@ -95,29 +102,36 @@ def run(settings: Ppo, context: Context) -> dict[str, object]:
     reward, reward_tokenizer = load_reward_model(context.inputs["reward"])
     if reward_tokenizer.digest != tokenizer.digest:
         raise TriviumError(f"{context.inputs['reward']}: the reward model has another tokenizer than the policy")
-    reference = copy.deepcopy(policy).to(device).eval()
-    model = PolicyAndValue(policy, copy.deepcopy(reward)).to(device)  # the value model starts from the reward model
+    policy.to(device)
     reward.to(device).eval()
+    attached = adapt(policy, settings.adapter, context)
+    judged = adapt(reward, settings.adapter, context, "value adapter")
+    if attached:  # one copy of the weights is policy and reference, another value model and reward model
+        reference, value = policy, reward.twin()
+    else:  # the value model starts from the reward model
+        reference, value = copy.deepcopy(policy).eval(), copy.deepcopy(reward)
+    model = PolicyAndValue(policy, value)
     practising = Practising(settings, context, policy, tokenizer, samples=1)
     pretraining = documents(settings, context, tokenizer)
 
     def roll_out(practising: Practising, acting: Any, iteration: int, state: dict[str, float]) -> Rollout:
         answered = practising.answer(practising.chosen(iteration), 1, "rollout", iteration)
-        new, old = practising.log_probs(acting.policy, answered.trees), practising.log_probs(reference, answered.trees)
+        new = practising.log_probs(acting.policy, answered.trees)
         values = practising.over_tokens(lambda batch: values_of(acting.value, batch), answered.trees)
-        scores = practising.scores(reward, answered)
+        with as_without(attached), as_without(judged):
+            old, scores = practising.log_probs(reference, answered.trees), practising.scores(reward, answered)
         rollout = learn_from(answered, new, old, values, scores, state["kl_coefficient"], settings, practising.world)
         if practising.known:
             rollout.sums["gold"] = (float(np.concatenate(practising.true_points(answered)).sum()), float(len(answered.rows)))
         return rollout
 
-    def adapt(state: dict[str, float], metrics: dict[str, float]) -> None:
+    def adapt_kl(state: dict[str, float], metrics: dict[str, float]) -> None:
         if settings.kl_target:
             state["kl_coefficient"] = adapt_kl_coefficient(state["kl_coefficient"], metrics["kl"], settings.kl_target, settings.kl_horizon,
                                                            settings.episodes)
 
     return practise(model, lambda pair: pair.policy, practising, ClippedSurrogate(settings), roll_out,
-                    state={"kl_coefficient": settings.kl_coefficient}, adapt=adapt, gold=load_gold(context),
+                    state={"kl_coefficient": settings.kl_coefficient}, adapt=adapt_kl, gold=load_gold(context), attached=attached,
                     extra=lambda update, part, parts: pretraining(update, part, parts) if pretraining else [],
                     made_from=[weights_digest(context.inputs[name]) for name in ("model", "reward", "gold") if context.inputs.get(name)])
 

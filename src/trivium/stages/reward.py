@@ -19,6 +19,7 @@ from trivium.pipeline import Context
 from trivium.stages.common import (
     PackedEpochs,
     Row,
+    adapt,
     contents_of,
     fits,
     load_language_model,
@@ -28,7 +29,7 @@ from trivium.stages.common import (
     response_ids,
     rows_of,
     run_training,
-    save_model,
+    save_trained,
     weights_digest,
 )
 from trivium.stages.settings import Dpo, Reward
@@ -131,7 +132,8 @@ def run(settings: Reward, context: Context) -> dict[str, object]:
     device = prepare(context.threads)
     policy, tokenizer = load_language_model(context.inputs["model"])
     good = shown_responses(settings, context, tokenizer, min(settings.length, policy.config.max_positions))
-    model = RewardModel.from_language_model(policy, randomness.derive(context.seed, "head")).to(device)
+    attached = adapt(policy, settings.adapter, context)
+    model = policy.rewarding(randomness.derive(context.seed, "head"), share=attached is not None).to(device)
     length = min(settings.length, model.config.max_positions)
     precision = choose_precision(settings.precision, device)
     rows = rankings(context.inputs["preferences"], context)
@@ -144,7 +146,7 @@ def run(settings: Reward, context: Context) -> dict[str, object]:
         return {}
     model = outcome.model
     model.shift = -float(np.mean(np.concatenate(score_trees(model, good, length, settings.rows, precision))))
-    save_model(model, tokenizer, context.folder)
+    save_trained(model, attached, tokenizer, context.inputs["model"], context)
     heldout = [row for row in rows if row["split"] == "heldout"]
     pairs = [(tree, row) for row in heldout if len(tree := ranked_tree(tokenizer, row)) <= length]
     if len(pairs) < len(heldout):

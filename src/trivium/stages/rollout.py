@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +10,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trivium import randomness
 from trivium.errors import TriviumError
+from trivium.files import written_aside
 from trivium.generation.engine import Completion, Sampling, generate
 from trivium.model import LanguageModel, RewardModel
-from trivium.model import folder as model_folder
+from trivium.model.adapters import Attached
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.pipeline import Context
-from trivium.stages.common import Row, fingerprint, load_reward_model, map_trees, prompt_ids, rows_of, save_model
+from trivium.stages.common import Row, fingerprint, load_reward_model, map_trees, prompt_ids, rows_of, save_trained
 from trivium.stages.reward import score_trees
 from trivium.stages.settings import Practice
 from trivium.tokenizer.chat import ChatTokenizer
@@ -182,7 +183,7 @@ class Watch:
     differences is warned of; after `watch_patience` such measurements in a row the practice ends, with the best policy."""
 
     def __init__(self, practising: Practising, gold: RewardModel | None, scratch: Path) -> None:
-        self.practising, self.gold, self.folder = practising, gold, scratch / "best"
+        self.practising, self.gold, self.place = practising, gold, scratch / "best.safetensors"
         self.best: list[float] = []
         self.worse = 0
         if gold is None and not practising.known and practising.settings.watch_every:
@@ -208,7 +209,8 @@ class Watch:
         if not self.best or mean > np.mean(self.best):
             self.best, self.worse = found, 0
             if p.world.leader:
-                keep(p.policy, p.tokenizer, self.folder)
+                with written_aside(self.place) as aside:
+                    save_file({name: weight.detach().contiguous() for name, weight in trained(p.policy)}, aside)
         else:
             lost = np.array(self.best) - found
             if lost.mean() > 2 * lost.std(ddof=1) / np.sqrt(len(lost)):
@@ -225,21 +227,16 @@ class Watch:
         return self.worse >= self.practising.settings.watch_patience
 
 
-def keep(policy: LanguageModel, tokenizer: ChatTokenizer, folder: Path) -> None:
-    """Put a policy aside, in the place of an earlier one."""
-    aside = folder.with_name(folder.name + ".new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_model(policy, tokenizer, aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+def trained(policy: LanguageModel) -> list[tuple[str, Tensor]]:
+    """The weights that training changes, by name."""
+    return [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
 
 
 def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising, objective: Objective,
              roll_out: Callable[[Practising, Any, int, dict[str, float]], Rollout], *, state: dict[str, float], made_from: Sequence[object],
              extra: Callable[[int, int, int], list[Batch]] = lambda update, part, parts: [],
              adapt: Callable[[dict[str, float], dict[str, float]], None] = lambda state, metrics: None,
-             gold: RewardModel | None = None) -> dict[str, object]:
+             gold: RewardModel | None = None, attached: Attached | None = None) -> dict[str, object]:
     """Roll out, improve, again: ``iterations`` times, or until the KL budget is spent or the watch says so. Writes the policy.
 
     ``model`` is trained, and under ``torchrun`` spread over the processes; ``roll_out(practising, acting, iteration, state)`` asks and
@@ -325,9 +322,12 @@ def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising
         return {}
     policy = policy_of(acting)
     if settings.watch_every and watch.worse:
-        policy = model_folder.load(watch.folder)
+        best = load_file(watch.place)
+        with torch.no_grad():
+            for name, weight in trained(policy):
+                weight.copy_(best[name])
         context.progress.say("the best policy by the watch is kept")
-    save_model(policy, practising.tokenizer, context.folder)
+    save_trained(policy, attached, practising.tokenizer, context.inputs["model"], context)
     return {"episodes": (iteration - bool(ended)) * settings.episodes * practising.samples, "ended": ended or "all iterations", **state}
 
 

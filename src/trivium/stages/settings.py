@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trivium.corpus.classifier import FeatureSettings
 from trivium.corpus.settings import CorpusSettings
+from trivium.model.adapters import AdapterSettings
 from trivium.model.config import EncoderConfig, ModelConfig
 from trivium.recipe_base import Input, Stage
 from trivium.stages.phrasings import Phrasing
@@ -197,6 +198,19 @@ class Pretrain(Looped):
     """Updates between two measurements of the held-out loss, each with a sample text, in log.jsonl; 0 for none."""
 
 
+class Rehearsal(BaseModel):
+    """What keeps a model from forgetting."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+    share: float = Field(0.2, gt=0, lt=1)
+    """Share of the training conversations that are of the past."""
+    generated: bool = False
+    """Take what the starting model itself asks and answers (LAMOL, Sun et al. 2020) instead of `earlier` rows."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Longest generated question, and longest generated answer, in tokens."""
+
+
 class Sft(Looped):
     """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
 
@@ -208,7 +222,30 @@ class Sft(Looped):
     epochs: float = Field(2.0, gt=0)
     """Passes over the demonstrations."""
     evaluate_every: int = Field(0, ge=0)
-    """Updates between two sample answers in log.jsonl; 0 for none."""
+    """Updates between two sample answers in log.jsonl, and two measurements of the held-out loss; 0 for no samples, and a measurement
+    four times a pass where there is `validation`."""
+    adapter: AdapterSettings | None = None
+    """Train an adapter beside the frozen model; null trains all weights."""
+    too_long: Literal["leave out", "cut"] = "leave out"
+    """Conversations longer than a row: left out and listed with the rejects, or cut at its end (and so without the token that ends them)."""
+    validation: float = Field(0.0, ge=0, lt=0.5)
+    """Share of the demonstrations, chosen by a hash, that is held out; the checkpoint of the lowest loss on it is the one kept."""
+    patience: int = Field(0, ge=0)
+    """Measurements without a lower held-out loss after which training stops; 0 goes on to the end."""
+    earlier: dict[str, Input] = {}
+    """Demonstrations that the model learned from before, each under a name: right answers to some of them are counted before and after."""
+    rehearsal: Rehearsal | None = None
+    """Mix what was learned before into the demonstrations; null does not."""
+    prompt_loss: float = Field(0.0, ge=0)
+    """Weight of a loss on the questions too (LAMOL: 0.25): with it the model learns to ask, and can generate its own rehearsal later."""
+
+    @model_validator(mode="after")
+    def _rehearsal_has_rows(self) -> Sft:
+        if self.rehearsal and not self.rehearsal.generated and not self.earlier:
+            raise ValueError("rehearsal needs `earlier` demonstrations, or `generated: true`")
+        if self.patience and not self.validation:
+            raise ValueError("patience needs a share of `validation`")
+        return self
 
 
 class Preferences(Stage):
@@ -259,6 +296,8 @@ class Reward(Looped):
     """Demonstrations whose mean score becomes 0; the preferences' best responses when null."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the rankings; more than one overfits (InstructGPT)."""
+    adapter: AdapterSettings | None = None
+    """Train an adapter and the head beside the frozen model; null trains all weights."""
 
 
 class Practice(Looped):
@@ -296,6 +335,8 @@ class Practice(Looped):
     """Prompts kept out of training for the watch."""
     watch_patience: int = Field(2, ge=1)
     """Looks in a row that must find the policy worse than the best one before the practice ends."""
+    adapter: AdapterSettings | None = None
+    """Train adapters; the reference (and, in PPO, the reward model) is then the same weights with them off. null trains all weights."""
 
     @model_validator(mode="after")
     def _enough_episodes(self) -> Practice:
@@ -379,6 +420,8 @@ class Dpo(Looped):
     """The probability that a preference is labelled the wrong way round; for sigmoid."""
     length_normalised: bool = False
     """Take the mean log-probability of a response's tokens instead of their sum."""
+    adapter: AdapterSettings | None = None
+    """Train an adapter; the reference is then the same weights with it off. null trains all weights."""
 
     @model_validator(mode="after")
     def _smoothing_is_for_sigmoid(self) -> Dpo:
@@ -404,6 +447,8 @@ class Kto(Looped):
     """Weight of what was liked; null makes up for an imbalance of numbers."""
     undesirable_weight: float | None = Field(None, gt=0)
     """Weight of what was not liked; null makes up for an imbalance of numbers."""
+    adapter: AdapterSettings | None = None
+    """Train an adapter; the reference is then the same weights with it off. null trains all weights."""
 
 
 class Select(Stage):
@@ -498,6 +543,51 @@ class Revise(Speaking):
     """Constitutional AI's first half: answer, criticise the answer by a principle, and write it anew."""
 
     kind: ClassVar[str] = "revise"
+
+
+class SelfInstruct(Stage):
+    """Have a model write new demonstrations from a few seed tasks (Self-Instruct)."""
+
+    kind: ClassVar[str] = "selfinstruct"
+    unlearned: ClassVar[frozenset[str]] = frozenset({"timeout", "pause", "key_variable"})
+    seeds: Input
+    """Seed tasks: JSONL with `instruction` in each row, or demonstrations."""
+    model: Input | None = None
+    """The chat model that writes; null for an `endpoint`."""
+    endpoint: str | None = None
+    """A server that speaks OpenAI's protocol, such as `http://localhost:8000/v1`."""
+    endpoint_model: str = "default"
+    """The model's name there."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the server's key."""
+    timeout: float = Field(120.0, gt=0)
+    """Seconds to wait for an answer."""
+    pause: float = Field(1.0, ge=0)
+    """Seconds before the second try, doubled for each further one."""
+    count: int = Field(100, ge=1)
+    """Demonstrations to write."""
+    shots: int = Field(8, ge=2)
+    """Tasks shown to the model; a quarter of them are its own."""
+    likeness: float = Field(0.7, gt=0, le=1)
+    """ROUGE-L with any earlier task from which an instruction is too like it."""
+    fewest_words: int = Field(3, ge=1)
+    """Shortest instruction, in words (in characters, for Chinese)."""
+    most_words: int = Field(150, ge=1)
+    """Longest instruction."""
+    banned: list[str] = ["image", "images", "picture", "pictures", "graph", "graphs", "file", "files", "map", "maps", "draw", "plot", "video", "audio", "图片", "视频"]
+    """Words that no instruction may have: what a model of text cannot do."""
+    temperature: float = Field(0.7, ge=0)
+    """Sampling temperature."""
+    max_new_tokens: int = Field(256, ge=1)
+    """Longest answer, in tokens."""
+
+    @model_validator(mode="after")
+    def _one_model(self) -> SelfInstruct:
+        if (self.model is None) == (self.endpoint is None):
+            raise ValueError("name a `model` or an `endpoint`, one of them")
+        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"endpoint {self.endpoint!r} is no http(s) address")
+        return self
 
 
 class Evaluate(Stage):
@@ -601,6 +691,6 @@ class Report(Stage):
 
 
 STAGES: dict[str, type[Stage]] = {stage.kind: stage for stage in (
-    World, Imports, Filter, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Grpo, Dpo, Kto, Select, AiFeedback, Revise, Labels, Encode,
+    World, Imports, SelfInstruct, Filter, Corpus, Tokenizer, Tokens, Pretrain, Sft, Preferences, Reward, Ppo, Grpo, Dpo, Kto, Select, AiFeedback, Revise, Labels, Encode,
     Classify, Evaluate, Report)}
 """Every stage by its kind."""

@@ -145,6 +145,15 @@ class ChatTokenizer:
         """An answer's tokens as they follow a chat that asks for it, with the one that ends it."""
         return [*self.encode(text), self.end_id]
 
+    def open_turn(self) -> list[int]:
+        """The tokens after which a user speaks."""
+        return [self._ids[USER]]
+
+    @property
+    def stop_ids(self) -> set[int]:
+        """The special tokens, none of which is part of what is said."""
+        return set(self._ids.values())
+
     @property
     def ids(self) -> dict[str, Any]:
         """The ids that a chat model's ``config.json`` names."""

@@ -157,6 +157,16 @@ class TemplateTokenizer(ChatTokenizer):
         """An answer's tokens as they follow a chat that asks for it, with the one that ends it."""
         return [*self.encode(self.opening + (text.strip() if self.trims else text)), self._end]
 
+    def open_turn(self) -> list[int]:
+        """The tokens after which a user speaks."""
+        pieces = self._structure(("user",), False)
+        return self._encode(pieces[:next(i for i, piece in enumerate(pieces) if piece.message == 0)], self._parsing)[0]
+
+    @property
+    def stop_ids(self) -> set[int]:
+        """The special tokens, none of which is part of what is said."""
+        return set(self.added.values())
+
     def encode_chat(self, messages: Sequence[Message], generation_prompt: bool = False) -> tuple[list[int], list[bool]]:
         """The chat's tokens by the template, and which of them carry loss: those with any character of an assistant's turn,
         which reaches from the text that asks for it to the token that ends it."""
@@ -240,7 +250,7 @@ class TemplateTokenizer(ChatTokenizer):
         marked = [{"role": role, "content": f"\ue000{i}\ue001"} for i, role in enumerate(roles)]
         rendered = self._render(marked, generation_prompt)
         parts = MARK.split(rendered)  # text, number, text, number, ..., text
-        pieces = []
+        pieces: list[Piece] = []
         ends = False  # whether this text must begin with the token that ends an answer
         for i, part in enumerate(parts):
             if i % 2:

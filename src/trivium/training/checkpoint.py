@@ -36,10 +36,11 @@ def local_part(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
 
 
 def state_of(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor that training goes on from, by name."""
+    """Every tensor that training goes on from, by name: frozen weights are where they came from."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
-        yield f"model.{name}", parameter.detach()
+        if parameter.requires_grad:
+            yield f"model.{name}", parameter.detach()
     for optimizer in optimizers:
         for owner, values in optimizer.state.items():
             for key, value in values.items():

@@ -231,19 +231,25 @@ class Outcome:
     """Spent in all attempts."""
     leader: bool
     """Whether this is the first process: the others are done."""
+    best: dict[str, float]
+    """Of the best checkpoint, where one was kept: its ``loss`` on held-out data, and after how many updates (``step``) it was; and
+    ``since``, the evaluations after it."""
+    steps: int
+    """Updates that were made: fewer than planned where the run was stopped early."""
 
 
 def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, settings: Optimization, *, scratch: Path,
           log: Path, fingerprint: str, precision: Precision = "auto", parallel: Parallel | None = None,
           validation: Callable[[int, int], Sequence[Microbatch]] | None = None, evaluate_every: int = 0,
-          sample: Callable[[Any], str] | None = None, track: Path | None = None, save_seconds: float = 20.0,
+          sample: Callable[[Any], str] | None = None, track: Path | None = None, save_seconds: float = 20.0, keep_best: bool = False, patience: int = 0,
           progress: Callable[[int, int, str], None] = lambda done, total, text: None,
           say: Callable[[str], None] = lambda text: None) -> Outcome:
     """Train ``model`` in place for ``steps`` updates, going on from a checkpoint in ``scratch`` when there is one. Under
     ``torchrun`` every process calls it and learns from its slice of each batch.
 
     ``fingerprint`` names data and settings; a checkpoint of another is refused. Every ``evaluate_every`` updates, and after
-    the last one, ``validation(part, parts)`` gives held-out batches and ``sample(model)`` a text. ``track`` is a folder for
+    the last one, ``validation(part, parts)`` gives held-out batches and ``sample(model)`` a text. With ``keep_best`` the weights of the
+    lowest held-out loss are those that it ends with, and after ``patience`` evaluations without a lower one (0: never) it stops. ``track`` is a folder for
     TensorBoard. A batch whose gradient is not finite is left out; after :data:`RETURN_AFTER` in a row the run goes back to
     the checkpoint of the last multiple of :data:`ANCHOR` and on at half the learning rate; raises after :data:`RETURNS` returns.
     """
@@ -257,10 +263,11 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     if steps and world.leader:
         say(f"{world.size} process{'es' if world.size > 1 else ''}, {'compiled' if compiled else 'eager'}")
     trainer = Trainer(model, settings, steps, precision, parallel, world, compiled)
-    scratch.mkdir(parents=True, exist_ok=True)
+    (scratch / "best" if keep_best else scratch).mkdir(parents=True, exist_ok=True)
     plateau = Plateau(settings)
     returns = skipped = 0
     metrics: dict[str, float] = {}
+    best = {"loss": math.inf, "step": 0.0, "since": 0.0}
 
     def resume(latest: int | None = None) -> int | None:
         nonlocal metrics, returns, skipped
@@ -270,6 +277,7 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
         metrics = found[1]["metrics"]
         plateau.state = found[1]["plateau"]
         returns, skipped = found[1]["returns"], found[1]["skipped"]
+        best.update(found[1].get("best", {"loss": math.inf, "step": 0.0, "since": 0.0}))
         extra.update(found[1])
         return found[0]
 
@@ -277,7 +285,8 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
         save_checkpoint(scratch, step, model, trainer.optimizers, {
             "fingerprint": fingerprint, "seconds": seconds + time.monotonic() - started,
             "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
-            "plateau": plateau.state, "returns": returns, "skipped": skipped}, world=world, anchor=ANCHOR)
+            "plateau": plateau.state, "returns": returns, "skipped": skipped,
+            **({"best": best} if math.isfinite(best["loss"]) else {})}, world=world, anchor=ANCHOR)
 
     extra: dict[str, Any] = {"seconds": 0.0}
     begin = resume()
@@ -286,7 +295,7 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     started = saved = time.monotonic()
     if begin is None and steps:
         save(0)
-    while step < steps:
+    while step < steps and not (patience and best["since"] >= patience):
         micro = batches(step, part, parts, parallel.rows)
         trainer.share = plateau.share * 0.5**returns
         begun = time.monotonic()
@@ -304,6 +313,12 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
         if evaluate_every and ((step + 1) % evaluate_every == 0 or step + 1 == steps):
             if validation:
                 metrics |= {f"validation_{k}": v for k, v in trainer.evaluate(validation(part, parts), objective).items()}
+                if keep_best:
+                    if metrics["validation_loss"] < best["loss"]:
+                        best |= {"loss": metrics["validation_loss"], "step": step + 1.0, "since": 0.0}
+                        save_checkpoint(scratch / "best", step + 1, model, [], {"fingerprint": fingerprint}, world=world)
+                    else:
+                        best["since"] += 1
             if sample and world.size == 1:
                 write_line and write_line(step, {"sample": sample(model)})
         if write_line:
@@ -328,7 +343,9 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
         if (due and not skipped) or step % ANCHOR == 0:
             saved = time.monotonic()
             save(step)
-    return Outcome(trainer.gathered(), metrics, seconds + time.monotonic() - started, world.leader)
+    if keep_best and best["step"]:
+        load_checkpoint(scratch / "best", model, [], fingerprint, world, int(best["step"]))
+    return Outcome(trainer.gathered(), metrics, seconds + time.monotonic() - started, world.leader, best, step)
 
 
 def worth_compiling(parallel: Parallel, model: nn.Module, steps: int, tokens: int, precision: str) -> bool:

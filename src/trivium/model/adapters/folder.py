@@ -1,0 +1,149 @@
+"""Adapters as folders. LoRA's is PEFT's: ``adapter_config.json`` and ``adapter_model.safetensors``; the others' have the same files.
+
+Beside them, ``trivium.json`` says where the base is and what its weights' digest was: an adapter for another base is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from trivium.errors import TriviumError
+from trivium.files import digest_file, digest_json, read_json, write_json, written_aside
+from trivium.model.adapters import AdapterSettings, Attached, attach
+from trivium.model.adapters.lora import Lora
+
+CONFIG, WEIGHTS, OURS = "adapter_config.json", "adapter_model.safetensors", "trivium.json"
+PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
+"""LoRA's weights, and PEFT's names for them."""
+
+
+def weights_digest(folder: Path) -> str:
+    """Digest of a model folder's weights; of an adapter's, with those of its base."""
+    from trivium.model.folder import shards
+    if (folder / CONFIG).exists() and not (folder / "model.safetensors").exists():
+        return digest_json([weights_digest(base_of(folder)), digest_file(folder / WEIGHTS)])
+    files = sorted(set(shards(folder).values()))
+    return digest_file(files[0]) if len(files) == 1 else digest_json([digest_file(file) for file in files])
+
+
+def base_of(folder: Path) -> Path:
+    """The base of an adapter: named relative to its folder, or to where one stands. Raises when it is not there or not the one
+    that the adapter was trained on."""
+    config = read_json(folder / CONFIG)
+    about = read_json(folder / OURS) if (folder / OURS).exists() else {}
+    named = str(about.get("base") or config.get("base_model_name_or_path") or "")
+    base = next((path for path in (folder / named, Path(named)) if named and (path / "config.json").exists() and path.resolve() != folder.resolve()), None)
+    if base is None:
+        raise TriviumError(f"{folder / CONFIG}: its base {named!r} is no folder here; set base_model_name_or_path to where it is")
+    check_base(folder, base)
+    return base
+
+
+def check_base(folder: Path, base: Path) -> None:
+    """Refuse a base whose weights are not those that the adapter was trained on."""
+    wanted = (read_json(folder / OURS) if (folder / OURS).exists() else {}).get("base_digest")
+    if wanted is not None and wanted != (found := weights_digest(base)):
+        raise TriviumError(f"{folder}: this adapter is for another base (digest mismatch: it was trained on {wanted[:12]}, {base} is {found[:12]})")
+
+
+def place_of(model: Any, name: str, part: str) -> str:
+    """PEFT's name of a LoRA weight: that of the layer in Hugging Face's model, and which part it is."""
+    return f"base_model.model.{getattr(model, 'trunk_name', 'model')}.{name.removeprefix('inner.')}.{PARTS[part]}"
+
+
+def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_digest: str) -> None:
+    """Write an adapter and, of a reward model, its head. ``base`` is the base's place as seen from where the folder will stand."""
+    settings = attached.settings
+    score = getattr(model, "score", None)
+    weights: dict[str, Tensor] = {}
+    for name, module in attached.modules.items():
+        for part, parameter in module.named_parameters():
+            weights[place_of(model, name, part) if isinstance(module, Lora) else f"{name}.{part}" if name else part] = parameter.detach().cpu().contiguous()
+    if score is not None:
+        weights["base_model.model.score.weight"] = score.weight.detach().cpu().contiguous()
+    config: dict[str, Any] = {"peft_type": settings.kind.upper(), "base_model_name_or_path": base, "inference_mode": True,
+                              "task_type": "CAUSAL_LM" if score is None else "SEQ_CLS"}
+    if settings.kind == "lora":
+        config |= {"r": settings.rank, "lora_alpha": settings.alpha, "target_modules": sorted(settings.targets), "lora_dropout": 0.0, "bias": "none",
+                   "use_rslora": settings.rslora, "use_dora": settings.dora, "fan_in_fan_out": False, "init_lora_weights": True,
+                   "modules_to_save": None if score is None else ["score"]}
+    with written_aside(folder / WEIGHTS) as aside:
+        save_file(weights, aside, {"format": "pt"})
+    write_json(folder / CONFIG, config)
+    about = {"base": base, "base_digest": base_digest, "adapter": {**asdict(settings), "targets": list(settings.targets)}}
+    write_json(folder / OURS, about if score is None else about | {"score_shift": getattr(model, "shift", 0.0)})
+
+
+def settings_of(folder: Path) -> AdapterSettings:
+    """The settings of a saved adapter. Raises for a PEFT adapter of a kind that is not known here."""
+    config = read_json(folder / CONFIG)
+    if (folder / OURS).exists():
+        stored = read_json(folder / OURS).get("adapter", {})
+        with contextlib.suppress(TypeError):
+            return AdapterSettings(**{**stored, "targets": tuple(stored["targets"])})
+    if config.get("peft_type") != "LORA":
+        raise TriviumError(f"{folder / CONFIG}: an adapter of type {config.get('peft_type')!r}; of PEFT's only LORA is read")
+    for name in ("rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "target_parameters", "fan_in_fan_out", "use_qalora"):
+        if config.get(name):
+            raise TriviumError(f"{folder / CONFIG}: {name} is {config[name]!r}; only adapters without it are read")
+    if config.get("bias", "none") != "none" or not isinstance(config.get("target_modules"), list):
+        raise TriviumError(f"{folder / CONFIG}: only bias 'none' and a list of target_modules are read")
+    return AdapterSettings("lora", int(config["r"]), float(config["lora_alpha"]), tuple(t.rpartition(".")[2] for t in config["target_modules"]),
+                           bool(config.get("use_rslora")), bool(config.get("use_dora")))
+
+
+def load(folder: Path, base: Path | None = None, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu") -> Any:
+    """The adapter's base with the adapter: LoRA is folded into the weights, the others stay beside them, frozen. Raises
+    :class:`TriviumError` for another base than the adapter's and for weights that do not fit it."""
+    from trivium.model import folder as model_folder
+    if base is None:
+        base = base_of(folder)
+    else:
+        check_base(folder, base)
+    model: Any = model_folder.load(base, dtype, device)
+    try:
+        with safetensors.safe_open(folder / WEIGHTS, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+    except Exception as error:  # safetensors has one exception type, which its stubs do not export
+        raise TriviumError(f"{folder / WEIGHTS}: not a readable safetensors file ({error}); copy it again") from error
+    score = weights.pop("base_model.model.score.weight", None)
+    if score is not None and not hasattr(model, "score"):
+        model = model.rewarding(0)
+    if score is not None:
+        about = read_json(folder / OURS) if (folder / OURS).exists() else {}
+        model.shift = float(about.get("score_shift", 0.0))
+        model.score.weight = nn.Parameter(score.to(model.score.weight))
+    attached = attach(model, settings_of(folder), 0)
+    for name, module in attached.modules.items():
+        for part, parameter in module.named_parameters():
+            key = place_of(model, name, part) if isinstance(module, Lora) else f"{name}.{part}" if name else part
+            if key not in weights or weights[key].shape != parameter.shape:
+                found = "is missing" if key not in weights else f"has shape {tuple(weights[key].shape)}, not {tuple(parameter.shape)}"
+                raise TriviumError(f"{folder / WEIGHTS}: {key} {found}: this adapter is for another base, or not whole")
+            parameter.data.copy_(weights.pop(key))
+    if weights:
+        raise TriviumError(f"{folder / WEIGHTS}: holds {next(iter(weights))}, for which the model has no place")
+    merge(attached, model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model
+
+
+def merge(attached: Attached, model: Any) -> None:
+    """Fold LoRA into the weights and take it away; other adapters stay."""
+    for name, module in attached.modules.items():
+        if isinstance(module, Lora):
+            layer = model.model.get_submodule(name)
+            module.merge(layer)
+            del layer.adapters[-1]
+            if not len(layer.adapters):
+                del layer.adapters
+                layer.__class__ = nn.Linear

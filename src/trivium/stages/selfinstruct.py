@@ -1,0 +1,230 @@
+"""Self-Instruct: a model writes new instructions from a few seeds, and instances of them (Wang et al. 2023, section 2)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from trivium import randomness
+from trivium.errors import TriviumError
+from trivium.files import read_rows, write_json, write_rows
+from trivium.pipeline import Context
+from trivium.stages.common import Row, load_language_model, prompt_ids
+from trivium.stages.settings import SelfInstruct
+
+VERSION = 1
+Ask = Callable[[str, int], str]
+"""``ask(prompt, number)``: a model's answer; the number names its random stream."""
+
+WRITE = "Come up with more tasks like these, each in one or two sentences and unlike the others. Number them on.\n\n{tasks}\nTask {next}:"
+CLASSIFY = ("Does the task have a small fixed set of possible answers (a classification)? Answer yes or no.\n\n"
+            "Task: Say whether the review is good or bad.\nAnswer: yes\n\nTask: Write a poem about the sea.\nAnswer: no\n\nTask: {task}\nAnswer:")
+INSTANCE = ("Give one example of the task: an input, if it needs one (else write: none), and the right output.\n\n"
+            "Task: Translate the sentence into French.\nInput: Good evening.\nOutput: Bonsoir.\n\nTask: {task}\nInput:")
+LABELLED = ("The task is a classification. Choose one of its possible answers, and then write an input that it is right for.\n\n"
+            "Task: Say whether the review is good or bad.\nOutput: bad\nInput: The soup was cold.\n\nTask: {task}\nOutput:")
+"""Classification tasks are written answer first, so that not all inputs get one label (their section 2.2)."""
+
+
+def run(settings: SelfInstruct, context: Context) -> dict[str, object]:
+    """Write ``demonstrations.jsonl``, each row with its origin, and ``rejects.jsonl``. Every answer of the model is kept as it comes, so
+    an interrupted run asks for none twice."""
+    seeds = read_seeds(context.inputs["seeds"])
+    name, ask = teller(settings, context)
+    ask = journal(ask, context.scratch / "asked.jsonl")
+    tasks: list[Row] = [{"instruction": text, "id": f"seed-{i}"} for i, text in enumerate(seeds)]
+    words = [tokens_of(task["instruction"]) for task in tasks]
+    rows: list[Row] = []
+    rejects: list[Row] = []
+    number = fruitless = 0
+    while len(rows) < settings.count:
+        if fruitless >= 50:
+            raise TriviumError(f"{context.name}: the last 50 answers of {name} gave no new task ({rejects[-1]['reason'] if rejects else 'nothing to read'}); "
+                               "take another model, or fewer rows")
+        shown = choose(tasks, settings.shots, len(seeds), context.seed, number)
+        prompt = WRITE.format(tasks="\n".join(f"Task {i}: {task['instruction']}" for i, task in enumerate(shown, 1)), next=len(shown) + 1)
+        written = parse_tasks(ask(prompt, number))
+        number += 1
+        fruitless += 1
+        for instruction in written:
+            if len(rows) >= settings.count:
+                break
+            found = tokens_of(instruction)
+            reason = refused(instruction, found, words, settings)
+            if reason is None:
+                yes = ask(CLASSIFY.format(task=instruction), number).strip().lower().startswith(("yes", "是"))
+                answer = ask((LABELLED if yes else INSTANCE).format(task=instruction), number + 1)
+                number += 2
+                instance = parse_instance(answer, label_first=yes)
+                reason = "no input and output could be read from the instance" if instance is None else None
+            if reason is not None or instance is None:
+                rejects.append({"instruction": instruction, "reason": reason, "from": [task["id"] for task in shown]})
+                continue
+            given, output = instance
+            words.append(found)
+            task = {"instruction": instruction, "id": f"task-{len(rows)}"}
+            tasks.append(task)
+            fruitless = 0
+            rows.append({"messages": [{"role": "user", "content": f"{instruction}\n\n{given}" if given else instruction}, {"role": "assistant", "content": output}],
+                         "task": "classification" if yes else "open", "origin": {"id": task["id"], "shown": [t["id"] for t in shown], "model": name}})
+            context.progress.update(len(rows), settings.count, f"{len(rejects)} rejected")
+    write_rows(context.folder / "demonstrations.jsonl", rows)
+    write_rows(context.folder / "rejects.jsonl", rejects)
+    kinds = Counter(re.sub(r"\d[\d.]*|'.*'", "…", row["reason"]) for row in rejects)
+    report = {"demonstrations": len(rows), "classification": sum(row["task"] == "classification" for row in rows), "rejected": dict(kinds.most_common()),
+              "asked": number}
+    write_json(context.folder / "report.json", report)
+    return dict(report)
+
+
+def read_seeds(path: Path) -> list[str]:
+    """The instructions of seed tasks: rows with ``instruction``, or with chat ``messages``."""
+    found = []
+    for number, row in read_rows(path / "demonstrations.jsonl" if path.is_dir() else path):
+        text = row.get("instruction") or next((m.get("content") for m in row.get("messages") or [] if m.get("role") == "user"), None)
+        if not isinstance(text, str) or not text.strip():
+            raise TriviumError(f"{path}: row {number}: a seed task needs an `instruction`")
+        found.append(text.strip())
+    if len(found) < 2:
+        raise TriviumError(f"{path}: {len(found)} seed tasks are too few; write at least 2")
+    return found
+
+
+def choose(tasks: Sequence[Row], shots: int, seeds: int, seed: int, number: int) -> list[Row]:
+    """The tasks that are shown: three quarters of them people's, the others the model's own, when there are some."""
+    rng = randomness.python(seed, "shown", number)
+    own = min(shots // 4, len(tasks) - seeds)
+    shown = rng.sample(tasks[:seeds], min(shots - own, seeds)) + rng.sample(tasks[seeds:], own)
+    rng.shuffle(shown)
+    return shown
+
+
+def parse_tasks(text: str) -> list[str]:
+    """The tasks of a numbered list; the first one's number was in the prompt."""
+    parts = re.split(r"(?:^|\n)\s*(?:Task\s*)?\d+\s*[:.、：)]\s*", "\n1: " + re.sub(r"^\s*(?:Task\s*)?\d+\s*[:.、：)]\s*", "", text))
+    return [" ".join(part.split()) for part in parts if part.strip()]
+
+
+def parse_instance(text: str, label_first: bool) -> tuple[str, str] | None:
+    """Input (empty for none) and output of an instance whose first word was in the prompt."""
+    first, second = ("Output", "Input") if label_first else ("Input", "Output")
+    match = re.match(rf"\s*(?:{first}\s*[:：])?(.*?)\n\s*{second}\s*[:：](.*?)(?:\n\s*(?:Task|{first})\b.*)?$", text, re.DOTALL)
+    if not match:
+        return None
+    given, output = (match[2], match[1]) if label_first else (match[1], match[2])
+    given, output = given.strip(), output.strip()
+    given = "" if re.fullmatch(r"(?i)<?(none|no ?input|n/a|无)>?\.?", given) else given
+    return None if not output or output == given else (given, output)
+
+
+def tokens_of(text: str) -> list[str]:
+    """Words, or single characters where a script has no spaces, in lower case."""
+    return re.findall(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+", text.lower())
+
+
+def rouge_l(first: Sequence[str], second: Sequence[str]) -> float:
+    """ROUGE-L (Lin 2004): the F-measure of the longest common subsequence. O(len(first) * len(second))."""
+    row = [0] * (len(second) + 1)
+    for a in first:
+        before = 0
+        for j, b in enumerate(second, 1):
+            before, row[j] = row[j], before + 1 if a == b else max(row[j], row[j - 1])
+    return 2 * row[-1] / (len(first) + len(second)) if first and second else 0.0
+
+
+def refused(instruction: str, words: Sequence[str], known: Sequence[Sequence[str]], settings: SelfInstruct) -> str | None:
+    """Why an instruction is not taken; None for a good one."""
+    if not settings.fewest_words <= len(words) <= settings.most_words:
+        return f"{len(words)} words"
+    banned = next((word for word in settings.banned if (word.lower() in words if word.isascii() else word in instruction)), None)
+    if banned is not None:
+        return f"the word {banned!r} is banned"
+    for other in known:
+        # The common part is no longer than the shorter one, which bounds the score from above.
+        if 2 * min(len(words), len(other)) / (len(words) + len(other) or 1) >= settings.likeness and rouge_l(words, other) >= settings.likeness:
+            return f"too like an earlier task (ROUGE-L of {rouge_l(words, other):.2f})"
+    return None
+
+
+def journal(ask: Ask, path: Path) -> Ask:
+    """``ask`` with a memory on disk: what was answered before is not asked again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known: dict[str, str] = {}
+    if path.exists():
+        for line in path.read_bytes().splitlines():
+            try:
+                row = json.loads(line)
+                known[row["key"]] = row["answer"]
+            except (ValueError, KeyError, TypeError):
+                break  # a line torn by a crash
+        path.write_text("".join(json.dumps({"key": key, "answer": answer}) + "\n" for key, answer in known.items()))
+
+    def remembered(prompt: str, number: int) -> str:
+        key = f"{randomness.derive(number, prompt):016x}"
+        if key not in known:
+            known[key] = ask(prompt, number)
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, "answer": known[key]}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        return known[key]
+
+    return remembered
+
+
+def teller(settings: SelfInstruct, context: Context) -> tuple[str, Ask]:
+    """The model's name and how it is asked: a folder, or an endpoint that speaks OpenAI's protocol."""
+    if settings.endpoint:
+        return settings.endpoint_model, lambda prompt, number: ask_endpoint(settings, prompt, randomness.derive(context.seed, number) % 2**31)
+    from trivium.generation.engine import Sampling, generate
+    model, tokenizer = load_language_model(context.inputs["model"])
+
+    def ask(prompt: str, number: int) -> str:
+        ids = prompt_ids(tokenizer, [{"role": "user", "content": prompt}]).tolist()
+        room = model.config.max_positions - settings.max_new_tokens
+        if len(ids) > room:
+            raise TriviumError(f"{context.name}: a prompt of {len(ids)} tokens leaves no room for an answer in {model.config.max_positions} positions; "
+                               "lower `shots` or `max_new_tokens`")
+        sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens, seed=randomness.derive(context.seed, "ask", number))
+        tokens = generate(model, [ids], sampling, [tokenizer.end_id, tokenizer.document_id])[0][0].tokens
+        return tokenizer.decode([token for token in tokens if token not in (tokenizer.end_id, tokenizer.document_id)])
+
+    return context.inputs["model"].name, ask
+
+
+def ask_endpoint(settings: SelfInstruct, prompt: str, seed: int, tries: int = 6) -> str:
+    """One chat completion. Tried again while the endpoint is busy or away; the key comes from the environment and is never kept."""
+    assert settings.endpoint
+    url = settings.endpoint.rstrip("/") + "/chat/completions"
+    body: dict[str, Any] = {"model": settings.endpoint_model, "messages": [{"role": "user", "content": prompt}], "temperature": settings.temperature,
+                            "max_tokens": settings.max_new_tokens, "seed": seed}
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get(settings.key_variable):
+        headers["Authorization"] = f"Bearer {key}"
+    local = urllib.parse.urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
+    for turn in range(tries):
+        try:
+            with opener.open(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=settings.timeout) as answer:
+                text = json.loads(answer.read(1 << 24))["choices"][0]["message"]["content"]
+            if not isinstance(text, str):
+                raise TypeError("no text")
+            return text
+        except urllib.error.HTTPError as error:
+            why = f"HTTP {error.code}: {error.read(300).decode('utf-8', 'replace')}"
+            if error.code not in (408, 409, 425, 429) and error.code < 500:
+                raise TriviumError(f"{url}: {why}") from error
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            why = f"{type(error).__name__}: {error}"
+        if turn + 1 < tries:
+            time.sleep(min(settings.pause * 2**turn, 30.0))
+    raise TriviumError(f"{url}: no answer after {tries} tries ({why}); the same command goes on from here")

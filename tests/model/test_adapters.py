@@ -1,0 +1,169 @@
+"""Adapters: frozen bases, PEFT's logits and folders both ways, merging, digests, and what a prefix means."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from trivium.errors import TriviumError
+from trivium.generation.engine import Sampling, generate
+from trivium.model import LanguageModel, ModelConfig
+from trivium.model import folder as model_folder
+from trivium.model.adapters import AdapterSettings, attach, has_adapters
+from trivium.model.adapters import folder as adapter_folder
+from trivium.stages.pretrain import LanguageModelling
+from trivium.training.batch import Tree, hidden_states, make_batch
+from trivium.training.loop import Trainer
+from trivium.training.optimizers import Optimization
+
+IDS = {"eos": 0, "pad": 1}
+KINDS = [AdapterSettings(), AdapterSettings(rank=4, rslora=True, targets=("q_proj", "down_proj")), AdapterSettings(dora=True, rank=3),
+         AdapterSettings(kind="bottleneck", width=6), AdapterSettings(kind="prefix", tokens=5)]
+NAMES = ["lora", "rslora", "dora", "bottleneck", "prefix"]
+
+
+def config(**more):
+    return ModelConfig(**{"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 8,
+                          "max_positions": 64, **more})
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    model_folder.save(LanguageModel(config(qk_norm=False, attention_bias=True)).initialise(0), folder, IDS)
+    return folder
+
+
+def stir(attached, seed=0):
+    """Make an adapter do something."""
+    generator = torch.Generator().manual_seed(seed)
+    for _, parameter in attached.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
+def batch():
+    rng = np.random.default_rng(0)
+    return make_batch([[Tree(rng.integers(0, 60, 5), (rng.integers(0, 60, 6), rng.integers(0, 60, 3))), Tree(rng.integers(0, 60, 3), (rng.integers(0, 60, 4),))]], 32)
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=NAMES)
+def test_only_the_adapter_is_trained_and_off_is_the_base(base, settings, tmp_path):
+    model = model_folder.load(base)
+    tokens = torch.arange(12)[None] % 60
+    plain = model(tokens).detach()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    attached = attach(model, settings, 0)
+    if settings.kind != "prefix":
+        torch.testing.assert_close(model(tokens), plain, atol=1e-6, rtol=1e-5)
+    trainer = Trainer(model, Optimization(learning_rate=0.01), 8)
+    losses = [trainer.step(step, [batch()], LanguageModelling())["loss"] for step in range(8)]
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if name in before)
+    assert (model(tokens) - plain).abs().max() > 1e-3
+    with attached.off():
+        assert torch.equal(model(tokens), plain)
+    adapter_folder.save(model, attached, tmp_path, str(base), adapter_folder.weights_digest(base))
+    again = model_folder.load(tmp_path)
+    torch.testing.assert_close(again(tokens), model(tokens), atol=1e-5, rtol=1e-4)
+    assert has_adapters(again) == (settings.kind != "lora")
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=NAMES)
+def test_packed_and_generated_alike(base, settings):
+    """What a packed batch gives a token is what the text alone gives it; and the engine's cache agrees."""
+    model = model_folder.load(base)
+    stir(attach(model, settings, 0))
+    first = batch()
+    hidden = hidden_states(model.model, first)
+    for tree, ends in ((first.trees[0], first.ends[:2]), (first.trees[1], first.ends[2:])):
+        for response, end in zip(tree.responses, ends, strict=True):
+            alone = model.model(torch.from_numpy(np.concatenate([tree.prompt, response]))[None])[0, -1]
+            torch.testing.assert_close(hidden[end], alone, atol=1e-5, rtol=1e-4)
+    prompts = [[3, 4, 5], [7, 8, 9, 10, 11]]
+    for prompt, group in zip(prompts, generate(model, prompts, Sampling(temperature=0.0, max_new_tokens=6), [59]), strict=True):
+        ids = list(prompt)
+        for token in group[0].tokens:
+            assert token == int(model(torch.tensor([ids]))[0, -1].argmax())
+            ids.append(token)
+
+
+@pytest.mark.parametrize("settings", KINDS[:3], ids=NAMES[:3])
+def test_peft_has_the_same_logits_both_ways(base, settings, tmp_path):
+    tokens = torch.arange(12)[None] % 60
+    model = model_folder.load(base)
+    attached = attach(model, settings, 0)
+    stir(attached)
+    adapter_folder.save(model, attached, tmp_path / "ours", str(base), adapter_folder.weights_digest(base))
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "ours").eval()
+    torch.testing.assert_close(model(tokens), theirs(tokens).logits, atol=1e-4, rtol=1e-4)
+    theirs = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.targets), use_rslora=settings.rslora, use_dora=settings.dora,
+        task_type="CAUSAL_LM")).eval()
+    for name, parameter in theirs.named_parameters():
+        if "lora_" in name:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    theirs.save_pretrained(tmp_path / "theirs")
+    logits = theirs(tokens).logits
+    torch.testing.assert_close(model_folder.load(tmp_path / "theirs")(tokens), logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(theirs.merge_and_unload()(tokens).logits, logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_prefix_is_keys_and_values_before_the_text(base):
+    """Against attention written out by hand in one layer."""
+    model = LanguageModel(config(num_layers=1, qk_norm=False)).initialise(1)
+    attached = attach(model, AdapterSettings(kind="prefix", tokens=3), 0)
+    prefix, found = attached.modules[""], {}
+
+    def look(layer, q, k, v):
+        found.update(q=q, k=k, v=v)
+        return q
+    model.model(torch.tensor([[4, 5, 6]]), None, look)
+    assert found["k"].shape[2] == 6 and torch.equal(found["k"][0, :, :3], prefix.keys[0])
+    scores = (found["q"] @ found["k"].repeat_interleave(2, 1).transpose(2, 3)) / 8**0.5
+    scores = scores + torch.full((3, 6), -torch.inf).triu(4)
+    by_hand = scores.softmax(-1) @ found["v"].repeat_interleave(2, 1)
+    from trivium.model.transformer import causal_attention
+    torch.testing.assert_close(causal_attention()(0, found["q"], found["k"], found["v"]), by_hand, atol=1e-6, rtol=1e-5)
+
+
+def test_another_base_is_refused(base, tmp_path):
+    model = model_folder.load(base)
+    attached = attach(model, AdapterSettings(), 0)
+    adapter_folder.save(model, attached, tmp_path / "adapter", str(base), adapter_folder.weights_digest(base))
+    model_folder.save(LanguageModel(config(qk_norm=False, attention_bias=True)).initialise(1), tmp_path / "other", IDS)
+    with pytest.raises(TriviumError, match="another base .digest mismatch"):
+        adapter_folder.load(tmp_path / "adapter", tmp_path / "other")
+    (tmp_path / "adapter/trivium.json").unlink()
+    model_folder.save(LanguageModel(config(qk_norm=False, attention_bias=True, hidden_size=16)).initialise(1), tmp_path / "small", IDS)
+    with pytest.raises(TriviumError, match="has shape"):
+        adapter_folder.load(tmp_path / "adapter", tmp_path / "small")
+    values = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(values | {"peft_type": "IA3"}))
+    with pytest.raises(TriviumError, match="only LORA is read"):
+        model_folder.load(tmp_path / "adapter")
+
+
+def test_targets_that_are_not_there(base):
+    with pytest.raises(TriviumError, match="did you mean 'q_proj'"):
+        attach(model_folder.load(base), AdapterSettings(targets=("q_prj",)), 0)
+
+
+def test_adapters_stack(base):
+    model = model_folder.load(base)
+    tokens = torch.arange(9)[None]
+    stir(attach(model, AdapterSettings(kind="bottleneck"), 0))
+    before = model(tokens).detach()
+    second = attach(model, AdapterSettings(), 1)
+    stir(second)
+    assert not torch.equal(model(tokens), before)
+    with second.off():
+        assert torch.equal(model(tokens), before)
+    assert [name for name, p in model.named_parameters() if p.requires_grad] and all(".adapters.1" in n or ".adapters.0.A" in n or ".adapters.0.B" in n
+                                                                                     for n, p in model.named_parameters() if p.requires_grad)
+    assert isinstance(model.lm_head, nn.Linear)
