@@ -17,6 +17,8 @@ from conftest import running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trivium.feedback.exports import export
+from trivium.feedback.store import Store
 from trivium.generation.engine import Sampling, generate
 from trivium.model import folder
 from trivium.serving.app import Limits
@@ -194,17 +196,19 @@ def test_many_clients_get_the_same_as_one(client):
         assert list(pool.map(ask, range(8))) == alone
 
 
-def test_feedback_becomes_rows(server, feedback):
-    thumb = {"messages": ASKED, "completion": "Not to be.", "label": True, "model": "one", "who": "visitor-1"}
-    assert httpx.post(server + "/feedback/thumb", json=thumb).json() == {"kept": True}
-    before = len((feedback / "choices.jsonl").read_text().splitlines()) if (feedback / "choices.jsonl").exists() else 0
-    choice = {"messages": ASKED, "responses": ["<b>a</b>", "b"], "better": 1, "models": ["one", "two"], "who": "visitor-1"}
+def test_feedback_becomes_rows_for_kto_and_dpo(server, feedback):
+    thumb = {"messages": ASKED, "completion": "Not to be.", "label": True, "model": "one", "who": "tester"}
+    assert httpx.post(server + "/feedback/thumb", json={**thumb, "label": False}).json() == {"kept": True}
+    assert httpx.post(server + "/feedback/thumb", json=thumb).json() == {"kept": True}  # the newest counts
+    choice = {"messages": ASKED, "responses": ["<b>a</b>", "b"], "better": 1, "models": ["one", "two"], "who": "tester"}
     assert httpx.post(server + "/feedback/choice", json=choice).status_code == 200
     for better in ("tie", "bad"):
-        assert httpx.post(server + "/feedback/choice", json={**choice, "better": better}).status_code == 200
-    assert json.loads((feedback / "thumbs.jsonl").read_text().splitlines()[-1]) == {"prompt": ASKED, "completion": "Not to be.", "label": True, "model": "one", "who": "visitor-1"}
-    rows = [json.loads(line) for line in (feedback / "choices.jsonl").read_text().splitlines()]
-    assert rows[before:] == [{"prompt": ASKED, "chosen": "b", "rejected": "<b>a</b>", "models": ["two", "one"], "who": "visitor-1"}]
+        assert httpx.post(server + "/feedback/choice", json={**choice, "responses": ["c", better], "better": better}).status_code == 200
+    with Store(feedback) as store:
+        (row,) = (row for row in export(store, "thumbs") if row["annotator"] == "tester" and row["completion"] == "Not to be.")
+        assert row["prompt"] == ASKED and row["label"] is True and row["model"] == "one"
+        (pair,) = (row for row in export(store, "pairs") if row["annotator"] == "tester")
+        assert pair["prompt"] == ASKED and (pair["chosen"], pair["rejected"]) == ("b", "<b>a</b>")
     for bad in ({**thumb, "label": "yes"}, {**choice, "better": 2}, {**choice, "responses": ["a"]}):
         assert httpx.post(server + ("/feedback/thumb" if "label" in bad else "/feedback/choice"), json=bad).status_code == 400
 

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -29,6 +30,7 @@ from starlette.exceptions import HTTPException
 import trivium
 from trivium import randomness
 from trivium.errors import TriviumError, nearest
+from trivium.feedback.store import Store
 from trivium.files import read_json
 from trivium.generation.engine import Engine, Sample
 from trivium.generation.sampling import Sampling
@@ -44,7 +46,6 @@ from trivium.serving.protocol import (
     parse,
 )
 from trivium.serving.scheduler import News, Scheduler, Ticket
-from trivium.serving.sink import Sink
 from trivium.serving.text import GrowingText, token_entry, whole_text
 from trivium.tokenizer.chat import ChatTokenizer
 
@@ -111,13 +112,14 @@ def _device() -> Any:
     return choose_device()
 
 
-def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (), sink: Callable[[], Sink] | None = None) -> FastAPI:
-    """The application. ``keys`` are the API keys that are accepted (none: everybody is); ``sink`` opens the feedback store at
-    its first use (None: no thumbs and votes)."""
+def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (), feedback: Callable[[], Store] | None = None) -> FastAPI:
+    """The application. ``keys`` are the API keys that are accepted (none: everybody is); ``feedback`` opens the
+    store at its first use (None: no thumbs and votes)."""
     served = {model.name: model for model in models}
     digests = [hashlib.sha256(key.encode()).digest() for key in keys]
     scheduler, metrics = Scheduler(), Metrics()
-    stores: list[Sink] = []
+    stores: list[Store] = []
+    opening = threading.Lock()
     for name, kind, about in (
             ("trivium_requests_total", "counter", "Requests by route and status."),
             ("trivium_prompt_tokens_total", "counter", "Tokens of prompts."),
@@ -134,6 +136,8 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
         scheduler.start()
         yield
         await run_in_threadpool(scheduler.stop)
+        for opened in stores:
+            opened.close()
 
     app = FastAPI(title="Trivium", version=trivium.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.scheduler = scheduler
@@ -353,11 +357,12 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
         check_key(http)
         return JSONResponse(card(model_of(name)))
 
-    def store() -> Sink:
-        if sink is None:
-            raise ApiError(404, "this server takes no feedback; start it with --feedback FOLDER")
-        if not stores:
-            stores.append(sink())
+    def store() -> Store:
+        if feedback is None:
+            raise ApiError(404, "this server takes no feedback; start it with --feedback PROJECT")
+        with opening:
+            if not stores:
+                stores.append(feedback())
         return stores[0]
 
     async def keep(write: Callable[[], Any]) -> Response:
@@ -391,7 +396,7 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
 
     @app.get("/settings.json")
     async def settings() -> Response:
-        return JSONResponse({"key_needed": bool(digests), "feedback": sink is not None})
+        return JSONResponse({"key_needed": bool(digests), "feedback": feedback is not None})
 
     pages = {path: (resources.files("trivium.serving").joinpath("static", name).read_bytes(), kind) for path, (name, kind) in STATIC.items()}
 
