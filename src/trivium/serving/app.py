@@ -26,6 +26,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import trivium
 from trivium import randomness
@@ -152,6 +153,10 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
         return JSONResponse(ApiError(error.status_code, str(error.detail)).body, error.status_code, error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody is there to read it
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> Response:
@@ -368,7 +373,7 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
     async def keep(write: Callable[[], Any]) -> Response:
         try:
             await run_in_threadpool(write)
-        except TriviumError as error:
+        except (TriviumError, UnicodeError) as error:
             raise ApiError(400, str(error)) from error
         return JSONResponse({"kept": True})
 
