@@ -12,9 +12,9 @@ import pytest
 import torch
 import uvicorn
 
+from trivium.feedback.store import Store
 from trivium.model import LanguageModel, ModelConfig, folder
 from trivium.serving.app import Limits, Served, create_app
-from trivium.serving.sink import JsonLines
 from trivium.tokenizer import train
 from trivium.tokenizer.chat import ChatTokenizer
 
@@ -42,7 +42,7 @@ def folders(tmp_path_factory):
 @contextlib.contextmanager
 def running(folders, limits, keys=(), feedback=None):
     models = [Served.load(name, place, limits) for name, place in folders.items()]
-    app = create_app(models, limits, keys, (lambda: JsonLines(feedback)) if feedback else None)
+    app = create_app(models, limits, keys, (lambda: Store(feedback, create=True)) if feedback else None)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -58,7 +58,7 @@ def running(folders, limits, keys=(), feedback=None):
 
 @pytest.fixture(scope="session")
 def feedback(tmp_path_factory):
-    return tmp_path_factory.mktemp("feedback")
+    return tmp_path_factory.mktemp("feedback") / "project"
 
 
 @pytest.fixture(scope="session")

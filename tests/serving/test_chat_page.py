@@ -8,6 +8,9 @@ import shutil
 
 import pytest
 
+from trivium.feedback.exports import export
+from trivium.feedback.store import Store
+
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed; name one in CHROMIUM")
@@ -63,11 +66,13 @@ def test_a_conversation_and_a_thumb(opened, feedback):
     ask(page, "To be?")
     ask(page, "Or not?")
     assert page.locator(".turn").count() == 4 and "two" in page.locator(".card .by").last.inner_text()
-    answer = page.locator(".card .words").last.inner_text()
-    assert answer.strip()
-    page.locator(".card .down").last.click()
+    assert page.locator(".card .words").last.inner_text().strip()
+    with page.expect_request("**/feedback/thumb") as told:
+        page.locator(".card .down").last.click()
+    answer = told.value.post_data_json["completion"]
     page.wait_for_selector(".down[aria-pressed=true]")
-    row = json.loads((feedback / "thumbs.jsonl").read_text().splitlines()[-1])
+    with Store(feedback) as store:
+        (row,) = (row for row in export(store, "thumbs") if row["completion"] == answer)
     assert row["label"] is False and row["model"] == "two" and [m["role"] for m in row["prompt"]] == ["user", "assistant", "user"]
     page.click("#fresh")
     assert page.locator(".turn").count() == 0 and page.is_visible("#welcome")
@@ -82,9 +87,10 @@ def test_side_by_side_is_blind_until_the_vote(opened, feedback):
     page.keyboard.press("2")
     page.wait_for_selector(".card.won")
     assert sorted(page.locator(".pair .by b").all_inner_texts()) == ["one", "two"]
-    row = json.loads((feedback / "choices.jsonl").read_text().splitlines()[-1])
-    assert row["prompt"] == [{"role": "user", "content": "To be?"}] and row["models"][0] == page.inner_text(".won .by b")
-    assert row["chosen"] != row["rejected"]
+    with Store(feedback) as store:
+        row = next(row for row in export(store, "rankings") if row["annotator"].startswith("visitor-"))
+    assert row["prompt"] == [{"role": "user", "content": "To be?"}] and row["ranking"] == [[1], [0]]
+    assert row["models"] == page.locator(".pair .by b").all_inner_texts()
 
 
 def test_markup_of_a_model_stays_text(opened):

@@ -17,6 +17,8 @@ from conftest import running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trivium.feedback.exports import export
+from trivium.feedback.store import Store
 from trivium.generation.engine import Sampling, generate
 from trivium.model import folder
 from trivium.serving.app import Limits
@@ -96,7 +98,8 @@ GOOD = {"model": "one", "messages": ASKED, "max_tokens": 2}
     (b"[" * 100_000, 400, "not valid JSON"), (b'{"seed": ' + b"9" * 5000 + b"}", 400, "not valid JSON"), (b"x" * 10_000_000, 413, "larger than 200,000"),
     ({**GOOD, "model": "nobody"}, 404, "does not exist"), ({**GOOD, "temperature": -1}, 400, "temperature"), ({**GOOD, "temperature": float("nan")}, 400, "temperature"),
     ({**GOOD, "stop": ["x"] * 1000}, 400, "stop"), ({**GOOD, "stop": [""]}, 400, "stop"), ({**GOOD, "messages": []}, 400, "messages"), ({"model": "one"}, 400, "messages"),
-    ({**GOOD, "messages": [{"role": "wizard", "content": "x"}]}, 400, "messages.0.role"), ({**GOOD, "messages": [{"role": "user", "content": "\ud800"}]}, 400, "cannot be encoded"),
+    ({**GOOD, "messages": [{"role": "wizard", "content": "x"}]}, 400, "messages.0.role"), ({**GOOD, "messages": [{"role": "user", "content": "\ud800"}]}, 400, "half of a surrogate pair"),
+    ({**GOOD, "\ud800": 1}, 400, "half of a surrogate pair"), ({**GOOD, "stop": "\udfff"}, 400, "half of a surrogate pair"),
     ({**GOOD, "messages": [{"role": "user", "content": "be " * 9000}]}, 400, "context is 2048 tokens"), ({**GOOD, "max_tokens": 3000}, 400, "3000 new ones"),
     ({**GOOD, "n": 0}, 400, "n:"), ({**GOOD, "n": 10**6}, 400, "n:"), ({**GOOD, "seed": 2**64}, 400, "seed"), ({**GOOD, "temprature": 1}, 400, "did you mean 'temperature'"),
     ({**GOOD, "logit_bias": {"1": 5}}, 400, "not supported"), ({**GOOD, "max_tokens": True}, 400, "max_tokens"), ({**GOOD, "stream": "yes"}, 400, "stream"),
@@ -194,17 +197,19 @@ def test_many_clients_get_the_same_as_one(client):
         assert list(pool.map(ask, range(8))) == alone
 
 
-def test_feedback_becomes_rows(server, feedback):
-    thumb = {"messages": ASKED, "completion": "Not to be.", "label": True, "model": "one", "who": "visitor-1"}
-    assert httpx.post(server + "/feedback/thumb", json=thumb).json() == {"kept": True}
-    before = len((feedback / "choices.jsonl").read_text().splitlines()) if (feedback / "choices.jsonl").exists() else 0
-    choice = {"messages": ASKED, "responses": ["<b>a</b>", "b"], "better": 1, "models": ["one", "two"], "who": "visitor-1"}
+def test_feedback_becomes_rows_for_kto_and_dpo(server, feedback):
+    thumb = {"messages": ASKED, "completion": "Not to be.", "label": True, "model": "one", "who": "tester"}
+    assert httpx.post(server + "/feedback/thumb", json={**thumb, "label": False}).json() == {"kept": True}
+    assert httpx.post(server + "/feedback/thumb", json=thumb).json() == {"kept": True}  # the newest counts
+    choice = {"messages": ASKED, "responses": ["<b>a</b>", "b"], "better": 1, "models": ["one", "two"], "who": "tester"}
     assert httpx.post(server + "/feedback/choice", json=choice).status_code == 200
     for better in ("tie", "bad"):
-        assert httpx.post(server + "/feedback/choice", json={**choice, "better": better}).status_code == 200
-    assert json.loads((feedback / "thumbs.jsonl").read_text().splitlines()[-1]) == {"prompt": ASKED, "completion": "Not to be.", "label": True, "model": "one", "who": "visitor-1"}
-    rows = [json.loads(line) for line in (feedback / "choices.jsonl").read_text().splitlines()]
-    assert rows[before:] == [{"prompt": ASKED, "chosen": "b", "rejected": "<b>a</b>", "models": ["two", "one"], "who": "visitor-1"}]
+        assert httpx.post(server + "/feedback/choice", json={**choice, "responses": ["c", better], "better": better}).status_code == 200
+    with Store(feedback) as store:
+        (row,) = (row for row in export(store, "thumbs") if row["annotator"] == "tester" and row["completion"] == "Not to be.")
+        assert row["prompt"] == ASKED and row["label"] is True and row["model"] == "one"
+        (pair,) = (row for row in export(store, "pairs") if row["annotator"] == "tester")
+        assert pair["prompt"] == ASKED and (pair["chosen"], pair["rejected"]) == ("b", "<b>a</b>")
     for bad in ({**thumb, "label": "yes"}, {**choice, "better": 2}, {**choice, "responses": ["a"]}):
         assert httpx.post(server + ("/feedback/thumb" if "label" in bad else "/feedback/choice"), json=bad).status_code == 400
 

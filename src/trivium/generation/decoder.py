@@ -155,7 +155,9 @@ class Decoder:
             keys = self.keys[layer].view(-1, self.capacity, d)[:count * kv, :longest]
             values = self.values[layer].view(-1, self.capacity, d)[:count * kv, :longest]
             q = q.reshape(count * kv, -1, d)
-            scores = torch.bmm(q, keys.transpose(1, 2)) if bias is None else torch.baddbmm(bias, q, keys.transpose(1, 2))
+            scores = torch.bmm(q, keys.transpose(1, 2))
+            if bias is not None:
+                scores += bias
             return torch.bmm(scores.softmax(-1, dtype=torch.float32).to(self.dtype), values).view(count, -1)
 
         return (self._normed(self.hidden(tokens, places, mix)) @ self.head).float()

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -25,10 +26,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import trivium
 from trivium import randomness
 from trivium.errors import TriviumError, nearest
+from trivium.feedback.store import Store
 from trivium.files import read_json
 from trivium.generation.engine import Engine, Sample
 from trivium.generation.sampling import Sampling
@@ -44,7 +47,6 @@ from trivium.serving.protocol import (
     parse,
 )
 from trivium.serving.scheduler import News, Scheduler, Ticket
-from trivium.serving.sink import Sink
 from trivium.serving.text import GrowingText, token_entry, whole_text
 from trivium.tokenizer.chat import ChatTokenizer
 
@@ -111,13 +113,14 @@ def _device() -> Any:
     return choose_device()
 
 
-def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (), sink: Callable[[], Sink] | None = None) -> FastAPI:
-    """The application. ``keys`` are the API keys that are accepted (none: everybody is); ``sink`` opens the feedback store at
-    its first use (None: no thumbs and votes)."""
+def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (), feedback: Callable[[], Store] | None = None) -> FastAPI:
+    """The application. ``keys`` are the API keys that are accepted (none: everybody is); ``feedback`` opens the
+    store at its first use (None: no thumbs and votes)."""
     served = {model.name: model for model in models}
     digests = [hashlib.sha256(key.encode()).digest() for key in keys]
     scheduler, metrics = Scheduler(), Metrics()
-    stores: list[Sink] = []
+    stores: list[Store] = []
+    opening = threading.Lock()
     for name, kind, about in (
             ("trivium_requests_total", "counter", "Requests by route and status."),
             ("trivium_prompt_tokens_total", "counter", "Tokens of prompts."),
@@ -134,6 +137,8 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
         scheduler.start()
         yield
         await run_in_threadpool(scheduler.stop)
+        for opened in stores:
+            opened.close()
 
     app = FastAPI(title="Trivium", version=trivium.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.scheduler = scheduler
@@ -148,6 +153,10 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
         return JSONResponse(ApiError(error.status_code, str(error.detail)).body, error.status_code, error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody is there to read it
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> Response:
@@ -353,17 +362,18 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
         check_key(http)
         return JSONResponse(card(model_of(name)))
 
-    def store() -> Sink:
-        if sink is None:
-            raise ApiError(404, "this server takes no feedback; start it with --feedback FOLDER")
-        if not stores:
-            stores.append(sink())
+    def store() -> Store:
+        if feedback is None:
+            raise ApiError(404, "this server takes no feedback; start it with --feedback PROJECT")
+        with opening:
+            if not stores:
+                stores.append(feedback())
         return stores[0]
 
     async def keep(write: Callable[[], Any]) -> Response:
         try:
             await run_in_threadpool(write)
-        except TriviumError as error:
+        except (TriviumError, UnicodeError) as error:
             raise ApiError(400, str(error)) from error
         return JSONResponse({"kept": True})
 
@@ -391,7 +401,7 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
 
     @app.get("/settings.json")
     async def settings() -> Response:
-        return JSONResponse({"key_needed": bool(digests), "feedback": sink is not None})
+        return JSONResponse({"key_needed": bool(digests), "feedback": feedback is not None})
 
     pages = {path: (resources.files("trivium.serving").joinpath("static", name).read_bytes(), kind) for path, (name, kind) in STATIC.items()}
 

@@ -17,7 +17,7 @@ def serve(models: Annotated[list[str], typer.Argument(help="Models' folders, or 
           host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 listens on all.")] = "127.0.0.1",
           port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8600,
           api_keys: Annotated[Path | None, typer.Option(help=f"File with an API key a line; without one, the keys in the environment's {KEYS}, separated by commas.")] = None,
-          feedback: Annotated[str, typer.Option(help="Project that thumbs and votes go to; empty for none.")] = "chat-feedback",
+          feedback: Annotated[str, typer.Option(help="Feedback project that thumbs and votes go to, made at the first; empty for none.")] = "chat-feedback",
           rows: Annotated[int, typer.Option(min=1, help="Samples computed at a time, for each model.")] = 32,
           queue: Annotated[int, typer.Option(min=0, help="Samples that may wait for each model; more are refused (429).")] = 64,
           context: Annotated[int, typer.Option(min=2, help="Longest prompt with its answer, in tokens.")] = 4096,
@@ -30,8 +30,8 @@ def serve(models: Annotated[list[str], typer.Argument(help="Models' folders, or 
     import torch
     import uvicorn
 
+    from trivium.feedback.store import Store
     from trivium.serving.app import Limits, Served, create_app
-    from trivium.serving.sink import open_sink
     from trivium.training.machine import keep_freed_memory
     keep_freed_memory()
     if threads:
@@ -44,7 +44,7 @@ def serve(models: Annotated[list[str], typer.Argument(help="Models' folders, or 
     except OSError as error:
         raise TriviumError(f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port") from error
     with listening:
-        app = create_app(served, limits, keys, (lambda: open_sink(feedback)) if feedback else None)
+        app = create_app(served, limits, keys, (lambda: Store(feedback, create=True)) if feedback else None)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         for model in served:
             print(f"{model.name}: {model.stage or 'a model'} with {model.engine.capacity} positions")

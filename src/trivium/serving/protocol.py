@@ -178,6 +178,9 @@ def parse(kind: type[Body], data: bytes) -> Body:
     """The checked body of a request; raises :class:`ApiError` for bytes that are no UTF-8, no JSON, or the wrong JSON."""
     try:
         value: Any = json.loads(data.decode("utf-8"))
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # JSON can spell half of a character, which nothing can write
+        raise ApiError(400, "the body holds half of a surrogate pair, which is no character") from error
     except UnicodeDecodeError as error:
         raise ApiError(400, f"the body is not valid UTF-8: byte {error.start}") from error
     except (ValueError, RecursionError) as error:

@@ -12,7 +12,7 @@ from trivium.stages.settings import Preferences
 from trivium.training.machine import prepare
 from trivium.world.panel import Panel, agreement
 
-VERSION = 2
+VERSION = 3
 
 
 def run(settings: Preferences, context: Context) -> dict[str, object]:
