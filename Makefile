@@ -29,6 +29,7 @@ test: install
 endif
 
 test-long: install
+	$(BIN)/pip install -q -e ".[eval]"
 	$(BIN)/python -m pytest -m long
 
 lint: install

@@ -72,7 +72,7 @@ def test_the_page_says_what_was_lost_and_needs_nothing_else(tmp_path):
     assert len(page) < 250_000
     assert HOSTILE not in page and "&lt;/script&gt;" in page
     assert page.index("✓ right") < page.index("✗ wrong")  # the truth is known: sft says moss, ppo does not
-    for words in ("Calibration", "accuracy by margin", "mmlu", "Win rate against sft", "Reward against drift", "judge that it does not learn from"):
+    for words in ("Calibration", "accuracy by margin", "mmlu", "Win rate against sft", "Reward against drift", "a judge says that it does not learn from"):
         assert words.lower() in page.lower(), words
 
 

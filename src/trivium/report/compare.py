@@ -9,6 +9,10 @@ from trivium.report.gather import Gathered, gather
 from trivium.report.page import flat, is_rate
 
 
+TIMES = {"seconds", "tokens_per_second"}
+"""Results that differ from run to run of the same thing."""
+
+
 def differences(first: Path, second: Path) -> dict[str, Any]:
     """``{"runs", "stages": {stage: {"only_in"?, "same"?, "settings", "results"}}}``. Settings are ``[before, after]``, null for one that is not there;
     results are ``[before, after, apart]``, where ``apart`` says that two intervals do not touch (null where there are none). Raises
@@ -59,10 +63,10 @@ def told(found: dict[str, Any]) -> str:
         if "only_in" in stage:
             lines.append(f"{name}: only in {stage['only_in']}")
             continue
-        if stage["same"] and not stage["settings"]:
+        if stage["same"] and not stage["settings"] and not stage["results"].keys() - TIMES:
             lines.append(f"{name}: the same")
             continue
-        lines.append(f"{name}:" + (" other settings, the same result" if stage["same"] else ""))
+        lines.append(f"{name}:" + (" the same artifact" if stage["same"] else ""))
         lines += [f"    {key}: {before if before is not None else '–'} → {after if after is not None else '–'}" for key, (before, after) in stage["settings"].items()]
         lines += [f"    {key.replace('_', ' '):44} {shown(before)} → {shown(after)}{'   intervals apart' if far else ''}" for key, (before, after, far) in stage["results"].items()]
     return "\n".join(lines)
