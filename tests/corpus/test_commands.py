@@ -52,7 +52,7 @@ def place(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("mine"), random.Random(2)
     (folder / "in").mkdir()
     good = [story(rng) for _ in range(30)]
-    bad = [story(rng)[:200] + " " + " ".join(rng.sample("vile wicked nasty cruel awful rotten foul mean".split(), 7)) for _ in range(30)]
+    bad = [story(rng)[:200] + " " + " ".join(rng.sample(["vile", "wicked", "nasty", "cruel", "awful", "rotten", "foul", "mean"], 7)) for _ in range(30)]
     deutsch = "Der alte Mann und die Kinder gingen mit dem Hund an den Fluss, und das Wasser war nicht kalt. Sie blieben dort, bis es dunkel wurde."
     rows = [{"text": text} for text in [*good[:20], *bad[:5], deutsch]] + [{"text": story(rng), "url": "http://sub.blocked.example/x"}]
     rows[3]["text"] += " What does the great western gullet swallow when the long dry rains finally end in spring?"
