@@ -40,7 +40,7 @@ from trivium.errors import TriviumError
 from trivium.files import digest_file, disk_errors, fsync_folder, write_bytes, write_json
 
 GROUP_FILES, GROUP_BYTES = 1000, 32 << 20
-PARTITION_DOCUMENTS = 250_000
+PARTITION_DOCUMENTS = 60_000
 
 
 @dataclass(frozen=True)
