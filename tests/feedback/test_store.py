@@ -21,7 +21,8 @@ from trivium.feedback.dashboard import Dashboard, disputed
 from trivium.feedback.exports import export, export_all
 from trivium.feedback.simulate import annotate, panel
 from trivium.feedback.store import Conflict, Store
-from trivium.stages.imports import comparison, demonstration
+from trivium.stages.demonstrations import demonstration
+from trivium.stages.imports import comparison
 from trivium.world.tasks import prompts
 from trivium.world.town import Town
 

@@ -57,7 +57,9 @@ def item_figures(item: Item) -> Figures:
     people: dict[int, dict[str, Counts]] = {work.person: {} for work in judged}
     for work in firsts:
         counts = people[work.person]
-        counts["first"], counts["longer"] = position_counts(work.ranking, work.order), length_counts(work.ranking, item.lengths)
+        counts["longer"] = length_counts(work.ranking, item.lengths)
+        if work.why != "import":  # nobody knows how those were shown
+            counts["first"] = position_counts(work.ranking, work.order)
         if item.known:
             counts["known"] = pair_agreement(work.ranking, item.known)
         if work.person in again:

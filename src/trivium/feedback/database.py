@@ -63,6 +63,16 @@ def open_database(project: str | Path, create: bool) -> Engine:
                 raise TriviumError(f"{project}: no folder can be made there ({error.strerror})") from error
         engine = _sqlite(path)
     try:
+        _prepare(engine, project, create)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _prepare(engine: Engine, project: str | Path, create: bool) -> None:
+    """Make the tables where they are missing, and check what is there."""
+    try:
         with engine.connect() as connection:
             existing = sql.inspect(connection).has_table("meta")
         if not existing:
@@ -79,7 +89,6 @@ def open_database(project: str | Path, create: bool) -> Engine:
         raise TriviumError(f"{hidden(project)}: cannot be opened as a database ({str(error.orig).strip().splitlines()[0]})") from error
     if version != VERSION:
         raise TriviumError(f"{hidden(project)}: a project of version {version}; this program reads version {VERSION}")
-    return engine
 
 
 def hidden(project: str | Path) -> str:

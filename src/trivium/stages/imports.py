@@ -15,7 +15,7 @@ from trivium.stages.demonstrations import Read, mix, read, rows_of_source
 from trivium.stages.settings import Imports, Source
 from trivium.tokenizer.chat import check_messages
 
-VERSION = 3
+VERSION = 4
 Row = dict[str, Any]
 
 
