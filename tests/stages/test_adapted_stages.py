@@ -67,7 +67,8 @@ def write_recipe(folder, base, adapter):
     return folder / "recipe.yaml"
 
 
-@pytest.fixture(scope="module", params=[("llama", "lora"), ("gemma", "lora"), ("olmo2", None), ("llama", None), ("llama", "bottleneck")], ids=lambda pair: f"{pair[0]}-{pair[1]}")
+@pytest.fixture(scope="module", params=[("llama", "lora"), *(pytest.param(pair, marks=pytest.mark.long) for pair in (
+    ("gemma", "lora"), ("olmo2", None), ("llama", None), ("llama", "bottleneck")))], ids=lambda pair: f"{pair[0]}-{pair[1]}")
 def made(request, tmp_path_factory):
     kind, adapter = request.param
     folder = tmp_path_factory.mktemp("made")
@@ -139,6 +140,7 @@ def test_merging(made, tmp_path):
         merge_adapter(artifacts["sft"].folder, tmp_path / "merged")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["sft", "ppo"])
 def test_killed_with_an_adapter_it_ends_with_the_same_bits(made, stage):
     kind, adapter, folder, _, artifacts = made

@@ -226,6 +226,8 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: PackedEp
         assert heldout is not None
         return [batch for step in range(heldout.steps_per_epoch) for batch in heldout(step, part, parts)]
 
+    if hasattr(model, "whole") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TriviumError(f"{context.name}: models of other families are trained in one process; start it without torchrun")
     own = settings.model_dump(exclude={*settings.unlearned, *settings.input_fields()})
     return train(model, objective, batches, steps, settings.optimization, scratch=context.scratch, log=context.folder / "log.jsonl",
                  fingerprint=fingerprint(*made_from, own, context.seed), precision=settings.precision, parallel=settings.parallel,

@@ -62,7 +62,7 @@ def read(source: Path, settings: Source, where: str, reject: Reject) -> Read:
     phraser = Phraser(settings.templates, f"{where}.templates") if settings.templates else None
 
     def refuse(file: str, number: int, reason: str, text: str) -> None:
-        found.rejected[re.sub(r"'[^']*'|\d+|: .*", "…", reason)[:100]] += 1
+        found.rejected[re.sub(r"'[^']*'|\d+", "…", reason.partition(" of ")[0] if reason.startswith("a duplicate") else reason)[:120]] += 1
         reject(file, number, reason, text)
 
     def unreadable(file: str, number: int, reason: str, text: str) -> None:

@@ -58,6 +58,9 @@ def memory_of(recipe: Recipe, name: str, processes: int) -> tuple[Memory, str]:
     stage = recipe.stages[name]
     if not isinstance(stage, (Pretrain, Sft, Reward, Dpo)):
         raise TriviumError(f"--stage {name}: a stage of kind {stage.kind!r} is not trained by the one loop; its memory is not predicted")
+    if getattr(stage, "adapter", None) is not None:
+        raise TriviumError(f"--stage {name}: memory is not predicted with an adapter (PyTorch's tracker wants a gradient of every weight); without one it "
+                           "is an upper bound")
     if processes < 1 or stage.rows < processes // stage.parallel.tensor_parallel:
         raise TriviumError(f"--processes {processes}: a batch of {stage.rows} rows cannot be shared by so many")
     config = config_of(recipe, stage)

@@ -117,7 +117,9 @@ def add(layer: nn.Module, adapter: nn.Module) -> nn.Module:
             layer.__class__ = AdaptedLinear
         layer.adapters = nn.ModuleList()
     adapter.on = True  # type: ignore[assignment]
-    adapter.to(next(layer.parameters()).device)
+    device = next(layer.parameters()).device
+    if next(adapter.parameters()).device != device:
+        adapter.to(device)
     layer.adapters.append(adapter)  # type: ignore[union-attr,operator]
     return adapter
 

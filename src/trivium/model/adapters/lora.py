@@ -23,13 +23,12 @@ class Lora(nn.Module):
 
     def __init__(self, layer: nn.Linear, settings: AdapterSettings, generator: torch.Generator) -> None:
         super().__init__()
-        rank, device = settings.rank, layer.weight.device
+        rank = settings.rank
         bound = 1 / math.sqrt(layer.in_features)
         self.A = nn.Parameter((torch.rand(rank, layer.in_features, generator=generator) * 2 - 1) * bound)
         self.B = nn.Parameter(torch.zeros(layer.out_features, rank))
         self.scale = settings.alpha / (math.sqrt(rank) if settings.rslora else rank)
         self.magnitude = nn.Parameter(layer.weight.detach().norm(dim=1)) if settings.dora else None
-        self.to(device)
 
     def forward(self, x: Tensor, y: Tensor, layer: nn.Linear) -> Tensor:
         """The layer's output ``y`` for the input ``x``, changed."""

@@ -1,0 +1,111 @@
+"""Fine-tuning: the best checkpoint is kept, training stops in time, the past is rehearsed, and long answers are not cut unasked."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import trivium
+from trivium.errors import TriviumError
+from trivium.model import LanguageModel, ModelConfig
+from trivium.model import folder as model_folder
+from trivium.stages.sft import AnswersAndQuestions, conversation, shortened, tell_answers
+from trivium.tokenizer import train as tokenizer_training
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.batch import make_batch
+
+PAIRS = [(f"Say {word} {n}.", f"{word}, {n}!") for word in ("red", "blue", "green", "grey") for n in range(10)]
+FAST = {"length": 64, "rows": 8, "optimization": {"learning_rate": 0.02, "schedule": "constant"}}
+
+
+def chat(asked, answered):
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+
+
+def write(path, pairs):
+    path.write_text("".join(json.dumps({"messages": chat(*pair)}) + "\n" for pair in pairs))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = ChatTokenizer(tokenizer_training.train(iter([a + " " + b for a, b in PAIRS] * 3), 300))
+    tokenizer.save(folder)
+    model_folder.save(LanguageModel(ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_kv_heads=1,
+                                                head_dim=16, max_positions=64)).initialise(0), folder, tokenizer.ids)
+    return folder
+
+
+def run(tmp_path, **stages):
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"name": "run", "out": str(tmp_path), "stages": stages}))
+    return trivium.run(tmp_path / "recipe.yaml")
+
+
+def test_the_best_checkpoint_is_kept_and_training_stops_in_time(base, tmp_path):
+    rows = write(tmp_path / "rows.jsonl", PAIRS)
+    fast = {**FAST, "rows": 2, "optimization": {"learning_rate": 0.1, "schedule": "constant", "warmup": 0.0}}
+    artifact = run(tmp_path, sft={"model": str(base), "demonstrations": rows, "epochs": 20, "validation": 0.3, "patience": 2, "evaluate_every": 3, **fast})["sft"]
+    log = [json.loads(line) for line in (artifact.folder / "log.jsonl").read_text().splitlines()]
+    seen = {row["step"] + 1: row["validation_loss"] for row in log if "validation_loss" in row}
+    summary = artifact.summary
+    assert summary["best_step"] == min(seen, key=seen.get) and summary["validation_loss"] == min(seen.values())
+    assert summary["steps"] == summary["best_step"] + 6 < summary["planned_steps"]
+    assert log[-1]["loss"] < log[0]["loss"]
+    # The weights are those of the best step: a run of just so many updates ends with them.
+    again = run(tmp_path / "x" if (tmp_path / "x").mkdir() is None else tmp_path, sft={
+        "model": str(base), "demonstrations": rows, "epochs": summary["best_step"] / (summary["planned_steps"] / 20), "validation": 0.3, "evaluate_every": 3, **fast})["sft"]
+    assert again.summary["steps"] == summary["best_step"]
+    first, second = (trivium.load(a.folder).model.state_dict() for a in (artifact, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("generated", [False, True])
+def test_the_past_is_rehearsed_and_its_scores_are_told(base, tmp_path, generated):
+    old, new = write(tmp_path / "old.jsonl", PAIRS[:20]), write(tmp_path / "new.jsonl", [(a.upper(), b.upper()) for a, b in PAIRS[20:]])
+    shared = {**FAST, "prompt_loss": 0.25} if generated else FAST
+    rehearsal = {"share": 0.3, "generated": generated, "max_new_tokens": 12}
+    artifacts = run(tmp_path, first={"kind": "sft", "model": str(base), "demonstrations": old, "epochs": 25, **shared},
+                    second={"kind": "sft", "model": "first", "demonstrations": new, "epochs": 2, "earlier": {"old": old}, "rehearsal": rehearsal, **shared})
+    summary = artifacts["second"].summary
+    assert summary["rehearsed"] == 9 and summary["demonstrations"] == 29
+    assert set(summary["earlier"]["old"]) == {"before", "after"} and summary["earlier"]["old"]["before"]["n"] == 2
+
+
+def test_rehearsal_needs_something_to_rehearse(base, tmp_path):
+    rows = write(tmp_path / "rows.jsonl", PAIRS)
+    with pytest.raises(TriviumError, match="rehearsal needs `earlier` demonstrations"):
+        run(tmp_path, sft={"model": str(base), "demonstrations": rows, "rehearsal": {"share": 0.3}})
+
+
+def test_conversations_longer_than_a_row(base, tmp_path):
+    rows = write(tmp_path / "rows.jsonl", [*PAIRS, ("Say it.", "red " * 90), ("red " * 90, "x")])
+    left = run(tmp_path, sft={"model": str(base), "demonstrations": rows, "epochs": 1, **FAST})["sft"]
+    assert left.summary["left_out"] == 2 and left.summary["demonstrations"] == 40
+    rejects = [json.loads(line) for line in (left.folder / "rejects-trees.jsonl").read_text().splitlines()]
+    assert [row["row"] for row in rejects] == [41, 42] and "more than a row's 64" in rejects[0]["reason"]
+    cut = run(tmp_path, sft={"model": str(base), "demonstrations": rows, "epochs": 1, "too_long": "cut", **FAST})["sft"]
+    assert cut.summary["cut"] == 1 and cut.summary["left_out"] == 1
+
+
+def test_a_conversation_that_starts_with_the_assistant_is_rejected(base, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"messages": m}) + "\n" for m in ([chat("a", "b")[1]], chat("a", " "), chat("a", "b"))))
+    artifact = run(tmp_path, sft={"model": str(base), "demonstrations": str(tmp_path / "rows.jsonl"), "epochs": 1, **FAST})["sft"]
+    reasons = [json.loads(line)["reason"] for line in (artifact.folder / "rejects-rows.jsonl").read_text().splitlines()]
+    assert "starts with the assistant" in reasons[0] and "content is empty" in reasons[1]
+
+
+def test_questions_have_a_loss_of_their_own(base):
+    loaded = trivium.load(base)
+    tree = conversation(loaded.tokenizer, chat("Say red.", "red!"), questions=True)
+    plain = conversation(loaded.tokenizer, chat("Say red.", "red!"))
+    batch, other = make_batch([[tree]], 32), make_batch([[plain]], 32)
+    tell_answers(batch)
+    totals = AnswersAndQuestions(0.25)(loaded.model, batch)
+    from trivium.stages.pretrain import LanguageModelling
+    torch.testing.assert_close(totals["loss"].value, LanguageModelling()(loaded.model, other)["loss"].value)
+    assert batch.counts["tokens"] == other.counts["tokens"] and batch.counts["asked"] == len(tree) - 1 - batch.counts["tokens"]
+    with pytest.raises(TriviumError, match="the question alone fills"):
+        shortened(plain, len(plain.prompt))
