@@ -8,7 +8,6 @@ from typing import Any
 from trivium.report.gather import Gathered, gather
 from trivium.report.page import flat, is_rate
 
-
 TIMES = {"seconds", "tokens_per_second"}
 """Results that differ from run to run of the same thing."""
 
