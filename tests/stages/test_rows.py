@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 from types import SimpleNamespace
 
@@ -15,10 +16,10 @@ from trivium.errors import TriviumError
 from trivium.evaluation.intervals import mean_interval
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.progress import Progress
-from trivium.stages import imports
+from trivium.stages import imports, reward
 from trivium.stages.common import rows_of
 from trivium.stages.ppo import values_of
-from trivium.stages.reward import accuracy, check_ranking, ranked_tree
+from trivium.stages.reward import Ranking, accuracy, add_ratings, check_ranking, ranked_tree
 from trivium.stages.settings import Imports
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
@@ -102,3 +103,34 @@ def test_intervals_of_extremes_are_not_empty():
 def test_length_can_be_judged_both_ways():
     rows = [{"responses": ["short", "much longer"], "ranking": [[0], [1]]}]
     assert accuracy(rows, [], by_length=1)["value"] == 0.0 and accuracy(rows, [], by_length=-1)["value"] == 1.0
+
+
+def test_margins_and_ratings_enter_the_loss():
+    scores, ratings = torch.tensor([1.0, 0.0, 0.5]), [7, 4, 2]
+    batch = make_batch([[Tree(np.array([1]), tuple(np.array([2, 3]) for _ in range(3)), payload=([[0], [1], [2]], ratings))]], 16)
+    add_ratings(batch)
+    assert batch.extra["ratings"].tolist() == ratings
+
+    for loss, margin, expected in (("ranking", 0.1, sum(math.log(1 + math.exp(-(d - 0.1 * m))) for d, m in ((1.0, 3), (0.5, 5), (-0.5, 2))) / 3),
+                                   ("regression", 0.0, (1 - 1.5) ** 2 + 0.0 + (0.5 + 1.0) ** 2)):
+        objective = Ranking(loss, margin)
+        original, reward.score_ends = reward.score_ends, lambda model, batch: scores
+        try:
+            assert objective(None, batch)["loss"].value.item() == pytest.approx(expected, abs=1e-6)
+        finally:
+            reward.score_ends = original
+
+
+@pytest.mark.parametrize("ratings, message", [([1, 9], "rating 9 is not a number from 1 to 7"), ([3], "a rating of each of the 2"), (None, "a rating of each")])
+def test_ratings_are_checked(ratings, message):
+    with pytest.raises(TriviumError, match=message):
+        reward.check_ratings({"responses": ["a", "b"], "ratings": ratings})
+
+
+def test_scores_are_looked_at_by_confidence_length_and_margin():
+    rows = [{"responses": ["long answer here", "short"], "ranking": [[0], [1]], "ratings": [6, 2]},
+            {"responses": ["ab", "ac"], "ranking": [[1], [0]], "ratings": [3, 4]}]
+    found = reward.looked_at(rows, [[2.0, 0.0], [1.0, 0.0]])
+    assert [(round(b["predicted"], 3), b["value"]) for b in found["calibration"]] == [(0.731, 0.0), (0.881, 1.0)]
+    assert {name: rate["value"] for name, rate in found["accuracy_by_length"].items()} == {"alike": 0.0, "better is longer": 1.0}
+    assert {name: rate["value"] for name, rate in found["accuracy_by_margin"].items()} == {"1": 0.0, "3 or more": 1.0}

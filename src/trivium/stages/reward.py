@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from trivium.errors import TriviumError
 from trivium.evaluation.intervals import mean_interval
 from trivium.model import RewardModel
 from trivium.model.folder import read_config
-from trivium.objectives.ranking import ranking_losses
+from trivium.objectives.ranking import ranking_losses, rating_losses
 from trivium.pipeline import Context
 from trivium.stages.common import (
     PackedEpochs,
@@ -39,22 +42,29 @@ from trivium.training.loop import Total
 from trivium.training.machine import autocast, choose_precision, prepare
 from trivium.world.panel import judge
 
-VERSION = 2
+VERSION = 3
 PARALLEL = True
 
 
 class Ranking:
-    """InstructGPT's loss over all pairs of each prompt's responses, every response encoded once."""
+    """InstructGPT's loss over all pairs of each prompt's responses, every response encoded once; or, to compare with, regression on
+    the responses' ratings."""
 
     weights = {"loss": 1.0}
 
+    def __init__(self, loss: str = "ranking", margin: float = 0.0) -> None:
+        self.loss, self.margin = loss, margin
+
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
-        """The mean over prompts of the mean over a prompt's pairs."""
-        scores = score_ends(model, batch)
-        winners, losers = batch.extra["winners"], batch.extra["losers"]
-        losses = ranking_losses(scores, winners, losers, batch.extra["pair_weights"])
-        return {"loss": Total(losses.sum(), "trees"),
-                "accuracy": Total((scores[winners] > scores[losers]).float().sum(), "pairs")}
+        """The mean over prompts of the mean over a prompt's pairs; of regression, the mean over responses."""
+        scores, extra = score_ends(model, batch), batch.extra
+        winners, losers = extra["winners"], extra["losers"]
+        if self.loss == "regression":
+            loss = Total(rating_losses(scores, extra["ratings"]).sum(), "responses")
+        else:
+            margins = self.margin * (extra["ratings"][winners] - extra["ratings"][losers]).clamp(min=0) if self.margin else None
+            loss = Total(ranking_losses(scores, winners, losers, extra["pair_weights"], margins).sum(), "trees")
+        return {"loss": loss, "accuracy": Total((scores[winners] > scores[losers]).float().sum(), "pairs")}
 
 
 def score_ends(model: Any, batch: Batch) -> torch.Tensor:
@@ -69,12 +79,18 @@ def pairs_of(ranking: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
             for later in ranking[i + 1:] for worse in later]
 
 
-def add_pairs(batch: Batch) -> None:
+def add_ratings(batch: Batch) -> None:
+    """Give a batch of ranked and rated trees its pairs and ratings."""
+    add_pairs(batch, lambda tree: tree.payload[0])
+    batch.extra["ratings"] = torch.tensor([float(rating) for tree in batch.trees for rating in tree.payload[1]])
+
+
+def add_pairs(batch: Batch, ranking_of: Callable[[Tree], Any] = lambda tree: tree.payload) -> None:
     """Give a batch of ranked trees its pairs; ``payload`` of each tree is its ranking."""
     winners, losers, weights = [], [], []
     first = 0
     for tree in batch.trees:
-        pairs = pairs_of(tree.payload)
+        pairs = pairs_of(ranking_of(tree))
         winners += [first + better for better, _ in pairs]
         losers += [first + worse for _, worse in pairs]
         weights += [1 / len(pairs)] * len(pairs)
@@ -84,9 +100,14 @@ def add_pairs(batch: Batch) -> None:
     batch.counts["pairs"] = float(len(winners))
 
 
-def rankings(preferences: Path, context: Context) -> list[Row]:
-    """All good rankings with at least one pair."""
-    rows = rows_of(preferences, "comparisons.jsonl", ["prompt", "responses", "ranking", "split"], context, check_ranking)
+def rankings(preferences: Path, context: Context, rated: bool = False) -> list[Row]:
+    """All good rankings with at least one pair; with good ratings too, where they are needed."""
+    def check(row: Row) -> None:
+        check_ranking(row)
+        if rated:
+            check_ratings(row)
+
+    rows = rows_of(preferences, "comparisons.jsonl", ["prompt", "responses", "ranking", "split"], context, check)
     return [row for row in rows if pairs_of(row["ranking"])]
 
 
@@ -98,21 +119,34 @@ def check_ranking(row: Row) -> None:
         raise TriviumError(f"the ranking {row['ranking']} does not name each of the {len(row['responses'])} responses once, as in [[0], [2, 1]]")
 
 
+def check_ratings(row: Row) -> None:
+    """Refuse ratings that are not a number from 1 to 7 for each response."""
+    ratings = row.get("ratings")
+    if not isinstance(ratings, list) or len(ratings) != len(row["responses"]):
+        raise TriviumError(f"a rating of each of the {len(row['responses'])} responses is needed (`ratings`), not {ratings!r}")
+    bad = next((value for value in ratings if not isinstance(value, (int, float)) or not 1 <= value <= 7), None)
+    if bad is not None:
+        raise TriviumError(f"the rating {bad!r} is not a number from 1 to 7")
+
+
 def training_data(settings: Reward | Dpo, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
     """The batches, and the tokenizer that made them."""
     config, _ = read_config(context.inputs["model"])
     tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
     length = min(settings.length, config.max_positions)
-    rows = [row for row in rankings(context.inputs["preferences"], context) if row["split"] == "train"]
-    trees = fits((ranked_tree(tokenizer, row) for row in rows), length, context.progress.say)
-    return PackedEpochs(trees, length, settings.rows, context.seed, add_pairs), tokenizer
+    rated = isinstance(settings, Reward) and (settings.margin > 0 or settings.loss == "regression")
+    rows = [row for row in rankings(context.inputs["preferences"], context, rated) if row["split"] == "train"]
+    trees = fits((ranked_tree(tokenizer, row, rated) for row in rows), length, context.progress.say)
+    seed = randomness.derive(context.seed, "member", settings.member) if isinstance(settings, Reward) and settings.member else context.seed
+    return PackedEpochs(trees, length, settings.rows, seed, add_ratings if rated else add_pairs), tokenizer
 
 
-def ranked_tree(tokenizer: ChatTokenizer, row: Row) -> Tree:
-    """A prompt with its ranked responses; those that were cut short (``finished``) have no token that ends them."""
+def ranked_tree(tokenizer: ChatTokenizer, row: Row, rated: bool = False) -> Tree:
+    """A prompt with its ranked responses; those that were cut short (``finished``) have no token that ends them. Its payload is the
+    ranking or, ``rated``, that and the ratings."""
     finished = row.get("finished") or [True] * len(row["responses"])
     responses = (response_ids(tokenizer, text)[:None if done else -1] for text, done in zip(row["responses"], finished, strict=True))
-    return Tree(prompt_ids(tokenizer, row["prompt"]), tuple(responses), payload=row["ranking"])
+    return Tree(prompt_ids(tokenizer, row["prompt"]), tuple(responses), payload=(row["ranking"], row["ratings"]) if rated else row["ranking"])
 
 
 def score_trees(model: RewardModel, trees: Sequence[Tree], length: int, rows: int, precision: str) -> list[np.ndarray]:
@@ -133,14 +167,14 @@ def run(settings: Reward, context: Context) -> dict[str, object]:
     policy, tokenizer = load_language_model(context.inputs["model"])
     good = shown_responses(settings, context, tokenizer, min(settings.length, policy.config.max_positions))
     attached = adapt(policy, settings.adapter, context)
-    model = policy.rewarding(randomness.derive(context.seed, "head"), share=attached is not None).to(device)
+    model = policy.rewarding(randomness.derive(context.seed, "head", *([settings.member] if settings.member else [])), share=attached is not None).to(device)
     length = min(settings.length, model.config.max_positions)
     precision = choose_precision(settings.precision, device)
-    rows = rankings(context.inputs["preferences"], context)
+    rows = rankings(context.inputs["preferences"], context, settings.margin > 0 or settings.loss == "regression")
     batches, _ = training_data(settings, context)
     training = batches.trees
     steps = max(1, round(settings.epochs * batches.steps_per_epoch))
-    outcome = run_training(model, Ranking(), batches, steps, settings, context, weights_digest(context.inputs["model"]),
+    outcome = run_training(model, Ranking(settings.loss, settings.margin), batches, steps, settings, context, weights_digest(context.inputs["model"]),
                            contents_of(training))
     if not outcome.leader:
         return {}
@@ -159,6 +193,40 @@ def run(settings: Reward, context: Context) -> dict[str, object]:
     summary["length_accuracy"] = accuracy(judged, [], by_length=1 if longer is None or longer >= 0.5 else -1)
     if judged and all("truth" in row for row in judged):
         summary["ceiling"] = accuracy(judged, [true_points(row) for row in judged])
+    return summary | looked_at(judged, [list(map(float, s)) for s in scores])
+
+
+def looked_at(rows: Sequence[Row], points: Sequence[Sequence[float]], bins: int = 8) -> dict[str, object]:
+    """How far the scores can be trusted on held-out rankings. ``calibration``: pairs by the probability that the scores give to the response they
+    put first, sigmoid of the difference, with the share that people put first too. ``accuracy_by_length`` of pairs in which the better response is
+    much shorter, about as long, or much longer; ``accuracy_by_margin``: of pairs by how far apart people rated them, where they did."""
+    found: list[tuple[int, float, bool, str, str | None]] = []
+    for number, (row, values) in enumerate(zip(rows, points, strict=True)):
+        lengths, ratings = [max(1, len(text)) for text in row["responses"]], row.get("ratings")
+        for a, b in pairs_of(row["ranking"]):
+            ratio = lengths[a] / lengths[b]
+            by_length = "better is shorter" if ratio < 0.8 else "better is longer" if ratio > 1.25 else "alike"
+            apart = None if not ratings else "0 or less" if (gap := ratings[a] - ratings[b]) < 1 else "1" if gap < 2 else "2" if gap < 3 else "3 or more"
+            found.append((number, 1 / (1 + math.exp(-min(30.0, abs(values[a] - values[b])))), values[a] > values[b], by_length, apart))
+
+    def rate(chosen: list[tuple[int, float, bool, str, str | None]]) -> dict[str, Any]:
+        right, total = Counter[int](), Counter[int]()
+        for number, _, well, *_ in chosen:
+            right[number] += well
+            total[number] += 1
+        return mean_interval([float(right[number]) for number in total], [float(count) for count in total.values()])
+
+    edges = [0.5 + 0.5 * i / bins for i in range(bins + 1)]
+    calibration = []
+    for low, high in itertools.pairwise(edges):
+        inside = [pair for pair in found if low <= pair[1] < high or (high == 1.0 and pair[1] == 1.0)]
+        if inside:
+            calibration.append({"predicted": float(np.mean([pair[1] for pair in inside])), **rate(inside), "pairs": len(inside)})
+    summary: dict[str, object] = {"calibration": calibration}
+    for name, place in (("accuracy_by_length", 3), ("accuracy_by_margin", 4)):
+        groups = {str(group): rate([pair for pair in found if pair[place] == group]) for group in sorted({str(pair[place]) for pair in found if pair[place]})}
+        if groups:
+            summary[name] = groups
     return summary
 
 

@@ -298,6 +298,12 @@ class Reward(Looped):
     """Passes over the rankings; more than one overfits (InstructGPT)."""
     adapter: AdapterSettings | None = None
     """Train an adapter and the head beside the frozen model; null trains all weights."""
+    loss: Literal["ranking", "regression"] = "ranking"
+    """ranking: InstructGPT's, over all pairs; regression: the squared error of ratings 1 to 7, to compare with."""
+    margin: float = Field(0.0, ge=0)
+    """ranking: a pair's scores are to differ by this much for each point that its ratings differ (Llama 2: graded preferences)."""
+    member: int = Field(0, ge=0)
+    """Another number gives another head and another order of the same rankings: members of an ensemble are stages that differ in it."""
 
 
 class Practice(Looped):
