@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from trivium.model import LanguageModel, ModelConfig, RewardModel
@@ -18,9 +20,8 @@ def models(tmp_path_factory):
     """``{"world", "base", "chat", "other", "reward"}``, folders."""
     home = tmp_path_factory.mktemp("models")
     world = home / "world"
-    write(world, 1, WorldSettings(documents_bytes=120_000, demonstrations=40, preference_prompts=20, evaluation_prompts=60))
-    import json
-    texts = [json.loads(line).get("text", "") for path in sorted((world / "documents").glob("*.jsonl")) for line in path.open()]
+    write(world, 1, WorldSettings(documents_bytes=40_000, demonstrations=40, preference_prompts=20, evaluation_prompts=60))
+    texts = [json.loads(line).get("text", "") for path in sorted((world / "documents").glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]
     tokenizer = ChatTokenizer(train(texts, 500))
     config = ModelConfig(vocab_size=tokenizer.vocab_size, **SMALL)
     places = {"world": world}

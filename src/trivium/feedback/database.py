@@ -157,7 +157,7 @@ class writing:
     def _synchronous(self, mode: str) -> None:
         raw = self.connection.connection.dbapi_connection
         assert raw is not None
-        raw.execute(f"PRAGMA synchronous={mode}")  # type: ignore[attr-defined]
+        raw.execute(f"PRAGMA synchronous={mode}")
 
 
 LOCK = sql.text("LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE")

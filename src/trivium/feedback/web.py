@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
 import jinja2
@@ -148,9 +148,11 @@ def create_app(store: Store) -> FastAPI:
         check(request, visitor, csrf)
         return visitor
 
-    Member, Leader = Annotated[Visitor, Depends(member)], Annotated[Visitor, Depends(leader)]
-    ActingMember, ActingLeader = Annotated[Visitor, Depends(acting_member)], Annotated[Visitor, Depends(acting_leader)]
-    FormLeader = Annotated[Visitor, Depends(form_leader)]
+    Member: TypeAlias = Annotated[Visitor, Depends(member)]
+    Leader: TypeAlias = Annotated[Visitor, Depends(leader)]
+    ActingMember: TypeAlias = Annotated[Visitor, Depends(acting_member)]
+    ActingLeader: TypeAlias = Annotated[Visitor, Depends(acting_leader)]
+    FormLeader: TypeAlias = Annotated[Visitor, Depends(form_leader)]
 
     def address(request: Request) -> str:
         return request.client.host if request.client else "unknown"
@@ -481,7 +483,7 @@ class _Guard:
 
         if scope["method"] == "POST" and not _same_origin(dict(scope["headers"])):
             refused = JSONResponse({"error": "the request comes from another site"}, 403, {"connection": "close"})
-            await refused(scope, receive, sending)  # type: ignore[arg-type]
+            await refused(scope, receive, sending)
         else:
             await self.app(scope, receiving, sending)
 
