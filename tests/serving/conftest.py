@@ -25,7 +25,8 @@ def write_model(place, seed):
     model = LanguageModel(ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2,
                                       head_dim=8, max_positions=2048, tie_embeddings=False)).initialise(seed)
     with torch.no_grad():
-        model.lm_head.weight[:6] = 0
+        unfit = [token for token in range(6, tokenizer.vocab_size) if not tokenizer.decode([token]).isprintable()]
+        model.lm_head.weight[[*range(6), *unfit]] = 0
     place.mkdir()
     folder.save(model, place, {"eos": tokenizer.end_id, "pad": tokenizer.pad_id})
     tokenizer.save(place)
