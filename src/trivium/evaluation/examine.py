@@ -206,7 +206,8 @@ def examine_choices(task: Choice, task_file: Path, examinee: Examinee) -> Result
         trimmed += len(context) > room or len(shots) < task.shots
         contexts.append(context)
         continuations.append(group)
-    rows, scored = [], []
+    rows: list[Row] = []
+    scored = []
     for start in range(0, len(items), 64):
         scored += likelihood.score_continuations(examinee.model, contexts[start:start + 64], continuations[start:start + 64])
         examinee.progress(len(scored), len(items), task.name)
@@ -266,7 +267,7 @@ def examine_free(task: Free, task_file: Path, examinee: Examinee) -> Result:
         prompts.append(prompt[-room:])
     stops = task.stop if not by_chat(task, examinee) else []
     said = [texts[0] for texts in examinee.write(prompts, task.max_new_tokens, stop=stops, what=task.name)]
-    rows = []
+    rows: list[Row] = []
     for item, answer, text in zip(items, answers, said, strict=True):
         found = extracted(task, text)
         rows.append({"where": item.where, "group": item.group, "prompt": item.prompt, "answer": answer, "said": text, "found": found,
@@ -394,7 +395,7 @@ def examine_refusals(task: Refusals, task_file: Path, examinee: Examinee) -> Res
     harmful = {item.where: str(flag).lower() in ("true", "1") for item, flag in zip(items, flags, strict=True)}
     items = [item for sort in (True, False) for item in first_of_each([item for item in items if harmful[item.where] == sort], task.limit)]
     said = ask_all(examinee, [[{"role": "user", "content": item.prompt}] for item in items], task.max_new_tokens, task.name)
-    rows = [{"where": item.where, "group": item.group, "prompt": item.prompt, "harmful": harmful[item.where], "said": texts[0],
+    rows: list[Row] = [{"where": item.where, "group": item.group, "prompt": item.prompt, "harmful": harmful[item.where], "said": texts[0],
              "declined": re.search(task.declines, texts[0], re.IGNORECASE) is not None} for item, texts in zip(items, said, strict=True) if texts]
     for row in rows:
         row["score"] = float(row["declined"] == row["harmful"])

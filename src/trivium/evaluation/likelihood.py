@@ -90,7 +90,7 @@ def _over(model: LanguageModel, trees: Sequence[Tree]) -> list[np.ndarray]:
     def compute(batch: Batch) -> Tensor:
         states = hidden_states(model.model, batch)[batch.sources]
         parts = []
-        for piece, targets in zip(states.split(PIECE), batch.targets.split(PIECE), strict=True):
+        for piece, targets in zip(torch.split(states, PIECE), torch.split(batch.targets, PIECE), strict=True):
             log_probs = torch.log_softmax(model.lm_head(piece).float(), -1)
             likeliest = log_probs.argmax(-1) == targets
             parts.append(torch.stack([log_probs.gather(1, targets[:, None])[:, 0], likeliest.float()], 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ class Decoder:
         pairs = torch.arange(d, device=self.device).view(2, d // 2).t().flatten()  # (i, i + d/2) become neighbours
 
         def paired(weight: Tensor) -> Tensor:
-            return weight.unflatten(0, (-1, d))[:, pairs].flatten(0, 1)
+            return weight.view(-1, d, weight.shape[1])[:, pairs].flatten(0, 1) if weight.ndim > 1 else weight.view(-1, d)[:, pairs].flatten(0, 1)
 
         def laid_out(weight: Tensor) -> Tensor:
             return weight.t().contiguous().to(dtype)
@@ -54,7 +55,8 @@ class Decoder:
         with torch.no_grad():
             self.embedding = model.model.embed_tokens.weight.detach()
             self.layers: list[Layer] = []
-            for block in model.model.layers:
+            trunk: Any = model.model
+            for block in trunk.layers:
                 attention, mlp = block.self_attn, block.mlp
                 q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
                 before, after = block.input_layernorm.weight, block.post_attention_layernorm.weight
@@ -68,7 +70,7 @@ class Decoder:
                     laid_out(torch.cat([paired(q.weight) * scale_q, paired(k.weight), v.weight]) * before), bias, norms,
                     laid_out(attention.o_proj.weight), laid_out(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * after),
                     laid_out(mlp.down_proj.weight)))
-            self.head = laid_out(model.lm_head.weight * model.model.norm.weight)
+            self.head = laid_out(model.lm_head.weight * trunk.norm.weight)
         angles = torch.arange(capacity, device=self.device)[:, None] * frequencies(config, self.device)
         self.turns = torch.polar(torch.ones_like(angles), angles)[:, None]  # [capacity, 1, d / 2]
         shape = (config.num_layers, rows, kv, capacity, d)
@@ -99,7 +101,7 @@ class Decoder:
             qk = qkv[:, :turned].float()
             if weights.qk_norm is not None:
                 qk = F.rms_norm(qk, (config.head_dim,), eps=config.norm_epsilon) * weights.qk_norm
-            torch.view_as_complex(qk.unflatten(-1, (-1, 2))).mul_(turns)
+            torch.view_as_complex(qk.view(*qk.shape[:-1], -1, 2)).mul_(turns)
             qk = qk.to(self.dtype)
             mixed = mix(layer, qk[:, :heads], qk[:, heads:], qkv[:, turned:])
             if skip_last and layer == len(self.layers) - 1:
@@ -118,7 +120,7 @@ class Decoder:
             mask = torch.ones(length, length, dtype=torch.bool, device=self.device).tril().triu(1 - window)
 
         def mix(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = (x.unflatten(0, (count, length)).transpose(1, 2) for x in (q, k, v))
+            q, k, v = (x.view(count, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
             self.keys[layer, first:first + count, :, :length] = k
             self.values[layer, first:first + count, :, :length] = v
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0, enable_gqa=q.shape[1] != k.shape[1])
@@ -168,7 +170,7 @@ class Decoder:
             tokens = torch.zeros(rows, dtype=torch.int64, device=self.device)
             places = torch.zeros(rows, dtype=torch.int64, device=self.device)
             kept_keys, kept_values = self.keys[:, :rows, :, 0].clone(), self.values[:, :rows, :, 0].clone()
-            side = torch.cuda.Stream()
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(2):

@@ -236,7 +236,7 @@ def funnels(found: Gathered) -> list[dict[str, Any]]:
 
 def largest(funnel: list[dict[str, Any]], group: str, most: int = 10) -> list[str]:
     """The sources or languages of a corpus that began with the most documents."""
-    entries = next((row[group] for row in funnel if row.get(group)), {})
+    entries: dict[str, Any] = next((row[group] for row in funnel if row.get(group)), {})
     return sorted(entries, key=lambda name: -entries[name]["documents"])[:most]
 
 
@@ -342,17 +342,17 @@ def drift(found: Gathered) -> list[Markup]:
     for name, manifest in evaluations(found):
         models = manifest["summary"]["models"]
         for key, title in (("mean_points", ("What the judge says, by drift", "裁判评分随漂移的变化")), ("right_answers", ("Right answers, by drift", "答对率随漂移的变化"))):
-            points = {}
+            places: dict[str, tuple[float, float]] = {}
             for model, figures in models.items():
                 value = figures.get(key)
                 value = value["value"] if is_rate(value) else value
                 kl = 0.0 if model == baseline_of(manifest) else figures.get("kl")
                 if (model == baseline_of(manifest) or own_stage(found, manifest, model)) and isinstance(value, (int, float)) and isinstance(kl, (int, float)):
-                    points[model] = (float(kl), float(value))
-            if len(points) > 1:
-                series = [Series(model, [point], model_order(found)[model], True) for model, point in sorted(points.items(), key=lambda one: model_order(found)[one[0]])]
+                    places[model] = (float(kl), float(value))
+            if len(places) > 1:
+                series = [Series(model, [point], model_order(found)[model], True) for model, point in sorted(places.items(), key=lambda one: model_order(found)[one[0]])]
                 drawn.append(draw.line_chart(title, figure_words("kl"), figure_words(key), series, key=f"drift-{name}-{key}", smooth=False,
-                                             labels={point: model for model, point in points.items()}))
+                                             labels={point: model for model, point in places.items()}))
     return drawn
 
 

@@ -37,7 +37,7 @@ from trivium.generation.engine import Engine, Sample
 from trivium.generation.sampling import Sampling
 from trivium.model import LanguageModel
 from trivium.model import folder as model_folder
-from trivium.serving.metrics import Metrics
+from trivium.serving.metrics import Labels, Metrics
 from trivium.serving.protocol import (
     ApiError,
     ChatRequest,
@@ -297,7 +297,7 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
                     metrics.observe("trivium_first_token_seconds", time.perf_counter() - begun, model=model.name)
                 out = []
                 for one in news:  # what has come since is told together
-                    number, said = place * each + one.index, [] if one.token in tickets[place].stop else [one.token]
+                    number, said = place * each + one.sample, [] if one.token in tickets[place].stop else [one.token]
                     counted += 1
                     text = texts[number].push(said, last=one.ended is not None)
                     log_probs = log_probs_of(chat, model, said, [one.plain]) if one.plain else None
@@ -385,7 +385,8 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
     @app.post("/feedback/choice", openapi_extra=described(Choice))
     async def choice(http: Request) -> Response:
         said = await body_of(Choice, http)
-        ranking = {"tie": [[0, 1]], "bad": None}.get(str(said.better), [[said.better], [1 - said.better]] if isinstance(said.better, int) else None)
+        better = said.better
+        ranking: list[list[int]] | None = [[better], [1 - better]] if isinstance(better, int) else [[0, 1]] if better == "tie" else None
         return await keep(lambda: store().add_choice([m.plain() for m in said.messages], said.responses, ranking, said.who, said.models))
 
     @app.get("/health")
@@ -395,7 +396,7 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
     @app.get("/metrics")
     async def prometheus(http: Request) -> Response:
         check_key(http)
-        gauges = {"trivium_running_samples": {(("model", m.name),): float(len(m.engine.live)) for m in models},
+        gauges: dict[str, dict[Labels, float]] = {"trivium_running_samples": {(("model", m.name),): float(len(m.engine.live)) for m in models},
                   "trivium_waiting_samples": {(("model", m.name),): float(max(0, m.taken - len(m.engine.live))) for m in models}}
         return Response(metrics.text(gauges), media_type="text/plain; version=0.0.4")
 
@@ -459,7 +460,7 @@ async def _samples(tickets: Sequence[Ticket]) -> list[tuple[Ticket, Sample]]:
             if isinstance(news, Exception):
                 raise _failed(news) from news
             if news.ended is not None:
-                ended[news.index] = news.ended
+                ended[news.sample] = news.ended
         found += [(ticket, ended[i]) for i in range(len(ticket.seeds))]
     return found
 

@@ -52,10 +52,10 @@ def evaluation_texts(source: Path, context: Context) -> Iterator[str]:
         return
     found = 0
     for file in find([source]):
-        for _, _, row in rows(file):
-            if isinstance(row, Bad):
+        for _, _, read in rows(file):
+            if isinstance(read, Bad):
                 continue
-            examples: list[Any] = row["examples"] if isinstance(row.get("examples"), list) else [row]
+            examples: list[Any] = read["examples"] if isinstance(read.get("examples"), list) else [read]
             for example in examples:
                 values = {str(name).lower(): value for name, value in example.items()} if isinstance(example, dict) else {}
                 said = next((values[name] for name in QUESTION_FIELDS if isinstance(values.get(name), str)), None)

@@ -89,7 +89,8 @@ def run(settings: Evaluate, context: Context) -> dict[str, object]:
          "answers": {name: answers[i] for name, answers in (greedy or sampled).items()},
          "samples": {name: answers[i] for name, answers in sampled.items()}} for i, row in enumerate(prompts)))
     tasks = run_tasks(settings, context)
-    return {"models": results, "judge": "rubric" if known else "reward model", "prompts": len(prompts)} | ({"tasks": tasks} if tasks else {})
+    summary: dict[str, object] = {"models": results, "judge": "rubric" if known else "reward model", "prompts": len(prompts)}
+    return summary | ({"tasks": tasks} if tasks else {})
 
 
 def run_tasks(settings: Evaluate, context: Context) -> dict[str, dict[str, object]]:
