@@ -85,6 +85,7 @@ class Sample:
     factor: dict[str, float]
     """How many times more there is in the whole of it."""
     threads: int
+    device: torch.device
     cache: dict[Any, float] = field(default_factory=dict)
     """Measured times, by what was measured."""
 
@@ -103,9 +104,9 @@ def predict(recipe: Recipe) -> dict[str, Any]:
     """``{"seconds", "not_predicted", "measured_seconds", "stages": [{"stage", "kind", "seconds", "from"}]}``: the time of every stage from the beginning,
     finished artifacts not counted. Raises :class:`TriviumError` for a recipe whose data cannot be sampled."""
     begun = time.monotonic()
-    prepare(cores(recipe))
+    device = prepare(cores(recipe))
     with tempfile.TemporaryDirectory() as folder:
-        sample = sampled(recipe, Path(folder))
+        sample = sampled(recipe, Path(folder), device)
         rows: list[dict[str, Any]] = []
         for name, stage in recipe.stages.items():
             seconds, how = predict_stage(recipe, name, stage, sample)
@@ -114,7 +115,7 @@ def predict(recipe: Recipe) -> dict[str, Any]:
              "measured_seconds": time.monotonic() - begun, "stages": rows}
 
 
-def sampled(recipe: Recipe, folder: Path) -> Sample:
+def sampled(recipe: Recipe, folder: Path, device: torch.device) -> Sample:
     """Run the data stages on a sample of the documents."""
     stages: dict[str, Stage] = {}
     factor: dict[str, float] = {}
@@ -144,7 +145,7 @@ def sampled(recipe: Recipe, folder: Path) -> Sample:
     small = Recipe.model_construct(**{**recipe.model_dump(exclude={"stages"}), "out": str(folder / "runs")}, stages=stages)
     artifacts = run(small) if stages else {}
     return Sample({name: a.folder for name, a in artifacts.items()}, {name: float(a.manifest["seconds"]) for name, a in artifacts.items()},
-                  factor, cores(recipe))
+                  factor, cores(recipe), device)
 
 
 def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
@@ -206,8 +207,7 @@ def updates(key: Any, model: Callable[[], Any], objective: Any, batches: PackedE
     """Seconds of one update, in the mean of a few."""
 
     def measure() -> float:
-        made = model()
-        trainer = Trainer(made, optimization, 1000, choose_precision("auto", next(made.parameters()).device))
+        trainer = Trainer(model().to(sample.device), optimization, 1000, choose_precision("auto", sample.device))
         begun, times = time.monotonic(), list[float]()
         for step in range(14):
             at = time.monotonic()
@@ -329,7 +329,7 @@ def answers(recipe: Recipe, model: str, prompts: str, count: float, longest: int
     together = 128 if count <= 128 else 256
 
     def measure() -> float:
-        made = LanguageModel(config).initialise(0)
+        made = LanguageModel(config).initialise(0).to(sample.device)
         before = [token for pair in zip(asked[:shots], said[:shots], strict=True) for part in pair for token in part]
         room = config.max_positions - longest - 1
         texts = [(before + asked[i % len(asked)])[-room:] for i in range(together)]
@@ -402,9 +402,9 @@ def reading(recipe: Recipe, config: ModelConfig, length: int, sample: Sample) ->
     trees = [tree for tree in trees if len(tree) <= length]
 
     def measure() -> float:
-        policy = LanguageModel(config).initialise(0).eval()
+        policy = LanguageModel(config).initialise(0).to(sample.device).eval()
         begun = time.monotonic()
-        map_trees(lambda batch: log_probs_of(policy, batch, 1.0), trees, length, 16, torch.device("cpu"), per_token=True)
+        map_trees(lambda batch: log_probs_of(policy, batch, 1.0), trees, length, 16, sample.device, per_token=True)
         return (time.monotonic() - begun) / len(trees)
 
     return sample.once(("reading", config, length), measure)
@@ -438,7 +438,8 @@ def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
 
     def update() -> float:
         policy = LanguageModel(config).initialise(0)
-        trainer = Trainer(PolicyAndValue(policy, RewardModel.from_language_model(policy, 0)), stage.optimization, 1000)
+        pair = PolicyAndValue(policy, RewardModel.from_language_model(policy, 0)).to(sample.device)
+        trainer = Trainer(pair, stage.optimization, 1000)
         times = []
         for step in range(3):
             batch = make_batch([[trees[i] for i in row] for row in pack([len(tree) for tree in trees], length)], length)
