@@ -120,7 +120,7 @@ def lesson(name: Annotated[str, typer.Argument(help="line, animals, digits or ne
     print(f"{name}: {artifact.manifest['seconds']:.0f} s; open {artifact.folder / 'index.html'}")
 
 
-def scaling(rungs: Annotated[int, typer.Option(help="Models, the smallest first, 4 to 8; each costs about 2 to 3 times the one before.")] = 6,
+def scaling(rungs: Annotated[int, typer.Option(help="Models, the smallest first, 4 to 8; each costs about 3 times the one before.")] = 5,
             ratio: Annotated[float, typer.Option(help="Tokens for each parameter.")] = 20.0,
             documents_bytes: Annotated[int, typer.Option(min=100_000, help="Text of the embedded world to learn from.")] = 3_000_000,
             out: Annotated[Path, typer.Option(help="The folder of all runs.")] = Path("runs"),
