@@ -50,7 +50,7 @@ class NextWord(Stage):
     """Words, the most frequent ones; all others are one class of their own."""
     context: int = Field(4, ge=1)
     """Words that the small network looks back at."""
-    steps: int = Field(500, ge=1)
+    steps: int = Field(700, ge=1)
     """Updates of each network."""
     length: int = Field(128, ge=16)
     """Words in a row of the Transformer, which looks back at all of its document."""
