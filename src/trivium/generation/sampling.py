@@ -110,7 +110,7 @@ def _cut(weights: Tensor, controls: Controls) -> Tensor:
 def _invert(weights: Tensor, uniforms: Tensor, block: int = 64) -> Tensor:
     """The tokens ``[B, 1]`` at which the sums of ``weights [B, V]`` pass ``uniforms [B]`` of their totals: first the
     block, then the token in it, so that only one block a row is summed step by step."""
-    rows = F.pad(weights, (0, -weights.shape[1] % block)).unflatten(1, (-1, block))
+    rows = F.pad(weights, (0, -weights.shape[1] % block)).view(len(weights), -1, block)
     sums = rows.sum(-1, dtype=torch.float64)
     reached = sums.cumsum(-1)
     aim = uniforms[:, None].to(reached) * reached[:, -1:]

@@ -297,7 +297,7 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
                     metrics.observe("trivium_first_token_seconds", time.perf_counter() - begun, model=model.name)
                 out = []
                 for one in news:  # what has come since is told together
-                    number, said = place * each + one.index, [] if one.token in tickets[place].stop else [one.token]
+                    number, said = place * each + one.sample, [] if one.token in tickets[place].stop else [one.token]
                     counted += 1
                     text = texts[number].push(said, last=one.ended is not None)
                     log_probs = log_probs_of(chat, model, said, [one.plain]) if one.plain else None
@@ -459,7 +459,7 @@ async def _samples(tickets: Sequence[Ticket]) -> list[tuple[Ticket, Sample]]:
             if isinstance(news, Exception):
                 raise _failed(news) from news
             if news.ended is not None:
-                ended[news.index] = news.ended
+                ended[news.sample] = news.ended
         found += [(ticket, ended[i]) for i in range(len(ticket.seeds))]
     return found
 

@@ -20,7 +20,7 @@ log = logging.getLogger("trivium.serving")
 class News(NamedTuple):
     """One token of one sample, or its end."""
 
-    index: int
+    sample: int
     token: int
     plain: tuple[float, list[tuple[int, float]]] | None
     ended: Sample | None
