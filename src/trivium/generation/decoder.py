@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from trivium.model.transformer import LanguageModel, frequencies
+from trivium.model.transformer import Block, LanguageModel, frequencies
 
 Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``mix(layer, q [N, heads, d], k [N, kv_heads, d], v [N, kv_heads, d]) -> [N, heads * d]``"""
@@ -33,6 +33,11 @@ class Layer:
     down: Tensor
 
 
+def _weight(norm: nn.Module) -> Tensor:
+    assert isinstance(norm.weight, Tensor)
+    return norm.weight
+
+
 class Decoder:
     """Forward passes with a cache of ``rows`` sequences of up to ``capacity`` tokens: keys and values are
     ``[layers, rows, kv_heads, capacity, head_dim]``. Products are computed in ``dtype``, the residual stream and
@@ -47,7 +52,7 @@ class Decoder:
         pairs = torch.arange(d, device=self.device).view(2, d // 2).t().flatten()  # (i, i + d/2) become neighbours
 
         def paired(weight: Tensor) -> Tensor:
-            return weight.view(-1, d, weight.shape[1])[:, pairs].flatten(0, 1) if weight.ndim > 1 else weight.view(-1, d)[:, pairs].flatten(0, 1)
+            return weight.view(-1, d, *weight.shape[1:])[:, pairs].flatten(0, 1)
 
         def laid_out(weight: Tensor) -> Tensor:
             return weight.t().contiguous().to(dtype)
@@ -55,22 +60,22 @@ class Decoder:
         with torch.no_grad():
             self.embedding = model.model.embed_tokens.weight.detach()
             self.layers: list[Layer] = []
-            trunk: Any = model.model
-            for block in trunk.layers:
+            for block in model.model.layers:
+                assert isinstance(block, Block)
                 attention, mlp = block.self_attn, block.mlp
                 q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
-                before, after = block.input_layernorm.weight, block.post_attention_layernorm.weight
+                before, after = _weight(block.input_layernorm), _weight(block.post_attention_layernorm)
                 bias = torch.cat([paired(q.bias) * self.scale, paired(k.bias), v.bias]).to(dtype) if config.attention_bias else None
                 scale_q = 1.0 if config.qk_norm else self.scale
                 norms = None
                 if config.qk_norm:
-                    norms = torch.cat([(attention.q_norm.weight[pairs] * self.scale).expand(heads, d),
-                                       attention.k_norm.weight[pairs].expand(kv, d)]).float()
+                    norms = torch.cat([(_weight(attention.q_norm)[pairs] * self.scale).expand(heads, d),
+                                       _weight(attention.k_norm)[pairs].expand(kv, d)]).float()
                 self.layers.append(Layer(
                     laid_out(torch.cat([paired(q.weight) * scale_q, paired(k.weight), v.weight]) * before), bias, norms,
                     laid_out(attention.o_proj.weight), laid_out(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * after),
                     laid_out(mlp.down_proj.weight)))
-            self.head = laid_out(model.lm_head.weight * trunk.norm.weight)
+            self.head = laid_out(model.lm_head.weight * _weight(model.model.norm))
         angles = torch.arange(capacity, device=self.device)[:, None] * frequencies(config, self.device)
         self.turns = torch.polar(torch.ones_like(angles), angles)[:, None]  # [capacity, 1, d / 2]
         shape = (config.num_layers, rows, kv, capacity, d)
