@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
 import trivium
+from trivium.cli import app
 from trivium.errors import TriviumError
 from trivium.evaluation import likelihood
 from trivium.evaluation.command import run_tasks
@@ -151,15 +151,12 @@ def test_the_command_compares_and_says_what_is_wrong(models, tmp_path):
     assert 0 < found[str(models["chat"])]["task"]["p_value"] <= 1
     assert len(list(read_rows(tmp_path / "answers.jsonl"))) == 10
 
-    def command(*words):
-        return subprocess.run([sys.executable, "-m", "trivium.cli", "evaluate", *map(str, words)], capture_output=True, text=True, check=False)
-
-    told = command(models["base"], "--task", path, "--json")
-    assert told.returncode == 0, told.stderr
+    told = CliRunner().invoke(app, ["evaluate", str(models["base"]), "--task", str(path), "--json"])
     assert json.loads(told.stdout)[str(models["base"])]["task"]["accuracy"]["n"] == 10
     (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "?", "choices": ["a", "b"], "answer": 5}))
-    for words, message in (((models["base"], "--task", path), "rows.jsonl: row 1: the answer 5 is outside its 2 choices"),
-                           ((models["reward"], "--task", path), "a reward model does not write"),
-                           ((models["base"], "--task", tmp_path / "none.yaml"), "none.yaml: no such file")):
-        told = command(*words)
-        assert told.returncode == 2 and message in told.stderr and "Traceback" not in told.stderr
+    for folder, file, message in ((models["base"], path, "rows.jsonl: row 1: the answer 5 is outside its 2 choices"),
+                                  (models["reward"], path, "a reward model does not write"),
+                                  (models["base"], tmp_path / "none.yaml", "none.yaml: no such file")):
+        with pytest.raises(TriviumError) as error:
+            run_tasks([folder], [file], quiet=True)
+        assert message in str(error.value) and "\n" not in str(error.value)
