@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 from trivium.corpus.contamination import ContaminationSettings
 from trivium.corpus.duplicates import DuplicateSettings
@@ -125,9 +125,9 @@ class CorpusSettings:
         base = self.thresholds
         found = {"": base, "en": base, UNKNOWN: base, "*": replace(base, stop_words=[])}
         for language in {*STOP_WORDS, *DEFAULTS, *self.thresholds_by_language} - {"en"}:
-            milder = {name: (min if name.startswith("min_") else max)(getattr(base, name), value)
+            milder: dict[str, Any] = {name: (min if name.startswith("min_") else max)(getattr(base, name), value)
                       for name, value in DEFAULTS.get(language, {}).items()}
-            found[language] = replace(base, stop_words=STOP_WORDS.get(language, []), **cast(dict[str, Any], milder))
+            found[language] = replace(base, stop_words=STOP_WORDS.get(language, []), **milder)
         if self.thresholds_by_language:
             from pydantic import TypeAdapter, ValidationError
         for language, values in self.thresholds_by_language.items():

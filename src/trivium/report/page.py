@@ -236,7 +236,7 @@ def funnels(found: Gathered) -> list[dict[str, Any]]:
 
 def largest(funnel: list[dict[str, Any]], group: str, most: int = 10) -> list[str]:
     """The sources or languages of a corpus that began with the most documents."""
-    entries = next((row[group] for row in funnel if row.get(group)), {})
+    entries: dict[str, Any] = next((row[group] for row in funnel if row.get(group)), {})
     return sorted(entries, key=lambda name: -entries[name]["documents"])[:most]
 
 
