@@ -125,7 +125,7 @@ class CorpusSettings:
         base = self.thresholds
         found = {"": base, "en": base, UNKNOWN: base, "*": replace(base, stop_words=[])}
         for language in {*STOP_WORDS, *DEFAULTS, *self.thresholds_by_language} - {"en"}:
-            milder = {name: (min if name.startswith("min_") else max)(getattr(base, name), value)
+            milder: dict[str, Any] = {name: (min if name.startswith("min_") else max)(getattr(base, name), value)
                       for name, value in DEFAULTS.get(language, {}).items()}
             found[language] = replace(base, stop_words=STOP_WORDS.get(language, []), **milder)
         if self.thresholds_by_language:

@@ -52,12 +52,12 @@ def evaluation_texts(source: Path, context: Context) -> Iterator[str]:
         return
     found = 0
     for file in find([source]):
-        for _, _, read in rows(file):
-            if isinstance(read, Bad):
+        for _, _, found_row in rows(file):
+            if isinstance(found_row, Bad):
                 continue
-            examples: list[Any] = read["examples"] if isinstance(read.get("examples"), list) else [read]
-            for example in examples:
-                values = {str(name).lower(): value for name, value in example.items()} if isinstance(example, dict) else {}
+            row: dict[str, Any] = found_row
+            for example in row["examples"] if isinstance(row.get("examples"), list) else (row,):
+                values: dict[str, Any] = {str(name).lower(): value for name, value in example.items()} if isinstance(example, dict) else {}
                 said = next((values[name] for name in QUESTION_FIELDS if isinstance(values.get(name), str)), None)
                 text = said if said is not None else "\n".join(value for value in values.values() if isinstance(value, str))
                 if text.strip():
