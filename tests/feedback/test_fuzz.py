@@ -17,7 +17,7 @@ from trivium.feedback.store import Store
 from trivium.feedback.web import COOKIE, create_app
 
 
-@pytest.mark.parametrize(("under", "examples"), [("/api/", 1), pytest.param("/", 60, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("under", "examples"), [("/api/", 1), pytest.param("/", 10, marks=pytest.mark.long)])
 def test_no_request_breaks_the_server(project: Path, under: str, examples: int) -> None:
     with Store(project, create=True) as store:
         store.add_items([*items(50), {"prompt": "Write!"}])
