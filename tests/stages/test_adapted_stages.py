@@ -22,9 +22,11 @@ from transformers import (
     LlamaConfig,
     Olmo2Config,
 )
+from typer.testing import CliRunner
 
 import trivium
 from trivium.artifacts import open_artifact
+from trivium.cli import app
 from trivium.errors import TriviumError
 from trivium.model.adapters.folder import weights_digest
 from trivium.stages.common import merge_adapter
@@ -131,7 +133,7 @@ def test_merging(made, tmp_path):
             merge_adapter(artifacts["sft"].folder, tmp_path / "merged")
     if adapter != "lora":
         return
-    merge_adapter(artifacts["sft"].folder, tmp_path / "merged")
+    assert CliRunner().invoke(app, ["merge", str(artifacts["sft"].folder), str(tmp_path / "merged")]).exit_code == 0
     ids = [5, 9, 7, 30]
     oracle = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     assert oracle.config.model_type == kind
