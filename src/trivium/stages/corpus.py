@@ -55,8 +55,8 @@ def evaluation_texts(source: Path, context: Context) -> Iterator[str]:
         for _, _, found_row in rows(file):
             if isinstance(found_row, Bad):
                 continue
-            row: dict[str, Any] = found_row
-            for example in row["examples"] if isinstance(row.get("examples"), list) else (row,):
+            outer: dict[str, Any] = found_row
+            for example in outer["examples"] if isinstance(outer.get("examples"), list) else (outer,):
                 values: dict[str, Any] = {str(name).lower(): value for name, value in example.items()} if isinstance(example, dict) else {}
                 said = next((values[name] for name in QUESTION_FIELDS if isinstance(values.get(name), str)), None)
                 text = said if said is not None else "\n".join(value for value in values.values() if isinstance(value, str))
