@@ -59,7 +59,7 @@ def rate(value: dict[str, Any]) -> str:
 
 
 def demonstrations(folder: Path, runs: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Right answers against the number of demonstrations, pretrained and untrained. Each run sees 1,000 rows, or all rows once."""
+    """Right answers against the number of demonstrations, pretrained and untrained. Each run sees 2,000 rows, or all rows once."""
     rows = read(runs / "world/demonstrations.jsonl")
     stages: dict[str, Any] = {}
     for count in options.counts:
@@ -68,7 +68,7 @@ def demonstrations(folder: Path, runs: Path, options: argparse.Namespace) -> dic
             continue
         part = write(folder / f"{count}.jsonl", rows[:count])
         for start in ("pretrain", "untrained"):
-            stages[f"{start}-{count}"] = {"kind": "sft", "model": str(runs / start), "demonstrations": str(part), "epochs": max(1.0, 1000 / count), **FAST}
+            stages[f"{start}-{count}"] = {"kind": "sft", "model": str(runs / start), "demonstrations": str(part), "epochs": max(1.0, 2000 / count), **FAST}
     names = list(stages)
     found = run(folder, "demonstrations", {**stages, "evaluate": examine(names, runs)})["evaluate"].summary["models"]
     for name in names:

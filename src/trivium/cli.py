@@ -185,6 +185,9 @@ def compare(first: Annotated[Path, typer.Argument(help="A run's folder.")], seco
     from trivium.report.compare import differences, told
     found = differences(first, second)
     print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else told(found))
+
+
+@app.command()
 def merge(adapter: Annotated[Path, typer.Argument(help="A LoRA adapter's folder, ours or PEFT's.")],
           folder: Annotated[Path, typer.Argument(help="The folder to write the whole model to.")],
           base: Annotated[Path | None, typer.Option(help="The base model, where it is not where the adapter says.")] = None) -> None:

@@ -25,6 +25,7 @@ from transformers import (
 
 import trivium
 from trivium.artifacts import open_artifact
+from trivium.cli import app
 from trivium.errors import TriviumError
 from trivium.model.adapters.folder import weights_digest
 from trivium.stages.common import merge_adapter
@@ -131,7 +132,7 @@ def test_merging(made, tmp_path):
             merge_adapter(artifacts["sft"].folder, tmp_path / "merged")
     if adapter != "lora":
         return
-    merge_adapter(artifacts["sft"].folder, tmp_path / "merged")
+    assert CliRunner().invoke(app, ["merge", str(artifacts["sft"].folder), str(tmp_path / "merged")]).exit_code == 0
     ids = [5, 9, 7, 30]
     oracle = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     assert oracle.config.model_type == kind
