@@ -22,6 +22,7 @@ from transformers import (
     LlamaConfig,
     Olmo2Config,
 )
+from typer.testing import CliRunner
 
 import trivium
 from trivium.artifacts import open_artifact
