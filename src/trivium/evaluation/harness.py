@@ -59,6 +59,7 @@ class HarnessModel(LM):
         order: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}
         for index, request in enumerate(requests):
             context, continuation = self.pair(*request.args)
+            context = context[-max(1, self.examinee.room(0) + 1 - len(continuation)):]  # cut for each pair, as the harness does
             order.setdefault(tuple(context), []).append((index, continuation))
         found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
         groups = list(order.items())
