@@ -560,6 +560,9 @@ class _Pages:
         self.templates.filters["query"] = urlencode
         self.templates.globals.update(static=lambda name: f"/static/{name}?{versions[name]}", languages=LANGUAGES, flags=FLAGS, skips=SKIPS, letters=LETTERS)
 
+        for name in self.templates.list_templates():  # compiled before the first visitor comes
+            self.templates.get_template(name)
+
     def language(self, request: Request) -> str:
         """The visitor's choice, else what their browser asks for."""
         chosen = request.cookies.get("language")
