@@ -16,7 +16,7 @@ from trivium.errors import TriviumError
 from trivium.feedback import commands as feedback_commands
 from trivium.serving import commands as serving_commands
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Train a language model the whole way: documents, pretraining, fine-tuning, preferences, RLHF, evaluation.")
 
 

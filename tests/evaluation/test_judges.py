@@ -11,7 +11,7 @@ import pytest
 
 from trivium.errors import TriviumError
 from trivium.evaluation.examine import Examinee, examine
-from trivium.evaluation.judges import Endpoint, verdict
+from trivium.evaluation.judges import Judge, verdict
 from trivium.evaluation.tasks import load_task
 
 
@@ -54,33 +54,33 @@ class Server:
 
 def test_orders_are_swapped_and_averaged():
     with Server(lambda first, second: "I take the first. [[A]]") as server:
-        assert Endpoint(server.address, "judge").prefers("?", "one", "two") == 0.5  # liking for a place cancels out
+        assert Judge(server.address, "judge").prefers("?", "one", "two") == 0.5  # liking for a place cancels out
         assert len(server.asked) == 2
     with Server(lambda first, second: "[[A]] at first sight, but no: " + ("[[A]]" if len(first) > len(second) else "[[B]]")) as server:
-        judge = Endpoint(server.address, "judge", workers=2)
+        judge = Judge(server.address, "judge", workers=2)
         assert judge.compare(["?"] * 3, ["longer", "a", "same"], ["x", "longer", "same"]) == [1.0, 0.0, 0.5]
 
 
 def test_replies_without_a_verdict_are_counted_and_not_guessed():
     assert [verdict(text) for text in ("[[A]]", "x [[B]] y", "[[C]]", "[A]", "")] == [1.0, 0.0, 0.5, None, None]
     with Server(lambda first, second: "Both are fine.") as server:
-        assert Endpoint(server.address, "judge").prefers("?", "a", "b") is None
+        assert Judge(server.address, "judge").prefers("?", "a", "b") is None
 
 
 def test_a_busy_endpoint_is_asked_again_and_a_wrong_key_is_not(monkeypatch):
     monkeypatch.setenv("SOME_KEY", "secret")
     with Server(lambda first, second: "[[A]]") as server:
         server.failures = [429, 503]
-        assert Endpoint(server.address, "judge", "SOME_KEY", pause=0.01).prefers("?", "a", "b") == 0.5
+        assert Judge(server.address, "judge", "SOME_KEY", pause=0.01).prefers("?", "a", "b") == 0.5
         assert len(server.asked) == 4 and set(server.keys) == {"Bearer secret"}
         server.failures = [401] * 9
-        with pytest.raises(TriviumError, match=r"status 401: .*busy.*; see that the endpoint runs"):
-            Endpoint(server.address, "judge", pause=0.01).ask("<answer_A>\n\n</answer_A><answer_B>\n\n</answer_B>")
+        with pytest.raises(TriviumError, match=r"status 401: .*busy.*; see that it runs"):
+            Judge(server.address, "judge", pause=0.01).ask("<answer_A>\n\n</answer_A><answer_B>\n\n</answer_B>")
         assert len(server.asked) == 5
-    with pytest.raises(TriviumError, match="see that the endpoint runs"):
-        Endpoint(server.address, "judge", tries=2, pause=0.01).ask("?")
+    with pytest.raises(TriviumError, match="see that it runs"):
+        Judge(server.address, "judge", tries=2, pause=0.01).ask("?")
     with pytest.raises(TriviumError, match="an address begins with"):
-        Endpoint("localhost:1", "judge")
+        Judge("localhost:1", "judge")
 
 
 def test_a_win_rate_by_an_endpoint(models, tmp_path):

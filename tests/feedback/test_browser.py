@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Served, items
+from annotating import Served, items
 from playwright.sync_api import expect
 
 from trivium.feedback.exports import export

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import items
+from annotating import items
 
 from trivium.feedback.accounts import Accounts
 from trivium.feedback.store import Store

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import schemathesis
-from conftest import items
+from annotating import items
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import items
+from annotating import items
 
 from trivium.errors import TriviumError
 from trivium.feedback.accounts import Accounts

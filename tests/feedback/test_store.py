@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
-from conftest import items
+from annotating import items
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Served, items
+from annotating import Served, items
 
 from trivium.errors import TriviumError
 from trivium.feedback import accounts as doors

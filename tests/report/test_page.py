@@ -17,8 +17,6 @@ from trivium.report.compare import differences, told
 from trivium.report.gather import gather
 from trivium.report.page import render, write_page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
 
 def rate(value, spread=0.04, n=100):
     return {"value": value, "low": max(0.0, value - spread), "high": min(1.0, value + spread), "n": n}
@@ -115,43 +113,39 @@ def test_compare_shows_settings_and_results(tmp_path):
     assert said.exit_code == 0 and (tmp_path / "page.html").is_file()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_the_switches_in_a_real_browser(tmp_path):
-    from playwright.sync_api import sync_playwright
+@pytest.mark.browser
+def test_the_switches_in_a_real_browser(tmp_path, chromium):
     page_file = tmp_path / "page.html"
     write_page(page_file, gather(finished(tmp_path / "small")))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        context = browser.new_context(viewport={"width": 400, "height": 800}, offline=True, locale="en-US", color_scheme="light")
-        page, faults = context.new_page(), []
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda message: faults.append(message.text))
-        page.on("request", lambda request: faults.append(request.url) if not request.url.startswith("file:") else None)
-        page.goto(Path(page_file).as_uri())
-        assert page.title() == "small – Trivium"  # what a model wrote did not run
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400  # a phone need not scroll sideways
+    context = chromium.new_context(viewport={"width": 400, "height": 800}, offline=True, locale="en-US", color_scheme="light")
+    page, faults = context.new_page(), []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("request", lambda request: faults.append(request.url) if not request.url.startswith("file:") else None)
+    page.goto(Path(page_file).as_uri())
+    assert page.title() == "small – Trivium"  # what a model wrote did not run
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400  # a phone need not scroll sideways
 
-        def colour():
-            return page.evaluate("getComputedStyle(document.body).backgroundColor")
+    def colour():
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
 
-        light = colour()
-        assert page.locator("h2", has_text="The curriculum").is_visible() and not page.locator("h2 .zh", has_text="课程").first.is_visible()
-        page.get_by_role("button", name="中文").click()
-        assert page.locator("h2 .zh", has_text="课程").first.is_visible() and not page.locator("h2 .en", has_text="The curriculum").first.is_visible()
-        assert page.evaluate("document.documentElement.lang") == "zh-Hans"
-        page.locator("[data-set-theme=dark]").click()
-        dark = colour()
-        assert dark != light
-        page.reload()
-        assert page.locator("h2 .zh", has_text="课程").first.is_visible() and colour() == dark  # kept
-        page.locator("[data-set-theme=light]").click()
-        assert colour() == light
-        page.locator("[data-set-theme=auto]").click()
-        page.emulate_media(color_scheme="dark")
-        assert colour() == dark
-        first = page.locator("details.data").first
-        first.locator("summary").click()
-        assert first.locator("td").first.is_visible()
-        assert page.get_by_role("img").count() >= 3
-        assert not faults
-        browser.close()
+    light = colour()
+    assert page.locator("h2", has_text="The curriculum").is_visible() and not page.locator("h2 .zh", has_text="课程").first.is_visible()
+    page.get_by_role("button", name="中文").click()
+    assert page.locator("h2 .zh", has_text="课程").first.is_visible() and not page.locator("h2 .en", has_text="The curriculum").first.is_visible()
+    assert page.evaluate("document.documentElement.lang") == "zh-Hans"
+    page.locator("[data-set-theme=dark]").click()
+    dark = colour()
+    assert dark != light
+    page.reload()
+    assert page.locator("h2 .zh", has_text="课程").first.is_visible() and colour() == dark  # kept
+    page.locator("[data-set-theme=light]").click()
+    assert colour() == light
+    page.locator("[data-set-theme=auto]").click()
+    page.emulate_media(color_scheme="dark")
+    assert colour() == dark
+    first = page.locator("details.data").first
+    first.locator("summary").click()
+    assert first.locator("td").first.is_visible()
+    assert page.get_by_role("img").count() >= 3
+    assert not faults

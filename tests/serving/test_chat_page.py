@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 
 import pytest
 
 from trivium.feedback.exports import export
 from trivium.feedback.store import Store
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed; name one in CHROMIUM")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-        yield browser
-        browser.close()
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def opened(browser, server):
+def opened(chromium, server):
     """Opens the page; at the end, whatever the browser complained about fails the test."""
     complaints, contexts = [], []
 
     def open_page(**options):
-        context = browser.new_context(**{"locale": "en-US", "color_scheme": "light", **options})
+        context = chromium.new_context(**{"locale": "en-US", "color_scheme": "light", **options})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(8000)

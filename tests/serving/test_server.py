@@ -13,9 +13,9 @@ import time
 import httpx
 import openai
 import pytest
-from conftest import running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from served import running
 
 from trivium.feedback.exports import export
 from trivium.feedback.store import Store

@@ -61,8 +61,8 @@ def recipe(tmp_path):
     (tmp_path / "seeds.jsonl").write_text("".join(json.dumps({"instruction": f"Tell me {text}."}) + "\n" for text in (
         "how to bake bread", "a joke about cats", "what rhymes with moon", "when the train leaves")))
     (tmp_path / "recipe.yaml").write_text(
-        f"name: run\nout: {tmp_path}\nstages:\n  selfinstruct: {{seeds: {tmp_path}/seeds.jsonl, endpoint: 'http://127.0.0.1:{server.server_port}/v1', "
-        "count: 12, pause: 0.01}\n")
+        f"name: run\nout: {tmp_path}\nstages:\n  selfinstruct: {{seeds: {tmp_path}/seeds.jsonl, endpoint: "
+        f"{{address: 'http://127.0.0.1:{server.server_port}/v1', model: default, key_variable: OPENAI_API_KEY, pause: 0.01}}, count: 12}}\n")
     yield tmp_path / "recipe.yaml"
     server.shutdown()
     server.server_close()
@@ -89,7 +89,7 @@ def test_it_goes_on_and_asks_nothing_twice(recipe):
     whole = trivium.run(recipe, out=str(recipe.parent / "whole"))["selfinstruct"]
     prompts = [(row["prompt"], row["seed"]) for row in Oracle.asked]
     Oracle.asked, Oracle.limit = [], 14
-    with pytest.raises(TriviumError, match="HTTP 401"):
+    with pytest.raises(TriviumError, match="status 401"):
         trivium.run(recipe)
     answered = {(row["prompt"], row["seed"]) for i, row in enumerate(Oracle.asked[:14], 1) if i % 5}
     Oracle.limit = 10**9

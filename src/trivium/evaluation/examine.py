@@ -16,7 +16,7 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation import likelihood
 from trivium.evaluation.intervals import mean_interval
-from trivium.evaluation.judges import Endpoint
+from trivium.evaluation.judges import Judge
 from trivium.evaluation.statistics import bootstrap, classification, length_controlled, mcnemar, paired_test
 from trivium.evaluation.tasks import (
     Asked,
@@ -551,7 +551,7 @@ def judged_by(task: Wins, task_file: Path, pairs: Sequence[tuple[Row, str, str]]
         from trivium.world import rubric
         points = [(rubric.score(row, a).total, rubric.score(row, b).total) for row, a, b in pairs]
     elif task.judge.startswith(("http://", "https://")):
-        endpoint = Endpoint(task.judge, task.judge_model, task.judge_key)
+        endpoint = Judge(task.judge, task.judge_model, task.judge_key)
         asked_of = ["\n\n".join(message["content"] for message in row["prompt"]) for row, _, _ in pairs]
         return endpoint.compare(asked_of, [a for _, a, _ in pairs], [b for _, _, b in pairs], lambda done, total: progress(done, total, "judging"))
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from trivium import randomness
+from trivium.endpoint import Endpoint
 from trivium.errors import TriviumError
 from trivium.evaluation import judges
 from trivium.evaluation.likelihood import score_continuations
@@ -54,8 +55,7 @@ def judge_of(settings: Speaking, context: Context) -> Judge:
     """The judge that the settings name: an endpoint, a reward model, or a language model's own choice between the letters A and B."""
     principles = "\n".join(settings.constitution)
     if settings.endpoint:
-        given = settings.endpoint
-        endpoint = judges.Endpoint(given.address, given.model, given.key_variable, given.tries, given.timeout, given.pause)
+        endpoint = Endpoint(**settings.endpoint.model_dump())
 
         def by_endpoint(pairs: Sequence[Pair]) -> list[float | None]:
             texts = [QUESTION.format(principles=principles, prompt=said(row["prompt"]), first=first, second=second) +

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trivium import randomness
+from trivium.endpoint import Endpoint
 from trivium.errors import TriviumError
-from trivium.evaluation import judges
 from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.pipeline import Context
@@ -43,9 +43,9 @@ def run(settings: Revise, context: Context) -> dict[str, object]:
 def speak(settings: Revise, context: Context, what: str, texts: Sequence[str]) -> list[str]:
     """What the judge, the endpoint or the model itself says to each text."""
     if settings.endpoint:
-        given = settings.endpoint
-        endpoint = judges.Endpoint(given.address, given.model, given.key_variable, given.tries, given.timeout, given.pause)
-        return [reply.strip() for reply in endpoint.ask_all(texts, lambda done, total: context.progress.update(done, total, what))]
+        endpoint = Endpoint(**settings.endpoint.model_dump())
+        return [reply.strip() for reply in endpoint.ask_all(texts, lambda done, total: context.progress.update(done, total, what),
+                                                              settings.temperature, settings.max_new_tokens)]
     model, tokenizer = load_language_model(context.inputs.get("judge") or context.inputs["model"])
     room = model.config.max_positions - settings.max_new_tokens
     asked = [prompt_ids(tokenizer, [{"role": "user", "content": text}]).tolist() for text in texts]

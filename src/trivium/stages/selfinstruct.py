@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from trivium import randomness
+from trivium.endpoint import Endpoint
 from trivium.errors import TriviumError
 from trivium.files import read_rows, write_json, write_rows
 from trivium.pipeline import Context
@@ -184,7 +180,9 @@ def journal(ask: Ask, path: Path) -> Ask:
 def teller(settings: SelfInstruct, context: Context) -> tuple[str, Ask]:
     """The model's name and how it is asked: a folder, or an endpoint that speaks OpenAI's protocol."""
     if settings.endpoint:
-        return settings.endpoint_model, lambda prompt, number: ask_endpoint(settings, prompt, randomness.derive(context.seed, number) % 2**31)
+        endpoint = Endpoint(**settings.endpoint.model_dump())
+        return settings.endpoint.model, lambda prompt, number: endpoint.ask(prompt, settings.temperature, settings.max_new_tokens,
+                                                                            randomness.derive(context.seed, number) % 2**31)
     from trivium.generation.engine import Sampling, generate
     model, tokenizer = load_language_model(context.inputs["model"])
 
@@ -199,32 +197,3 @@ def teller(settings: SelfInstruct, context: Context) -> tuple[str, Ask]:
         return tokenizer.decode([token for token in tokens if token not in (tokenizer.end_id, tokenizer.document_id)])
 
     return context.inputs["model"].name, ask
-
-
-def ask_endpoint(settings: SelfInstruct, prompt: str, seed: int, tries: int = 6) -> str:
-    """One chat completion. Tried again while the endpoint is busy or away; the key comes from the environment and is never kept."""
-    assert settings.endpoint
-    url = settings.endpoint.rstrip("/") + "/chat/completions"
-    body: dict[str, Any] = {"model": settings.endpoint_model, "messages": [{"role": "user", "content": prompt}], "temperature": settings.temperature,
-                            "max_tokens": settings.max_new_tokens, "seed": seed}
-    headers = {"Content-Type": "application/json"}
-    if key := os.environ.get(settings.key_variable):
-        headers["Authorization"] = f"Bearer {key}"
-    local = urllib.parse.urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
-    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
-    for turn in range(tries):
-        try:
-            with opener.open(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=settings.timeout) as answer:
-                text = json.loads(answer.read(1 << 24))["choices"][0]["message"]["content"]
-            if not isinstance(text, str):
-                raise TypeError("no text")
-            return text
-        except urllib.error.HTTPError as error:
-            why = f"HTTP {error.code}: {error.read(300).decode('utf-8', 'replace')}"
-            if error.code not in (408, 409, 425, 429) and error.code < 500:
-                raise TriviumError(f"{url}: {why}") from error
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            why = f"{type(error).__name__}: {error}"
-        if turn + 1 < tries:
-            time.sleep(min(settings.pause * 2**turn, 30.0))
-    raise TriviumError(f"{url}: no answer after {tries} tries ({why}); the same command goes on from here")

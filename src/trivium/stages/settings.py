@@ -10,13 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trivium.corpus.classifier import FeatureSettings
 from trivium.corpus.settings import CorpusSettings
-from trivium.model.adapters import AdapterSettings
+from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.config import EncoderConfig, ModelConfig
 from trivium.recipe_base import Input, Stage
 from trivium.stages.phrasings import Phrasing
-from trivium.training.machine import Precision
-from trivium.training.optimizers import Optimization
-from trivium.training.parallel import Parallel
+from trivium.training.settings import Optimization, Parallel, Precision
 from trivium.world.source import WorldSettings
 
 
@@ -483,25 +481,6 @@ class Select(Stage):
     """Packed rows that the reward model judges at once."""
 
 
-class Endpoint(BaseModel):
-    """A model behind an OpenAI-compatible address."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
-
-    address: str
-    """Such as http://127.0.0.1:8000/v1."""
-    model: str
-    """The name it knows the model by."""
-    key_variable: str = ""
-    """The environment variable that holds the key; the key itself belongs in no recipe."""
-    tries: int = Field(5, ge=1)
-    """Attempts at each question; between them the pause doubles."""
-    pause: float = Field(1.0, ge=0)
-    """Seconds before the second attempt."""
-    timeout: float = Field(60.0, gt=0)
-    """Seconds to wait for an answer."""
-
-
 class Speaking(Stage):
     """What the stages have in common in which a model, or an endpoint, judges or revises by written principles."""
 
@@ -551,25 +530,43 @@ class Revise(Speaking):
     kind: ClassVar[str] = "revise"
 
 
+class Endpoint(BaseModel):
+    """A model behind an OpenAI-compatible address."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+    address: str
+    """Such as http://127.0.0.1:8000/v1."""
+    model: str
+    """The name it knows the model by."""
+    key_variable: str = ""
+    """The environment variable that holds the key; the key itself belongs in no recipe."""
+    tries: int = Field(6, ge=1)
+    """Attempts at each question; between them the pause doubles."""
+    pause: float = Field(1.0, ge=0)
+    """Seconds before the second attempt."""
+    timeout: float = Field(60.0, gt=0)
+    """Seconds to wait for an answer."""
+    workers: int = Field(8, ge=1)
+    """Questions that are asked at a time."""
+
+    @model_validator(mode="after")
+    def _an_address(self) -> Endpoint:
+        if not self.address.startswith(("http://", "https://")):
+            raise ValueError(f"{self.address!r} is no http(s) address")
+        return self
+
+
 class SelfInstruct(Stage):
     """Have a model write new demonstrations from a few seed tasks (Self-Instruct)."""
 
     kind: ClassVar[str] = "selfinstruct"
-    unlearned: ClassVar[frozenset[str]] = frozenset({"timeout", "pause", "key_variable"})
     seeds: Input
     """Seed tasks: JSONL with `instruction` in each row, or demonstrations."""
     model: Input | None = None
     """The chat model that writes; null for an `endpoint`."""
-    endpoint: str | None = None
-    """A server that speaks OpenAI's protocol, such as `http://localhost:8000/v1`."""
-    endpoint_model: str = "default"
-    """The model's name there."""
-    key_variable: str = "OPENAI_API_KEY"
-    """The environment variable that holds the server's key."""
-    timeout: float = Field(120.0, gt=0)
-    """Seconds to wait for an answer."""
-    pause: float = Field(1.0, ge=0)
-    """Seconds before the second try, doubled for each further one."""
+    endpoint: Endpoint | None = None
+    """A model behind an address."""
     count: int = Field(100, ge=1)
     """Demonstrations to write."""
     shots: int = Field(8, ge=2)
@@ -591,8 +588,6 @@ class SelfInstruct(Stage):
     def _one_model(self) -> SelfInstruct:
         if (self.model is None) == (self.endpoint is None):
             raise ValueError("name a `model` or an `endpoint`, one of them")
-        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
-            raise ValueError(f"endpoint {self.endpoint!r} is no http(s) address")
         return self
 
 

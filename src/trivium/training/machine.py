@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "float32", "bf16"]
+from trivium.training.settings import Precision as Precision
 
 
 def keep_freed_memory() -> None:

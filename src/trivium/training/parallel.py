@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,27 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from trivium.errors import TriviumError
 from trivium.model.transformer import Block
-
-
-@dataclass(frozen=True)
-class Parallel:
-    """How a model is spread over processes and sped up. None of it changes what is learned."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
-
-    rows: int | None = None
-    """Packed rows in one forward pass of a process; more are gone through in turn, their gradients added (gradient
-    accumulation). null takes all at once."""
-    tensor_parallel: int = 1
-    """Processes that share each matrix; it must divide the number of processes, of heads and of kv_heads."""
-    checkpoint_activations: bool = False
-    """Keep only each block's input and compute the rest again for the gradient: less memory, a third more arithmetic."""
-    compile: Literal["auto", "always", "never"] = "auto"
-    """torch.compile of the blocks; auto compiles where the run is long enough to repay it."""
-
-    def __post_init__(self) -> None:
-        if self.tensor_parallel < 1 or (self.rows is not None and self.rows < 1):
-            raise TriviumError("parallel: tensor_parallel and rows must be at least 1")
+from trivium.training.settings import Parallel as Parallel
 
 
 @dataclass(frozen=True)

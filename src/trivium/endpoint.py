@@ -1,0 +1,78 @@
+"""Asking a model behind an address that speaks OpenAI's protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from trivium.errors import TriviumError
+
+ANSWER_BYTES = 1 << 24
+"""Most bytes that are read of a reply."""
+LONGEST_PAUSE = 30.0
+"""Seconds between two attempts, at most."""
+
+
+class Endpoint:
+    """A model behind ``/chat/completions``. Its key comes from the environment variable ``key_variable`` and is neither kept nor logged."""
+
+    def __init__(self, address: str, model: str, key_variable: str = "", tries: int = 4, timeout: float = 60.0,
+                 pause: float = 1.0, workers: int = 8) -> None:
+        if not address.startswith(("http://", "https://")):
+            raise TriviumError(f"endpoint {address}: an address begins with http:// or https://")
+        self.address, self.model = address.rstrip("/"), model
+        self.key = os.environ.get(key_variable, "")
+        self.tries, self.timeout, self.pause, self.workers = tries, timeout, pause, workers
+        near = urllib.parse.urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
+        self.opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if near else []))
+
+    def ask(self, text: str, temperature: float = 0.0, max_tokens: int = 256, seed: int | None = None) -> str:
+        """The reply to one message. While the endpoint is busy or away it is asked again after growing pauses; a reply that says the request
+        is wrong ends it at once. Raises :class:`TriviumError` that names the address when none comes."""
+        body: dict[str, Any] = {"model": self.model, "temperature": temperature, "max_tokens": max_tokens,
+                                "messages": [{"role": "user", "content": text}]} | ({} if seed is None else {"seed": seed})
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        problem = ""
+        for attempt in range(self.tries):
+            if attempt:
+                time.sleep(min(self.pause * 2 ** (attempt - 1), LONGEST_PAUSE))
+            request = urllib.request.Request(f"{self.address}/chat/completions", json.dumps(body).encode(), headers)
+            try:
+                with self.opener.open(request, timeout=self.timeout) as reply:
+                    said = json.loads(reply.read(ANSWER_BYTES))["choices"][0]["message"]["content"]
+                if isinstance(said, str):
+                    return said
+                problem = "its reply has no text"
+            except urllib.error.HTTPError as error:
+                problem = f"status {error.code}: {' '.join(error.read(300).decode('utf-8', 'replace').split())}"
+                error.close()
+                if error.code not in (408, 409, 425, 429) and error.code < 500:
+                    break
+            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+                problem = str(error) or type(error).__name__
+        raise TriviumError(f"endpoint {self.address}: {problem}; see that it runs and its key is set, and run the same command again")
+
+    def ask_all(self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None, temperature: float = 0.0,
+                max_tokens: int = 256) -> list[str]:
+        """:meth:`ask` for many texts, several at a time, in their order."""
+        return self.at_once(lambda text: self.ask(text, temperature, max_tokens), [texts], progress)
+
+    def at_once(self, call: Callable[..., Any], columns: Sequence[Sequence[Any]], progress: Callable[[int, int], None]) -> list[Any]:
+        """``call`` for each row of some columns, several at a time, in their order."""
+        found: list[Any] = []
+        with ThreadPoolExecutor(self.workers) as pool:
+            try:
+                for one in pool.map(call, *columns):
+                    found.append(one)
+                    progress(len(found), len(columns[0]))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return found

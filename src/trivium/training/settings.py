@@ -1,0 +1,82 @@
+"""How training is done, as a recipe says it. Nothing here needs torch, so that recipes are read at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from trivium.errors import TriviumError
+
+Precision = Literal["auto", "float32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How weights follow gradients."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    optimizer: Literal["muon", "adamw", "sgd"] = "adamw"
+    """muon: Muon for the blocks' matrices and AdamW for the rest; adamw: AdamW for all; sgd: plain gradient descent."""
+    learning_rate: float = 3e-4
+    """AdamW's highest learning rate, or that of plain gradient descent."""
+    matrix_learning_rate: float = 0.02
+    """Muon's highest learning rate."""
+    newton_schulz: int = 5
+    """Steps of Muon's iteration; 3 cost little accuracy, and on small batches much less time."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of matrices."""
+    beta1: float = 0.9
+    """Decay of AdamW's mean of gradients."""
+    beta2: float = 0.95
+    """Decay of AdamW's mean of squared gradients."""
+    epsilon: float = 1e-8
+    """AdamW's epsilon. A large one (1e-3) leaves weights with tiny gradients where they are: in fine-tuning, the
+    embeddings of words that the demonstrations never use."""
+    schedule: Literal["constant", "cosine", "linear", "wsd", "plateau"] = "cosine"
+    """The learning rate after warm-up: constant; falling to `final` of its height by a cosine or a line; wsd: constant, and
+    a line in the last `decay` of the steps (Hu et al. 2024); plateau: halved whenever the loss stops falling."""
+    decay: float = 0.2
+    """Share of the steps over which wsd falls."""
+    patience: int = 50
+    """Steps whose mean loss plateau compares with the lowest such mean before."""
+    warmup: float = 0.03
+    """Share of the steps over which the learning rate rises."""
+    final: float = 0.05
+    """Share of the highest learning rate that is left at the end."""
+    clip: float = 1.0
+    """Highest norm of the gradient; 0 leaves it as it is."""
+
+    def __post_init__(self) -> None:
+        shares = ("warmup", "final", "decay", "beta1", "beta2")
+        for name in shares:
+            if not 0 <= getattr(self, name) <= 1:
+                raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must lie between 0 and 1")
+        for name in ("learning_rate", "matrix_learning_rate", "weight_decay", "epsilon", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("newton_schulz", "patience"):
+            if getattr(self, name) < 1:
+                raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """How a model is spread over processes and sped up. None of it changes what is learned."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    rows: int | None = None
+    """Packed rows in one forward pass of a process; more are gone through in turn, their gradients added (gradient
+    accumulation). null takes all at once."""
+    tensor_parallel: int = 1
+    """Processes that share each matrix; it must divide the number of processes, of heads and of kv_heads."""
+    checkpoint_activations: bool = False
+    """Keep only each block's input and compute the rest again for the gradient: less memory, a third more arithmetic."""
+    compile: Literal["auto", "always", "never"] = "auto"
+    """torch.compile of the blocks; auto compiles where the run is long enough to repay it."""
+
+    def __post_init__(self) -> None:
+        if self.tensor_parallel < 1 or (self.rows is not None and self.rows < 1):
+            raise TriviumError("parallel: tensor_parallel and rows must be at least 1")

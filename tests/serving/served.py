@@ -1,0 +1,68 @@
+"""Small models on a real server at 127.0.0.1."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import pytest
+import torch
+import uvicorn
+
+from trivium.feedback.store import Store
+from trivium.model import LanguageModel, ModelConfig, folder
+from trivium.serving.app import Limits, Served, create_app
+from trivium.tokenizer import train
+from trivium.tokenizer.chat import ChatTokenizer
+
+
+def write_model(place, seed):
+    """A model of random weights that rarely ends a turn by itself, so that answers last as long as asked."""
+    tokenizer = ChatTokenizer(train.train(iter(["to be, or not to be: that is the question. 你好，世界。"] * 20), 300))
+    model = LanguageModel(ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2,
+                                      head_dim=8, max_positions=2048, tie_embeddings=False)).initialise(seed)
+    with torch.no_grad():
+        unfit = [token for token in range(6, tokenizer.vocab_size) if not tokenizer.decode([token]).isprintable()]
+        model.lm_head.weight[[*range(6), *unfit]] = 0
+    place.mkdir()
+    folder.save(model, place, {"eos": tokenizer.end_id, "pad": tokenizer.pad_id})
+    tokenizer.save(place)
+    (place / "manifest.json").write_text(json.dumps({"kind": "sft", "digest": "0123456789abcdef0123"}))
+    return place
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    place = tmp_path_factory.mktemp("models")
+    return {name: write_model(place / name, seed) for seed, name in enumerate(["one", "two"])}
+
+
+@contextlib.contextmanager
+def running(folders, limits, keys=(), feedback=None):
+    models = [Served.load(name, place, limits) for name, place in folders.items()]
+    app = create_app(models, limits, keys, (lambda: Store(feedback, create=True)) if feedback else None)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def feedback(tmp_path_factory):
+    return tmp_path_factory.mktemp("feedback") / "project"
+
+
+@pytest.fixture(scope="session")
+def server(folders, feedback):
+    with running(folders, Limits(rows=4, queue=12, body=200_000), feedback=feedback) as address:
+        yield address
