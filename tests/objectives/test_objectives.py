@@ -185,10 +185,10 @@ def test_pieces_need_no_room_for_all_logits():
 import resource, sys, torch
 from trivium.objectives import language_modeling
 language_modeling.LARGEST = int(sys.argv[1])
-hidden = torch.randn(4096, 32, requires_grad=True)
+hidden = torch.randn(2048, 32, requires_grad=True)
 weight = torch.randn(50_000, 32, requires_grad=True)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-language_modeling.token_log_probs(hidden, weight, torch.zeros(4096, dtype=torch.int64)).sum().backward()
+language_modeling.token_log_probs(hidden, weight, torch.zeros(2048, dtype=torch.int64)).sum().backward()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     needed = [float(subprocess.run([sys.executable, "-c", script, str(n)], check=True, capture_output=True, text=True).stdout)

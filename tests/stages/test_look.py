@@ -42,7 +42,7 @@ print(peak + kept)  # the profile counts from its start, when the weights and th
 
 @pytest.mark.parametrize("changes", [
     ["pretrain.rows=8"],
-    ["pretrain.rows=8", "pretrain.parallel={checkpoint_activations: true}", "pretrain.model.num_layers=4"],
+    pytest.param(["pretrain.rows=8", "pretrain.parallel={checkpoint_activations: true}", "pretrain.model.num_layers=4"], marks=pytest.mark.long),
 ])
 def test_predicted_memory_is_what_a_step_takes(tmp_path, changes):
     """Against PyTorch's own record of a real step's allocations."""

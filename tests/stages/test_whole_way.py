@@ -105,7 +105,7 @@ def test_chat_answers_once(finished):
     assert talk.returncode == 0 and talk.stdout.count("model:") == 2
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "ppo", *(pytest.param(stage, marks=pytest.mark.long) for stage in ("sft", "reward", "dpo"))])
+@pytest.mark.parametrize("stage", ["ppo", *(pytest.param(stage, marks=pytest.mark.long) for stage in ("pretrain", "sft", "reward", "dpo"))])
 def test_killed_in_training_it_ends_with_the_same_bits(finished, stage, tmp_path):
     run_folder = tmp_path / "quickstart"
     subprocess.run(["cp", "-r", finished, run_folder], check=True)

@@ -77,7 +77,8 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("processes", "options"), [
-    (2, {"parallel": {"rows": 1}}), (4, {"parallel": {"tensor_parallel": 2, "rows": 2, "checkpoint_activations": True}}),
+    (2, {"parallel": {"rows": 1}}),
+    pytest.param(4, {"parallel": {"tensor_parallel": 2, "rows": 2, "checkpoint_activations": True}}, marks=pytest.mark.long),
     pytest.param(2, {}, marks=pytest.mark.long), pytest.param(4, {}, marks=pytest.mark.long),
     pytest.param(2, {"parallel": {"tensor_parallel": 2}}, marks=pytest.mark.long),
     pytest.param(2, {"parallel": {"checkpoint_activations": True}}, marks=pytest.mark.long),
