@@ -14,7 +14,9 @@ import pytest
 from pydantic import TypeAdapter
 
 import trivium
-from trivium.corpus.build import Extras, build
+from trivium.corpus.build import Extras, _report, build
+from trivium.corpus.languages import LanguageSettings
+from trivium.corpus.mixture import MixtureSettings
 from trivium.corpus.settings import CorpusSettings, PrivateSettings
 from trivium.corpus.tasks import Pool, Task
 from trivium.corpus.thresholds import QualityThresholds
@@ -307,6 +309,27 @@ def test_an_empty_corpus_is_an_error(tmp_path):
     with pytest.raises(TriviumError, match="all 1 documents were rejected.*'quality'.*'gopher_quality.word_count'"):
         run(empty, tmp_path)
     assert rows_of(tmp_path, "rejects")[0]["text"] == "Too short."
+
+
+def test_names_that_nothing_has_are_errors_at_once(corpus, tmp_path):
+    steps = []
+    for wrong, match in (({"fields": {"text": "body"}}, "no row holds 'body', which text"),
+                         ({"mixture": MixtureSettings(weights={"boks": 2})}, "no document is of the source 'boks'; did you mean 'books'")):
+        with pytest.raises(TriviumError, match=match):
+            run(corpus[0], tmp_path, CorpusSettings(**{**vars(SETTINGS), **wrong}), progress=lambda step, *_: steps.append(step))
+    assert set(steps) == {"read"}
+    weighed = CorpusSettings(**{**vars(SETTINGS), "rules": [], "mixture": MixtureSettings(weights={"short": 2}),
+                                "language": LanguageSettings(keep=["en"])})
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_text('{"text": "Wie geht es dir und den Kindern heute Abend, mein Freund?", "source": "short"}\n{"text": "%s"}\n' % story(random.Random(0)))
+    with pytest.raises(TriviumError, match=r"all 1 documents of the source 'short' were rejected.*rejects"):
+        run(tmp_path / "in", tmp_path, weighed)
+    assert rows_of(tmp_path, "rejects")[0]["source"] == "short"
+
+
+def test_a_lost_document_stops_the_run():
+    with pytest.raises(AssertionError, match="3 documents came in, but 1 were kept and 1 rejected"):
+        _report({"funnel": {"input": {"sources": {"in": {"documents": 3, "bytes": 9}}}}, "written": {"kept": 1, "rejected": 1}}, [], None)
 
 
 def _die(parameters, inputs, folder):

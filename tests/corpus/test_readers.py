@@ -106,6 +106,22 @@ def test_parquet(tmp_path):
     assert reasons(put(path, path.read_bytes()[:-9]))[0].startswith("damaged Parquet")
 
 
+def test_fields_of_other_names_beside_files_that_have_none(tmp_path):
+    put(tmp_path / "in/a.jsonl", '{"content": "body", "text": "headline", "link": "http://x.example/"}\n{"text": "own"}\n{"title": 1}\n')
+    put(tmp_path / "in/b.md", "# Notes")
+    put(tmp_path / "in/c.html", "<p>page</p>")
+    parquet.write_table(pyarrow.table({"link": ["http://y.example/"]}), tmp_path / "in/d.parquet")
+    met, found = set(), []
+    for file in find([tmp_path / "in"]):
+        found += read(file, Limits(fields={"text": "content", "url": "link", "html": "page"}), met)
+    assert [(item.text or item.html, item.url) for item in found if isinstance(item, Document)] == [
+        ("body", "http://x.example/"), ("own", None), ("# Notes", None), ("<p>page</p>", None)]
+    assert [item.reason for item in found if isinstance(item, Malformed)] == [
+        "no text: neither text nor html holds any; the row has title; name one under fields",
+        "no column 'text' or 'html'; there are link; name one under fields"]
+    assert met == {"content", "link"}
+
+
 def test_one_document_a_file_and_folders_are_sorted(tmp_path):
     put(tmp_path / "in/b/page.html", "<p>page</p>")
     put(tmp_path / "in/a.md", "---\ntitle: No text\n---\n# Head\r\n\r\nBody")

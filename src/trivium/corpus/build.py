@@ -36,7 +36,7 @@ from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.shards import read_array
 from trivium.corpus.spans import PARTITION_MARKS
 from trivium.corpus.tasks import Pool, Task, counts_of
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, nearest
 from trivium.files import digest_file, disk_errors, fsync_folder, write_bytes, write_json
 
 GROUP_FILES, GROUP_BYTES = 1000, 32 << 20
@@ -94,6 +94,7 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
             steps.add(counts, counts_of(done))
         if not counts.get("funnel"):
             raise TriviumError(f"{inputs[0]}: holds no documents; name files with at least one document in them")
+        _check_names(counts, settings)
         lists = _keep(pool.scratch, "lists.json", _json(terms_of(settings.harmful, extras.term_lists, extras.blocked_domains)))
         extracted = _extract(raw, settings, lists, pool)
         filtered = _filter(extracted, settings, extras, lists, seed, pool)
@@ -103,6 +104,11 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
         for done in (*extracted, *filtered, *finished):
             steps.add(counts, counts_of(done))
         if settings.mixture.enabled and counts["written"]["kept"]:
+            gone = _all_rejected(counts, settings)
+            if gone:
+                _publish(finished, folder)
+                raise TriviumError(f"corpus: mixture: all {gone[1]:,} documents of the source {gone[0]!r} were rejected, so that nothing is left to weigh; read "
+                                   f"{folder / 'rejects'}, and loosen the corpus stage's settings or take the source's weight out")
             finished = _mix(finished, counts, settings, seed, pool)
         report = _report(counts, extras.evaluation, counts_of(index) if index else None)
     _publish(finished, folder)
@@ -115,6 +121,24 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
                            f"{step!r}, there most often by {reason!r}; read {folder / 'rejects'}, and loosen the "
                            "corpus stage's settings or mend the input")
     return report
+
+
+def _check_names(counts: steps.Counts, settings: CorpusSettings) -> None:
+    """Fields and sources that the settings name and no file holds are errors, before hours are spent on the rest."""
+    for name, other in settings.fields.items():
+        if other not in counts.get("fields", {}):
+            raise TriviumError(f"corpus: fields: no row holds {other!r}, which {name} was to be read from; mend the name or take it out")
+    sources = counts["funnel"]["input"]["sources"]
+    for source in settings.mixture.weights:
+        if source not in sources:
+            raise TriviumError(f"corpus: mixture: no document is of the source {source!r}{nearest(source, sources)}")
+
+
+def _all_rejected(counts: steps.Counts, settings: CorpusSettings) -> tuple[str, int] | None:
+    """A source that is weighed although nothing of it was kept, and how many documents it had."""
+    left = counts["funnel"]["contamination"]["sources"]
+    return next(((source, counts["funnel"]["input"]["sources"][source]["documents"])
+                 for source, weight in sorted(settings.mixture.weights.items()) if weight and source not in left), None)
 
 
 def _read(files: list[InputFile], settings: CorpusSettings, pool: Pool) -> tuple[list[tuple[Path, str]], list[Path]]:
@@ -274,7 +298,7 @@ def _finish(extracted: list[Path], filtered: list[Path], duplicates: Duplicates,
 def _mix(finished: list[Path], counts: steps.Counts, settings: CorpusSettings, seed: int, pool: Pool) -> list[Path]:
     """Each source as often as it is to be read; ``counts`` is brought up to date."""
     sizes = {source: entry["bytes"] for source, entry in counts["funnel"]["contamination"]["sources"].items()}
-    found = epochs(sizes, settings.mixture)
+    found = epochs(dict.fromkeys(settings.mixture.weights, 0) | sizes, settings.mixture)
     done = pool.run([Task("mixture", steps.mixture_step, {"epochs": found, "seed": seed}, [folder], [folder.name]) for folder in finished])
     counts["written"] = {}
     for folder in done:

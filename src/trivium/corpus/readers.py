@@ -130,8 +130,10 @@ def _walk(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
 
 
-def read(file: InputFile, limits: Limits = Limits()) -> Iterator[Document | Malformed]:
-    """The documents of one file, in order, and its malformed rows where they stand."""
+def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None) -> Iterator[Document | Malformed]:
+    """The documents of one file, in order, and its malformed rows where they stand. ``met`` gathers which of ``limits.fields`` its rows
+    hold."""
+    met = set() if met is None else met
     row = 0
     budget = Budget(limits.max_unpacked_bytes)
     try:
@@ -139,9 +141,9 @@ def read(file: InputFile, limits: Limits = Limits()) -> Iterator[Document | Malf
             if file.name.lower().endswith(ARCHIVES):
                 for name, member in members(stream, file.name, budget):
                     if not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts):
-                        yield from _read_member(f"{file.name}/{name}", member, file.source, budget, limits)
+                        yield from _read_member(f"{file.name}/{name}", member, file.source, budget, limits, met)
             else:
-                yield from _read_member(file.name, stream, file.source, budget, limits)
+                yield from _read_member(file.name, stream, file.source, budget, limits, met)
     except Bad as bad:
         yield _malformed(file.name, row, bad, file.source)
     except OSError as error:
@@ -179,9 +181,10 @@ def has_rows(name: str) -> bool:
     return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix in (*ROWS, *LIST, *TABLE, *SEPARATED)
 
 
-def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget,
-                 limits: Limits) -> Iterator[Document | Malformed]:
+def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget, limits: Limits,
+                 met: set[str]) -> Iterator[Document | Malformed]:
     row = 0
+    fields = limits.fields if has_rows(name) else {}  # a page or a Markdown file has no names of its own
     name, source = (part.encode("utf-8", "replace").decode() for part in (name, source))
     try:
         if isinstance(stream, Bad):
@@ -190,7 +193,8 @@ def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget
             if isinstance(value, Bad):
                 yield _malformed(name, row, value, source)
             else:
-                yield _document(name, row, renamed(value, limits.fields) if limits.fields else value, source)
+                met.update(other for other in fields.values() if other in value)
+                yield _document(name, row, renamed(value, fields) if fields else value, source)
         if row == 0:
             raise Bad("empty file")
     except Bad as bad:
@@ -224,16 +228,20 @@ def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_colu
     elif suffix in CRAWL:
         yield from warc_rows(stream, False, budget, limits.max_page_bytes)
     elif suffix in TABLE and stream.seekable():
-        yield from parquet_rows(stream, None if any_columns else set(limits.fields.values()))
+        yield from parquet_rows(stream, None if any_columns else _holders(limits))
     elif suffix in TABLE:
-        yield from parquet_rows(BytesIO(_whole(stream, limits.max_document_bytes)),
-                                None if any_columns else set(limits.fields.values()))
+        yield from parquet_rows(BytesIO(_whole(stream, limits.max_document_bytes)), None if any_columns else _holders(limits))
     elif lower.endswith(ARCHIVES):
         raise Bad("an archive inside an archive is not opened")
     elif suffix in OLD_CRAWL:
         raise Bad("an ARC archive, the format before WARC; convert it with: warcio recompress IN.arc.gz OUT.warc.gz")
     else:
         raise Bad(f"not a kind of file known here ({suffix or 'no suffix'})")
+
+
+def _holders(limits: Limits) -> set[str]:
+    """What else than ``text`` and ``html`` rows call the fields that hold the document."""
+    return {limits.fields[name] for name in ("text", "html") if name in limits.fields}
 
 
 def _json_lines(stream: IO[bytes], limit: int) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
@@ -295,7 +303,8 @@ def _document(file: str, row: int, value: dict[str, Any], source: str) -> Docume
             return _malformed(file, row, bad, source)
     content = text if isinstance(text, str) and text.strip() else html
     if not isinstance(content, str) or not content.strip():
-        bad = Bad("no text: neither text nor html holds any", json.dumps(value, default=str)[:2000])
+        names = "" if {"text", "html"} & set(value) else f"; the row has {', '.join(value)[:200] or 'no fields'}; name one under fields"
+        bad = Bad(f"no text: neither text nor html holds any{names}", json.dumps(value, default=str)[:2000])
         return _malformed(file, row, bad, source)
     if "\0" in content:
         return _malformed(file, row, Bad("null byte in the text", content.replace("\0", "\ufffd")), source)
@@ -312,9 +321,10 @@ def _document(file: str, row: int, value: dict[str, Any], source: str) -> Docume
 
 
 def renamed(row: dict[str, Any], fields: dict[str, str]) -> dict[str, Any]:
-    """A row with the names that its fields have here, given ``{name here: name there}``."""
-    theirs = {there: here for here, there in fields.items()}
-    return {theirs.get(name, name): value for name, value in row.items() if name in theirs or name not in fields}
+    """A row with the names that its fields have here, given ``{name here: name there}``; a field that it does not hold under the name
+    there keeps its own, so that files with and without such names can be mixed."""
+    there = {name: row[other] for name, other in fields.items() if other in row}
+    return {**{name: value for name, value in row.items() if name not in fields.values()}, **there}
 
 
 def make_id(file: str, row: int, content: str) -> str:

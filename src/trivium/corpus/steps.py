@@ -103,7 +103,8 @@ def read_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> C
     limits = Limits(**parameters["limits"])
     shards, rows, cost, size, tally = 0, list[Row](), 0, 0, Tally()
     for path, (name, source) in zip(inputs, parameters["files"], strict=True):
-        for item in read(InputFile(path, name, source), limits):
+        met: set[str] = set()
+        for item in read(InputFile(path, name, source), limits, met):
             row = _raw_row(item)
             content = row.get("html") or row["text"]
             tally.left("input", row, size_of(content))
@@ -112,6 +113,8 @@ def read_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> C
             if cost >= parameters["shard_documents"] or size >= SHARD_BYTES:
                 write_shard(folder / f"raw-{shards:05}.jsonl.zst", rows)
                 shards, rows, cost, size = shards + 1, [], 0, 0
+        for field in sorted(met):
+            tally.count("fields", field)
     if rows:
         write_shard(folder / f"raw-{shards:05}.jsonl.zst", rows)
     return tally.counts

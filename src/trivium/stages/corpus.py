@@ -17,7 +17,7 @@ from trivium.pipeline import Context
 from trivium.stages.common import rows_of
 from trivium.stages.settings import Corpus
 
-VERSION = 3
+VERSION = 4
 
 
 def run(settings: Corpus, context: Context) -> dict[str, object]:
