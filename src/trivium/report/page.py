@@ -45,9 +45,15 @@ def render(found: Gathered) -> str:
     return environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8")).render(
         run=found, metrics=found.metrics, stages=stages, manifests=found.manifests, models=models, colours=dict(models.items()),
         style=Markup(folder.joinpath("page.css").read_text(encoding="utf-8")), script=Markup(folder.joinpath("page.js").read_text(encoding="utf-8")),
-        cards=cards(found), findings=findings(found), schools=schools(found), funnels=funnels(found), curves=curves(found), rewards=rewards(found),
+        whole=whole(found), cards=cards(found), findings=findings(found), schools=schools(found), funnels=funnels(found), curves=curves(found), rewards=rewards(found),
         wins=wins(found), drift=drift(found), by_task=by_task(found), examinations=examinations(found), prompts=prompts(found), lineage=lineage(found),
         recipe=recipe(found), changed=changed(found), made=max(m["created"] for m in found.manifests.values()), versions=versions(found), machine=f"{platform.system()} {platform.machine()}")
+
+
+def whole(found: Gathered) -> bool:
+    """Whether the run goes from raw documents to a model that learned from preferences."""
+    kinds = {manifest["kind"] for manifest in found.manifests.values()}
+    return "corpus" in kinds and bool(kinds & {"ppo", "dpo", "kto", "grpo", "select"})
 
 
 def is_rate(value: Any) -> bool:
@@ -230,16 +236,49 @@ def funnels(found: Gathered) -> list[dict[str, Any]]:
         rows = figures.get("funnel")
         if isinstance(rows, list) and rows:
             most, before = max(1, *(row["documents"] for row in rows)), rows[0]
+            per_token = bytes_per_token(found.metrics["stages"])
             steps = []
             for row in rows:
                 steps.append({"step": row["step"], "documents": row["documents"], "bytes": row["bytes"], "share": row["documents"] / most,
-                              "lost": before["documents"] - row["documents"], "lost_bytes": before["bytes"] - row["bytes"]})
+                              "lost": before["documents"] - row["documents"], "lost_bytes": before["bytes"] - row["bytes"],
+                              "tokens": about_tokens(row, per_token)})
                 before = row
             dirt = [(kind, figures["precision"][kind], figures.get("recall", {}).get(kind)) for kind in figures["precision"]] if isinstance(figures.get("precision"), dict) else []
             parts = {group: names for group in ("sources", "languages") if len(names := largest(rows, group)) > 1}
             made.append({"name": name, "steps": steps, "dirt": dirt, "reasons": figures.get("reasons", {}), "parts": parts, "rows": rows,
-                         "epochs": figures.get("epochs") or {}, "tokens": bytes_per_token(found.metrics["stages"])})
+                         "notes": notes(figures, per_token), "tokens": per_token})
     return made
+
+
+RAW_STEPS = ("input", "read", "address")
+"""The steps after which pages still are what was crawled: their bytes say nothing about tokens."""
+
+
+def about_tokens(row: dict[str, Any], per_token: dict[str, float]) -> float | None:
+    """About how many tokens a step left; ``None`` for raw pages, and where there is no tokenizer."""
+    if not per_token or row["step"] in RAW_STEPS:
+        return None
+    whole = per_token.get("all", 4.0)
+    languages: dict[str, Any] = row.get("languages") or {}
+    told = sum(entry["bytes"] for entry in languages.values())
+    return sum(entry["bytes"] / per_token.get(name, whole) for name, entry in languages.items()) + (row["bytes"] - told) / whole
+
+
+def notes(figures: dict[str, Any], per_token: dict[str, float]) -> list[tuple[tuple[str, str], list[tuple[str, str]]]]:
+    """What else a corpus counted, as lines of names and values."""
+    said: list[tuple[tuple[str, str], list[tuple[str, str]]]] = []
+    for key, title in (("extraction", ("how main texts were found", "正文由谁提取")), ("private", ("private data replaced", "替换的隐私信息")),
+                       ("spans", ("repeated passages", "重复段落"))):
+        if figures.get(key):
+            said.append((title, [(str(name), f"{count:,}") for name, count in sorted(figures[key].items(), key=lambda item: -item[1])]))
+    hit = figures.get("contamination")
+    if isinstance(hit, dict) and hit.get("texts"):
+        said.append((("evaluation texts", "评测题"), [("searched for", f"{hit['texts']:,}"), ("found", f"{hit['texts_hit']:,}"), ("documents rejected", f"{hit['documents']:,}")]))
+    if figures.get("epochs"):
+        said.append((("how often each source is read", "各来源读取遍数"), [(name, f"× {count:.2f}") for name, count in figures["epochs"].items()]))
+    if per_token:
+        said.append((("bytes a token of this tokenizer", "每词元字节数"), [(name, f"{size:.2f}") for name, size in per_token.items()]))
+    return said
 
 
 def largest(funnel: list[dict[str, Any]], group: str, most: int = 10) -> list[str]:

@@ -6,7 +6,7 @@ from markupsafe import Markup, escape
 
 STAGES = {  # a stage's kind: what it is, in both languages, and the school it belongs to
     "world": ("the embedded world", "内置小世界", "read"), "imports": ("rows brought in", "导入数据", "read"),
-    "corpus": ("cleaning the documents", "清洗语料", "read"), "tokenizer": ("the tokenizer", "训练分词器", "read"),
+    "filter": ("a filter of documents", "训练文档过滤器", "read"), "corpus": ("cleaning the documents", "清洗语料", "read"), "tokenizer": ("the tokenizer", "训练分词器", "read"),
     "tokens": ("text into tokens", "文本转词元", "read"), "pretrain": ("pretraining", "预训练", "read"),
     "sft": ("supervised fine-tuning", "监督微调", "teach"), "demonstrations": ("demonstrations", "示范", "teach"),
     "preferences": ("ranked responses", "收集偏好", "judge"), "reward": ("reward model", "奖励模型", "judge"),
@@ -42,6 +42,7 @@ TASKS = {"classification": "情感分类", "code": "小程序", "dialogue": "对
 
 STEPS = {"input": "输入", "read": "读取", "extract": "正文提取", "repetition": "重复过滤", "quality": "质量过滤", "c4": "C4 规则", "fineweb": "FineWeb 规则",
          "harmful": "有害内容", "exact_duplicates": "精确去重", "near_duplicates": "近似去重", "private": "隐私替换", "contamination": "去污染", "language": "语言",
+         "address": "网址", "classifier": "质量分类器", "spans": "重复段落", "mixture": "配比",
          "boilerplate": "网页样板", "contaminated": "评测题泄漏", "exact_duplicate": "精确重复", "near_duplicate": "近似重复", "spam": "垃圾页", "output": "输出"}
 """Cleaning's steps and kinds of dirt, in Chinese."""
 

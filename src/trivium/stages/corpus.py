@@ -33,6 +33,8 @@ def run(settings: Corpus, context: Context) -> dict[str, object]:
     context.progress.say(f"{counts['kept']:,} of {counts['documents']:,} documents kept; the others are in rejects/ with their reasons")
     summary: dict[str, object] = {name: counts[name] for name in ("documents", "kept", "rejected", "funnel", "reasons")}
     summary |= {name: counts[name] for name in ("extraction", "spans", "private", "epochs") if counts[name]}
+    if counts["contamination"]["texts"]:
+        summary["contamination"] = {name: counts["contamination"][name] for name in ("texts", "texts_hit", "documents")}
     truths = [folder / "truth.jsonl" for folder in context.inputs["documents"] if (folder / "truth.jsonl").is_file()]
     if truths:
         summary |= measure(*(_all(files) for files in (truths, _parts(context.folder, "documents"),
