@@ -111,6 +111,8 @@ class HarmfulFilter:
     def check_text(self, text: str) -> str | None:
         """By the weight of harmful terms, in all and for each hundred words."""
         words = plain_words(text)
+        if self.first.keys().isdisjoint(words):
+            return None
         weight, found, index = 0.0, set(), 0
         while index < len(words):
             for parts, term, value in self.first.get(words[index], ()):

@@ -99,14 +99,18 @@ def ellipsis_lines(page: Page, t: QualityThresholds) -> str | None:
 
 
 def letter_words(page: Page, t: QualityThresholds) -> str | None:
-    with_letter = sum(any(map(str.isalpha, word)) for word in page.words)
+    with_letter = sum(word[0].isalpha() or any(map(str.isalpha, word)) for word in page.words)
     return _below("of words have a letter", _share(with_letter, len(page.words)), t.min_letter_words)
 
 
 def stop_words(page: Page, t: QualityThresholds) -> str | None:
     if page.unspaced or not t.stop_words:
         return None
-    found = {word.strip(".,;:!?\"'()").lower() for word in page.words} & set(t.stop_words)
+    wanted, found = set(t.stop_words), set[str]()
+    for word in page.words:
+        if len(found) >= t.min_stop_words:
+            return None
+        found |= {word.strip(".,;:!?\"'()").lower()} & wanted
     return _below("stop words", len(found), t.min_stop_words)
 
 
