@@ -62,6 +62,12 @@ class Context:
     wall_seconds: Callable[[], float] = lambda: 0.0
     """The seconds that the run has taken so far; what was made earlier counts with the time that it took then."""
 
+    @property
+    def tasks(self) -> Path:
+        """A folder for finished pieces of work that digests name, so that attempts with other settings use them too; it goes when one of
+        them is sealed."""
+        return self.scratch.parents[1] / f"{self.name}-tasks"
+
 
 RunStage = Callable[[Any, Context], dict[str, Any]]
 """Makes an artifact in ``context.folder`` and returns its summary."""
@@ -184,7 +190,8 @@ def finished(recipe: Recipe, planned: Planned, progress: Progress, earlier: list
         return None
     open_artifact(found)
     install(folder, name, found)
-    shutil.rmtree(folder / ".work" / f"{name}-{planned.key[:12]}", ignore_errors=True)
+    for left in (f"{name}-{planned.key[:12]}", f"{name}-tasks"):
+        shutil.rmtree(folder / ".work" / left, ignore_errors=True)
     progress.say("unchanged")
     artifact = open_artifact(folder / name)
     earlier.append(span_of(artifact.manifest))
@@ -217,7 +224,8 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
     seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed, settings=stage.model_dump(mode="json"), inputs=inputs,
          summary=summary, seconds=spent(), peak_memory_mb=peak_memory_mb(), shared_memory_mb=shared_mb)
     install(recipe.folder, name, context.folder)
-    shutil.rmtree(work, ignore_errors=True)
+    for left in (work, context.tasks):
+        shutil.rmtree(left, ignore_errors=True)
     progress.say(f"done in {open_artifact(place).manifest['seconds']:.1f} s")
     return open_artifact(place)
 

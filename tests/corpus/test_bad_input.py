@@ -49,6 +49,7 @@ def make(folder):
         "wide.csv": b"text,label\none,2,3\n",
         "unknown.docx": b"PK",
         "half.zip": b"PK\3\4 broken",
+        "zeros.tar.gz": gzip.compress(bytes(1 << 20)),
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -76,7 +77,7 @@ def test_everything_wrong_is_counted(tmp_path):
                         "null.txt": "null byte", "big.html": "a file of more than 1,048,576", "bomb.jsonl.gz": "a row of more|unpacks to more",
                         "empty.txt": "empty file", "untexted.jsonl": "no text", "quotes.csv": "line ", "wide.csv": "3 fields",
                         "unknown.docx": "not a kind of file", "half.zip": "damaged zip", "column.parquet": "no column 'text'", "cut.parquet": "damaged Parquet",
-                        "inside.zip/b.jsonl": "not valid JSON", "nested.html": "no main text"}.items():
+                        "inside.zip/b.jsonl": "not valid JSON", "nested.html": "no main text: (too_deep)", "zeros.tar.gz": "an archive without files"}.items():
         assert any(reason.startswith(tuple(start.split("|"))) for reason in reasons.get(name, [])), (name, reasons.get(name))
     lines = [json.loads(line)["id"] for part in sorted((tmp_path / "out/documents").iterdir()) for line in part.read_text().splitlines()]
     assert len(set(lines)) == counts["kept"] and len(lines) == counts["kept"] + counts["copies"]

@@ -93,6 +93,19 @@ def test_a_changed_list_makes_the_corpus_anew(place):
     assert "address" in before["reasons"] and "address" not in after["reasons"]
 
 
+def test_a_failed_build_is_looked_at_and_goes_on_with_other_settings(place, monkeypatch):
+    (place / "again").mkdir()
+    (place / "again/page.html").write_text(f"<html><body><main><p>{story(random.Random(9))}</p></main></body></html>")
+    (place / "again.yaml").write_text(f"name: again\nout: {place}/runs\nthreads: 1\nstages:\n  corpus:\n    documents: [{place}/again]\n"
+                                      "    settings: {rules: [gopher_quality]}\n")
+    with pytest.raises(TriviumError, match="all 1 documents were rejected.*trivium corpus inspect") as failed:
+        call("corpus", "build", place / "again.yaml", "--quiet", "--set", "corpus.settings.thresholds.min_words=999")
+    assert "word_count" in call("corpus", "inspect", str(failed.value).split("inspect ")[1].split(";")[0])
+    monkeypatch.setattr("trivium.corpus.steps.extract_step", None)  # what was extracted is not extracted again
+    assert json.loads(call("corpus", "build", place / "again.yaml", "--quiet", "--json"))["corpus"]["kept"] == 1
+    assert not (place / "runs/again/.work/corpus-tasks").exists()  # raw documents do not stay
+
+
 def test_train_filter(place):
     shown = json.loads(call("corpus", "train-filter", place / "filters/harm", "--rows", place / "rows.csv", "--text", "said", "--label", "kind",
                             "--labels", "bad", "--characters").splitlines()[-1])

@@ -322,7 +322,7 @@ def test_names_that_nothing_has_are_errors_at_once(corpus, tmp_path):
                                 "language": LanguageSettings(keep=["en"])})
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.jsonl").write_text('{"text": "Wie geht es dir und den Kindern heute Abend, mein Freund?", "source": "short"}\n{"text": "%s"}\n' % story(random.Random(0)))
-    with pytest.raises(TriviumError, match=r"all 1 documents of the source 'short' were rejected.*rejects"):
+    with pytest.raises(TriviumError, match=r"all 1 documents of the source 'short' were rejected.*corpus inspect .*out --source 'short'"):
         run(tmp_path / "in", tmp_path, weighed)
     assert rows_of(tmp_path, "rejects")[0]["source"] == "short"
 

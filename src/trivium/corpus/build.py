@@ -103,12 +103,9 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
         finished, index = _finish(extracted, filtered, duplicates, repeats, extras.evaluation, settings, pool)
         for done in (*extracted, *filtered, *finished):
             steps.add(counts, counts_of(done))
-        if settings.mixture.enabled and counts["written"]["kept"]:
-            gone = _all_rejected(counts, settings)
-            if gone:
-                _publish(finished, folder)
-                raise TriviumError(f"corpus: mixture: all {gone[1]:,} documents of the source {gone[0]!r} were rejected, so that nothing is left to weigh; read "
-                                   f"{folder / 'rejects'}, and loosen the corpus stage's settings or take the source's weight out")
+        mixing = settings.mixture.enabled and counts["written"]["kept"] > 0
+        gone = _all_rejected(counts, settings) if mixing else None
+        if mixing and gone is None:
             finished = _mix(finished, counts, settings, seed, pool)
         report = _report(counts, extras.evaluation, counts_of(index) if index else None)
     _publish(finished, folder)
@@ -118,8 +115,11 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
         step, reasons = max(report["reasons"].items(), key=lambda item: sum(item[1].values()))
         reason = max(reasons, key=lambda name: reasons[name])
         raise TriviumError(f"{inputs[0]}: all {report['rejected']:,} documents were rejected, most of them at the step "
-                           f"{step!r}, there most often by {reason!r}; read {folder / 'rejects'}, and loosen the "
-                           "corpus stage's settings or mend the input")
+                           f"{step!r}, there most often by {reason!r}; look at them with: trivium corpus inspect {folder}; then loosen "
+                           "the corpus stage's settings or mend the input")
+    if gone is not None:
+        raise TriviumError(f"corpus: mixture: all {gone[1]:,} documents of the source {gone[0]!r} were rejected, so that nothing is left to weigh; look at "
+                           f"them with: trivium corpus inspect {folder} --source {gone[0]!r}; then loosen the settings or take its weight out")
     return report
 
 

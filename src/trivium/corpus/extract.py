@@ -65,14 +65,14 @@ def extract(html: str, profile: Profile = "accurate", url: str | None = None,
             with _limited(limits.seconds):
                 text = extractor(html, url)
         except _OutOfTime:
-            why = " (too_slow)"
+            why = why or " (too_slow)"
             continue
         except Exception as error:
             logging.getLogger(__name__).debug("%s failed: %s", name, type(error).__name__)
             text = None
         if text and (text := tidy(text)):
             return text, name + why
-        why = " (found_nothing)"
+        why = why or " (found_nothing)"
     return None, "none" + why
 
 

@@ -141,13 +141,16 @@ def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None
             if file.name.lower().endswith(ARCHIVES):
                 for name, member in members(stream, file.name, budget):
                     if not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts):
+                        row += 1
                         yield from _read_member(f"{file.name}/{name}", member, file.source, budget, limits, met)
+                if row == 0:
+                    raise Bad("an archive without files")
             else:
                 yield from _read_member(file.name, stream, file.source, budget, limits, met)
     except Bad as bad:
-        yield _malformed(file.name, row, bad, file.source)
+        yield _malformed(file.name, 0, bad, file.source)
     except OSError as error:
-        yield _malformed(file.name, row, Bad(f"cannot be read: {error.strerror or error}"), file.source)
+        yield _malformed(file.name, 0, Bad(f"cannot be read: {error.strerror or error}"), file.source)
 
 
 def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int, dict[str, Any] | Bad]]:

@@ -144,12 +144,12 @@ def extract_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -
                 tally.reject(row, "address", reason, raw)
                 continue
             tally.left("address", row, size)
-            text = row.get("text")
+            text, how = row.get("text"), ""
             if "html" in row:
                 text, how = extract(row["html"], parameters["extraction"], row["url"], limits)
                 tally.count("extraction", how)
             if text is None:
-                tally.reject(row, "extract", "no main text", raw)
+                tally.reject(row, "extract", f"no main text: {how.removeprefix('none ')}", raw)
                 continue
             tally.left("extract", row, size_of(text))
             yield {"id": row["id"], "text": text, "source": row["source"], "url": row["url"]}

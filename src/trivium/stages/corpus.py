@@ -27,9 +27,9 @@ def run(settings: Corpus, context: Context) -> dict[str, object]:
     extras = Extras([text for source in (given if isinstance(given, list) else [given]) for text in evaluation_texts(source, context)],
                     context.inputs["term_lists"], context.inputs["blocked_domains"], context.inputs.get("quality_filter"),
                     context.inputs.get("harmful_filter"))
-    pool = pool_of(settings.executor, context.scratch / "corpus", settings.workers or context.threads,
+    pool = pool_of(settings.executor, context.tasks, settings.workers or context.threads,
                    lambda step, done, total: context.progress.update(done, total, step))
-    counts = build(inputs, extras, settings.settings, context.folder, context.scratch / "corpus", context.seed, pool)
+    counts = build(inputs, extras, settings.settings, context.folder, context.tasks, context.seed, pool)
     context.progress.say(f"{counts['kept']:,} of {counts['documents']:,} documents kept; the others are in rejects/ with their reasons")
     summary: dict[str, object] = {name: counts[name] for name in ("documents", "kept", "rejected", "funnel", "reasons")}
     summary |= {name: counts[name] for name in ("extraction", "spans", "private", "epochs") if counts[name]}
