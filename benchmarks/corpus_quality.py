@@ -8,6 +8,7 @@ harmful      the classifier on labelled tweets kept from training, and on HateCh
 duplicates   near duplicates among real documents, some of them changed by hand, against brute-force Jaccard similarity
 chinese      good Chinese documents: the share that the language rules drop, by rule
 languages    paragraphs of the declaration of human rights: the share whose language is told
+readers      2,000 damaged copies of real files of all kinds: documents, counted rejects, and the slowest; a crash or a copy that gives nothing ends it
 """
 
 from __future__ import annotations
@@ -226,7 +227,44 @@ def languages(data: Path) -> Figures:
     return {"languages": len(UDHR), "told_right": rate(right, len(paragraphs)), "right_where_one_is_named": rate(right, sure), "confused": dict(wrong.most_common(5))}
 
 
-PARTS: dict[str, Callable[[Path], Figures]] = {part.__name__: part for part in (articles, private, harmful, duplicates, chinese, languages)}
+REAL_FILES = ("warc-warcio/*", "warc-whirlwind/*", "warc-aut/*", "article-extraction-benchmark/html/*.gz", "human-eval/*.gz", "nltk_data/*.zip",
+              "english-docs/*.tar.gz", "self-instruct/data/*.jsonl", "mmlu/test/*.csv", "childrens-stories/pratham-books/en/*.md")
+
+
+def readers(data: Path, copies: int = 2000, largest: int = 1_500_000) -> Figures:
+    """Bytes changed, cut out and put in, and ends cut off, at places that a seed chooses."""
+    from trivium.corpus.readers import KNOWN, OLD_CRAWL, Document, InputFile, Limits, read
+    from trivium.corpus.unpack import COMPRESSED
+
+    kinds = [[path for path in sorted(data.glob(pattern)) if path.name.endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED)) and path.stat().st_size <= largest]
+             for pattern in REAL_FILES]
+    kinds = [paths for paths in kinds if paths]
+    counted: Counter[str] = Counter()
+    slowest = (0.0, "")
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(copies):
+            rng = random.Random(seed)
+            source = rng.choice(rng.choice(kinds))
+            content = bytearray(source.read_bytes())
+            for _ in range(rng.randint(1, 8)):
+                place = rng.randrange(len(content) or 1)
+                content[place:place + rng.choice([0, 1, 1, 200])] = rng.randbytes(rng.choice([0, 1, 1, 40]))
+            if rng.random() < 0.25:
+                del content[rng.randrange(len(content) or 1):]
+            path = Path(folder, source.name)
+            path.write_bytes(content)
+            start = time.process_time()
+            found = Counter("documents" if isinstance(item, Document) else "rejects"
+                            for item in read(InputFile(path, source.name, "mutated"), Limits(max_unpacked_bytes=64 << 20)))
+            slowest = max(slowest, (time.process_time() - start, f"{source.name}, seed {seed}"))
+            if not found:
+                raise SystemExit(f"{source}, seed {seed}: neither a document nor a reject")
+            counted += found
+            path.unlink()
+    return {"copies": copies, **counted, "slowest_seconds": slowest[0], "slowest": slowest[1]}
+
+
+PARTS: dict[str, Callable[[Path], Figures]] = {part.__name__: part for part in (articles, private, harmful, duplicates, chinese, languages, readers)}
 
 
 def main() -> None:

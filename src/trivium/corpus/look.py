@@ -47,7 +47,8 @@ def print_corpus(counts: Row, by: str | None) -> None:
         for name, entry in sorted(row.get(by or "", {}).items(), key=lambda item: -item[1]["documents"]):
             print(f"    {name[:40]:40}{entry['documents']:>12,}{entry['bytes']:>16,}")
     print("\nwhy documents were rejected")
-    for step, reasons in counts["reasons"].items():
+    order = [row["step"] for row in counts["funnel"]]
+    for step, reasons in sorted(counts["reasons"].items(), key=lambda item: order.index(item[0])):
         for reason, number in sorted(reasons.items(), key=lambda item: -item[1]):
             print(f"{number:>12,}  {step.replace('_', ' ')}: {reason}")
     for title, name in (("how main texts were found", "extraction"), ("lines dropped", "lines_dropped"), ("private data replaced", "private"),

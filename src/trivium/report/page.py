@@ -245,7 +245,7 @@ def funnels(found: Gathered) -> list[dict[str, Any]]:
                 before = row
             dirt = [(kind, figures["precision"][kind], figures.get("recall", {}).get(kind)) for kind in figures["precision"]] if isinstance(figures.get("precision"), dict) else []
             parts = {group: names for group in ("sources", "languages") if len(names := largest(rows, group)) > 1}
-            made.append({"name": name, "steps": steps, "dirt": dirt, "reasons": figures.get("reasons", {}), "parts": parts, "rows": rows,
+            made.append({"name": name, "steps": steps, "dirt": dirt, "reasons": {row["step"]: reasons for row in rows if (reasons := figures.get("reasons", {}).get(row["step"]))}, "parts": parts, "rows": rows,
                          "notes": notes(figures, per_token), "tokens": per_token})
     return made
 
