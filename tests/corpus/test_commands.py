@@ -82,6 +82,8 @@ def test_build_inspect_and_report(place):
     call("run", place / "recipe.yaml", "--quiet")
     page = (place / "runs/mine/report/index.html").read_text()
     assert "by language" in page and "blocked_domain" in page and "about how many tokens" in page
+    for said in ("tokens, about", "how often each source is read", "× ", "bytes a token of this tokenizer", "evaluation texts", "Made in "):
+        assert said in page, said
     summary = json.loads((place / "runs/mine/tokenizer/manifest.json").read_text())["summary"]
     assert set(summary["bytes_per_token"]) == {"en", "de"} and summary["bytes_per_token"]["en"] > summary["bytes_per_token"]["de"]
 

@@ -264,6 +264,13 @@ def test_too_long_rows_and_files(tmp_path):
     )
 
 
+def test_too_long_pages_in_rows(tmp_path):
+    rows = [{"html": "<p>é" + "e" * 1000}, {"html": "<p>é" + "e" * 995}, {"text": "a" * 2000}]
+    path = put(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert [type(item) for item in items(path, max_page_bytes=1000)] == [Malformed, Document, Document]
+    assert reasons(path, max_page_bytes=1000)[0].startswith("a page of more than 1,000 bytes")
+
+
 def test_books_are_split_between_paragraphs(tmp_path):
     paragraphs = [f"Paragraph {n} " + "word " * 60 for n in range(100)]
     pieces = texts(put(tmp_path / "book.txt", "\n\n".join(paragraphs)), book_characters=2000)

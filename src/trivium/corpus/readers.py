@@ -197,7 +197,7 @@ def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget
                 yield _malformed(name, row, value, source)
             else:
                 met.update(other for other in fields.values() if other in value)
-                yield _document(name, row, renamed(value, fields) if fields else value, source)
+                yield _document(name, row, renamed(value, fields) if fields else value, source, limits.max_page_bytes)
         if row == 0:
             raise Bad("empty file")
     except Bad as bad:
@@ -296,7 +296,7 @@ def _whole(stream: IO[bytes], limit: int, setting: str = "max_document_bytes") -
     return data
 
 
-def _document(file: str, row: int, value: dict[str, Any], source: str) -> Document | Malformed:
+def _document(file: str, row: int, value: dict[str, Any], source: str, page_bytes: int) -> Document | Malformed:
     text, html = value.get("text"), value.get("html")
     given = value.get("source")
     source = given if isinstance(given, str) and given and is_text(given) else source
@@ -309,6 +309,8 @@ def _document(file: str, row: int, value: dict[str, Any], source: str) -> Docume
         names = "" if {"text", "html"} & set(value) else f"; the row has {', '.join(value)[:200] or 'no fields'}; name one under fields"
         bad = Bad(f"no text: neither text nor html holds any{names}", json.dumps(value, default=str)[:2000])
         return _malformed(file, row, bad, source)
+    if content is html and 4 * len(content) > page_bytes and len(content.encode("utf-8", "replace")) > page_bytes:
+        return _malformed(file, row, Bad(f"a page of more than {page_bytes:,} bytes; raise max_page_bytes if it is meant to be", content[:2000]), source)
     if "\0" in content:
         return _malformed(file, row, Bad("null byte in the text", content.replace("\0", "\ufffd")), source)
     if not is_text(content):
