@@ -25,6 +25,7 @@ import tarfile
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,7 @@ def grown(path: Path, gigabytes: float) -> Path:
     rng = random.Random(0)
     syllables = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "ar", "en", "il", "or", "un")]
     words = ["the", "of", "and", "to", "that", "with", "have", "be"] * 60 + ["".join(rng.choices(syllables, k=rng.randint(2, 4))) for _ in range(30_000)]
-    left, number, last = int(gigabytes * 1e9), 0, ""
+    left, number, last, new = int(gigabytes * 1e9), 0, "", made_up(words)
     while left > 0:
         with open(path / f"part-{number:05}.jsonl", "w", encoding="utf-8") as file:
             size = 0
@@ -279,14 +280,30 @@ def grown(path: Path, gigabytes: float) -> Path:
                 if last and rng.random() < 0.05:
                     parts = last.split(" ")
                     parts[rng.randrange(len(parts))] = rng.choice(words)
-                    text = " ".join(parts)
+                    last = " ".join(parts)
                 else:
-                    text = "\n".join(" ".join(sentence.capitalize() + "." for sentence in (" ".join(rng.choices(words, k=rng.randint(6, 18)))
-                                                                                           for _ in range(rng.randint(3, 7)))) for _ in range(rng.randint(3, 9)))
-                last = text
-                size += file.write(json.dumps({"text": text}) + "\n")
+                    last = next(new)
+                size += file.write(json.dumps({"text": last}) + "\n")
         left, number = left - size, number + 1
     return path
+
+
+def made_up(words: list[str]) -> Iterator[str]:
+    """One text after another: lines of sentences of words. Words are drawn many at a time, as this is most of the time that it takes."""
+    import numpy as np
+    rng, draw = random.Random(1), np.random.default_rng(1)
+    while True:
+        heap, place = [words[k] for k in draw.integers(len(words), size=200_000).tolist()], 0
+        while place < len(heap) - 9 * 7 * 18:
+            lines = []
+            for _ in range(rng.randint(3, 9)):
+                sentences = []
+                for _ in range(rng.randint(3, 7)):
+                    length = rng.randint(6, 18)
+                    sentences.append(" ".join(heap[place:place + length]).capitalize() + ".")
+                    place += length
+                lines.append(" ".join(sentences))
+            yield "\n".join(lines)
 
 
 def main() -> None:

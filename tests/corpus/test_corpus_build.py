@@ -321,7 +321,8 @@ def test_names_that_nothing_has_are_errors_at_once(corpus, tmp_path):
     weighed = CorpusSettings(**{**vars(SETTINGS), "rules": [], "mixture": MixtureSettings(weights={"short": 2}),
                                 "language": LanguageSettings(keep=["en"])})
     (tmp_path / "in").mkdir()
-    (tmp_path / "in/a.jsonl").write_text('{"text": "Wie geht es dir und den Kindern heute Abend, mein Freund?", "source": "short"}\n{"text": "%s"}\n' % story(random.Random(0)))
+    rows = [{"text": "Wie geht es dir und den Kindern heute Abend, mein Freund?", "source": "short"}, {"text": story(random.Random(0))}]
+    (tmp_path / "in/a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(TriviumError, match=r"all 1 documents of the source 'short' were rejected.*corpus inspect .*out --source 'short'"):
         run(tmp_path / "in", tmp_path, weighed)
     assert rows_of(tmp_path, "rejects")[0]["source"] == "short"
