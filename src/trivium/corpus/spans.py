@@ -75,6 +75,8 @@ def least(values: np.ndarray, width: int, smallest: bool = True) -> np.ndarray:
 
 def words_of(text: str) -> list[str]:
     """The words whose runs are compared, in the text's own order and number."""
+    if text.isascii():  # no letter changes its length
+        return PLAIN_WORD.findall(text.lower())
     return [word.lower() for word in PLAIN_WORD.findall(text)]
 
 
