@@ -309,7 +309,7 @@ def _document(file: str, row: int, value: dict[str, Any], source: str, page_byte
         names = "" if {"text", "html"} & set(value) else f"; the row has {', '.join(value)[:200] or 'no fields'}; name one under fields"
         bad = Bad(f"no text: neither text nor html holds any{names}", json.dumps(value, default=str)[:2000])
         return _malformed(file, row, bad, source)
-    if content is html and 4 * len(content) > page_bytes and len(content.encode("utf-8", "replace")) > page_bytes:
+    if content is not text and 4 * len(content) > page_bytes and len(content.encode("utf-8", "replace")) > page_bytes:
         return _malformed(file, row, Bad(f"a page of more than {page_bytes:,} bytes; raise max_page_bytes if it is meant to be", content[:2000]), source)
     if "\0" in content:
         return _malformed(file, row, Bad("null byte in the text", content.replace("\0", "\ufffd")), source)
