@@ -44,7 +44,7 @@ def make(folder):
         "nested.html": b"<div>" * 10_000 + b"<p>" + prose(1).encode() + b"</p>" + b"</div>" * 10_000,
         "bomb.jsonl.gz": gzip.compress(bytes(30 << 20)),
         "empty.txt": b"",
-        "untexted.jsonl": b'{"title": "no text"}\n{"text": 5}\n[]\n{',
+        "untexted.jsonl": b'{"title": "no text"}\n{"half \\ud800": 1}\n{"text": 5}\n[]\n{',
         "quotes.csv": b'text\n"never closed\n' + b"x,y\n" * 100,
         "wide.csv": b"text,label\none,2,3\n",
         "unknown.docx": b"PK",

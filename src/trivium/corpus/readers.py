@@ -338,5 +338,5 @@ def make_id(file: str, row: int, content: str) -> str:
 
 
 def _malformed(file: str, row: int, bad: Bad, source: str) -> Malformed:
-    text = bad.text[:2000].encode("utf-8", "replace").decode()
-    return Malformed(make_id(file, row, bad.text), file, row, bad.reason, text, source)
+    reason, text = (said.encode("utf-8", "replace").decode() for said in (bad.reason, bad.text[:2000]))  # both may quote the row
+    return Malformed(make_id(file, row, bad.text), file, row, reason, text, source)
