@@ -145,11 +145,14 @@ def inspect_batch(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAM
         for token in tokens:
             print(json.dumps(token, ensure_ascii=False))
         return
-    print(f"{'row':>3} {'place':>5} {'position':>8} {'segment':>7} {'continues':>9} {'loss':>4} {'id':>6}  text")
+    sided = "side" in tokens[0]
+    print(f"{'row':>3} {'  side ' if sided else ''}{'place':>5} {'position':>8} {'segment':>7} {'continues':>9} {'loss':>4} {'id':>6}  text")
     for token in tokens:
         continues = "" if token["continues"] is None else token["continues"]
-        print(f"{token['row']:>3} {token['place']:>5} {token['position']:>8} {token['segment']:>7} {continues:>9} "
-              f"{'*' if token['loss'] else '':>4} {token['id']:>6}  {json.dumps(token['text'], ensure_ascii=False)}")
+        more = f"  for {json.dumps(token['target'], ensure_ascii=False)}" if "target" in token else ""
+        more += f"  label {token['label']}" if "label" in token and not token["position"] else ""
+        print(f"{token['row']:>3} {token['side'] + ' ' if sided else ''}{token['place']:>5} {token['position']:>8} {token['segment']:>7} {continues:>9} "
+              f"{'*' if token['loss'] else '':>4} {token['id']:>6}  {json.dumps(token['text'], ensure_ascii=False)}{more}")
     learned = sum(token["loss"] for token in tokens)
     print(f"{len(tokens)} tokens in {len({token['segment'] for token in tokens})} segments; {learned} carry loss (*)")
 

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from trivium.errors import TriviumError
+from trivium.files import read_json
 from trivium.generation.engine import Sampling, generate
 from trivium.generation.translate import translate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
+from trivium.model.encoder import Classifier, MaskedModel, encode, joined, load_encoder, pooled
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.folder import what_is
 from trivium.model.vision import SeeingModel
@@ -23,11 +25,11 @@ from trivium.tokenizer.chat import ChatTokenizer, Message
 
 
 class Model:
-    """A model folder, ready to answer or, for a reward model, to judge."""
+    """A model folder, ready to answer or, for a reward model, to judge; an encoder's, to compare and label."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.model = model_folder.load(folder).eval()
+        self.model = (load_encoder(folder) if is_encoder(folder) else model_folder.load(folder)).eval()
         self.tokenizer = ChatTokenizer.load(folder)
         if self.tokenizer.vocab_size > self.model.config.vocab_size:
             raise TriviumError(f"{folder}: the tokenizer has {self.tokenizer.vocab_size} entries, but the model only "
@@ -66,6 +68,47 @@ class Model:
         sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, top_p=top_p, top_k=top_k, seed=seed)
         return self.tokenizer.decode(translate(self.model, [self.tokenizer.encode(source)], sampling, self.tokenizer.document_id)[0])
 
+    def _encoder(self) -> MaskedModel | Classifier:
+        if not isinstance(self.model, (MaskedModel, Classifier)):
+            raise TriviumError(f"{self.folder}: {what_is(self.model)}, where an encoder is needed")
+        return self.model
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str], rows: int = 32) -> np.ndarray:
+        """An encoder's vectors ``[N, hidden_size]`` of length 1: the mean of each text's last hidden states. Texts are cut at the model's positions; ``rows`` are read
+        at a time."""
+        model, found = self._encoder(), [np.zeros((0, self.model.config.hidden_size), np.float32)]
+        for start in range(0, len(texts), rows):
+            tokens, documents = self._rows([ids[:model.config.max_positions] for ids in self.tokenizer.encode_batch(texts[start:start + rows])])
+            found.append(torch.nn.functional.normalize(pooled(encode(model.model, tokens, documents), documents), dim=-1).numpy())
+        return np.concatenate(found)
+
+    def similarity(self, one: str, other: str) -> float:
+        """How alike an encoder finds two texts, from -1 to 1: the cosine of the angle between their vectors."""
+        a, b = self.embed([one, other])
+        return float(a @ b)
+
+    @torch.inference_mode()
+    def label(self, text: str, second: str | None = None) -> dict[str, float]:
+        """The probability that a classifier gives each label of a text, or of two texts, the likeliest first."""
+        model, most = self._encoder(), self.model.config.max_positions
+        if not isinstance(model, Classifier):
+            raise TriviumError(f"{self.folder}: this encoder knows no labels; fine-tune it by a `classify` stage")
+        ids = self.tokenizer.encode(text)
+        ids = ids[:most] if second is None else joined(ids, self.tokenizer.encode(second), self.tokenizer.document_id, most)
+        probabilities = model(*self._rows([ids]))[0].softmax(-1)
+        return {model.labels[i]: float(probabilities[i]) for i in probabilities.argsort(descending=True).tolist()}
+
+    def _rows(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Texts as rows ``[N, T]``, and which text each token belongs to, -1 for padding."""
+        if not all(texts):
+            raise TriviumError("an empty text has no vector and no label")
+        tokens = torch.full((len(texts), max(map(len, texts))), self.tokenizer.pad_id)
+        documents = torch.full_like(tokens, -1)
+        for row, text in enumerate(texts):
+            tokens[row, :len(text)], documents[row, :len(text)] = torch.tensor(text), row
+        return tokens, documents
+
     @torch.inference_mode()
     def logits(self, token_ids: Sequence[int] | Tensor) -> Tensor:
         """Logits of the next token after each of ``token_ids``, ``[T, vocab_size]``."""
@@ -101,6 +144,11 @@ class Model:
     def shift(self) -> float:
         """What centres a reward model's scores on demonstrations."""
         return self.model.shift if isinstance(self.model, RewardModel) else 0.0
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether a folder is an encoder's."""
+    return (folder / "config.json").exists() and read_json(folder / "config.json").get("model_type") == "modernbert"
 
 
 def load(folder: str | Path) -> Model:

@@ -100,12 +100,13 @@ def test_a_picture_is_attached_shown_and_sent(chromium, server, project, tmp_pat
     assert page.is_hidden("#attach")
     page.select_option("#model", "seeing")
     assert page.is_visible("#attach")
+    page.fill("#text", "to be?")
     page.set_input_files("#file", tmp_path / "b.png")
-    page.wait_for_selector("#text[placeholder*='no picture']")
+    page.wait_for_selector("#refused:has-text('no picture')")  # seen beside what was typed
     assert page.is_hidden("#attached")
     page.set_input_files("#file", tmp_path / "a.png")
     page.wait_for_selector("#attached:not([hidden])")
-    page.fill("#text", "to be?")
+    assert page.is_hidden("#refused")
     with page.expect_request("**/v1/chat/completions") as sent:
         page.press("#text", "Enter")
     content = json.loads(sent.value.post_data)["messages"][-1]["content"]

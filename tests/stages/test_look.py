@@ -63,7 +63,7 @@ def test_more_processes_need_less_each():
 
 
 @pytest.mark.parametrize(("stage", "processes", "message"), [
-    ("pretrian", 1, "no such stage"), ("corpus", 1, "not trained by the one loop"), ("pretrain", 64, "cannot be shared"),
+    ("pretrian", 1, "no such stage"), ("corpus", 1, "not of a stage of kind 'corpus'"), ("pretrain", 64, "cannot be shared"),
 ])
 def test_what_cannot_be_predicted_is_said(stage, processes, message):
     with pytest.raises(TriviumError, match=message):

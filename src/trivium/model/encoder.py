@@ -3,6 +3,7 @@ ModernBERT's, so ``transformers`` loads them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,13 @@ def encode(trunk: Transformer, tokens: Tensor, documents: Tensor | None = None, 
     return trunk(tokens, positions, both_ways_attention(documents))
 
 
+def joined(first: Sequence[int], second: Sequence[int], between: int, length: int) -> list[int]:
+    """Two texts as one, with the token ``between`` them, at most ``length`` tokens: the longer one is cut first (Devlin et al. 2019)."""
+    room = length - 1
+    kept = first[:max(room - len(second), room - room // 2)]
+    return [*kept, between, *second[:room - len(kept)]]
+
+
 def pooled(hidden: Tensor, documents: Tensor | None) -> Tensor:
     """The mean of each text's hidden states, ``[texts, hidden_size]``."""
     if documents is None:
@@ -164,8 +172,8 @@ def save_encoder(model: MaskedModel | Classifier, folder: Path, ids: dict[str, i
     write_json(folder / "config.json", values)
 
 
-def load_encoder(folder: Path) -> MaskedModel | Classifier:
-    """An encoder's folder. Raises :class:`TriviumError` for another family, a shape that is not ours, and weights that do not fit."""
+def read_encoder_config(folder: Path) -> EncoderConfig:
+    """The shape that an encoder's ``config.json`` describes. Raises :class:`TriviumError` for another family, and a shape that is not ours."""
     path = folder / "config.json"
     values = read_json(path)
     if values.get("model_type") != "modernbert":
@@ -180,8 +188,13 @@ def load_encoder(folder: Path) -> MaskedModel | Classifier:
         raise TriviumError(f"{path}: the field {missing!r} is missing")
     heads = int(values["num_attention_heads"])
     rope = (values.get("rope_parameters") or {}).get("full_attention") or {}
-    config = EncoderConfig(**{ours: values[theirs] for ours, theirs in SIZES.items()}, num_kv_heads=heads, head_dim=int(values["hidden_size"]) // heads,
-                           rope_theta=float(rope.get("rope_theta", values.get("global_rope_theta", 160000.0))))
+    return EncoderConfig(**{ours: values[theirs] for ours, theirs in SIZES.items()}, num_kv_heads=heads, head_dim=int(values["hidden_size"]) // heads,
+                         rope_theta=float(rope.get("rope_theta", values.get("global_rope_theta", 160000.0))))
+
+
+def load_encoder(folder: Path) -> MaskedModel | Classifier:
+    """An encoder's folder. Raises :class:`TriviumError` for another family, a shape that is not ours, and weights that do not fit."""
+    config, values = read_encoder_config(folder), read_json(folder / "config.json")
     model: MaskedModel | Classifier
     if (values.get("architectures") or [""])[0].endswith("ForSequenceClassification"):
         model = Classifier(config, [str(values["id2label"][key]) for key in sorted(values["id2label"], key=int)])

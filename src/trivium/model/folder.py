@@ -179,7 +179,7 @@ def save_config(model: LanguageModel | RewardModel, folder: Path, ids: dict[str,
 
 def what_is(model: object) -> str:
     """A model's family, as an error names it."""
-    return {"RewardModel": "a reward model", "EncoderDecoder": "an encoder-decoder"}.get(type(model).__name__, "a language model")
+    return {"RewardModel": "a reward model", "EncoderDecoder": "an encoder-decoder", "MaskedModel": "an encoder", "Classifier": "an encoder"}.get(type(model).__name__, "a language model")
 
 
 def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu") -> LanguageModel | RewardModel | EncoderDecoder:

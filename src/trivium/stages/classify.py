@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation.intervals import mean_interval
 from trivium.files import read_rows, write_rows
-from trivium.model.encoder import Classifier, MaskedModel, load_encoder
+from trivium.model.adapters.folder import merge
+from trivium.model.encoder import Classifier, MaskedModel, joined, load_encoder, read_encoder_config
 from trivium.pipeline import Context
-from trivium.stages.common import PackedEpochs, contents_of, run_training, weights_digest
+from trivium.stages.common import PackedEpochs, adapt, contents_of, run_training, weights_digest
 from trivium.stages.encode import save_folder
 from trivium.stages.settings import Classify
 from trivium.tokenizer.chat import ChatTokenizer
@@ -25,6 +27,8 @@ from trivium.training.loop import Total
 from trivium.training.machine import prepare
 
 VERSION = 1
+
+Row = dict[str, str]
 
 
 class Labelling:
@@ -39,9 +43,29 @@ class Labelling:
                 "accuracy": Total((logits.argmax(-1) == batch.extra["labels"]).float().sum(), "trees")}
 
 
-def add_labels(batch: Batch) -> None:
-    """Give a batch its texts' labels, and number the texts from 0."""
-    batch.extra["labels"] = torch.tensor([tree.payload for tree in batch.trees], dtype=torch.int64)
+def add_labels(labels: Sequence[str], batch: Batch) -> None:
+    """Give a batch its texts' labels, as places in the list."""
+    batch.extra["labels"] = torch.tensor([labels.index(tree.payload) for tree in batch.trees], dtype=torch.int64)
+
+
+def training_data(settings: Classify, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
+    """The batches, and the tokenizer that made them. A tree is a text, or two with a token between them; its payload is its label."""
+    config, tokenizer = read_encoder_config(context.inputs["model"]), ChatTokenizer.load(context.inputs["model"])
+    rows = rows_of(context.inputs["labels"] / "train.jsonl")
+    length = min(settings.length, config.max_positions)
+    return PackedEpochs(trees_of(rows, tokenizer, length), length, settings.rows, context.seed, partial(add_labels, labels_of(rows))), tokenizer
+
+
+def labels_of(rows: Sequence[Row]) -> list[str]:
+    """The labels that there are, in order."""
+    return sorted({row["label"] for row in rows})
+
+
+def trees_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int) -> list[Tree]:
+    """Texts, or pairs of them, cut at ``length`` tokens."""
+    firsts, seconds = (tokenizer.encode_batch([row.get(name, "") for row in rows]) for name in ("text", "second"))
+    return [Tree(np.array(joined(first, second, tokenizer.document_id, length) if "second" in row else first[:length], np.int64), (), payload=row["label"])
+            for row, first, second in zip(rows, firsts, seconds, strict=True)]
 
 
 def run(settings: Classify, context: Context) -> dict[str, object]:
@@ -52,35 +76,36 @@ def run(settings: Classify, context: Context) -> dict[str, object]:
         raise TriviumError(f"{context.inputs['model']}: already a classifier; start from a pretrained encoder")
     tokenizer = ChatTokenizer.load(context.inputs["model"])
     train, heldout = (rows_of(context.inputs["labels"] / f"{part}.jsonl") for part in ("train", "heldout"))
-    labels = sorted({row["label"] for row in train})
+    labels = labels_of(train)
     outside = next((row for row in heldout if row["label"] not in labels), None)
     if outside:
         raise TriviumError(f"classify: the label {outside['label']!r} is held out only; no text to learn it from")
-    length = min(settings.length, source.config.max_positions)
-
-    def trees(rows: Sequence[dict[str, str]]) -> list[Tree]:
-        ids = tokenizer.encode_batch([row["text"] for row in rows])
-        return [Tree(np.array(text[:length], np.int64), (), payload=labels.index(row["label"])) for row, text in zip(rows, ids, strict=True)]
-
-    batches = PackedEpochs(trees(train), length, settings.rows, context.seed, add_labels)
+    batches, _ = training_data(settings, context)
     model = Classifier.from_encoder(source, labels, randomness.derive(context.seed, "head")).to(device)
+    attached = adapt(model, settings.adapter, context)
+    for part in (model.head, model.classifier):  # what is new learns whole
+        part.requires_grad_(True)
     steps = max(1, round(settings.epochs * batches.steps_per_epoch))
     outcome = run_training(model, Labelling(), batches, steps, settings, context, weights_digest(context.inputs["model"]), contents_of(batches.trees))
     if not outcome.leader:
         return {}
-    guesses = label_all(outcome.model, trees(heldout), length)
+    trained = sum(p.numel() for p in outcome.model.parameters() if p.requires_grad)
+    if attached:  # ModernBERT fuses the matrices that an adapter changes one by one, so its folder holds the changed ones
+        merge(attached, outcome.model)
+    guesses = label_all(outcome.model, trees_of(heldout, tokenizer, batches.length), batches.length)
     right = [float(labels[guess] == row["label"]) for guess, row in zip(guesses, heldout, strict=True)]
-    save_folder(outcome.model, tokenizer, context)
+    save_folder(outcome.model, tokenizer, context, pairs="second" in train[0])
     write_rows(context.folder / "mistakes.jsonl", [{**row, "guess": labels[guess]} for guess, row in zip(guesses, heldout, strict=True)
                                                     if labels[guess] != row["label"]])
     most = max(sum(row["label"] == label for row in heldout) for label in labels)
     return {"labels": labels, "train": len(train), "heldout": len(heldout), "steps": steps, "accuracy": mean_interval(right),
-            "always_the_commonest": most / len(heldout), "tf_idf": baseline(train, heldout) if settings.baseline else None}
+            "always_the_commonest": most / len(heldout), "tf_idf": baseline(train, heldout) if settings.baseline else None,
+            **({"trained_parameters": trained} if attached else {})}
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a split."""
-    return [{"text": str(row["text"]), "label": str(row["label"])} for _, row in read_rows(path)]
+def rows_of(path: Path) -> list[Row]:
+    """The rows of a split: ``text``, ``label`` and, where two texts are judged together, ``second``."""
+    return [{name: str(row[name]) for name in ("text", "second", "label") if name in row} for _, row in read_rows(path)]
 
 
 @torch.no_grad()
@@ -97,15 +122,25 @@ def label_all(model: Classifier, trees: list[Tree], length: int, rows: int = 16)
     return found
 
 
-def baseline(train: Sequence[dict[str, str]], heldout: Sequence[dict[str, str]]) -> dict[str, Any]:
-    """Right labels by TF-IDF of one to three characters and logistic regression."""
+def baseline(train: Sequence[Row], heldout: Sequence[Row]) -> dict[str, Any]:
+    """Right labels by TF-IDF of one to three characters and logistic regression; of two texts, what they share and where they differ."""
     try:
+        from scipy.sparse import hstack
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise TriviumError('classify: the comparison needs scikit-learn: pip install "trivium[lessons]", or set baseline to false') from error
     counted = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), min_df=2, sublinear_tf=True)
+    counted.fit([row[name] for row in train for name in ("text", "second") if name in row])
+
+    def features(rows: Sequence[Row]) -> Any:
+        first = counted.transform([row["text"] for row in rows])
+        if "second" not in rows[0]:
+            return first
+        second = counted.transform([row["second"] for row in rows])
+        return hstack([first.multiply(second), abs(first - second)])
+
     model = LogisticRegression(max_iter=300, C=4.0)
-    model.fit(counted.fit_transform([row["text"] for row in train]), [row["label"] for row in train])
-    guesses = model.predict(counted.transform([row["text"] for row in heldout]))
+    model.fit(features(train), [row["label"] for row in train])
+    guesses = model.predict(features(heldout))
     return mean_interval([float(guess == row["label"]) for guess, row in zip(guesses, heldout, strict=True)])

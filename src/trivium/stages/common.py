@@ -23,6 +23,7 @@ from trivium.model import folder as model_folder
 from trivium.model.adapters import AdapterSettings, Attached, attach, has_adapters
 from trivium.model.adapters import folder as adapter_folder
 from trivium.model.adapters.folder import weights_digest as weights_digest
+from trivium.model.encoder import Classifier
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.pipeline import Context
 from trivium.stages.settings import Dpo, Kto, Looped
@@ -93,7 +94,7 @@ def load_tokenizer(folder: Path, vocab_size: int) -> ChatTokenizer:
     return tokenizer
 
 
-def adapt(model: LanguageModel | RewardModel | EncoderDecoder, settings: AdapterSettings | None, context: Context, purpose: str = "adapter") -> Attached | None:
+def adapt(model: LanguageModel | RewardModel | EncoderDecoder | Classifier, settings: AdapterSettings | None, context: Context, purpose: str = "adapter") -> Attached | None:
     """Freeze a model and give it the stage's adapter, if it has one. Raises :class:`TriviumError` for a model that can only be
     trained with one, and under ``torchrun``."""
     if settings is None:

@@ -19,6 +19,7 @@ from trivium.stages.common import PackedEpochs, run_training
 from trivium.stages.settings import Encode
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
+from trivium.tokenizer.train import DOCUMENT
 from trivium.training.batch import Batch, Tree
 from trivium.training.loop import Total
 from trivium.training.machine import prepare
@@ -78,6 +79,23 @@ def texts(corpus: Tokens, length: int) -> list[Tree]:
     return [Tree(piece, (), payload=number) for number, piece in enumerate(pieces)]
 
 
+def training_data(settings: Encode, context: Context) -> tuple[MaskedEpochs, ChatTokenizer]:
+    """The batches, and their tokenizer, which knows the mask too."""
+    tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
+    return batches_of("train", settings, context, tokenizer), with_mask(tokenizer)
+
+
+def batches_of(part: str, settings: Encode, context: Context, tokenizer: ChatTokenizer) -> MaskedEpochs:
+    """Those of the corpus's ``train`` or ``validation``."""
+    trees = texts(Tokens.open(context.inputs["tokens"] / part, tokenizer.digest), settings.length)
+    return MaskedEpochs(trees, settings.length, settings.rows, context.seed, tokenizer.vocab_size, settings.mask)
+
+
+def shape_of(settings: Encode, tokenizer: ChatTokenizer) -> EncoderConfig:
+    """The model's shape, with a row of the embedding for the mask."""
+    return replace(settings.model, vocab_size=tokenizer.vocab_size + 1)
+
+
 def run(settings: Encode, context: Context) -> dict[str, object]:
     """Train from random weights and measure the loss on hidden tokens of held-out documents."""
     device = prepare(context.threads)
@@ -85,11 +103,8 @@ def run(settings: Encode, context: Context) -> dict[str, object]:
     if settings.length > settings.model.max_positions:
         raise TriviumError(f"encode: rows of {settings.length} tokens, but the model has {settings.model.max_positions} positions; raise "
                            "model.max_positions or lower length")
-    corpus, heldout = (Tokens.open(context.inputs["tokens"] / part, tokenizer.digest) for part in ("train", "validation"))
-    config = replace(settings.model, vocab_size=tokenizer.vocab_size + 1)  # and the mask
-    assert isinstance(config, EncoderConfig)
-    batches, unseen = (MaskedEpochs(texts(part, settings.length), settings.length, settings.rows, context.seed, tokenizer.vocab_size, settings.mask)
-                       for part in (corpus, heldout))
+    corpus, config = Tokens.open(context.inputs["tokens"] / "train", tokenizer.digest), shape_of(settings, tokenizer)
+    batches, unseen = (batches_of(part, settings, context, tokenizer) for part in ("train", "validation"))
     if not batches.trees or not unseen.trees:
         raise TriviumError("encode: there is nothing to read; the corpus, or its held-out part, is empty")
     model = MaskedModel(config).initialise(randomness.derive(context.seed, "initialise")).to(device)
@@ -110,13 +125,21 @@ def run(settings: Encode, context: Context) -> dict[str, object]:
             "chance_loss": float(np.log(config.vocab_size))}
 
 
-def save_folder(model: Any, tokenizer: ChatTokenizer, context: Context) -> None:
-    """Write the model and its tokenizer, which knows the mask as well."""
+def with_mask(tokenizer: ChatTokenizer, pairs: bool = False) -> ChatTokenizer:
+    """A tokenizer that knows the mask as well; with ``pairs``, other programs that give it two texts get the token between them that :func:`joined` puts there."""
     from tokenizers import Tokenizer
-    tokenizer.save(context.folder, chat=False)
+    from tokenizers.processors import TemplateProcessing
     known = Tokenizer.from_buffer(tokenizer.data)
     known.add_special_tokens([MASK])
-    write_bytes(context.folder / "tokenizer.json", known.to_str(pretty=True).encode())
+    if pairs:
+        known.post_processor = TemplateProcessing(single="$A", pair=f"$A {DOCUMENT} $B", special_tokens=[(DOCUMENT, tokenizer.document_id)])
+    return ChatTokenizer(known.to_str(pretty=True).encode())
+
+
+def save_folder(model: Any, tokenizer: ChatTokenizer, context: Context, pairs: bool = False) -> None:
+    """Write the model and its tokenizer, which knows the mask as well."""
+    tokenizer.save(context.folder, chat=False)
+    write_bytes(context.folder / "tokenizer.json", with_mask(tokenizer, pairs).data)
     write_json(context.folder / "special_tokens_map.json", {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>", "mask_token": MASK})
     write_json(context.folder / "tokenizer_config.json", {
         "eos_token": "<|endoftext|>", "pad_token": "<|pad|>", "mask_token": MASK, "tokenizer_class": "PreTrainedTokenizerFast",

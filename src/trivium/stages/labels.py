@@ -23,16 +23,17 @@ LARGEST = 500_000_000
 
 
 def run(settings: Labels, context: Context) -> dict[str, object]:
-    """Write ``train.jsonl`` and ``heldout.jsonl`` (``text``, ``label``), and the texts learned from as raw documents, so that a corpus can be
+    """Write ``train.jsonl`` and ``heldout.jsonl`` (``text``, ``second`` where there are two, ``label``), and the texts learned from as raw documents, so that a corpus can be
     made of them that knows nothing of the held-out ones."""
-    rows: dict[str, str] = {}
+    columns = [settings.text, *([settings.second] if settings.second else [])]
+    rows: dict[tuple[str, ...], str] = {}
     rejects: list[dict[str, Any]] = []
     repeated = 0
     for path in context.inputs["tables"]:
         for name, number, row in table(path, settings):
-            text, label = str(row.get(settings.text) or "").strip(), str(row.get(settings.label) if row.get(settings.label) is not None else "").strip()
-            if not text or not label:
-                rejects.append({"file": name, "row": number, "reason": f"no {'text' if not text else 'label'}"})
+            text, label = tuple(str(row.get(column) or "").strip() for column in columns), str(row.get(settings.label) if row.get(settings.label) is not None else "").strip()
+            if not all(text) or not label:
+                rejects.append({"file": name, "row": number, "reason": f"no {'label' if all(text) else 'text' if not text[0] else 'second text'}"})
             elif settings.labels and label not in settings.labels:
                 rejects.append({"file": name, "row": number, "reason": f"the label {label!r} is outside the list{nearest(label, settings.labels)}"})
             elif text in rows:
@@ -50,13 +51,13 @@ def run(settings: Labels, context: Context) -> dict[str, object]:
         raise TriviumError(f"labels: {len(counts)} different labels, more than {settings.most}; is {settings.label!r} the right column? (`label`, `most`)")
     parts: dict[str, list[dict[str, Any]]] = {"train": [], "heldout": []}
     for text, label in rows.items():  # by the text itself, so that a text never changes sides
-        kept = randomness.python(context.seed, "labels", text).random() < settings.heldout
-        parts["heldout" if kept else "train"].append({"text": text, "label": label})
+        kept = randomness.python(context.seed, "labels", *text).random() < settings.heldout
+        parts["heldout" if kept else "train"].append(dict(zip(("text", "second"), text)) | {"label": label})
     for name, part in parts.items():
         if not part:
             raise TriviumError(f"labels: no text is left for {name}; bring more rows or change `heldout`")
         write_rows(context.folder / f"{name}.jsonl", part)
-    write_rows(context.folder / "documents" / "texts.jsonl", [{"text": row["text"]} for row in parts["train"]])
+    write_rows(context.folder / "documents" / "texts.jsonl", [{"text": row[name]} for row in parts["train"] for name in ("text", "second") if name in row])
     return {"train": len(parts["train"]), "heldout": len(parts["heldout"]), "labels": dict(counts), "rejected": len(rejects), "repeated": repeated}
 
 
@@ -83,7 +84,7 @@ def table(path: Path, settings: Labels) -> Iterator[tuple[str, int, dict[str, An
 def _csv(name: str, data: bytes, settings: Labels) -> Iterator[tuple[str, int, dict[str, Any]]]:
     try:
         reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-        for wanted in (settings.text, settings.label):
+        for wanted in (settings.text, settings.label, *([settings.second] if settings.second else [])):
             if wanted not in (reader.fieldnames or []):
                 raise TriviumError(f"{name}: there is no column {wanted!r}{nearest(wanted, reader.fieldnames or ['(none)'])}")
         for number, row in enumerate(reader, 2):

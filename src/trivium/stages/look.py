@@ -23,7 +23,7 @@ from trivium.stages.dpo import DirectPreference
 from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue
 from trivium.stages.pretrain import LanguageModelling
 from trivium.stages.reward import Ranking, add_pairs
-from trivium.stages.settings import Dpo, Looped, Ppo, Pretrain, Reward, Sft, Tokenizer, Training
+from trivium.stages.settings import Dpo, Looped, Ppo, Pretrain, Reward, Sft, Tokenizer, Training, Vision
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.estimate import Memory, estimate
@@ -33,25 +33,41 @@ from trivium.training.machine import Precision, choose_device, choose_precision
 def tokens_of(recipe: Recipe, name: str, step: int) -> Iterator[dict[str, Any]]:
     """Every token of the batch that stage ``name`` learns from at ``step``, row by row, padding left out: ``row``, ``place``,
     ``position`` along its branch, ``segment`` and the segment that this one ``continues``, ``id``, ``text``, and whether it
-    carries ``loss``."""
+    carries ``loss``. Where another token is to be guessed than the one that stands there, ``target`` is its text; of labelled texts there is the
+    ``label``; of pairs the ``side``, all sources of a row before its targets."""
     stage, context = prepared(recipe, name)
     module = importlib.import_module(f"trivium.stages.{stage.kind}")
     if not hasattr(module, "training_data"):
-        raise TriviumError(f"--stage {name}: a stage of kind {stage.kind!r} has no batches of its own to look at")
+        kind = "pictures, not tokens" if isinstance(stage, Vision) else "no batches of its own"
+        raise TriviumError(f"--stage {name}: a stage of kind {stage.kind!r} has {kind} to look at")
     data: tuple[PackedEpochs, ChatTokenizer] = module.training_data(stage, context)
     batches, tokenizer = data
     if step < 0:
         raise TriviumError(f"--step {step}: steps count from 0")
     batch = batches(step)[0]
-    learned = {int(place) for place in batch.places}
+    learned = dict(zip(batch.places.tolist(), batch.targets.tolist(), strict=True))
     for row in range(batch.tokens.shape[0]):
-        for place in range(batch.tokens.shape[1]):
-            segment, parent = int(batch.documents[row, place]), int(batch.parents[row, place])
-            if segment >= 0:
-                token = int(batch.tokens[row, place])
-                yield {"row": row, "place": place, "position": int(batch.positions[row, place]), "segment": segment,
-                       "continues": parent if parent >= 0 else None, "id": token, "text": tokenizer.decode([token]),
-                       "loss": row * batch.tokens.shape[1] + place in learned}
+        if "documents" in batch.extra:
+            yield from sources_of(batch, row, tokenizer)
+        for place in (batch.documents[row] >= 0).nonzero()[:, 0].tolist():
+            segment, parent, token = (int(values[row, place]) for values in (batch.documents, batch.parents, batch.tokens))
+            wanted = learned.get(row * batch.tokens.shape[1] + place)
+            picture = "pixels" in batch.extra and token == tokenizer.pad_id
+            yield {"row": row, "place": place, "position": int(batch.positions[row, place]), "segment": segment,
+                   "continues": parent if parent >= 0 else None, "id": token, "text": "(picture)" if picture else tokenizer.decode([token]),
+                   "loss": wanted is not None,
+                   **({"target": tokenizer.decode([wanted])} if wanted not in (None, token) else {}),
+                   **({"label": batch.trees[segment].payload} if "labels" in batch.extra else {}),
+                   **({"side": "target"} if "documents" in batch.extra else {})}
+
+
+def sources_of(batch: Batch, row: int, tokenizer: ChatTokenizer) -> Iterator[dict[str, Any]]:
+    """The tokens that an encoder-decoder reads in a row of a batch, as :func:`tokens_of` gives them."""
+    tokens, positions, documents = (batch.extra[name][row] for name in ("tokens", "positions", "documents"))
+    for place in (documents >= 0).nonzero()[:, 0].tolist():
+        token = int(tokens[place])
+        yield {"row": row, "place": place, "position": int(positions[place]), "segment": int(documents[place]), "continues": None, "id": token,
+               "text": tokenizer.decode([token]), "loss": False, "side": "source"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +97,7 @@ def step_of(recipe: Recipe, name: str, processes: int) -> Step:
         raise TriviumError(f"--stage {name}: the recipe has no such stage; it has {', '.join(recipe.stages)}")
     stage = recipe.stages[name]
     if not isinstance(stage, (Pretrain, Sft, Reward, Dpo, Ppo)):
-        raise TriviumError(f"--stage {name}: a stage of kind {stage.kind!r} is not trained by the one loop; its memory is not predicted")
+        raise TriviumError(f"--stage {name}: memory is predicted of pretrain, sft, reward, dpo and ppo, not of a stage of kind {stage.kind!r}")
     adapter = getattr(stage, "adapter", None)
     if adapter is not None and processes > 1:
         raise TriviumError(f"--processes {processes}: adapters are trained in one process")

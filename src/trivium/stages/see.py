@@ -62,20 +62,36 @@ def show(batch: Batch) -> None:
         batch.extra["pixels"] = torch.from_numpy(np.concatenate([tree.payload for tree in batch.trees]))
 
 
+def training_data(settings: See, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
+    """The batches, and the tokenizer that made them. A tree's payload is its pictures."""
+    model, tokenizer = seeing_model(settings, context)
+    return batches_of(settings, context, model, tokenizer), tokenizer
+
+
+def batches_of(settings: See, context: Context, model: SeeingModel, tokenizer: ChatTokenizer) -> PackedEpochs:
+    """The conversations to learn from."""
+    length = min(settings.length, model.config.max_positions)
+    trees = [replace(conversation(tokenizer, row["messages"], picture_places=model.picture_places), payload=row["pixels"])
+             for row in read(settings, context, f"{settings.rows_from}.jsonl", model, tokenizer)]
+    return PackedEpochs(fits(trees, length, context.progress.say), length, settings.rows, context.seed, show)
+
+
+def freeze(model: SeeingModel, trained: Sequence[str]) -> SeeingModel:
+    """Freeze all but the parts that are named. Returns the model."""
+    for name, parameter in model.named_parameters():
+        part = name.partition(".")[0]
+        parameter.requires_grad_((part if part in ("vision", "projector") else "decoder") in trained and not name.startswith(("vision.mask", "vision.paint")))
+    return model
+
+
 def run(settings: See, context: Context) -> dict[str, object]:
     """Train what ``train`` names, and count right answers about pictures that were never seen."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TriviumError(f"{context.name}: models that see are trained in one process; start it without torchrun")
     device = prepare(context.threads)
     model, tokenizer = seeing_model(settings, context)
-    model.to(device)
-    for name, parameter in model.named_parameters():
-        part = name.partition(".")[0]
-        parameter.requires_grad_((part if part in ("vision", "projector") else "decoder") in settings.train and not name.startswith(("vision.mask", "vision.paint")))
-    length = min(settings.length, model.config.max_positions)
-    trees = [replace(conversation(tokenizer, row["messages"], picture_places=model.picture_places), payload=row["pixels"])
-             for row in read(settings, context, f"{settings.rows_from}.jsonl", model, tokenizer)]
-    batches = PackedEpochs(fits(trees, length, context.progress.say), length, settings.rows, context.seed, show)
+    freeze(model.to(device), settings.train)
+    batches = batches_of(settings, context, model, tokenizer)
     steps = max(1, round(settings.epochs * batches.steps_per_epoch))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     context.progress.say(f"{trained:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trained, {steps} steps")

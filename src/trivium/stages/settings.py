@@ -713,6 +713,8 @@ class Labels(Stage):
     """The column of the text."""
     label: str = "label"
     """The column of the label."""
+    second: str | None = None
+    """The column of a second text, where labels say how two texts go together (paraphrase or not, entailment); null for none."""
     labels: list[str] = []
     """The labels there are; rows with another one are rejected. Empty takes all that are found."""
     most: int = Field(100, ge=2)
@@ -743,6 +745,14 @@ class Classify(Looped):
     """Passes over them."""
     baseline: bool = True
     """Compare with TF-IDF and logistic regression; needs scikit-learn."""
+    adapter: AdapterSettings | None = None
+    """Train a LoRA adapter, and the head, beside the frozen encoder; it is folded into the folder's weights. null trains all weights."""
+
+    @model_validator(mode="after")
+    def _folds_in(self) -> Classify:
+        if self.adapter and self.adapter.kind != "lora":
+            raise ValueError(f"a {self.adapter.kind} adapter cannot be folded into an encoder's weights; choose lora")
+        return self
 
 
 class Pairs(Stage):

@@ -100,6 +100,25 @@ def cut_out(settings: Spans, seed: int, first: int, end: int) -> Callable[[Tree,
     return change
 
 
+def training_data(settings: Spans, context: Context) -> tuple[PairEpochs, ChatTokenizer]:
+    """The batches, and their tokenizer, which knows the sentinels too."""
+    tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
+    return batches_of("train", settings, context, tokenizer), with_sentinels(tokenizer, settings.sentinels)
+
+
+def batches_of(part: str, settings: Spans, context: Context, tokenizer: ChatTokenizer) -> PairEpochs:
+    """Those of the corpus's ``train`` or ``validation``. What is cut out is a small part of what stays, so its rows are shorter."""
+    target_length = max(8, min(settings.length, round(settings.length * settings.share * (1 + 2 / settings.span) * 1.25)))
+    trees = [tree for tree in texts(Tokens.open(context.inputs["tokens"] / part, tokenizer.digest), settings.length) if len(tree) > 1]
+    end = tokenizer.document_id
+    return PairEpochs(trees, settings.length, settings.rows, context.seed, end, target_length, cut_out(settings, context.seed, tokenizer.vocab_size, end))
+
+
+def shape_of(settings: Spans, tokenizer: ChatTokenizer) -> EncoderDecoderConfig:
+    """The model's shape, with a row of the embedding for each sentinel."""
+    return replace(settings.model, vocab_size=tokenizer.vocab_size + settings.sentinels)
+
+
 def run(settings: Spans, context: Context) -> dict[str, object]:
     """Train from random weights and measure the loss on spans of held-out documents."""
     device = prepare(context.threads)
@@ -107,15 +126,8 @@ def run(settings: Spans, context: Context) -> dict[str, object]:
     if settings.length > settings.model.max_positions:
         raise TriviumError(f"spans: rows of {settings.length} tokens, but the model has {settings.model.max_positions} positions; raise "
                            "model.max_positions or lower length")
-    config = replace(settings.model, vocab_size=tokenizer.vocab_size + settings.sentinels)
-    assert isinstance(config, EncoderDecoderConfig)
-    end = tokenizer.document_id
-    change = cut_out(settings, context.seed, tokenizer.vocab_size, end)
-    # What is cut out is a small part of what stays, so its rows are shorter.
-    target_length = max(8, min(settings.length, round(settings.length * settings.share * (1 + 2 / settings.span) * 1.25)))
-    corpus, heldout = (Tokens.open(context.inputs["tokens"] / part, tokenizer.digest) for part in ("train", "validation"))
-    batches, unseen = (PairEpochs([tree for tree in texts(part, settings.length) if len(tree) > 1], settings.length, settings.rows, context.seed, end, target_length, change)
-                       for part in (corpus, heldout))
+    corpus, config = Tokens.open(context.inputs["tokens"] / "train", tokenizer.digest), shape_of(settings, tokenizer)
+    batches, unseen = (batches_of(part, settings, context, tokenizer) for part in ("train", "validation"))
     if not batches.trees or not unseen.trees:
         raise TriviumError("spans: there is nothing to read; the corpus, or its held-out part, is empty")
     model = EncoderDecoder(config).initialise(randomness.derive(context.seed, "initialise")).to(device)

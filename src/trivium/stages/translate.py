@@ -31,26 +31,42 @@ BOOTSTRAPS = 1000
 """Samples of the held-out pairs from which the scores' intervals are made."""
 
 
-def run(settings: Translate, context: Context) -> dict[str, object]:
-    """Train on the pairs, write a target for each held-out source, and score it: chrF (Popović 2015), BLEU (Papineni et al. 2002), and how many are right to the letter."""
-    device = prepare(context.threads)
+def training_data(settings: Translate, context: Context) -> tuple[PairEpochs, ChatTokenizer]:
+    """The batches, and the tokenizer that made them."""
+    model, tokenizer = start(context)
+    return batches_of(settings, context, model, tokenizer)[0], tokenizer
+
+
+def start(context: Context) -> tuple[EncoderDecoder, ChatTokenizer]:
+    """The model to start from."""
     model: Any = model_folder.load(context.inputs["model"])
     if not isinstance(model, EncoderDecoder):
         raise TriviumError(f"{context.inputs['model']}: no encoder-decoder; start from a `spans` stage")
-    model.to(device)
-    tokenizer = load_tokenizer(context.inputs["model"], model.config.vocab_size)
+    return model, load_tokenizer(context.inputs["model"], model.config.vocab_size)
+
+
+def batches_of(settings: Translate, context: Context, model: EncoderDecoder, tokenizer: ChatTokenizer) -> tuple[PairEpochs, int]:
+    """The pairs that fit, as batches, and how many do not."""
     length = min(settings.length, model.config.max_positions)
     rows = rows_of(context.inputs["pairs"], "train.jsonl", ["source", "target"], context, check_pair)
-    heldout = rows_of(context.inputs["pairs"], "heldout.jsonl", ["source", "target"], context, check_pair)
     trees, dropped = fitting(pairs_of(rows, tokenizer), length)
     if not trees:
         raise TriviumError(f"{context.name}: no pair fits {length} tokens; raise `length`")
     if dropped:
         context.progress.say(f"{dropped} of {len(rows)} pairs have a side longer than {length} tokens and were left out")
-    batches = PairEpochs(trees, length, settings.rows, context.seed, tokenizer.document_id)
+    return PairEpochs(trees, length, settings.rows, context.seed, tokenizer.document_id), dropped
+
+
+def run(settings: Translate, context: Context) -> dict[str, object]:
+    """Train on the pairs, write a target for each held-out source, and score it: chrF (Popović 2015), BLEU (Papineni et al. 2002), and how many are right to the letter."""
+    device = prepare(context.threads)
+    model, tokenizer = start(context)
+    model.to(device)
+    heldout = rows_of(context.inputs["pairs"], "heldout.jsonl", ["source", "target"], context, check_pair)
+    batches, dropped = batches_of(settings, context, model, tokenizer)
     attached = adapt(model, settings.adapter, context)
     steps = max(1, round(settings.epochs * batches.steps_per_epoch))
-    outcome = run_training(model, WritingTargets(), batches, steps, settings, context, weights_digest(context.inputs["model"]), contents_of(trees))
+    outcome = run_training(model, WritingTargets(), batches, steps, settings, context, weights_digest(context.inputs["model"]), contents_of(batches.trees))
     if not outcome.leader:
         return {}
     trained = outcome.model.eval()
@@ -65,7 +81,7 @@ def run(settings: Translate, context: Context) -> dict[str, object]:
         model.save_config(context.folder, ids_of(tokenizer))
     else:
         save_folder(trained, tokenizer, context)
-    return {"pairs": len(trees), "left_out": dropped, "heldout": len(heldout), "steps": steps, "loss": outcome.metrics.get("loss"),
+    return {"pairs": len(batches.trees), "left_out": dropped, "heldout": len(heldout), "steps": steps, "loss": outcome.metrics.get("loss"),
             **scores(said, [row["target"] for row in heldout]),
             **({"trained_parameters": sum(p.numel() for _, p in attached.parameters())} if attached else {})}
 

@@ -190,7 +190,7 @@ const LARGEST = 256; // pixels of a picture's longer side: the models that see l
 function attach(url) {
   picture = url;
   $("attached").hidden = !url;
-  $("text").placeholder = word("placeholder");
+  $("refused").hidden = true;
   if (url) $("attached-picture").src = url;
   else $("attached-picture").removeAttribute("src");
   $("file").value = "";
@@ -206,7 +206,12 @@ async function choose(file) {
     attach(canvas.toDataURL("image/png"));
     say(word("attached"));
     $("text").focus({ preventScroll: true });
-  } catch { attach(null); $("text").placeholder = word("noPicture"); say(word("noPicture")); }
+  } catch {
+    attach(null);
+    $("refused").textContent = word("noPicture");
+    $("refused").hidden = false;
+    say(word("noPicture"));
+  }
 }
 
 async function send(text) {
