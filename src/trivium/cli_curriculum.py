@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,8 +76,9 @@ def _recipe(recipe: Path, overrides: list[str], as_json: bool) -> None:
         print(json.dumps(found, indent=1))
         return
     for row in found["stages"]:
-        print(f"{row['stage']:16} {row['seconds'] if row['seconds'] is not None else math.nan:8.1f} s   {row['from']}")
-    print(f"{'in all' if not found['not_predicted'] else 'the others':16} {found['seconds']:8.1f} s   measured on this machine in {found['measured_seconds']:.1f} s")
+        print(f"{row['stage']:20} " + (f"{row['seconds']:8.1f} s   {row['from']}" if row["seconds"] is not None else f"{'?':>8}     {row['from']}"))
+    left_out = f"; without {', '.join(found['not_predicted'])}" if found["not_predicted"] else ""
+    print(f"{'in all':20} {found['seconds']:8.1f} s   measured on this machine in {found['measured_seconds']:.1f} s{left_out}")
 
 
 @estimate_app.command("memory")

@@ -22,6 +22,10 @@ stages:
   reward: {{length: 256, rows: 4}}
   ppo: {{iterations: 2, episodes: 16, max_new_tokens: 8}}
   dpo: {{length: 256, rows: 4}}
+  kto: {{length: 256, rows: 4}}
+  grpo: {{iterations: 2, episodes: 4, samples: 2, max_new_tokens: 8}}
+  select: {{count: 10, samples: 2, max_new_tokens: 8}}
+  revise: {{count: 10}}
   evaluate: {{models: {{sft: sft, ppo: ppo}}, base: pretrain, max_new_tokens: 8}}
   report: {{stages: [world, pretrain]}}
 """
@@ -31,10 +35,41 @@ def test_every_stage_is_predicted_and_more_work_takes_longer(tmp_path):
     (tmp_path / "r.yaml").write_text(RECIPE.format(steps=1000))
     found = predict(load_recipe(tmp_path / "r.yaml", [f"out={tmp_path / 'runs'}"]))
     seconds = {row["stage"]: row["seconds"] for row in found["stages"]}
-    assert not found["not_predicted"] and all(value > 0 for value in seconds.values())
+    assert found["not_predicted"] == ["revise"] and seconds.pop("revise") is None and all(value > 0 for value in seconds.values())
     assert found["seconds"] == sum(seconds.values()) and seconds["pretrain"] > seconds["sft"]
     assert "1,000 updates" in next(row["from"] for row in found["stages"] if row["stage"] == "pretrain")
     assert not (tmp_path / "runs").exists()  # nothing of the recipe's own folder is touched
+
+
+FAMILIES = """
+name: families
+stages:
+  pairs: {{numbers: 200, heldout: 0.2}}
+  corpus: {{documents: [pairs], settings: {{rules: [], language: {{enabled: false}}, duplicates: {{near: false}}, private: {{enabled: false}}}}}}
+  tokenizer: {{vocab_size: 320}}
+  tokens: {{validation: 0.1}}
+  spans: {{model: &small {{hidden_size: 32, intermediate_size: 32, num_layers: 1, num_heads: 1, num_kv_heads: 1, max_positions: 96}}, length: 48, rows: 4, sentinels: 12, steps: 70}}
+  translate: {{length: 48, rows: 4, max_new_tokens: 8}}
+  labels: {{tables: [{table}], heldout: 0.3}}
+  encode: {{model: *small, length: 48, rows: 4, steps: 900}}
+  classify: {{length: 48, rows: 4}}
+  pretrain: {{model: *small, length: 48, rows: 4}}
+  pictures: {{digits: 600, shapes: 600, heldout: 40}}
+  vision: {{model: {{size: 28, patch: 14, hidden_size: 32, intermediate_size: 32, num_layers: 1, num_heads: 1, num_kv_heads: 1}}, rows: 16, epochs: 2}}
+  align: {{kind: see, model: pretrain, vision: vision, rows_from: captions, train: [projector], length: 96, rows: 4, examine: false}}
+  see: {{model: align, length: 96, rows: 4}}
+"""
+
+
+def test_the_other_families_are_predicted(tmp_path):
+    (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "{word} {number}", "label": "{word}"}}\n' for word in ("one", "two") for number in range(40)))
+    (tmp_path / "r.yaml").write_text(FAMILIES.format(table=tmp_path / "t.jsonl"))
+    found = predict(load_recipe(tmp_path / "r.yaml", [f"out={tmp_path / 'runs'}"]))
+    rows = {row["stage"]: row for row in found["stages"]}
+    assert not found["not_predicted"] and all(row["seconds"] > 0 for row in rows.values())
+    assert rows["spans"]["from"].startswith("70 updates") and rows["encode"]["from"].startswith("900 updates")
+    assert rows["vision"]["from"].startswith("150 updates")  # two passes over 1,200 pictures, of which 320 were drawn
+    assert rows["encode"]["seconds"] > rows["classify"]["seconds"] and not (tmp_path / "runs").exists()
 
 
 def test_stages_that_run_side_by_side_are_counted_once(monkeypatch):

@@ -10,9 +10,12 @@ import torch
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.model.encoder import Classifier, load_encoder
+from trivium.face import load
+from trivium.model.encoder import Classifier, joined, load_encoder
 from trivium.pipeline import run
+from trivium.recipe import load_recipe
 from trivium.stages.encode import MaskedEpochs, texts
+from trivium.stages.look import tokens_of
 from trivium.training.batch import Tree
 from trivium.world.lessons import draw_review
 
@@ -43,7 +46,7 @@ def reviews(path, n=240):
 
 
 def test_reviews_are_told_apart_and_transformers_agrees(tmp_path):
-    from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
     (tmp_path / "r.yaml").write_text(RECIPE.format(out=tmp_path / "runs", table=reviews(tmp_path / "r.csv")))
     artifacts = run(tmp_path / "r.yaml")
     encoded, classified = artifacts["encode"], artifacts["classify"].summary
@@ -58,6 +61,53 @@ def test_reviews_are_told_apart_and_transformers_agrees(tmp_path):
         documents = torch.where(batch["attention_mask"].bool(), torch.tensor([[0], [1]]), -1)
         assert torch.allclose(ours(batch["input_ids"], documents), logits, atol=2e-5)
     assert AutoTokenizer.from_pretrained(encoded.folder).mask_token_id == AutoModelForMaskedLM.from_pretrained(encoded.folder).config.vocab_size - 1
+    assert load(folder).label("The soup was good.") == pytest.approx(dict(zip(["bad", "good"], logits[0].softmax(-1).tolist(), strict=True)), abs=1e-4)
+    said = ["The soup was good.", "We waited long and the bread was old."]
+    with torch.no_grad():
+        hidden, mask = AutoModel.from_pretrained(encoded.folder).eval()(**batch).last_hidden_state, batch["attention_mask"][..., None]
+    means = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).numpy()
+    reader = load(encoded.folder)
+    assert reader.embed(said) == pytest.approx(means, abs=1e-4) and reader.similarity(*said) == pytest.approx(float(means[0] @ means[1]), abs=1e-4)
+    assert reader.embed([]).shape == (0, 48) and reader.similarity(said[0], said[0]) == pytest.approx(1)
+    for wrong in (lambda: reader.label("x"), lambda: reader.embed([""]), lambda: reader.generate("x")):
+        with pytest.raises(TriviumError, match="knows no labels|empty text|an encoder, where"):
+            wrong()
+    looked = list(tokens_of(load_recipe(tmp_path / "r.yaml"), "encode", 0))
+    hidden_ones = [token for token in looked if token["loss"]]
+    assert 0.2 < len(hidden_ones) / len(looked) < 0.4 and sum(token["text"] == "<|mask|>" and "target" in token for token in hidden_ones) > len(hidden_ones) / 2
+    rows = {row["text"]: row["label"] for row in map(json.loads, (artifacts["labels"].folder / "train.jsonl").read_text().splitlines())}
+    segments = {}
+    for token in tokens_of(load_recipe(tmp_path / "r.yaml"), "classify", 0):
+        segments.setdefault((token["segment"], token["label"]), []).append(token["text"])
+    assert segments and all(rows["".join(texts)] == label for (_, label), texts in segments.items())
+
+
+def test_two_texts_are_judged_together_by_an_adapter(tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    rng = randomness.python(0, "two")
+    said = [f"{rng.choice(['soup', 'bread', 'fish'])} number {i}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("a,b,label\n" + "".join(f"{one},{one if i % 2 else said[i - 1]},{'same' if i % 2 else 'other'}\n" for i, one in enumerate(said)) + "alone,,same\n")
+    text = RECIPE.format(out=tmp_path / "runs", table=tmp_path / "t.csv").replace("text: review", "text: a, second: b").replace("steps: 12", "steps: 1")
+    (tmp_path / "r.yaml").write_text(text.replace("epochs: 6", "adapter: {rank: 2}, epochs: 1"))
+    artifacts = run(tmp_path / "r.yaml")
+    assert json.loads((artifacts["labels"].folder / "rejects.jsonl").read_text())["reason"] == "no second text"
+    folder, before = artifacts["classify"].folder, load_encoder(artifacts["encode"].folder)
+    after = load_encoder(folder)
+    assert artifacts["classify"].summary["trained_parameters"] < sum(p.numel() for p in after.parameters()) / 2
+    assert torch.equal(after.model.embed_tokens.weight, before.model.embed_tokens.weight)
+    assert not torch.equal(after.model.layers[0].mlp.up_proj.weight, before.model.layers[0].mlp.up_proj.weight)  # folded in
+    given = AutoTokenizer.from_pretrained(folder)(said[0], said[1], return_tensors="pt")
+    with torch.no_grad():
+        theirs = AutoModelForSequenceClassification.from_pretrained(folder).eval()(given["input_ids"], attention_mask=given["attention_mask"]).logits[0].softmax(-1)
+    assert load(folder).label(said[0], said[1]) == pytest.approx(dict(zip(["other", "same"], theirs.tolist(), strict=True)), abs=1e-4)
+    with pytest.raises(TriviumError, match="prefix adapter cannot be folded"):
+        load_recipe(tmp_path / "r.yaml", ["classify.adapter={kind: prefix}"])
+
+
+@pytest.mark.parametrize(("first", "second", "length", "kept"), [([1, 2], [3], 9, [1, 2, 0, 3]), ([1] * 9, [2] * 2, 6, [1, 1, 1, 0, 2, 2]),
+                                                                 ([1] * 2, [2] * 9, 6, [1, 1, 0, 2, 2, 2]), ([1] * 9, [2] * 9, 6, [1, 1, 1, 0, 2, 2])])
+def test_of_two_texts_the_longer_is_cut(first, second, length, kept):
+    assert joined(first, second, 0, length) == kept
 
 
 def test_what_is_hidden_does_not_depend_on_slices():

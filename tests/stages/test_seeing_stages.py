@@ -13,6 +13,8 @@ from trivium.face import load
 from trivium.model import LanguageModel, ModelConfig, folder
 from trivium.pictures import look
 from trivium.pipeline import run
+from trivium.recipe import load_recipe
+from trivium.stages.look import tokens_of
 from trivium.stages.pictures import SIDE, draw, drawn_shapes
 from trivium.stages.vision import PictureEpochs
 from trivium.tokenizer import train
@@ -59,6 +61,11 @@ def test_the_two_steps_train_what_they_name_and_the_result_answers(tmp_path):
     answer = load(artifacts["see"].folder).generate(rows[0]["messages"][:1], 0.0, max_new_tokens=len(said.get(1, "")) + 2)
     assert answer.startswith(said.get(1, rows[0]["messages"][-1]["content"]))
     assert artifacts["vision"].summary["validation_loss"] > 0
+    tokens = list(tokens_of(load_recipe(tmp_path / "r.yaml"), "see", 0))
+    pictures = sum(token["text"] == "(picture)" for token in tokens)
+    assert pictures == 4 * len({token["segment"] for token in tokens if token["text"] == "(picture)"}) > 0  # patches of 14 pixels
+    with pytest.raises(TriviumError, match="pictures, not tokens"):
+        list(tokens_of(load_recipe(tmp_path / "r.yaml"), "vision", 0))
 
 
 def test_shapes_are_as_many_as_the_answer_says():

@@ -14,6 +14,8 @@ from trivium.face import load
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.pipeline import run
+from trivium.recipe import load_recipe
+from trivium.stages.look import tokens_of
 from trivium.stages.pairs import in_words
 from trivium.stages.spans import PairEpochs, WritingTargets, corrupted
 from trivium.stages.translate import scores
@@ -53,6 +55,11 @@ def test_the_whole_way_and_transformers_writes_the_same(tmp_path):
         assert tokenizer.decode(said[0], skip_special_tokens=True) == row["written"].replace("<|endoftext|>", "")
     assert load(place).translate(rows[0]["source"], max_new_tokens=8) == rows[0]["written"] == load(place).generate(rows[0]["source"], 0.0, 8)
     assert artifacts["adapted"].summary["trained_parameters"] < 6000 and (artifacts["adapted"].folder / "adapter_model.safetensors").exists()
+    for stage in ("spans", "translate"):
+        tokens = list(tokens_of(load_recipe(tmp_path / "r.yaml"), stage, 0))
+        source, target = ([token for token in tokens if token["side"] == side] for side in ("source", "target"))
+        assert not any(token["loss"] for token in source) and sum(token["loss"] for token in target) > len(target) / 2
+        assert any(token["text"].startswith("<|span_") for token in source) == (stage == "spans")
     with pytest.raises(TriviumError, match="no encoder-decoder"):
         (tmp_path / "s.yaml").write_text(f"name: s\nout: {tmp_path}/runs\nstages:\n  pretrain: {{epochs: 0, tokens: {artifacts['tokens'].folder}, tokenizer: {artifacts['tokenizer'].folder}}}\n"
                                          f"  translate: {{model: pretrain, pairs: {artifacts['pairs'].folder}}}\n")

@@ -115,6 +115,10 @@ def read_mnist(folder: Path, part: str) -> Table:
     return Table(torch.from_numpy(images.reshape(len(images), -1).astype(np.float32) / 255), torch.from_numpy(labels.astype(np.int64)))
 
 
+SMALL_DIGITS = 1347, 450
+"""scikit-learn's small digits to learn from, and to be tested on."""
+
+
 def small_digits(seed: int) -> tuple[Table, Table]:
     """scikit-learn's 8 × 8 digits drawn as 28 × 28 (training, test): for when MNIST is not at hand."""
     try:
@@ -126,7 +130,7 @@ def small_digits(seed: int) -> tuple[Table, Table]:
     large = F.interpolate(torch.tensor(images.reshape(-1, 1, 8, 8) / 16, dtype=torch.float32), size=(20, 20), mode="bilinear")
     table = Table(F.pad(large, (4, 4, 4, 4)).flatten(1), torch.tensor(labels))
     order = torch.from_numpy(randomness.numpy(seed, "heldout").permutation(len(labels)))
-    return table.rows(order[:1347]), table.rows(order[1347:])
+    return table.rows(order[:SMALL_DIGITS[0]]), table.rows(order[SMALL_DIGITS[0]:])
 
 
 # 2. The network: three layers. Each unit adds up all its inputs, weighted, and passes on what is above zero.

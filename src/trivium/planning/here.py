@@ -11,8 +11,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +21,43 @@ import torch
 from trivium import randomness
 from trivium.corpus.readers import Document, find, read
 from trivium.errors import TriviumError
-from trivium.files import read_rows, write_bytes, write_rows
+from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
+from trivium.lessons.digits import SMALL_DIGITS
 from trivium.model import LanguageModel, ModelConfig, RewardModel
-from trivium.model.encoder import Classifier, MaskedModel, load_encoder
 from trivium.model.folder import read_config
+from trivium.pictures import data_url
 from trivium.pipeline import cores, need, run
+from trivium.planning.families import predict_family
 from trivium.planning.flops import parameters
+from trivium.planning.measure import Sample, any_tokenizer, saving, updates, with_saves
 from trivium.recipe import Recipe
 from trivium.recipe_base import Stage
-from trivium.stages.classify import Labelling, add_labels
 from trivium.stages.common import PackedEpochs, map_trees
 from trivium.stages.common import rows_of as read_some
 from trivium.stages.dpo import DirectPreference
-from trivium.stages.encode import MaskedEpochs, MaskedModelling, texts
+from trivium.stages.grpo import GroupSurrogate
 from trivium.stages.look import config_of
+from trivium.stages.pictures import drawn_shapes
 from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue, log_probs_of
 from trivium.stages.pretrain import LanguageModelling, pieces
 from trivium.stages.reward import Ranking, add_pairs
 from trivium.stages.settings import (
-    Classify,
     Corpus,
     Dpo,
-    Encode,
     Evaluate,
+    Grpo,
     Imports,
+    Kto,
     Labels,
+    Pairs,
+    Pictures,
     Ppo,
     Preferences,
     Pretrain,
     Report,
     Reward,
+    Select,
     Sft,
     Tokenizer,
     Tokens,
@@ -62,8 +67,8 @@ from trivium.stages.sft import conversation
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens as TokenFiles
 from trivium.training.batch import Batch, Tree, make_batch, pack
-from trivium.training.loop import ANCHOR, Trainer
-from trivium.training.machine import choose_precision, prepare
+from trivium.training.loop import Trainer
+from trivium.training.machine import prepare
 from trivium.world import rubric
 
 SAMPLE_BYTES = 150_000
@@ -72,34 +77,10 @@ SAMPLE_BYTES = 150_000
 DISTINCT = 0.83
 """Share of the responses sampled for a ranking that differ from the others, as in the quickstart."""
 
-DATA = (World, Imports, Labels, Corpus, Tokenizer, Tokens)
+DATA = (World, Imports, Labels, Pairs, Pictures, Corpus, Tokenizer, Tokens)
 
-
-@dataclass
-class Sample:
-    """What the sampled data stages left."""
-
-    folders: dict[str, Path]
-    """The artifact of each of them."""
-    seconds: dict[str, float]
-    """How long each took."""
-    factor: dict[str, float]
-    """How many times more there is in the whole of it."""
-    threads: int
-    device: torch.device
-    cache: dict[Any, float] = field(default_factory=dict)
-    """Measured times, by what was measured."""
-
-    def place(self, reference: str) -> Path:
-        """An input: a sampled stage's artifact, or a path."""
-        return self.folders.get(reference, Path(reference))
-
-    def once(self, key: Any, measure: Callable[[], float]) -> float:
-        """A measured time with as many threads as torch has now, measured when it is first asked for."""
-        key = (torch.get_num_threads(), key)
-        if key not in self.cache:
-            self.cache[key] = measure()
-        return self.cache[key]
+PICTURES = 320
+"""Pictures that are sampled."""
 
 
 def predict(recipe: Recipe) -> dict[str, Any]:
@@ -153,16 +134,23 @@ def sampled(recipe: Recipe, folder: Path, device: torch.device) -> Sample:
                     documents.append(str(kept))
                     factors.append(times)
             factor[name] = statistics.mean(factors) if factors else 1.0
-            stages[name] = stage.model_copy(update={"documents": documents})
+            # Learned filters are not trained for the sample, so it does without them.
+            stages[name] = stage.model_copy(update={"documents": documents} | {field: None for field in ("quality_filter", "harmful_filter")
+                                                                               if getattr(stage, field) in recipe.stages})
         elif isinstance(stage, (Tokenizer, Tokens)):
             factor[name] = factor.get(stage.corpus, 1.0)
             stages[name] = stage
-        elif isinstance(stage, (Imports, Labels)):
+        elif isinstance(stage, (Imports, Labels, Pairs)):
             factor[name] = 1.0
             stages[name] = stage
+        elif isinstance(stage, Pictures):
+            digits = stage.digits if stage.mnist else min(stage.digits, SMALL_DIGITS[0])
+            factor[name] = max(1.0, (digits + stage.shapes) / PICTURES)
+            stages[name] = stage.model_copy(update={field: max(1, round(count / factor[name]))
+                                                    for field, count in (("digits", digits), ("shapes", stage.shapes), ("heldout", stage.heldout))})
     small = Recipe.model_construct(**{**recipe.model_dump(exclude={"stages"}), "out": str(folder / "runs")}, stages=stages)
     artifacts = run(small) if stages else {}
-    return Sample({name: a.folder for name, a in artifacts.items()}, {name: float(a.manifest["seconds"]) for name, a in artifacts.items()},
+    return Sample(folder, {name: a.folder for name, a in artifacts.items()}, {name: float(a.manifest["seconds"]) for name, a in artifacts.items()},
                   factor, cores(recipe), device)
 
 
@@ -194,26 +182,35 @@ def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
 
 def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tuple[float | None, str]:
     """Seconds of one stage, None where they are not predicted, and what they were reckoned from."""
+    if isinstance(stage, Pictures):  # all of MNIST is read for the sample too
+        rest = (1 - 1 / sample.factor[name]) * (stage.digits + stage.shapes + 2 * stage.heldout)
+        return sample.seconds[name] + rest * drawing(stage, sample), f"a sample of 1/{sample.factor[name]:.3g}"
     if isinstance(stage, DATA):
         seconds = sample.seconds[name]
-        grows = 0.15 if isinstance(stage, (World, Imports, Labels, Tokenizer)) else 0.5  # the rest is beginnings: processes, tables, names
+        grows = 0.15 if isinstance(stage, (World, Imports, Labels, Pairs, Tokenizer)) else 0.5  # the rest is beginnings: processes, tables, names
         return seconds * (1 + grows * (sample.factor[name] - 1)), f"a sample of 1/{sample.factor[name]:.3g}"
     if isinstance(stage, Pretrain):
         return pretrain(recipe, stage, sample)
     if isinstance(stage, Sft):
         return sft(recipe, stage, sample)
-    if isinstance(stage, Encode):
-        return encoder(recipe, stage, sample)
-    if isinstance(stage, Classify):
-        return classifier(recipe, stage, sample)
+    family = predict_family(recipe, name, stage, sample)
+    if family is not None:
+        return family
     if isinstance(stage, Preferences):
         count = stage.count * (stage.fewest + stage.most) / 2
         seconds = answers(recipe, stage.model, stage.prompts, count, stage.max_new_tokens, 0, sample)
         return seconds + 2 * DISTINCT * count * judging(recipe, stage.prompts, sample), f"{count:,.0f} answers, each judged twice"
-    if isinstance(stage, (Reward, Dpo)):
+    if isinstance(stage, (Reward, Dpo, Kto)):
         return ranked(recipe, stage, sample)
     if isinstance(stage, Ppo):
         return ppo(recipe, stage, sample)
+    if isinstance(stage, Grpo):
+        return grpo(recipe, stage, sample)
+    if isinstance(stage, Select):
+        config = model_config(recipe, stage.model)
+        count = stage.count * stage.samples
+        seconds = answers(recipe, stage.model, stage.prompts, count, stage.max_new_tokens, 0, sample) + count * reading(recipe, config, stage.length, sample)
+        return seconds + 1.0, f"{count:,} answers, each scored"
     if isinstance(stage, Evaluate):
         return evaluate(recipe, stage, sample)
     if isinstance(stage, Report):
@@ -221,21 +218,16 @@ def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tu
     return None, f"a stage of kind {stage.kind!r} is not predicted"
 
 
-def updates(key: Any, model: Callable[[], Any], objective: Any, batches: PackedEpochs, optimization: Any, sample: Sample) -> float:
-    """Seconds of one update, in the mean of a few."""
+def drawing(stage: Pictures, sample: Sample) -> float:
+    """Seconds to draw and encode a picture."""
 
     def measure() -> float:
-        trainer = Trainer(model().to(sample.device), optimization, 1000, choose_precision("auto", sample.device))
-        begun, times = time.monotonic(), list[float]()
-        for step in range(14):
-            at = time.monotonic()
-            trainer.step(step, batches(step % batches.steps_per_epoch), objective)
-            times.append(time.monotonic() - at)
-            if len(times) > 4 and time.monotonic() - begun > 0.8:
-                break
-        return statistics.mean(times[1:])
+        begun = time.monotonic()
+        for _, pixels, *_ in drawn_shapes("train", 50, stage.most, 0):
+            data_url(pixels)
+        return (time.monotonic() - begun) / 50
 
-    return sample.once(key, measure)
+    return sample.once(("drawing", stage.most), measure)
 
 
 def pretrain(recipe: Recipe, stage: Pretrain, sample: Sample) -> tuple[float, str]:
@@ -251,38 +243,7 @@ def pretrain(recipe: Recipe, stage: Pretrain, sample: Sample) -> tuple[float, st
                    LanguageModelling(), batches, stage.optimization, sample)
     tokens_stage = recipe.stages.get(stage.tokens)
     heldout = tokens_stage.validation / (1 - tokens_stage.validation) * epoch / 3 if isinstance(tokens_stage, Tokens) else 0.0
-    return with_saves(steps * each, steps, config, sample) + heldout * each + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms, and the held-out text"
-
-
-def encoder(recipe: Recipe, stage: Encode, sample: Sample) -> tuple[float, str]:
-    """Updates of masked-token pretraining."""
-    tokenizer = ChatTokenizer.load(sample.place(stage.tokenizer))
-    trees = texts(TokenFiles.open(sample.place(stage.tokens) / "train", tokenizer.digest), stage.length)
-    batches = MaskedEpochs(trees, stage.length, stage.rows, recipe.seed, tokenizer.vocab_size, stage.mask)
-    config = replace(stage.model, vocab_size=tokenizer.vocab_size + 1)
-    steps = stage.steps if stage.steps is not None else round(stage.epochs * batches.steps_per_epoch * sample.factor.get(stage.tokens, 1.0))
-    each = updates(("encode", config, stage.length, stage.rows, stage.optimization.optimizer), lambda: MaskedModel(config).initialise(0), MaskedModelling(),
-                   batches, stage.optimization, sample)
-    return with_saves(steps * each, steps, config, sample) + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms"
-
-
-def classifier(recipe: Recipe, stage: Classify, sample: Sample) -> tuple[float, str]:
-    """Updates on the labelled texts, and one pass over the held-out ones; the comparison with TF-IDF is not measured."""
-    source = recipe.stages.get(stage.model)
-    if isinstance(source, Encode):
-        tokenizer = any_tokenizer(sample)
-        config = replace(source.model, vocab_size=tokenizer.vocab_size + 1)
-    else:
-        found = load_encoder(Path(stage.model)).config
-        config, tokenizer = found, ChatTokenizer.load(Path(stage.model))
-    length = min(stage.length, config.max_positions)
-    rows = [str(row["text"]) for _, row in read_rows(sample.place(stage.labels) / "train.jsonl")]
-    some = tokenizer.encode_batch(rows[:2000])
-    batches = PackedEpochs([Tree(np.array(ids[:length], np.int64), (), payload=i % 2) for i, ids in enumerate(some)], length, stage.rows, 0, add_labels)
-    steps = max(1, round(stage.epochs * batches.steps_per_epoch * len(rows) / len(some)))
-    each = updates(("classify", config, length, stage.rows), lambda: Classifier.from_encoder(MaskedModel(config).initialise(0), ["a", "b"], 0), Labelling(),
-                   batches, stage.optimization, sample)
-    return with_saves(steps * each, steps, config, sample) * 1.05 + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms"
+    return with_saves(steps * each, steps, parameters(config), sample) + heldout * each + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms, and the held-out text"
 
 
 def demonstrations(reference: str, sample: Sample) -> list[dict[str, Any]]:
@@ -295,14 +256,6 @@ def _quiet(sample: Sample) -> Any:
     from trivium.progress import Progress
     nowhere = Path("/nonexistent")
     return Context("", "", 0, {}, nowhere, nowhere, Progress(quiet=True), sample.threads)
-
-
-def any_tokenizer(sample: Sample, folder: str | None = None) -> ChatTokenizer:
-    """The sampled tokenizer, or that of a folder that the recipe starts from."""
-    for place in [*sample.folders.values(), *([Path(folder)] if folder else [])]:
-        if (place / "tokenizer.json").is_file():
-            return ChatTokenizer.load(place)
-    raise TriviumError("estimate: the recipe trains no tokenizer and starts from no model's folder")
 
 
 def sft(recipe: Recipe, stage: Sft, sample: Sample) -> tuple[float, str]:
@@ -318,7 +271,7 @@ def sft(recipe: Recipe, stage: Sft, sample: Sample) -> tuple[float, str]:
     steps = max(1, round(stage.epochs * batches.steps_per_epoch))
     each = updates(("sft", config, length, stage.rows, stage.optimization.optimizer), lambda: LanguageModel(config).initialise(0),
                    LanguageModelling(), batches, stage.optimization, sample)
-    return with_saves(steps * each, steps, config, sample) + 0.5, f"{steps:,} updates of {each * 1000:.0f} ms"
+    return with_saves(steps * each, steps, parameters(config), sample) + 0.5, f"{steps:,} updates of {each * 1000:.0f} ms"
 
 
 def lengths(recipe: Recipe, sample: Sample) -> tuple[float, float, list[list[int]], list[list[int]]]:
@@ -360,17 +313,19 @@ def answers(recipe: Recipe, model: str, prompts: str, count: float, longest: int
     return sample.once(("answers", config, longest, together, shots), measure) * count / together
 
 
-def ranked(recipe: Recipe, stage: Reward | Dpo, sample: Sample) -> tuple[float, str]:
-    """Updates on rankings, and passes over them without gradients."""
+def ranked(recipe: Recipe, stage: Reward | Dpo | Kto, sample: Sample) -> tuple[float, str]:
+    """Updates on rankings, or on thumbs, and passes over them without gradients. KTO reads the responses to other prompts too, in each update and for its
+    reference."""
     config = model_config(recipe, stage.model)
     length = min(stage.length, config.max_positions)
-    source = recipe.stages.get(stage.preferences)
+    given = stage.feedback if isinstance(stage, Kto) else stage.preferences
+    source = recipe.stages.get(given)
     count, heldout, responses = 1000.0, 0.2, 2.0
     if isinstance(source, Preferences):
         count, heldout, responses = source.count, source.heldout, max(2.0, (source.fewest + source.most) / 2 * DISTINCT)
     elif isinstance(source, Imports):
         from trivium.stages.reward import rankings
-        rows = rankings(sample.place(stage.preferences), _quiet(sample))
+        rows = rankings(sample.place(given), _quiet(sample))
         heldout = sum(row["split"] == "heldout" for row in rows) / len(rows)
         count, responses = len(rows), float(np.mean([len(row["responses"]) for row in rows]))
     p, r, asked, said = lengths(recipe, sample)
@@ -385,15 +340,15 @@ def ranked(recipe: Recipe, stage: Reward | Dpo, sample: Sample) -> tuple[float, 
         batch.extra["reference"] = torch.zeros(len(batch.ends))
 
     batches = PackedEpochs([tree for tree in trees if len(tree) <= length], length, stage.rows, 0, finish)
-    objective: Any = Ranking() if isinstance(stage, Reward) else DirectPreference(stage)
+    objective: Any = Ranking() if isinstance(stage, Reward) else DirectPreference(stage) if isinstance(stage, Dpo) else LanguageModelling()
 
     def model() -> Any:
         made = LanguageModel(config).initialise(0)
         return RewardModel.from_language_model(made, 0) if isinstance(stage, Reward) else made
 
     each = updates((stage.kind, config, length, stage.rows), model, objective, batches, stage.optimization, sample)
-    passes = (heldout + 500 / count if isinstance(stage, Reward) else (1 - heldout) + 2 * heldout) / (1 - heldout) / stage.epochs
-    seconds = steps * each * (1 + passes / 3) + 1.0
+    passes = (heldout + 500 / count if isinstance(stage, Reward) else (1 - heldout) * (1 + isinstance(stage, Kto)) + 2 * heldout) / (1 - heldout) / stage.epochs
+    seconds = steps * each * (1 + (passes + isinstance(stage, Kto)) / 3) + 1.0
     if isinstance(stage, Reward) and isinstance(source, Preferences):
         seconds += count * heldout * responses * judging(recipe, source.prompts, sample)
     return seconds, f"{steps:,} updates of {each * 1000:.0f} ms, and passes without gradients"
@@ -428,23 +383,6 @@ def reading(recipe: Recipe, config: ModelConfig, length: int, sample: Sample) ->
     return sample.once(("reading", config, length), measure)
 
 
-def saving(config: ModelConfig, sample: Sample) -> float:
-    """Seconds to write a checkpoint: weights and two means of AdamW in float32, on the disk of temporary files."""
-
-    def measure() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            begun = time.monotonic()
-            write_bytes(Path(folder) / "checkpoint", bytes(12 * parameters(config)))
-            return time.monotonic() - begun
-
-    return sample.once(("saving", parameters(config)), measure)
-
-
-def with_saves(seconds: float, steps: int, config: ModelConfig, sample: Sample) -> float:
-    """The time of a training with its checkpoints: one every 100 updates, and one every 20 seconds."""
-    return seconds + (1 + steps / ANCHOR + seconds / 20) * saving(config, sample) if steps else seconds
-
-
 def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
     """Each iteration: answers, four passes without gradients, updates of two models. One update and one pass are timed."""
     config = model_config(recipe, stage.model)
@@ -470,7 +408,35 @@ def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
     roll = answers(recipe, stage.model, stage.prompts, stage.episodes, stage.max_new_tokens, 0, sample)
     learn = stage.epochs * stage.minibatches * sample.once(("ppo", config, length, each), update)
     learn += 4 * stage.episodes * reading(recipe, config, length, sample)
-    return stage.iterations * (roll + learn + 2 * saving(config, sample)) + 1.0, f"{stage.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning"
+    return stage.iterations * (roll + learn + 2 * saving(parameters(config), sample)) + 1.0, f"{stage.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning"
+
+
+def grpo(recipe: Recipe, stage: Grpo, sample: Sample) -> tuple[float, str]:
+    """Each iteration: groups of answers, two passes without gradients (three with a reward model), updates of the policy. One update and one pass are timed."""
+    config = model_config(recipe, stage.model)
+    _, _, asked, said = lengths(recipe, sample)
+    length = min(stage.length, config.max_positions)
+    each = max(1, stage.episodes // stage.minibatches)
+    trees = [Tree(np.array(asked[i % len(asked)], np.int64), tuple(np.array(said[(i * stage.samples + k) % len(said)], np.int64) for k in range(stage.samples)))
+             for i in range(each)]
+    trees = [tree for tree in trees if len(tree) <= length] or [Tree(np.zeros(1, np.int64), (np.zeros(length - 1, np.int64),))]
+
+    def update() -> float:
+        trainer = Trainer(LanguageModel(config).initialise(0).to(sample.device), stage.optimization, 1000)
+        times = []
+        for step in range(3):
+            batch = make_batch([[trees[i] for i in row] for row in pack([len(tree) for tree in trees], length)], length)
+            batch.extra = {name: torch.zeros(len(batch.targets)) for name in ("log_probs", "reference", "advantages")}
+            begun = time.monotonic()
+            trainer.step(step, [batch], GroupSurrogate(stage))
+            times.append(time.monotonic() - begun)
+        return statistics.mean(times[1:])
+
+    count = stage.episodes * stage.samples
+    roll = answers(recipe, stage.model, stage.prompts, count, stage.max_new_tokens, 0, sample)
+    learn = stage.epochs * stage.minibatches * sample.once(("grpo", config, length, each, stage.samples), update)
+    learn += (3 if stage.reward else 2) * count * reading(recipe, config, length, sample)
+    return stage.iterations * (roll + learn + 2 * saving(parameters(config), sample)) + 1.0, f"{stage.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning"
 
 
 def evaluate(recipe: Recipe, stage: Evaluate, sample: Sample) -> tuple[float, str]:
