@@ -62,10 +62,9 @@ def _known(as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    print(f"{'run':18} {'GPU':6} {'published':>12} {'estimated':>12} {'ratio':>6}  source")
+    print(f"{'run':24} {'GPU':6} {'published':>10} {'estimated':>10} {'':15} {'ratio':>6}  source")
     for row in rows:
-        print(f"{row['run']:18} {row['gpu']:6} {large(row['published_gpu_hours']):>12} {large(row['estimated_gpu_hours']):>12} "
-              f"{row['ratio']:6.2f}  {row['source']}")
+        print(f"{row['run']:24} {row['gpu'] or '':6} {large(row['published']):>10} {large(row['estimated']):>10} {row['unit']:15} {row['ratio']:6.2f}  {row['source']}")
 
 
 def _recipe(recipe: Path, overrides: list[str], as_json: bool) -> None:
@@ -134,9 +133,9 @@ def scaling(rungs: Annotated[int, typer.Option(help="Models, the smallest first,
     if as_json:
         print(json.dumps(found, indent=1))
         return
-    print(f"{'rung':8} {'parameters':>10} {'FLOPs':>9} {'loss':>7} {'bits/byte':>9}")
+    print(f"{'rung':8} {'parameters':>10} {'FLOPs':>9} {'passes':>6} {'loss':>7} {'bits/byte':>9}")
     for row in found["rungs"]:
-        print(f"{row['rung']:8} {row['parameters']:>10,} {row['compute']:9.2g} {row['loss']:7.3f} {row['bits_per_byte']:9.3f}")
+        print(f"{row['rung']:8} {row['parameters']:>10,} {row['compute']:9.2g} {row['passes']:6.2f} {row['loss']:7.3f} {row['bits_per_byte']:9.3f}")
     law, told = found["law"], found["foretold"]
     print(f"loss = E + A·C^-α: α = {law['exponent']:.3f} [{law['exponent_interval'][0]:.3f}, {law['exponent_interval'][1]:.3f}], "
           f"E = {law['irreducible']:.3f} [{law['irreducible_interval'][0]:.3f}, {law['irreducible_interval'][1]:.3f}]")

@@ -18,7 +18,7 @@ from trivium.planning.flops import forward_flops, parameters, shape_for, six_n_d
 from trivium.planning.known import INSTRUCTGPT_PETAFLOP_DAYS, PETAFLOP_DAY, RUNS, Alignment
 from trivium.planning.memory import TRAINED, Layout, memory_per_gpu
 from trivium.planning.plan import alignment_flops, estimate, make_plan, quantity
-from trivium.planning.scaling import at, bootstrap, fit
+from trivium.planning.scaling import at, bootstrap, fit, ladder, run_ladder
 
 SMALL = ModelConfig(vocab_size=300, hidden_size=48, intermediate_size=80, num_layers=2, num_heads=3, num_kv_heads=1, head_dim=16)
 
@@ -145,7 +145,10 @@ def test_the_command_prints_text_or_json(monkeypatch, capsys):
     shown = say("--params", "8B", "--tokens", "15T", "--count", "1024")
     assert all(word in shown for word in ("GPU-hours", "books", "Chinese characters", "compute-optimal", "MWh", "pretraining", "1024 shards"))
     assert json.loads(say("--params", "8B", "--json"))["tokens"] == 160e9
-    assert {row["run"] for row in json.loads(say("--known", "--json"))} == set(RUNS)
+    rows = {row["run"]: row for row in json.loads(say("--known", "--json"))}
+    assert rows.keys() == {*RUNS, "instructgpt-pretraining", "instructgpt-sft", "instructgpt-ppo"}
+    assert all(0.75 < row["ratio"] < 1.25 and row["source"] for row in rows.values())
+    assert "petaflop/s-days" in say("--known")
 
 
 @pytest.mark.parametrize(("text", "value"), [("8B", 8e9), ("1.5e12", 1.5e12), ("561m", 561e6), ("15T", 15e12), ("1_000", 1000), ("2,000k", 2e6)])
@@ -170,3 +173,24 @@ def test_a_power_law_is_found_again_and_its_interval_holds_it():
     laws = bootstrap(compute, nats, tokens, 60, 0)
     foretold = np.percentile([at(law, compute[-1] * 10, compute[0]) for law in laws], [0.5, 99.5])
     assert foretold[0] < 0.8 + 3.0 * (10 * compute[-1] / compute[0]) ** -0.25 + (nats.mean() / 50 - true.mean()) < foretold[1]
+
+
+@pytest.mark.long
+def test_a_ladder_is_climbed_drawn_and_found_again(tmp_path):
+    artifact = run_ladder(ladder(4, 0.5, tmp_path, 0, 100_000), quiet=True)
+    found, rungs = artifact.summary, artifact.summary["rungs"]
+    assert [row["parameters"] for row in rungs] == sorted(row["parameters"] for row in rungs) and rungs[0]["loss"] > rungs[-1]["loss"]
+    assert rungs[0]["compute"] == pytest.approx(6 * rungs[0]["parameters"] * 20 * 128 * 8, rel=0.2)  # 20 updates of 8 rows of 128 tokens
+    assert rungs[0]["passes"] == rungs[1]["passes"] < rungs[3]["passes"]
+    low, high = found["law"]["exponent_interval"]
+    assert low <= high and found["foretold"]["measured"] == rungs[-1]["loss"]
+    page = (artifact.folder / "index.html").read_text()
+    assert "Does it foretell?" in page and "plotly" in page
+    again = run_ladder(ladder(4, 0.5, tmp_path, 0, 100_000), quiet=True)
+    assert again.manifest["created"] == artifact.manifest["created"]
+
+
+@pytest.mark.parametrize(("rungs", "ratio", "message"), [(3, 20, "at least 4 are needed"), (9, 20, "the ladder has 8"), (4, 0.1, "between 0.5 and 200")])
+def test_a_ladder_that_cannot_be_fitted_is_refused(tmp_path, rungs, ratio, message):
+    with pytest.raises(TriviumError, match=message):
+        ladder(rungs, ratio, tmp_path, 0, 100_000)

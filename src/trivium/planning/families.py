@@ -12,7 +12,7 @@ from trivium.generation.translate import translate
 from trivium.model.encoder import Classifier, MaskedModel, load_encoder
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.vision import VisionEncoder
-from trivium.planning.measure import Sample, given, size_of, updates, with_saves
+from trivium.planning.measure import Sample, given, size_of, steps_of, updates, with_saves
 from trivium.recipe import Recipe
 from trivium.recipe_base import Stage
 from trivium.stages import classify, encode, see, spans, vision
@@ -44,19 +44,16 @@ def reading(recipe: Recipe, name: str, stage: Encode | Spans, sample: Sample) ->
     context = given(recipe, name, stage, sample)
     tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
     factor = sample.factor.get(stage.tokens, 1.0)
-    made: MaskedModel | EncoderDecoder
-    objective: Any
-    if isinstance(stage, Encode):
-        made, objective = MaskedModel(encode.shape_of(stage, tokenizer)).initialise(0), encode.MaskedModelling()
-        batches, unseen = (encode.batches_of(part, stage, context, tokenizer).steps_per_epoch for part in ("train", "validation"))
-        data: Any = encode.training_data(stage, context)[0]
-    else:
-        made, objective = EncoderDecoder(spans.shape_of(stage, tokenizer)).initialise(0), spans.WritingTargets()
-        batches, unseen = (spans.batches_of(part, stage, context, tokenizer).steps_per_epoch for part in ("train", "validation"))
-        data = spans.training_data(stage, context)[0]
-    steps = stage.steps if stage.steps is not None else round(stage.epochs * batches * factor)
-    each = updates((stage.kind, made.config, stage.length, stage.rows, stage.optimization.optimizer), lambda: made, objective, data, stage.optimization, sample)
-    return told(with_saves(steps * each, steps, size_of(made), sample) + unseen * factor * each / 3 + 1.0, steps, each, ", and the held-out text")
+    module: Any = encode if isinstance(stage, Encode) else spans
+    config = module.shape_of(stage, tokenizer)
+    made = (MaskedModel(config) if isinstance(stage, Encode) else EncoderDecoder(config)).initialise(0)
+    objective = encode.MaskedModelling() if isinstance(stage, Encode) else spans.WritingTargets()
+    batches, unseen = (module.batches_of(part, stage, context, tokenizer) for part in ("train", "validation"))
+    steps = stage.steps if stage.steps is not None else steps_of(stage.epochs, batches, factor)
+    each = 0.0
+    if steps:
+        each = updates((stage.kind, made.config, stage.length, stage.rows, stage.optimization.optimizer), lambda: made, objective, batches, stage.optimization, sample)
+    return told(with_saves(steps * each, steps, size_of(made), sample) + steps_of(1, unseen, factor) * each / 3 + 1.0, steps, each, ", and the held-out text")
 
 
 def labelling(recipe: Recipe, name: str, stage: Classify, sample: Sample) -> Told:
@@ -126,7 +123,7 @@ def seeing(recipe: Recipe, name: str, stage: See, sample: Sample) -> Told:
     begun = time.monotonic()
     batches = see.batches_of(stage, context, made, tokenizer)
     opening = time.monotonic() - begun
-    steps = max(1, round(stage.epochs * batches.steps_per_epoch * factor))
+    steps = max(1, steps_of(stage.epochs, batches, factor))
     each = updates(("see", made.config, made.vision.config, batches.length, stage.rows, json.dumps(stage.train), stage.rows_from),
                    lambda: see.freeze(made, stage.train), see.AnswersAboutPictures(), batches, stage.optimization, sample)
     seconds = with_saves(steps * each, steps, sum(p.numel() for p in made.parameters() if p.requires_grad), sample) + factor * opening + 1.0

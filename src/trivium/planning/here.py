@@ -30,7 +30,7 @@ from trivium.pictures import data_url
 from trivium.pipeline import cores, need, run
 from trivium.planning.families import predict_family
 from trivium.planning.flops import parameters
-from trivium.planning.measure import Sample, any_tokenizer, saving, updates, with_saves
+from trivium.planning.measure import Sample, any_tokenizer, saving, steps_of, updates, with_saves
 from trivium.recipe import Recipe
 from trivium.recipe_base import Stage
 from trivium.stages.common import PackedEpochs, map_trees
@@ -237,8 +237,8 @@ def pretrain(recipe: Recipe, stage: Pretrain, sample: Sample) -> tuple[float, st
     batches = PackedEpochs(pieces(TokenFiles.open(tokens / "train", tokenizer.digest), tokenizer, stage.length), stage.length, stage.rows, recipe.seed)
     factor = sample.factor.get(stage.tokens, 1.0)
     config = config_of(recipe, stage)
-    epoch = batches.steps_per_epoch * factor
-    steps = stage.steps if stage.steps is not None else round(stage.epochs * epoch)
+    epoch = steps_of(1, batches, factor)
+    steps = stage.steps if stage.steps is not None else steps_of(stage.epochs, batches, factor)
     each = updates(("pretrain", config, stage.length, stage.rows, stage.optimization.optimizer), lambda: LanguageModel(config).initialise(0),
                    LanguageModelling(), batches, stage.optimization, sample)
     tokens_stage = recipe.stages.get(stage.tokens)

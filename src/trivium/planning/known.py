@@ -74,7 +74,9 @@ class Alignment:
 
 
 INSTRUCTGPT_PETAFLOP_DAYS = {"pretraining": 3640.0, "sft": 4.9, "ppo": 60.0}
-"""What Ouyang et al. 2022 (section 5.1) give for the 175B models."""
+"""What Ouyang et al. 2022 give for the 175B models."""
+
+INSTRUCTGPT_SOURCE = "Ouyang et al. 2022, section 5.1"
 
 PETAFLOP_DAY = 1e15 * 86400
 """Operations in a petaflop/s-day."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
@@ -23,7 +24,7 @@ from trivium.progress import Progress
 from trivium.recipe import Recipe
 from trivium.recipe_base import Stage
 from trivium.stages import encode, spans
-from trivium.stages.common import save_model
+from trivium.stages.common import PackedEpochs, save_model
 from trivium.stages.look import config_of
 from trivium.stages.see import seeing_model
 from trivium.stages.settings import Encode, Pretrain, See, Spans, Training, Translate, Vision
@@ -93,6 +94,11 @@ def saving(size: int, sample: Sample) -> float:
 def with_saves(seconds: float, steps: int, size: int, sample: Sample) -> float:
     """The time of a training of ``size`` parameters with its checkpoints: one every 100 updates, and one every 20 seconds."""
     return seconds + (1 + steps / ANCHOR + seconds / 20) * saving(size, sample) if steps else seconds
+
+
+def steps_of(epochs: float, batches: PackedEpochs, factor: float = 1.0) -> int:
+    """The updates of so many passes over ``factor`` times the sampled rows."""
+    return round(epochs * math.ceil(batches.rows_per_epoch * factor / batches.rows))
 
 
 def size_of(model: torch.nn.Module) -> int:

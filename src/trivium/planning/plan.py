@@ -10,7 +10,7 @@ from typing import Any
 from trivium.errors import TriviumError, nearest
 from trivium.model.config import ModelConfig
 from trivium.planning.flops import forward_flops, parameters, shape_for, six_n_d, training_flops
-from trivium.planning.known import RUNS, Alignment
+from trivium.planning.known import INSTRUCTGPT_PETAFLOP_DAYS, INSTRUCTGPT_SOURCE, PETAFLOP_DAY, RUNS, Alignment
 from trivium.planning.machines import HOST, PUE, Gpu, gpu_named, utilization
 from trivium.planning.memory import STAGES, layouts, memory_per_gpu
 
@@ -149,13 +149,19 @@ def estimate(plan: Plan, amounts: Alignment | None = None) -> dict[str, Any]:
 
 
 def known_runs() -> list[dict[str, Any]]:
-    """Every known run beside what the estimate says of it."""
-    rows = []
+    """Every known run beside what the estimate says of it: GPU-hours or, of InstructGPT's stages, whose hours were not published, petaflop/s-days."""
+    rows: list[dict[str, Any]] = []
     for run in RUNS.values():
-        guess = estimate(make_plan(run.name, None, run.gpu, run.count))
-        rows.append({"run": run.name, "gpu": run.gpu, "published_gpu_hours": run.gpu_hours, "estimated_gpu_hours": guess["gpu_hours"],
-                     "ratio": guess["gpu_hours"] / run.gpu_hours if run.gpu_hours else None, "source": run.source})
-    return rows
+        if run.gpu_hours:
+            guess = estimate(make_plan(run.name, None, run.gpu, run.count))["gpu_hours"]
+            rows.append({"run": run.name, "gpu": run.gpu, "unit": "GPU-hours", "published": run.gpu_hours, "estimated": guess, "source": run.source})
+    gpt3 = RUNS["gpt-3"]
+    assert gpt3.shape is not None
+    stages = {"pretraining": training_flops(gpt3.shape, gpt3.tokens, gpt3.length)} | alignment_flops(gpt3.parameters, Alignment())
+    for stage, published in INSTRUCTGPT_PETAFLOP_DAYS.items():
+        rows.append({"run": f"instructgpt-{stage}", "gpu": None, "unit": "petaflop/s-days", "published": published, "estimated": stages[stage] / PETAFLOP_DAY,
+                     "source": INSTRUCTGPT_SOURCE})
+    return [row | {"ratio": row["estimated"] / row["published"]} for row in rows]
 
 
 def large(value: float) -> str:

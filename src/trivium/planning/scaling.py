@@ -53,6 +53,8 @@ class Scaling(Stage):
     """The text, of which the held-out part is measured."""
     compute: dict[str, float]
     """FLOPs that each rung was trained with."""
+    read: dict[str, int]
+    """Tokens that each rung was trained on, places of padding among them."""
     resamples: int = Field(400, ge=20)
     """Bootstrap samples."""
 
@@ -78,7 +80,7 @@ def ladder(rungs: int, tokens_a_parameter: float, out: Path, seed: int, document
         "tokenizer": {"vocab_size": VOCABULARY},
         "tokens": {},
     }
-    compute = {}
+    compute, read = {}, {}
     for number, (width, layers) in enumerate(RUNGS[:rungs], 1):
         config = config_of_rung(width, layers)
         steps = max(20, round(tokens_a_parameter * parameters(config) / (LENGTH * ROWS)))
@@ -87,15 +89,16 @@ def ladder(rungs: int, tokens_a_parameter: float, out: Path, seed: int, document
             "model": {name: getattr(config, name) for name in ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "head_dim",
                                                                "max_positions")},
             "optimization": {"optimizer": "muon", "learning_rate": 0.01, "matrix_learning_rate": 0.02, "newton_schulz": 3, "schedule": "linear"}}
+        read[f"rung-{number}"] = steps * LENGTH * ROWS
         compute[f"rung-{number}"] = training_flops(config, steps * LENGTH * ROWS, LENGTH)
-    written["scaling"] = {"models": {name: name for name in compute}, "compute": compute}
+    written["scaling"] = {"models": {name: name for name in compute}, "compute": compute, "read": read}
     stages = {name: parse_stage(name, settings, kinds) for name, settings in written.items()}
     return Recipe.model_construct(name="scaling", seed=seed, threads=None, out=str(out), stages=stages)
 
 
 def run_ladder(recipe: Recipe, quiet: bool) -> Artifact:
     """Train what is missing, fit, and return the fit's artifact."""
-    runners: dict[str, tuple[RunStage, int]] = {"scaling": (run_scaling, 1)}
+    runners: dict[str, tuple[RunStage, int]] = {"scaling": (run_scaling, 2)}
     for stage in recipe.stages.values():
         if stage.kind not in runners:
             module = importlib.import_module(f"trivium.stages.{stage.kind}")
@@ -155,6 +158,7 @@ def run_scaling(settings: Scaling, context: Context) -> dict[str, Any]:
     device = prepare(context.threads)
     compute = np.array([settings.compute[name] for name in settings.models])
     rows, measured, tokens, size = [], [], np.zeros(0), 0
+    there = Tokens.open(context.inputs["tokens"] / "train").header["tokens"]
     for name, folder in context.inputs["models"].items():
         model, tokenizer = load_language_model(folder)
         model.to(device).eval()
@@ -168,7 +172,8 @@ def run_scaling(settings: Scaling, context: Context) -> dict[str, Any]:
         tokens = np.array([len(tree.responses[0]) for tree in trees], np.float64)
         size = size or sum(len(tokenizer.decode(document[:-1].tolist()).encode()) for document in heldout)
         rows.append({"rung": name, "parameters": sum(p.numel() for p in model.parameters()), "compute": settings.compute[name],
-                     "loss": float(measured[-1].sum() / tokens.sum()), "bits_per_byte": float(measured[-1].sum() / math.log(2) / size)})
+                     "loss": float(measured[-1].sum() / tokens.sum()), "bits_per_byte": float(measured[-1].sum() / math.log(2) / size),
+                     "passes": settings.read[name] / there})
         context.progress.update(len(rows), len(settings.models), name)
     nats, loss = np.stack(measured), np.array([row["loss"] for row in rows])
     law, laws = fit(compute, loss), bootstrap(compute, nats, tokens, settings.resamples, context.seed)
@@ -206,6 +211,8 @@ def run_scaling(settings: Scaling, context: Context) -> dict[str, Any]:
         Heading("Does it foretell?"),
         Text(f"From the others alone, the largest model's loss is {numbers['foretold']['loss']:.3f} "
              f"[{numbers['foretold']['interval'][0]:.3f}, {numbers['foretold']['interval'][1]:.3f}]; measured: {numbers['foretold']['measured']:.3f}."),
-        Rows(("rung", "parameters", "FLOPs", "loss", "bits a byte"), [(row["rung"], f"{row['parameters']:,}", f"{row['compute']:.3g}", f"{row['loss']:.4f}",
-                                                                      f"{row['bits_per_byte']:.4f}") for row in rows])])
+        Rows(("rung", "parameters", "FLOPs", "passes over the text", "loss", "bits a byte"), [
+            (row["rung"], f"{row['parameters']:,}", f"{row['compute']:.3g}", f"{row['passes']:.2f}", f"{row['loss']:.4f}", f"{row['bits_per_byte']:.4f}") for row in rows]),
+        Text("A law of this kind holds for text that is new. Up to four passes over the same text are nearly as good (Muennighoff et al. 2023); beyond them "
+             "a rung should get more text (--documents-bytes).")])
     return write_numbers(context, numbers)

@@ -190,7 +190,8 @@ class PackedEpochs:
         self.epoch, self.order = -1, []  # type: tuple[int, list[list[int]]]
         self.sizes = [self.size_of(tree) for tree in trees]
         self.tokens = sum(self.sizes)
-        self.steps_per_epoch = math.ceil(len(self._rows_of(0)) / rows)
+        self.rows_per_epoch = len(self._rows_of(0))
+        self.steps_per_epoch = math.ceil(self.rows_per_epoch / rows)
 
     def size_of(self, tree: Tree) -> int:
         """The places that a tree takes in a row."""
