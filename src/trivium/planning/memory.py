@@ -34,6 +34,8 @@ TRAINED = 16.0
 STAGES: dict[str, Kind] = {
     "pretrain": Kind(TRAINED, 0), "sft": Kind(TRAINED, 0), "reward": Kind(TRAINED, 0),
     "dpo": Kind(TRAINED, 0),  # the reference's log-probabilities are computed first, and kept
+    "kto": Kind(TRAINED, 0),
+    "grpo": Kind(TRAINED, 4.0),  # its reference is run
     "ppo": Kind(2 * TRAINED, 2 * 4.0),  # policy and value model are trained; reference and reward model are run
     "generate": Kind(0, 2.0),
 }
