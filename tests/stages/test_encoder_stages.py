@@ -11,6 +11,7 @@ import torch
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.face import load
+from trivium.model import folder as model_folder
 from trivium.model.encoder import Classifier, joined, load_encoder
 from trivium.pipeline import run
 from trivium.recipe import load_recipe
@@ -72,6 +73,8 @@ def test_reviews_are_told_apart_and_transformers_agrees(tmp_path):
     for wrong in (lambda: reader.label("x"), lambda: reader.embed([""]), lambda: reader.generate("x")):
         with pytest.raises(TriviumError, match="knows no labels|empty text|an encoder, where"):
             wrong()
+    with pytest.raises(TriviumError, match="an encoder reads and labels, but writes nothing"):
+        model_folder.load(encoded.folder)
     looked = list(tokens_of(load_recipe(tmp_path / "r.yaml"), "encode", 0))
     hidden_ones = [token for token in looked if token["loss"]]
     assert 0.2 < len(hidden_ones) / len(looked) < 0.4 and sum(token["text"] == "<|mask|>" and "target" in token for token in hidden_ones) > len(hidden_ones) / 2

@@ -67,6 +67,8 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         return read_config(base_of(folder))
     values = read_json(path)
     family = values.get("model_type")
+    if family == "modernbert":
+        raise TriviumError(f"{folder}: an encoder reads and labels, but writes nothing; a language model is needed here")
     if family not in FAMILIES:
         from trivium.model.foreign import shape_of
         return shape_of(folder)
