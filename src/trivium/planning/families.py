@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import Any
 
 from trivium.files import read_rows
@@ -17,6 +18,7 @@ from trivium.recipe import Recipe
 from trivium.recipe_base import Stage
 from trivium.stages import classify, encode, see, spans, vision
 from trivium.stages import translate as sequences
+from trivium.stages.common import PackedEpochs
 from trivium.stages.settings import Classify, Encode, See, Spans, Translate, Vision
 from trivium.tokenizer.chat import ChatTokenizer
 
@@ -59,15 +61,16 @@ def reading(recipe: Recipe, name: str, stage: Encode | Spans, sample: Sample) ->
 def labelling(recipe: Recipe, name: str, stage: Classify, sample: Sample) -> Told:
     """Updates on the labelled texts, one pass over the held-out ones, and the comparison with TF-IDF, of which a piece is timed."""
     context = given(recipe, name, stage, sample)
-    batches, _ = classify.training_data(stage, context)
     train, heldout = (classify.rows_of(context.inputs["labels"] / f"{part}.jsonl") for part in ("train", "heldout"))
     source: Any = load_encoder(context.inputs["model"])
-    steps = max(1, round(stage.epochs * batches.steps_per_epoch))
     made = Classifier.from_encoder(source, classify.labels_of(train), 0)
+    some = 1 + len(train) // 1000  # every so manieth row, of every label some
+    trees = classify.trees_of(train[::some], ChatTokenizer.load(context.inputs["model"]), min(stage.length, made.config.max_positions))
+    batches = PackedEpochs(trees, min(stage.length, made.config.max_positions), stage.rows, recipe.seed, partial(classify.add_labels, made.labels))
+    steps = max(1, steps_of(stage.epochs, batches, len(train) / len(trees)))
     each = updates(("classify", made.config, batches.length, stage.rows, len(made.labels)), lambda: made, classify.Labelling(), batches, stage.optimization, sample)
-    seconds = with_saves(steps * each, steps, size_of(made), sample) + batches.steps_per_epoch * len(heldout) / len(train) * each / 3 + 1.0
+    seconds = with_saves(steps * each, steps, size_of(made), sample) + steps_of(1, batches, len(heldout) / len(trees)) * each / 3 + 1.0
     if stage.baseline:
-        some = 1 + len(train) // 1000  # every so manieth row, of every label some
 
         def compare() -> float:
             begun = time.monotonic()
@@ -85,7 +88,7 @@ def translating(recipe: Recipe, name: str, stage: Translate, sample: Sample) -> 
     made, _ = sequences.start(context)
     heldout = [row for _, row in read_rows(context.inputs["pairs"] / "heldout.jsonl")]
     steps = max(1, round(stage.epochs * batches.steps_per_epoch))
-    each = updates(("translate", made.config, batches.length, stage.rows), lambda: made, sequences.WritingTargets(), batches, stage.optimization, sample)
+    each = updates(("translate", made.config, batches.length, stage.rows), lambda: made, spans.WritingTargets(), batches, stage.optimization, sample)
 
     def write() -> float:
         some = heldout[:FEW]

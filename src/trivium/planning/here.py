@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from trivium import randomness
+from trivium.artifacts import Artifact
 from trivium.corpus.readers import Document, find, read
 from trivium.errors import TriviumError
 from trivium.files import write_rows
@@ -115,7 +116,12 @@ def elapsed(recipe: Recipe, seconds: dict[str, float]) -> float:
 
 
 def sampled(recipe: Recipe, folder: Path, device: torch.device) -> Sample:
-    """Run the data stages on a sample of the documents."""
+    """Run the data stages on a sample of the documents. Tables of labelled texts and of pairs are read in full first."""
+
+    def small(stages: dict[str, Stage]) -> dict[str, Artifact]:
+        return run(Recipe.model_construct(**{**recipe.model_dump(exclude={"stages"}), "out": str(folder / "runs")}, stages=stages)) if stages else {}
+
+    tables = small({name: stage for name, stage in recipe.stages.items() if isinstance(stage, (Labels, Pairs))})
     stages: dict[str, Stage] = {}
     factor: dict[str, float] = {}
     for name, stage in recipe.stages.items():
@@ -126,11 +132,12 @@ def sampled(recipe: Recipe, folder: Path, device: torch.device) -> Sample:
         elif isinstance(stage, Corpus):
             documents, factors = [], []
             for i, reference in enumerate(stage.documents):
-                if reference in recipe.stages:
+                if reference in recipe.stages and reference not in tables:
                     documents.append(reference)
                     factors.append(factor.get(reference, 1.0))
                 else:
-                    kept, times = some_documents(Path(reference), folder / f"{name}-{i}.jsonl")
+                    place = tables[reference].folder / "documents" if reference in tables else Path(reference)
+                    kept, times = some_documents(place, folder / f"{name}-{i}.jsonl")
                     documents.append(str(kept))
                     factors.append(times)
             factor[name] = statistics.mean(factors) if factors else 1.0
@@ -148,8 +155,7 @@ def sampled(recipe: Recipe, folder: Path, device: torch.device) -> Sample:
             factor[name] = max(1.0, (digits + stage.shapes) / PICTURES)
             stages[name] = stage.model_copy(update={field: max(1, round(count / factor[name]))
                                                     for field, count in (("digits", digits), ("shapes", stage.shapes), ("heldout", stage.heldout))})
-    small = Recipe.model_construct(**{**recipe.model_dump(exclude={"stages"}), "out": str(folder / "runs")}, stages=stages)
-    artifacts = run(small) if stages else {}
+    artifacts = small(stages)
     return Sample(folder, {name: a.folder for name, a in artifacts.items()}, {name: float(a.manifest["seconds"]) for name, a in artifacts.items()},
                   factor, cores(recipe), device)
 
