@@ -75,6 +75,11 @@ def test_frequencies_follow_the_distribution():
     assert set(drawn_with(top_p=0.5).tolist()) == {2}
     assert set(drawn_with(min_p=0.3).tolist()) == {1, 2}  # e^-1 of the likeliest is enough, e^-2 is not
     assert set(drawn_with(top_k=3, top_p=0.9).tolist()) == {1, 2}
+    assert set(drawn_with(temperature=5e-324).tolist()) == set(drawn_with(top_p=5e-324).tolist()) == {2}  # as small as numbers get: the likeliest
+    seen = torch.tensor([[False, False, True, False, False]]).expand(n, -1)
+    for penalty, token in ((5e-324, 2), (1e300, 1)):
+        tokens, log_probs = draw(logits.expand(n, -1), Controls([Sampling(temperature=0, repetition_penalty=penalty)] * n, logits.device), u, seen)
+        assert set(tokens.tolist()) == {token} and log_probs.isfinite().all()
 
 
 def test_ends():

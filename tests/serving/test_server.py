@@ -97,7 +97,7 @@ GOOD = {"model": "one", "messages": ASKED, "max_tokens": 2}
     (b"{", 400, "not valid JSON"), (b'{"model": "one", "messages": "\xff\xfe"}', 400, "not valid UTF-8: byte 30"), (b"[]", 400, "a JSON object"),
     (b"[" * 100_000, 400, "not valid JSON"), (b'{"seed": ' + b"9" * 5000 + b"}", 400, "not valid JSON"), (b"x" * 10_000_000, 413, "larger than 200,000"),
     ({**GOOD, "model": "nobody"}, 404, "does not exist"), ({**GOOD, "temperature": -1}, 400, "temperature"), ({**GOOD, "temperature": float("nan")}, 400, "temperature"),
-    ({**GOOD, "stop": ["x"] * 1000}, 400, "stop"), ({**GOOD, "stop": [""]}, 400, "stop"), ({**GOOD, "messages": []}, 400, "messages"), ({"model": "one"}, 400, "messages"),
+    ({**GOOD, "stop": ["x"] * 1000}, 400, "stop: List should have at most 4 items"), ({**GOOD, "stop": [""]}, 400, "stop.0: "), ({**GOOD, "messages": []}, 400, "messages"), ({"model": "one"}, 400, "messages"),
     ({**GOOD, "messages": [{"role": "wizard", "content": "x"}]}, 400, "messages.0.role"), ({**GOOD, "messages": [{"role": "user", "content": "\ud800"}]}, 400, "half of a surrogate pair"),
     ({**GOOD, "\ud800": 1}, 400, "half of a surrogate pair"), ({**GOOD, "stop": "\udfff"}, 400, "half of a surrogate pair"),
     ({**GOOD, "messages": [{"role": "user", "content": "be " * 9000}]}, 400, "context is 2048 tokens"), ({**GOOD, "max_tokens": 3000}, 400, "3000 new ones"),

@@ -362,7 +362,7 @@ def calibration_points(value: Any) -> list[tuple[float, float]]:
 
 
 def wins(found: Gathered) -> list[dict[str, Any]]:
-    """The figure of InstructGPT: win rates against the baseline, with intervals."""
+    """The figure of InstructGPT: win rates against the baseline, with intervals; the baseline itself has half by definition."""
     made = []
     for name, manifest in evaluations(found):
         base, models = baseline_of(manifest), manifest["summary"]["models"]
@@ -370,9 +370,11 @@ def wins(found: Gathered) -> list[dict[str, Any]]:
         for model in model_order(found):
             figures = models.get(model, {})
             rate = figures.get(f"win_rate_vs_{base}")
-            if is_rate(rate) and rate["value"] is not None:
+            if model == base and figures:
+                rows.append({"model": model, "rate": None, "controlled": None, "length": figures.get("mean_length"), "kl": None})
+            elif is_rate(rate) and rate["value"] is not None:
                 rows.append({"model": model, "rate": rate, "controlled": figures.get(f"length_controlled_win_rate_vs_{base}"), "length": figures.get("mean_length"), "kl": figures.get("kl")})
-        if rows:
+        if any(row["rate"] for row in rows):
             made.append({"stage": name, "base": base, "rows": rows, "judge": manifest["summary"].get("judge", "")})
     return made
 
