@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +24,7 @@ from trivium.feedback.exports import export
 from trivium.feedback.store import Store
 from trivium.generation.engine import Sampling, generate
 from trivium.model import folder
-from trivium.serving.app import Limits
+from trivium.serving.app import Limits, _Held
 from trivium.tokenizer.chat import ChatTokenizer
 
 ASKED = [{"role": "user", "content": "To be?"}]
@@ -186,6 +189,36 @@ def test_an_answer_that_takes_too_long_is_cut_off(folders):
         streamed = httpx.post(address + "/v1/chat/completions", json={**endless, "stream": True})
         assert streamed.status_code == 200 and json.loads(streamed.text.strip().split("\n\n")[-1][6:])["error"]["code"] == "timeout"
         assert httpx.post(address + "/v1/chat/completions", json=GOOD).status_code == 200
+
+
+def test_who_reads_nothing_or_sends_half_is_let_go(folders):
+    left = []
+
+    @contextlib.asynccontextmanager
+    async def place():
+        try:
+            yield
+        finally:
+            left.append(True)
+
+    async def answers():
+        yield b"data: x"
+
+    async def reads_nothing(_):
+        await asyncio.Event().wait()
+
+    async def main():
+        context = place()
+        await context.__aenter__()
+        await _Held(context, 0.05, answers())({"type": "http", "asgi": {"spec_version": "2.4"}}, reads_nothing, reads_nothing)
+
+    asyncio.run(asyncio.wait_for(main(), 5))
+    assert left == [True]
+    with running(folders, Limits(rows=2, seconds=0.2)) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as half:
+            half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{")
+            assert half.recv(4096).startswith(b"HTTP/1.1 408 ")
 
 
 def test_many_clients_get_the_same_as_one(client):

@@ -184,7 +184,7 @@ def graph(nodes: Mapping[str, tuple[Words, str, int]], edges: Sequence[tuple[str
         for row, name in enumerate(column):
             place[name] = row + (tallest - len(column)) / 2
     wide, high, gap, lead = max(88, 20 + 7.6 * max(map(len, nodes), default=0)), 44, 30, 18
-    width, height = round(len(columns) * (wide + gap) - gap + 2), tallest * (high + lead) - lead + 2
+    width, height = round(len(columns) * (wide + gap) - gap + 2), tallest * (high + lead) - lead + 4
 
     def corner(name: str) -> tuple[float, float]:
         return round(1 + layer[name] * (wide + gap), 1), round(1 + place[name] * (high + lead), 1)

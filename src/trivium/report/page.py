@@ -118,7 +118,7 @@ def model_order(found: Gathered) -> dict[str, int]:
         own.sort(key=lambda name: (name != baseline, places.index(name) if name in places else 0))
         for place, name in enumerate(own):
             order.setdefault(name, place % 7)
-        for name in sorted(manifest["summary"]["models"]):
+        for name in sorted(manifest["summary"]["models"], key=lambda name: (manifest["summary"]["models"][name].get("best_of", 0), name)):
             order.setdefault(name, 7)
     return order
 
@@ -432,16 +432,22 @@ def by_task(found: Gathered) -> list[dict[str, Any]]:
     return made
 
 
-def examinations(found: Gathered) -> list[tuple[str, str, list[tuple[str, dict[str, Any]]]]]:
-    """Further tasks of the examinations: ``(task, figure, [(model, rate)])``."""
-    made: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
+def examinations(found: Gathered) -> list[tuple[str, list[tuple[words.Pair, float | None, list[tuple[str, dict[str, Any]]]]]]]:
+    """Further tasks of the examinations: of each ``(task, [(figure, chance, [(model, rate)])])``."""
+    made: dict[str, dict[str, list[tuple[str, dict[str, Any]]]]] = {}
+    chances: dict[str, float] = {}
     for _, manifest in evaluations(found):
-        for model, tasks in manifest["summary"].get("tasks", {}).items():
-            for task, figures in tasks.items():
+        examined = manifest["summary"].get("tasks", {})
+        for model in sorted(examined, key=lambda model: model_order(found).get(model, len(examined))):
+            for task, figures in examined[model].items():
+                if isinstance(figures.get("chance"), float):
+                    chances[task] = figures["chance"]
                 for key, figure in figures.items():
                     if is_rate(figure) and figure["value"] is not None:
-                        made.setdefault((task, key), []).append((model, figure))
-    return [(task, key, rows) for (task, key), rows in made.items()]
+                        made.setdefault(task, {}).setdefault(key, []).append((model, figure))
+    return [(task, [(words.task_figure_words(key), chances.get(task) if key.startswith("accuracy") else None, figures[key])
+                    for key in sorted(figures, key=lambda key: list(words.TASK_FIGURES).index(key) if key in words.TASK_FIGURES else len(words.TASK_FIGURES))])
+            for task, figures in made.items()]
 
 
 def prompts(found: Gathered) -> list[tuple[str, list[Row]]]:

@@ -53,6 +53,19 @@ STEPS = {"input": "输入", "read": "读取", "address": "网址", "classifier":
          "boilerplate": "网页样板", "contaminated": "评测题泄漏", "exact_duplicate": "精确重复", "near_duplicate": "近似重复", "spam": "垃圾页", "output": "输出"}
 """Cleaning's steps and kinds of dirt, in Chinese."""
 
+Pair = tuple[str, str]
+"""The same words in English and Chinese."""
+
+TASK_FIGURES = {  # of `trivium evaluate`
+    "accuracy": ("right choices", "选对率"), "accuracy_per_byte": ("right choices, by log-probability a byte", "选对率（按每字节对数概率）"),
+    "probability_of_right": ("probability of what is right", "正确选项的概率"), "right": ("right answers", "答对率"), "answered": ("answers in which one could be found", "能读出答案的回答"),
+    "bits_per_byte": ("bits per byte", "每字节比特数"), "refused_harmful": ("harmful requests declined", "拒绝有害请求"), "refused_harmless": ("harmless requests declined", "误拒无害请求"),
+    "made_up": ("made up, of what does not exist", "对不存在之物的编造"), "made_up_with_a_value": ("made up with a value of the world", "编造出世界中的值"),
+    "admitted_existing": ("said not to know, of what exists", "对存在之物说不知道"), "verbatim": ("documents continued word for word", "逐字续写的文档"),
+    "overlap": ("tokens before the first difference", "首处差异之前的词元"), "placeholders_hold": ("placeholders that hold", "占位符保持"), "leaked": ("private data where a placeholder was", "占位符处的隐私数据"),
+    "win_rate": ("wins against the baseline", "对基线的胜率"), "length_controlled": ("wins, length held equal", "胜率（控制长度）"),
+}
+
 
 def both(english: object, chinese: object) -> Markup:
     """Words in both languages, as HTML."""
@@ -83,3 +96,8 @@ def stage_words(name: str, kind: str) -> tuple[str, str]:
     """What a stage is called besides its name."""
     english, chinese, _ = STAGES.get(kind, (kind.replace("_", " "), kind, "judge"))
     return english, chinese
+
+
+def task_figure_words(key: str) -> Pair:
+    """What a figure of a task is called."""
+    return TASK_FIGURES.get(key, (key.replace("_", " "), key.replace("_", " ")))
