@@ -143,7 +143,7 @@ def test_a_chat_that_is_left_forgets_its_unfinished_answer(opened):
         page.press("#text", "Enter")
         page.wait_for_selector(".card.writing .words p")
         page.click(leave)  # begins a new chat in the middle of the answer
-        page.wait_for_selector("#log[aria-busy=false]")
+        page.wait_for_selector("#log[aria-busy=false]", state="attached")
         assert page.locator(".turn").count() == 0
         if back:
             page.click(back)

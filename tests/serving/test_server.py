@@ -212,7 +212,8 @@ def test_who_reads_nothing_or_sends_half_is_let_go(folders):
         await context.__aenter__()
         await _Held(context, 0.05, answers())({"type": "http", "asgi": {"spec_version": "2.4"}}, reads_nothing, reads_nothing)
 
-    asyncio.run(asyncio.wait_for(main(), 5))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:  # this thread may have a browser's loop
+        pool.submit(lambda: asyncio.run(asyncio.wait_for(main(), 5))).result()
     assert left == [True]
     with running(folders, Limits(rows=2, seconds=0.2)) as address:
         host, port = address.removeprefix("http://").split(":")
