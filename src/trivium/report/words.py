@@ -13,7 +13,7 @@ STAGES = {  # a stage's kind: what it is, in both languages, and the school it b
     "ppo": ("reinforcement learning (PPO)", "强化学习（PPO）", "judge"), "dpo": ("direct preferences (DPO)", "直接偏好优化（DPO）", "judge"),
     "kto": ("thumbs up and down (KTO)", "赞与踩（KTO）", "judge"), "grpo": ("group-relative RL (GRPO)", "组相对强化学习（GRPO）", "judge"),
     "select": ("best of N (rejection sampling)", "N 选最优（拒绝采样）", "judge"), "feedback": ("people's feedback", "人的反馈", "judge"),
-    "filter": ("a filter of documents", "文档过滤器", "read"), "labels": ("labelled texts", "带标签文本", "read"), "pairs": ("pairs to translate", "翻译句对", "read"),
+    "labels": ("labelled texts", "带标签文本", "read"), "pairs": ("pairs to translate", "翻译句对", "read"),
     "pictures": ("pictures with questions", "带问题的图片", "read"), "encode": ("pretraining, hidden tokens", "预训练（遮盖词元）", "read"),
     "spans": ("pretraining, cut-out spans", "预训练（挖空片段）", "read"), "vision": ("pretraining, hidden patches", "预训练（遮盖图块）", "read"),
     "selfinstruct": ("demonstrations by a model", "模型自写示范", "teach"), "revise": ("answers revised by a constitution", "按宪章修订回答", "teach"),
@@ -47,7 +47,7 @@ FIGURES = {  # what is measured
 TASKS = {"classification": "情感分类", "code": "小程序", "dialogue": "对话", "entity": "实体问答", "judgement": "同义判断", "reasoning": "分步算术", "refusal": "拒绝有害请求"}
 """The families of the embedded world, in Chinese."""
 
-STEPS = {"input": "输入", "read": "读取", "address": "网址", "classifier": "分类器", "spans": "重复片段", "extract": "正文提取", "repetition": "重复过滤", "quality": "质量过滤", "c4": "C4 规则", "fineweb": "FineWeb 规则",
+STEPS = {"input": "输入", "read": "读取", "extract": "正文提取", "repetition": "重复过滤", "quality": "质量过滤", "c4": "C4 规则", "fineweb": "FineWeb 规则",
          "harmful": "有害内容", "exact_duplicates": "精确去重", "near_duplicates": "近似去重", "private": "隐私替换", "contamination": "去污染", "language": "语言",
          "address": "网址", "classifier": "质量分类器", "spans": "重复段落", "mixture": "配比",
          "boilerplate": "网页样板", "contaminated": "评测题泄漏", "exact_duplicate": "精确重复", "near_duplicate": "近似重复", "spam": "垃圾页", "output": "输出"}
