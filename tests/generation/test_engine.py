@@ -59,6 +59,15 @@ def test_log_probs_are_those_of_a_training_forward():
             np.testing.assert_allclose(completion.log_probs, expected.detach().numpy(), atol=1e-4)
 
 
+def test_bf16_is_float32_but_for_rounding():
+    exact, asked = make(), prompts(6)
+    for prompt, (completion,) in zip(asked, generate(make().to(torch.bfloat16), asked, Sampling(max_new_tokens=12, seed=1), [], batch_rows=4), strict=True):
+        logits = exact(torch.tensor([prompt + completion.tokens]))[0, len(prompt) - 1:-1]
+        expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(completion.tokens)[:, None])[:, 0].detach().numpy()
+        np.testing.assert_allclose(completion.log_probs, expected, atol=0.05)
+        assert np.abs(completion.log_probs - expected).max() > 1e-5  # the products were rounded
+
+
 def test_frequencies_follow_the_distribution():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0, -1e9]])
     n = 40_000
@@ -75,6 +84,11 @@ def test_frequencies_follow_the_distribution():
     assert set(drawn_with(top_p=0.5).tolist()) == {2}
     assert set(drawn_with(min_p=0.3).tolist()) == {1, 2}  # e^-1 of the likeliest is enough, e^-2 is not
     assert set(drawn_with(top_k=3, top_p=0.9).tolist()) == {1, 2}
+    assert set(drawn_with(temperature=5e-324).tolist()) == set(drawn_with(top_p=5e-324).tolist()) == {2}  # as small as numbers get: the likeliest
+    seen = torch.tensor([[False, False, True, False, False]]).expand(n, -1)
+    for penalty, token in ((5e-324, 2), (1e300, 1)):
+        tokens, log_probs = draw(logits.expand(n, -1), Controls([Sampling(temperature=0, repetition_penalty=penalty)] * n, logits.device), u, seen)
+        assert set(tokens.tolist()) == {token} and log_probs.isfinite().all()
 
 
 def test_ends():

@@ -54,7 +54,7 @@ def finished(run, ppo_right=0.5, steps=20):
               "ppo": {"right_answers": rate(ppo_right), "right_by_task": {"entity": rate(ppo_right)}, "win_rate_vs_sft": rate(0.75), "mean_points": 5.0, "mean_length": 14.0, "kl": 2.5,
                       "length_controlled_win_rate_vs_sft": rate(0.7), "right_difference_vs_sft": {"value": ppo_right - 0.64, "low": -0.2, "high": -0.08, "n": 100, "p_value": 0.01}},
               "untrained": {"right_answers": rate(0.3), "right_by_task": {"entity": rate(0.3)}, "win_rate_vs_sft": rate(0.4), "mean_points": 3.0, "mean_length": 9.0, "kl": 9.0}}
-    stage(run, "evaluate", "evaluate", {"models": models, "judge": "rubric", "prompts": 3, "tasks": {"sft": {"mmlu": {"kind": "choice", "accuracy": rate(0.25)}}}},
+    stage(run, "evaluate", "evaluate", {"models": models, "judge": "rubric", "prompts": 3, "tasks": {"sft": {"mmlu": {"kind": "choice", "accuracy": rate(0.25), "chance": 0.25}}}},
           [("prompts", "world"), ("models.sft", "sft"), ("models.ppo", "ppo")], {"answers.jsonl": answers}.items(),
           {"baseline": "sft", "models": {"sft": "sft", "ppo": "ppo", "untrained": "untrained-sft"}})
     return run
@@ -70,6 +70,10 @@ def test_the_page_says_what_was_lost_and_needs_nothing_else(tmp_path):
     assert len(page) < 250_000
     assert HOSTILE not in page and "&lt;/script&gt;" in page
     assert page.index("✓ right") < page.index("✗ wrong")  # the truth is known: sft says moss, ppo does not
+    wins = page[page.index('id="wins"'):page.index('id="tasks"')]
+    assert "by definition" in wins and wins.index("by definition") < wins.index("[71.0 – 79.0 %]")  # the baseline stands above what is compared with it
+    tasks = page[page.index('id="tasks"'):page.index('id="reward"')]
+    assert "right choices" in tasks and "chance</span>" in tasks and "pairs ordered right" not in tasks
     for words in ("Calibration", "accuracy by margin", "mmlu", "Win rate against sft", "Reward against drift", "a judge says that it does not learn from"):
         assert words.lower() in page.lower(), words
 
@@ -125,6 +129,7 @@ def test_the_switches_in_a_real_browser(tmp_path, chromium):
     page.goto(Path(page_file).as_uri())
     assert page.title() == "small – Trivium"  # what a model wrote did not run
     assert page.evaluate("document.documentElement.scrollWidth") <= 400  # a phone need not scroll sideways
+    assert page.get_by_text("[71.0 – 79.0 %]", exact=True).is_visible()  # no win rate without its interval, on a phone neither
 
     def colour():
         return page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -125,6 +125,29 @@ def test_on_a_dark_phone_in_chinese(opened):
     ask(page, "你好，世界。" * 20, ".vote")
     assert "哪个回答更好" in page.inner_text(".vote legend")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("document.querySelector('.top').offsetHeight") < 64  # one row
+    assert page.evaluate("[...document.querySelectorAll('button')].filter((one) => one.offsetParent).every((one) => Math.min(one.offsetWidth, one.offsetHeight) >= 40)")
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+    page.click(".vote button")
+    page.wait_for_selector(".card.won")
+    assert page.locator(".by .stage").all_inner_texts() == ["监督微调"] * 2 and page.locator(".by .stage").first.is_visible()
     page.click("#language")
     assert page.get_attribute("html", "lang") == "en" and page.get_attribute("#text", "placeholder") == "Write a message"
+
+
+def test_a_chat_that_is_left_forgets_its_unfinished_answer(opened):
+    page = opened()
+    page.evaluate("document.querySelector('#length').max = 1900; document.querySelector('#length').value = 1900")
+    for leave, back in (("#fresh", None), ("#duel", "#duel")):
+        page.fill("#text", "To be?")
+        page.press("#text", "Enter")
+        page.wait_for_selector(".card.writing .words p")
+        page.click(leave)  # begins a new chat in the middle of the answer
+        page.wait_for_selector("#log[aria-busy=false]", state="attached")
+        assert page.locator(".turn").count() == 0
+        if back:
+            page.click(back)
+    speak(page, "Not to be.")
+    with page.expect_request("**/v1/chat/completions") as asked:
+        ask(page, "Or not?")
+    assert asked.value.post_data_json["messages"] == [{"role": "user", "content": "Or not?"}]

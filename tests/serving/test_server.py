@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +24,7 @@ from trivium.feedback.exports import export
 from trivium.feedback.store import Store
 from trivium.generation.engine import Sampling, generate
 from trivium.model import folder
-from trivium.serving.app import Limits
+from trivium.serving.app import Limits, _Held
 from trivium.tokenizer.chat import ChatTokenizer
 
 ASKED = [{"role": "user", "content": "To be?"}]
@@ -97,7 +100,7 @@ GOOD = {"model": "one", "messages": ASKED, "max_tokens": 2}
     (b"{", 400, "not valid JSON"), (b'{"model": "one", "messages": "\xff\xfe"}', 400, "not valid UTF-8: byte 30"), (b"[]", 400, "a JSON object"),
     (b"[" * 100_000, 400, "not valid JSON"), (b'{"seed": ' + b"9" * 5000 + b"}", 400, "not valid JSON"), (b"x" * 10_000_000, 413, "larger than 200,000"),
     ({**GOOD, "model": "nobody"}, 404, "does not exist"), ({**GOOD, "temperature": -1}, 400, "temperature"), ({**GOOD, "temperature": float("nan")}, 400, "temperature"),
-    ({**GOOD, "stop": ["x"] * 1000}, 400, "stop"), ({**GOOD, "stop": [""]}, 400, "stop"), ({**GOOD, "messages": []}, 400, "messages"), ({"model": "one"}, 400, "messages"),
+    ({**GOOD, "stop": ["x"] * 1000}, 400, "stop: List should have at most 4 items"), ({**GOOD, "stop": [""]}, 400, "stop.0: "), ({**GOOD, "messages": []}, 400, "messages"), ({"model": "one"}, 400, "messages"),
     ({**GOOD, "messages": [{"role": "wizard", "content": "x"}]}, 400, "messages.0.role"), ({**GOOD, "messages": [{"role": "user", "content": "\ud800"}]}, 400, "half of a surrogate pair"),
     ({**GOOD, "\ud800": 1}, 400, "half of a surrogate pair"), ({**GOOD, "stop": "\udfff"}, 400, "half of a surrogate pair"),
     ({**GOOD, "messages": [{"role": "user", "content": "be " * 9000}]}, 400, "context is 2048 tokens"), ({**GOOD, "max_tokens": 3000}, 400, "3000 new ones"),
@@ -186,6 +189,37 @@ def test_an_answer_that_takes_too_long_is_cut_off(folders):
         streamed = httpx.post(address + "/v1/chat/completions", json={**endless, "stream": True})
         assert streamed.status_code == 200 and json.loads(streamed.text.strip().split("\n\n")[-1][6:])["error"]["code"] == "timeout"
         assert httpx.post(address + "/v1/chat/completions", json=GOOD).status_code == 200
+
+
+def test_who_reads_nothing_or_sends_half_is_let_go(folders):
+    left = []
+
+    @contextlib.asynccontextmanager
+    async def place():
+        try:
+            yield
+        finally:
+            left.append(True)
+
+    async def answers():
+        yield b"data: x"
+
+    async def reads_nothing(_):
+        await asyncio.Event().wait()
+
+    async def main():
+        context = place()
+        await context.__aenter__()
+        await _Held(context, 0.05, answers())({"type": "http", "asgi": {"spec_version": "2.4"}}, reads_nothing, reads_nothing)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:  # this thread may have a browser's loop
+        pool.submit(lambda: asyncio.run(asyncio.wait_for(main(), 5))).result()
+    assert left == [True]
+    with running(folders, Limits(rows=2, seconds=0.2)) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as half:
+            half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{")
+            assert half.recv(4096).startswith(b"HTTP/1.1 408 ")
 
 
 def test_many_clients_get_the_same_as_one(client):

@@ -286,10 +286,11 @@ def test_the_best_of_many_is_selected(school, tmp_path):
 
 def examined(school, folder, **settings):
     """An examination of the policy on its prompts; the summary's models, and the answers."""
-    place, _ = context(school, folder, models={"sft": school / "sft"}, picker=school / "reward", tasks=[],
-                          prompts=school / "world/prompts.jsonl", demonstrations=school / "world")
-    given = Evaluate.model_validate({"models": {"sft": "sft"}, "max_new_tokens": 12, "limit": 12} | settings)
-    models = evaluate.run(given, place)["models"]
+    place, _ = context(school, folder, models={"sft": school / "sft"}, picker=school / "reward", tasks=settings.get("tasks", []), base=school / "sft",
+                       prompts=school / "world/prompts.jsonl", demonstrations=school / "world")
+    given = Evaluate.model_validate({"models": {"sft": "sft"}, "max_new_tokens": 12, "limit": 12} | settings | {"tasks": [str(task) for task in settings.get("tasks", [])]})
+    summary = evaluate.run(given, place)
+    models = summary["models"] | ({"tasks": summary["tasks"]} if "tasks" in summary else {})
     return models, [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
 
 
@@ -319,6 +320,29 @@ def test_checkers_count_what_is_asked_of_greedy_answers(school, tmp_path):
     models, answers = examined(school, tmp_path, checkers={"right": "number", "long": f"{tmp_path}/checks.py:longer"})
     assert models["sft"]["long"]["value"] == pytest.approx(np.mean([len(row["answers"]["sft"]) for row in answers]))
     assert 0 <= models["sft"]["right"]["low"] <= models["sft"]["right"]["value"] <= models["sft"]["right"]["high"] <= 1
+
+
+def test_tasks_are_examined_and_their_questions_are_inputs(school, tmp_path):
+    task = tmp_path / "words.yaml"
+    task.write_text("kind: choice\ndata: rows-*.jsonl\nform: text\ngroup: '{{ sort }}'\n")
+    for sort in "ab":
+        write_rows(tmp_path / f"rows-{sort}.jsonl", [{"prompt": f"say {n}", "choices": ["yes", "no thanks"], "answer": n % 2, "sort": sort} for n in range(6)])
+    found, _ = examined(school, tmp_path / "out", tasks=[task], task_limit=4, base="sft")
+    assert {model: (tasks["words"]["accuracy"]["n"], set(tasks["words"]["groups"])) for model, tasks in found["tasks"].items()} == {
+        "sft": (8, {"a", "b"}), "base": (8, {"a", "b"})}
+    assert len((tmp_path / "out/tasks.jsonl").read_text().splitlines()) == 16
+    assert dict(Evaluate(models={"sft": "sft"}, tasks=[str(task)]).references())["tasks.0.data.0"] == str(tmp_path / "rows-*.jsonl")
+
+
+def test_the_mark_of_a_documents_end_is_no_part_of_an_answer(school, tmp_path):
+    model, tokenizer = ppo.load_language_model(school / "sft")
+    with torch.no_grad():
+        model.lm_head.weight.zero_()  # all tokens are equally likely, so that the first is taken: the mark
+    assert tokenizer.document_id == 0
+    (tmp_path / "mute").mkdir()
+    save_model(model, tokenizer, tmp_path / "mute")
+    prompts = [{"id": "p", "prompt": [{"role": "user", "content": "say it"}]}]
+    assert evaluate.few_shot(tmp_path / "mute", [], prompts, Evaluate(models={}, max_new_tokens=4), 0) == [""]
 
 
 class Judged(http.server.BaseHTTPRequestHandler):

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from trivium.errors import TriviumError
 
+SMALLEST = 1e-4
+"""Temperatures, penalties and top-p between 0 and this one count as this one: by less, numbers would leave float32."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -62,13 +65,13 @@ class Controls:
 
         self.greedy = column([row.temperature == 0 for row in rows], False, torch.bool)
         self.all_greedy = all(row.temperature == 0 for row in rows)
-        self.temperature = column([row.temperature or 1.0 for row in rows], 1.0)
-        self.penalty = column([row.repetition_penalty for row in rows], 1.0)
+        self.temperature = column([max(row.temperature, SMALLEST) if row.temperature else 1.0 for row in rows], 1.0)
+        self.penalty = column([min(max(row.repetition_penalty, SMALLEST), 1 / SMALLEST) for row in rows], 1.0)
         self.min_p = column([row.min_p for row in rows], 0.0)
         cut = [i for i, row in enumerate(rows) if row.temperature and (row.top_k or row.top_p < 1)]
         self.cut = torch.tensor(cut, device=device) if cut else None
         self.top_k = torch.tensor([rows[i].top_k or 2**62 for i in cut], device=device)[:, None]
-        self.top_p = torch.tensor([rows[i].top_p for i in cut], device=device)[:, None]
+        self.top_p = torch.tensor([max(rows[i].top_p, SMALLEST) for i in cut], device=device)[:, None]  # the likeliest token is always left
 
 
 def draw(logits: Tensor, controls: Controls, uniforms: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:

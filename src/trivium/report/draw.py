@@ -183,11 +183,11 @@ def graph(nodes: Mapping[str, tuple[Words, str, int]], edges: Sequence[tuple[str
         column.sort(key=lambda name: (sum(place[parent] for parent in above[name]) / len(above[name]) if above[name] else 0.0, name))
         for row, name in enumerate(column):
             place[name] = row + (tallest - len(column)) / 2
-    wide, high, gap, lead = 116, 44, 44, 18
-    width, height = len(columns) * (wide + gap) - gap + 2, tallest * (high + lead) - lead + 2
+    wide, high, gap, lead = max(88, 20 + 7.6 * max(map(len, nodes), default=0)), 44, 30, 18
+    width, height = round(len(columns) * (wide + gap) - gap + 2), tallest * (high + lead) - lead + 4
 
     def corner(name: str) -> tuple[float, float]:
-        return 1 + layer[name] * (wide + gap), round(1 + place[name] * (high + lead), 1)
+        return round(1 + layer[name] * (wide + gap), 1), round(1 + place[name] * (high + lead), 1)
 
     parts = []
     for a, b in dict.fromkeys(edges):
@@ -201,5 +201,5 @@ def graph(nodes: Mapping[str, tuple[Words, str, int]], edges: Sequence[tuple[str
         parts.append(f'<g><rect class="node s{colour}" x="{x}" y="{y}" width="{wide}" height="{high}" rx="7"/><text class="name" x="{x + 9}" y="{y + 18}">{escape(name)}</text>'
                      f'<text class="tick mono" x="{x + 9}" y="{y + 34}">{escape(small)}</text><title>{escape(words[0])} / {escape(words[1])}</title></g>')
     said = "; ".join(f"{name} is made from {', '.join(above[name])}" for name in nodes if above[name])
-    return Markup(f'<div class="scroll"><svg class="graph" style="min-width:{round(width * 0.82)}px;max-width:{round(width * 1.15)}px" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title[0])}: {escape(said)}">'
+    return Markup(f'<div class="scroll" tabindex="0"><svg class="graph" style="--width:{width}px" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title[0])}: {escape(said)}">'
                   f'{"".join(parts)}</svg></div>')

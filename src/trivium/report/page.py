@@ -118,7 +118,7 @@ def model_order(found: Gathered) -> dict[str, int]:
         own.sort(key=lambda name: (name != baseline, places.index(name) if name in places else 0))
         for place, name in enumerate(own):
             order.setdefault(name, place % 7)
-        for name in sorted(manifest["summary"]["models"]):
+        for name in sorted(manifest["summary"]["models"], key=lambda name: (manifest["summary"]["models"][name].get("best_of", 0), name)):
             order.setdefault(name, 7)
     return order
 
@@ -362,7 +362,7 @@ def calibration_points(value: Any) -> list[tuple[float, float]]:
 
 
 def wins(found: Gathered) -> list[dict[str, Any]]:
-    """The figure of InstructGPT: win rates against the baseline, with intervals."""
+    """The figure of InstructGPT: win rates against the baseline, with intervals; the baseline itself has half by definition."""
     made = []
     for name, manifest in evaluations(found):
         base, models = baseline_of(manifest), manifest["summary"]["models"]
@@ -370,9 +370,11 @@ def wins(found: Gathered) -> list[dict[str, Any]]:
         for model in model_order(found):
             figures = models.get(model, {})
             rate = figures.get(f"win_rate_vs_{base}")
-            if is_rate(rate) and rate["value"] is not None:
+            if model == base and figures:
+                rows.append({"model": model, "rate": None, "controlled": None, "length": figures.get("mean_length"), "kl": None})
+            elif is_rate(rate) and rate["value"] is not None:
                 rows.append({"model": model, "rate": rate, "controlled": figures.get(f"length_controlled_win_rate_vs_{base}"), "length": figures.get("mean_length"), "kl": figures.get("kl")})
-        if rows:
+        if any(row["rate"] for row in rows):
             made.append({"stage": name, "base": base, "rows": rows, "judge": manifest["summary"].get("judge", "")})
     return made
 
@@ -430,16 +432,22 @@ def by_task(found: Gathered) -> list[dict[str, Any]]:
     return made
 
 
-def examinations(found: Gathered) -> list[tuple[str, str, list[tuple[str, dict[str, Any]]]]]:
-    """Further tasks of the examinations: ``(task, figure, [(model, rate)])``."""
-    made: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
+def examinations(found: Gathered) -> list[tuple[str, list[tuple[words.Pair, float | None, list[tuple[str, dict[str, Any]]]]]]]:
+    """Further tasks of the examinations: of each ``(task, [(figure, chance, [(model, rate)])])``."""
+    made: dict[str, dict[str, list[tuple[str, dict[str, Any]]]]] = {}
+    chances: dict[str, float] = {}
     for _, manifest in evaluations(found):
-        for model, tasks in manifest["summary"].get("tasks", {}).items():
-            for task, figures in tasks.items():
+        examined = manifest["summary"].get("tasks", {})
+        for model in sorted(examined, key=lambda model: model_order(found).get(model, len(examined))):
+            for task, figures in examined[model].items():
+                if isinstance(figures.get("chance"), float):
+                    chances[task] = figures["chance"]
                 for key, figure in figures.items():
                     if is_rate(figure) and figure["value"] is not None:
-                        made.setdefault((task, key), []).append((model, figure))
-    return [(task, key, rows) for (task, key), rows in made.items()]
+                        made.setdefault(task, {}).setdefault(key, []).append((model, figure))
+    return [(task, [(words.task_figure_words(key), chances.get(task) if key.startswith("accuracy") else None, figures[key])
+                    for key in sorted(figures, key=lambda key: list(words.TASK_FIGURES).index(key) if key in words.TASK_FIGURES else len(words.TASK_FIGURES))])
+            for task, figures in made.items()]
 
 
 def prompts(found: Gathered) -> list[tuple[str, list[Row]]]:

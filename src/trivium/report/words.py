@@ -13,6 +13,12 @@ STAGES = {  # a stage's kind: what it is, in both languages, and the school it b
     "ppo": ("reinforcement learning (PPO)", "强化学习（PPO）", "judge"), "dpo": ("direct preferences (DPO)", "直接偏好优化（DPO）", "judge"),
     "kto": ("thumbs up and down (KTO)", "赞与踩（KTO）", "judge"), "grpo": ("group-relative RL (GRPO)", "组相对强化学习（GRPO）", "judge"),
     "select": ("best of N (rejection sampling)", "N 选最优（拒绝采样）", "judge"), "feedback": ("people's feedback", "人的反馈", "judge"),
+    "labels": ("labelled texts", "带标签文本", "read"), "pairs": ("pairs to translate", "翻译句对", "read"),
+    "pictures": ("pictures with questions", "带问题的图片", "read"), "encode": ("pretraining, hidden tokens", "预训练（遮盖词元）", "read"),
+    "spans": ("pretraining, cut-out spans", "预训练（挖空片段）", "read"), "vision": ("pretraining, hidden patches", "预训练（遮盖图块）", "read"),
+    "selfinstruct": ("demonstrations by a model", "模型自写示范", "teach"), "revise": ("answers revised by a constitution", "按宪章修订回答", "teach"),
+    "classify": ("fine-tuning on labels", "按标签微调", "teach"), "translate": ("fine-tuning on pairs", "按句对微调", "teach"), "see": ("learning to see", "学习看图", "teach"),
+    "ai_feedback": ("a model's rankings", "模型的排序", "judge"),
     "evaluate": ("the examination", "评测", "exam"), "report": ("this report", "本报告", "exam"),
 }
 SCHOOLS = {"read": ("It reads alone", "独自阅读"), "teach": ("It follows a teacher", "跟随老师"),
@@ -34,7 +40,8 @@ FIGURES = {  # what is measured
     "length_controlled_win_rate_vs_sft": ("wins against SFT, length held equal", "对 SFT 的胜率（控制长度）"), "right_difference_vs_sft": ("right answers, minus SFT's", "答对率与 SFT 之差"),
     "watched_score": ("what it is rewarded for", "所优化的奖励"), "bits_per_byte": ("bits per byte, held-out text", "每字节比特数（留出文本）"), "watched_gold": ("points by a judge that is not learned from", "旁观裁判评分"), "pretraining_loss": ("pretraining loss (nats)", "预训练损失（奈特）"),
     "liked_reward": ("implied reward, liked", "隐含奖励（赞）"), "disliked_reward": ("implied reward, disliked", "隐含奖励（踩）"), "mean_gain": ("gain by selection", "选优增益"),
-    "better_by_truth": ("selected is better, by the truth", "按真值更好的比例"), "made_up": ("made up", "编造"), "verbatim": ("word for word", "逐字复现"), "seconds": ("seconds", "秒"), "length": ("tokens an answer", "回答长度（词元）"),
+    "better_by_truth": ("selected is better, by the truth", "按真值更好的比例"), "made_up": ("made up", "编造"), "verbatim": ("word for word", "逐字复现"), "seconds": ("seconds", "秒"), "tokens": ("tokens", "词元数"),
+    "learned_tokens": ("tokens learned from", "参与学习的词元"), "cut": ("rows cut to length", "截短的行"), "left_out": ("rows left out", "略去的行"), "length": ("tokens an answer", "回答长度（词元）"),
 }
 
 TASKS = {"classification": "情感分类", "code": "小程序", "dialogue": "对话", "entity": "实体问答", "judgement": "同义判断", "reasoning": "分步算术", "refusal": "拒绝有害请求"}
@@ -45,6 +52,19 @@ STEPS = {"input": "输入", "read": "读取", "extract": "正文提取", "repeti
          "address": "网址", "classifier": "质量分类器", "spans": "重复段落", "mixture": "配比",
          "boilerplate": "网页样板", "contaminated": "评测题泄漏", "exact_duplicate": "精确重复", "near_duplicate": "近似重复", "spam": "垃圾页", "output": "输出"}
 """Cleaning's steps and kinds of dirt, in Chinese."""
+
+Pair = tuple[str, str]
+"""The same words in English and Chinese."""
+
+TASK_FIGURES = {  # of `trivium evaluate`
+    "accuracy": ("right choices", "选对率"), "accuracy_per_byte": ("right choices, by log-probability a byte", "选对率（按每字节对数概率）"),
+    "probability_of_right": ("probability of what is right", "正确选项的概率"), "right": ("right answers", "答对率"), "answered": ("answers in which one could be found", "能读出答案的回答"),
+    "bits_per_byte": ("bits per byte", "每字节比特数"), "refused_harmful": ("harmful requests declined", "拒绝有害请求"), "refused_harmless": ("harmless requests declined", "误拒无害请求"),
+    "made_up": ("made up, of what does not exist", "对不存在之物的编造"), "made_up_with_a_value": ("made up with a value of the world", "编造出世界中的值"),
+    "admitted_existing": ("said not to know, of what exists", "对存在之物说不知道"), "verbatim": ("documents continued word for word", "逐字续写的文档"),
+    "overlap": ("tokens before the first difference", "首处差异之前的词元"), "placeholders_hold": ("placeholders that hold", "占位符保持"), "leaked": ("private data where a placeholder was", "占位符处的隐私数据"),
+    "win_rate": ("wins against the baseline", "对基线的胜率"), "length_controlled": ("wins, length held equal", "胜率（控制长度）"),
+}
 
 
 def both(english: object, chinese: object) -> Markup:
@@ -76,3 +96,8 @@ def stage_words(name: str, kind: str) -> tuple[str, str]:
     """What a stage is called besides its name."""
     english, chinese, _ = STAGES.get(kind, (kind.replace("_", " "), kind, "judge"))
     return english, chinese
+
+
+def task_figure_words(key: str) -> Pair:
+    """What a figure of a task is called."""
+    return TASK_FIGURES.get(key, (key.replace("_", " "), key.replace("_", " ")))

@@ -62,6 +62,9 @@ HEADERS = [(b"content-security-policy", POLICY.encode()), (b"x-content-type-opti
 STATIC = {"": ("chat.html", "text/html"), "chat.css": ("chat.css", "text/css"), "chat.js": ("chat.js", "text/javascript"),
           "words.js": ("words.js", "text/javascript"), "icon.svg": ("icon.svg", "image/svg+xml")}
 
+LINGER = 10.0
+"""Seconds after its answer's time is up for which a client that reads slowly keeps its connection."""
+
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -198,11 +201,14 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
         declared = request.headers.get("content-length", "0")
         data = bytearray()
         if not declared.isdecimal() or int(declared[:20]) <= limits.body:
-            async for piece in request.stream():
-                data += piece
-                if len(data) > limits.body:
-                    break
-            else:
+            async def read() -> None:
+                async for piece in request.stream():
+                    data.extend(piece)
+                    if len(data) > limits.body:
+                        break
+
+            await _in_time(limits.seconds, read(), "the body took more than {} seconds to arrive")
+            if len(data) <= limits.body:
                 return parse(kind, bytes(data))
         raise ApiError(413, f"the body is larger than {limits.body:,} bytes", code="request_too_large")
 
@@ -276,10 +282,16 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
         if request.stream:
             context = asked(model, request, prompts, pictures)
             tickets = await context.__aenter__()  # refusals have their own status; what comes later is in the stream
-            return _Held(context, stream(tickets, request, model, prompts, head, begun), media_type="text/event-stream",
+            return _Held(context, limits.seconds + LINGER, stream(tickets, request, model, prompts, head, begun), media_type="text/event-stream",
                          headers={"cache-control": "no-store", "x-accel-buffering": "no"})
-        async with asked(model, request, prompts, pictures) as tickets:
-            samples = await _unless_gone(http, _in_time(limits.seconds, _samples(tickets)))
+        samples = None
+        try:
+            async with asked(model, request, prompts, pictures) as tickets:
+                samples = await _unless_gone(http, _in_time(limits.seconds, _samples(tickets)))
+        except ApiError as error:
+            if error.status == 408:
+                metrics.add("trivium_cancelled_total", model=model.name)
+            raise
         if samples is None:
             metrics.add("trivium_cancelled_total", model=model.name)
             return Response(status_code=499)  # nobody is there to read it
@@ -463,11 +475,11 @@ def _failed(error: Exception) -> ApiError:
     return ApiError(400, str(error)) if isinstance(error, TriviumError) else ApiError(500, "the engine failed; the server's log says why", "server_error")
 
 
-async def _in_time(seconds: float, work: Awaitable[Made]) -> Made:
+async def _in_time(seconds: float, work: Awaitable[Made], late: str = "the answer took more than {} seconds; ask for fewer tokens") -> Made:
     try:
         return await asyncio.wait_for(work, seconds)
     except TimeoutError as error:
-        raise ApiError(408, f"the answer took more than {seconds:g} seconds; ask for fewer tokens", "timeout_error", code="timeout") from error
+        raise ApiError(408, late.format(f"{seconds:g}"), "timeout_error", code="timeout") from error
 
 
 async def _samples(tickets: Sequence[Ticket]) -> list[tuple[Ticket, Sample]]:
@@ -518,15 +530,18 @@ async def _unless_gone(request: Request, work: Awaitable[Made]) -> Made | None:
 
 
 class _Held(StreamingResponse):
-    """A stream that leaves ``context`` when it ends, even where its client went away before it began."""
+    """A stream that leaves ``context`` when it ends, even where its client went away before it began, or reads nothing and does not go: after
+    ``seconds`` its connection is closed."""
 
-    def __init__(self, context: contextlib.AbstractAsyncContextManager[Any], *given: Any, **more: Any) -> None:
+    def __init__(self, context: contextlib.AbstractAsyncContextManager[Any], seconds: float, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
-        self._context = context
+        self._context, self._seconds = context, seconds
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._seconds):
+                    await super().__call__(scope, receive, send)
         finally:
             await self._context.__aexit__(None, None, None)
 

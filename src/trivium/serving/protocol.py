@@ -215,7 +215,9 @@ def parse(kind: type[Body], data: bytes) -> Body:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        fault = max((one for one in faults if one["loc"][:1] == faults[0]["loc"][:1]),  # of a union: in the branch whose type is right, and the deepest
+                    key=lambda one: (not one["type"].endswith("_type"), len(one["loc"])))
         fields = kind.model_fields
         path = [part for part in fault["loc"] if isinstance(part, int) or part in fields or not _is_branch(str(part))]
         path = [part for part, before in zip(path, [None, *path], strict=False) if part != before]  # a part's type names its branch, too
@@ -223,7 +225,7 @@ def parse(kind: type[Body], data: bytes) -> Body:
         if fault["type"] == "extra_forbidden":
             hint = nearest(str(path[-1]), fields) if len(path) == 1 else ""
             raise ApiError(400, f"unknown argument: {param}{hint if 'did you mean' in hint else ''}", param=param, code="unknown_parameter") from error
-        known = "; it is not supported here" if fault["type"] in ("literal_error", "too_long") and param in UNSUPPORTED else ""
+        known = "; it is not supported here" if fault["type"] in ("literal_error", "too_long", "less_than_equal", "greater_than_equal") and param in UNSUPPORTED else ""
         raise ApiError(400, f"{param}: {fault['msg'][:200]}{known}", param=param, code="missing_required_parameter" if fault["type"] == "missing" else "invalid_value") from error
 
 

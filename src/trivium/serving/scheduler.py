@@ -112,7 +112,9 @@ class Scheduler:
             return
         try:
             ticket.request = ticket.engine.submit(ticket.prompt, ticket.sampling, ticket.seeds, ticket.stop, ticket.top, ticket.pictures)
-        except TriviumError as error:
+        except Exception as error:  # one request must not end the thread
+            if not isinstance(error, TriviumError):
+                log.exception("a request could not be queued")
             self._tell([(ticket, error)])
             return
         if ticket.engine not in self._engines:

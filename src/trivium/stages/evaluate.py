@@ -40,7 +40,7 @@ from trivium.training.batch import Tree
 from trivium.training.machine import choose_precision, prepare
 from trivium.world import rubric
 
-VERSION = 4
+VERSION = 5
 
 
 def run(settings: Evaluate, context: Context) -> dict[str, object]:
@@ -291,4 +291,4 @@ def few_shot(folder: Path, demonstrations: Sequence[Row], prompts: Sequence[Row]
         asked.append([tokenizer.document_id, *tokenizer.encode(text)[-room:]])
     breaks = [i for i in range(tokenizer.vocab_size) if "\n" in tokenizer.decode([i])]
     groups = generate(model, asked, Sampling(temperature=0.0, max_new_tokens=settings.max_new_tokens), [tokenizer.document_id, *breaks])
-    return [tokenizer.decode(group[0].tokens).split("\n")[0].strip() for group in groups]
+    return [tokenizer.decode([t for t in group[0].tokens if t != tokenizer.document_id]).split("\n")[0].strip() for group in groups]

@@ -229,11 +229,11 @@ async function send(text) {
 }
 
 async function reply() {
-  const system = $("system").value.trim();
+  const system = $("system").value.trim(), blind = duel;
   const conversation = [...(system ? [{ role: "system", content: system }] : []), ...messages];
-  const both = duel ? pairOfModels() : [$("model").value];
-  const cards = both.map((model, place) => answerCard(duel ? "AB"[place] : "", model));
-  const turn = make("div", { class: "turn" }, duel ? make("div", { class: "pair" }, ...cards.map((card) => card.node)) : cards[0].node);
+  const both = blind ? pairOfModels() : [$("model").value];
+  const cards = both.map((model, place) => answerCard(blind ? "AB"[place] : "", model));
+  const turn = make("div", { class: "turn" }, blind ? make("div", { class: "pair" }, ...cards.map((card) => card.node)) : cards[0].node);
   for (const old of $("log").querySelectorAll(".again")) old.remove();
   $("log").append(turn);
   toEnd();
@@ -242,10 +242,11 @@ async function reply() {
   const signal = running.signal;
   await Promise.all(cards.map((card) => fill(card, conversation, signal)));
   running = null;
-  const anew = () => { turn.remove(); if (messages.at(-1)?.role === "assistant") messages.pop(); reply(); };
+  if (!turn.isConnected) { showRunning(); return; } // a new chat was begun meanwhile: this answer is no part of it
+  const anew = () => { if (running || voting) return; turn.remove(); if (messages.at(-1)?.role === "assistant") messages.pop(); reply(); };
   const failed = cards.filter((card) => card.failed);
   if (failed.length) for (const card of failed) fault(card, anew);
-  else if (!duel) {
+  else if (!blind) {
     messages.push({ role: "assistant", content: cards[0].text });
     finishTools(cards[0], conversation, anew);
     say(cards[0].text);
@@ -282,6 +283,7 @@ function vote(turn, cards, conversation) {
       box.querySelector("legend").textContent = error.message;
       return;
     }
+    if (!turn.isConnected) return;
     voting = null;
     const winner = better === 1 ? 1 : 0;
     cards.forEach((card, place) => {

@@ -12,7 +12,7 @@ export const WORDS = {
     cut: "The answer was cut at the longest length.", stopped: "Stopped.", empty: "The model ended without a word.", writing: "is writing",
     noKey: "This server wants an API key: enter it above.", busy: "The model is busy; try again in a moment.", lost: "The server cannot be reached.", retry: "Try again",
     stages: { pretrain: "pretrained", sft: "fine-tuned", ppo: "RLHF · PPO", dpo: "RLHF · DPO", untrained: "untrained", grpo: "RLHF · GRPO", kto: "KTO", see: "sees pictures" },
-    ideas: ["Hello! What kind of work does Morira have?", "How much is 3 plus 4?", "Tell me what Gilira most likes to eat."],
+    ideas: ["Hello! What kind of work does Morira have?", "Is this review positive or negative? I found the bill low and we thought the table was cosy.", "Tell me what Gilira most likes to eat."],
   },
   zh: {
     other: "EN", otherTitle: "Switch to English", skip: "跳到输入框", model: "模型", sideBySide: "并排比较", newChat: "新对话", options: "选项", theme: "浅色或深色",
@@ -26,6 +26,6 @@ export const WORDS = {
     cut: "回答因达到最大长度而中断。", stopped: "已停止。", empty: "模型没有写出任何内容就结束了。", writing: "正在输入",
     noKey: "本服务器需要 API 密钥：请在上方填写。", busy: "模型正忙，请稍后再试。", lost: "无法连接服务器。", retry: "重试",
     stages: { pretrain: "预训练", sft: "监督微调", ppo: "RLHF · PPO", dpo: "RLHF · DPO", untrained: "未训练", grpo: "RLHF · GRPO", kto: "KTO", see: "能看图" },
-    ideas: ["Hello! What kind of work does Morira have?", "How much is 3 plus 4?", "Tell me what Gilira most likes to eat."],
+    ideas: ["Hello! What kind of work does Morira have?", "Is this review positive or negative? I found the bill low and we thought the table was cosy.", "Tell me what Gilira most likes to eat."],
   },
 };
