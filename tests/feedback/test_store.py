@@ -183,6 +183,7 @@ BAD_ITEMS = {
     "no finite number": {"prompt": "x", "responses": ["a", "b"], "scores": [[1, float("inf")]]},
     "are no text": {"prompt": "x\ud800", "responses": ["a", "b"]},
     "belongs to an item with other texts": {"id": "item-0", "prompt": "other", "responses": ["a", "b"]},
+    "or another known answer": {**items(1)[0], "known": [[0], [1], [2]]},
     "not list": ["a list"],
 }
 
@@ -191,8 +192,8 @@ def test_bad_items_are_kept_aside_with_their_reason(store: Store) -> None:
     store.add_items(items(1))
     outcome = store.add_items([*BAD_ITEMS.values(), *items(2)])  # type: ignore[list-item]
     assert outcome.added == 1 and outcome.known_already == 1 and len(outcome.rejects) == len(BAD_ITEMS)
-    for reason, reject in zip(list(BAD_ITEMS)[:-2], outcome.rejects):
-        assert reason in reject["reason"], reject
+    for row, reason in enumerate(BAD_ITEMS, 1):
+        assert reason in next(reject["reason"] for reject in outcome.rejects if reject["row"] == row), reason
     assert {reject["row"] for reject in outcome.rejects} == set(range(1, len(BAD_ITEMS) + 1))
 
 
@@ -205,6 +206,7 @@ BAD_JUDGEMENTS = {
     "unknown flag": {"id": "item-0", "annotator": "anna", "ranking": [[0], [1], [2]], "flags": [["boring"], [], []]},
     "no annotator 'zoe'": {"id": "item-0", "annotator": "zoe", "ranking": [[0], [1], [2]]},
     "no comparison 'item-77'": {"id": "item-77", "annotator": "anna", "ranking": [[0], [1], [2]]},
+    "the prompt is not that of the item": {"id": "item-0", "annotator": "anna", "ranking": [[0], [1], [2]], "prompt": "Another question?"},
     "not those of the item": {"id": "item-0", "annotator": "anna", "ranking": [[0], [1], [2]], "responses": ["other", "b", "c"]},
     "`ranking` is missing": {"id": "item-0", "annotator": "anna"},
 }
@@ -381,10 +383,15 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     refused = [json.loads(line) for line in (tmp_path / "items.jsonl.rejects.jsonl").read_text().splitlines()]
     assert [(row["row"], row["text"].strip()) for row in refused] == [(6, "no json"), (7, '{"prompt": "x", "responses": ["a"]}')]
     assert "0 added, 0 there already, 10 refused" in run(app, ["feedback", "judgements", project, str(tmp_path / "said.jsonl")]).output
+    both = [str(tmp_path / "items.jsonl"), str(tmp_path / "more.jsonl"), "--rejects", str(tmp_path / "kept.jsonl")]
+    (tmp_path / "more.jsonl").write_text('{"prompt": "y", "responses": ["b"]}\n')
+    assert run(app, ["feedback", "import", project, *both]).exit_code == 0  # what is refused of one file is not lost by the next
+    assert [Path(json.loads(line)["file"]).name for line in (tmp_path / "kept.jsonl").read_text().splitlines()] == ["items.jsonl"] * 2 + ["more.jsonl"]
     assert "10 added" in run(app, ["feedback", "judgements", project, str(tmp_path / "said.jsonl"), "--add-people"]).output
     assert "/invite/" in run(app, ["feedback", "invite", project, "--role", "lead"]).output
     assert "anna" in run(app, ["feedback", "people", project]).output
     assert json.loads(run(app, ["feedback", "status", project, "--json"]).output)["agreement"]["agreement"]["value"] == 1.0
+    assert "Kendall's W of the rankings" in run(app, ["feedback", "status", project]).output
     assert run(app, ["feedback", "remove", project, "anna", "--forget"]).exit_code == 0
     assert "rankings.jsonl: 10 rows" in run(app, ["feedback", "export", project, "--to", str(tmp_path / "out")]).output
     with pytest.raises(TriviumError, match="no person 'zoe'"):
