@@ -175,7 +175,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "invites": ("Invitations", "邀请"),
     "invite_new": ("New invitation", "新邀请"),
     "invite_note": ("For whom (a note for you)", "给谁（仅供你备注）"),
-    "invite_hours": ("Good for hours", "有效小时数"),
+    "invite_hours": ("Hours", "有效小时数"),
     "invite_make": ("Make a link", "生成链接"),
     "invite_made": ("Give this link to one person. It is shown only now, works once, and ends {when}.", "请将此链接交给一个人。链接只显示这一次，仅可使用一次，{when} 失效。"),
     "invite_open": ("Open invitations", "未使用的邀请"),
