@@ -70,7 +70,7 @@ def test_the_page_says_what_was_lost_and_needs_nothing_else(tmp_path):
     assert len(page) < 250_000
     assert HOSTILE not in page and "&lt;/script&gt;" in page
     assert page.index("✓ right") < page.index("✗ wrong")  # the truth is known: sft says moss, ppo does not
-    for words in ("Calibration", "by how far apart people rated", "3 points or more", "3 分及以上", "annotators agree", "from raw documents to an aligned", "mmlu", "Win rate against sft", "Reward against drift", "a judge says that it does not learn from"):
+    for words in ("Calibration", "by how far apart people rated", "3 points or more", "3 分及以上", "实测", "annotators agree", "from raw documents to an aligned", "mmlu", "Win rate against sft", "Reward against drift", "a judge says that it does not learn from"):
         assert words.lower() in page.lower(), words
 
 

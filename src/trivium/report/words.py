@@ -41,6 +41,9 @@ PARTS = {"better is shorter": ("better is shorter", "较好者更短"), "alike":
          "0 or less": ("no point or less", "0 分及以下"), "1": ("1 point", "1 分"), "2": ("2 points", "2 分"), "3 or more": ("3 points or more", "3 分及以上")}
 """What a reward model's accuracy is split by: lengths, and how far apart people rated the two responses."""
 
+LINES = {"measured": "实测", "perfect": "理想"}
+"""What the lines of a drawing are called, in Chinese; stages' and models' names stay as they are."""
+
 TASKS = {"classification": "情感分类", "code": "小程序", "dialogue": "对话", "entity": "实体问答", "judgement": "同义判断", "reasoning": "分步算术", "refusal": "拒绝有害请求"}
 """The families of the embedded world, in Chinese."""
 
