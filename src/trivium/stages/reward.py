@@ -287,8 +287,12 @@ def annotators_agreement(rows: Sequence[Row]) -> dict[str, Any]:
     for row in rows:
         if row.get("annotator") is not None:
             alike[prompt_of(row), *row["responses"]].setdefault(str(row["annotator"]), row)
-    return pooled((key[0], *map(float, pair_agreement(one["ranking"], other["ranking"])))
-                  for key, by in alike.items() for one, other in itertools.combinations(by.values(), 2))
+    found = []
+    for key, by in alike.items():
+        for one, other in itertools.combinations(by.values(), 2):
+            same, both = pair_agreement(one["ranking"], other["ranking"])
+            found.append((key[0], float(same), float(both)))
+    return pooled(found)
 
 
 def true_points(row: Row) -> list[float]:
