@@ -67,10 +67,10 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(store: Store) -> Iterator[Served]:
+def serving(store: Store, address: str | None = None) -> Iterator[Served]:
     """The app on a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(create_app(store), log_level="error", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(create_app(store, address), log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:

@@ -161,6 +161,26 @@ def test_uncertain_items_come_first_but_never_from_the_test_split(store: Store) 
     assert max(held) - min(held) > 60
 
 
+def test_finished_items_leave_the_queue_and_come_back(store: Store) -> None:
+    """Whoever looks for work looks past nothing that is done; what is asked again, or of more people, is there again."""
+    store.change_settings(overlap=1, repeat_share=0, heldout=0.3)
+    store.add_items([{**item, "scores": [[0, 1, 2], [2, place, 0]]} for place, item in enumerate(items(8))])
+    anna, ben = store.add_person("anna"), store.add_person("ben")
+    store.close_item("item-3")
+
+    def waiting() -> tuple[set[str], int]:
+        with store.state() as state:
+            return {name for queue in state.random.values() for _, name in queue}, len(state.uncertain)
+    everything, disputed_by_models = waiting()
+    assert everything == {item["id"] for item in items(8)} - {"item-3"} and disputed_by_models > 3
+    assert judge_all(store, anna) == 7 and waiting() == (set(), 0) and judge_all(store, ben) == 0
+    store.close_item("item-3", closed=False)
+    store.add_scores([{"id": "item-5", "scores": [[0, 1, 2], [9, 1, 0]]}])  # of a finished one: nothing to ask
+    assert waiting()[0] == {"item-3"} and judge_all(store, ben) == 1
+    store.change_settings(overlap=2)
+    assert waiting()[0] == {item["id"] for item in items(8)} and judge_all(store, ben) == 7 and judge_all(store, anna) == 1 and waiting() == (set(), 0)
+
+
 def test_scores_that_come_later_change_what_is_asked(store: Store) -> None:
     store.change_settings(uncertain_share=1.0, heldout=0.0)
     store.add_items(items(20, 2))
@@ -183,6 +203,7 @@ BAD_ITEMS = {
     "no finite number": {"prompt": "x", "responses": ["a", "b"], "scores": [[1, float("inf")]]},
     "are no text": {"prompt": "x\ud800", "responses": ["a", "b"]},
     "belongs to an item with other texts": {"id": "item-0", "prompt": "other", "responses": ["a", "b"]},
+    "or another known answer": {**items(1)[0], "known": [[0], [1], [2]]},
     "not list": ["a list"],
 }
 
@@ -191,8 +212,8 @@ def test_bad_items_are_kept_aside_with_their_reason(store: Store) -> None:
     store.add_items(items(1))
     outcome = store.add_items([*BAD_ITEMS.values(), *items(2)])  # type: ignore[list-item]
     assert outcome.added == 1 and outcome.known_already == 1 and len(outcome.rejects) == len(BAD_ITEMS)
-    for reason, reject in zip(list(BAD_ITEMS)[:-2], outcome.rejects):
-        assert reason in reject["reason"], reject
+    for row, reason in enumerate(BAD_ITEMS, 1):
+        assert reason in next(reject["reason"] for reject in outcome.rejects if reject["row"] == row), reason
     assert {reject["row"] for reject in outcome.rejects} == set(range(1, len(BAD_ITEMS) + 1))
 
 
@@ -205,6 +226,7 @@ BAD_JUDGEMENTS = {
     "unknown flag": {"id": "item-0", "annotator": "anna", "ranking": [[0], [1], [2]], "flags": [["boring"], [], []]},
     "no annotator 'zoe'": {"id": "item-0", "annotator": "zoe", "ranking": [[0], [1], [2]]},
     "no comparison 'item-77'": {"id": "item-77", "annotator": "anna", "ranking": [[0], [1], [2]]},
+    "the prompt is not that of the item": {"id": "item-0", "annotator": "anna", "ranking": [[0], [1], [2]], "prompt": "Another question?"},
     "not those of the item": {"id": "item-0", "annotator": "anna", "ranking": [[0], [1], [2]], "responses": ["other", "b", "c"]},
     "`ranking` is missing": {"id": "item-0", "annotator": "anna"},
 }
@@ -381,10 +403,15 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     refused = [json.loads(line) for line in (tmp_path / "items.jsonl.rejects.jsonl").read_text().splitlines()]
     assert [(row["row"], row["text"].strip()) for row in refused] == [(6, "no json"), (7, '{"prompt": "x", "responses": ["a"]}')]
     assert "0 added, 0 there already, 10 refused" in run(app, ["feedback", "judgements", project, str(tmp_path / "said.jsonl")]).output
+    both = [str(tmp_path / "items.jsonl"), str(tmp_path / "more.jsonl"), "--rejects", str(tmp_path / "kept.jsonl")]
+    (tmp_path / "more.jsonl").write_text('{"prompt": "y", "responses": ["b"]}\n')
+    assert run(app, ["feedback", "import", project, *both]).exit_code == 0  # what is refused of one file is not lost by the next
+    assert [Path(json.loads(line)["file"]).name for line in (tmp_path / "kept.jsonl").read_text().splitlines()] == ["items.jsonl"] * 2 + ["more.jsonl"]
     assert "10 added" in run(app, ["feedback", "judgements", project, str(tmp_path / "said.jsonl"), "--add-people"]).output
     assert "/invite/" in run(app, ["feedback", "invite", project, "--role", "lead"]).output
     assert "anna" in run(app, ["feedback", "people", project]).output
     assert json.loads(run(app, ["feedback", "status", project, "--json"]).output)["agreement"]["agreement"]["value"] == 1.0
+    assert "Kendall's W of the rankings" in run(app, ["feedback", "status", project]).output
     assert run(app, ["feedback", "remove", project, "anna", "--forget"]).exit_code == 0
     assert "rankings.jsonl: 10 rows" in run(app, ["feedback", "export", project, "--to", str(tmp_path / "out")]).output
     with pytest.raises(TriviumError, match="no person 'zoe'"):

@@ -47,7 +47,7 @@ def finished(run, ppo_right=0.5, steps=20):
           {"log.jsonl": log}.items(), {"epochs": 1.0, "rows": 3})
     stage(run, "sft", "sft", {"loss": 0.5, "steps": steps}, [("model", "pretrain")], {"log.jsonl": log}.items())
     stage(run, "untrained", "pretrain", {"steps": 0}, [("tokens", "corpus")])
-    stage(run, "reward", "reward", {"accuracy": rate(0.62), "ceiling": rate(0.76), "length_accuracy": rate(0.55), "accuracy_by_margin": {"small": rate(0.55), "large": rate(0.8)},
+    stage(run, "reward", "reward", {"accuracy": rate(0.62), "agreement": rate(0.71), "ceiling": rate(0.76), "length_accuracy": rate(0.55), "accuracy_by_margin": [{"name": "1", **rate(0.55)}, {"name": "3 or more", **rate(0.8)}],
                                     "calibration": [{"predicted": 0.6, "observed": 0.58, "n": 40}, {"predicted": 0.8, "observed": 0.7, "n": 40}]}, [("model", "sft")])
     stage(run, "ppo", "ppo", {"episodes": 128}, [("model", "sft"), ("reward", "reward")], {"log.jsonl": [{"step": i, "score": 0.1 * i, "kl": 0.3 * i, "watched_gold": 4.0 - i} for i in range(6)]}.items())
     models = {"sft": {"right_answers": rate(0.64), "right_by_task": {"entity": rate(0.64)}, "mean_points": 4.0, "mean_length": 12.0},
@@ -74,7 +74,7 @@ def test_the_page_says_what_was_lost_and_needs_nothing_else(tmp_path):
     assert "by definition" in wins and wins.index("by definition") < wins.index("[71.0 – 79.0 %]")  # the baseline stands above what is compared with it
     tasks = page[page.index('id="tasks"'):page.index('id="reward"')]
     assert "right choices" in tasks and "chance</span>" in tasks and "pairs ordered right" not in tasks
-    for words in ("Calibration", "accuracy by margin", "mmlu", "Win rate against sft", "Reward against drift", "a judge says that it does not learn from"):
+    for words in ("Calibration", "by how far apart people rated", "3 points or more", "3 分及以上", "实测", "annotators agree", "from raw documents to an aligned", "mmlu", "Win rate against sft", "Reward against drift", "a judge says that it does not learn from"):
         assert words.lower() in page.lower(), words
 
 
@@ -91,7 +91,7 @@ def test_an_unfinished_run_has_a_report_too(tmp_path):
     run = finished(tmp_path / "small")
     for name in ("evaluate", "ppo", "reward", "sft", "untrained", "pretrain"):
         shutil.rmtree(run / name)
-    assert "funnel" in render(gather(run))
+    assert "funnel" in (page := render(gather(run))) and "From raw documents to" not in page
     with pytest.raises(TriviumError, match="no finished stage here"):
         gather(tmp_path)
     with pytest.raises(TriviumError, match="no such folder"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from types import SimpleNamespace
 
@@ -9,6 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+import trivium
+from trivium.errors import TriviumError
+from trivium.feedback.agreement import disagreement
+from trivium.feedback.exports import export
+from trivium.feedback.simulate import reward_model, score_items
+from trivium.feedback.store import Store
 from trivium.files import write_rows
 from trivium.generation.engine import Completion
 from trivium.model import LanguageModel, ModelConfig, RewardModel
@@ -65,13 +72,15 @@ def test_the_head_is_one_small_number_on_the_policys_trunk():
     assert all(torch.equal(a, b) for a, b in zip(made.model.parameters(), source.model.parameters(), strict=True))
 
 
-def test_a_score_is_read_at_the_last_real_token(school):
-    rng = np.random.default_rng(0)
-    trees = [random_tree(rng, 3, 7), random_tree(rng, 5)]
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))])
+def test_a_score_is_read_at_the_last_real_token(school, device):
+    """... and is what the prompt with this response alone gets, though its prompt was computed once for all of them."""
+    rng, model = np.random.default_rng(0), copy.deepcopy(school.reward).to(device)
+    trees = [random_tree(rng, 3, 7), random_tree(rng, 5), random_tree(rng, *range(2, 11))]
     with torch.no_grad():
-        alone = [float(school.reward(torch.tensor([[*tree.prompt, *response]]))[0, -1]) for tree in trees for response in tree.responses]
-        padded = reward.score_ends(school.reward, make_batch([trees], 60, 3))
-    np.testing.assert_allclose(padded.numpy(), alone, atol=1e-5)
+        alone = [float(model(torch.tensor([[*tree.prompt, *response]], device=device))[0, -1]) for tree in trees for response in tree.responses]
+        padded = reward.score_ends(model, make_batch([trees], 100, 3).to(torch.device(device)))
+    np.testing.assert_allclose(padded.cpu().numpy(), alone, atol=1e-5)
 
 
 def test_demonstrations_average_zero_and_the_shift_is_in_the_config(school, tmp_path):
@@ -83,6 +92,30 @@ def test_demonstrations_average_zero_and_the_shift_is_in_the_config(school, tmp_
     trees = [Tree(prompt_ids(tokenizer, ASK), (response_ids(tokenizer, row["messages"][-1]["content"]),)) for row in rows]
     assert np.mean(np.concatenate(reward.score_trees(made, trees, 64, 2, "float32"))) + made.shift == pytest.approx(0, abs=1e-5)
     assert json.loads((tmp_path / "out/config.json").read_text())["trivium_score_shift"] == made.shift != 0
+
+
+def test_members_of_an_ensemble_differ_and_say_what_to_ask_next(school, tmp_path):
+    """Reward models from the same rankings, with heads and orders of their own, score a project's items; what they disagree on is asked first.
+    One of them then annotates like anybody else."""
+    for name, member in (("a", 1), ("b", 2), ("again", 1)):
+        reward.run(Reward(member=member, length=64, rows=2, precision="float32"), context(school, tmp_path / name, preferences=school.folder / "ranked"))
+    first, second, again = (ppo.load_reward_model(tmp_path / name)[0] for name in ("a", "b", "again"))
+    assert torch.equal(first.score.weight, again.score.weight) and not torch.allclose(first.score.weight, second.score.weight, atol=1e-3)
+    given = [{"id": str(n), "prompt": f"say {n}", "responses": ["yes", "no no", "it is " * n]} for n in range(1, 9)]
+    with Store(tmp_path / "project", create=True) as store:
+        store.change_settings(uncertain_share=1.0, heldout=0.0, overlap=1, repeat_share=0)
+        store.add_items(given)
+        with pytest.raises(TriviumError, match="one reward model cannot disagree with itself"):
+            score_items(store, [tmp_path / "a"])
+        assert score_items(store, [tmp_path / "a", tmp_path / "b"]) == len(given)
+        models = [trivium.load(tmp_path / name) for name in ("a", "b")]
+        scores = {row["id"]: [[model.score([{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": text}]) for text in row["responses"]]
+                              for model in models] for row in given}
+        most = max(scores, key=lambda name: disagreement(scores[name]))
+        assert reward_model(store, tmp_path / "a", "judge", most=1) == 1
+        (row,) = export(store, "rankings")
+        assert row["id"] == most and row["chosen"] == "uncertain" and row["annotator"] == "judge"
+        assert row["ranking"] == [[place] for place in np.argsort(-np.array(scores[most][0]))]
 
 
 def test_defaults_are_those_of_the_papers():

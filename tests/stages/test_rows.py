@@ -129,7 +129,7 @@ def test_intervals_of_extremes_are_not_empty():
 
 
 def test_length_can_be_judged_both_ways():
-    rows = [{"responses": ["short", "much longer"], "ranking": [[0], [1]]}]
+    rows = [{"prompt": "?", "responses": ["short", "much longer"], "ranking": [[0], [1]]}]
     assert accuracy(rows, [], by_length=1)["value"] == 0.0 and accuracy(rows, [], by_length=-1)["value"] == 1.0
 
 
@@ -156,9 +156,24 @@ def test_ratings_are_checked(ratings, message):
 
 
 def test_scores_are_looked_at_by_confidence_length_and_margin():
-    rows = [{"responses": ["long answer here", "short"], "ranking": [[0], [1]], "ratings": [6, 2]},
-            {"responses": ["ab", "ac"], "ranking": [[1], [0]], "ratings": [3, 4]}]
+    rows = [{"prompt": "one", "responses": ["long answer here", "short"], "ranking": [[0], [1]], "ratings": [6, 2]},
+            {"prompt": "two", "responses": ["ab", "ac"], "ranking": [[1], [0]], "ratings": [3, 4]}]
     found = reward.looked_at(rows, [[2.0, 0.0], [1.0, 0.0]])
     assert [(round(b["predicted"], 3), b["value"]) for b in found["calibration"]] == [(0.731, 0.0), (0.881, 1.0)]
-    assert {name: rate["value"] for name, rate in found["accuracy_by_length"].items()} == {"alike": 0.0, "better is longer": 1.0}
-    assert {name: rate["value"] for name, rate in found["accuracy_by_margin"].items()} == {"1": 0.0, "3 or more": 1.0}
+    assert [(part["name"], part["value"]) for part in found["accuracy_by_length"]] == [("alike", 0.0), ("better is longer", 1.0)]
+    assert [(part["name"], part["value"]) for part in found["accuracy_by_margin"]] == [("1", 0.0), ("3 or more", 1.0)]
+
+
+def test_what_several_annotators_say_of_a_prompt_is_one_cluster_and_their_agreement_stands_beside():
+    """Forty rankings of two prompts are two observations, not forty; a person is no second opinion on themselves, nor are other responses."""
+    rows = [{"prompt": prompt, "responses": ["a", "b", "c"], "ranking": ranking, "annotator": f"{prompt} {n}"}
+            for prompt, ranking in (("one", [[0], [1], [2]]), ("two", [[2], [1], [0]])) for n in range(20)]
+    found = accuracy(rows, [[3.0, 2.0, 1.0]] * 40)
+    assert found["n"] == 2 and found["value"] == 0.5 and found["high"] - found["low"] > 0.9
+    assert reward.looked_at(rows, [[3.0, 2.0, 1.0]] * 40)["calibration"][-1]["n"] == 2
+    said = {"prompt": "one", "responses": ["a", "b", "c"]}
+    rows = [said | {"annotator": "anna", "ranking": [[0], [1], [2]]}, said | {"annotator": "anna", "ranking": [[2], [1], [0]]},
+            said | {"annotator": "ben", "ranking": [[0], [2], [1]]}, said | {"annotator": "carl", "ranking": [[1], [0, 2]]},
+            said | {"annotator": "dora", "responses": ["a", "b", "d"], "ranking": [[2], [1], [0]]}]
+    assert reward.annotators_agreement(rows)["value"] == pytest.approx((2 + 1 + 0) / (3 + 2 + 2))
+    assert reward.annotators_agreement(rows[:2])["value"] is None and reward.annotators_agreement(rows[3:])["value"] is None

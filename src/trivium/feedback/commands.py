@@ -37,8 +37,7 @@ def annotate(project: Project,
     from trivium.feedback.web import create_app
     with Store(project, create=True) as store:
         _set(store, set_)
-        for file in prompts or []:
-            _import(store, "items", file, None)
+        _import(store, "items", prompts or [], None)
         try:
             listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:
@@ -49,7 +48,7 @@ def annotate(project: Project,
             if not any(person.role == "lead" and person.kind == "human" and not person.removed for person in store.people()):
                 print(f"Open this link within 72 hours to become the lead of the project:\n  {address}/invite/{Accounts(store).invite('lead', 'the first lead')}")
             print(f"{store.settings.title}: {address} (Ctrl+C ends it)", flush=True)
-            server = uvicorn.Server(uvicorn.Config(create_app(store), log_level="warning", forwarded_allow_ips=proxies, server_header=False, timeout_graceful_shutdown=10))
+            server = uvicorn.Server(uvicorn.Config(create_app(store, url), log_level="warning", forwarded_allow_ips=proxies, server_header=False, timeout_graceful_shutdown=10))
             server.run(sockets=[listening])
 
 
@@ -157,17 +156,19 @@ def status(project: Project, as_json: Annotated[bool, typer.Option("--json", hel
     """Print progress and agreement."""
     from trivium.feedback.dashboard import Dashboard
     from trivium.feedback.store import Store
+    from trivium.feedback.words import translate
     with Store(project) as store:
         figures = Dashboard(store).figures()
     if as_json:
         print(json.dumps(figures, ensure_ascii=False))
         return
     for name, value in figures["progress"].items():
-        print(f"{name:20} {value}")
+        print(f"{name.replace('_', ' '):45} {value}")
+    print("\nWith 95 % intervals; n counts items:")
     for name, one in figures["agreement"].items():
         if one["value"] is not None:
             interval = f"[{one['low']:.3f}, {one['high']:.3f}]" if one["low"] is not None else ""
-            print(f"{name:20} {one['value']:.3f} {interval} n {one['n']}")
+            print(f"{translate('en', f'fig_{name}'):45} {one['value']:.3f} {interval} n {one['n']}")
 
 
 @app.command()
@@ -206,13 +207,25 @@ def _person(store: Store, name: str) -> int:
 def _each(project: str, kind: str, files: list[Path], rejects: Path | None, add_people: bool = False) -> None:
     from trivium.feedback.store import Store
     with Store(project) as store:
-        for file in files:
-            _import(store, kind, file, rejects, add_people)
+        _import(store, kind, files, rejects, add_people)
 
 
-def _import(store: Store, kind: str, file: Path, rejects: Path | None, add_people: bool = False) -> None:
-    """Import a file. Every row that is refused is kept with its number, its reason and its text."""
-    from trivium.files import read_rows, write_rows
+def _import(store: Store, kind: str, files: list[Path], rejects: Path | None, add_people: bool = False) -> None:
+    """Import files. Every row that is refused is kept with its number, its reason and its text: beside its file, or all in ``rejects``."""
+    from trivium.files import write_rows
+    kept: list[dict[str, Any]] = []
+    for file in files:
+        bad = _import_file(store, kind, file, add_people)
+        kept = [*kept, *bad] if rejects else bad
+        if bad:
+            place = rejects or file.with_name(f"{file.name}.rejects.jsonl")
+            write_rows(place, kept)
+            print(f"  the first is row {bad[0]['row']}: {bad[0]['reason']}\n  all of them, with their reasons: {place}")
+
+
+def _import_file(store: Store, kind: str, file: Path, add_people: bool) -> list[dict[str, Any]]:
+    """Import one file, say what became of it, and return what was refused."""
+    from trivium.files import read_rows
     bad: list[dict[str, Any]] = []
     numbers: list[int] = []
     found: list[dict[str, Any]] = []
@@ -222,9 +235,5 @@ def _import(store: Store, kind: str, file: Path, rejects: Path | None, add_peopl
     outcome: Imported = (store.add_items(found) if kind == "items" else store.add_scores(found) if kind == "scores" else
                          store.add_judgements(found, add_people))
     bad += [{"file": str(file), **reject, "row": numbers[reject["row"] - 1]} for reject in outcome.rejects]
-    bad.sort(key=lambda row: row["row"])
     print(f"{file}: {outcome.added} added, {outcome.known_already} there already, {len(bad)} refused")
-    if bad:
-        place = rejects or file.with_name(f"{file.name}.rejects.jsonl")
-        write_rows(place, bad)
-        print(f"  the first is row {bad[0]['row']}: {bad[0]['reason']}\n  all of them, with their reasons: {place}")
+    return sorted(bad, key=lambda row: row["row"])

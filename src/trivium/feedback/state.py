@@ -104,7 +104,7 @@ class State:
         self.known: list[str] = []
         self.kinds = {"compare": 0, "write": 0}
         self.scored = False
-        # Items in the order in which they are drawn: (place, id). A place is a hash, or minus the disagreement.
+        # Items that want somebody yet, in the order in which they are drawn: (place, id). A place is a hash, or minus the disagreement.
         self.random: dict[tuple[str, str], list[tuple[float, str]]] = {}
         self.uncertain: list[tuple[float, str]] = []
 
@@ -143,13 +143,17 @@ class State:
             taken += work.counts and (work.state == JUDGED or (work.state == OPEN and work.until > now))
         return taken < self.wanted(item) and not item.closed and item.settled is None
 
+    def finished(self, item: Item) -> bool:
+        """Whether nobody is to be asked about it any more, as things are."""
+        return item.closed or item.settled is not None or len(item.judgements()) >= self.wanted(item)
+
     def in_order(self, kind: str, split: str) -> Iterator[Item]:
-        """The items of a split in their random order, that of a hash: whoever takes the first vacant one shares the front
+        """The unfinished items of a split in their random order, that of a hash: whoever takes the first vacant one shares the front
         of the queue with the others, so overlapping items are finished early."""
         yield from (self.items[name] for _, name in self.random.get((kind, split), ()))
 
     def most_uncertain(self) -> Iterator[Item]:
-        """Items of the training split with scores, the most disputed by the ensemble first."""
+        """Unfinished items of the training split with scores, the most disputed by the ensemble first."""
         yield from (self.items[name] for _, name in self.uncertain)
 
     # what each kind of event does
@@ -157,7 +161,7 @@ class State:
     def _on_settings(self, event: Event) -> None:
         before = self.settings
         self.settings = FeedbackSettings(**{**before.model_dump(), **event.body})
-        if (before.heldout, before.seed) != (self.settings.heldout, self.settings.seed):
+        if any(getattr(before, name) != getattr(self.settings, name) for name in ("heldout", "seed", "overlap", "overlap_share")):
             self.random, self.uncertain = {}, []
             for item in self.items.values():
                 self._queue(item)
@@ -174,28 +178,43 @@ class State:
         self.kinds[item.kind] += 1
         self._queue(item)
 
+    def _queues(self, item: Item) -> Iterator[tuple[list[tuple[float, str]], tuple[float, str]]]:
+        """The queues that an item stands in, and its entry in each."""
+        split = self.split(item)
+        yield self.random.setdefault((item.kind, split), []), (randomness.derive(self.settings.seed, "draw", item.id) / 2**64, item.id)
+        if item.disagreement and split == "train":
+            yield self.uncertain, (-item.disagreement, item.id)
+
     def _queue(self, item: Item) -> None:
+        """Put an item where it belongs now: into its queues, or out of them when it is finished, so that nobody has to look past it."""
         if item.known:
             return
-        split = self.split(item)
-        bisect.insort(self.random.setdefault((item.kind, split), []),
-                      (randomness.derive(self.settings.seed, "draw", item.id) / 2**64, item.id))
-        if item.disagreement and split == "train":
-            bisect.insort(self.uncertain, (-item.disagreement, item.id))
+        self._unqueue(item)
+        if not self.finished(item):
+            for queue, entry in self._queues(item):
+                bisect.insort(queue, entry)
+
+    def _unqueue(self, item: Item) -> None:
+        for queue, entry in self._queues(item):
+            at = bisect.bisect_left(queue, entry)
+            if at < len(queue) and queue[at] == entry:
+                del queue[at]
 
     def _on_scores(self, event: Event) -> None:
         item = self.items[event.body["item"]]
-        if item.disagreement and not item.known and self.split(item) == "train":
-            self.uncertain.remove((-item.disagreement, item.id))
+        self._unqueue(item)
         item.disagreement = disagreement(event.body["scores"])
-        if item.disagreement and not item.known and self.split(item) == "train":
-            bisect.insort(self.uncertain, (-item.disagreement, item.id))
+        self._queue(item)
 
     def _on_close(self, event: Event) -> None:
-        self.items[event.body["item"]].closed = event.body["closed"]
+        item = self.items[event.body["item"]]
+        item.closed = event.body["closed"]
+        self._queue(item)
 
     def _on_settled(self, event: Event) -> None:
-        self.items[event.body["item"]].settled = event
+        item = self.items[event.body["item"]]
+        item.settled = event
+        self._queue(item)
 
     def _on_lease(self, event: Event) -> None:
         assert event.who is not None
@@ -225,10 +244,15 @@ class State:
         work.flags = tuple(tuple(one) for one in body["flags"])
         work.all_bad, work.reason = body["all_bad"], ""
         assert work.item is not None
-        self.items[work.item]._agreement = None  # to be computed again when somebody asks
+        item = self.items[work.item]
+        item._agreement = None  # to be computed again when somebody asks
+        self._queue(item)
 
     def _on_demonstration(self, event: Event) -> None:
-        self._answer(event, JUDGED).reason = ""
+        work = self._answer(event, JUDGED)
+        work.reason = ""
+        if work.item is not None:
+            self._queue(self.items[work.item])
 
     def _on_skip(self, event: Event) -> None:
         self._answer(event, SKIPPED).reason = event.body["reason"]

@@ -294,17 +294,17 @@ class Store:
             seen: dict[str, str] = {}
             there = self.bodies(self._state.items[item["item"]].event for _, _, item in fresh if item["item"] in self._state.items)
             for body in there.values():
-                seen[body["item"]] = canonical([body["prompt"], body.get("responses")])
+                seen[body["item"]] = canonical([body["prompt"], body.get("responses"), body.get("known")])
             now, ready = time.time(), []
             for number, row, item in fresh:
-                content = canonical([item["prompt"], item.get("responses")])
+                content = canonical([item["prompt"], item.get("responses"), item.get("known")])
                 if item["item"] not in seen:
                     seen[item["item"]] = content
                     ready.append({"at": now, "kind": "item", "who": who, "body": json.dumps(item, ensure_ascii=False, allow_nan=False)})
                 elif seen[item["item"]] == content:
                     outcome.known_already += 1
                 else:
-                    outcome.reject(number, f"the id {item['item']!r} belongs to an item with other texts", row)
+                    outcome.reject(number, f"the id {item['item']!r} belongs to an item with other texts or another known answer", row)
             for start in range(0, len(ready), _BATCH):
                 connection.execute(APPEND, ready[start:start + _BATCH])
         self.refresh()
@@ -564,7 +564,10 @@ class Store:
         item = self._state.items.get(name)
         if item is None or item.kind != "compare":
             raise TriviumError(f"there is no comparison {name[:60]!r}; import its prompt and responses first")
-        if "responses" in row and row["responses"] != self.item(name)["responses"]:
+        asked = self.item(name) if {"prompt", "responses"} & set(row) else {}
+        if row.get("prompt") is not None and rows.messages(row["prompt"]) != asked["prompt"]:
+            raise TriviumError(f"the prompt is not that of the item {name[:60]!r}")
+        if row.get("responses") is not None and row["responses"] != asked["responses"]:
             raise TriviumError(f"the responses are not those of the item {name[:60]!r}")
         who = rows.text(row.get("annotator"), "the annotator", 60)
         body = rows.judgement(row, len(item.lengths), needs_ratings=False)

@@ -26,10 +26,11 @@ from trivium.errors import TriviumError
 from trivium.feedback import rows
 from trivium.feedback.accounts import Accounts, TooManyTries, Visitor
 from trivium.feedback.dashboard import Dashboard, disputed
+from trivium.feedback.database import hidden
 from trivium.feedback.exports import EXPORTS, write_lines
 from trivium.feedback.settings import FLAGS, SKIPS, FeedbackSettings
 from trivium.feedback.store import Conflict, Store, Task
-from trivium.feedback.words import LANGUAGES, WORDS, script_words, translate
+from trivium.feedback.words import LANGUAGES, WORDS, fault_words, script_words, translate
 
 COOKIE = "trivium_session"
 DOOR_COOKIE = "trivium_door"  # ties a login form to the browser that asked for it
@@ -103,8 +104,8 @@ class Elsewhere(Exception):
         self.to = to
 
 
-def create_app(store: Store) -> FastAPI:
-    """The app of one project."""
+def create_app(store: Store, address_of: str | None = None) -> FastAPI:
+    """The app of one project. ``address_of`` is the address that people use, for links, where the requests do not say it."""
     accounts, dashboard = Accounts(store), Dashboard(store)
     refusals: dict[int | str, dict[str, Any]] = {code: {"model": Wrong} for code in (400, 401, 403, 404, 409, 413, 422, 429)}
     app = FastAPI(title="Trivium feedback", docs_url=None, redoc_url=None, responses=refusals)
@@ -166,6 +167,8 @@ def create_app(store: Store) -> FastAPI:
     def door(request: Request, page: str, status: int = 200, /, **values: Any) -> Response:
         """A page with a form for somebody who has no session yet: its token belongs to a cookie of its own."""
         ticket = request.cookies.get(DOOR_COOKIE) or secrets.token_urlsafe(24)
+        if "message" in values:
+            values["message"] = fault_words(pages.language(request), values["message"])
         response = pages.page(request, page, status, door=accounts.csrf(ticket), **values)
         response.set_cookie(DOOR_COOKIE, ticket, max_age=3600, httponly=True, samesite="strict", secure=request.url.scheme == "https")
         return response
@@ -178,6 +181,7 @@ def create_app(store: Store) -> FastAPI:
     # faults
 
     def refuse(request: Request, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+        message = fault_words(pages.language(request), message)
         if request.url.path.startswith("/api/"):
             return JSONResponse({"error": message}, status, headers)
         response = pages.page(request, "error.html", status, message=message)
@@ -337,7 +341,9 @@ def create_app(store: Store) -> FastAPI:
 
     @app.get("/lead", response_class=HTMLResponse)
     def lead(request: Request, visitor: Leader) -> Response:
-        return pages.page(request, "lead.html", flag_words={flag: translate(pages.language(request), f"flag_{flag}") for flag in FLAGS})
+        with store.state() as state:
+            kinds, begun = dict(state.kinds), bool(state.works)
+        return pages.page(request, "lead.html", empty=not any(kinds.values()), begun=begun, project=hidden(store.project), flag_words={flag: translate(pages.language(request), f"flag_{flag}") for flag in FLAGS})
 
     @app.get("/api/lead/figures")
     def figures(visitor: Leader) -> dict[str, Any]:
@@ -346,10 +352,11 @@ def create_app(store: Store) -> FastAPI:
     @app.get("/lead/disputed", response_class=HTMLResponse)
     def disputed_items(request: Request, visitor: Leader) -> Response:
         with store.state() as state:
-            found = [(item.id, agreed, skips) for item, agreed, skips in disputed(state)[:100]]
+            every = disputed(state)
+            found = [(item.id, agreed, skips) for item, agreed, skips in every[:100]]
             settled = [item.id for item in state.items.values() if item.settled][-20:]
         texts = {name: store.item(name) for name in [name for name, _, _ in found] + settled}
-        return pages.page(request, "disputed.html", found=found, settled=settled, texts=texts)
+        return pages.page(request, "disputed.html", found=found, count=len(every), settled=settled, texts=texts)
 
     @app.get("/lead/settle", response_class=HTMLResponse)
     def settle_page(request: Request, visitor: Leader, item: Annotated[str, Query(max_length=rows.LONGEST_ID)]) -> Response:
@@ -379,7 +386,7 @@ def create_app(store: Store) -> FastAPI:
         return pages.page(request, "people.html", everybody=store.people(), invites=accounts.open_invites(), link=link, ends=ends)
 
     def link_page(request: Request, token: str, hours: float) -> Response:
-        return people_page(request, f"{request.url.scheme}://{request.url.netloc}/invite/{token}", time.time() + 3600 * hours)
+        return people_page(request, f"{(address_of or str(request.base_url)).rstrip('/')}/invite/{token}", time.time() + 3600 * hours)
 
     @app.post("/lead/invites", response_class=HTMLResponse)
     def invite(request: Request, visitor: FormLeader, role: Annotated[str, Form()] = "annotator", note: Annotated[str, Form(max_length=200)] = "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 LANGUAGES = {"en": "English", "zh": "中文"}
 
 WORDS: dict[str, tuple[str, str]] = {
@@ -53,6 +55,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "rate": ("Overall quality", "总体质量"),
     "rate_low": ("poor", "差"),
     "rate_high": ("excellent", "优"),
+    "scale_line": ("1 is poor, 7 is excellent.", "1 为差，7 为优。"),
     "flags": ("Flags", "标记"),
     "flag_instruction": ("Did not follow the instruction", "未遵循指令"),
     "flag_wrong": ("Wrong or made up", "错误或编造"),
@@ -63,7 +66,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "flag_repetitive": ("Repeats itself", "重复啰嗦"),
     "flag_cut_short": ("Ends too early", "未写完"),
     "your_ranking": ("Your ranking", "你的排序"),
-    "ranking_hint": ("Drag, best first. Drop one onto another for a tie.", "拖动排序，最好的在上；放到另一个上面表示并列。"),
+    "ranking_hint": ("Drag them into order, or tap one after another, best first. Drop one onto another for a tie.", "拖动排序，或从最好的开始依次点按；放到另一个上面表示并列。"),
     "not_ranked": ("Not ranked yet", "尚未排序"),
     "all_ranked": ("All are ranked.", "已全部排序。"),
     "by_ratings": ("Order by my ratings", "按评分排序"),
@@ -118,6 +121,11 @@ WORDS: dict[str, tuple[str, str]] = {
     "disputed_count": ("disputed", "有分歧"),
     "chat_count": ("from the chat page", "来自聊天页面"),
     "random_uncertain": ("random / uncertain", "随机 / 不确定"),
+    "begin": ("Nobody has answered anything yet.", "还没有人作答。"),
+    "begin_empty": ("There are no prompts. Import some on the command line:", "还没有提示。请在命令行导入："),
+    "begin_invite": ("Invite people", "邀请成员"),
+    "begin_work": ("Do some yourself", "自己先做几个"),
+    "begin_settings": ("Look at the settings first", "先看看设置"),
     "quality": ("Agreement", "一致性"),
     "fig_agreement": ("Pairs ordered alike by two people", "两人排序一致的比例"),
     "fig_alpha": ("Krippendorff's alpha of the ratings (ordinal)", "评分的 Krippendorff α（序数）"),
@@ -155,9 +163,10 @@ WORDS: dict[str, tuple[str, str]] = {
     # disputed
     "disputed_title": ("Disputed items", "有分歧的项目"),
     "disputed_text": ("Items whose annotators order fewer than {share} of the pairs alike, or that {skips} people skipped. Your word settles them.", "标注员之间排序一致的比例低于 {share}，或被 {skips} 人跳过的项目。由你来裁定。"),
+    "disputed_more": ("The {shown} worst of {count} are shown; the others come up as these are settled.", "共 {count} 项，此处显示分歧最大的 {shown} 项；裁定后会显示其余项目。"),
     "disputed_none": ("Nothing is disputed.", "没有分歧。"),
     "agree_share": ("{share} alike", "{share} 一致"),
-    "skips_count": ("{count} skips", "{count} 次跳过"),
+    "skips_count": ("skipped by {count}", "{count} 人跳过"),
     "settle": ("Settle", "裁定"),
     "settle_text": ("Your ranking will stand in the exports instead of the ones below.", "导出时将以你的排序代替下面的排序。"),
     "others_said": ("What the annotators said", "标注员的判断"),
@@ -166,7 +175,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "invites": ("Invitations", "邀请"),
     "invite_new": ("New invitation", "新邀请"),
     "invite_note": ("For whom (a note for you)", "给谁（仅供你备注）"),
-    "invite_hours": ("Good for hours", "有效小时数"),
+    "invite_hours": ("Hours", "有效小时数"),
     "invite_make": ("Make a link", "生成链接"),
     "invite_made": ("Give this link to one person. It is shown only now, works once, and ends {when}.", "请将此链接交给一个人。链接只显示这一次，仅可使用一次，{when} 失效。"),
     "invite_open": ("Open invitations", "未使用的邀请"),
@@ -219,6 +228,38 @@ WORDS: dict[str, tuple[str, str]] = {
     "js_best": ("best", "最好"),
     "js_worst": ("worst", "最差"),
 }
+
+
+FAULTS = {
+    "the name or the password is wrong": "名字或密码不正确",
+    "too many tries; wait {minutes} minutes": "尝试次数过多，请等待 {minutes} 分钟",
+    "this invitation is not valid any more; ask for a new one": "此邀请已失效，请索取新的邀请",
+    "the password is too short; use at least {count} characters": "密码太短，至少需要 {count} 个字符",
+    "the password has {count} characters, more than {most}": "密码有 {count} 个字符，超过 {most} 个",
+    "the password holds characters that are no text": "密码含有非文本字符",
+    "the name is empty": "名字为空",
+    "the name has {count} characters, more than {most}": "名字有 {count} 个字符，超过 {most} 个",
+    "the name holds characters that cannot be printed": "名字含有无法显示的字符",
+    "the name holds characters that are no text": "名字含有非文本字符",
+    "the name {name} is taken": "名字 {name} 已被使用",
+    "the last lead cannot go; make somebody else a lead first": "最后一位负责人不能离开，请先指定其他负责人",
+    "there is no person {number}, or they were removed": "没有成员 {number}，或其已被移除",
+    "this is answered already; correct the answer instead": "此项已回答，请改为更正答案",
+    "the lease has ended, and the item is with others now": "保留时间已过，此项已交给他人",
+    "log in first": "请先登录",
+}
+"""What the server says to people when something is wrong, in Chinese; messages to programs, and of what the pages' scripts do not let happen, stay as they are."""
+
+_FAULTS = [(re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+)", re.escape(english)), re.DOTALL), chinese) for english, chinese in FAULTS.items()]
+
+
+def fault_words(language: str, message: str) -> str:
+    """A fault's message in a language, where it is known there."""
+    if language == "zh":
+        for pattern, chinese in _FAULTS:
+            if found := pattern.fullmatch(message):
+                return chinese.format(**found.groupdict())
+    return message
 
 
 def translate(language: str, key: str, **values: object) -> str:

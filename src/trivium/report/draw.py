@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from trivium.report.words import both, both_svg
+from trivium.report.words import LINES, both, both_svg
 
 Words = tuple[str, str]
 """The same in English and Chinese."""
@@ -101,11 +101,11 @@ def line_chart(title: Words, x_words: Words, y_words: Words, series: Sequence[Se
         parts.append(f'<text class="tick strong" x="{px(x) + (-6 if near else 6)}" y="{py(y) - 6}" text-anchor="{"end" if near else "start"}">{escape(text)}</text>')
     legend = Markup("")
     if len(drawn) > 1 and not labels:
-        legend = Markup('<p class="legend">') + Markup(" ").join(Markup('<span><i class="s{}"></i>{}</span>').format(one.colour, one.name) for one in drawn) + Markup("</p>")
+        legend = Markup('<p class="legend">') + Markup(" ").join(Markup('<span><i class="s{}"></i>{}</span>').format(one.colour, both(one.name, LINES.get(one.name, one.name))) for one in drawn) + Markup("</p>")
     said = "; ".join(f"{one.name}: {number(one.points[0][1])} → {number(one.points[-1][1])}" for one in drawn)
     svg = Markup(f'<svg viewBox="0 0 380 226" role="img" aria-labelledby="{key}-t {key}-d"><title id="{key}-t">{escape(title[0])}</title><desc id="{key}-d">'
                  f'{escape(y_words[0])} by {escape(x_words[0])}. {escape(said)}</desc>{"".join(map(str, parts))}</svg>')
-    table = _table([x_words, *((one.name, one.name) for one in drawn)], _joined(drawn))
+    table = _table([x_words, *((one.name, LINES.get(one.name, one.name)) for one in drawn)], _joined(drawn))
     return Markup('<figure class="chart"><figcaption>{}</figcaption>{}{}{}</figure>').format(both(*title), svg, legend, table)
 
 

@@ -38,7 +38,7 @@ def render(found: Gathered) -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "percent": percent, "interval": interval, "seconds": seconds, "signed": signed}
     environment.globals |= {"t": both, "figure": lambda key: both(*figure_words(key)), "stage": lambda name: both(*stage_words(name, found.manifests[name]["kind"])),
-                            "task": task_words, "step": step_words, "track": draw.track, "scale": draw.scale, "bar": draw.bar, "is_rate": is_rate}
+                            "task": task_words, "step": step_words, "part": part_words, "track": draw.track, "scale": draw.scale, "bar": draw.bar, "is_rate": is_rate}
     folder = files("trivium.report")
     stages = found.metrics["stages"]
     models = model_order(found)
@@ -88,6 +88,11 @@ def step_words(name: str) -> Markup:
     return both(name.replace("_", " "), words.STEPS.get(name, name))
 
 
+def part_words(name: str) -> Markup:
+    """One of the parts that a reward model's accuracy is split into."""
+    return both(*words.PARTS.get(name, (name.replace("_", " "),) * 2))
+
+
 def evaluations(found: Gathered) -> list[tuple[str, dict[str, Any]]]:
     """The examinations: the name of each and its summary."""
     return [(name, manifest) for name, manifest in found.manifests.items() if manifest["kind"] == "evaluate"]
@@ -133,7 +138,7 @@ def cards(found: Gathered) -> list[dict[str, Any]]:
             made.append({"stage": name, "big": f"{figures['validation_bits_per_byte']:.3f}", "words": figure_words("validation_bits_per_byte"),
                          "more": [(figure_words("unigram_bits_per_byte"), number(figures["unigram_bits_per_byte"]))] if "unigram_bits_per_byte" in figures else []})
         elif kind == "reward" and is_rate(figures.get("accuracy")) and figures["accuracy"]["value"] is not None:
-            more = [(figure_words(key), percent(figures[key]["value"])) for key in ("ceiling", "length_accuracy") if is_rate(figures.get(key))]
+            more = [(figure_words(key), percent(figures[key]["value"])) for key in ("agreement", "ceiling", "length_accuracy") if is_rate(figures.get(key))]
             made.append({"stage": name, "big": percent(figures["accuracy"]["value"], 0), "range": interval(figures["accuracy"]), "words": figure_words("accuracy"), "more": more})
         elif any(name in one["summary"]["models"] and own_stage(found, one, name) for _, one in evaluations(found)):
             win = next((key for key in figures if key.startswith("win_rate_vs_")), None)
@@ -326,7 +331,7 @@ def rewards(found: Gathered) -> list[dict[str, Any]]:
         if manifest["kind"] != "reward":
             continue
         figures = manifest["summary"]
-        rates = [(key, figures[key]) for key in ("accuracy", "ceiling", "length_accuracy") if is_rate(figures.get(key)) and figures[key]["value"] is not None]
+        rates = [(key, figures[key]) for key in ("accuracy", "agreement", "ceiling", "length_accuracy") if is_rate(figures.get(key)) and figures[key]["value"] is not None]
         rates += [(key, figure) for key, figure in figures.items() if is_rate(figure) and figure["value"] is not None and key not in dict(rates)]
         splits = {key: rows for key, rows in ((key, split(value)) for key, value in figures.items()) if rows}
         calibration = None

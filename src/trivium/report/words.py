@@ -28,7 +28,7 @@ FIGURES = {  # what is measured
     "validation_bits_per_byte": ("bits per byte, held-out text", "每字节比特数（留出文本）"), "unigram_bits_per_byte": ("… of a unigram model", "……一元模型"),
     "tokens_per_second": ("tokens a second", "每秒词元数"), "parameters": ("parameters", "参数量"), "steps": ("updates", "更新步数"),
     "precision": ("precision", "精确率"), "recall": ("recall", "召回率"), "loss": ("loss (nats)", "损失（奈特）"), "accuracy": ("pairs ordered right", "成对排序正确率"),
-    "ceiling": ("a judge without noise", "无噪声裁判"), "length_accuracy": ("length alone", "仅凭长度"), "right_answers": ("right answers", "答对率"),
+    "ceiling": ("a judge without noise", "无噪声裁判"), "length_accuracy": ("length alone", "仅凭长度"), "accuracy_by_length": ("accuracy by length", "按长度的正确率"), "accuracy_by_margin": ("accuracy by how far apart people rated", "按评分差距的正确率"), "right_answers": ("right answers", "答对率"),
     "base_right_answers": ("… of the base model, prompted", "……基座模型（少样本提示）"), "untrained_right_answers": ("… without pretraining", "……未经预训练"),
     "win_rate_vs_sft": ("wins against SFT", "对 SFT 的胜率"), "kl": ("KL to the start (nats)", "与起点的 KL（奈特）"), "mean_length": ("tokens an answer", "回答长度（词元）"),
     "mean_points": ("points by the judge", "裁判平均分"), "demonstrations": ("demonstrations", "示范条数"), "rankings": ("rankings", "排序条数"),
@@ -43,6 +43,13 @@ FIGURES = {  # what is measured
     "better_by_truth": ("selected is better, by the truth", "按真值更好的比例"), "made_up": ("made up", "编造"), "verbatim": ("word for word", "逐字复现"), "seconds": ("seconds", "秒"), "tokens": ("tokens", "词元数"),
     "learned_tokens": ("tokens learned from", "参与学习的词元"), "cut": ("rows cut to length", "截短的行"), "left_out": ("rows left out", "略去的行"), "length": ("tokens an answer", "回答长度（词元）"),
 }
+
+PARTS = {"better is shorter": ("better is shorter", "较好者更短"), "alike": ("about as long", "长度相近"), "better is longer": ("better is longer", "较好者更长"),
+         "0 or less": ("no point or less", "0 分及以下"), "1": ("1 point", "1 分"), "2": ("2 points", "2 分"), "3 or more": ("3 points or more", "3 分及以上")}
+"""What a reward model's accuracy is split by: lengths, and how far apart people rated the two responses."""
+
+LINES = {"measured": "实测", "perfect": "理想"}
+"""What the lines of a drawing are called, in Chinese; stages' and models' names stay as they are."""
 
 TASKS = {"classification": "情感分类", "code": "小程序", "dialogue": "对话", "entity": "实体问答", "judgement": "同义判断", "reasoning": "分步算术", "refusal": "拒绝有害请求"}
 """The families of the embedded world, in Chinese."""

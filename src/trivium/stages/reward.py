@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation.intervals import mean_interval
+from trivium.feedback.agreement import pair_agreement
 from trivium.model import RewardModel
 from trivium.model.folder import read_config
 from trivium.objectives.ranking import ranking_losses, rating_losses
@@ -42,7 +44,7 @@ from trivium.training.loop import Total
 from trivium.training.machine import autocast, choose_precision, prepare
 from trivium.world.panel import judge
 
-VERSION = 3
+VERSION = 4
 PARALLEL = True
 
 
@@ -189,6 +191,8 @@ def run(settings: Reward, context: Context) -> dict[str, object]:
     judged = [row for _, row in pairs]
     summary: dict[str, object] = {"rankings": len(training), "steps": steps, "shift": model.shift}
     summary["accuracy"] = accuracy(judged, [list(map(float, s)) for s in scores])
+    if (people := annotators_agreement(judged))["value"] is not None:
+        summary["agreement"] = people
     longer = accuracy([row for row in rows if row["split"] == "train"], [], by_length=1)["value"]
     summary["length_accuracy"] = accuracy(judged, [], by_length=1 if longer is None or longer >= 0.5 else -1)
     if judged and all("truth" in row for row in judged):
@@ -196,25 +200,27 @@ def run(settings: Reward, context: Context) -> dict[str, object]:
     return summary | looked_at(judged, [list(map(float, s)) for s in scores])
 
 
+BY_LENGTH = ("better is shorter", "alike", "better is longer")
+"""How a pair's better response compares with the other: under 4/5 of its characters, about as many, over 5/4."""
+BY_MARGIN = ("0 or less", "1", "2", "3 or more")
+"""How many points of rating, rounded down, the better response is ahead."""
+
+
 def looked_at(rows: Sequence[Row], points: Sequence[Sequence[float]], bins: int = 8) -> dict[str, object]:
     """How far the scores can be trusted on held-out rankings. ``calibration``: pairs by the probability that the scores give to the response they
     put first, sigmoid of the difference, with the share that people put first too. ``accuracy_by_length`` of pairs in which the better response is
     much shorter, about as long, or much longer; ``accuracy_by_margin``: of pairs by how far apart people rated them, where they did."""
-    found: list[tuple[int, float, bool, str, str | None]] = []
-    for number, (row, values) in enumerate(zip(rows, points, strict=True)):
-        lengths, ratings = [max(1, len(text)) for text in row["responses"]], row.get("ratings")
+    found: list[tuple[str, float, bool, str, str | None]] = []
+    for row, values in zip(rows, points, strict=True):
+        lengths, ratings, prompt = [max(1, len(text)) for text in row["responses"]], row.get("ratings"), prompt_of(row)
         for a, b in pairs_of(row["ranking"]):
             ratio = lengths[a] / lengths[b]
-            by_length = "better is shorter" if ratio < 0.8 else "better is longer" if ratio > 1.25 else "alike"
-            apart = None if not ratings else "0 or less" if (gap := ratings[a] - ratings[b]) < 1 else "1" if gap < 2 else "2" if gap < 3 else "3 or more"
-            found.append((number, 1 / (1 + math.exp(-min(30.0, abs(values[a] - values[b])))), values[a] > values[b], by_length, apart))
+            by_length = BY_LENGTH[0 if ratio < 0.8 else 2 if ratio > 1.25 else 1]
+            apart = BY_MARGIN[min(3, max(0, math.floor(ratings[a] - ratings[b])))] if ratings else None
+            found.append((prompt, 1 / (1 + math.exp(-min(30.0, abs(values[a] - values[b])))), values[a] > values[b], by_length, apart))
 
-    def rate(chosen: list[tuple[int, float, bool, str, str | None]]) -> dict[str, Any]:
-        right, total = Counter[int](), Counter[int]()
-        for number, _, well, *_ in chosen:
-            right[number] += well
-            total[number] += 1
-        return mean_interval([float(right[number]) for number in total], [float(count) for count in total.values()])
+    def rate(chosen: list[tuple[str, float, bool, str, str | None]]) -> dict[str, Any]:
+        return pooled((prompt, float(well), 1.0) for prompt, _, well, *_ in chosen)
 
     edges = [0.5 + 0.5 * i / bins for i in range(bins + 1)]
     calibration = []
@@ -223,10 +229,10 @@ def looked_at(rows: Sequence[Row], points: Sequence[Sequence[float]], bins: int 
         if inside:
             calibration.append({"predicted": float(np.mean([pair[1] for pair in inside])), **rate(inside), "pairs": len(inside)})
     summary: dict[str, object] = {"calibration": calibration}
-    for name, place in (("accuracy_by_length", 3), ("accuracy_by_margin", 4)):
-        groups = {str(group): rate([pair for pair in found if pair[place] == group]) for group in sorted({str(pair[place]) for pair in found if pair[place]})}
-        if groups:
-            summary[name] = groups
+    for name, place, groups in (("accuracy_by_length", 3, BY_LENGTH), ("accuracy_by_margin", 4, BY_MARGIN)):
+        parts = [{"name": group, **rate(inside)} for group in groups if (inside := [pair for pair in found if pair[place] == group])]
+        if parts:
+            summary[name] = parts
     return summary
 
 
@@ -246,17 +252,47 @@ def shown_responses(settings: Reward, context: Context, tokenizer: ChatTokenizer
     return kept
 
 
+def prompt_of(row: Row) -> str:
+    """What two rankings of the same prompt have in common, whoever made them."""
+    return json.dumps(row["prompt"], sort_keys=True, ensure_ascii=False)
+
+
+def pooled(counts: Iterable[tuple[str, float, float]]) -> dict[str, Any]:
+    """The share of ``(prompt, right, total)`` with a 95 % interval that takes the prompt as what was drawn: its pairs, and what several
+    annotators say of them, stand and fall together."""
+    right, total = defaultdict[str, float](float), defaultdict[str, float](float)
+    for prompt, hits, of in counts:
+        if of:
+            right[prompt] += hits
+            total[prompt] += of
+    return mean_interval(list(right.values()), list(total.values()))
+
+
 def accuracy(rows: Sequence[Row], points: Sequence[Sequence[float]], by_length: int = 0) -> dict[str, Any]:
-    """Share of the rankings' pairs that ``points`` order alike (equal points count half), with a 95 % interval that
-    treats each prompt's pairs as one cluster. ``by_length`` of 1 judges by length instead, of -1 by shortness."""
+    """Share of the rankings' pairs that ``points`` order alike (equal points count half), with its :func:`pooled` interval.
+    ``by_length`` of 1 judges by length instead, of -1 by shortness."""
     if by_length:
         points = [[float(by_length * len(text)) for text in row["responses"]] for row in rows]
-    right, total = [], []
+    found = []
     for row, values in zip(rows, points, strict=True):
         pairs = pairs_of(row["ranking"])
-        right.append(sum((values[a] > values[b]) + 0.5 * (values[a] == values[b]) for a, b in pairs))
-        total.append(float(len(pairs)))
-    return mean_interval(right, total)
+        found.append((prompt_of(row), sum((values[a] > values[b]) + 0.5 * (values[a] == values[b]) for a, b in pairs), float(len(pairs))))
+    return pooled(found)
+
+
+def annotators_agreement(rows: Sequence[Row]) -> dict[str, Any]:
+    """How often two annotators order a pair of responses alike, of the pairs that both prefer something in: what a reward model's accuracy is
+    to be held against. Its value is None where nothing was ranked by two."""
+    alike: dict[tuple[str, ...], dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        if row.get("annotator") is not None:
+            alike[prompt_of(row), *row["responses"]].setdefault(str(row["annotator"]), row)
+    found = []
+    for key, by in alike.items():
+        for one, other in itertools.combinations(by.values(), 2):
+            same, both = pair_agreement(one["ranking"], other["ranking"])
+            found.append((key[0], float(same), float(both)))
+    return pooled(found)
 
 
 def true_points(row: Row) -> list[float]:
