@@ -23,7 +23,7 @@ from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import generalised_advantages, whiten
 from trivium.progress import Progress
 from trivium.stages import ai_feedback, dpo, evaluate, grpo, kto, ppo, revise, rollout, select
-from trivium.stages.common import save_model
+from trivium.stages.common import load_reward_model, save_model
 from trivium.stages.pretrain import LanguageModelling
 from trivium.stages.settings import AiFeedback, Endpoint, Evaluate, Grpo, Kto, Ppo, Revise, Select
 from trivium.tokenizer import train as tokenizer_training
@@ -113,7 +113,7 @@ def test_a_response_that_never_ends_gets_the_fixed_score(school, tmp_path):
     practising = rollout.Practising(Ppo(**FEW, unfinished_score=-7.0), place, policy, tokenizer, 1)
     answered = practising.answer(practising.chosen(0), 1, "rollout", 0)
     answered.samples[0][0].finished, answered.samples[1][0].finished = False, True
-    reward, _ = ppo.load_reward_model(school / "reward")
+    reward, _ = load_reward_model(school / "reward")
     scores = practising.scores(reward, answered)
     batch = make_batch([[answered.trees[1]]], 128)
     assert scores[0].tolist() == [-7.0]
@@ -122,7 +122,7 @@ def test_a_response_that_never_ends_gets_the_fixed_score(school, tmp_path):
 
 
 def test_two_reward_models_judge_a_rollout(school, tmp_path):
-    safety = RewardModel.from_language_model(LanguageModel(ppo.load_reward_model(school / "reward")[0].config).initialise(2), 2)
+    safety = RewardModel.from_language_model(LanguageModel(load_reward_model(school / "reward")[0].config).initialise(2), 2)
     safety.shift = -0.25
     (tmp_path / "safety").mkdir()
     save_model(safety, ChatTokenizer.load(school / "sft"), tmp_path / "safety")
@@ -135,7 +135,7 @@ def test_two_reward_models_judge_a_rollout(school, tmp_path):
     answered = practising.answer(practising.chosen(0), 1, "rollout", 0)
     for group in answered.samples:
         group[0].finished = True
-    reward, _ = ppo.load_reward_model(school / "reward")
+    reward, _ = load_reward_model(school / "reward")
     models = {False: reward.eval(), True: safety.eval()}
     alone = [rollout.score_trees(models[bool(row.get("safety"))], [tree], 128, 1, "float32")[0][0] + models[bool(row.get("safety"))].shift
              for row, tree in zip(answered.rows, answered.trees, strict=True)]
@@ -148,7 +148,7 @@ def test_two_reward_models_judge_a_rollout(school, tmp_path):
 def test_ptx_adds_the_pretraining_gradient(school):
     settings = Ppo(pretraining_coefficient=0.7)
     policy, _ = ppo.load_language_model(school / "sft")
-    reward, _ = ppo.load_reward_model(school / "reward")
+    reward, _ = load_reward_model(school / "reward")
     objective = ppo.ClippedSurrogate(settings)
     rng = np.random.default_rng(0)
     episodes = make_batch([[Tree(np.array([1, 2]), (rng.integers(0, 200, 5),))]], 16)
@@ -156,7 +156,7 @@ def test_ptx_adds_the_pretraining_gradient(school):
     documents = make_batch([[Tree(np.array([0]), (rng.integers(0, 200, 9),))]], 16)
     documents.counts = {"pretraining_tokens": documents.counts["tokens"]}
     gradients = []
-    for batches in ([episodes], [documents], [documents, episodes]):
+    for batches in (ppo.apart(episodes), [documents], [documents, *ppo.apart(episodes)]):
         model = ppo.PolicyAndValue(copy.deepcopy(policy), copy.deepcopy(reward))
         trainer = Trainer(model, Optimization(clip=0.0), 1, "float32")
         kept = []
@@ -186,10 +186,11 @@ def test_the_watch_keeps_the_best_policy_and_ends_past_the_peak(school, tmp_path
         mean = next(quality)
         return [np.array([mean + 0.1 * (i % 2)]) for i in range(len(answered.rows))]
     real = rollout.Practising.scores
-    gold, _ = ppo.load_reward_model(school / "reward")
+    gold, _ = load_reward_model(school / "reward")
     monkeypatch.setattr(rollout.Practising, "gold", gold, raising=False)
     monkeypatch.setattr(rollout.Practising, "scores", judged)
-    monkeypatch.setattr(ppo, "load_gold", lambda context: gold)
+    load = ppo.load_judge
+    monkeypatch.setattr(ppo, "load_judge", lambda context, name, *rest, **more: gold if name == "gold" else load(context, name, *rest, **more))
     place, said = context(school, tmp_path)
     summary = ppo.run(Ppo(**FEW | {"iterations": 9}, watch_every=1, watch_prompts=6), place)
     assert summary["ended"] == "past the peak" and len(lines(tmp_path)) == 4
@@ -294,7 +295,7 @@ def examined(school, folder, **settings):
 
 
 def test_the_best_of_more_scores_higher_and_is_of_the_same_samples(school, tmp_path, monkeypatch):
-    reward, tokenizer = ppo.load_reward_model(school / "reward")
+    reward, tokenizer = load_reward_model(school / "reward")
     drawn = []
     real = evaluate.generate
     monkeypatch.setattr(evaluate, "generate", lambda *given, **more: drawn.append(real(*given, **more)) or drawn[-1])
@@ -382,7 +383,7 @@ def test_a_model_judges_itself_without_a_bias_of_order(school, tmp_path):
 def test_a_reward_model_may_judge(school, tmp_path):
     place, _ = context(school, tmp_path, judge=school / "reward")
     ai_feedback.run(AiFeedback(judge="reward", responses=2, count=6, max_new_tokens=24, temperature=1.5, margin=0.0), place)
-    reward, tokenizer = ppo.load_reward_model(school / "reward")
+    reward, tokenizer = load_reward_model(school / "reward")
     for row in map(json.loads, (tmp_path / "comparisons.jsonl").read_text().splitlines()):
         trees = [Tree(ai_feedback.prompt_ids(tokenizer, row["prompt"]), (ai_feedback.response_ids(tokenizer, text),)) for text in row["responses"]]
         scores = [float(s[0]) for s in rollout.score_trees(reward, trees, 128, 4, "float32")]

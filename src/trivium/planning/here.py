@@ -37,7 +37,7 @@ from trivium.stages.common import rows_of as read_some
 from trivium.stages.dpo import DirectPreference
 from trivium.stages.encode import MaskedEpochs, MaskedModelling, texts
 from trivium.stages.look import config_of
-from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue, log_probs_of
+from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue, apart, log_probs_of
 from trivium.stages.pretrain import LanguageModelling, pieces
 from trivium.stages.reward import Ranking, add_pairs
 from trivium.stages.settings import (
@@ -463,7 +463,7 @@ def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
             batch = make_batch([[trees[i] for i in row] for row in pack([len(tree) for tree in trees], length)], length)
             batch.extra = {name: torch.zeros(len(batch.targets)) for name in ("log_probs", "values", "advantages", "returns")}
             begun = time.monotonic()
-            trainer.step(step, [batch], ClippedSurrogate(stage))
+            trainer.step(step, apart(batch), ClippedSurrogate(stage))
             times.append(time.monotonic() - begun)
         return statistics.mean(times[1:])
 

@@ -111,7 +111,7 @@ class Trainer:
         if hasattr(objective, "before"):
             objective.before(self, batches)
         for place, batch in enumerate(batches):
-            self.learner.share_gradients(place == len(batches) - 1)
+            self.learner.share_gradients(last_of_its_kind(batches, place))
             with self.in_precision():
                 totals = self.learner(objective, batch.to(self.device))
             terms = [weight * totals[name].value / max(counts[totals[name].per], 1.0)
@@ -179,6 +179,11 @@ class Trainer:
             if tie is not None:
                 tie()
         return model
+
+
+def last_of_its_kind(batches: Sequence[Microbatch], place: int) -> bool:
+    """Whether gradients travel after a microbatch: after the last of those that are divided by the same counts, as others may train other weights."""
+    return all(later.counts.keys() != batches[place].counts.keys() for later in batches[place + 1:])
 
 
 class Log:
