@@ -17,7 +17,7 @@ from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import group_advantages, kl_penalties, leave_one_out_advantages, policy_losses
 from trivium.pipeline import Context
 from trivium.stages.common import adapt, as_without, load_judge, load_language_model, weights_digest
-from trivium.stages.rollout import Answered, Practising, Rollout, measures, practise
+from trivium.stages.rollout import Answered, Practising, Rollout, check_scores, measures, practise
 from trivium.stages.settings import Grpo
 from trivium.training.batch import Batch, hidden_states
 from trivium.training.loop import Total
@@ -74,6 +74,7 @@ def run(settings: Grpo, context: Context) -> dict[str, object]:
         with as_without(attached):
             old = practising.log_probs(reference, answered.trees)
         scores = scores_of(answered)
+        check_scores(answered, scores)
         advantages = [spread(settings, given, [len(r) for r in tree.responses]) for tree, given in zip(answered.trees, scores, strict=True)]
         sums = measures(answered, new, old)
         sums["score"] = (float(sum(given.sum() for given in scores)), float(sum(map(len, scores))))

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trivium.errors import TriviumError
 from trivium.model import LanguageModel, RewardModel
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import adapt_kl_coefficient, generalised_advantages, policy_losses, value_losses
@@ -34,6 +33,7 @@ from trivium.stages.rollout import (
     Answered,
     Practising,
     Rollout,
+    check_scores,
     log_probs_of,
     measures,
     over_all,
@@ -166,10 +166,7 @@ def learn_from(answered: Answered, new: Sequence[np.ndarray], old: Sequence[np.n
 
     Raises :class:`TriviumError` for a score that is not finite, naming the prompt."""
     world = world or World()
-    for row, given in zip(answered.rows, scores, strict=True):
-        if not np.isfinite(given).all():
-            raise TriviumError(f"the reward model's score of a response to prompt {row['id']} is not finite ({given.tolist()})")
-
+    check_scores(answered, scores)
     rewards = []
     for tree, now, before, given in zip(answered.trees, new, old, scores, strict=True):
         reward = -kl_coefficient * (now - before).astype(np.float64)

@@ -191,6 +191,13 @@ def over_all(arrays: Sequence[np.ndarray], world: World, shift_mean: bool = True
     return np.split(flat, np.cumsum([len(a) for a in arrays])[:-1])
 
 
+def check_scores(answered: Answered, scores: Sequence[np.ndarray]) -> None:
+    """Raise :class:`TriviumError`, naming the prompt, for a score that is not finite."""
+    for row, given in zip(answered.rows, scores, strict=True):
+        if not np.isfinite(given).all():
+            raise TriviumError(f"the score of a response to prompt {row['id']} is not finite ({given.tolist()}); look at the reward model's weights")
+
+
 def split_tokens(tree: Tree, values: np.ndarray) -> list[np.ndarray]:
     """An array over a tree's tokens, as one for each of its responses."""
     return np.split(values, np.cumsum([len(response) for response in tree.responses])[:-1])
