@@ -84,6 +84,7 @@ def test_the_first_ratio_is_one_and_log_probs_agree(school, tmp_path):
     place, _ = context(school, tmp_path)
     ppo.run(Ppo(**FEW), place)
     first, second = lines(tmp_path)
+    assert first["sample_prompt"].startswith("say ") and isinstance(first["sample"], str) and np.isfinite(first["sample_score"])
     assert first["first_ratio_error"] < 1e-6 and first["kl"] == 0 and abs(second["kl"]) > 0
     assert first["log_prob_disagreement"] < 1e-4 and second["log_prob_disagreement"] < 1e-4
     place, _ = context(school, tmp_path / "g", reward=None)
@@ -169,6 +170,30 @@ def test_ptx_adds_the_pretraining_gradient(school):
         gradients.append(kept[0])
     for name, both in gradients[2].items():
         torch.testing.assert_close(both, gradients[0][name] + gradients[1][name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["rollout", "update"])
+def test_stopped_in_the_middle_it_ends_with_the_same_bits(school, tmp_path, monkeypatch, where):
+    """In the second iteration: after the responses were sampled, or between two updates."""
+    settings = Ppo(**FEW | {"iterations": 3, "epochs": 2}, kl_target=0.5, kl_horizon=50)
+    place, _ = context(school, tmp_path / "whole")
+    ppo.run(settings, place)
+    holder, name, last = (rollout.Practising, "scores", 1) if where == "rollout" else (Trainer, "step", 6)
+    real, calls = getattr(holder, name), []
+
+    def stops(*given, **more):
+        calls.append(1)
+        if len(calls) == last + 1:
+            raise KeyboardInterrupt
+        return real(*given, **more)
+    place, _ = context(school, tmp_path / "stopped")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(holder, name, stops)
+        ppo.run(settings, place)
+    assert len(lines(tmp_path / "stopped")) == 1
+    ppo.run(settings, place)
+    assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+    assert (tmp_path / "stopped/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
 def test_the_kl_budget_ends_the_practice(school, tmp_path):

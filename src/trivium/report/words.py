@@ -34,7 +34,7 @@ FIGURES = {  # what is measured
     "length_controlled_win_rate_vs_sft": ("wins against SFT, length held equal", "对 SFT 的胜率（控制长度）"), "right_difference_vs_sft": ("right answers, minus SFT's", "答对率与 SFT 之差"),
     "watched_score": ("what it is rewarded for", "所优化的奖励"), "bits_per_byte": ("bits per byte, held-out text", "每字节比特数（留出文本）"), "watched_gold": ("points by a judge that is not learned from", "旁观裁判评分"), "pretraining_loss": ("pretraining loss (nats)", "预训练损失（奈特）"),
     "liked_reward": ("implied reward, liked", "隐含奖励（赞）"), "disliked_reward": ("implied reward, disliked", "隐含奖励（踩）"), "mean_gain": ("gain by selection", "选优增益"),
-    "better_by_truth": ("selected is better, by the truth", "按真值更好的比例"), "made_up": ("made up", "编造"), "verbatim": ("word for word", "逐字复现"), "seconds": ("seconds", "秒"), "length": ("tokens an answer", "回答长度（词元）"),
+    "better_by_truth": ("selected is better, by the truth", "按真值更好的比例"), "made_up": ("made up", "编造"), "verbatim": ("word for word", "逐字复现"), "seconds": ("seconds", "秒"), "gold": ("the hidden rubric's points", "隐藏评分标准的得分"), "finished": ("answers that end", "正常结束的回答比例"), "length": ("tokens an answer", "回答长度（词元）"),
 }
 
 TASKS = {"classification": "情感分类", "code": "小程序", "dialogue": "对话", "entity": "实体问答", "judgement": "同义判断", "reasoning": "分步算术", "refusal": "拒绝有害请求"}

@@ -17,7 +17,7 @@ from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import group_advantages, kl_penalties, leave_one_out_advantages, policy_losses
 from trivium.pipeline import Context
 from trivium.stages.common import adapt, as_without, load_judge, load_language_model, weights_digest
-from trivium.stages.rollout import Answered, Practising, Rollout, check_scores, measures, practise
+from trivium.stages.rollout import Answered, Practising, Rollout, check_scores, example_of, measures, practise
 from trivium.stages.settings import Grpo
 from trivium.training.batch import Batch, hidden_states
 from trivium.training.loop import Total
@@ -81,7 +81,8 @@ def run(settings: Grpo, context: Context) -> dict[str, object]:
         sums["groups_that_teach"] = (float(sum(given.std() > 0 for given in scores)), float(len(scores)))
         if practising.known:
             sums["gold"] = (float(np.concatenate(practising.true_points(answered)).sum()), float(sum(map(len, scores))))
-        return Rollout(answered.trees, {"log_probs": list(new), "reference": list(old), "advantages": advantages}, sums)
+        return Rollout(answered.trees, {"log_probs": list(new), "reference": list(old), "advantages": advantages}, sums,
+                       example_of(answered, scores, tokenizer))
 
     with checker:
         return practise(policy, lambda model: model, practising, GroupSurrogate(settings), roll_out, state={}, learned_from=scores_of,

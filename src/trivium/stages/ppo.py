@@ -34,6 +34,7 @@ from trivium.stages.rollout import (
     Practising,
     Rollout,
     check_scores,
+    example_of,
     log_probs_of,
     measures,
     over_all,
@@ -131,7 +132,9 @@ def run(settings: Ppo, context: Context) -> dict[str, object]:
         values = practising.over_tokens(lambda batch: values_of(acting.value, batch), answered.trees)
         with as_without(attached):
             old = practising.log_probs(reference, answered.trees)
-        rollout = learn_from(answered, new, old, values, scores_of(answered), state["kl_coefficient"], settings, practising.world)
+        scores = scores_of(answered)
+        rollout = learn_from(answered, new, old, values, scores, state["kl_coefficient"], settings, practising.world)
+        rollout.example = example_of(answered, scores, tokenizer)
         if practising.known:
             rollout.sums["gold"] = (float(np.concatenate(practising.true_points(answered)).sum()), float(len(answered.rows)))
         return rollout

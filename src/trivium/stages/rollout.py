@@ -98,6 +98,8 @@ class Rollout:
     """What the objective is given for each token, by name; all float32."""
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)
     """What is logged: sums and the counts that make them means, over this process's share."""
+    example: dict[str, Any] = field(default_factory=dict)
+    """Logged as it is: what was said to one of the prompts."""
 
 
 class Practising:
@@ -171,6 +173,12 @@ class Practising:
         """The hidden rubric's points for each response, where the prompts' truth is known."""
         return [np.array([rubric.score(row, text).total for text in texts])
                 for row, texts in zip(answered.rows, answered.texts(self.tokenizer), strict=True)]
+
+
+def example_of(answered: Answered, scores: Sequence[np.ndarray], tokenizer: ChatTokenizer) -> dict[str, Any]:
+    """The first prompt, the first response to it and its score, for the log."""
+    return {"sample_prompt": "\n".join(str(message["content"]) for message in answered.rows[0]["prompt"]), "sample": answered.texts(tokenizer)[0][0],
+            "sample_score": float(scores[0][0])}
 
 
 def about_safety(row: Row) -> bool:
@@ -391,7 +399,7 @@ def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising
             context.progress.say(f"iteration {iteration}: a response is {metrics['kl']:.0f} nats from the reference: the policy has run away; raise "
                                  "kl_coefficient, lower the learning rate, or set a kl_budget")
         if log:
-            log(iteration, metrics)
+            log(iteration, metrics | rollout.example)
         context.progress.update(iteration + 1, settings.iterations, f"score {metrics['score']:+.2f}  KL {metrics['kl']:.2f}")
         iteration += 1
         save(iteration)
