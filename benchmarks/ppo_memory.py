@@ -11,7 +11,6 @@ process ever held, Python and the libraries among it; the second line leaves out
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -66,7 +65,7 @@ def run(options: dict[str, Any]) -> dict[str, float]:
     context: Any = SimpleNamespace(folder=place, scratch=place / "scratch", progress=progress, seed=0, name=options["side"], threads=None,
                                    inputs={"model": folder / "base", "reward": folder / "reward", "prompts": folder / "prompts.jsonl",
                                            "demonstrations": folder / "demonstrations.jsonl"})
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     if options["side"] == "sft":
         found = sft.run(Sft.model_validate({"adapter": ADAPTER, "length": LENGTH, "rows": ROWS, "too_long": "cut", "epochs": options["epochs"],
                                             "precision": "float32"}), context)
@@ -74,7 +73,13 @@ def run(options: dict[str, Any]) -> dict[str, float]:
         found = ppo.run(Ppo.model_validate({"adapter": ADAPTER, "length": LENGTH, "rows": ROWS, "episodes": 2 * ROWS, "minibatches": 2, "epochs": 1,
                                             "iterations": 2, "max_new_tokens": NEW_TOKENS, "precision": "float32"}), context)
     print(found, file=sys.stderr)
-    return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "before": before / 1024}
+    return {"peak": peak(), "before": before}
+
+
+def peak() -> float:
+    """The most memory that this process has held, in MiB. (What ``getrusage`` says counts its parent's before it.)"""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def main() -> None:
@@ -88,10 +93,10 @@ def main() -> None:
     seen: dict[str, dict[str, float]] = {}
 
     def side(name: str) -> Any:
-        def peak() -> float:
+        def measured() -> float:
             seen[name] = common.call(__file__, {"folder": str(folder), "side": name, "epochs": 0.016})
             return seen[name]["peak"]
-        return peak
+        return measured
 
     found = common.in_turn({name: side(name) for name in ("ppo", "sft")}, options.rounds)
     own = {name: seen[name]["peak"] - seen[name]["before"] for name in seen}

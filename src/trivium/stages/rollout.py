@@ -30,7 +30,7 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch, pack
 from trivium.training.checkpoint import load_checkpoint, save_checkpoint
 from trivium.training.loop import Log, Objective, Trainer
-from trivium.training.machine import autocast, choose_precision
+from trivium.training.machine import autocast, choose_precision, give_back_freed_memory
 from trivium.training.parallel import World, join, whole
 from trivium.world import rubric
 
@@ -368,6 +368,8 @@ def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising
             rollout = roll_out(practising, acting, iteration, state)
         except TriviumError as error:
             raise trouble(error) from error
+        if trainer.frozen:
+            give_back_freed_memory()
         sums = world.add([number for pair in rollout.sums.values() for number in pair], device)
         metrics = {name: sums[2 * i] / max(sums[2 * i + 1], 1e-9) for i, name in enumerate(rollout.sums)}
         if settings.watch_every and iteration % settings.watch_every == 0:
