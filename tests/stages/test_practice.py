@@ -586,7 +586,7 @@ def test_what_a_judge_said_before_its_endpoint_failed_is_not_asked_again(school,
     monkeypatch.setattr(Judged, "do_POST", answer)
     before = list(Judged.asked)
     ai_feedback.run(settings, place)
-    assert len(known) >= 5 and not {text for text in Judged.asked[len(before):]} & {text for text in before[:5]}
+    assert len(known) >= 5 and not set(Judged.asked[len(before):]) & set(before[:5])
 
 
 def test_an_endpoint_that_is_not_there_is_said(school, tmp_path):
