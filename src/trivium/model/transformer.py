@@ -248,8 +248,8 @@ M = TypeVar("M", bound=nn.Module)
 
 def sharing(model: M) -> M:
     """Another model of the very same weights, in modules of its own: so each of several models can have adapters of its own on one trunk."""
-    wholes: list[nn.Module] = getattr(model, "whole", [])  # of another family: parts of it are the model's
-    return copy.deepcopy(model, {id(weight): weight for one in (model, *wholes) for weight in one.parameters()})
+    holders: list[nn.Module] = [model, *getattr(model, "whole", [])]  # of another family: parts of the whole are the model's
+    return copy.deepcopy(model, {id(weight): weight for one in holders for weight in one.parameters()})
 
 
 class LanguageModel(nn.Module):

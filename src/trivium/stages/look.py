@@ -110,10 +110,10 @@ def step_of(recipe: Recipe, name: str, processes: int) -> Step:
         reward: RewardModel | None = None
         if isinstance(stage, Ppo):
             judge = recipe.stages.get(stage.reward)
-            shared = adapter is not None and isinstance(judge, Reward) and judge.adapter is not None and judge.model == stage.model
-            reward = sharing(model).rewarding(0) if shared else RewardModel(config)
-            if shared:
-                attach(reward, judge.adapter, 0)
+            beside = judge.adapter if adapter is not None and isinstance(judge, Reward) and judge.model == stage.model else None
+            reward = sharing(model).rewarding(0) if beside else RewardModel(config)
+            if beside:
+                attach(reward, beside, 0)
         if adapter is not None:
             attach(model, adapter, 0)
         if isinstance(stage, Reward):
