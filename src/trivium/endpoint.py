@@ -10,9 +10,11 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 from trivium.errors import TriviumError
+from trivium.files import Journal, digest_json
 
 T = TypeVar("T")
 ANSWER_BYTES = 1 << 24
@@ -71,9 +73,17 @@ class Endpoint:
         raise TriviumError(f"endpoint {self.address}: {problem}; see that it runs and its key is set, and run the same command again")
 
     def ask_all(self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None, temperature: float = 0.0,
-                max_tokens: int = 256) -> list[str]:
-        """:meth:`ask` for many texts, several at a time, in their order."""
-        return self.at_once(lambda text: self.ask(text, temperature, max_tokens), [texts], progress)
+                max_tokens: int = 256, kept: Path | None = None) -> list[str]:
+        """:meth:`ask` for many texts, several at a time, in their order. Replies are ``kept`` in a file as they come, where one is named, and what
+        is in it is not asked again."""
+        journal = Journal(kept) if kept else None
+
+        def one(text: str) -> str:
+            def ask() -> str:
+                return self.ask(text, temperature, max_tokens)
+            return journal(digest_json([self.model, temperature, max_tokens, text]), ask) if journal else ask()
+
+        return self.at_once(one, [texts], progress)
 
     def at_once(self, call: Callable[..., Any], columns: Sequence[Sequence[Any]], progress: Callable[[int, int], None]) -> list[Any]:
         """``call`` for each row of some columns, several at a time, in their order."""

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,32 @@ def read_rows(path: Path, reject: Reject = raise_reject) -> Iterator[tuple[int, 
                     yield number, row
                 else:
                     reject(str(path), number, f"a JSON object was expected, not {type(row).__name__}", line.decode())
+
+
+class Journal:
+    """Answers by key in a file of JSON lines, each on the disk as soon as it is there, so that none is asked for twice. For several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.known, self.lock = path, dict[str, str](), threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            try:
+                row = json.loads(line)
+                self.known[row["key"]] = row["answer"]
+            except (ValueError, KeyError, TypeError):
+                break  # a line torn by a crash
+        write_rows(path, ({"key": key, "answer": answer} for key, answer in self.known.items()))
+
+    def __call__(self, key: str, ask: Callable[[], str]) -> str:
+        """The answer under ``key``; ``ask`` is called where there is none yet."""
+        if key not in self.known:
+            answer = ask()
+            with self.lock, open(self.path, "a", encoding="utf-8") as file:
+                self.known[key] = answer
+                file.write(json.dumps({"key": key, "answer": answer}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        return self.known[key]
 
 
 def digest_file(path: Path) -> str:

@@ -49,7 +49,8 @@ def finished(run, ppo_right=0.5, steps=20):
     stage(run, "untrained", "pretrain", {"steps": 0}, [("tokens", "corpus")])
     stage(run, "reward", "reward", {"accuracy": rate(0.62), "agreement": rate(0.71), "ceiling": rate(0.76), "length_accuracy": rate(0.55), "accuracy_by_margin": [{"name": "1", **rate(0.55)}, {"name": "3 or more", **rate(0.8)}],
                                     "calibration": [{"predicted": 0.6, "observed": 0.58, "n": 40}, {"predicted": 0.8, "observed": 0.7, "n": 40}]}, [("model", "sft")])
-    stage(run, "ppo", "ppo", {"episodes": 128}, [("model", "sft"), ("reward", "reward")], {"log.jsonl": [{"step": i, "score": 0.1 * i, "kl": 0.3 * i, "watched_gold": 4.0 - i} for i in range(6)]}.items())
+    stage(run, "ppo", "ppo", {"episodes": 128}, [("model", "sft"), ("reward", "reward")], {"log.jsonl": [{"step": i, "score": 0.1 * i, "kl": 0.3 * i, "watched_gold": 4.0 - i, "length": 9.0 + i,
+                                                                                                    "sample_prompt": f"ask {i}", "sample": HOSTILE if i else "good", "sample_score": 0.5} for i in range(9)]}.items())
     models = {"sft": {"right_answers": rate(0.64), "right_by_task": {"entity": rate(0.64)}, "mean_points": 4.0, "mean_length": 12.0},
               "ppo": {"right_answers": rate(ppo_right), "right_by_task": {"entity": rate(ppo_right)}, "win_rate_vs_sft": rate(0.75), "mean_points": 5.0, "mean_length": 14.0, "kl": 2.5,
                       "length_controlled_win_rate_vs_sft": rate(0.7), "right_difference_vs_sft": {"value": ppo_right - 0.64, "low": -0.2, "high": -0.08, "n": 100, "p_value": 0.01}},
@@ -69,6 +70,7 @@ def test_the_page_says_what_was_lost_and_needs_nothing_else(tmp_path):
     assert "http://" not in page and "https://" not in page and 'src="' not in page
     assert len(page) < 250_000
     assert HOSTILE not in page and "&lt;/script&gt;" in page
+    assert [f"ask {i}" in page for i in range(9)] == [i % 2 == 0 for i in range(9)] and "c-ppo-length-t" in page  # PPO's way: lengths, and some samples
     assert page.index("✓ right") < page.index("✗ wrong")  # the truth is known: sft says moss, ppo does not
     wins = page[page.index('id="wins"'):page.index('id="tasks"')]
     assert "by definition" in wins and wins.index("by definition") < wins.index("[71.0 – 79.0 %]")  # the baseline stands above what is compared with it

@@ -22,7 +22,7 @@ from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_k3
 from trivium.progress import Progress
 from trivium.stages import dpo, ppo, reward, rollout
-from trivium.stages.common import prompt_ids, response_ids, save_model
+from trivium.stages.common import load_reward_model, prompt_ids, response_ids, save_model
 from trivium.stages.grpo import GroupSurrogate
 from trivium.stages.settings import Dpo, Grpo, Kto, Ppo, Reward
 from trivium.tokenizer import train as tokenizer_training
@@ -88,7 +88,7 @@ def test_demonstrations_average_zero_and_the_shift_is_in_the_config(school, tmp_
     write_rows(tmp_path / "demonstrations.jsonl", rows)
     place = context(school, tmp_path / "out", preferences=school.folder / "ranked", demonstrations=tmp_path / "demonstrations.jsonl")
     reward.run(Reward(demonstrations="d", length=64, rows=2, precision="float32", epochs=2), place)
-    made, tokenizer = ppo.load_reward_model(tmp_path / "out")
+    made, tokenizer = load_reward_model(tmp_path / "out")
     trees = [Tree(prompt_ids(tokenizer, ASK), (response_ids(tokenizer, row["messages"][-1]["content"]),)) for row in rows]
     assert np.mean(np.concatenate(reward.score_trees(made, trees, 64, 2, "float32"))) + made.shift == pytest.approx(0, abs=1e-5)
     assert json.loads((tmp_path / "out/config.json").read_text())["trivium_score_shift"] == made.shift != 0
@@ -161,8 +161,8 @@ def test_the_penalty_is_k1_and_the_token_kl_that_is_logged_k3():
 
 
 def test_every_pass_sees_each_episode_once_in_an_order_of_its_own(school, tmp_path, monkeypatch):
-    seen, real = [], rollout.minibatch
-    monkeypatch.setattr(rollout, "minibatch", lambda made, chosen, length: seen.append(list(chosen)) or real(made, chosen, length))
+    seen, real = [], rollout.microbatches
+    monkeypatch.setattr(rollout, "microbatches", lambda made, chosen, *rest: seen.append(list(chosen)) or real(made, chosen, *rest))
     ppo.run(Ppo(iterations=1, episodes=8, max_new_tokens=4, rows=4, length=64, precision="float32"), context(school, tmp_path))
     passes = [seen[2 * i] + seen[2 * i + 1] for i in range(4)]
     assert len(seen) == 8 and all(sorted(one) == list(range(8)) for one in passes)
@@ -205,7 +205,7 @@ def test_microbatches_of_any_size_are_one_batch(school, kind):
         trainer = Trainer(model, Optimization(clip=0.0), 1, "float32")
         kept = []
         trainer.optimizers = [SimpleNamespace(param_groups=[], step=lambda policy=policy, kept=kept: kept.extend(p.grad.clone() for p in policy.parameters()))]
-        trainer.step(0, batches, objective)
+        trainer.step(0, batches if kind != "ppo" else [one for batch in batches for one in ppo.apart(batch)], objective)
         gradients.append(kept)
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):

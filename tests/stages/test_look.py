@@ -11,7 +11,7 @@ import pytest
 
 from trivium.errors import TriviumError
 from trivium.recipe import load_recipe
-from trivium.stages.look import memory_of, tokens_of
+from trivium.stages.look import memory_of, step_of, tokens_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +54,18 @@ def test_predicted_memory_is_what_a_step_takes(tmp_path, stage, changes):
     measured = int(subprocess.run([sys.executable, "-c", MEASURE, str(ROOT / "recipes/quickstart.yaml"), json.dumps(sets),
                                    str(tmp_path / "trace.json"), stage], check=True, capture_output=True, text=True).stdout)
     assert measured == pytest.approx(predicted.total, rel=0.1)
+
+
+def test_a_reward_model_that_is_an_adapter_has_no_trunk_of_its_own():
+    sizes = []
+    for more in ([], ["reward.adapter={kind: lora}"]):
+        recipe = load_recipe(ROOT / "recipes/quickstart.yaml", ["pretrain.model={hidden_size: 64, intermediate_size: 96, num_layers: 2, num_heads: 2, head_dim: 32}",
+                                                                "ppo.adapter={kind: lora, rank: 2}", *more])
+        model, beside = step_of(recipe, "ppo", 1).models()
+        sizes.append(sum(weight.numel() for weight in {id(w): w for one in (model, *beside) for w in one.parameters()}.values()))
+        trunk = sum(weight.numel() for name, weight in model.policy.named_parameters() if ".adapters." not in name)
+        assert [name for name, weight in model.named_parameters() if weight.requires_grad and ".adapters." not in name] == ["value.score.weight"]
+    assert 2 * trunk < sizes[0] < 2.3 * trunk and trunk < sizes[1] < 1.4 * trunk
 
 
 def test_more_processes_need_less_each():

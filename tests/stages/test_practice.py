@@ -20,10 +20,12 @@ from trivium.errors import TriviumError
 from trivium.files import write_rows
 from trivium.generation.engine import Completion
 from trivium.model import LanguageModel, ModelConfig, RewardModel
+from trivium.model.adapters import AdapterSettings, attach
+from trivium.model.adapters import folder as adapter_folder
 from trivium.objectives.policy import generalised_advantages, whiten
 from trivium.progress import Progress
 from trivium.stages import ai_feedback, dpo, evaluate, grpo, kto, ppo, revise, rollout, select
-from trivium.stages.common import save_model
+from trivium.stages.common import load_language_model, load_reward_model, save_model
 from trivium.stages.pretrain import LanguageModelling
 from trivium.stages.settings import AiFeedback, Endpoint, Evaluate, Grpo, Kto, Ppo, Revise, Select
 from trivium.tokenizer import train as tokenizer_training
@@ -31,6 +33,7 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree, make_batch
 from trivium.training.loop import Trainer
 from trivium.training.optimizers import Optimization
+from trivium.training.parallel import Parallel
 
 TEXTS = ["what is two and two? it is four.", "please say hello to the cat.", "goodbye, my friend, and thank you."] * 9
 
@@ -81,6 +84,7 @@ def test_the_first_ratio_is_one_and_log_probs_agree(school, tmp_path):
     place, _ = context(school, tmp_path)
     ppo.run(Ppo(**FEW), place)
     first, second = lines(tmp_path)
+    assert first["sample_prompt"].startswith("say ") and isinstance(first["sample"], str) and np.isfinite(first["sample_score"])
     assert first["first_ratio_error"] < 1e-6 and first["kl"] == 0 and abs(second["kl"]) > 0
     assert first["log_prob_disagreement"] < 1e-4 and second["log_prob_disagreement"] < 1e-4
     place, _ = context(school, tmp_path / "g", reward=None)
@@ -113,7 +117,7 @@ def test_a_response_that_never_ends_gets_the_fixed_score(school, tmp_path):
     practising = rollout.Practising(Ppo(**FEW, unfinished_score=-7.0), place, policy, tokenizer, 1)
     answered = practising.answer(practising.chosen(0), 1, "rollout", 0)
     answered.samples[0][0].finished, answered.samples[1][0].finished = False, True
-    reward, _ = ppo.load_reward_model(school / "reward")
+    reward, _ = load_reward_model(school / "reward")
     scores = practising.scores(reward, answered)
     batch = make_batch([[answered.trees[1]]], 128)
     assert scores[0].tolist() == [-7.0]
@@ -122,7 +126,7 @@ def test_a_response_that_never_ends_gets_the_fixed_score(school, tmp_path):
 
 
 def test_two_reward_models_judge_a_rollout(school, tmp_path):
-    safety = RewardModel.from_language_model(LanguageModel(ppo.load_reward_model(school / "reward")[0].config).initialise(2), 2)
+    safety = RewardModel.from_language_model(LanguageModel(load_reward_model(school / "reward")[0].config).initialise(2), 2)
     safety.shift = -0.25
     (tmp_path / "safety").mkdir()
     save_model(safety, ChatTokenizer.load(school / "sft"), tmp_path / "safety")
@@ -135,7 +139,7 @@ def test_two_reward_models_judge_a_rollout(school, tmp_path):
     answered = practising.answer(practising.chosen(0), 1, "rollout", 0)
     for group in answered.samples:
         group[0].finished = True
-    reward, _ = ppo.load_reward_model(school / "reward")
+    reward, _ = load_reward_model(school / "reward")
     models = {False: reward.eval(), True: safety.eval()}
     alone = [rollout.score_trees(models[bool(row.get("safety"))], [tree], 128, 1, "float32")[0][0] + models[bool(row.get("safety"))].shift
              for row, tree in zip(answered.rows, answered.trees, strict=True)]
@@ -148,7 +152,7 @@ def test_two_reward_models_judge_a_rollout(school, tmp_path):
 def test_ptx_adds_the_pretraining_gradient(school):
     settings = Ppo(pretraining_coefficient=0.7)
     policy, _ = ppo.load_language_model(school / "sft")
-    reward, _ = ppo.load_reward_model(school / "reward")
+    reward, _ = load_reward_model(school / "reward")
     objective = ppo.ClippedSurrogate(settings)
     rng = np.random.default_rng(0)
     episodes = make_batch([[Tree(np.array([1, 2]), (rng.integers(0, 200, 5),))]], 16)
@@ -156,7 +160,7 @@ def test_ptx_adds_the_pretraining_gradient(school):
     documents = make_batch([[Tree(np.array([0]), (rng.integers(0, 200, 9),))]], 16)
     documents.counts = {"pretraining_tokens": documents.counts["tokens"]}
     gradients = []
-    for batches in ([episodes], [documents], [documents, episodes]):
+    for batches in (ppo.apart(episodes), [documents], [documents, *ppo.apart(episodes)]):
         model = ppo.PolicyAndValue(copy.deepcopy(policy), copy.deepcopy(reward))
         trainer = Trainer(model, Optimization(clip=0.0), 1, "float32")
         kept = []
@@ -166,6 +170,30 @@ def test_ptx_adds_the_pretraining_gradient(school):
         gradients.append(kept[0])
     for name, both in gradients[2].items():
         torch.testing.assert_close(both, gradients[0][name] + gradients[1][name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["rollout", "update"])
+def test_stopped_in_the_middle_it_ends_with_the_same_bits(school, tmp_path, monkeypatch, where):
+    """In the second iteration: after the responses were sampled, or between two updates."""
+    settings = Ppo(**FEW | {"iterations": 3, "epochs": 2}, kl_target=0.5, kl_horizon=50)
+    place, _ = context(school, tmp_path / "whole")
+    ppo.run(settings, place)
+    holder, name, last = (rollout.Practising, "scores", 1) if where == "rollout" else (Trainer, "step", 6)
+    real, calls = getattr(holder, name), []
+
+    def stops(*given, **more):
+        calls.append(1)
+        if len(calls) == last + 1:
+            raise KeyboardInterrupt
+        return real(*given, **more)
+    place, _ = context(school, tmp_path / "stopped")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(holder, name, stops)
+        ppo.run(settings, place)
+    assert len(lines(tmp_path / "stopped")) == 1
+    ppo.run(settings, place)
+    assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+    assert (tmp_path / "stopped/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
 def test_the_kl_budget_ends_the_practice(school, tmp_path):
@@ -186,10 +214,11 @@ def test_the_watch_keeps_the_best_policy_and_ends_past_the_peak(school, tmp_path
         mean = next(quality)
         return [np.array([mean + 0.1 * (i % 2)]) for i in range(len(answered.rows))]
     real = rollout.Practising.scores
-    gold, _ = ppo.load_reward_model(school / "reward")
+    gold, _ = load_reward_model(school / "reward")
     monkeypatch.setattr(rollout.Practising, "gold", gold, raising=False)
     monkeypatch.setattr(rollout.Practising, "scores", judged)
-    monkeypatch.setattr(ppo, "load_gold", lambda context: gold)
+    load = ppo.load_judge
+    monkeypatch.setattr(ppo, "load_judge", lambda context, name, *rest, **more: gold if name == "gold" else load(context, name, *rest, **more))
     place, said = context(school, tmp_path)
     summary = ppo.run(Ppo(**FEW | {"iterations": 9}, watch_every=1, watch_prompts=6), place)
     assert summary["ended"] == "past the peak" and len(lines(tmp_path)) == 4
@@ -209,6 +238,148 @@ def test_prompts_that_are_too_long_are_said(school, tmp_path):
     place, _ = context(school, tmp_path)
     with pytest.raises(TriviumError, match="a rollout needs 25"):
         ppo.run(Ppo(**FEW | {"episodes": 25}), place)
+
+
+def test_a_prompt_that_leaves_no_room_is_left_out(school, tmp_path):
+    rows = [json.loads(line) for line in (school / "world/prompts.jsonl").read_text().splitlines()]
+    write_rows(tmp_path / "prompts.jsonl", [*rows[:8], {"id": "long", "prompt": [{"role": "user", "content": "say hello " * 70}]}])
+    place, said = context(school, tmp_path / "run", prompts=tmp_path / "prompts.jsonl")
+    policy, tokenizer = ppo.load_language_model(school / "sft")
+    practising = rollout.Practising(Ppo(**FEW), place, policy, tokenizer, 1)
+    assert [row["id"] for row in practising.prompts] == [f"p{n}" for n in range(8)] and said == ["1 of 9 prompts with 1 x 6 new tokens do not fit rows of 128 "
+                                                                                                "and are left out"]
+
+
+@pytest.mark.parametrize("name", ["reward", "safety", "gold"])
+def test_a_judge_must_read_the_policys_tokens(school, tmp_path, name):
+    tokenizer = ChatTokenizer(tokenizer_training.train(["ein anderer Text, noch einer"] * 9, 280))
+    judge = RewardModel.from_language_model(LanguageModel(load_reward_model(school / "reward")[0].config).initialise(1), 1)
+    (tmp_path / "judge").mkdir()
+    save_model(judge, tokenizer, tmp_path / "judge")
+    place, _ = context(school, tmp_path / "run", **{name: tmp_path / "judge"})
+    with pytest.raises(TriviumError, match=rf"judge: this reward model \(`{name}`\) has another tokenizer than the policy"):
+        ppo.run(Ppo(**FEW, **({name: "judge"} if name != "reward" else {})), place)
+
+
+def on_sft(school, folder, settings):
+    """A reward model that is an adapter on the policy's folder."""
+    policy, tokenizer = load_language_model(school / "sft")
+    attached = attach(policy, settings, 3)
+    generator = torch.Generator().manual_seed(4)
+    for _, weight in attached.parameters():
+        weight.data += 0.05 * torch.randn(weight.shape, generator=generator)
+    judge = policy.rewarding(5)
+    judge.shift = 0.25
+    folder.mkdir()
+    adapter_folder.save(judge, attached, folder, str(school / "sft"), adapter_folder.weights_digest(school / "sft"))
+    tokenizer.save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("adapter", [AdapterSettings(rank=2), AdapterSettings(rank=2, dora=True), AdapterSettings(kind="bottleneck", width=3),
+                                     AdapterSettings(kind="prefix", tokens=2)], ids=["lora", "dora", "bottleneck", "prefix"])
+def test_with_adapters_four_models_share_one_trunk(school, tmp_path, adapter, monkeypatch):
+    place, said = context(school, tmp_path, reward=on_sft(school, tmp_path / "reward", adapter))
+    models, practise, load = [], ppo.practise, ppo.load_judge
+
+    def loaded(given, name, policy, *rest, **more):
+        models.extend([policy, found := load(given, name, policy, *rest, **more)] if name == "reward" else [found := load(given, name, policy, *rest, **more)])
+        return found
+    monkeypatch.setattr(ppo, "load_judge", loaded)
+    monkeypatch.setattr(ppo, "practise", lambda pair, *rest, **more: models.append(pair) or practise(pair, *rest, **more))
+    ppo.run(Ppo(**FEW, adapter=adapter, optimization=Optimization(learning_rate=0.01)), place)
+    policy, reward, pair = models[0], models[1], models[-1]
+    trunk = {name: weight for name, weight in policy.model.named_parameters() if ".adapters." not in f".{name}"}
+    for judge in (reward, pair.value):
+        own = dict(judge.model.named_parameters())
+        assert all(own[name] is weight for name, weight in trunk.items())
+    kept, _ = load_language_model(school / "sft")
+    assert all(torch.equal(weight, kept.model.get_parameter(name)) for name, weight in trunk.items())
+    tokens = torch.arange(6, 20)[None]
+    alone = load_reward_model(tmp_path / "reward")[0]
+    with torch.no_grad():  # training moved policy and value model, and neither reward model nor reference
+        torch.testing.assert_close(reward(tokens), alone(tokens), atol=1e-4, rtol=1e-4)
+        assert (pair.value(tokens) - reward(tokens)).abs().max() > 1e-3 and (policy(tokens) - kept(tokens)).abs().max() > 1e-3
+    log = lines(tmp_path)
+    assert log[1]["kl"] != log[0]["kl"] and log[0]["first_ratio_error"] < 1e-5
+    if adapter.kind != "prefix":  # which changes something from the first
+        assert log[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert "reward: an adapter on the policy's own weights, which are held once" in said
+
+
+def test_a_safety_model_judges_for_grpo_too(school, tmp_path):
+    place, _ = context(school, tmp_path, safety=school / "reward")
+    grpo.run(Grpo(**FEW | {"episodes": 4, "samples": 3}, reward="reward", safety="safety"), place)
+    assert abs(lines(tmp_path)[0]["score"]) < 1.0  # whitened, but for those that never ended
+    with pytest.raises(ValueError, match="name it as `reward`"):
+        Grpo(safety="safety")
+
+
+def test_rows_of_parallel_change_nothing_but_memory(school, tmp_path):
+    logs = []
+    for rows in (None, 1):
+        place, _ = context(school, tmp_path / str(rows))
+        ppo.run(Ppo(**FEW | {"length": 48}, parallel=Parallel(rows=rows)), place)
+        logs.append(lines(tmp_path / str(rows)))
+    for one, other in zip(*logs, strict=True):
+        assert other == {name: pytest.approx(value, abs=1e-4) for name, value in one.items()}
+
+
+CHECKS = """
+from pathlib import Path
+asked = 0
+def counting(row, responses):
+    global asked
+    asked += 1
+    if asked > 4 and not Path(__file__).with_name("mended").exists():
+        raise ValueError("the file of answers is gone")
+    return [float(len(text)) for text in responses]
+"""
+
+
+def test_a_function_that_fails_names_the_iteration_and_loses_nothing(school, tmp_path):
+    (tmp_path / "checks.py").write_text(CHECKS)
+    place, _ = context(school, tmp_path / "run", reward=None)
+    settings = Grpo(**FEW | {"episodes": 4, "samples": 2, "iterations": 3}, checker=f"{tmp_path}/checks.py:counting")
+    with pytest.raises(TriviumError, match=r"practice: iteration 1: checker .*ValueError: the file of answers is gone \(the checkpoint after iteration 0 is kept\)"):
+        grpo.run(settings, place)
+    first = lines(tmp_path / "run")
+    (tmp_path / "mended").touch()
+    grpo.run(settings, place)
+    assert len(first) == 1 and lines(tmp_path / "run")[0] == first[0] and len(lines(tmp_path / "run")) == 3
+
+
+@pytest.mark.parametrize("stage", [ppo, grpo])
+def test_scores_that_are_no_numbers_end_it(school, tmp_path, stage):
+    reward, tokenizer = load_reward_model(school / "reward")
+    reward.score.weight.data.fill_(torch.nan)
+    (tmp_path / "reward").mkdir()
+    save_model(reward, tokenizer, tmp_path / "reward")
+    place, _ = context(school, tmp_path / "run", reward=tmp_path / "reward")
+    settings = Ppo(**FEW, unfinished_score=1.0) if stage is ppo else Grpo(**FEW | {"episodes": 4, "samples": 3}, reward="reward")
+    with pytest.raises(TriviumError, match=r"iteration 0: the score of a response to prompt p\d+ is not finite"):
+        stage.run(settings, place)
+
+
+@pytest.mark.parametrize(("rate", "message"), [(0.3, "nats from the reference: the policy has run away"), (1e30, "not finite")])
+def test_a_policy_that_runs_away_is_said(school, tmp_path, rate, message):
+    place, said = context(school, tmp_path)
+    try:
+        ppo.run(Ppo(**FEW | {"max_new_tokens": 30, "epochs": 1}, optimization=Optimization(learning_rate=rate, clip=0.0)), place)
+    except TriviumError as error:
+        said.append(str(error))
+    assert any(text.startswith(("iteration 1: ", "practice: iteration ")) and message in text for text in said), said
+    assert list((tmp_path / "scratch").glob("step-00000001.json")) or "iteration 0" in said[-1]
+
+
+def test_a_policy_that_collapses_is_said(school, tmp_path):
+    policy, tokenizer = load_language_model(school / "sft")
+    policy.model.norm.weight.data *= 100  # so sure of each token that nothing is left to chance
+    (tmp_path / "sft").mkdir()
+    save_model(policy, tokenizer, tmp_path / "sft")
+    place, said = context(school, tmp_path / "run", model=tmp_path / "sft")
+    ppo.run(Ppo(**FEW | {"iterations": 1}), place)
+    assert any(text.startswith("iteration 0: entropy is down to") and "may have collapsed" in text for text in said)
 
 
 def test_ktos_baseline_is_that_of_the_whole_batch(school, tmp_path, monkeypatch):
@@ -295,7 +466,7 @@ def examined(school, folder, **settings):
 
 
 def test_the_best_of_more_scores_higher_and_is_of_the_same_samples(school, tmp_path, monkeypatch):
-    reward, tokenizer = ppo.load_reward_model(school / "reward")
+    reward, tokenizer = load_reward_model(school / "reward")
     drawn = []
     real = evaluate.generate
     monkeypatch.setattr(evaluate, "generate", lambda *given, **more: drawn.append(real(*given, **more)) or drawn[-1])
@@ -406,7 +577,7 @@ def test_a_model_judges_itself_without_a_bias_of_order(school, tmp_path):
 def test_a_reward_model_may_judge(school, tmp_path):
     place, _ = context(school, tmp_path, judge=school / "reward")
     ai_feedback.run(AiFeedback(judge="reward", responses=2, count=6, max_new_tokens=24, temperature=1.5, margin=0.0), place)
-    reward, tokenizer = ppo.load_reward_model(school / "reward")
+    reward, tokenizer = load_reward_model(school / "reward")
     for row in map(json.loads, (tmp_path / "comparisons.jsonl").read_text().splitlines()):
         trees = [Tree(ai_feedback.prompt_ids(tokenizer, row["prompt"]), (ai_feedback.response_ids(tokenizer, text),)) for text in row["responses"]]
         scores = [float(s[0]) for s in rollout.score_trees(reward, trees, 128, 4, "float32")]
@@ -421,6 +592,27 @@ def test_answers_are_criticised_and_revised(school, tmp_path, endpoint):
     assert all(row["critique"] == "too short" and row["messages"][-1]["content"] == "a better answer" for row in rows)
 
 
+def test_what_a_judge_said_before_its_endpoint_failed_is_not_asked_again(school, tmp_path, endpoint, monkeypatch):
+    """It breaks down halfway, with a page instead of an answer; the same command goes on when it is back."""
+    answer = Judged.do_POST
+
+    def broken(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>out of order</html>")
+    monkeypatch.setattr(Judged, "do_POST", lambda self: (broken if len(Judged.asked) >= 9 else answer)(self))
+    settings = AiFeedback(endpoint=endpoint.model_copy(update={"tries": 2, "workers": 1}), responses=3, count=8, max_new_tokens=48, temperature=1.5)
+    place, _ = context(school, tmp_path)
+    with pytest.raises(TriviumError, match=r"127.0.0.1:\d+/v1: .*; see that it runs .* run the same command again"):
+        ai_feedback.run(settings, place)
+    known = [json.loads(line) for line in (tmp_path / "scratch/verdicts.jsonl").read_text().splitlines()]
+    monkeypatch.setattr(Judged, "do_POST", answer)
+    before = list(Judged.asked)
+    ai_feedback.run(settings, place)
+    assert len(known) >= 5 and not set(Judged.asked[len(before):]) & set(before[:5])
+
+
 def test_an_endpoint_that_is_not_there_is_said(school, tmp_path):
     place, _ = context(school, tmp_path)
     gone = Endpoint(address="http://127.0.0.1:9/v1", model="judge", pause=0.0, tries=2)
@@ -432,11 +624,19 @@ RECIPE = """
 name: r
 stages:
   ppo: {{model: {school}/sft, reward: {school}/reward, prompts: {school}/world, iterations: 2, episodes: 8, max_new_tokens: 6, rows: 4,
-        length: 128, epochs: 2, precision: float32}}
+        length: 40, epochs: 2, precision: float32, parallel: {{rows: 2}}}}
+  grpo: {{model: {school}/sft, prompts: {school}/world, checker: number, iterations: 2, episodes: 4, samples: 3, max_new_tokens: 6, rows: 4,
+        length: 64, precision: float32}}
+  dpo: {{model: {school}/sft, preferences: {school}/ranked, length: 64, rows: 4, epochs: 2, precision: float32}}
+  kto: {{model: {school}/sft, feedback: {school}/thumbs.jsonl, length: 64, rows: 4, epochs: 2, precision: float32}}
 """
 
 
-def test_two_processes_practise_alike(school, tmp_path):
+def test_two_processes_learn_alike(school, tmp_path):
+    """PPO and GRPO, whose processes ask a share of the prompts each, DPO, and KTO with its baseline over all processes."""
+    (school / "ranked").mkdir(exist_ok=True)
+    write_rows(school / "ranked/comparisons.jsonl", [{"prompt": [{"role": "user", "content": f"say {n}"}], "responses": ["yes", "no " * (n % 4), "it is"],
+                                                      "ranking": [[n % 3], [(n + 1) % 3, (n + 2) % 3]], "split": "train"} for n in range(16)])
     (tmp_path / "r.yaml").write_text(RECIPE.format(school=school))
     found = []
     for processes in (1, 2):
@@ -444,8 +644,9 @@ def test_two_processes_practise_alike(school, tmp_path):
         done = subprocess.run([*launcher, "-m", "trivium.cli", "run", str(tmp_path / "r.yaml"), "--quiet", "--set", f"out={tmp_path}/{processes}",
                                "--set", "threads=1"], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
         assert done.returncode == 0, done.stderr[-3000:]
-        found.append(lines(tmp_path / f"{processes}/r/ppo"))
-    for one, two in zip(*found, strict=True):
-        for name in one:
-            if name != "explained_variance":
-                assert two[name] == pytest.approx(one[name], abs=1e-4), name
+        found.append({stage: lines(tmp_path / f"{processes}/r/{stage}") for stage in ("ppo", "grpo", "dpo", "kto")})
+    for stage, alone in found[0].items():
+        for one, two in zip(alone, found[1][stage], strict=True):
+            for name in one:
+                if name not in ("explained_variance", "tokens_per_second"):
+                    assert two[name] == pytest.approx(one[name], abs=1e-4), (stage, name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -243,6 +243,15 @@ class Transformer(nn.Module):
             parameter.normal_(0.0, deviation, generator=generator)
 
 
+M = TypeVar("M", bound=nn.Module)
+
+
+def sharing(model: M) -> M:
+    """Another model of the very same weights, in modules of its own: so each of several models can have adapters of its own on one trunk."""
+    holders: list[nn.Module] = [model, *getattr(model, "whole", [])]  # of another family: parts of the whole are the model's
+    return copy.deepcopy(model, {id(weight): weight for one in holders for weight in one.parameters()})
+
+
 class LanguageModel(nn.Module):
     """A Transformer with an output matrix: the policy of every stage."""
 
@@ -292,21 +301,19 @@ class RewardModel(nn.Module):
         return self.score(self.model(tokens, positions, attend)).squeeze(-1)
 
     def twin(self) -> RewardModel:
-        """Another model on the same trunk, with a head of its own that can be trained."""
-        other = copy.copy(self)
-        other._modules = dict(self._modules)
-        other.score = copy.deepcopy(self.score).requires_grad_(True)
+        """Another model of the same trunk's weights (see :func:`sharing`), with a head of its own."""
+        other = sharing(self)
+        other.score = copy.deepcopy(self.score)
         return other
 
     @classmethod
     def from_language_model(cls, source: LanguageModel, seed: int, share: bool = False) -> RewardModel:
         """The trunk of ``source`` (copied, unless they are to ``share`` it) under a new head, N(0, 1 / (hidden_size + 1)) (Stiennon
         et al. 2020)."""
-        reward = cls(source.config)
-        if share:
-            reward.model = source.model
-        else:
-            reward.model.load_state_dict(source.model.state_dict())
+        with WithoutContents():
+            reward = cls(source.config)
+        reward.model = source.model if share else copy.deepcopy(source.model)
+        reward.score = nn.Linear(source.config.hidden_size, 1, bias=False)
         generator = torch.Generator().manual_seed(seed % 2**63)
         nn.init.normal_(reward.score.weight, 0.0, (source.config.hidden_size + 1) ** -0.5, generator=generator)
         return reward

@@ -40,7 +40,7 @@ from trivium.stages.dpo import DirectPreference
 from trivium.stages.grpo import GroupSurrogate
 from trivium.stages.look import config_of
 from trivium.stages.pictures import drawn_shapes
-from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue, log_probs_of
+from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue, apart, log_probs_of
 from trivium.stages.pretrain import LanguageModelling, pieces
 from trivium.stages.reward import Ranking, add_pairs
 from trivium.stages.settings import (
@@ -407,7 +407,7 @@ def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
             batch = make_batch([[trees[i] for i in row] for row in pack([len(tree) for tree in trees], length)], length)
             batch.extra = {name: torch.zeros(len(batch.targets)) for name in ("log_probs", "values", "advantages", "returns")}
             begun = time.monotonic()
-            trainer.step(step, [batch], ClippedSurrogate(stage))
+            trainer.step(step, apart(batch), ClippedSurrogate(stage))
             times.append(time.monotonic() - begun)
         return statistics.mean(times[1:])
 

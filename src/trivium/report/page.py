@@ -19,11 +19,13 @@ from trivium.report.draw import Series, number
 from trivium.report.gather import Gathered, Row
 from trivium.report.words import both, figure_words, stage_words
 
-CURVES = ("loss", "validation_loss", "accuracy", "margin", "score", "watched_gold", "kl", "entropy", "clip_fraction",
+CURVES = ("loss", "validation_loss", "accuracy", "margin", "score", "gold", "watched_gold", "kl", "entropy", "length", "finished", "clip_fraction",
           "explained_variance", "pretraining_loss", "liked_reward", "disliked_reward", "tokens_per_second")
 """Which logged quantities are drawn for a stage that logs them."""
 SHOWN_PROMPTS = 4
 """Prompts of each task whose answers are shown."""
+SHOWN_SAMPLES = 5
+"""Samples of a stage's way that are shown, the first and the last among them."""
 ROW_LIMIT = 2000
 """Most characters of an answer that are shown."""
 
@@ -45,7 +47,7 @@ def render(found: Gathered) -> str:
     return environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8")).render(
         run=found, metrics=found.metrics, stages=stages, manifests=found.manifests, models=models, colours=dict(models.items()),
         style=Markup(folder.joinpath("page.css").read_text(encoding="utf-8")), script=Markup(folder.joinpath("page.js").read_text(encoding="utf-8")),
-        whole=whole(found), cards=cards(found), findings=findings(found), schools=schools(found), funnels=funnels(found), curves=curves(found), rewards=rewards(found),
+        whole=whole(found), cards=cards(found), findings=findings(found), schools=schools(found), funnels=funnels(found), curves=curves(found), samples=samples(found), rewards=rewards(found),
         wins=wins(found), drift=drift(found), by_task=by_task(found), examinations=examinations(found), prompts=prompts(found), lineage=lineage(found),
         recipe=recipe(found), changed=changed(found), made=max(m["created"] for m in found.manifests.values()), versions=versions(found), machine=f"{platform.system()} {platform.machine()}")
 
@@ -316,6 +318,17 @@ def curves(found: Gathered) -> dict[str, list[Markup]]:
         if charts:
             drawn[name] = charts
     return drawn
+
+
+def samples(found: Gathered) -> dict[str, list[Row]]:
+    """For every stage that practised, what the policy said along the way: some logged samples, evenly apart."""
+    chosen: dict[str, list[Row]] = {}
+    for name, rows in found.logs.items():
+        said = [row for row in rows if isinstance(row.get("sample"), str) and isinstance(row.get("sample_prompt"), str)]
+        places = sorted({round(i * (len(said) - 1) / (SHOWN_SAMPLES - 1)) for i in range(SHOWN_SAMPLES)}) if said else []
+        if places:
+            chosen[name] = [said[i] | {key: said[i][key][:ROW_LIMIT] for key in ("sample", "sample_prompt")} for i in places]
+    return chosen
 
 
 def points_of(rows: Sequence[Row], x: str, y: str) -> list[tuple[float, float]]:

@@ -42,6 +42,7 @@ FIGURES = {  # what is measured
     "liked_reward": ("implied reward, liked", "隐含奖励（赞）"), "disliked_reward": ("implied reward, disliked", "隐含奖励（踩）"), "mean_gain": ("gain by selection", "选优增益"),
     "better_by_truth": ("selected is better, by the truth", "按真值更好的比例"), "made_up": ("made up", "编造"), "verbatim": ("word for word", "逐字复现"), "seconds": ("seconds", "秒"), "tokens": ("tokens", "词元数"),
     "learned_tokens": ("tokens learned from", "参与学习的词元"), "cut": ("rows cut to length", "截短的行"), "left_out": ("rows left out", "略去的行"), "length": ("tokens an answer", "回答长度（词元）"),
+    "gold": ("the hidden rubric's points", "隐藏评分标准的得分"), "finished": ("answers that end", "正常结束的回答比例"),
 }
 
 PARTS = {"better is shorter": ("better is shorter", "较好者更短"), "alike": ("about as long", "长度相近"), "better is longer": ("better is longer", "较好者更长"),

@@ -60,7 +60,8 @@ def judge_of(settings: Speaking, context: Context) -> Judge:
         def by_endpoint(pairs: Sequence[Pair]) -> list[float | None]:
             texts = [QUESTION.format(principles=principles, prompt=said(row["prompt"]), first=first, second=second) +
                      " End with [[A]] or [[B]]." for row, first, second in pairs]
-            return [judges.verdict(reply) for reply in endpoint.ask_all(texts, lambda done, total: context.progress.update(done, total, "judging"))]
+            return [judges.verdict(reply) for reply in endpoint.ask_all(texts, lambda done, total: context.progress.update(done, total, "judging"),
+                                                                          kept=context.scratch / "verdicts.jsonl")]
         return by_endpoint
     folder: Path = context.inputs.get("judge") or context.inputs["model"]
     model = model_folder.load(folder)

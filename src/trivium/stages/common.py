@@ -86,6 +86,24 @@ def load_reward_model(folder: Path) -> tuple[RewardModel, ChatTokenizer]:
     return model, load_tokenizer(folder, model.config.vocab_size)
 
 
+def load_judge(context: Context, name: str, policy: LanguageModel, tokenizer: ChatTokenizer, share: bool) -> RewardModel | None:
+    """The reward model that the input ``name`` names, on the policy's device; None where it names none. ``share`` says that the policy's weights are
+    to stay as they are (call it before the policy is given an adapter): a reward model that is an adapter on the model that the stage begins with then
+    has no weights of its own but that adapter and its head. Raises :class:`TriviumError` for another tokenizer than the policy's."""
+    folder = context.inputs.get(name)
+    if not folder:
+        return None
+    if share and adapter_folder.belongs_on(folder, context.inputs["model"]):
+        reward: RewardModel = adapter_folder.load(folder, onto=policy)
+        judged = load_tokenizer(folder, reward.config.vocab_size)
+        context.progress.say(f"{name}: an adapter on the policy's own weights, which are held once")
+    else:
+        reward, judged = load_reward_model(folder)
+    if judged.digest != tokenizer.digest:
+        raise TriviumError(f"{folder}: this reward model (`{name}`) has another tokenizer than the policy; train it from a model with the policy's")
+    return reward.to(policy.lm_head.weight.device).eval()
+
+
 def load_tokenizer(folder: Path, vocab_size: int) -> ChatTokenizer:
     """The tokenizer of a model folder; refused when it knows more tokens than the model."""
     tokenizer = ChatTokenizer.load(folder)

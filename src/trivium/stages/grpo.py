@@ -12,20 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from trivium.errors import TriviumError
 from trivium.evaluation.checkers import Checker
-from trivium.model import RewardModel
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import group_advantages, kl_penalties, leave_one_out_advantages, policy_losses
 from trivium.pipeline import Context
-from trivium.stages.common import adapt, as_without, load_language_model, load_reward_model, weights_digest
-from trivium.stages.rollout import Answered, Practising, Rollout, load_gold, measures, practise
+from trivium.stages.common import adapt, as_without, load_judge, load_language_model, weights_digest
+from trivium.stages.rollout import Answered, Practising, Rollout, check_scores, example_of, measures, practise
 from trivium.stages.settings import Grpo
 from trivium.training.batch import Batch, hidden_states
 from trivium.training.loop import Total
 from trivium.training.machine import prepare
 
-VERSION = 2
+VERSION = 3
 PARALLEL = True
 
 
@@ -56,14 +54,10 @@ def run(settings: Grpo, context: Context) -> dict[str, object]:
     """All of GRPO, top to bottom."""
     device = prepare(context.threads)
     policy, tokenizer = load_language_model(context.inputs["model"])
-    attached = adapt(policy.to(device), settings.adapter, context)
+    policy.to(device)
+    reward, safety, gold = (load_judge(context, name, policy, tokenizer, share=settings.adapter is not None) for name in ("reward", "safety", "gold"))
+    attached = adapt(policy, settings.adapter, context)
     reference = policy if attached else copy.deepcopy(policy).eval()
-    reward: RewardModel | None = None
-    if settings.reward:
-        reward, reward_tokenizer = load_reward_model(context.inputs["reward"])
-        if reward_tokenizer.digest != tokenizer.digest:
-            raise TriviumError(f"{context.inputs['reward']}: the reward model has another tokenizer than the policy")
-        reward.to(device).eval()
     practising = Practising(settings, context, policy, tokenizer, settings.samples)
     checker = Checker(settings.checker, settings.checker_seconds)
     if not reward:
@@ -71,7 +65,7 @@ def run(settings: Grpo, context: Context) -> dict[str, object]:
 
     def scores_of(answered: Answered) -> list[np.ndarray]:
         if reward:
-            return practising.scores(reward, answered)
+            return practising.scores(reward, answered, safety, settings.safety_threshold)
         return [np.array(checker(row, texts)) for row, texts in zip(answered.rows, answered.texts(tokenizer), strict=True)]
 
     def roll_out(practising: Practising, acting: Any, iteration: int, state: dict[str, float]) -> Rollout:
@@ -80,18 +74,20 @@ def run(settings: Grpo, context: Context) -> dict[str, object]:
         with as_without(attached):
             old = practising.log_probs(reference, answered.trees)
         scores = scores_of(answered)
+        check_scores(answered, scores)
         advantages = [spread(settings, given, [len(r) for r in tree.responses]) for tree, given in zip(answered.trees, scores, strict=True)]
         sums = measures(answered, new, old)
         sums["score"] = (float(sum(given.sum() for given in scores)), float(sum(map(len, scores))))
         sums["groups_that_teach"] = (float(sum(given.std() > 0 for given in scores)), float(len(scores)))
         if practising.known:
             sums["gold"] = (float(np.concatenate(practising.true_points(answered)).sum()), float(sum(map(len, scores))))
-        return Rollout(answered.trees, {"log_probs": list(new), "reference": list(old), "advantages": advantages}, sums)
+        return Rollout(answered.trees, {"log_probs": list(new), "reference": list(old), "advantages": advantages}, sums,
+                       example_of(answered, scores, tokenizer))
 
     with checker:
         return practise(policy, lambda model: model, practising, GroupSurrogate(settings), roll_out, state={}, learned_from=scores_of,
-                        gold=load_gold(context), attached=attached,
-                        made_from=[weights_digest(context.inputs[name]) for name in ("model", "reward", "gold") if context.inputs.get(name)])
+                        gold=gold, attached=attached,
+                        made_from=[weights_digest(context.inputs[name]) for name in ("model", "reward", "safety", "gold") if context.inputs.get(name)])
 
 
 def spread(settings: Grpo, scores: np.ndarray, lengths: list[int]) -> np.ndarray:

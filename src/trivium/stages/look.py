@@ -16,11 +16,12 @@ from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.model.adapters import attach
 from trivium.model.folder import read_config
+from trivium.model.transformer import sharing
 from trivium.pipeline import prepared
 from trivium.recipe import Recipe
 from trivium.stages.common import PackedEpochs
 from trivium.stages.dpo import DirectPreference
-from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue
+from trivium.stages.ppo import ClippedSurrogate, PolicyAndValue, apart
 from trivium.stages.pretrain import LanguageModelling
 from trivium.stages.reward import Ranking, add_pairs
 from trivium.stages.settings import Dpo, Looped, Ppo, Pretrain, Reward, Sft, Tokenizer, Training, Vision
@@ -122,16 +123,24 @@ def step_of(recipe: Recipe, name: str, processes: int) -> Step:
 
     def models() -> tuple[Any, list[Any]]:
         model = LanguageModel(config)
+        reward: RewardModel | None = None
+        if isinstance(stage, Ppo):
+            judge = recipe.stages.get(stage.reward)
+            beside = judge.adapter if adapter is not None and isinstance(judge, Reward) and judge.model == stage.model else None
+            reward = sharing(model).rewarding(0) if beside else RewardModel(config)
+            if beside:
+                attach(reward, beside, 0)
         if adapter is not None:
             attach(model, adapter, 0)
         if isinstance(stage, Reward):
             return model.rewarding(0, share=adapter is not None), []
-        if not isinstance(stage, Ppo):
+        if reward is None:
             return model, []
-        reward = RewardModel(config)
-        if adapter is not None:  # one trunk is policy and reference, another value model and reward model
-            attach(reward, adapter, 0)
-            return PolicyAndValue(model, reward.twin()), [reward]
+        if adapter is not None:  # one trunk is policy and reference, and value model and reward model too where that is an adapter on it
+            value = reward.twin()
+            attach(value, adapter, 0)
+            value.score.requires_grad_(True)
+            return PolicyAndValue(model, value), [reward]
         pair = PolicyAndValue(model, copy.deepcopy(reward))
         return pair, [reward, copy.deepcopy(model), *([copy.deepcopy(pair)] if processes > 1 else [])]
 
@@ -142,13 +151,15 @@ def practice_batches(stage: Ppo, parts: int, length: int) -> list[Batch]:
     """What an update of PPO goes through: documents, where it goes on with pretraining, and a minibatch of responses."""
     response = min(stage.max_new_tokens, length - 1)
     tree = Tree(np.zeros(min(response, length - response), np.int64), (np.zeros(response, np.int64),))
-    count = -(-stage.episodes // (stage.minibatches * parts))
-    batch = make_batch([[tree] * len(row) for row in pack([len(tree)] * count, length)], length)
+    packed = pack([len(tree)] * -(-stage.episodes // (stage.minibatches * parts)), length)
+    each = min(len(packed), stage.parallel.rows or len(packed))
+    batch = make_batch([[tree] * len(row) for row in packed[:each]], length)
     batch.extra = {name: torch.zeros(len(batch.targets)) for name in ("log_probs", "values", "advantages", "returns")}
+    responses = apart(batch) * min(2, -(-len(packed) // each))
     if stage.pretraining is None:
-        return [batch]
+        return responses
     documents = make_batch([[Tree(np.zeros(1, np.int64), (np.zeros(length - 1, np.int64),))]] * -(-stage.pretraining_rows // parts), length)
-    return [documents, batch]
+    return [documents, *responses]
 
 
 def config_of(recipe: Recipe, stage: Training) -> ModelConfig:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trivium.errors import TriviumError
 from trivium.model import LanguageModel, RewardModel
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import adapt_kl_coefficient, generalised_advantages, policy_losses, value_losses
@@ -24,8 +24,8 @@ from trivium.stages.common import (
     PackedEpochs,
     adapt,
     as_without,
+    load_judge,
     load_language_model,
-    load_reward_model,
     weights_digest,
 )
 from trivium.stages.pretrain import LanguageModelling, pieces
@@ -33,7 +33,8 @@ from trivium.stages.rollout import (
     Answered,
     Practising,
     Rollout,
-    load_gold,
+    check_scores,
+    example_of,
     log_probs_of,
     measures,
     over_all,
@@ -50,7 +51,7 @@ from trivium.training.parallel import World
 
 __all__ = ["ClippedSurrogate", "PolicyAndValue", "log_probs_of", "run", "values_of"]
 
-VERSION = 4
+VERSION = 5
 PARALLEL = True
 
 
@@ -69,8 +70,16 @@ def values_of(value: Any, batch: Batch) -> Tensor:
     return value.score(hidden[batch.sources]).squeeze(-1).float() + value.shift
 
 
+def apart(batch: Batch) -> list[Batch]:
+    """A minibatch of responses as one for the policy and one for the value model: no weight is trained by both, and so the activations of one
+    model alone are held at a time."""
+    return [replace(batch, extra={name: batch.extra[name] for name in ("log_probs", "advantages")}),
+            replace(batch, extra={name: batch.extra[name] for name in ("values", "returns")}, counts={"value_tokens": batch.counts["tokens"]})]
+
+
 class ClippedSurrogate:
-    """PPO's losses over the tokens of a minibatch of responses; over a batch of documents, PPO-ptx's pretraining loss."""
+    """PPO's policy loss or value loss over the tokens of a minibatch of responses (:func:`apart`); over a batch of documents, PPO-ptx's pretraining
+    loss."""
 
     def __init__(self, settings: Ppo) -> None:
         self.settings = settings
@@ -79,50 +88,43 @@ class ClippedSurrogate:
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """All sums are over tokens."""
-        if "advantages" not in batch.extra:
-            return {"pretraining_loss": Total(LanguageModelling()(model.policy, batch)["loss"].value, "pretraining_tokens")}
         s, extra = self.settings, batch.extra
+        if "returns" in extra:
+            values = values_of(model.value, batch)
+            errors = value_losses(values, extra["values"], extra["returns"], s.clip)
+            return {"value_loss": Total(errors.sum(), "value_tokens"), "value_error": Total(((values.detach() - extra["returns"]) ** 2).sum(), "value_tokens")}
+        if "advantages" not in extra:
+            return {"pretraining_loss": Total(LanguageModelling()(model.policy, batch)["loss"].value, "pretraining_tokens")}
         hidden = hidden_states(model.policy.model, batch)[batch.sources]
         log_probs = token_log_probs(hidden, model.policy.lm_head.weight, batch.targets, s.temperature)
         losses, ratios = policy_losses(log_probs, extra["log_probs"], extra["advantages"], s.clip)
-        values = values_of(model.value, batch)
-        errors = value_losses(values, extra["values"], extra["returns"], s.clip)
         with torch.no_grad():
             changes = (ratios - 1).abs()
             entropy = entropies(hidden, model.policy.lm_head.weight, s.temperature).sum()
-            squared = ((values - extra["returns"]) ** 2).sum()
-        return {"policy_loss": Total(losses.sum(), "tokens"), "value_loss": Total(errors.sum(), "tokens"),
-                "clip_fraction": Total((changes > s.clip).float().sum(), "tokens"), "entropy": Total(entropy, "tokens"),
-                "value_error": Total(squared, "tokens"), "ratio_error": Total(changes.sum(), "tokens")}
+        return {"policy_loss": Total(losses.sum(), "tokens"), "clip_fraction": Total((changes > s.clip).float().sum(), "tokens"),
+                "entropy": Total(entropy, "tokens"), "ratio_error": Total(changes.sum(), "tokens")}
 
 
 def run(settings: Ppo, context: Context) -> dict[str, object]:
     """All of PPO, top to bottom."""
     device = prepare(context.threads)
     policy, tokenizer = load_language_model(context.inputs["model"])
-    reward, reward_tokenizer = load_reward_model(context.inputs["reward"])
-    if reward_tokenizer.digest != tokenizer.digest:
-        raise TriviumError(f"{context.inputs['reward']}: the reward model has another tokenizer than the policy")
-    safety, safety_tokenizer = load_reward_model(context.inputs["safety"]) if settings.safety else (None, tokenizer)
-    if safety_tokenizer.digest != tokenizer.digest:
-        raise TriviumError(f"{context.inputs['safety']}: the safety model has another tokenizer than the policy")
     policy.to(device)
-    reward.to(device).eval()
-    if safety:
-        safety.to(device).eval()
+    reward, safety, gold = (load_judge(context, name, policy, tokenizer, share=settings.adapter is not None) for name in ("reward", "safety", "gold"))
+    assert reward
     attached = adapt(policy, settings.adapter, context)
-    judged = adapt(reward, settings.adapter, context, "value adapter")
-    if attached:  # one copy of the weights is policy and reference, another value model and reward model
+    if attached:  # one copy of the weights is policy and reference, and value model and reward model too where the latter is an adapter on it
         reference, value = policy, reward.twin()
-    else:  # the value model starts from the reward model
-        reference, value = copy.deepcopy(policy).eval(), copy.deepcopy(reward)
+        adapt(value, settings.adapter, context, "value adapter")
+        value.score.requires_grad_(True)
+    else:
+        reference, value = copy.deepcopy(policy).eval(), copy.deepcopy(reward)  # the value model starts from the reward model
     model = PolicyAndValue(policy, value)
     practising = Practising(settings, context, policy, tokenizer, samples=1)
     pretraining = documents(settings, context, tokenizer)
 
     def scores_of(answered: Answered) -> list[np.ndarray]:
-        with as_without(judged):
-            return practising.scores(reward, answered, safety, settings.safety_threshold)
+        return practising.scores(reward, answered, safety, settings.safety_threshold)
 
     def roll_out(practising: Practising, acting: Any, iteration: int, state: dict[str, float]) -> Rollout:
         answered = practising.answer(practising.chosen(iteration), 1, "rollout", iteration)
@@ -130,7 +132,9 @@ def run(settings: Ppo, context: Context) -> dict[str, object]:
         values = practising.over_tokens(lambda batch: values_of(acting.value, batch), answered.trees)
         with as_without(attached):
             old = practising.log_probs(reference, answered.trees)
-        rollout = learn_from(answered, new, old, values, scores_of(answered), state["kl_coefficient"], settings, practising.world)
+        scores = scores_of(answered)
+        rollout = learn_from(answered, new, old, values, scores, state["kl_coefficient"], settings, practising.world)
+        rollout.example = example_of(answered, scores, tokenizer)
         if practising.known:
             rollout.sums["gold"] = (float(np.concatenate(practising.true_points(answered)).sum()), float(len(answered.rows)))
         return rollout
@@ -141,7 +145,7 @@ def run(settings: Ppo, context: Context) -> dict[str, object]:
                                                            settings.episodes)
 
     return practise(model, lambda pair: pair.policy, practising, ClippedSurrogate(settings), roll_out,
-                    state={"kl_coefficient": settings.kl_coefficient}, adapt=adapt_kl, learned_from=scores_of, gold=load_gold(context), attached=attached,
+                    state={"kl_coefficient": settings.kl_coefficient}, adapt=adapt_kl, learned_from=scores_of, gold=gold, attached=attached, apart=apart,
                     extra=lambda update, part, parts: pretraining(update, part, parts) if pretraining else [],
                     made_from=[weights_digest(context.inputs[name]) for name in ("model", "reward", "safety", "gold") if context.inputs.get(name)])
 
@@ -165,10 +169,7 @@ def learn_from(answered: Answered, new: Sequence[np.ndarray], old: Sequence[np.n
 
     Raises :class:`TriviumError` for a score that is not finite, naming the prompt."""
     world = world or World()
-    for row, given in zip(answered.rows, scores, strict=True):
-        if not np.isfinite(given).all():
-            raise TriviumError(f"the reward model's score of a response to prompt {row['id']} is not finite ({given.tolist()})")
-
+    check_scores(answered, scores)
     rewards = []
     for tree, now, before, given in zip(answered.trees, new, old, scores, strict=True):
         reward = -kl_coefficient * (now - before).astype(np.float64)

@@ -45,7 +45,7 @@ def speak(settings: Revise, context: Context, what: str, texts: Sequence[str]) -
     if settings.endpoint:
         endpoint = Endpoint(**settings.endpoint.model_dump())
         return [reply.strip() for reply in endpoint.ask_all(texts, lambda done, total: context.progress.update(done, total, what),
-                                                              settings.temperature, settings.max_new_tokens)]
+                                                              settings.temperature, settings.max_new_tokens, context.scratch / f"{what}.jsonl")]
     model, tokenizer = load_language_model(context.inputs.get("judge") or context.inputs["model"])
     room = model.config.max_positions - settings.max_new_tokens
     asked = [prompt_ids(tokenizer, [{"role": "user", "content": text}]).tolist() for text in texts]

@@ -23,14 +23,14 @@ from trivium.model.adapters import Attached
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.objectives.policy import combined_scores, whiten
 from trivium.pipeline import Context
-from trivium.stages.common import Row, fingerprint, load_reward_model, map_trees, prompt_ids, rows_of, save_trained
+from trivium.stages.common import Row, fingerprint, map_trees, prompt_ids, rows_of, save_trained
 from trivium.stages.reward import score_trees
 from trivium.stages.settings import Practice
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch, pack
 from trivium.training.checkpoint import load_checkpoint, save_checkpoint
 from trivium.training.loop import Log, Objective, Trainer
-from trivium.training.machine import autocast, choose_precision
+from trivium.training.machine import autocast, choose_precision, give_back_freed_memory
 from trivium.training.parallel import World, join, whole
 from trivium.world import rubric
 
@@ -98,6 +98,8 @@ class Rollout:
     """What the objective is given for each token, by name; all float32."""
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)
     """What is logged: sums and the counts that make them means, over this process's share."""
+    example: dict[str, Any] = field(default_factory=dict)
+    """Logged as it is: what was said to one of the prompts."""
 
 
 class Practising:
@@ -173,6 +175,12 @@ class Practising:
                 for row, texts in zip(answered.rows, answered.texts(self.tokenizer), strict=True)]
 
 
+def example_of(answered: Answered, scores: Sequence[np.ndarray], tokenizer: ChatTokenizer) -> dict[str, Any]:
+    """The first prompt, the first response to it and its score, for the log."""
+    return {"sample_prompt": "\n".join(str(message["content"]) for message in answered.rows[0]["prompt"]), "sample": answered.texts(tokenizer)[0][0],
+            "sample_score": float(scores[0][0])}
+
+
 def about_safety(row: Row) -> bool:
     """Whether a prompt is one of those on which safety comes first: its row says so (``"safety": true``), or the world's truth that it is harmful."""
     return bool(row.get("safety", (row.get("truth") or {}).get("harmful", False)))
@@ -189,6 +197,13 @@ def over_all(arrays: Sequence[np.ndarray], world: World, shift_mean: bool = True
         scaled = (flat - mean) / (np.sqrt(max(squares / count - mean**2, 0.0)) + 1e-8)
         flat = scaled if shift_mean else scaled + mean
     return np.split(flat, np.cumsum([len(a) for a in arrays])[:-1])
+
+
+def check_scores(answered: Answered, scores: Sequence[np.ndarray]) -> None:
+    """Raise :class:`TriviumError`, naming the prompt, for a score that is not finite."""
+    for row, given in zip(answered.rows, scores, strict=True):
+        if not np.isfinite(given).all():
+            raise TriviumError(f"the score of a response to prompt {row['id']} is not finite ({given.tolist()}); look at the reward model's weights")
 
 
 def split_tokens(tree: Tree, values: np.ndarray) -> list[np.ndarray]:
@@ -209,16 +224,25 @@ def measures(answered: Answered, new: Sequence[np.ndarray], old: Sequence[np.nda
             "log_prob_disagreement": (float(np.abs(sampled - np.concatenate(new)).max()), 1.0)}
 
 
-def minibatch(rollout: Rollout, chosen: Sequence[int], length: int) -> Batch:
-    """Some of a rollout's trees, packed, with their arrays in the order of the batch's targets."""
-    rows = pack([len(rollout.trees[i]) for i in chosen], length)
-    order = [int(chosen[i]) for row in rows for i in row]
-    batch = make_batch([[rollout.trees[int(chosen[i])] for i in row] for row in rows], length)
-    empty = np.zeros(0, np.float32)
-    batch.extra = {name: torch.from_numpy(np.concatenate([empty, *(arrays[i] for i in order)]).astype(np.float32))
-                   for name, arrays in rollout.arrays.items()}
-    return batch
+def microbatches(rollout: Rollout, chosen: Sequence[int], length: int, rows: int | None, world: World, device: torch.device) -> list[Batch]:
+    """Some of a rollout's trees, packed into microbatches of at most ``rows`` rows, as many in every process, with their arrays in the order of each
+    one's targets."""
+    packed = pack([len(rollout.trees[i]) for i in chosen], length)
+    part, parts = world.slice
+    most = max(1, *map(int, world.add([float(len(packed) * (one == part)) for one in range(parts)], device)))
+    batches, empty = [], np.zeros(0, np.float32)
+    for start in range(0, most, rows or most):
+        group = packed[start:start + (rows or most)]
+        order = [int(chosen[i]) for row in group for i in row]
+        batch = make_batch([[rollout.trees[int(chosen[i])] for i in row] for row in group], length)
+        batch.extra = {name: torch.from_numpy(np.concatenate([empty, *(arrays[i] for i in order)]).astype(np.float32))
+                       for name, arrays in rollout.arrays.items()}
+        batches.append(batch)
+    return batches
 
+
+FAR = 50.0
+"""Nats a response from the reference from which a policy is said to have run away: of e^50 such responses the reference would give one."""
 
 Scores = Callable[[Answered], Sequence[np.ndarray]]
 """The score of each response."""
@@ -288,13 +312,14 @@ def trained(policy: LanguageModel) -> list[tuple[str, Tensor]]:
 def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising, objective: Objective,
              roll_out: Callable[[Practising, Any, int, dict[str, float]], Rollout], *, state: dict[str, float], made_from: Sequence[object],
              extra: Callable[[int, int, int], list[Batch]] = lambda update, part, parts: [],
+             apart: Callable[[Batch], list[Batch]] = lambda batch: [batch],
              adapt: Callable[[dict[str, float], dict[str, float]], None] = lambda state, metrics: None,
              learned_from: Scores, gold: RewardModel | None = None, attached: Attached | None = None) -> dict[str, object]:
     """Roll out, improve, again: ``iterations`` times, or until the KL budget is spent or the watch says so. Writes the policy.
 
     ``model`` is trained, and under ``torchrun`` spread over the processes; ``roll_out(practising, acting, iteration, state)`` asks and
     measures a whole copy of it in each process, for that process's share of the prompts. ``learned_from`` is the reward, for the watch. ``extra``
-    are further microbatches of an update. ``state`` is what an iteration hands to the next one, changed by ``adapt``. A killed run takes up the iteration that was
+    are further microbatches of an update, and ``apart`` makes several of one. ``state`` is what an iteration hands to the next one, changed by ``adapt``. A killed run takes up the iteration that was
     interrupted from its beginning, and as all of it is a pure function of the weights and the iteration, ends alike.
     """
     settings, context, device = practising.settings, practising.context, practising.device
@@ -333,10 +358,18 @@ def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising
             practising.engine.send(policy_of(acting))
         world.add([0.0], device)  # nobody samples before the weights are there
 
+    def trouble(problem: object) -> TriviumError:
+        return TriviumError(f"{context.name}: iteration {iteration}: {problem}" + (f" (the checkpoint after iteration {iteration - 1} is kept)" if iteration else ""))
+
     iteration = first
     while iteration < settings.iterations and not ended:
         refresh()
-        rollout = roll_out(practising, acting, iteration, state)
+        try:
+            rollout = roll_out(practising, acting, iteration, state)
+        except TriviumError as error:
+            raise trouble(error) from error
+        if trainer.frozen:
+            give_back_freed_memory()
         sums = world.add([number for pair in rollout.sums.values() for number in pair], device)
         metrics = {name: sums[2 * i] / max(sums[2 * i + 1], 1e-9) for i, name in enumerate(rollout.sums)}
         if settings.watch_every and iteration % settings.watch_every == 0:
@@ -344,8 +377,7 @@ def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising
             if watch.past_the_peak:
                 ended = "past the peak"
         if not np.isfinite(metrics["kl"]):
-            raise TriviumError(f"{context.name}: iteration {iteration}: the policy's KL to its reference is not finite; lower the learning "
-                               "rate (the checkpoint before is kept)")
+            raise trouble("the policy's KL to its reference is not finite; lower the learning rate")
         if settings.kl_budget is not None and metrics["kl"] > settings.kl_budget:
             ended = "KL budget"
         if not ended:
@@ -353,20 +385,23 @@ def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising
                 order = randomness.numpy(context.seed, "minibatches", iteration, epoch).permutation(settings.episodes)
                 mine = [int(i) // parts for i in order[share::settings.minibatches] if i % parts == part]
                 number = iteration * updates + update
-                metrics |= trainer.step(number, [*extra(number, part, parts), minibatch(rollout, mine, practising.length)], objective)
+                made = microbatches(rollout, mine, practising.length, settings.parallel.rows, world, device)
+                metrics |= trainer.step(number, [*extra(number, part, parts), *(one for batch in made for one in apart(batch))], objective)
                 if update == 0:
                     metrics["first_ratio_error"] = metrics.pop("ratio_error")
             metrics.pop("ratio_error", None)
             adapt(state, metrics)
         metrics |= state
         if "skipped" in metrics:
-            raise TriviumError(f"{context.name}: iteration {iteration}: the gradient is not finite; lower the learning rate (the checkpoint "
-                               "before is kept)")
+            raise trouble("the gradient is not finite; lower the learning rate")
         for name, least in (("entropy", 0.02), ("length", 1.5)):
             if name in metrics and metrics[name] < least:
                 context.progress.say(f"iteration {iteration}: {name} is down to {metrics[name]:.2g}: the policy may have collapsed")
+        if metrics["kl"] > FAR:
+            context.progress.say(f"iteration {iteration}: a response is {metrics['kl']:.0f} nats from the reference: the policy has run away; raise "
+                                 "kl_coefficient, lower the learning rate, or set a kl_budget")
         if log:
-            log(iteration, metrics)
+            log(iteration, metrics | rollout.example)
         context.progress.update(iteration + 1, settings.iterations, f"score {metrics['score']:+.2f}  KL {metrics['kl']:.2f}")
         iteration += 1
         save(iteration)
@@ -388,8 +423,3 @@ def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising
         context.progress.say("the best policy by the watch is kept")
     save_trained(policy, attached, practising.tokenizer, context.inputs["model"], context)
     return {"episodes": (iteration - bool(ended)) * settings.episodes * practising.samples, "ended": ended or "all iterations", **state}
-
-
-def load_gold(context: Context) -> RewardModel | None:
-    """The reward model of the watch, if one is named."""
-    return load_reward_model(context.inputs["gold"])[0].eval() if context.inputs.get("gold") else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +10,7 @@ from pathlib import Path
 from trivium import randomness
 from trivium.endpoint import Endpoint
 from trivium.errors import TriviumError
-from trivium.files import read_rows, write_json, write_rows
+from trivium.files import Journal, read_rows, write_json, write_rows
 from trivium.pipeline import Context
 from trivium.stages.common import Row, load_language_model, prompt_ids
 from trivium.stages.settings import SelfInstruct
@@ -153,28 +151,8 @@ def refused(instruction: str, words: Sequence[str], known: Sequence[Sequence[str
 
 def journal(ask: Ask, path: Path) -> Ask:
     """``ask`` with a memory on disk: what was answered before is not asked again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known: dict[str, str] = {}
-    if path.exists():
-        for line in path.read_bytes().splitlines():
-            try:
-                row = json.loads(line)
-                known[row["key"]] = row["answer"]
-            except (ValueError, KeyError, TypeError):
-                break  # a line torn by a crash
-        path.write_text("".join(json.dumps({"key": key, "answer": answer}) + "\n" for key, answer in known.items()))
-
-    def remembered(prompt: str, number: int) -> str:
-        key = f"{randomness.derive(number, prompt):016x}"
-        if key not in known:
-            known[key] = ask(prompt, number)
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "answer": known[key]}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        return known[key]
-
-    return remembered
+    kept = Journal(path)
+    return lambda prompt, number: kept(f"{randomness.derive(number, prompt):016x}", lambda: ask(prompt, number))
 
 
 def teller(settings: SelfInstruct, context: Context) -> tuple[str, Ask]:

@@ -353,6 +353,11 @@ class Practice(Looped):
     """The policy to start from, and the reference."""
     prompts: Input = "world"
     """A stage with prompts."""
+    safety: Input | None = None
+    """A second reward model, of safety, combined with the one that is learned from as in Llama 2: its score counts on prompts marked `"safety": true` and
+    for responses that it finds unsafe, the first model's elsewhere; scores are then whitened over a rollout. null for none."""
+    safety_threshold: float = Field(0.15, ge=0, le=1)
+    """The probability of being safe, by the safety model, below which a response counts as unsafe."""
     gold: Input | None = None
     """A reward model that the policy does not learn from: the judge of the watch where the prompts' truth is not known."""
     optimization: Optimization = Optimization(epsilon=1e-5)
@@ -382,7 +387,8 @@ class Practice(Looped):
     watch_patience: int = Field(2, ge=1)
     """Looks in a row that must find the policy worse than the best one before the practice ends."""
     adapter: AdapterSettings | None = None
-    """Train adapters; the reference (and, in PPO, the reward model) is then the same weights with them off. null trains all weights."""
+    """Train adapters; the reference (and, in PPO, the reward model) is then the same weights with them off. null trains all weights. A reward model that is itself
+    an adapter on `model` shares those weights too."""
 
     @model_validator(mode="after")
     def _enough_episodes(self) -> Practice:
@@ -399,11 +405,6 @@ class Ppo(Practice):
     kind: ClassVar[str] = "ppo"
     reward: Input = "reward"
     """The reward model; the value model starts from it too."""
-    safety: Input | None = None
-    """A second reward model, of safety, combined with the first as in Llama 2: its score counts on prompts marked `"safety": true` and for
-    responses that it finds unsafe, the first model's elsewhere; scores are then whitened over a rollout. null for none."""
-    safety_threshold: float = Field(0.15, ge=0, le=1)
-    """The probability of being safe, by the safety model, below which a response counts as unsafe."""
     kl_coefficient: float = 0.05
     """Weight of the per-token KL penalty (InstructGPT: 0.02)."""
     kl_target: float | None = None
@@ -453,6 +454,12 @@ class Grpo(Practice):
     """Weight of the KL penalty in the loss."""
     length: int = Field(512, ge=2)
     """Tokens in one packed row: a prompt and all its responses must fit."""
+
+    @model_validator(mode="after")
+    def _safety_stands_beside_a_reward_model(self) -> Grpo:
+        if self.safety and not self.reward:
+            raise ValueError("a safety model is combined with a reward model, not with a checker; name it as `reward`")
+        return self
 
 
 class Dpo(Looped):

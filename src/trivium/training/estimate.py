@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trivium.training.batch import Batch
-from trivium.training.loop import Objective, Trainer
+from trivium.training.loop import Objective, Trainer, last_of_its_kind
 from trivium.training.optimizers import Optimization
 from trivium.training.parallel import Parallel, World, by_mesh, mesh_of, total_norm
 from trivium.training.precision import follow_masters, master_of, masters
@@ -60,7 +60,7 @@ def estimate(make_models: Callable[[], tuple[nn.Module, Sequence[nn.Module]]], o
                 for _ in range(2):  # the optimizers' state is there from the second step on
                     for place, fake in enumerate(fakes):
                         tracker.reset_mod_stats()
-                        trainer.learner.share_gradients(place == len(fakes) - 1)
+                        trainer.learner.share_gradients(last_of_its_kind(fakes, place))
                         with trainer.in_precision():
                             totals = trainer.learner(objective, fake)
                         torch.stack([totals[name].value for name in objective.weights if name in totals]).sum().backward()  # type: ignore[no-untyped-call]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trivium.errors import TriviumError
 from trivium.training.checkpoint import check_room, forget_after, load_checkpoint, save_checkpoint
-from trivium.training.machine import Precision, autocast, choose_precision
+from trivium.training.machine import Precision, autocast, choose_precision, give_back_freed_memory
 from trivium.training.optimizers import Optimization, Plateau, factor, make_optimizers
 from trivium.training.parallel import (
     Parallel,
@@ -95,6 +95,8 @@ class Trainer:
         self.learner = prepare_model(model, parallel or Parallel(), self.world, self.precision, compiled)
         self.model = model
         self.optimizers = make_optimizers(model, settings)
+        self.frozen = self.device.type == "cpu" and any(not weight.requires_grad for weight in model.parameters())
+        """Whether an adapter is trained: then activations are most of the memory, and :func:`give_back_freed_memory` saves some of it."""
         self.share = 1.0
         """What the schedule's learning rate is multiplied by: halved by a plateau and after a return to a checkpoint."""
 
@@ -110,8 +112,10 @@ class Trainer:
         self.model.train()
         if hasattr(objective, "before"):
             objective.before(self, batches)
+        first, kinds = not any(optimizer.state for optimizer in self.optimizers), {frozenset(batch.counts) for batch in batches}
         for place, batch in enumerate(batches):
-            self.learner.share_gradients(place == len(batches) - 1)
+            last = last_of_its_kind(batches, place)
+            self.learner.share_gradients(last)
             with self.in_precision():
                 totals = self.learner(objective, batch.to(self.device))
             terms = [weight * totals[name].value / max(counts[totals[name].per], 1.0)
@@ -120,6 +124,8 @@ class Trainer:
             (torch.stack(terms).sum() * self.world.slice[1]).backward()  # type: ignore[no-untyped-call]
             for name, (value, per) in totals.items():
                 sums[name] += value.item() / max(counts[per], 1.0)
+            if self.frozen and last and (first or len(kinds) > 1):
+                give_back_freed_memory()
         metrics = dict(zip(sums, self.world.add(list(sums.values()), self.device), strict=True))
         parameters = [p for _, p in masters(self.model) if p.grad is not None]
         norm = total_norm(p.grad for p in parameters if p.grad is not None)
@@ -179,6 +185,11 @@ class Trainer:
             if tie is not None:
                 tie()
         return model
+
+
+def last_of_its_kind(batches: Sequence[Microbatch], place: int) -> bool:
+    """Whether gradients travel after a microbatch: after the last of those that are divided by the same counts, as others may train other weights."""
+    return all(later.counts.keys() != batches[place].counts.keys() for later in batches[place + 1:])
 
 
 class Log:

@@ -109,7 +109,7 @@ class Learner(nn.Module):
         return objective(self.model, batch)
 
     def share_gradients(self, now: bool) -> None:
-        """Whether gradients travel between processes after the next backward pass: after the last microbatch alone."""
+        """Whether gradients travel between processes after the next backward pass: see :func:`trivium.training.loop.last_of_its_kind`."""
         spread: Any = self
         if hasattr(spread, "set_requires_gradient_sync"):  # FSDP has taken the module over
             spread.set_requires_gradient_sync(now)

@@ -19,6 +19,7 @@ from trivium.errors import TriviumError
 from trivium.files import digest_file, digest_json, read_json, write_json, written_aside
 from trivium.model.adapters import AdapterSettings, Attached, attach
 from trivium.model.adapters.lora import Lora
+from trivium.model.transformer import sharing
 
 CONFIG, WEIGHTS, OURS = "adapter_config.json", "adapter_model.safetensors", "trivium.json"
 PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
@@ -100,15 +101,23 @@ def settings_of(folder: Path) -> AdapterSettings:
                            bool(config.get("use_rslora")), bool(config.get("use_dora")))
 
 
-def load(folder: Path, base: Path | None = None, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu") -> Any:
-    """The adapter's base with the adapter: LoRA is folded into the weights, the others stay beside them, frozen. Raises
-    :class:`TriviumError` for another base than the adapter's and for weights that do not fit it."""
+def belongs_on(folder: Path, base: Path) -> bool:
+    """Whether ``folder`` holds an adapter that was trained on the model of ``base``."""
+    return (folder / CONFIG).exists() and not (folder / "model.safetensors").exists() and weights_digest(base_of(folder)) == weights_digest(base)
+
+
+def load(folder: Path, base: Path | None = None, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu", onto: Any = None) -> Any:
+    """The adapter's base with the adapter: LoRA is folded into the weights, the others stay beside them, frozen. With ``onto``, the base as it is in
+    memory, its weights are shared and frozen and LoRA too stays beside them. Raises :class:`TriviumError` for another base than the adapter's and for
+    weights that do not fit it."""
     from trivium.model import folder as model_folder
-    if base is None:
-        base = base_of(folder)
+    if onto is not None:
+        model: Any = sharing(onto)
+    elif base is None:
+        model = model_folder.load(base_of(folder), dtype, device)
     else:
         check_base(folder, base)
-    model: Any = model_folder.load(base, dtype, device)
+        model = model_folder.load(base, dtype, device)
     try:
         with safetensors.safe_open(folder / WEIGHTS, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}
@@ -131,6 +140,8 @@ def load(folder: Path, base: Path | None = None, dtype: torch.dtype | None = tor
             parameter.data.copy_(weights.pop(key))
     if weights:
         raise TriviumError(f"{folder / WEIGHTS}: holds {next(iter(weights))}, for which the model has no place")
+    if onto is not None:
+        return model.requires_grad_(False)
     merge(attached, model)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
