@@ -26,7 +26,7 @@ from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.loop import Total
 from trivium.training.machine import autocast, choose_precision, prepare
 
-VERSION = 2
+VERSION = 3
 PARALLEL = True
 
 

@@ -25,7 +25,7 @@ from trivium.training.batch import Batch, hidden_states
 from trivium.training.loop import Total
 from trivium.training.machine import prepare
 
-VERSION = 2
+VERSION = 3
 PARALLEL = True
 
 

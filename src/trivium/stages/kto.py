@@ -35,7 +35,7 @@ from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.loop import Total, Trainer
 from trivium.training.machine import autocast, choose_precision, prepare
 
-VERSION = 2
+VERSION = 3
 PARALLEL = True
 
 

@@ -50,7 +50,7 @@ from trivium.training.parallel import World
 
 __all__ = ["ClippedSurrogate", "PolicyAndValue", "log_probs_of", "run", "values_of"]
 
-VERSION = 4
+VERSION = 5
 PARALLEL = True
 
 

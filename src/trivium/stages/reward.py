@@ -42,7 +42,7 @@ from trivium.training.loop import Total
 from trivium.training.machine import autocast, choose_precision, prepare
 from trivium.world.panel import judge
 
-VERSION = 3
+VERSION = 4
 PARALLEL = True
 
 
