@@ -354,7 +354,7 @@ def remembered(found: Gathered) -> list[dict[str, Any]]:
         way = ("without", "无复习") if not rehearsal else (f"{rehearsal['share']:.0%} made up by the model", f"{rehearsal['share']:.0%} 由模型自拟") \
             if rehearsal["generated"] else (f"{rehearsal['share']:.0%} earlier rows", f"{rehearsal['share']:.0%} 旧数据")
         rows += [{"task": task, "stage": name, "way": way, **scores} for task, scores in (manifest["summary"].get("earlier") or {}).items()
-                 if is_rate(scores.get("before")) and is_rate(scores.get("after"))]
+                 if all(is_rate(scores.get(when)) and scores[when]["value"] is not None for when in ("before", "after"))]
     return sorted(rows, key=lambda row: row["task"])
 
 

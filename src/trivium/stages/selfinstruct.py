@@ -162,7 +162,7 @@ def journal(ask: Ask, path: Path) -> Ask:
                 known[row["key"]] = row["answer"]
             except (ValueError, KeyError, TypeError):
                 break  # a line torn by a crash
-        path.write_text("".join(json.dumps({"key": key, "answer": answer}) + "\n" for key, answer in known.items()))
+        write_rows(path, [{"key": key, "answer": answer} for key, answer in known.items()])
 
     def remembered(prompt: str, number: int) -> str:
         key = f"{randomness.derive(number, prompt):016x}"

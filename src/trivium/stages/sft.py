@@ -125,7 +125,7 @@ def all_data(settings: Sft, context: Context, model: LanguageModel | None = None
         else:
             pool = [row for source in split_earlier(settings, context).values() for row in source.rest]
             order = randomness.numpy(context.seed, "rehearsal").permutation(len(pool))
-            past = [pool[order[i % len(pool)]] for i in range(wanted)]
+            past = [{**pool[order[i % len(pool)]], "source": "rehearsal"} for i in range(wanted)]
         told["rehearsed"] = len(past)
         kept = kept + past
     finish: Callable[[Batch], None] = tell_answers if settings.prompt_loss else lambda batch: None
