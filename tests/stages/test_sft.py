@@ -93,10 +93,28 @@ def test_conversations_longer_than_a_row(base, tmp_path):
     rows = write(tmp_path / "rows.jsonl", [*PAIRS, ("Say it.", "red " * 90), ("red " * 90, "x")])
     left = run(tmp_path, sft={"model": str(base), "demonstrations": rows, "epochs": 1, **FAST})["sft"]
     assert left.summary["left_out"] == 2 and left.summary["demonstrations"] == 40
+    assert left.summary["by_source"] == {"": {"conversations": 40, "cut": 0, "left_out": 2, **{name: left.summary[name] for name in ("tokens", "learned_tokens")}}}
     rejects = [json.loads(line) for line in (left.folder / "rejects-trees.jsonl").read_text().splitlines()]
     assert [row["row"] for row in rejects] == [41, 42] and "more than a row's 64" in rejects[0]["reason"]
     cut = run(tmp_path, sft={"model": str(base), "demonstrations": rows, "epochs": 1, "too_long": "cut", **FAST})["sft"]
     assert cut.summary["cut"] == 1 and cut.summary["left_out"] == 1
+
+
+def test_what_is_too_long_is_listed_held_out_or_not(base, tmp_path):
+    """With its place in the file; phrasings of one row are on one side."""
+    long = [{"messages": chat("Say it.", "red " * 90 + str(n)), "group": n} for n in range(10)]
+    short = [{"messages": chat(f"{ask} {n}", "red"), "group": n} for n in range(10) for ask in ("Say", "Do say", "Please say")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (*long, *short)))
+    made = run(tmp_path, sft={"model": str(base), "demonstrations": str(tmp_path / "rows.jsonl"), "epochs": 1, "validation": 0.4, **FAST, "length": 128})["sft"]
+    rejects = [json.loads(line) for line in (made.folder / "rejects-trees.jsonl").read_text().splitlines()]
+    assert sorted(row["row"] for row in rejects) == list(range(1, 11)) and all("more than the model's 64 positions" in row["reason"] for row in rejects)
+    assert made.summary["held_out"] + made.summary["demonstrations"] == 30 and made.summary["held_out"] % 3 == 0 and 0 < made.summary["left_out"] < 10
+
+
+def test_rows_of_another_kind_are_told_the_way_in(base, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    with pytest.raises(TriviumError, match="rows.jsonl: row 1: the field 'messages' is missing; no good row is left; .* a stage `imports` brings other kinds in"):
+        run(tmp_path, sft={"model": str(base), "demonstrations": str(tmp_path / "rows.jsonl"), **FAST})
 
 
 def test_a_conversation_that_starts_with_the_assistant_is_rejected(base, tmp_path):
