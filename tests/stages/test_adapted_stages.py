@@ -104,6 +104,8 @@ def test_every_stage_trains_it_and_its_folders_come_back_whole(made):
         if adapter == "lora" and stage == "sft":  # by its folder alone, too
             alone = AutoPeftModelForCausalLM.from_pretrained(folder).eval()
             torch.testing.assert_close(ours.logits(ids), alone(torch.tensor([ids])).logits[0].detach(), atol=1e-4, rtol=1e-4)
+            with pytest.raises((OSError, ValueError), match="is an adapter itself: merge it first"):  # and not one adapter in the place of another
+                AutoPeftModelForCausalLM.from_pretrained(artifacts["dpo"].folder)
             assert not (folder / "config.json").exists()  # beside one, transformers would look for whole weights
         torch.testing.assert_close(ours.logits(ids), oracle(torch.tensor([ids])).logits[0].detach(), atol=1e-4, rtol=1e-4)
     reward = trivium.load(artifacts["reward"].folder)

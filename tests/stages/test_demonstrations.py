@@ -139,7 +139,7 @@ def test_every_family_of_templates_makes_conversations(family):
 
 @pytest.mark.parametrize(("source", "message"), [
     ({"templates": "clasification"}, "did you mean 'classification'"),
-    ({"templates": [{"user": "{{ text", "assistant": "x"}]}, r"sources.a.templates.0: not valid Jinja: line 1"),
+    ({"templates": "classification"}, "name them under `labels`"), ({"templates": [{"user": "{{ text", "assistant": "x"}]}, r"sources.a.templates.0: not valid Jinja: line 1"),
     ({"templates": [{"user": "{{ txt }}", "assistant": "x"}]}, "'txt' is undefined"),
     ({"templates": [{"user": "{{ text.__class__.__mro__ }}", "assistant": "x"}]}, "unsafe"),
     ({"columns": {"label": "lable"}}, "the column 'lable' is missing; did you mean 'label'"), ({"split": "validation"}, "no file's name has"),

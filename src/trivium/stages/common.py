@@ -129,10 +129,12 @@ def save_trained(model: LanguageModel | RewardModel, attached: Attached | None, 
 
 def save_adapter(model: LanguageModel | RewardModel, attached: Attached, tokenizer: ChatTokenizer, base: Path, context: Context) -> None:
     """Write an adapter's folder (PEFT's, for LoRA) with the tokenizer. LoRA's has no ``config.json``: beside one, ``transformers``
-    would look for whole weights."""
+    would look for whole weights. Where the base is an adapter too, what PEFT is told to be the base is a remark: it would put the one in the
+    place of the other, and say nothing."""
     tokenizer.save(context.folder)
     place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
-    adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base), str(base))
+    seen = f"{base} is an adapter itself: merge it first" if (base / adapter_folder.CONFIG).exists() else str(base)
+    adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base), seen)
     if attached.settings.kind != "lora":
         model_folder.save_config(model, context.folder, tokenizer.ids)
     elif not isinstance(model, RewardModel):

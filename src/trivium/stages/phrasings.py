@@ -118,6 +118,8 @@ class Phraser:
         empty = next((name for name in sorted(self.needed & row.keys()) if row[name] is None or (isinstance(row[name], str) and not row[name].strip())), None)
         if empty is not None:
             raise TriviumError(f"the field {empty!r} is empty")
+        if "labels" in self.needed and "labels" not in row:
+            raise TriviumError("which labels there are is not said; name them under `labels`")
         try:
             return [{"role": role, "content": program.render(row).strip()} for role, program in self.programs[number]]
         except TemplateError as error:
