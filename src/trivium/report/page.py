@@ -337,7 +337,7 @@ def sources(found: Gathered) -> list[tuple[str, list[dict[str, Any]]]]:
     learned from them made of it in tokens."""
     made = []
     for name, manifest in found.manifests.items():
-        learned = next((one["summary"]["by_source"] for one in found.manifests.values() if "by_source" in one["summary"]
+        learned: dict[str, Any] = next((one["summary"]["by_source"] for one in found.manifests.values() if "by_source" in one["summary"]
                         and one["inputs"].get("demonstrations", {}).get("digest") == manifest["digest"]), {})
         if manifest["kind"] == "imports" and manifest["summary"].get("sources"):
             made.append((name, [{"source": source, "refused": sum(counts["rejected"].values()), **counts, **learned.get(source, {})}
