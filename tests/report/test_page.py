@@ -158,6 +158,26 @@ def test_the_switches_in_a_real_browser(tmp_path, chromium):
     assert not faults
 
 
+def test_rows_memory_and_overfitting_are_shown(tmp_path):
+    run = tmp_path / "tuned"
+    log = [{"step": i, "loss": 3.0 - 0.1 * i, **({"validation_loss": 2.0 + 0.01 * (i - 11) ** 2} if i % 4 == 3 else {})} for i in range(20)]
+    sources = {"reviews": {"rows": 1234, "kept": 1230, "rejected": {"a duplicate <b>": 4}, "used": 1200, "passes": 0.976}}
+    counts = {"conversations": 1190, "tokens": 54321, "learned_tokens": 6543, "cut": 0, "left_out": 10}
+    stage(run, "imports", "imports", {"demonstrations": 1200, "sources": sources})
+    for name, rehearsal, after in (("plain", None, 0.2), ("kept", {"share": 0.3, "generated": True}, 0.85)):
+        stage(run, name, "sft", {"steps": 20, "best_step": 12, "validation_loss": 2.0, "by_source": {"reviews": counts}, "earlier": {"sums": {"before": rate(0.9), "after": rate(after)}}},
+              [("demonstrations", "imports")], {"log.jsonl": log}.items(), {"rehearsal": rehearsal})
+    page = render(gather(run))
+    rows = page[page.index('id="rows"'):page.index('id="memory"')]
+    assert all(text in rows for text in ("1,234", "54,321", "6,543", "a duplicate &lt;b&gt;")) and "<b>" not in rows
+    memory = page[page.index('id="memory"'):page.index('id="curves"')]
+    assert memory.index("without") < memory.index("20.0 %") < memory.index("30% made up by the model") < memory.index("85.0 %")
+    assert "plain (without rehearsal) forgot: right answers to the earlier task sums fell from 90.0 % to 20.0 %" in page and "kept (30%" not in page
+    assert "plain began to learn its rows by heart: the loss on rows held out was lowest (2) after update 12 and 2.64 after update 20" in page
+    curve = page[page.index('id="c-plain-losses-t"'):]
+    assert "training: 3 → 1.1; held out: 2.64 → 2.64; kept: 2 → 2" in curve and 'id="c-plain-loss-t"' not in page
+
+
 def test_bars_stand_where_their_stages_ran():
     from trivium.report.gather import Gathered
     from trivium.report.page import schools

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 import yaml
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -21,6 +21,7 @@ from transformers import (
     GemmaConfig,
     LlamaConfig,
     Olmo2Config,
+    Qwen2Config,
 )
 from typer.testing import CliRunner
 
@@ -47,7 +48,7 @@ def make_base(folder, kind, template=TEMPLATE):
     tokenizer.train_from_iterator([a + b for a, b in PAIRS], trainers.BpeTrainer(vocab_size=330, show_progress=False, special_tokens=special,
                                                                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     torch.manual_seed(0)
-    config = {"llama": LlamaConfig, "gemma": GemmaConfig, "olmo2": Olmo2Config}[kind](
+    config = {"llama": LlamaConfig, "qwen2": Qwen2Config, "gemma": GemmaConfig, "olmo2": Olmo2Config}[kind](
         vocab_size=tokenizer.get_vocab_size(), **SHAPE, **({"head_dim": 8} if kind == "gemma" else {}))
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -70,7 +71,7 @@ def write_recipe(folder, base, adapter):
 
 
 @pytest.fixture(scope="module", params=[("llama", "lora"), *(pytest.param(pair, marks=pytest.mark.long) for pair in (
-    ("gemma", "lora"), ("olmo2", None), ("llama", None), ("llama", "bottleneck")))], ids=lambda pair: f"{pair[0]}-{pair[1]}")
+    ("gemma", "lora"), ("olmo2", None), ("qwen2", None), ("llama", "bottleneck")))], ids=lambda pair: f"{pair[0]}-{pair[1]}")
 def made(request, tmp_path_factory):
     kind, adapter = request.param
     folder = tmp_path_factory.mktemp("made")
@@ -100,10 +101,16 @@ def test_every_stage_trains_it_and_its_folders_come_back_whole(made):
             assert oracle.config.model_type == kind and oracle.config.eos_token_id in ([4, 1], 4)
         else:
             continue
+        if adapter == "lora" and stage == "sft":  # by its folder alone, too
+            alone = AutoPeftModelForCausalLM.from_pretrained(folder).eval()
+            torch.testing.assert_close(ours.logits(ids), alone(torch.tensor([ids])).logits[0].detach(), atol=1e-4, rtol=1e-4)
+            with pytest.raises((OSError, ValueError), match="is an adapter itself: merge it first"):  # and not one adapter in the place of another
+                AutoPeftModelForCausalLM.from_pretrained(artifacts["dpo"].folder)
+            assert not (folder / "config.json").exists()  # beside one, transformers would look for whole weights
         torch.testing.assert_close(ours.logits(ids), oracle(torch.tensor([ids])).logits[0].detach(), atol=1e-4, rtol=1e-4)
     reward = trivium.load(artifacts["reward"].folder)
     ended = reward.tokenizer.encode_chat(messages)[0]
-    if adapter is None and kind == "llama":
+    if adapter is None and kind == "qwen2":
         theirs = AutoModelForSequenceClassification.from_pretrained(artifacts["reward"].folder).eval()
         assert reward.model(torch.tensor([ended]))[0, -1].item() == pytest.approx(theirs(torch.tensor([ended])).logits.item(), abs=1e-4)
     if adapter == "lora" and kind == "llama":

@@ -53,6 +53,11 @@ def test_every_format(row, said):
     ({"conversations": [{"from": "wizard", "value": "x"}]}, "unknown role 'wizard'"),
     ({"messages": CHAT[:1]}, "the last message is not the assistant's"), ({"text": "x"}, "no known kind"),
     ({"messages": [*CHAT, {"role": "system", "content": "s"}, *CHAT]}, "the system speaks after"),
+    ({"messages": "hello"}, "messages is neither a list nor the JSON of one"), ({"messages": 5}, "messages is no list"), ({"messages": "[]"}, "at least one message"),
+    ({"messages": [CHAT[0], "x"]}, "message 2: not an object with role and content"), ({"messages": [{"role": "user"}, CHAT[1]]}, "message 1: the content is not a string"),
+    ({"conversations": "x"}, "conversations is neither a list"), ({"conversations": [["human", "x"]]}, "message 1: not an object"),
+    ({"conversations": [{"from": ["x"], "value": "x"}]}, "message 1: unknown role"), ({"conversations": [{"from": "human"}]}, "message 1: the content is not a string"),
+    ({"instruction": "a", "output": ""}, "message 2: the content is empty"), ({"prompt": "a", "completion": 5}, "message 2: the content is not a string"),
 ])
 def test_bad_rows_have_a_reason(row, reason):
     with pytest.raises(TriviumError, match=reason):
@@ -61,7 +66,7 @@ def test_bad_rows_have_a_reason(row, reason):
 
 def test_a_table_of_chinese_reviews_becomes_instructions(tmp_path):
     (tmp_path / "reviews.csv").write_text("label,review\n" + "".join(f'{i % 2},"第{i}次点，味道{"很好" if i % 2 else "很差"}"\n' for i in range(40))
-                                          + "7,不知道\n1\n0,第0次点，味道很差\n", encoding="utf-8-sig")
+                                          + "7,不知道\n1\n0,第0次点，味道很差\n1, \n", encoding="utf-8-sig")
     summary, rows, rejects = run(tmp_path, {"reviews": tmp_path / "reviews.csv"}, sources={"reviews": {
         "columns": {"text": "review"}, "labels": {"0": "差评", "1": "好评"}, "templates": "classification-zh"}})
     assert len(rows) == 40 and {row["messages"][1]["content"] for row in rows} == {"差评", "好评"}
@@ -70,9 +75,28 @@ def test_a_table_of_chinese_reviews_becomes_instructions(tmp_path):
     assert len(shapes) == len(FAMILIES["classification-zh"])
     reasons = [row["reason"] for row in rejects]
     assert "the label '7' is none of 0, 1" in reasons and "1 fields, where the first line names 2 columns" in reasons
-    assert any("a duplicate of reviews.csv, row 1" in reason for reason in reasons)
+    assert any("a duplicate of reviews.csv, row 1" in reason for reason in reasons) and "the field 'text' is empty" in reasons
     report = summary["sources"]["reviews"]
-    assert (report["rows"], report["kept"], report["used"], sum(report["rejected"].values())) == (43, 40, 40, 3)
+    assert (report["rows"], report["kept"], report["used"], sum(report["rejected"].values())) == (44, 40, 40, 4)
+    assert report["rejected"] == {"the label … is none of 0, 1": 1, "… fields, where the first line names 2 columns": 1, "a duplicate": 1, "the field 'text' is empty": 1}
+    assert len({row["group"] for row in rows}) == 40
+
+
+def test_phrasings_of_one_row_are_one_group(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(9)))
+    _, rows, _ = run(tmp_path, {"a": tmp_path / "a.csv"}, rows=27, sources={"a": {"labels": {"0": "no", "1": "yes"}, "templates": "classification", "weight": 1}})
+    asked = {row["messages"][0]["content"]: row["group"] for row in rows}
+    assert len(asked) == 27 and Counter(asked.values()) == dict.fromkeys(asked.values(), 3) and len(set(asked.values())) == 9
+    for asks, group in asked.items():
+        assert all(group == other for text, other in asked.items() if f"text {next(i for i in range(9) if f'text {i}' in asks)}" in text)
+
+
+def test_a_row_of_another_source_is_a_duplicate_too(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "p", "completion": "c"}))
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"instruction": text, "output": "c"}) + "\n" for text in ("p", "q")))
+    summary, rows, rejects = run(tmp_path, {"a": tmp_path / "a.jsonl", "b": tmp_path / "b.jsonl"})
+    assert len(rows) == 2 and [(row["file"], row["row"], row["reason"]) for row in rejects] == [("b.jsonl", 1, "a duplicate of a.jsonl, row 1")]
+    assert summary["sources"]["b"]["rejected"] == {"a duplicate": 1}
 
 
 def test_sources_are_mixed_by_weight(tmp_path):
@@ -115,7 +139,7 @@ def test_every_family_of_templates_makes_conversations(family):
 
 @pytest.mark.parametrize(("source", "message"), [
     ({"templates": "clasification"}, "did you mean 'classification'"),
-    ({"templates": [{"user": "{{ text", "assistant": "x"}]}, r"sources.a.templates.0: not valid Jinja: line 1"),
+    ({"templates": "classification"}, "name them under `labels`"), ({"templates": [{"user": "{{ text", "assistant": "x"}]}, r"sources.a.templates.0: not valid Jinja: line 1"),
     ({"templates": [{"user": "{{ txt }}", "assistant": "x"}]}, "'txt' is undefined"),
     ({"templates": [{"user": "{{ text.__class__.__mro__ }}", "assistant": "x"}]}, "unsafe"),
     ({"columns": {"label": "lable"}}, "the column 'lable' is missing; did you mean 'label'"), ({"split": "validation"}, "no file's name has"),

@@ -6,12 +6,18 @@ import json
 import random
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
 import trivium
 from trivium.errors import TriviumError
-from trivium.stages.selfinstruct import parse_instance, parse_tasks, rouge_l, tokens_of
+from trivium.model import LanguageModel, ModelConfig
+from trivium.model import folder as model_folder
+from trivium.stages.selfinstruct import journal, parse_instance, parse_tasks, rouge_l, teller, tokens_of
+from trivium.stages.settings import SelfInstruct
+from trivium.tokenizer import train as tokenizer_training
+from trivium.tokenizer.chat import ChatTokenizer
 
 WORDS = [a + b for a in ("riv", "pri", "stor", "mach", "song", "law", "gard", "plan", "hab", "bridg") for b in ("er", "ing", "ed", "ism", "ful", "est")]
 
@@ -97,6 +103,34 @@ def test_it_goes_on_and_asks_nothing_twice(recipe):
     again = trivium.run(recipe)["selfinstruct"]
     assert not answered & {(row["prompt"], row["seed"]) for row in Oracle.asked[first:]}
     assert len(prompts) > 14 and again.summary["demonstrations"] == whole.summary["demonstrations"] == 12
+
+
+def test_a_local_model_is_asked(tmp_path):
+    texts = [f"Task {i}: {word} the river\nAnswer: yes" for i, word in enumerate(WORDS)]
+    tokenizer = ChatTokenizer(tokenizer_training.train(iter(texts), 300))
+    tokenizer.save(tmp_path)
+    model_folder.save(LanguageModel(ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=16,
+                                                max_positions=96)).initialise(0), tmp_path, tokenizer.ids)
+    context = SimpleNamespace(inputs={"model": tmp_path}, seed=0, name="selfinstruct")
+    name, ask = teller(SelfInstruct(seeds="x", model="x", max_new_tokens=16), context)
+    first, again, other = ask("Task 1:", 1), ask("Task 1:", 1), ask("Task 1:", 2)
+    assert name == tmp_path.name and first == again != other and "<|" not in first
+    with pytest.raises(TriviumError, match="leaves no room for an answer in 96 positions; lower `shots` or `max_new_tokens`"):
+        ask("Task 1: the river " * 30, 1)
+
+
+def test_a_torn_journal_goes_on(tmp_path):
+    asked = []
+
+    def ask(prompt, number):
+        asked.append(number)
+        return f"{prompt} {number}"
+    assert [journal(ask, tmp_path / "asked.jsonl")("p", n) for n in (1, 2)] == ["p 1", "p 2"]
+    with open(tmp_path / "asked.jsonl", "a") as file:
+        file.write('{"key": "12", "ans')  # a crash
+    again = journal(ask, tmp_path / "asked.jsonl")
+    assert [again("p", n) for n in (1, 2, 3)] == ["p 1", "p 2", "p 3"] and asked == [1, 2, 3]
+    assert len((tmp_path / "asked.jsonl").read_text().splitlines()) == 3
 
 
 def test_parsing():

@@ -62,16 +62,25 @@ def test_the_best_checkpoint_is_kept_and_training_stops_in_time(base, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("generated", [False, True])
-def test_the_past_is_rehearsed_and_its_scores_are_told(base, tmp_path, generated):
-    old, new = write(tmp_path / "old.jsonl", PAIRS[:20]), write(tmp_path / "new.jsonl", [(a.upper(), b.upper()) for a, b in PAIRS[20:]])
-    shared = {**FAST, "prompt_loss": 0.25} if generated else FAST
-    rehearsal = {"share": 0.3, "generated": generated, "max_new_tokens": 12}
-    artifacts = run(tmp_path, first={"kind": "sft", "model": str(base), "demonstrations": old, "epochs": 25, **shared},
-                    second={"kind": "sft", "model": "first", "demonstrations": new, "epochs": 2, "earlier": {"old": old}, "rehearsal": rehearsal, **shared})
-    summary = artifacts["second"].summary
-    assert summary["rehearsed"] == 9 and summary["demonstrations"] == 29
-    assert set(summary["earlier"]["old"]) == {"before", "after"} and summary["earlier"]["old"]["before"]["n"] == 2
+def test_the_past_is_rehearsed_and_the_report_shows_what_that_kept(base, tmp_path):
+    """One task after another: without rehearsal the first is forgotten, with earlier rows or with the model's own (LAMOL) it is not."""
+    old, new = write(tmp_path / "old.jsonl", [(f"Say {word} {n}.", f"{word}!") for word in ("red", "blue", "green") for n in range(40)]), write(
+        tmp_path / "new.jsonl", [(f"{n} grey {word}?", f"grey {n}") for word in ("Say", "say") for n in range(20)])
+    fast = {**FAST, "optimization": {"learning_rate": 0.02, "schedule": "linear"}}
+    second = {"kind": "sft", "model": "first", "demonstrations": new, "epochs": 6, "earlier": {"old": old}, **fast}
+    artifacts = run(tmp_path, first={"kind": "sft", "model": str(base), "demonstrations": old, "epochs": 6, "prompt_loss": 0.25, **fast}, without=second,
+                    rows={**second, "rehearsal": {"share": 0.4}}, generated={
+                        **second, "rehearsal": {"share": 0.4, "generated": True, "max_new_tokens": 12}, "prompt_loss": 0.25},
+                    report={"stages": ["without", "rows", "generated"]})
+    scores = {name: artifacts[name].summary["earlier"]["old"] for name in ("without", "rows", "generated")}
+    assert all(score["before"]["n"] == 12 and score["before"]["value"] == 1 for score in scores.values())
+    assert scores["without"]["after"]["high"] < min(scores[name]["after"]["low"] for name in ("rows", "generated"))
+    for name in ("rows", "generated"):
+        assert artifacts[name].summary["rehearsed"] == artifacts[name].summary["by_source"]["rehearsal"]["conversations"] == 27
+    page = (artifacts["report"].folder / "index.html").read_text()
+    memory = page[page.index('id="memory"'):page.index('id="curves"')]
+    assert memory.index("without") < memory.index("40% earlier rows") < memory.index("40% made up by the model")
+    assert "without (without rehearsal) forgot" in page and "rows (40%" not in page
 
 
 def test_rehearsal_needs_something_to_rehearse(base, tmp_path):
@@ -84,10 +93,28 @@ def test_conversations_longer_than_a_row(base, tmp_path):
     rows = write(tmp_path / "rows.jsonl", [*PAIRS, ("Say it.", "red " * 90), ("red " * 90, "x")])
     left = run(tmp_path, sft={"model": str(base), "demonstrations": rows, "epochs": 1, **FAST})["sft"]
     assert left.summary["left_out"] == 2 and left.summary["demonstrations"] == 40
+    assert left.summary["by_source"] == {"": {"conversations": 40, "cut": 0, "left_out": 2, **{name: left.summary[name] for name in ("tokens", "learned_tokens")}}}
     rejects = [json.loads(line) for line in (left.folder / "rejects-trees.jsonl").read_text().splitlines()]
     assert [row["row"] for row in rejects] == [41, 42] and "more than a row's 64" in rejects[0]["reason"]
     cut = run(tmp_path, sft={"model": str(base), "demonstrations": rows, "epochs": 1, "too_long": "cut", **FAST})["sft"]
     assert cut.summary["cut"] == 1 and cut.summary["left_out"] == 1
+
+
+def test_what_is_too_long_is_listed_held_out_or_not(base, tmp_path):
+    """With its place in the file; phrasings of one row are on one side."""
+    long = [{"messages": chat("Say it.", "red " * 90 + str(n)), "group": n} for n in range(10)]
+    short = [{"messages": chat(f"{ask} {n}", "red"), "group": n} for n in range(10) for ask in ("Say", "Do say", "Please say")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (*long, *short)))
+    made = run(tmp_path, sft={"model": str(base), "demonstrations": str(tmp_path / "rows.jsonl"), "epochs": 1, "validation": 0.4, **FAST, "length": 128})["sft"]
+    rejects = [json.loads(line) for line in (made.folder / "rejects-trees.jsonl").read_text().splitlines()]
+    assert sorted(row["row"] for row in rejects) == list(range(1, 11)) and all("more than the model's 64 positions" in row["reason"] for row in rejects)
+    assert made.summary["held_out"] + made.summary["demonstrations"] == 30 and made.summary["held_out"] % 3 == 0 and 0 < made.summary["left_out"] < 10
+
+
+def test_rows_of_another_kind_are_told_the_way_in(base, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    with pytest.raises(TriviumError, match="rows.jsonl: row 1: the field 'messages' is missing; no good row is left; .* a stage `imports` brings other kinds in"):
+        run(tmp_path, sft={"model": str(base), "demonstrations": str(tmp_path / "rows.jsonl"), **FAST})
 
 
 def test_a_conversation_that_starts_with_the_assistant_is_rejected(base, tmp_path):
@@ -107,5 +134,5 @@ def test_questions_have_a_loss_of_their_own(base):
     from trivium.stages.pretrain import LanguageModelling
     torch.testing.assert_close(totals["loss"].value, LanguageModelling()(loaded.model, other)["loss"].value)
     assert batch.counts["tokens"] == other.counts["tokens"] and batch.counts["asked"] == len(tree) - 1 - batch.counts["tokens"]
-    with pytest.raises(TriviumError, match="the question alone fills"):
-        shortened(plain, len(plain.prompt))
+    with pytest.raises(TriviumError, match="the question alone is as long as a row's 9 tokens"):
+        shortened(plain, len(plain.prompt), "a row's 9 tokens")

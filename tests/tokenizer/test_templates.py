@@ -116,7 +116,7 @@ contents = st.text(st.one_of(st.sampled_from(" \n\taserx.?!船<|>"), st.characte
 
 @st.composite
 def conversations(draw):
-    roles = ["system"] * draw(st.booleans()) + ["user", "assistant"] * draw(st.integers(1, 3))
+    roles = ["system"] * draw(st.booleans()) + ["user", "assistant"] * draw(st.integers(1, 3)) + ["user"] * draw(st.booleans())
     return [{"role": role, "content": draw(contents)} for role in roles]
 
 
@@ -215,6 +215,18 @@ def test_a_tokenizer_that_marks_words_beginnings(loaded):
 def test_bad_templates_are_one_clear_error(template, message):
     with pytest.raises(TriviumError, match=message):
         TemplateTokenizer(bpe().to_str().encode(), template, {"bos": "<s>", "eos": "</s>"})
+
+
+def test_what_a_template_leaves_out_is_told():
+    """As one family's does, whose last question alone carries the system's words."""
+    template = ("{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + (messages[0].content + ' ' if loop.last and messages[0].role == 'system' else '') + m.content + '[/INST]' }}"
+                "{% elif m.role == 'assistant' %}{{ m.content + eos_token }}{% endif %}{% endfor %}")
+    tokenizer = TemplateTokenizer(bpe().to_str().encode(), template, {"bos": "<s>", "eos": "</s>"})
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    with pytest.raises(TriviumError, match="message 1: the chat template leaves out what the system says here"):
+        tokenizer.encode_chat(chat)
+    assert "Be brief." in tokenizer.decode(tokenizer.encode_chat(chat[:2], True)[0]) and tokenizer.encode_chat(chat[1:])[0]
+    assert tokenizer.encode_chat([{"role": "system", "content": ""}, *chat[1:]])[0]
 
 
 def test_a_saved_tokenizer_is_whole(loaded, folders, tmp_path):

@@ -64,7 +64,9 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     path = folder / "config.json"
     if not path.exists() and (folder / "adapter_config.json").exists():
         from trivium.model.adapters.folder import base_of
-        return read_config(base_of(folder))
+        config, values = read_config(base_of(folder))
+        told = read_json(folder / "generation_config.json") if (folder / "generation_config.json").exists() else {}
+        return config, values | {name: told[name] for name in ("eos_token_id", "pad_token_id") if name in told}
     values = read_json(path)
     family = values.get("model_type")
     if family == "modernbert":
@@ -176,7 +178,12 @@ def save_config(model: LanguageModel | RewardModel, folder: Path, ids: dict[str,
     kind = str(next(model.parameters()).dtype).removeprefix("torch.")
     write_json(folder / "config.json", write_config(model.config, ids, shift) | {"dtype": kind})
     if shift is None:
-        write_json(folder / "generation_config.json", {"do_sample": True, "eos_token_id": ids["eos"], "pad_token_id": ids["pad"]})
+        save_generation(folder, ids)
+
+
+def save_generation(folder: Path, ids: dict[str, Any]) -> None:
+    """Write ``generation_config.json``: the tokens that end an answer, and padding."""
+    write_json(folder / "generation_config.json", {"do_sample": True, "eos_token_id": ids["eos"], "pad_token_id": ids["pad"]})
 
 
 def what_is(model: object) -> str:

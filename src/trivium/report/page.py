@@ -15,7 +15,7 @@ from markupsafe import Markup
 from trivium.artifacts import covered, span_of
 from trivium.files import write_text
 from trivium.report import draw, words
-from trivium.report.draw import Series, number
+from trivium.report.draw import Series, number, thinned
 from trivium.report.gather import Gathered, Row
 from trivium.report.words import both, figure_words, stage_words
 
@@ -48,7 +48,7 @@ def render(found: Gathered) -> str:
         run=found, metrics=found.metrics, stages=stages, manifests=found.manifests, models=models, colours=dict(models.items()),
         style=Markup(folder.joinpath("page.css").read_text(encoding="utf-8")), script=Markup(folder.joinpath("page.js").read_text(encoding="utf-8")),
         whole=whole(found), cards=cards(found), findings=findings(found), schools=schools(found), funnels=funnels(found), curves=curves(found), samples=samples(found), rewards=rewards(found),
-        wins=wins(found), drift=drift(found), by_task=by_task(found), examinations=examinations(found), prompts=prompts(found), lineage=lineage(found),
+        wins=wins(found), drift=drift(found), by_task=by_task(found), sources=sources(found), remembered=remembered(found), examinations=examinations(found), prompts=prompts(found), lineage=lineage(found),
         recipe=recipe(found), changed=changed(found), made=max(m["created"] for m in found.manifests.values()), versions=versions(found), machine=f"{platform.system()} {platform.machine()}")
 
 
@@ -202,6 +202,18 @@ def findings(found: Gathered) -> list[tuple[str, str, str]]:
             said.append(("bad", f"{name} was ended past its peak: after {best[0]:.0f} rollouts a judge that it does not learn from gave {number(best[1])} points, after "
                          f"{looks[-1][0]:.0f} only {number(looks[-1][1])}, while it was still learning from its reward. The best policy was kept.",
                          f"{name} 已越过峰值而停止：第 {best[0]:.0f} 次采样后旁观裁判评分为 {number(best[1])}，第 {looks[-1][0]:.0f} 次后降至 {number(looks[-1][1])}；保留了最好的策略。"))
+        heldout = points_of(found.logs.get(name, []), "step", "validation_loss")
+        if "best_step" in manifest["summary"] and len(heldout) > 1 and heldout[-1][1] > 1.01 * (lowest := min(loss for _, loss in heldout)):
+            best_step = manifest["summary"]["best_step"]
+            said.append(("note", f"{name} began to learn its rows by heart: the loss on rows held out was lowest ({number(lowest)}) after update {best_step} and {number(heldout[-1][1])} "
+                         f"after update {heldout[-1][0] + 1:.0f}. The weights of update {best_step} were kept.",
+                         f"{name} 开始过拟合：留出数据的损失在第 {best_step} 次更新后最低（{number(lowest)}），到第 {heldout[-1][0] + 1:.0f} 次更新时为 {number(heldout[-1][1])}；"
+                         f"保留了第 {best_step} 次更新的权重。"))
+        for row in remembered(found):
+            if row["stage"] == name and row["after"]["high"] < row["before"]["low"]:
+                said.append(("bad", f"{name} ({row['way'][0]}{' rehearsal' if row['way'][0] == 'without' else ''}) forgot: right answers to the earlier task {row['task']} "
+                             f"fell from {percent(row['before']['value'])} to {percent(row['after']['value'])}.",
+                             f"{name}（{row['way'][1]}）发生遗忘：旧任务 {row['task']} 的答对率由 {percent(row['before']['value'])} 降至 {percent(row['after']['value'])}。"))
         figures = found.metrics["stages"][name]
         if manifest["kind"] == "reward" and is_rate(figures.get("accuracy")) and is_rate(figures.get("ceiling")) and figures["ceiling"]["value"] is not None:
             gap = (figures["ceiling"]["value"] - figures["accuracy"]["value"]) * 100
@@ -311,9 +323,16 @@ def curves(found: Gathered) -> dict[str, list[Markup]]:
     drawn: dict[str, list[Markup]] = {}
     for name, rows in found.logs.items():
         charts = []
+        seen, heldout = points_of(rows, "step", "loss"), points_of(rows, "step", "validation_loss")
+        together = len(seen) > 1 and len(heldout) > 1
+        if together:  # where the lines part, it learns its rows by heart
+            lines = [Series("training", thinned(seen)), Series("held out", heldout, 1, True)]
+            if "best_step" in found.manifests[name]["summary"]:
+                lines.append(Series("kept", [min(heldout, key=lambda point: point[1])], 2))
+            charts.append(draw.line_chart(("training and held-out loss", "训练损失与留出损失"), ("step", "步"), figure_words("loss"), lines, key=f"c-{name}-losses", smooth=False))
         for key in CURVES:
             points = points_of(rows, "step", key)
-            if len(points) > 1:
+            if len(points) > 1 and not (together and key in ("loss", "validation_loss")):
                 charts.append(draw.line_chart(figure_words(key), ("step", "步"), figure_words(key), [Series(name, points)], key=f"c-{name}-{key}"))
         if charts:
             drawn[name] = charts
@@ -329,6 +348,32 @@ def samples(found: Gathered) -> dict[str, list[Row]]:
         if places:
             chosen[name] = [said[i] | {key: said[i][key][:ROW_LIMIT] for key in ("sample", "sample_prompt")} for i in places]
     return chosen
+
+
+def sources(found: Gathered) -> list[tuple[str, list[dict[str, Any]]]]:
+    """For each stage that brought demonstrations in, by source: rows read, rejected with the reasons, and used; and what a stage that
+    learned from them made of it in tokens."""
+    made = []
+    for name, manifest in found.manifests.items():
+        learned: dict[str, Any] = next((one["summary"]["by_source"] for one in found.manifests.values() if "by_source" in one["summary"]
+                        and one["inputs"].get("demonstrations", {}).get("digest") == manifest["digest"]), {})
+        if manifest["kind"] == "imports" and manifest["summary"].get("sources"):
+            made.append((name, [{"source": source, "refused": sum(counts["rejected"].values()), **counts, **learned.get(source, {})}
+                                for source, counts in manifest["summary"]["sources"].items()]))
+    return made
+
+
+def remembered(found: Gathered) -> list[dict[str, Any]]:
+    """Right answers to earlier tasks before and after each stage that counted them, task by task, so that the same one with and without
+    rehearsal stand side by side."""
+    rows = []
+    for name, manifest in found.manifests.items():
+        rehearsal = manifest["settings"].get("rehearsal")
+        way = ("without", "无复习") if not rehearsal else (f"{rehearsal['share']:.0%} made up by the model", f"{rehearsal['share']:.0%} 由模型自拟") \
+            if rehearsal["generated"] else (f"{rehearsal['share']:.0%} earlier rows", f"{rehearsal['share']:.0%} 旧数据")
+        rows += [{"task": task, "stage": name, "way": way, **scores} for task, scores in (manifest["summary"].get("earlier") or {}).items()
+                 if all(is_rate(scores.get(when)) and scores[when]["value"] is not None for when in ("before", "after"))]
+    return sorted(rows, key=lambda row: row["task"])
 
 
 def points_of(rows: Sequence[Row], x: str, y: str) -> list[tuple[float, float]]:

@@ -114,7 +114,7 @@ class Served:
         manifest: dict[str, Any] = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
         stage = manifest.get("kind")
         return cls(name, Engine(model.eval().to(_device()), limits.rows, limits.context, tokenizer.decode), tokenizer, str(stage) if stage else None,
-                   stage not in ("pretrain", "untrained"), str(manifest.get("digest") or "")[:16], int((folder / "config.json").stat().st_mtime),
+                   stage not in ("pretrain", "untrained"), str(manifest.get("digest") or "")[:16], int((folder / "tokenizer.json").stat().st_mtime),
                    model if isinstance(model, SeeingModel) else None)
 
     def encode(self, messages: Sequence[dict[str, Any]]) -> tuple[list[int], Tensor | None]:

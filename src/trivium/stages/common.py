@@ -36,10 +36,11 @@ from trivium.training.machine import choose_precision
 Row = dict[str, Any]
 
 
-def rows_of(source: Path, name: str, fields: Sequence[str], context: Context, check: Callable[[Row], None] = lambda row: None) -> list[Row]:
+def rows_of(source: Path, name: str, fields: Sequence[str], context: Context, check: Callable[[Row], None] = lambda row: None,
+            numbers: list[int] | None = None) -> list[Row]:
     """The rows of ``source``, a JSONL file or a folder that holds ``name``; each must have ``fields`` and pass ``check``, which
     raises :class:`TriviumError`. Bad rows go to the stage's ``rejects-FILE`` with their reason, and how many is said; raises
-    where no good one is left."""
+    where no good one is left. The good ones' places in the file, from 1, are added to ``numbers``."""
     path = source / name if source.is_dir() else source
     rows: list[Row] = []
     rejects: list[Row] = []
@@ -60,8 +61,12 @@ def rows_of(source: Path, name: str, fields: Sequence[str], context: Context, ch
             reject(str(path), number, str(error), json.dumps(row, ensure_ascii=False))
         else:
             rows.append(row)
+            if numbers is not None:
+                numbers.append(number)
     if not rows:
-        raise TriviumError(f"{path}: " + (f"row {rejects[0]['row']}: {rejects[0]['reason']}; no good row is left" if rejects else "no rows"))
+        hint = ("; here rows are JSON lines of chat messages: a stage `imports` brings other kinds in" if "messages" in fields and rejects
+                and not any('"messages"' in reject["text"] for reject in rejects) else "")
+        raise TriviumError(f"{path}: " + (f"row {rejects[0]['row']}: {rejects[0]['reason']}; no good row is left{hint}" if rejects else "no rows"))
     if rejects:
         if context.folder.is_dir():
             write_rows(context.folder / f"rejects-{path.name}", rejects)
@@ -142,11 +147,17 @@ def save_trained(model: LanguageModel | RewardModel, attached: Attached | None, 
 
 
 def save_adapter(model: LanguageModel | RewardModel, attached: Attached, tokenizer: ChatTokenizer, base: Path, context: Context) -> None:
-    """Write an adapter's folder (PEFT's, for LoRA) with the base's config and tokenizer."""
+    """Write an adapter's folder (PEFT's, for LoRA) with the tokenizer. LoRA's has no ``config.json``: beside one, ``transformers``
+    would look for whole weights. Where the base is an adapter too, what PEFT is told to be the base is a remark: it would put the one in the
+    place of the other, and say nothing."""
     tokenizer.save(context.folder)
     place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
-    adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base))
-    model_folder.save_config(model, context.folder, tokenizer.ids)
+    seen = f"{base} is an adapter itself: merge it first" if (base / adapter_folder.CONFIG).exists() else str(base)
+    adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base), seen)
+    if attached.settings.kind != "lora":
+        model_folder.save_config(model, context.folder, tokenizer.ids)
+    elif not isinstance(model, RewardModel):
+        model_folder.save_generation(context.folder, tokenizer.ids)
 
 
 def merge_adapter(adapter: Path, folder: Path, base: Path | None = None) -> None:

@@ -56,13 +56,15 @@ def rows_of_source(source: Path, reject: Reject, split: str | None = None) -> It
                 yield name, number, row
 
 
-def read(source: Path, settings: Source, where: str, reject: Reject) -> Read:
-    """All good rows of a source. Bad ones go to ``reject`` with their reason; rows that say what an earlier one said are bad too."""
-    found, seen = Read(), dict[str, tuple[str, int]]()
+def read(source: Path, settings: Source, where: str, reject: Reject, seen: dict[str, tuple[str, int]]) -> Read:
+    """All good rows of a source. Bad ones go to ``reject`` with their reason; rows that say what an earlier one said are bad too, be it of this
+    source or of one before: ``seen`` has the place of each."""
+    found = Read()
     phraser = Phraser(settings.templates, f"{where}.templates") if settings.templates else None
 
     def refuse(file: str, number: int, reason: str, text: str) -> None:
-        found.rejected[re.sub(r"'[^']*'|\d+", "…", reason.partition(" of ")[0] if reason.startswith("a duplicate") else reason)[:120]] += 1
+        kind = "a duplicate" if reason.startswith("a duplicate") else re.sub(r"; (did you mean|known:).*", "", reason)
+        found.rejected[re.sub(r"(message|line|column|char|byte|^) ?\d+", r"\1 …", re.sub(r"^(the label) '[^']*'", r"\1 …", kind)).strip()[:120]] += 1
         reject(file, number, reason, text)
 
     def unreadable(file: str, number: int, reason: str, text: str) -> None:
@@ -125,6 +127,8 @@ def mix(sources: dict[str, Read], settings: dict[str, Source], total: int | None
             first = randomness.derive(seed, "phrasing", row["key"])
             variant = (first + turn) % len(row["variants"])
             made = {"messages": row["variants"][variant], "source": name}
+            if len(row["variants"]) > 1:
+                made["group"] = f"{first:016x}"
             if settings[name].prompts and row["answer"] is not None:
                 made["answer"] = row["answer"]
             mixture.append((randomness.derive(seed, "mix", name, place), made))
@@ -164,23 +168,38 @@ def check_conversation(messages: Sequence[Row]) -> Sequence[Row]:
 
 
 def _chat(row: Row) -> list[Row]:
-    return [{"role": m["role"], "content": _text(m["content"])} for m in (row["messages"] if isinstance(row["messages"], list) else json.loads(row["messages"]))]
+    return [{"role": m.get("role"), "content": _text(m.get("content"))} for m in _turns(row["messages"], "messages")]
+
+
+def _turns(value: Any, name: str) -> list[Row]:
+    """A list of objects, or the JSON of one, as tables hold it."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise TriviumError(f"{name} is neither a list nor the JSON of one") from error
+    if not isinstance(value, list):
+        raise TriviumError(f"{name} is no list")
+    bad = next((number for number, one in enumerate(value, 1) if not isinstance(one, dict)), None)
+    if bad is not None:
+        raise TriviumError(f"message {bad}: not an object with role and content")
+    return value
 
 
 def _text(content: Any) -> Any:
     """A content's text; those in parts, as in OpenAI's format, are joined."""
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+    if isinstance(content, list) and content and all(isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in content):
         return "".join(part["text"] for part in content)
     return content
 
 
 def _sharegpt(row: Row) -> list[Row]:
     turns = []
-    for number, turn in enumerate(row["conversations"], 1):
+    for number, turn in enumerate(_turns(row["conversations"], "conversations"), 1):
         said_by = turn.get("from", turn.get("role"))
-        if said_by not in SPEAKERS:
+        if not isinstance(said_by, str) or said_by not in SPEAKERS:
             raise TriviumError(f"message {number}: unknown role {said_by!r}{nearest(str(said_by), {**SPEAKERS, **ROLES})}")
-        turns.append({"role": SPEAKERS[said_by], "content": turn["value"] if "value" in turn else turn["content"]})
+        turns.append({"role": SPEAKERS[said_by], "content": turn.get("value", turn.get("content"))})
     system = row.get("system")
     return [*([{"role": "system", "content": system}] if system else []), *turns]
 

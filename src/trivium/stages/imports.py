@@ -16,7 +16,7 @@ from trivium.stages.reward import check_ranking, check_ratings
 from trivium.stages.settings import Imports, Source
 from trivium.tokenizer.chat import check_messages
 
-VERSION = 5
+VERSION = 6
 Row = dict[str, Any]
 
 
@@ -35,8 +35,9 @@ def run(settings: Imports, context: Context) -> dict[str, object]:
             raise TriviumError(f"imports.sources.{name}: no demonstrations have this name{nearest(name, named)}")
     how = {name: settings.sources.get(name, Source.model_construct()) for name in named}
     found: dict[str, Read] = {}
+    seen: dict[str, tuple[str, int]] = {}
     for name, path in named.items():
-        found[name] = read(path, how[name], f"imports.sources.{name}", reject)
+        found[name] = read(path, how[name], f"imports.sources.{name}", reject, seen)
         if not found[name].made and (isinstance(given, dict) or (not any(source.made for source in found.values()) and name == list(named)[-1])):
             raise TriviumError(f"{path}: no demonstration could be read; {_first(rejects)}")
     demonstrations, report = mix(found, how, settings.rows, context.seed)
@@ -62,6 +63,8 @@ def run(settings: Imports, context: Context) -> dict[str, object]:
         raise TriviumError(f"{settings.comparisons[0]}: no comparison could be read; " + _first(rejects))
     for row in comparisons:
         row["split"] = ask(row["prompt"], row.get("split"))  # an export of feedback has drawn its own test split, at random
+    for name, counts in report.items() if isinstance(given, dict) else ():
+        context.progress.say(f"{name}: {counts['rows']:,} rows, {sum(counts['rejected'].values()):,} rejected, {counts['used']:,} used")
     write_rows(context.folder / "demonstrations.jsonl", demonstrations)
     write_rows(context.folder / "comparisons.jsonl", comparisons)
     write_rows(context.folder / "prompts.jsonl", prompts["train"].values())
@@ -72,7 +75,7 @@ def run(settings: Imports, context: Context) -> dict[str, object]:
     if rejects:
         context.progress.say(f"{len(rejects)} rows were rejected: {_first(rejects)}")
     return {"demonstrations": len(demonstrations), "comparisons": len(comparisons), "rejected": len(rejects),
-            **({"sources": report} if settings.sources else {})}
+            **({"sources": report} if isinstance(given, dict) else {})}
 
 
 def take_comparisons(sources: list[Path], limit: int | None, seed: int, reject: Reject) -> list[Row]:

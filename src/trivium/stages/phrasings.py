@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict
 
@@ -94,8 +94,13 @@ class Phraser:
             if phrasings not in FAMILIES:
                 raise TriviumError(f"{where}: there is no family of templates called {phrasings!r}{nearest(phrasings, FAMILIES)}")
             phrasings = FAMILIES[phrasings]
+            texts = [text for phrasing in phrasings for text in (phrasing.user, phrasing.assistant)]
+        else:
+            texts = []
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
         environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+        self.needed = {name for text in texts for name in meta.find_undeclared_variables(environment.parse(text))}
+        """The columns that must hold something: all that a ready family speaks of; templates of your own may allow for empty ones."""
         self.programs = []
         for number, phrasing in enumerate(phrasings):
             try:
@@ -108,7 +113,13 @@ class Phraser:
         return len(self.programs)
 
     def __call__(self, row: Row, number: int) -> list[dict[str, str]]:
-        """The messages that phrasing ``number`` makes of a row. Raises :class:`TriviumError` for a column that is not there."""
+        """The messages that phrasing ``number`` makes of a row. Raises :class:`TriviumError` for a column that is not there, or empty where a
+        ready family needs it."""
+        empty = next((name for name in sorted(self.needed & row.keys()) if row[name] is None or (isinstance(row[name], str) and not row[name].strip())), None)
+        if empty is not None:
+            raise TriviumError(f"the field {empty!r} is empty")
+        if "labels" in self.needed and "labels" not in row:
+            raise TriviumError("which labels there are is not said; name them under `labels`")
         try:
             return [{"role": role, "content": program.render(row).strip()} for role, program in self.programs[number]]
         except TemplateError as error:

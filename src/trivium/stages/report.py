@@ -11,7 +11,7 @@ from trivium.report.gather import collected
 from trivium.report.page import write_page
 from trivium.stages.settings import Report
 
-VERSION = 5
+VERSION = 7
 
 
 def run(settings: Report, context: Context) -> dict[str, object]:

@@ -39,7 +39,7 @@ from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.loop import Total
 from trivium.training.machine import prepare
 
-VERSION = 1
+VERSION = 2
 PARALLEL = True
 
 
@@ -106,12 +106,14 @@ def all_data(settings: Sft, context: Context, model: LanguageModel | None = None
     config, _ = read_config(context.inputs["model"])
     tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
     length = min(settings.length, config.max_positions)
-    rows = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"], context, answered)
+    numbers: list[int] = []
+    rows = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"], context, answered, numbers)
     kept: list[Row] = []
     held: list[Row] = []
-    for row in rows:
-        chance = randomness.derive(context.seed, "validation", json.dumps(row["messages"], sort_keys=True)) / 2**64 if settings.validation else 1.0
-        (held if chance < settings.validation else kept).append(row)
+    for number, row in zip(numbers, rows, strict=True):
+        group = json.dumps(row["group"] if "group" in row else row["messages"], sort_keys=True)  # the phrasings of one row stay together
+        chance = randomness.derive(context.seed, "validation", group) / 2**64 if settings.validation else 1.0
+        (held if chance < settings.validation else kept).append({**row, "row": number})
     if settings.validation and not held:
         raise TriviumError(f"{context.name}: of {len(rows)} demonstrations none is held out; raise `validation` or bring more")
     told: Row = {}
@@ -123,55 +125,73 @@ def all_data(settings: Sft, context: Context, model: LanguageModel | None = None
         else:
             pool = [row for source in split_earlier(settings, context).values() for row in source.rest]
             order = randomness.numpy(context.seed, "rehearsal").permutation(len(pool))
-            past = [pool[order[i % len(pool)]] for i in range(wanted)]
+            past = [{**pool[order[i % len(pool)]], "source": "rehearsal"} for i in range(wanted)]
         told["rehearsed"] = len(past)
         kept = kept + past
     finish: Callable[[Batch], None] = tell_answers if settings.prompt_loss else lambda batch: None
-    train = PackedEpochs(trees_of(kept, tokenizer, length, settings, context, told), length, settings.rows, context.seed, finish)
-    heldout = PackedEpochs(trees_of(held, tokenizer, length, settings, context, {}), length, settings.rows, context.seed, finish) if held else None
-    return train, heldout, tokenizer, told
-
-
-def trees_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, settings: Sft, context: Context, told: Row) -> list[Tree]:
-    """Conversations as trees. Those longer than a row are cut or left out; what the template refuses and what is left out is
-    listed in ``rejects-trees.jsonl``. ``told`` gets the counts."""
+    limit = f"a row's {length} tokens" if settings.length <= config.max_positions else f"the model's {length} positions"
     rejects: list[Row] = []
+    trees = trees_of(kept, tokenizer, length, limit, settings, context, rejects, told)
+    unseen: Row = {}
+    held_trees = trees_of(held, tokenizer, length, limit, settings, context, rejects, unseen) if held else []
+    if rejects and context.folder.is_dir():
+        write_rows(context.folder / "rejects-trees.jsonl", rejects)
+    context.progress.say(f"{len(trees):,} conversations of {told['tokens']:,} tokens, {told['learned_tokens']:,} of which carry loss; {told['cut']} cut, "
+                         f"{told['left_out']} left out" + (f"; {len(held_trees):,} more are held out" if held else ""))
+    if held:
+        told["held_out"] = len(held_trees)
+    train = PackedEpochs(trees, length, settings.rows, context.seed, finish)
+    return train, PackedEpochs(held_trees, length, settings.rows, context.seed, finish) if held else None, tokenizer, told
+
+
+def trees_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, limit: str, settings: Sft, context: Context, rejects: list[Row],
+             told: Row) -> list[Tree]:
+    """Conversations as trees. Those longer than ``length`` (``limit`` in words) are cut or left out; what the template refuses and what is left
+    out is added to ``rejects``, with its place in the file of demonstrations. ``told`` gets the counts, and those of each
+    source. Raises :class:`TriviumError` where none is left."""
     trees: list[Tree] = []
-    cut = 0
-    by_source: dict[str, int] = {}
-    for number, row in enumerate(rows, 1):
+    refused: list[Row] = []
+    counts: dict[str, Row] = {}
+    before = len(rejects)
+    for row in rows:
+        count = counts.setdefault(row.get("source", ""), {"conversations": 0, "tokens": 0, "learned_tokens": 0, "cut": 0, "left_out": 0})
+        bad = {"row": row.get("row"), "source": row.get("source", ""), "messages": row["messages"]}
         try:
             tree = conversation(tokenizer, row["messages"], bool(settings.prompt_loss))
             if len(tree) > length and settings.too_long == "cut":
-                tree, cut = shortened(tree, length), cut + 1
+                tree = shortened(tree, length, limit)
+                count["cut"] += 1
         except TriviumError as error:
-            rejects.append({"row": number, "reason": str(error), "messages": row["messages"]})
+            refused.append(bad | {"reason": str(error)})
+            rejects.append(refused[-1])
+            count["left_out"] += 1
             continue
-        if len(tree) > length:
-            rejects.append({"row": number, "reason": f"{len(tree)} tokens are more than a row's {length}", "messages": row["messages"]})
         trees.append(tree)
-        by_source[row.get("source", "")] = by_source.get(row.get("source", ""), 0) + len(tree)
-    refused = [row for row in rejects if not row["reason"].endswith(f"more than a row's {length}")]
+        if len(tree) > length:
+            rejects.append(bad | {"reason": f"{len(tree)} tokens are more than {limit}"})
+            count["left_out"] += 1
+            continue
+        assert tree.loss is not None
+        count["conversations"] += 1
+        count["tokens"] += len(tree)
+        count["learned_tokens"] += int((tree.loss[0] if tree.payload is None else tree.payload).sum())
     if refused:
         context.progress.say(f"{len(refused)} conversations were left out: {refused[0]['reason']}")
     if refused and not trees:
         raise TriviumError(f"{context.name}: no conversation can be used; row {refused[0]['row']}: {refused[0]['reason']}")
     kept = fits(trees, length, context.progress.say)
-    if rejects and context.folder.is_dir():
-        write_rows(context.folder / "rejects-trees.jsonl", rejects)
-    learned = sum(int(mask.sum()) if tree.payload is None else int(tree.payload.sum()) for tree in kept for mask in tree.loss or ())
-    told |= {"tokens": sum(map(len, kept)), "learned_tokens": learned, "cut": cut, "left_out": len(rejects)}
-    if len(by_source) > 1:
-        told["tokens_by_source"] = by_source
+    told |= {name: sum(count[name] for count in counts.values()) for name in ("tokens", "learned_tokens", "cut", "left_out")}
+    assert told["left_out"] == len(rejects) - before
+    told["by_source"] = counts
     return kept
 
 
-def shortened(tree: Tree, length: int) -> Tree:
-    """A tree cut at the end of a row. Raises :class:`TriviumError` where nothing to learn is left."""
+def shortened(tree: Tree, length: int, limit: str) -> Tree:
+    """A tree cut after ``length`` tokens (``limit`` in words). Raises :class:`TriviumError` where nothing to learn is left."""
     room = length - len(tree.prompt)
     assert tree.loss is not None
     if room < 1 or not tree.loss[0][:room].any():
-        raise TriviumError(f"the question alone fills a row of {length} tokens")
+        raise TriviumError(f"the question alone is as long as {limit}")
     payload = None if tree.payload is None else tree.payload[:room]
     return Tree(tree.prompt, (tree.responses[0][:room],), (tree.loss[0][:room],), payload)
 

@@ -24,7 +24,7 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree
 from trivium.training.machine import prepare
 
-VERSION = 1
+VERSION = 2
 PARALLEL = True
 
 BOOTSTRAPS = 1000
@@ -77,8 +77,10 @@ def run(settings: Translate, context: Context) -> dict[str, object]:
     if attached:
         save_tokenizer(tokenizer, context)
         place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
-        adapter_folder.save(model, attached, context.folder, os.path.relpath(context.inputs["model"].absolute(), place), weights_digest(context.inputs["model"]))
-        model.save_config(context.folder, ids_of(tokenizer))
+        base = context.inputs["model"]
+        adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base), str(base))
+        if attached.settings.kind != "lora":  # a PEFT folder has none
+            model.save_config(context.folder, ids_of(tokenizer))
     else:
         save_folder(trained, tokenizer, context)
     return {"pairs": len(batches.trees), "left_out": dropped, "heldout": len(heldout), "steps": steps, "loss": outcome.metrics.get("loss"),

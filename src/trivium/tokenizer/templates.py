@@ -222,6 +222,10 @@ class TemplateTokenizer(ChatTokenizer):
         if key not in self._structures:
             self._structures[key] = self._structure(roles, generation_prompt)
         structure, at, found = self._structures[key], 0, list[Piece]()
+        shown = {piece.message for piece in structure}
+        lost = next((i for i, message in enumerate(messages) if i not in shown and message["content"].strip()), None)
+        if lost is not None:
+            raise TriviumError(f"message {lost + 1}: the chat template leaves out what the {roles[lost]} says here; put it into another message")
         for number, piece in enumerate(structure):
             said = piece.text
             if piece.message is not None:

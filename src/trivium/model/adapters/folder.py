@@ -40,10 +40,12 @@ def base_of(folder: Path) -> Path:
     that the adapter was trained on."""
     config = read_json(folder / CONFIG)
     about = read_json(folder / OURS) if (folder / OURS).exists() else {}
-    named = str(about.get("base") or config.get("base_model_name_or_path") or "")
-    base = next((path for path in (folder / named, Path(named)) if named and (path / "config.json").exists() and path.resolve() != folder.resolve()), None)
+    named = [str(name) for name in (about.get("base"), config.get("base_model_name_or_path")) if name]
+    base = next((path for name in named for path in (folder / name, Path(name))
+                 if ((path / "config.json").exists() or (path / CONFIG).exists()) and path.resolve() != folder.resolve()), None)
     if base is None:
-        raise TriviumError(f"{folder / CONFIG}: its base {named!r} is no folder here; set base_model_name_or_path to where it is")
+        raise TriviumError(f"{folder / CONFIG}: its base {(named or [''])[-1]!r} is no folder here; set base_model_name_or_path to where it is, "
+                           "or name it with `trivium merge ... --base`")
     check_base(folder, base)
     return base
 
@@ -60,8 +62,9 @@ def place_of(model: Any, name: str, part: str) -> str:
     return f"base_model.model.{getattr(model, 'trunk_name', 'model')}.{name.removeprefix('inner.')}.{PARTS[part]}"
 
 
-def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_digest: str) -> None:
-    """Write an adapter and, of a reward model, its head. ``base`` is the base's place as seen from where the folder will stand."""
+def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_digest: str, seen: str | None = None) -> None:
+    """Write an adapter and, of a reward model, its head. ``base`` is the base's place as seen from where the folder will stand, ``seen`` (as
+    ``base`` unless given) what PEFT is told: a place seen from where programs are started."""
     settings = attached.settings
     score = getattr(model, "score", None)
     weights: dict[str, Tensor] = {}
@@ -70,7 +73,7 @@ def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_dig
             weights[place_of(model, name, part) if isinstance(module, Lora) else f"{name}.{part}" if name else part] = parameter.detach().cpu().contiguous()
     if score is not None:
         weights["base_model.model.score.weight"] = score.weight.detach().cpu().contiguous()
-    config: dict[str, Any] = {"peft_type": settings.kind.upper(), "base_model_name_or_path": base, "inference_mode": True,
+    config: dict[str, Any] = {"peft_type": settings.kind.upper(), "base_model_name_or_path": seen or base, "inference_mode": True,
                               "task_type": "SEQ_CLS" if score is not None else "SEQ_2_SEQ_LM" if hasattr(model.model, "encoder") else "CAUSAL_LM"}
     if settings.kind == "lora":
         config |= {"r": settings.rank, "lora_alpha": settings.alpha, "target_modules": sorted(settings.targets), "lora_dropout": 0.0, "bias": "none",
