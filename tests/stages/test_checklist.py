@@ -99,7 +99,7 @@ def test_members_of_an_ensemble_differ_and_say_what_to_ask_next(school, tmp_path
     One of them then annotates like anybody else."""
     for name, member in (("a", 1), ("b", 2), ("again", 1)):
         reward.run(Reward(member=member, length=64, rows=2, precision="float32"), context(school, tmp_path / name, preferences=school.folder / "ranked"))
-    first, second, again = (ppo.load_reward_model(tmp_path / name)[0] for name in ("a", "b", "again"))
+    first, second, again = (load_reward_model(tmp_path / name)[0] for name in ("a", "b", "again"))
     assert torch.equal(first.score.weight, again.score.weight) and not torch.allclose(first.score.weight, second.score.weight, atol=1e-3)
     given = [{"id": str(n), "prompt": f"say {n}", "responses": ["yes", "no no", "it is " * n]} for n in range(1, 9)]
     with Store(tmp_path / "project", create=True) as store:

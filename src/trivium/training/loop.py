@@ -112,7 +112,6 @@ class Trainer:
         self.model.train()
         if hasattr(objective, "before"):
             objective.before(self, batches)
-        first, kinds = not any(optimizer.state for optimizer in self.optimizers), {frozenset(batch.counts) for batch in batches}
         for place, batch in enumerate(batches):
             last = last_of_its_kind(batches, place)
             self.learner.share_gradients(last)
@@ -124,7 +123,7 @@ class Trainer:
             (torch.stack(terms).sum() * self.world.slice[1]).backward()  # type: ignore[no-untyped-call]
             for name, (value, per) in totals.items():
                 sums[name] += value.item() / max(counts[per], 1.0)
-            if self.frozen and last and (first or len(kinds) > 1):
+            if self.frozen and last and place + 1 < len(batches):  # what follows needs other activations
                 give_back_freed_memory()
         metrics = dict(zip(sums, self.world.add(list(sums.values()), self.device), strict=True))
         parameters = [p for _, p in masters(self.model) if p.grad is not None]
