@@ -90,6 +90,7 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
         recipe = load_recipe(recipe, [*overrides, *given])
     wanted = needed(recipe, only)
     folder = recipe.folder
+    check_first(recipe, wanted)
     try:
         with disk_errors(folder):
             (folder / ".work").mkdir(parents=True, exist_ok=True)
@@ -136,6 +137,22 @@ def needed(recipe: Recipe, only: Iterable[str]) -> set[str]:
             found.add(name)
             todo += [reference for _, reference in recipe.stages[name].references() if reference in recipe.stages]
     return found
+
+
+def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
+    """Raise :class:`TriviumError` for what would end a stage when time has been spent on those before it: more processes than can share what is still to be
+    trained, and models from elsewhere that cannot be read."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    for name in wanted:
+        stage = recipe.stages[name]
+        if not (recipe.folder / name / MANIFEST).is_file():
+            try:
+                stage.check_processes(processes)
+            except TriviumError as error:
+                raise TriviumError(f"{name}: {error}") from error
+        for _, reference in stage.references():
+            if reference not in recipe.stages and "model_type" in (read_json(config) if (config := Path(reference) / "config.json").is_file() else ()):
+                importlib.import_module("trivium.stages.common").check_model(Path(reference))
 
 
 @contextlib.contextmanager

@@ -39,6 +39,9 @@ class Stage(BaseModel):
         """The settings that decide what the stage makes, its inputs aside."""
         return self.model_dump(mode="json", exclude={*self.input_fields(), *self.unlearned, "threads"})
 
+    def check_processes(self, processes: int) -> None:
+        """Raise :class:`TriviumError` where so many processes cannot share the work."""
+
     def references(self) -> Iterator[tuple[str, str]]:
         """``(where, reference)`` for every input that is given, such as ``("models.sft", "sft")``."""
         for name in self.input_fields():

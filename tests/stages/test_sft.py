@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 import trivium
+from trivium.cli import inspect_batch
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
 from trivium.model import folder as model_folder
@@ -42,6 +45,64 @@ def base(tmp_path_factory):
 def run(tmp_path, **stages):
     (tmp_path / "recipe.yaml").write_text(json.dumps({"name": "run", "out": str(tmp_path), "stages": stages}))
     return trivium.run(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(("fault", "message"), [
+    ("contradiction", r"mlp.down_proj.weight has shape \(32, 48\), but config.json asks for \(32, 64\)"), ("missing shard", "no such file; copy it again"),
+    ("cut short", "not a readable safetensors file"), ("pickle", "is a pickle, which is never read"), ("tokenizer", "entries, but the model only 200"),
+])
+def test_a_model_that_cannot_be_loaded_is_said_before_the_first_stage(base, tmp_path, fault, message):
+    given = tmp_path / "given"
+    shutil.copytree(base, given)
+    weights = given / "model.safetensors"
+    if fault == "contradiction":
+        (given / "config.json").write_text(json.dumps(json.loads((given / "config.json").read_text()) | {"intermediate_size": 64}))
+    elif fault == "missing shard":
+        model = model_folder.load(base)
+        weights.unlink()
+        model_folder.save(model, given, {"eos": 1, "pad": 0}, shard_bytes=20_000)
+        sorted(given.glob("model-*"))[1].unlink()
+    elif fault == "cut short":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif fault == "pickle":
+        weights.rename(given / "pytorch_model.bin")
+    else:
+        model_folder.save(LanguageModel(replace(model_folder.load(base).config, vocab_size=200)), given, {"eos": 1, "pad": 0})
+    with pytest.raises(TriviumError, match=message):
+        run(tmp_path, imports={"demonstrations": [write(tmp_path / "rows.jsonl", PAIRS)]}, sft={"model": str(given), "demonstrations": "imports", **FAST})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("processes", "changes", "message"), [
+    (9, {}, "sft: 9 processes cannot share a batch of 8 rows; raise `rows` or start fewer"),
+    (3, {"parallel": {"tensor_parallel": 2}}, "sft: tensor_parallel is 2, which does not divide 3 processes"),
+    (2, {"adapter": {"kind": "lora"}}, "sft: adapters are trained in one process"),
+])
+def test_more_processes_than_can_share_are_refused_before_the_first_stage(base, tmp_path, monkeypatch, processes, changes, message):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    with pytest.raises(TriviumError, match=message):
+        run(tmp_path, imports={"demonstrations": [write(tmp_path / "rows.jsonl", PAIRS)]}, sft={"model": str(base), "demonstrations": "imports", **FAST, **changes})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_is_shown_as_the_model_sees_it(base, tmp_path, capsys):
+    """Every conversation of it: positions from 0, and loss on the answer and the token that ends it alone."""
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"name": "run", "out": str(tmp_path), "stages": {"sft": {
+        "model": str(base), "demonstrations": write(tmp_path / "rows.jsonl", PAIRS), **FAST, "rows": 2}}}))
+    inspect_batch(tmp_path / "recipe.yaml", "sft", as_json=True)
+    shown = {}
+    for token in map(json.loads, capsys.readouterr().out.splitlines()):
+        whose = token["segment"] if token["continues"] is None else token["continues"]
+        shown.setdefault((token["row"], whose), []).append(token)
+    tokenizer = ChatTokenizer.load(base)
+    answers = {tuple(tokenizer.encode_response(answer)) for _, answer in PAIRS}
+    assert len(shown) > 2 and {row for row, _ in shown} == {0, 1}
+    for tokens in shown.values():
+        assert [token["position"] for token in tokens] == list(range(len(tokens)))
+        assert tuple(token["id"] for token in tokens if token["loss"]) in answers
+    inspect_batch(tmp_path / "recipe.yaml", "sft", row=1)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("carry loss (*)") and last.startswith(f"{sum(len(tokens) for (row, _), tokens in shown.items() if row == 1)} tokens")
 
 
 def test_the_best_checkpoint_is_kept_and_training_stops_in_time(base, tmp_path):

@@ -124,7 +124,7 @@ def shards(folder: Path) -> dict[str, Path]:
                 found |= dict.fromkeys(file.keys(), path)
         except FileNotFoundError as error:
             pickled = next(iter(sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None)
-            hint = f"; {pickled.name} is a pickle, which is never read: convert it to safetensors" if pickled else ""
+            hint = f"; {pickled.name} is a pickle, which is never read: convert it to safetensors" if pickled else "; copy it again" if index.exists() else ""
             raise TriviumError(f"{path}: no such file{hint}") from error
         except Exception as error:  # safetensors has one exception type, which its stubs do not export
             raise TriviumError(f"{path}: not a readable safetensors file ({error}); copy it again") from error
@@ -191,22 +191,10 @@ def what_is(model: object) -> str:
     return {"RewardModel": "a reward model", "EncoderDecoder": "an encoder-decoder", "MaskedModel": "an encoder", "Classifier": "an encoder"}.get(type(model).__name__, "a language model")
 
 
-def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu") -> LanguageModel | RewardModel | EncoderDecoder:
-    """A language model or, when the folder's architecture says so, a reward model or an encoder-decoder, in ``dtype`` (None: as stored).
-
-    Tensors are read one by one, so memory holds the model once. Raises :class:`TriviumError`, before any weight is read,
-    for a missing or broken file, an unknown family, and weights that do not fit the config.
-    """
-    if (folder / "adapter_config.json").exists() and not (folder / "model.safetensors").exists():
-        from trivium.model.adapters.folder import load as load_adapter
-        return load_adapter(folder, None, dtype, device)
-    if (folder / "config.json").exists() and read_json(folder / "config.json").get("model_type") == "t5gemma":
-        from trivium.model.encoder_decoder import load_encoder_decoder
-        return load_encoder_decoder(folder, dtype, device)
+def described(folder: Path) -> tuple[LanguageModel | RewardModel, dict[str, Path]]:
+    """A folder of one of :data:`FAMILIES` as a model without contents, and the file of each of its tensors. Only headers are read. Raises
+    :class:`TriviumError` for a missing or broken file and for weights that do not fit the config."""
     config, values = read_config(folder)
-    if values.get("model_type") not in FAMILIES:
-        from trivium.model.foreign import load as load_foreign
-        return load_foreign(folder, dtype, device)
     architecture = (values.get("architectures") or [""])[0]
     with WithoutContents():
         model: LanguageModel | RewardModel
@@ -226,15 +214,36 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.
             raise TriviumError(f"{folder}: the weights lack {name}, which config.json asks for")
         if name not in wanted:
             raise TriviumError(f"{folder}: the weights hold {name}, which config.json does not describe")
-    weights: dict[str, Tensor] = {}
     for path in sorted(set(places.values())):
         with safetensors.safe_open(path, framework="pt") as file:
-            for name in file.keys():
-                if name not in wanted:
-                    continue
+            for name in (name for name, place in places.items() if place == path):
                 shape = tuple(file.get_slice(name).get_shape())
                 if shape != tuple(wanted[name].shape):
                     raise TriviumError(f"{folder}: {name} has shape {shape}, but config.json asks for {tuple(wanted[name].shape)}")
+    return model, places
+
+
+def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu") -> LanguageModel | RewardModel | EncoderDecoder:
+    """A language model or, when the folder's architecture says so, a reward model or an encoder-decoder, in ``dtype`` (None: as stored).
+
+    Tensors are read one by one, so memory holds the model once. Raises :class:`TriviumError`, before any weight is read,
+    for a missing or broken file, an unknown family, and weights that do not fit the config.
+    """
+    if (folder / "adapter_config.json").exists() and not (folder / "model.safetensors").exists():
+        from trivium.model.adapters.folder import load as load_adapter
+        return load_adapter(folder, None, dtype, device)
+    if (folder / "config.json").exists() and read_json(folder / "config.json").get("model_type") == "t5gemma":
+        from trivium.model.encoder_decoder import load_encoder_decoder
+        return load_encoder_decoder(folder, dtype, device)
+    if read_config(folder)[1].get("model_type") not in FAMILIES:
+        from trivium.model.foreign import load as load_foreign
+        return load_foreign(folder, dtype, device)
+    model, places = described(folder)
+    config = model.config
+    weights: dict[str, Tensor] = {}
+    for path in sorted(set(places.values())):
+        with safetensors.safe_open(path, framework="pt") as file:
+            for name in (name for name, place in places.items() if place == path):
                 # A copy lies at an aligned address, as computed tensors do: matrix products may round by it.
                 tensor = file.get_tensor(name)
                 weights[name] = tensor.to(device, dtype or tensor.dtype, copy=True)

@@ -16,7 +16,7 @@ import torch
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.files import read_rows, write_rows
+from trivium.files import read_json, read_rows, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
@@ -113,8 +113,21 @@ def load_tokenizer(folder: Path, vocab_size: int) -> ChatTokenizer:
     """The tokenizer of a model folder; refused when it knows more tokens than the model."""
     tokenizer = ChatTokenizer.load(folder)
     if tokenizer.vocab_size > vocab_size:
-        raise TriviumError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, but the model only {vocab_size}")
+        raise TriviumError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, but the model only {vocab_size}; take the tokenizer it was trained with")
     return tokenizer
+
+
+def check_model(folder: Path) -> None:
+    """Raise :class:`TriviumError` for a model's folder that cannot be loaded, before any weight is read: shards that are missing or cut short, pickles,
+    and, where the family is ours, a config that contradicts the weights and a tokenizer that knows more tokens than the model."""
+    if (folder / adapter_folder.CONFIG).exists():
+        return  # its base is looked at when it is loaded
+    if read_json(folder / "config.json").get("model_type") not in model_folder.FAMILIES:
+        model_folder.shards(folder)
+        return
+    model, _ = model_folder.described(folder)
+    if (folder / "tokenizer.json").exists():
+        load_tokenizer(folder, model.config.vocab_size)
 
 
 def adapt(model: LanguageModel | RewardModel | EncoderDecoder | Classifier, settings: AdapterSettings | None, context: Context, purpose: str = "adapter") -> Attached | None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trivium.corpus.classifier import FeatureSettings
 from trivium.corpus.settings import CorpusSettings
-from trivium.errors import nearest
+from trivium.errors import TriviumError, nearest
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.config import EncoderConfig, EncoderDecoderConfig, ModelConfig, VisionConfig
 from trivium.recipe_base import Input, Stage
@@ -181,6 +181,23 @@ class Looped(Training):
     """Processes, memory and compilation."""
     track: bool = False
     """Write TensorBoard's files too, into the model's folder; needs the extra `track`."""
+    alone: ClassVar[bool] = False
+    """Whether the stage is trained in one process only."""
+
+    @property
+    def shared(self) -> tuple[int, str]:
+        """Into how many slices an update can be cut, and what they are slices of."""
+        return self.rows, "rows; raise `rows`"
+
+    def check_processes(self, processes: int) -> None:
+        """Raise :class:`TriviumError` where so many processes cannot share an update, or each matrix."""
+        if processes > 1 and (self.alone or getattr(self, "adapter", None) is not None):
+            raise TriviumError(f"{'it is' if self.alone else 'adapters are'} trained in one process; start it without torchrun")
+        each = self.parallel.tensor_parallel
+        if processes % each:
+            raise TriviumError(f"tensor_parallel is {each}, which does not divide {processes} processes; start a multiple of it with torchrun")
+        if processes // each > self.shared[0]:
+            raise TriviumError(f"{processes // each} processes cannot share a batch of {self.shared[0]} {self.shared[1]} or start fewer")
 
 
 class FromText(Looped):
@@ -389,6 +406,11 @@ class Practice(Looped):
     adapter: AdapterSettings | None = None
     """Train adapters; the reference (and, in PPO, the reward model) is then the same weights with them off. null trains all weights. A reward model that is itself
     an adapter on `model` shares those weights too."""
+
+    @property
+    def shared(self) -> tuple[int, str]:
+        """The prompts of an update."""
+        return self.episodes // self.minibatches, "prompts (`episodes` over `minibatches`); raise `episodes`, lower `minibatches`"
 
     @model_validator(mode="after")
     def _enough_episodes(self) -> Practice:
@@ -744,6 +766,7 @@ class Classify(Looped):
     """Fine-tune an encoder on labelled texts."""
 
     kind: ClassVar[str] = "classify"
+    alone: ClassVar[bool] = True
     model: Input = "encode"
     """The encoder to start from."""
     labels: Input = "labels"
@@ -844,6 +867,7 @@ class Vision(Looped):
     """Train an encoder of pictures from random weights to paint patches that it does not see."""
 
     kind: ClassVar[str] = "vision"
+    alone: ClassVar[bool] = True
     pictures: Input = "pictures"
     """A stage or a folder with `train.jsonl` and `heldout.jsonl`, whose messages hold pictures."""
     model: VisionConfig = VisionConfig()
@@ -858,6 +882,7 @@ class See(Looped):
     """Teach a chat model to answer questions about pictures."""
 
     kind: ClassVar[str] = "see"
+    alone: ClassVar[bool] = True
     model: Input = "sft"
     """The chat model to start from, or one that already sees."""
     vision: Input | None = None
