@@ -18,7 +18,7 @@ import torch
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
 from trivium.stages.common import PackedEpochs
-from trivium.stages.pretrain import LanguageModelling
+from trivium.stages.pretrain import LanguageModelling, pieces
 from trivium.training import checkpoint, loop
 from trivium.training.batch import Tree, make_batch
 from trivium.training.loop import Trainer, train, worth_compiling
@@ -45,6 +45,37 @@ def test_accumulated_microbatches_equal_one_batch():
     assert models[0][1]["gradient_norm"] == pytest.approx(models[1][1]["gradient_norm"], rel=1e-4)
     for a, b in zip(models[0][0].parameters(), models[1][0].parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
+
+
+def test_a_long_gradient_is_cut_to_its_highest_norm():
+    """Plain gradient descent moves the weights by the learning rate times the gradient that is left."""
+    steps = {}
+    for clip in (0.0, 0.1, 1e6):
+        model = LanguageModel(CONFIG).initialise(0)
+        before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+        metrics = Trainer(model, Optimization(optimizer="sgd", learning_rate=0.5, schedule="constant", warmup=0.0, clip=clip), 10).step(
+            0, [make_batch([[tree] for tree in trees(4)], 32)], LanguageModelling())
+        steps[clip] = (before - torch.cat([p.detach().flatten() for p in model.parameters()])) / 0.5
+    norm = metrics["gradient_norm"]
+    assert norm > 0.5  # so there is something to cut, and what is reported is the norm before
+    assert [step.norm().item() for step in steps.values()] == pytest.approx([norm, 0.1, norm], rel=1e-3)
+    torch.testing.assert_close(steps[0.1] * (norm / 0.1), steps[0.0], atol=1e-3, rtol=0)
+
+
+def test_checkpointed_activations_keep_less_and_give_the_same_gradient():
+    kept, gradients = [], []
+    for again in (False, True):
+        model = LanguageModel(CONFIG).initialise(0)
+        trainer = Trainer(model, Optimization(), 10, parallel=Parallel(checkpoint_activations=again))
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.nbytes) or x, lambda x: x):
+            totals = trainer.learner(LanguageModelling(), make_batch([[tree] for tree in trees(8)], 32))
+        totals["loss"].value.backward()
+        kept.append(sum(sizes))
+        gradients.append([p.grad for p in model.parameters()])
+    assert kept[1] < kept[0] / 2
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing():
@@ -164,6 +195,16 @@ def test_documents_fill_their_rows():
     tokens = sum(map(len, documents))
     rows = len(batches._rows_of(0))
     assert tokens / (rows * 1024) > 0.99
+
+
+def test_documents_stay_whole_where_they_fit_and_lose_nothing_where_they_do_not():
+    documents = [np.arange(1, n + 1) for n in (1, 10, 31, 32, 100)]
+    found = pieces(documents, SimpleNamespace(document_id=0), 32)
+    assert all(len(piece) <= 32 and piece.prompt.tolist() == [0] for piece in found)
+    parts = iter(piece.responses[0].tolist() for piece in found)
+    for document, count in zip(documents, (1, 1, 1, 2, 4), strict=True):
+        assert [token for _ in range(count) for token in next(parts)] == document.tolist()
+    assert next(parts, None) is None
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +15,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_loop import CONFIG, trees
+
+from trivium.model import LanguageModel
+from trivium.stages.pretrain import LanguageModelling
+from trivium.training.batch import make_batch
+from trivium.training.loop import Trainer
+from trivium.training.optimizers import Optimization
+from trivium.training.parallel import World, mesh_of
 
 HERE = Path(__file__).parent
 WORKER = """
@@ -44,7 +54,9 @@ batches = PairEpochs(trees(300), 64, 8, 1, end=0, change=backwards) if "pairs" i
 outcome = train(kind(config).initialise(0), objective, batches, options.get("steps", 12),
                 Optimization(**options.get("optimization", {"optimizer": "muon"})), scratch=folder / "scratch",
                 log=folder / "log.jsonl", fingerprint="same",
-                precision=options.get("precision", "auto"), parallel=Parallel(**options.get("parallel", {})))
+                precision=options.get("precision", "auto"), parallel=Parallel(**options.get("parallel", {})),
+                **({"evaluate_every": 5, "validation": lambda part, parts: batches(3, part, parts),
+                    "sample": lambda model: str(model(torch.arange(20)[None]).argmax(-1).tolist())} if "evaluate" in options else {}))
 if outcome.leader:
     save_file({name: p.detach().contiguous() for name, p in outcome.model.named_parameters()}, folder / "final.safetensors")
 if torch.distributed.is_initialized():
@@ -65,8 +77,21 @@ def start(folder, processes, every_step=False, **options):
                             start_new_session=True)
 
 
+def end(process):
+    """Kill a launcher and the workers that it started, at once."""
+    workers = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False).stdout.split()
+    for number in (process.pid, *map(int, workers)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    process.communicate()
+
+
 def finish(process):
-    output, _ = process.communicate(timeout=200)
+    try:
+        output, _ = process.communicate(timeout=600)
+    except subprocess.TimeoutExpired:
+        end(process)
+        raise
     assert process.returncode == 0, output[-3000:]
     return output
 
@@ -76,17 +101,27 @@ def go(folder, processes, **options):
     return losses(folder), load_file(folder / "final.safetensors")
 
 
+def lines(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
 def losses(folder):
-    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines(folder) if "loss" in line]
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return go(tmp_path_factory.mktemp("alone"), 1)
+    folder = tmp_path_factory.mktemp("alone")
+    return *go(folder, 1, evaluate=True), lines(folder)
+
+
+@pytest.fixture(scope="module")
+def pairs_alone(tmp_path_factory):
+    return go(tmp_path_factory.mktemp("pairs"), 1, pairs=True, steps=6)
 
 
 @pytest.mark.parametrize(("processes", "options"), [
-    (2, {"parallel": {"rows": 1}}),
+    (2, {"parallel": {"rows": 1}, "evaluate": True}),
     pytest.param(4, {"parallel": {"tensor_parallel": 2, "rows": 2, "checkpoint_activations": True}}, marks=pytest.mark.long),
     pytest.param(2, {}, marks=pytest.mark.long), pytest.param(4, {}, marks=pytest.mark.long),
     pytest.param(2, {"parallel": {"tensor_parallel": 2}}, marks=pytest.mark.long),
@@ -97,6 +132,37 @@ def test_more_processes_learn_the_same(tmp_path, alone, processes, options):
     assert found == pytest.approx(alone[0], abs=1e-5)
     for name, value in alone[1].items():
         torch.testing.assert_close(weights[name], value, atol=2e-3, rtol=0)
+    if "evaluate" in options:
+        here, there = ([line for line in each if "sample" in line or "validation_loss" in line] for each in (lines(tmp_path / "run"), alone[2]))
+        assert [line["step"] for line in here] == [4, 4, 9, 9, 11, 11]
+        assert [line.get("validation_loss", 0.0) for line in here] == pytest.approx([line.get("validation_loss", 0.0) for line in there], abs=1e-5)
+        assert [line.get("sample") for line in here] == [line.get("sample") for line in there]
+
+
+def test_gradients_travel_after_the_last_microbatch_alone():
+    """Counted in one of two processes, the other of which PyTorch makes up."""
+    import torch.distributed as dist
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Counting(TorchDispatchMode):
+        travelled = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.travelled += "reduce_scatter" in str(function)
+            return function(*args, **(kwargs or {}))
+
+    batch = make_batch([[tree] for tree in trees(4)], 32)
+    counted = []
+    dist.init_process_group("fake", rank=0, world_size=2)
+    try:
+        for microbatches in (1, 3):
+            trainer = Trainer(LanguageModel(CONFIG).initialise(0), Optimization(), 10, world=World(0, 2, mesh_of("cpu", 2, 1)))
+            with Counting() as seen:
+                trainer.step(0, [batch] * microbatches, LanguageModelling())
+            counted.append(seen.travelled)
+    finally:
+        dist.destroy_process_group()
+    assert counted == [CONFIG.num_layers + 1] * 2  # each block's, and those of the embedding and the last norm
 
 
 @pytest.mark.long
@@ -121,8 +187,8 @@ def test_bf16_weights_are_spread_as_float32_masters(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("parallel", [{"rows": 2}, {"tensor_parallel": 2}, {"checkpoint_activations": True}, {"compile": "always"}])
-def test_encoder_decoders_too(tmp_path, parallel):
-    found, weights = go(tmp_path / "one", 1, pairs=True, steps=6)
+def test_encoder_decoders_too(tmp_path, pairs_alone, parallel):
+    found, weights = pairs_alone
     cut, same = go(tmp_path / "two", 1 if "compile" in parallel else 2, pairs=True, steps=6, parallel=parallel)
     assert cut == pytest.approx(found, abs=1e-4)
     for name, value in weights.items():
@@ -137,8 +203,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone):
         deadline = time.monotonic() + 100
         while not (folder / "scratch" / f"step-{until:08d}.json").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
-        subprocess.run(["pkill", "-KILL", "-f", str(folder / "worker.py")], check=False)  # the launcher and its workers
-        process.communicate()
+        end(process)
         assert process.returncode == -9
     found, weights = go(folder, 1)
     assert found == pytest.approx(alone[0], abs=1e-5)

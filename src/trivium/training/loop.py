@@ -340,8 +340,11 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
                         save_checkpoint(scratch / "best", step + 1, model, [], {"fingerprint": fingerprint}, world=world)
                     else:
                         best["since"] += 1
-            if sample and world.size == 1:
-                write_line and write_line(step, {"sample": sample(model)})
+            if sample:
+                speaker = trainer.gathered() if world.size > 1 else model
+                if write_line:
+                    write_line(step, {"sample": sample(speaker)})
+                del speaker
         if write_line:
             write_line(step, metrics)
             progress(step + 1, steps, f"loss {metrics.get('loss', 0.0):.3f}  {speed:,.0f} {unit}/s")
