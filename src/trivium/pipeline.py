@@ -151,7 +151,8 @@ def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
             except TriviumError as error:
                 raise TriviumError(f"{name}: {error}") from error
         for _, reference in stage.references():
-            if reference not in recipe.stages and "model_type" in (read_json(config) if (config := Path(reference) / "config.json").is_file() else ()):
+            config = Path(reference) / "config.json"
+            if reference not in recipe.stages and config.is_file() and "model_type" in read_json(config):
                 importlib.import_module("trivium.stages.common").check_model(Path(reference))
 
 
