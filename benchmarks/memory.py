@@ -30,7 +30,7 @@ def run(options: dict[str, Any]) -> dict[str, float]:
     prepare()
     torch.manual_seed(0)
     hidden = torch.randn(options["tokens"], 256, requires_grad=True)
-    weight = torch.randn(options["vocabulary"], 256, requires_grad=True)
+    weight = torch.nn.init.normal_(torch.empty(options["vocabulary"], 256, requires_grad=True), std=0.02)  # larger ones make probabilities that a float hardly holds
     targets = torch.randint(0, options["vocabulary"], (options["tokens"],))
     (torch.randn(64, 64, requires_grad=True) @ torch.randn(64, 64)).sum().backward()  # what the libraries take once
     with contextlib.suppress(OSError):

@@ -21,7 +21,7 @@ def opened(chromium, server):
         context = chromium.new_context(**{"locale": "en-US", "color_scheme": "light", **options})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(30_000)
         page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") and "net::ERR_FAILED" not in message.text else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(server)

@@ -91,7 +91,7 @@ def test_a_picture_is_attached_shown_and_sent(chromium, server, project, tmp_pat
     (tmp_path / "b.png").write_text("no picture")
     context = chromium.new_context(locale="en-US")
     page = context.new_page()
-    page.set_default_timeout(8000)
+    page.set_default_timeout(30_000)
     complaints = []
     page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
     page.goto(server)
