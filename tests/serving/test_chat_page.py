@@ -41,6 +41,13 @@ def ask(page, text, done=".tools .up"):
     page.wait_for_selector(f"#log[aria-busy=false] .turn:last-child {done}")
 
 
+def listen_slowly(page):
+    """Let answers come at 20 kB a second, so that a long one is still being written when the page is looked at, however busy the machine."""
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.send("Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": 20_000, "uploadThroughput": -1})
+
+
 def speak(page, answer):
     """Let the server's answer be a given text."""
     chunks = [{"choices": [{"index": 0, "delta": {"content": answer}, "finish_reason": None}]}, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
@@ -95,6 +102,7 @@ def test_markup_of_a_model_stays_text(opened):
 
 def test_stopping_and_the_keyboard(opened):
     page = opened()
+    listen_slowly(page)
     page.evaluate("document.querySelector('#length').max = 1900; document.querySelector('#length').value = 1900")
     page.fill("#text", "To be?")
     page.press("#text", "Shift+Enter")
@@ -137,6 +145,7 @@ def test_on_a_dark_phone_in_chinese(opened):
 
 def test_a_chat_that_is_left_forgets_its_unfinished_answer(opened):
     page = opened()
+    listen_slowly(page)
     page.evaluate("document.querySelector('#length').max = 1900; document.querySelector('#length').value = 1900")
     for leave, back in (("#fresh", None), ("#duel", "#duel")):
         page.fill("#text", "To be?")
