@@ -1,15 +1,18 @@
 """The quality rules: each fires where it should, and lets good text of every kind through."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trivium.corpus.c4 import drop_lines
 from trivium.corpus.extract import extract, tidy
 from trivium.corpus.quality import FAMILIES, LINE_RULES, RULES, Page, check, chosen, top_ngrams
 from trivium.corpus.thresholds import QualityThresholds
-from trivium.corpus.words import is_unspaced, plain_words, words
+from trivium.corpus.words import PLAIN_WORD, is_unspaced, plain_words, words
 from trivium.errors import TriviumError
 
 GOOD = (
@@ -232,3 +235,15 @@ def test_the_other_extractor_is_the_fallback(monkeypatch):
 
 def test_tidy():
     assert tidy("a  \n\n\n\nb\0\n") == "a\n\nb"
+
+
+@given(st.text(st.characters(codec="ascii")))
+def test_the_fast_way_to_plain_words_finds_those_of_the_slow_one(text: str) -> None:
+    assert plain_words(text) == PLAIN_WORD.findall(text.casefold())
+
+
+@given(st.lists(st.sampled_from(["a", "of", "the", "river", "river's"]), max_size=40), st.integers(1, 8))
+def test_runs_of_words_are_counted_by_their_hashes_as_by_the_words(parts: list[str], n: int) -> None:
+    runs = Counter(tuple(parts[k:k + n]) for k in range(len(parts) - n + 1))
+    longest = max((sum(map(len, run)) for run in runs), default=0)
+    assert Page(" ".join(parts)).most_frequent(n) == (max(runs.values(), default=0), longest)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
+
+import numpy as np
 
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.corpus.words import is_unspaced, words
@@ -43,6 +45,35 @@ class Page:
     def word_characters(self) -> int:
         return max(1, sum(map(len, self.words)))
 
+    @cached_property
+    def _hashes(self) -> np.ndarray:
+        return np.fromiter(map(hash, self.words), np.int64, len(self.words)).view(np.uint64)
+
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        return np.fromiter(map(len, self.words), np.int64, len(self.words))
+
+    def most_frequent(self, n: int) -> tuple[int, int]:
+        """``(how often the most frequent run of n words occurs, characters of the longest run)``, which few texts need to know more than; by hashes, as
+        arrays."""
+        count = len(self.words) - n + 1
+        if count < 1:
+            return 0, 0
+        runs, lengths = np.zeros(count, np.uint64), np.zeros(count, np.int64)
+        for k in range(n):
+            runs = runs * _PRIME + self._hashes[k:count + k]
+            lengths += self._lengths[k:count + k]
+        runs.sort()
+        begins = np.flatnonzero(np.r_[True, runs[1:] != runs[:-1], True])
+        return int(np.diff(begins).max()), int(lengths.max())
+
+
+@lru_cache(maxsize=1)
+def _page(text: str) -> Page:
+    return Page(text)  # the families ask about the same text one after another
+
+
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 Rule = Callable[[Page, QualityThresholds], str | None]
 
@@ -154,10 +185,13 @@ def top_ngrams(page: Page, t: QualityThresholds) -> str | None:
     part of the text that the n-gram covers, not its count times its length, which may be more than the whole text."""
     for n, limit in enumerate(t.max_top_ngrams, 2):
         size = n * 2 if page.unspaced else n  # a Chinese word is about two characters
-        counts = Counter(_ngrams(page.words, size))
-        most = max(counts.values(), default=0)
-        if most < 2 or most * max(sum(map(len, gram)) for gram, count in counts.items() if count == most) <= limit * page.word_characters:
+        most, longest = page.most_frequent(size)
+        if most < 2:
+            return None  # where none repeats, no longer one can
+        if most * longest <= limit * page.word_characters:
             continue
+        counts = Counter(_ngrams(page.words, size))
+        most = max(counts.values())
         ends, covered = dict[tuple[str, ...], int](), Counter[tuple[str, ...]]()
         for start, gram in enumerate(_ngrams(page.words, size)):
             if counts[gram] == most:
@@ -169,6 +203,8 @@ def top_ngrams(page: Page, t: QualityThresholds) -> str | None:
 
 
 def duplicate_ngrams(page: Page, t: QualityThresholds) -> str | None:
+    if page.most_frequent(10 if page.unspaced else 5)[0] < 2:
+        return None
     for n, limit in enumerate(t.max_duplicate_ngrams, 5):
         size = n * 2 if page.unspaced else n
         seen: set[tuple[str, ...]] = set()
@@ -249,7 +285,7 @@ def chosen(rules: list[str], without: list[str]) -> list[str]:
 
 def check(text: str, rules: list[str], thresholds: QualityThresholds) -> str | None:
     """The first of the named rules that the text breaks, as ``rule: what was found``."""
-    page = Page(text)
+    page = _page(text)
     for name in rules:
         if reason := RULES[name](page, thresholds):
             return f"{name}: {reason}"

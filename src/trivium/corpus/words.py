@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -22,6 +21,7 @@ UNSPACED = (  # scripts written without spaces between words
 _WORD = re.compile(rf"[{UNSPACED}][^\w\s]*|[^\s{UNSPACED}]+")
 PLAIN_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _UNSPACED = re.compile(f"[{UNSPACED}]")
+_ASCII_WORDS = str.maketrans({character: character if character.isalnum() or character == "_" else " " for character in map(chr, range(128))})
 
 
 def words(text: str) -> list[str]:
@@ -31,9 +31,9 @@ def words(text: str) -> list[str]:
 
 def plain_words(text: str) -> list[str]:
     """The words alone, without case, width or punctuation: what two versions of one text have in common."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return PLAIN_WORD.findall(text.casefold())
+    if text.isascii():  # the same words, three times as fast
+        return text.lower().translate(_ASCII_WORDS).split()
+    return PLAIN_WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def is_unspaced(text: str) -> bool:
@@ -43,15 +43,29 @@ def is_unspaced(text: str) -> bool:
     return 2 * len(_UNSPACED.findall(text)) >= max(1, sum(map(str.isalpha, text)))
 
 
-@lru_cache(maxsize=1 << 18)
+class _Hashes(dict[str, int]):
+    """Words that were met, with their hashes; a common word is looked up, not computed."""
+
+    most = 1 << 18
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= self.most:
+            self.clear()
+        found = self[word] = int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+        return found
+
+
+_hashes = _Hashes()
+
+
 def word_hash(word: str) -> int:
     """64 bits that are the same in every process, as Python's own ``hash`` is not."""
-    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return _hashes[word]
 
 
 def word_hashes(parts: list[str]) -> np.ndarray:
     """:func:`word_hash` of each word: uint64 [words]."""
-    return np.fromiter(map(word_hash, parts), np.uint64, len(parts))
+    return np.fromiter(map(_hashes.__getitem__, parts), np.uint64, len(parts))
 
 
 def ngram_hashes(hashes: np.ndarray, n: int) -> np.ndarray:
