@@ -21,11 +21,11 @@ quickstart: install
 
 ifneq ($(shell command -v chromium || command -v chromium-browser || command -v google-chrome),)
 test: install
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 else
 test: install
 	@echo "There is no Chromium here: the tests in a browser are left out. To have them: apt-get install chromium"
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not long and not browser"
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not long and not browser"
 endif
 
 test-long: install

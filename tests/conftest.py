@@ -1,4 +1,4 @@
-"""A core for each process that tests run in, and one browser for all tests that need one."""
+"""A core for each process that tests run in, the longest files first, and one browser for all tests that need one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):  # 
     with contextlib.suppress(OSError):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
+
+LONGEST = ["test_parallel", "test_whole_way", "test_practice", "test_loop", "test_beside", "test_look", "test_browser", "test_chat_page", "test_corpus_build"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests run in one process: a long file that begins last would leave the other processes idle."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
