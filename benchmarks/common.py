@@ -54,15 +54,18 @@ def arguments(description: str, only: Sequence[str] = (), rounds: int = 3) -> ar
 
 
 def peers(name: str, *packages: str) -> str:
-    """The Python of an environment with ``packages``, made when it is missing."""
+    """The Python of an environment with ``packages``, made when it is missing; what it lacks of them is installed."""
     folder = HERE / ".envs" / name
-    python = folder / "bin/python"
-    if not (folder / "ready").exists():
-        print(f"making {folder} with {', '.join(packages)}", file=sys.stderr)
+    python, ready = folder / "bin/python", folder / "ready"
+    if not ready.exists():
+        print(f"making {folder}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", TORCH], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
-        (folder / "ready").touch()
+        ready.touch()
+    if missing := sorted({*packages} - {*ready.read_text().splitlines()}):
+        print(f"installing {', '.join(missing)} there", file=sys.stderr)
+        subprocess.run([python, "-m", "pip", "install", "-q", *missing], check=True)
+        ready.write_text("\n".join(sorted({*packages, *ready.read_text().splitlines()})))
     return str(python)
 
 
