@@ -138,12 +138,13 @@ def _our_duplicates(options: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
 
     from trivium.corpus.duplicates import DuplicateSettings, clusters, near_pairs, write_marks
+    from trivium.corpus.words import plain_hashes
     texts, settings = [row["text"] for row in _rows(options["input"])], DuplicateSettings(exact=False)
     with tempfile.TemporaryDirectory(dir=options["scratch"]) as folder:
-        write_marks(texts[:3], settings, 0, Path(folder))
+        write_marks(texts[:3], plain_hashes(texts[:3]), settings, 0, Path(folder))
     with tempfile.TemporaryDirectory(dir=options["scratch"]) as folder:
         start = time.perf_counter()
-        write_marks(texts, settings, 0, Path(folder))
+        write_marks(texts, plain_hashes(texts), settings, 0, Path(folder))
         numbers, firsts = clusters(near_pairs([Path(folder)], [0], np.empty(0, np.int64), settings.threshold, 0, 1)[0])
         seconds = time.perf_counter() - start
     return {"rate": len(texts) / seconds, "kept": len(texts) - int((numbers != firsts).sum())}
@@ -267,7 +268,8 @@ def write(path: Path, texts: list[str]) -> Path:
 
 
 def grown(path: Path, gigabytes: float) -> Path:
-    """Made-up English-like documents of so many bytes in files of 50 MB, a twentieth of them copies with changed words."""
+    """Made-up English-like documents of so many bytes in files of 50 MB, a twentieth of them copies with changed words. A fifth of them are long and hold
+    most of the text, as on the web."""
     path.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     syllables = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "ar", "en", "il", "or", "un")]
@@ -294,9 +296,9 @@ def made_up(words: list[str]) -> Iterator[str]:
     rng, draw = random.Random(1), np.random.default_rng(1)
     while True:
         heap, place = [words[k] for k in draw.integers(len(words), size=200_000).tolist()], 0
-        while place < len(heap) - 9 * 7 * 18:
+        while place < len(heap) - 90 * 7 * 18:
             lines = []
-            for _ in range(rng.randint(3, 9)):
+            for _ in range(rng.randint(3, 9) if rng.random() < 0.8 else rng.randint(30, 90)):
                 sentences = []
                 for _ in range(rng.randint(3, 7)):
                     length = rng.randint(6, 18)

@@ -125,6 +125,7 @@ def harmful(data: Path) -> Figures:
 def duplicates(data: Path, count: int = 700) -> Figures:
     """Real documents, a third of them again with words changed; every pair is compared by its true Jaccard similarity."""
     from trivium.corpus.duplicates import DuplicateSettings, clusters, near_pairs, shingles, write_marks
+    from trivium.corpus.words import plain_hashes
 
     rng, texts = random.Random(0), [text for text in _prose(data) if len(text.split()) >= 60][:count]
     for text in texts[: count // 2]:
@@ -134,10 +135,11 @@ def duplicates(data: Path, count: int = 700) -> Figures:
         texts.append(" ".join(words))
     settings = DuplicateSettings()
     with tempfile.TemporaryDirectory() as folder:
-        write_marks(texts, settings, 0, Path(folder))
+        plain = plain_hashes(texts)
+        write_marks(texts, plain, settings, 0, Path(folder))
         pairs, _ = near_pairs([Path(folder)], [0], np.empty(0, np.int64), settings.threshold, 0, 1)
     together = dict(zip(*(part.tolist() for part in clusters(pairs))))
-    sets = [np.unique(shingles(text, settings.run)) for text in texts]
+    sets = [np.unique(shingles(text, hashes, settings.run)) for text, hashes in zip(texts, plain, strict=True)]
     similar: Counter[str] = Counter()
     caught: Counter[str] = Counter()
     wrong = checked = 0

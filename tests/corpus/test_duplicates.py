@@ -18,6 +18,7 @@ from trivium.corpus.duplicates import (
     text_digest,
     write_marks,
 )
+from trivium.corpus.words import plain_hashes
 from trivium.errors import TriviumError
 
 SETTINGS = DuplicateSettings()
@@ -25,7 +26,7 @@ SETTINGS = DuplicateSettings()
 
 def jaccards(texts):
     """The true similarity of every pair, by brute force."""
-    sets = [frozenset(shingles(text, SETTINGS.run).tolist()) for text in texts]
+    sets = [frozenset(shingles(text, hashes, SETTINGS.run).tolist()) for text, hashes in zip(texts, plain_hashes(texts), strict=True)]
     return {
         (a, b): len(sets[a] & sets[b]) / len(sets[a] | sets[b]) for a, b in itertools.combinations(range(len(texts)), 2)
     }
@@ -54,7 +55,7 @@ def marked(tmp_path, texts, sizes, settings=SETTINGS, seed=3):
     for number, size in enumerate(sizes):
         folder = tmp_path / f"shard-{number}"
         folder.mkdir(parents=True)
-        write_marks(texts[start : start + size], settings, seed, folder)
+        write_marks(texts[start : start + size], plain_hashes(texts[start : start + size]), settings, seed, folder)
         shards.append(folder)
         starts.append(start)
         start += size
@@ -76,7 +77,7 @@ def clustered(pairs):
 
 def test_signatures_estimate_the_true_jaccard():
     texts = corpus()[:80]
-    signature = signatures(texts, SETTINGS, 1)
+    signature = signatures(texts, plain_hashes(texts), SETTINGS, 1)
     assert signature.shape == (80, 112) and signature.dtype == np.uint32
     for (one, other), true in jaccards(texts).items():
         # 5 standard deviations of 112 independent trials
@@ -84,7 +85,7 @@ def test_signatures_estimate_the_true_jaccard():
             abs(estimated_jaccard(signature[one], signature[[other]])[0] - true)
             <= 5 * np.sqrt(true * (1 - true) / 112) + 1e-9
         )
-    assert (signatures(texts, SETTINGS, 1) == signature).all() and (signatures(texts, SETTINGS, 2) != signature).any()
+    assert (signatures(texts, plain_hashes(texts), SETTINGS, 1) == signature).all() and (signatures(texts, plain_hashes(texts), SETTINGS, 2) != signature).any()
 
 
 def test_bands_find_what_the_formula_says():
@@ -96,7 +97,7 @@ def test_bands_find_what_the_formula_says():
         both = np.array([rng.getrandbits(63) for _ in range(shared)], np.uint64)
         true = shared / (shared + 2 * own)
         words = [" ".join(f"{value:x}" for value in np.r_[both, part]) for part in sets]
-        one, other = band_hashes(signatures(words, DuplicateSettings(run=1), rng.getrandbits(60)), SETTINGS)
+        one, other = band_hashes(signatures(words, plain_hashes(words), DuplicateSettings(run=1), rng.getrandbits(60)), SETTINGS)
         found.append(bool((one == other).any()))
         expected.append(1 - (1 - true**8) ** 14)
     deviation = np.sqrt(sum(p * (1 - p) for p in expected))
@@ -105,7 +106,7 @@ def test_bands_find_what_the_formula_says():
 
 def test_clusters_equal_brute_force(tmp_path):
     texts = corpus(originals=80)
-    signature = signatures(texts, SETTINGS, 3)
+    signature = signatures(texts, plain_hashes(texts), SETTINGS, 3)
     bands = band_hashes(signature, SETTINGS)
     pairs = [
         (a, b)

@@ -19,7 +19,7 @@ from trivium.corpus.spans import (
     windows,
     words_of,
 )
-from trivium.corpus.words import word_hashes
+from trivium.corpus.words import plain_hashes, word_hashes
 
 SETTINGS = SpanSettings(enabled=True, words=12, min_words_left=1)
 
@@ -58,7 +58,7 @@ def found(tmp_path, texts, sizes, partitions, dropped=()):
     for size in sizes:
         shard = tmp_path / f"{partitions}-{len(sizes)}-{len(shards)}"
         shard.mkdir()
-        mark(texts[start:start + size], SETTINGS, shard)
+        mark(texts[start:start + size], plain_hashes(texts[start:start + size]), SETTINGS, shard)
         shards.append(shard)
         starts.append(start)
         start += size
@@ -105,6 +105,6 @@ def test_run_hashes_and_windows():
 
 
 def test_arrays_on_disk_are_empty_when_nothing_is_marked(tmp_path):
-    assert mark(["short"], SETTINGS, tmp_path) == 0 and len(read_array(tmp_path / "marks.npy")) == 0
-    write_marks([], DuplicateSettings(), 0, tmp_path)
+    assert mark(["short"], plain_hashes(["short"]), SETTINGS, tmp_path) == 0 and len(read_array(tmp_path / "marks.npy")) == 0
+    write_marks([], [], DuplicateSettings(), 0, tmp_path)
     write_array(tmp_path / "x.npy", np.empty(0))

@@ -11,7 +11,6 @@ Order and clusters depend on the corpus alone, never on how many processes or pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from trivium.corpus.shards import among, in_range, read_array, write_array
-from trivium.corpus.words import mix, ngram_hashes, plain_words, word_hash, word_hashes
+from trivium.corpus.words import mix, ngram_hashes, word_hash
 from trivium.errors import TriviumError
 from trivium.randomness import derive
 
@@ -59,20 +58,19 @@ def text_digest(text: str) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 
-def shingles(text: str, run: int) -> np.ndarray:
-    """Hashes of the document's runs of words; of all its words when they are fewer, of the text when it has none."""
-    hashes = word_hashes(plain_words(text))
+def shingles(text: str, hashes: np.ndarray, run: int) -> np.ndarray:
+    """Hashes of the document's runs of words, from those of its plain words; of all its words when they are fewer, of the text when it has none."""
     if not len(hashes):
         return np.array([word_hash(text)], np.uint64)
     return ngram_hashes(hashes, min(run, len(hashes)))
 
 
-def signatures(texts: Iterable[str], settings: DuplicateSettings, seed: int) -> np.ndarray:
-    """MinHash signatures: uint32 [documents, bands * rows]."""
+def signatures(texts: list[str], plain: list[np.ndarray], settings: DuplicateSettings, seed: int) -> np.ndarray:
+    """MinHash signatures of texts with the hashes of their plain words: uint32 [documents, bands * rows]."""
     import rensa
 
     permutations = settings.bands * settings.rows
-    sets = [shingles(text, settings.run) for text in texts]
+    sets = [shingles(text, hashes, settings.run) for text, hashes in zip(texts, plain, strict=True)]
     if not sets:
         return np.empty((0, permutations), np.uint32)
     offsets = np.cumsum([0, *map(len, sets)], dtype=np.uint64)
@@ -96,15 +94,15 @@ def estimated_jaccard(one: np.ndarray, many: np.ndarray) -> np.ndarray:
     return shares
 
 
-def write_marks(texts: list[str], settings: DuplicateSettings, seed: int, folder: Path) -> None:
-    """Step 1 for one shard."""
+def write_marks(texts: list[str], plain: list[np.ndarray], settings: DuplicateSettings, seed: int, folder: Path) -> None:
+    """Step 1 for one shard. ``plain``: the hashes of each text's plain words."""
     if settings.exact:
         digests = np.array([text_digest(text) for text in texts], np.uint64).reshape(-1, 2)
         order = np.lexsort((np.arange(len(texts)), digests[:, 1], digests[:, 0]))
         write_array(folder / "digests.npy", digests[order])
         write_array(folder / "digest_rows.npy", order.astype(np.uint32))
     if settings.near:
-        signature = signatures(texts, settings, seed)
+        signature = signatures(texts, plain, settings, seed)
         hashes = band_hashes(signature, settings)
         rows = np.repeat(np.arange(len(texts), dtype=np.uint32), settings.bands)
         order = np.lexsort((rows, hashes.ravel()))

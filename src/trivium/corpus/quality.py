@@ -64,8 +64,9 @@ class Page:
             runs = runs * _PRIME + self._hashes[k:count + k]
             lengths += self._lengths[k:count + k]
         runs.sort()
-        begins = np.flatnonzero(np.r_[True, runs[1:] != runs[:-1], True])
-        return int(np.diff(begins).max()), int(lengths.max())
+        ends = np.flatnonzero(runs[1:] != runs[:-1])
+        most = max(ends[0] + 1, count - 1 - ends[-1], (ends[1:] - ends[:-1]).max(initial=0)) if len(ends) else count
+        return int(most), int(lengths.max())
 
 
 @lru_cache(maxsize=1)

@@ -17,6 +17,7 @@ The outcome is that of a suffix array over the words, but for chance collisions 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -52,14 +53,25 @@ def run_hashes(hashes: np.ndarray, n: int) -> np.ndarray:
     prefix sums, so that its cost does not grow with ``n``."""
     if len(hashes) < n:
         return np.empty(0, np.uint64)
-    powers = np.cumprod(np.r_[np.uint64(1), np.full(len(hashes) - 1, _BASE)])
-    inverse = np.cumprod(np.r_[np.uint64(1), np.full(len(hashes) - n, _INVERSE)])
-    sums = np.r_[np.uint64(0), np.cumsum(hashes * powers)]
-    return mix((sums[n:] - sums[:-n]) * inverse)
+    sums = np.zeros(len(hashes) + 1, np.uint64)
+    np.cumsum(hashes * _powers(_BASE, len(hashes)), out=sums[1:])
+    return mix((sums[n:] - sums[:-n]) * _powers(_INVERSE, len(hashes) - n + 1))
 
 
-_BASE = np.uint64(0x9E3779B97F4A7C15)
-_INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
+_BASE = 0x9E3779B97F4A7C15
+_INVERSE = pow(_BASE, -1, 2**64)
+
+
+def _powers(base: int, count: int) -> np.ndarray:
+    """``base`` to the powers 0 to count - 1, modulo 2^64."""
+    return _table(base, max(1 << 12, 1 << (count - 1).bit_length()))[:count]
+
+
+@lru_cache(maxsize=4)
+def _table(base: int, count: int) -> np.ndarray:
+    factors = np.full(count, base, np.uint64)
+    factors[0] = 1
+    return np.cumprod(factors)
 
 
 def least(values: np.ndarray, width: int, smallest: bool = True) -> np.ndarray:
@@ -88,14 +100,15 @@ def minimizers(hashes: np.ndarray, words: int) -> tuple[np.ndarray, np.ndarray]:
     if len(runs) < width:
         return np.empty(0, np.uint64), np.empty(0, np.uint64)
     windows = least(runs, width)
-    edge = np.zeros(width - 1, np.uint64)
-    chosen = runs == least(np.r_[edge, windows, edge], width, smallest=False)
+    padded = np.zeros(len(windows) + 2 * (width - 1), np.uint64)
+    padded[width - 1:len(padded) - width + 1] = windows
+    chosen = runs == least(padded, width, smallest=False)
     return windows, runs[chosen]
 
 
-def mark(texts: list[str], settings: SpanSettings, folder: Path) -> int:
-    """Step 1 for one shard; the number of marks."""
-    marks = [minimizers(word_hashes(words_of(text)), settings.words)[1] for text in texts]
+def mark(texts: list[str], plain: list[np.ndarray], settings: SpanSettings, folder: Path) -> int:
+    """Step 1 for one shard; the number of marks. ``plain``: the hashes of each text's plain words, which in ASCII are those that are compared here."""
+    marks = [minimizers(hashes if text.isascii() else word_hashes(words_of(text)), settings.words)[1] for text, hashes in zip(texts, plain, strict=True)]
     hashes = np.concatenate([*marks, np.empty(0, np.uint64)])
     rows = np.repeat(np.arange(len(texts), dtype=np.uint32), [len(mark) for mark in marks])
     _write_sorted(folder, "marks", hashes, rows)

@@ -38,6 +38,7 @@ from trivium.corpus.readers import Document, InputFile, Limits, Malformed, read
 from trivium.corpus.shards import Row, among, read_array, read_shard, write_array, write_lines, write_shard
 from trivium.corpus.spans import SpanSettings, cut, mark, repeats, shared, windows
 from trivium.corpus.thresholds import QualityThresholds
+from trivium.corpus.words import plain_hashes
 from trivium.files import write_bytes
 from trivium.randomness import derive
 
@@ -69,13 +70,16 @@ class Tally:
     def __init__(self) -> None:
         self.counts: Counts = {}
         self.rejects: list[Row] = []
+        self._entries: dict[tuple[str, str, str], dict[str, int]] = {}
 
     def left(self, step: str, row: Row, size: int) -> None:
         """One document of so many bytes is left after ``step``."""
         for group, name in (("sources", row["source"]), ("languages", row.get("language"))):
             if name is not None:
-                entry = self.counts.setdefault("funnel", {}).setdefault(step, {}).setdefault(group, {}).setdefault(
-                    name, {"documents": 0, "bytes": 0})
+                entry = self._entries.get((step, group, name))
+                if entry is None:
+                    groups = self.counts.setdefault("funnel", {}).setdefault(step, {}).setdefault(group, {})
+                    entry = self._entries[step, group, name] = groups.setdefault(name, {"documents": 0, "bytes": 0})
                 entry["documents"] += 1
                 entry["bytes"] += size
 
@@ -171,9 +175,10 @@ def filter_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) ->
     write_shard(folder / "rejects.jsonl.zst", tally.rejects)
     write_bytes(folder / "ids.json", json.dumps([row["id"] for row in kept]).encode())
     texts = [row["text"] for row in kept]
-    write_marks(texts, DuplicateSettings(**parameters["duplicates"]), parameters["seed"], folder)
+    plain = plain_hashes(texts)
+    write_marks(texts, plain, DuplicateSettings(**parameters["duplicates"]), parameters["seed"], folder)
     spans = SpanSettings(**parameters["spans"])
-    return {**tally.counts, "kept": len(kept), "marks": mark(texts, spans, folder) if spans.enabled else 0}
+    return {**tally.counts, "kept": len(kept), "marks": mark(texts, plain, spans, folder) if spans.enabled else 0}
 
 
 class _Judge:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from hashlib import blake2b
 
 import numpy as np
@@ -66,6 +67,11 @@ def word_hash(word: str) -> int:
 def word_hashes(parts: list[str]) -> np.ndarray:
     """:func:`word_hash` of each word: uint64 [words]."""
     return np.fromiter(map(_hashes.__getitem__, parts), np.uint64, len(parts))
+
+
+def plain_hashes(texts: Iterable[str]) -> list[np.ndarray]:
+    """:func:`word_hashes` of each text's :func:`plain_words`."""
+    return [word_hashes(plain_words(text)) for text in texts]
 
 
 def ngram_hashes(hashes: np.ndarray, n: int) -> np.ndarray:
