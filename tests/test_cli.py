@@ -58,6 +58,9 @@ def test_trace_and_verify(recipe, tmp_path):  # noqa: F811
     assert [link["depth"] for link in chain] == [0, 1, 1, 2]
     made(tmp_path / "one")
     assert "4 files are as they were made" in trivium("verify", tmp_path / "one").stdout
+    talk = trivium("chat", "runs/trial/join", "--prompt", "hi", cwd=tmp_path)
+    assert talk.returncode == 2 and "the folder is what a stage of the kind 'join' made" in talk.stderr
+    assert "runs/trial/jion: no such folder" in trivium("chat", "runs/trial/jion", "--prompt", "hi", cwd=tmp_path).stderr
 
 
 def test_the_schema_lists_groups_of_settings_with_defaults():

@@ -14,7 +14,7 @@ import pytest
 
 from trivium.artifacts import open_artifact
 from trivium.errors import TriviumError
-from trivium.pipeline import run
+from trivium.pipeline import cores, run
 from trivium.recipe import load_recipe
 from trivium.recipe_base import Input, Stage
 
@@ -136,7 +136,7 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 from test_pipeline import STAGES, RUNNERS, write
 from trivium.recipe import load_recipe
-from trivium.pipeline import run
+from trivium.pipeline import cores, run
 def slow(settings, context):
     mark = context.scratch / "half"
     if context.name == "write" and not mark.exists():
@@ -212,3 +212,10 @@ def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
     big = b"x" * (300 << 20)  # written to, so that it is there
     told = subprocess.run([sys.executable, "-c", "from trivium.pipeline import peak_memory_mb; print(peak_memory_mb())"], capture_output=True, text=True, check=True)
     assert 5 < float(told.stdout) < len(big) / 2**20
+
+
+def test_the_environment_says_how_many_threads(recipe, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert cores(load_recipe(recipe)) == 1 and cores(load_recipe(recipe, ["threads=2"])) == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "1000")
+    assert cores(load_recipe(recipe)) == len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

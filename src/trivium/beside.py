@@ -41,8 +41,12 @@ class Worker:
     """A process that runs one stage after another."""
 
     def __init__(self, lock: IO[str]) -> None:
-        self.process = subprocess.Popen([sys.executable, "-m", "trivium.beside"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-                                        pass_fds=(lock.fileno(),))
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the worker inherits it: the run that started it hears the keyboard
+        try:
+            self.process = subprocess.Popen([sys.executable, "-m", "trivium.beside"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+                                            pass_fds=(lock.fileno(),))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         assert self.process.stdin and self.process.stdout
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self.stage, self.shown, self.torn = "", Progress(quiet=True), b""
@@ -186,7 +190,6 @@ def run_one(job: dict[str, Any], progress: Progress) -> list[Span]:
 
 def main() -> None:
     """What ``python -m trivium.beside`` does. Whatever a stage prints goes to standard error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run that started it hears the keyboard
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     work(sys.stdin, answers)

@@ -93,12 +93,23 @@ def read_json(path: Path) -> Any:
         raise TriviumError(f"{path}: line {error.lineno}: not valid JSON ({error.msg})") from error
 
 
+def _missing(path: Path) -> str:
+    """What to say of a file that is not there: that its folder is not, or what the folder holds instead."""
+    if not path.parent.exists():
+        return f"{path.parent}: no such folder"
+    try:
+        kind = json.loads((path.parent / "manifest.json").read_bytes())["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{path}: no such file"
+    return f"{path}: no such file; the folder is what a stage of the kind {kind!r} made"
+
+
 def read_text(path: Path) -> str:
     """A UTF-8 file, or a :class:`TriviumError` that names the file and the byte."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise TriviumError(f"{path}: no such file") from error
+        raise TriviumError(_missing(path)) from error
     except IsADirectoryError as error:
         raise TriviumError(f"{path}: a folder, where a file was expected") from error
     except PermissionError as error:

@@ -270,9 +270,11 @@ def prepared(recipe: Recipe, name: str) -> tuple[Stage, Context]:
 
 
 def cores(recipe: Recipe) -> int:
-    """The processor cores to use: as many as the recipe says, else all that this process may use."""
+    """The processor cores to use: as many as the recipe says, else as OMP_NUM_THREADS says, else all that this process may use."""
     usable = getattr(os, "sched_getaffinity", None)  # not there on macOS
-    return recipe.threads or (len(usable(0)) if usable else os.cpu_count() or 1)
+    count = len(usable(0)) if usable else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return recipe.threads or (min(count, max(1, int(asked))) if asked.isdecimal() else count)
 
 
 def need(recipe: Recipe, stage: Stage) -> int:

@@ -71,12 +71,12 @@ class Progress:
     def update(self, done: int, total: int, text: str = "") -> None:
         """``done`` of ``total`` steps of the stage are done."""
         self.bars.update(self.task, completed=done, total=total, text=escape(text))
-        if not self.live and time.monotonic() - self.printed > PLAIN_SECONDS:
+        if not self.live and (time.monotonic() - self.printed > PLAIN_SECONDS or (text and done == total)):
             self.printed = time.monotonic()
             self.say(f"{done}/{total} {text}")
 
     def say(self, text: str) -> None:
         """A line that stays."""
         with contextlib.suppress(BrokenPipeError):
-            self.console.print(f"[bold]{escape(self.name)}[/bold]  {escape(text)}")
+            self.console.print(f"[bold]{escape(self.name)}[/bold]  {escape(text)}", soft_wrap=not self.live)
             sys.stderr.flush()

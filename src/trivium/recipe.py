@@ -198,7 +198,7 @@ def check_references(path: Path, stages: dict[str, Stage], written: Iterable[str
             if "/" in reference or "." in reference or "*" in reference:
                 if "*" in reference:
                     continue
-                raise TriviumError(f"{path}: stages.{name}.{where}: {reference}: no such file or folder"
+                raise TriviumError(f"{path}: stages.{name}.{where}: {reference}: no such file or folder" + ("" if Path(reference).is_absolute() else f" in {Path.cwd()}")
                                    + ("; no model is downloaded: name the folder that it lies in" if where == "model" else ""))
             raise TriviumError(f"{path}: stages.{name}.{where}: no earlier stage and no file is called {reference!r}"
                                f"{nearest(reference, earlier) if earlier else ''}")

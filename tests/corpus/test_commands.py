@@ -77,6 +77,8 @@ def test_build_inspect_and_report(place):
     assert len(shown["rejects"]) == 5 and not shown["documents"]
     with pytest.raises(TriviumError, match="did you mean 'harmful'"):
         call("corpus", "inspect", corpus, "--step", "harm")
+    with pytest.raises(TriviumError, match=r"no document is as asked for; reasons begin with: .*blocked_domain"):
+        call("corpus", "inspect", corpus, "--reason", "blocked_domian")
     with pytest.raises(TriviumError, match=r"no counts\.json"):
         call("corpus", "inspect", place)
     call("run", place / "recipe.yaml", "--quiet")

@@ -141,6 +141,7 @@ def test_merging(made, tmp_path):
     if adapter != "lora":
         return
     assert CliRunner().invoke(app, ["merge", str(artifacts["sft"].folder), str(tmp_path / "merged")]).exit_code == 0
+    assert str(artifacts["sft"].digest)[:12] in CliRunner().invoke(app, ["trace", str(tmp_path / "merged")]).output
     ids = [5, 9, 7, 30]
     oracle = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     assert oracle.config.model_type == kind

@@ -154,3 +154,18 @@ def test_settings_of_a_source_that_is_not_there(tmp_path):
     (tmp_path / "a.csv").write_text("prompt,completion\nx,1\n")
     with pytest.raises(TriviumError, match="did you mean 'reviews'"):
         run(tmp_path, {"reviews": tmp_path / "a.csv"}, sources={"review": {"weight": 2}})
+
+
+def test_rows_that_contradict_one_another_are_counted_and_kept(tmp_path):
+    (tmp_path / "rows.csv").write_text("review,stars\nGood soup.,1\nGood soup.,0\nGood soup.,1\nBad soup.,0\nOdd soup.,7\n")
+    source = {"columns": {"text": "review", "label": "stars"}, "labels": {0: "bad", 1: "good"}, "templates": "classification"}
+    summary, rows, rejects = run(tmp_path, {"soups": tmp_path / "rows.csv"}, sources={"soups": source})
+    assert len(rows) == 3 and len(rejects) == 2
+    counts = summary["sources"]["soups"]
+    assert counts["answered_otherwise"] == 1 and counts["rejected"] == {"a duplicate": 1, "the label … is none of 0, 1": 1}
+
+
+def test_labels_without_a_label_are_a_fault_of_the_recipe_that_is_named(tmp_path):
+    (tmp_path / "rows.csv").write_text("review,stars\nGood soup.,1\n")
+    with pytest.raises(TriviumError, match="needs a field `label`.* `columns` does not name; the row has review, stars, text"):
+        run(tmp_path, {"soups": tmp_path / "rows.csv"}, sources={"soups": {"columns": {"text": "review"}, "labels": {"1": "good"}, "templates": "classification"}})

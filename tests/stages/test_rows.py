@@ -87,7 +87,7 @@ def test_bad_comparisons_are_rejected_with_a_reason_and_kept(tmp_path, changes, 
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (GOOD, GOOD | changes, mixed, rated)))
     place, said = context(tmp_path / "out", demonstrations=[], comparisons=[tmp_path / "rows.jsonl"])
     summary = imports.run(Imports(comparisons=["x"]), place)
-    assert summary["comparisons"] == 2 and summary["rejected"] == 2 and said[0].startswith("2 rows were rejected: ")
+    assert summary["comparisons"] == 2 and summary["rejected"] == 2 and said[0].startswith("2 rows were rejected, see rejects.jsonl: ")
     rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
     assert [row["row"] for row in rejects] == [2, 3] and reason in rejects[0]["reason"] and "differ before their last turn" in rejects[1]["reason"]
     assert json.loads(rejects[0]["text"]) == GOOD | changes

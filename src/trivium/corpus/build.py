@@ -114,7 +114,8 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
     if not report["kept"]:
         step, reasons = max(report["reasons"].items(), key=lambda item: sum(item[1].values()))
         reason = max(reasons, key=lambda name: reasons[name])
-        raise TriviumError(f"{inputs[0]}: all {report['rejected']:,} documents were rejected, most of them at the step "
+        named = str(inputs[0]) if len(inputs) == 1 else f"{inputs[0]} and {len(inputs) - 1} other{'s' if len(inputs) > 2 else ''}"
+        raise TriviumError(f"{named}: all {report['rejected']:,} documents were rejected, most of them at the step "
                            f"{step!r}, there most often by {reason!r}; look at them with: trivium corpus inspect {folder}; then loosen "
                            "the corpus stage's settings or mend the input")
     if gone is not None:
@@ -303,7 +304,9 @@ def _mix(finished: list[Path], counts: steps.Counts, settings: CorpusSettings, s
     counts["written"] = {}
     for folder in done:
         steps.add(counts, counts_of(folder))
-    counts["epochs"] = found
+    drawn = counts["funnel"].get("mixture", {}).get("sources", {})
+    counts["epochs"] = {source: drawn[source]["bytes"] / sizes[source] if source in drawn else 0.0 for source in found}
+    counts["planned_epochs"] = found
     return done
 
 
@@ -331,7 +334,7 @@ def _report(counts: steps.Counts, evaluation_texts: Sequence[str], index: dict[s
         "documents": documents, "kept": kept, "rejected": rejected, "funnel": funnel,
         "reasons": counts.get("reasons", {}), "malformed": counts.get("reasons", {}).get("read", {}),
         "extraction": counts.get("extraction", {}), "lines_dropped": counts.get("lines_dropped", {}), "spans": counts.get("spans", {}),
-        "private": counts.get("private", {}), "contamination": contamination, "epochs": counts.get("epochs", {}),
+        "private": counts.get("private", {}), "contamination": contamination, "epochs": counts.get("epochs", {}), "planned_epochs": counts.get("planned_epochs", {}),
         "copies": counts["written"].get("copies", 0),
     }
 

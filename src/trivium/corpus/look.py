@@ -52,7 +52,7 @@ def print_corpus(counts: Row, by: str | None) -> None:
         for reason, number in sorted(reasons.items(), key=lambda item: -item[1]):
             print(f"{number:>12,}  {step.replace('_', ' ')}: {reason}")
     for title, name in (("how main texts were found", "extraction"), ("lines dropped", "lines_dropped"), ("private data replaced", "private"),
-                        ("repeated passages", "spans"), ("how often each source is read", "epochs")):
+                        ("repeated passages", "spans"), ("how often each source is read", "epochs"), ("… and was to be read", "planned_epochs")):
         if counts.get(name):
             print(f"\n{title}")
             for key, number in sorted(counts[name].items(), key=lambda item: -item[1]):

@@ -533,6 +533,12 @@ def lineage(found: Gathered) -> Markup:
     nodes: dict[str, tuple[draw.Words, str, int]] = {}
     for name, manifest in found.manifests.items():
         nodes[name] = (stage_words(name, manifest["kind"]), manifest["digest"][:10], list(words.SCHOOLS).index(words.STAGES.get(manifest["kind"], ("", "", "judge"))[2]))
+    for name, manifest in found.manifests.items():
+        for field, made in manifest["inputs"].items():
+            if field in ("model", "reward", "adapter", "safety") and made["digest"] not in by_digest:  # a model of another run, or somebody else's
+                place = "/".join([part for part in Path(made["path"]).parts if part != ".."][-2:])
+                nodes.setdefault(place, ((place, place), made["digest"][:10], 0))
+                edges.append((place, name))
     return draw.graph(nodes, edges, ("What was made from what", "产物来源图"))
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +16,9 @@ import numpy as np
 import torch
 
 from trivium import randomness
+from trivium.artifacts import digest_path, seal
 from trivium.errors import TriviumError
-from trivium.files import read_json, read_rows, write_rows
+from trivium.files import digest_json, read_json, read_rows, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
@@ -25,7 +27,7 @@ from trivium.model.adapters import folder as adapter_folder
 from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.model.encoder import Classifier
 from trivium.model.encoder_decoder import EncoderDecoder
-from trivium.pipeline import Context
+from trivium.pipeline import Context, peak_memory_mb
 from trivium.stages.settings import Dpo, Kto, Looped
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
 from trivium.training.batch import Batch, Tree, make_batch, pack
@@ -185,7 +187,11 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None) -> None
     if has_adapters(model):
         raise TriviumError(f"{adapter}: a {adapter_folder.settings_of(adapter).kind} adapter is no change of a weight, so it cannot be folded in; only LoRA can")
     source = adapter if (adapter / "tokenizer.json").exists() else base
+    begun = time.monotonic()
     save_model(model, load_tokenizer(source, model.config.vocab_size), folder)
+    inputs = {name: {"path": os.path.relpath(path.absolute(), folder.absolute()), "digest": digest_path(path)} for name, path in (("model", base), ("adapter", adapter))}
+    seal(folder, kind="merge", name=folder.name, key=digest_json(inputs), seed=0, settings={}, inputs=inputs, summary={}, seconds=time.monotonic() - begun,
+         peak_memory_mb=peak_memory_mb())
 
 
 def save_model(model: LanguageModel | RewardModel, tokenizer: ChatTokenizer, folder: Path, chat: bool = True) -> None:
@@ -276,6 +282,10 @@ class Epochs(Batches, Protocol):
     steps_per_epoch: int
 
 
+FEW_UPDATES = 20
+"""A run of fewer is said to be short: with few rows the default batch is all of them."""
+
+
 def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, steps: int, settings: Looped,
                  context: Context, *made_from: object, heldout: Epochs | None = None,
                  sample: Callable[[Any], str] | None = None, evaluate_every: int | None = None, keep_best: bool = False,
@@ -289,6 +299,8 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
 
     if (hasattr(model, "whole") or hasattr(model, "vision")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TriviumError(f"{context.name}: models of other families, and those that see, are trained in one process; start it without torchrun")
+    if steps < FEW_UPDATES:
+        context.progress.say(f"only {steps} update{'s' if steps != 1 else ''}, which teach little: smaller batches (`rows`, `length`) or more `epochs` give more")
     precision = settings.precision
     if isinstance(settings, (Dpo, Kto)):  # their reference was measured under autocast, so the policy is too unless told otherwise
         precision = choose_precision(precision, next(model.parameters()).device)

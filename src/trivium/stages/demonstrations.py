@@ -36,6 +36,8 @@ class Read:
     rows: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     """Rows by the kind of reason."""
+    otherwise: int = 0
+    """Rows that ask what an earlier one asks, and answer otherwise."""
 
 
 def rows_of_source(source: Path, reject: Reject, split: str | None = None) -> Iterator[tuple[str, int, Row]]:
@@ -63,8 +65,7 @@ def read(source: Path, settings: Source, where: str, reject: Reject, seen: dict[
     phraser = Phraser(settings.templates, f"{where}.templates") if settings.templates else None
 
     def refuse(file: str, number: int, reason: str, text: str) -> None:
-        kind = "a duplicate" if reason.startswith("a duplicate") else re.sub(r"; (did you mean|known:).*", "", reason)
-        found.rejected[re.sub(r"(message|line|column|char|byte|^) ?\d+", r"\1 …", re.sub(r"^(the label) '[^']*'", r"\1 …", kind)).strip()[:120]] += 1
+        found.rejected[kind_of(reason)] += 1
         reject(file, number, reason, text)
 
     def unreadable(file: str, number: int, reason: str, text: str) -> None:
@@ -88,8 +89,17 @@ def read(source: Path, settings: Source, where: str, reject: Reject, seen: dict[
                 refuse(file, number, f"a duplicate of {seen[text][0]}, row {seen[text][1]}", json.dumps(raw, ensure_ascii=False, default=str))
                 continue
             seen[text] = (file, number)
+            asked = "asked: " + json.dumps([messages[:-1] for messages in variants], sort_keys=True, ensure_ascii=False)
+            found.otherwise += asked in seen
+            seen[asked] = (file, number)
             found.made.append({"variants": variants, "key": text, "answer": checkable(row)})
     return found
+
+
+def kind_of(reason: str) -> str:
+    """A reason without what differs from row to row, to count by."""
+    kind = "a duplicate" if reason.startswith("a duplicate") else re.sub(r"; (did you mean|known:).*", "", reason)
+    return re.sub(r"(message|line|column|char|byte|^) ?\d+", r"\1 …", re.sub(r"^(the label) '[^']*'", r"\1 …", kind)).strip()[:120]
 
 
 def named(row: Row, settings: Source) -> Row:
@@ -99,7 +109,9 @@ def named(row: Row, settings: Source) -> Row:
             raise TriviumError(f"the column {theirs!r} is missing{nearest(theirs, map(str, row))}")
         row = {**row, ours: row[theirs]}
     if settings.labels:
-        given = str(row.get("label", "")).strip()
+        if "label" not in row:
+            raise TriviumError("`labels` needs a field `label`, which no column is called and `columns` does not name; the row has " + ", ".join(map(str, row)))
+        given = str(row["label"]).strip()
         if given not in settings.labels:
             raise TriviumError(f"the label {given!r} is none of {', '.join(settings.labels)}")
         row = {**row, "label": settings.labels[given], "labels": list(dict.fromkeys(settings.labels.values()))}
@@ -132,7 +144,7 @@ def mix(sources: dict[str, Read], settings: dict[str, Source], total: int | None
             if settings[name].prompts and row["answer"] is not None:
                 made["answer"] = row["answer"]
             mixture.append((randomness.derive(seed, "mix", name, place), made))
-        report[name] = {"rows": source.rows, "kept": len(source.made), "rejected": dict(source.rejected.most_common()),
+        report[name] = {"rows": source.rows, "kept": len(source.made), "rejected": dict(source.rejected.most_common()), "answered_otherwise": source.otherwise,
                         "used": wanted if order else 0, "passes": round(wanted / len(order), 3) if order else 0.0}
     return [row for _, row in sorted(mixture, key=lambda item: item[0])], report
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from trivium import randomness
 from trivium.errors import TriviumError, nearest
 from trivium.files import Reject, write_json, write_rows
 from trivium.pipeline import Context
-from trivium.stages.demonstrations import Read, mix, read, rows_of_source
+from trivium.stages.demonstrations import Read, kind_of, mix, read, rows_of_source
 from trivium.stages.reward import check_ranking, check_ratings
 from trivium.stages.settings import Imports, Source
 from trivium.tokenizer.chat import check_messages
 
-VERSION = 6
+VERSION = 7
 Row = dict[str, Any]
 
 
@@ -73,7 +74,11 @@ def run(settings: Imports, context: Context) -> dict[str, object]:
     if report:
         write_json(context.folder / "sources.json", report)
     if rejects:
-        context.progress.say(f"{len(rejects)} rows were rejected: {_first(rejects)}")
+        kinds = Counter(kind_of(row["reason"]) for row in rejects).most_common()
+        context.progress.say(f"{len(rejects)} rows were rejected, see rejects.jsonl: " + "; ".join(f"{number} × {kind}" for kind, number in kinds[:5])
+                             + (f"; and {len(kinds) - 5} other reasons" if len(kinds) > 5 else ""))
+    if otherwise := sum(source.otherwise for source in found.values()):
+        context.progress.say(f"{otherwise} rows ask what an earlier row asks and answer otherwise; they are kept")
     return {"demonstrations": len(demonstrations), "comparisons": len(comparisons), "rejected": len(rejects),
             **({"sources": report} if isinstance(given, dict) else {})}
 

@@ -30,7 +30,7 @@ class World(Stage):
 class Source(BaseModel):
     """How the rows of one source are read and how many of them are used."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True, coerce_numbers_to_str=True)
 
     weight: float | None = Field(None, gt=0)
     """Share of the mixture, relative to the other sources' weights (1 where others have one); null for all: every row once."""

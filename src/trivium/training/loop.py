@@ -316,6 +316,8 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     if begin is None and steps:
         check_room(scratch, model, settings.optimizer, world)
         save(0)
+    elif begin and world.leader:
+        say(f"goes on from its last checkpoint, after {begin} of {steps} updates")
     while step < steps and not (patience and best["since"] >= patience):
         micro = batches(step, part, parts, parallel.rows)
         trainer.share = plateau.share * 0.5**returns
