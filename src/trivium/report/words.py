@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup, escape
 
 STAGES = {  # a stage's kind: what it is, in both languages, and the school it belongs to
-    "world": ("the embedded world", "内置小世界", "read"), "imports": ("rows brought in", "导入数据", "read"),
+    "world": ("the embedded world", "内置小世界", "read"), "imports": ("rows brought in", "导入数据", "teach"),
     "filter": ("a filter of documents", "训练文档过滤器", "read"), "corpus": ("cleaning the documents", "清洗语料", "read"), "tokenizer": ("the tokenizer", "训练分词器", "read"),
     "tokens": ("text into tokens", "文本转词元", "read"), "pretrain": ("pretraining", "预训练", "read"),
     "sft": ("supervised fine-tuning", "监督微调", "teach"), "demonstrations": ("demonstrations", "示范", "teach"),

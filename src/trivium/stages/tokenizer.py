@@ -26,6 +26,8 @@ def run(settings: Tokenizer, context: Context) -> dict[str, object]:
         share = settings.sample_bytes / max(1, sum(part.stat().st_size for part in (corpus / "documents").glob("part-*.jsonl")))
     tokenizer = ChatTokenizer(train((text for text in documents_of(corpus)
                                      if share >= 1 or randomness.derive(context.seed, "tokenizer", text) / 2**64 < share), settings.vocab_size))
+    if tokenizer.vocab_size < settings.vocab_size:
+        context.progress.say(f"{tokenizer.vocab_size:,} entries rather than {settings.vocab_size:,}: so small a corpus has no more pairs to merge")
     tokenizer.save(context.folder)
     return {"vocab_size": tokenizer.vocab_size, "bytes_per_token": bytes_per_token(corpus, tokenizer)}
 
