@@ -108,3 +108,9 @@ def test_arrays_on_disk_are_empty_when_nothing_is_marked(tmp_path):
     assert mark(["short"], plain_hashes(["short"]), SETTINGS, tmp_path) == 0 and len(read_array(tmp_path / "marks.npy")) == 0
     write_marks([], [], DuplicateSettings(), 0, tmp_path)
     write_array(tmp_path / "x.npy", np.empty(0))
+
+
+def test_marks_fall_evenly_into_the_partitions():
+    marks = minimizers(np.random.default_rng(0).integers(0, 2**64, 200_000, np.uint64), 50)[1]
+    counts = np.bincount((marks >> np.uint64(60)).astype(np.int64), minlength=16)
+    assert counts.max() < 1.1 * len(marks) / 16

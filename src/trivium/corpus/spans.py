@@ -93,7 +93,8 @@ def words_of(text: str) -> list[str]:
 
 
 def minimizers(hashes: np.ndarray, words: int) -> tuple[np.ndarray, np.ndarray]:
-    """``(minimizer of each window of that many words, hashes of all runs that are one's minimizer, each occurrence)``."""
+    """``(minimizer of each window of that many words, hashes of all runs that are one's minimizer, each occurrence)``, mixed once more: the least of many
+    hashes is small, and partitions by hash would not be of one size."""
     run = (words + 1) // 2
     runs = run_hashes(hashes, run)
     width = words - run + 1
@@ -103,7 +104,7 @@ def minimizers(hashes: np.ndarray, words: int) -> tuple[np.ndarray, np.ndarray]:
     padded = np.zeros(len(windows) + 2 * (width - 1), np.uint64)
     padded[width - 1:len(padded) - width + 1] = windows
     chosen = runs == least(padded, width, smallest=False)
-    return windows, runs[chosen]
+    return mix(windows), mix(runs[chosen])
 
 
 def mark(texts: list[str], plain: list[np.ndarray], settings: SpanSettings, folder: Path) -> int:
