@@ -70,6 +70,8 @@ def test_build_inspect_and_report(place):
     assert counts["documents"] == counts["kept"] + counts["rejected"] == 27
     after = {row["step"]: row["languages"] for row in counts["funnel"]}
     assert after["language"]["de"]["documents"] == 1 and after["extract"] == {}
+    before, drawn = ({row["step"]: row["sources"] for row in counts["funnel"]}[step] for step in ("contamination", "mixture"))
+    assert counts["epochs"] == {name: drawn.get(name, {"bytes": 0})["bytes"] / before[name]["bytes"] for name in before} and set(counts["planned_epochs"]) == set(before)
     corpus = place / "runs/mine/corpus"
     text = call("corpus", "inspect", corpus, "--by", "language", "--samples", "1")
     assert "27 documents in = " in text and "blocked_domain" in text and "--- in/rows.jsonl" in text
@@ -78,7 +80,7 @@ def test_build_inspect_and_report(place):
     with pytest.raises(TriviumError, match="did you mean 'harmful'"):
         call("corpus", "inspect", corpus, "--step", "harm")
     with pytest.raises(TriviumError, match=r"no document is as asked for; reasons begin with: .*blocked_domain"):
-        call("corpus", "inspect", corpus, "--reason", "blocked_domian")
+        call("corpus", "inspect", corpus, "--reason", "blocked_domian", "--json")
     with pytest.raises(TriviumError, match=r"no counts\.json"):
         call("corpus", "inspect", place)
     call("run", place / "recipe.yaml", "--quiet")

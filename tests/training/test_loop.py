@@ -384,3 +384,12 @@ def test_a_torn_checkpoint_falls_back_and_a_foreign_one_is_refused(tmp_path, mon
     assert all(torch.equal(a, b) for a, b in zip(torn.parameters(), whole.parameters(), strict=True))
     with pytest.raises(TriviumError, match="other data or settings"):
         go(8, "another")
+
+
+def test_a_run_that_goes_on_says_from_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
+    for expected in (False, True):
+        said: list[str] = []
+        train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 64, 4, 1), 3, Optimization(), scratch=tmp_path,
+              log=tmp_path / "log.jsonl", fingerprint="same", say=said.append)
+        assert ("goes on from its last checkpoint, after 3 of 3 updates" in said) is expected

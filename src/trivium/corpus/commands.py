@@ -58,13 +58,13 @@ def inspect(corpus: Annotated[Path, typer.Argument(help="A corpus stage's folder
     only = {"source": source, "language": language}
     kept = [] if step or reason else look.samples(corpus, "documents", samples, seed, **only)
     rejected = look.samples(corpus, "rejects", samples, seed, step, reason, **only)
-    if as_json:
-        print(json.dumps({**counts, "samples": {"documents": kept, "rejects": rejected}}, ensure_ascii=False))
-        return
     if samples and (step or reason or source or language) and not kept and not rejected:
         known = sorted({name for at, reasons in counts["reasons"].items() if step in (None, at) for name in reasons})
         raise TriviumError("no document is as asked for" + (f"; reasons begin with: {', '.join(known[:20])}{', …' if len(known) > 20 else ''}" if reason else
                            f"; sources: {', '.join(sorted(counts['funnel'][0]['sources'])[:20])}" if source else ""))
+    if as_json:
+        print(json.dumps({**counts, "samples": {"documents": kept, "rejects": rejected}}, ensure_ascii=False))
+        return
     if not (step or reason):
         look.print_corpus(counts, f"{by}s" if by else None)
     for title, rows in (("documents", kept), ("rejects", rejected)):

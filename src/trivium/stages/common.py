@@ -188,8 +188,8 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None) -> None
         raise TriviumError(f"{adapter}: a {adapter_folder.settings_of(adapter).kind} adapter is no change of a weight, so it cannot be folded in; only LoRA can")
     source = adapter if (adapter / "tokenizer.json").exists() else base
     begun = time.monotonic()
-    save_model(model, load_tokenizer(source, model.config.vocab_size), folder)
     inputs = {name: {"path": os.path.relpath(path.absolute(), folder.absolute()), "digest": digest_path(path)} for name, path in (("model", base), ("adapter", adapter))}
+    save_model(model, load_tokenizer(source, model.config.vocab_size), folder)
     seal(folder, kind="merge", name=folder.name, key=digest_json(inputs), seed=0, settings={}, inputs=inputs, summary={}, seconds=time.monotonic() - begun,
          peak_memory_mb=peak_memory_mb())
 
