@@ -169,7 +169,8 @@ def _prose(data: Path) -> list[str]:
 
 def chinese(data: Path) -> Figures:
     """The share of good documents that any rule of the defaults drops: chapters of classics, their modern translations, and product reviews
-    of some length, as the reviews of one product on a page."""
+    of some length, as the reviews of one product on a page. Pages of ten are counted once more without those on which somebody filled a review
+    by writing one phrase three times in a row: a page that the rules about repetition are meant for."""
     from trivium.corpus.languages import LanguageSettings, identify
     from trivium.corpus.quality import LINE_RULES, check, chosen
     from trivium.corpus.settings import CorpusSettings
@@ -193,7 +194,9 @@ def chinese(data: Path) -> Figures:
         if row["label"] == "1" and row["review"]:
             by_kind[row["cat"]].append(row["review"].strip())
     texts["reviews of 100 characters and more"] = [text for found in by_kind.values() for text in found if len(text) >= 100]
-    texts["reviews, ten to a page"] = ["\n".join(found[k:k + 10]) for found in by_kind.values() for k in range(0, len(found) - 9, 10)]
+    reviews = [found[k:k + 10] for found in by_kind.values() for k in range(0, len(found) - 9, 10)]
+    texts["reviews, ten to a page"] = ["\n".join(page) for page in reviews]
+    texts["reviews, ten to a page, none of them filled"] = ["\n".join(page) for page in reviews if not any(re.search(r"(.{2,}?)\1\1", text) for text in page)]
     figures: Figures = {}
     language = LanguageSettings(keep=["zh"])
     for kind, documents in texts.items():

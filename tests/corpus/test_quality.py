@@ -128,6 +128,15 @@ def test_rules_hold_in_chinese_too(rule, text):
     assert (check(text, [rule], QualityThresholds()) or "").startswith(rule)
 
 
+def test_a_chinese_character_says_as_much_as_three_letters():
+    """A line of eleven characters is a sentence, where one of eleven letters is two words."""
+    rule = ["fineweb.short_lines"]
+    assert check("渡船载着面粉过了宽河。\n" * 10, rule, QualityThresholds()) is None
+    assert check("渡船载着面粉过河了。\n" * 10, rule, QualityThresholds())
+    assert check("a ferry...\n" * 10, rule, QualityThresholds())
+    assert check("渡船 the ferry of the wide river\n" * 10, rule, QualityThresholds()) is None
+
+
 @pytest.mark.parametrize(
     ("change", "text", "passes"),
     [

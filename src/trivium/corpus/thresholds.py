@@ -58,7 +58,7 @@ class QualityThresholds:
     min_punctuated_lines: float = 0.12
     """Smallest share of lines that end in a punctuation mark."""
     short_line: int = 30
-    """A line of at most this many characters is short (half as many in scripts without spaces)."""
+    """A line of at most this many characters is short; a Chinese or Japanese one counts as three."""
     max_short_lines: float = 0.67
     """Greatest share of short lines."""
     max_repeated_line_characters: float = 0.01

@@ -17,7 +17,7 @@ from trivium.pipeline import Context
 from trivium.stages.common import rows_of
 from trivium.stages.settings import Corpus
 
-VERSION = 4
+VERSION = 5
 
 
 def run(settings: Corpus, context: Context) -> dict[str, object]:
