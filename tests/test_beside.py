@@ -10,6 +10,7 @@ import time
 import pytest
 
 from trivium.artifacts import covered, open_artifact, span_of
+from trivium.beside import Worker
 from trivium.errors import TriviumError
 from trivium.pipeline import run
 
@@ -71,6 +72,19 @@ def test_killed_workers_go_with_the_run(recipe, tmp_path):
             pytest.fail("a worker outlives its run")
     assert not (tmp_path / "runs/beside/corpus").exists()
     assert run(recipe)["corpus"].summary["kept"] > 0
+
+
+def test_a_worker_leaves_the_keyboard_to_the_run(tmp_path):
+    """Ctrl-C goes to all processes at once; a worker that is just starting would end with a traceback of its own."""
+    with open(tmp_path / "lock", "w") as lock:
+        worker = Worker(lock)
+        try:
+            for _ in range(20):
+                worker.process.send_signal(signal.SIGINT)
+                time.sleep(0.1)
+            assert worker.process.poll() is None
+        finally:
+            worker.end()
 
 
 def test_covered_seconds():

@@ -56,6 +56,7 @@ def test_every_shipped_recipe_keeps_its_stages():
     ("join.parts.0=wrote", "did you mean 'write'"),
     ("write.source=join", "does not come before"),
     ("write.source=./nothing", "no such file"),
+    ("write.source=pages/*.html", r"stages.write.source: pages/\*.html: matches no file in "),
     ("other=false", "is left out"),
     ("name=../x", "folder's name"),
     ("threads=0", "threads: .*greater than or equal to 1"),
@@ -63,6 +64,16 @@ def test_every_shipped_recipe_keeps_its_stages():
 def test_faults_in_a_recipe_are_named(recipe, override, message):
     with pytest.raises(TriviumError, match=message):
         load_recipe(recipe, [override], STAGES)
+
+
+def test_files_must_be_there_for_the_stages_that_are_to_run(recipe):
+    (recipe.parent / "page.html").write_text("a page")
+    assert load_recipe(recipe, ["write.source='*.html'"], STAGES).stages["write"].source == "*.html"
+    with pytest.raises(TriviumError, match="no such file"):
+        load_recipe(recipe, ["write.source=./nothing"], STAGES, only=["join"])  # it is made from write
+    assert load_recipe(recipe, ["write.source=./nothing"], STAGES, only=["other"]).stages["write"].source == "./nothing"
+    with pytest.raises(TriviumError, match="does not come before"):  # what the recipe itself says must hold
+        load_recipe(recipe, ["write.source=join"], STAGES, only=["other"])
 
 
 def test_files_that_are_no_recipe(tmp_path):

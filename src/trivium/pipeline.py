@@ -33,7 +33,7 @@ from trivium.artifacts import (
 from trivium.errors import TriviumError, nearest
 from trivium.files import digest_json, disk_errors, fsync_folder, read_json, write_json
 from trivium.progress import Progress
-from trivium.recipe import Recipe, load_recipe
+from trivium.recipe import Recipe, load_recipe, needed
 from trivium.recipe_base import Stage
 
 NOTE_SECONDS = 2.0
@@ -85,10 +85,11 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
     """
     if isinstance(recipe, Recipe) and (overrides or settings):
         raise TriviumError("run: settings can override a recipe's file, not a parsed recipe; give the path, or change the recipe")
+    only = [only] if isinstance(only, str) else list(only)
     if not isinstance(recipe, Recipe):
         given = [f"{key.replace('__', '.')}={digestible(value)}" for key, value in settings.items()]
-        recipe = load_recipe(recipe, [*overrides, *given])
-    wanted = needed(recipe, only)
+        recipe = load_recipe(recipe, [*overrides, *given], only=only)
+    wanted = needed(recipe.stages, only)
     folder = recipe.folder
     check_first(recipe, wanted)
     try:
@@ -122,21 +123,6 @@ def digestible(value: Any) -> str:
     """A Python value as an override's text."""
     import json
     return json.dumps(value)
-
-
-def needed(recipe: Recipe, only: Iterable[str]) -> set[str]:
-    """The stages ``only`` names and those they are made from; all when it names none."""
-    todo = [only] if isinstance(only, str) else list(only)
-    todo = todo or list(recipe.stages)
-    found: set[str] = set()
-    while todo:
-        name = todo.pop()
-        if name not in recipe.stages:
-            raise TriviumError(f"--only {name}: the recipe has no such stage{nearest(name, recipe.stages)}")
-        if name not in found:
-            found.add(name)
-            todo += [reference for _, reference in recipe.stages[name].references() if reference in recipe.stages]
-    return found
 
 
 def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
@@ -45,9 +46,10 @@ class Recipe(Header):
         return Path(self.out) / self.name
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping[str, type[Stage]] | None = None) -> Recipe:
-    """Read a recipe and apply ``overrides`` such as ``pretrain.epochs=2``. Raises :class:`TriviumError` with the dotted
-    place of the first fault."""
+def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping[str, type[Stage]] | None = None,
+                only: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and apply ``overrides`` such as ``pretrain.epochs=2``. Files from elsewhere must exist where the stages that ``only`` names need
+    them (all, when it names none). Raises :class:`TriviumError` with the dotted place of the first fault."""
     if stages is None:
         from trivium.stages.settings import STAGES
         stages = STAGES
@@ -78,7 +80,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
         raise TriviumError(f"{path}: {error}") from error
     if not top.name or "/" in top.name or top.name.startswith("."):
         raise TriviumError(f"{path}: name: {top.name!r} cannot be a folder's name")
-    check_references(path, parsed, raw["stages"].keys())
+    wanted = needed(parsed, only)
+    check_references(path, parsed, raw["stages"].keys(), wanted)
     return Recipe.model_construct(**top.model_dump(), stages=parsed)
 
 
@@ -184,22 +187,40 @@ def _annotations(model: Any) -> dict[str, Any]:
     return {}
 
 
-def check_references(path: Path, stages: dict[str, Stage], written: Iterable[str]) -> None:
-    """Every input must name an earlier stage or something that exists."""
+def needed(stages: Mapping[str, Stage], only: Iterable[str]) -> set[str]:
+    """The stages ``only`` names and those they are made from; all when it names none."""
+    todo = list(only) or list(stages)
+    found: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in stages:
+            raise TriviumError(f"--only {name}: the recipe has no such stage{nearest(name, stages)}")
+        if name not in found:
+            found.add(name)
+            todo += [reference for _, reference in stages[name].references() if reference in stages]
+    return found
+
+
+def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[str], wanted: Iterable[str]) -> None:
+    """Every input must name an earlier stage or, in the stages that are ``wanted``, something that exists."""
     earlier: list[str] = []
     for name, stage in stages.items():
         for where, reference in stage.references():
             if reference in earlier or (Path(reference).exists() and reference not in stages):
                 continue
+            place = f"{path}: stages.{name}.{where}"
             if reference in stages:
-                raise TriviumError(f"{path}: stages.{name}.{where}: stage {reference!r} does not come before {name!r}; move it up")
+                raise TriviumError(f"{place}: stage {reference!r} does not come before {name!r}; move it up")
             if reference in written:
-                raise TriviumError(f"{path}: stages.{name}.{where}: stage {reference!r} is left out; leave {name!r} out too")
-            if "/" in reference or "." in reference or "*" in reference:
-                if "*" in reference:
-                    continue
-                raise TriviumError(f"{path}: stages.{name}.{where}: {reference}: no such file or folder" + ("" if Path(reference).is_absolute() else f" in {Path.cwd()}")
-                                   + ("; no model is downloaded: name the folder that it lies in" if where == "model" else ""))
-            raise TriviumError(f"{path}: stages.{name}.{where}: no earlier stage and no file is called {reference!r}"
-                               f"{nearest(reference, earlier) if earlier else ''}")
+                raise TriviumError(f"{place}: stage {reference!r} is left out; leave {name!r} out too")
+            here = "" if Path(reference).is_absolute() else f" in {Path.cwd()}"
+            if glob.has_magic(reference):
+                if name in wanted and next(glob.iglob(reference, recursive=True), None) is None:
+                    raise TriviumError(f"{place}: {reference}: matches no file{here}")
+            elif "/" in reference or "." in reference:
+                if name in wanted:
+                    raise TriviumError(f"{place}: {reference}: no such file or folder{here}"
+                                       + ("; no model is downloaded: name the folder that it lies in" if where == "model" else ""))
+            else:
+                raise TriviumError(f"{place}: no earlier stage and no file is called {reference!r}{nearest(reference, earlier) if earlier else ''}")
         earlier.append(name)

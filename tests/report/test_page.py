@@ -80,6 +80,16 @@ def test_the_page_says_what_was_lost_and_needs_nothing_else(tmp_path):
         assert words.lower() in page.lower(), words
 
 
+def test_the_lineage_shows_a_model_that_no_stage_of_the_run_made(tmp_path):
+    run = finished(tmp_path / "small")
+    (run / "tuned").mkdir()
+    seal(run / "tuned", kind="sft", name="tuned", key="k" * 64, seed=0, settings={}, inputs={"model": {"path": "../../elsewhere/llama", "digest": "ab" * 32}, "demonstrations": {
+        "path": "../../rows.jsonl", "digest": "cd" * 32}}, summary={"steps": 1}, seconds=1.0, peak_memory_mb=1.0)
+    page = render(gather(run))
+    drawn = page[page.index("What was made from what"):]
+    assert "elsewhere/llama" in drawn and "ab" * 5 in drawn and "rows.jsonl" not in drawn[:drawn.index("</svg>")]
+
+
 def test_its_recipe_parses_again(tmp_path):
     page = render(gather(finished(tmp_path / "small")))
     from html import unescape

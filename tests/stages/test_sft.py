@@ -123,6 +123,16 @@ def test_the_best_checkpoint_is_kept_and_training_stops_in_time(base, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize(("epochs", "said"), [(1, "only 1 update, which teach"), (4, "only 4 updates, which teach"), (20, None)])
+def test_training_of_few_updates_is_said_to_be_short(base, tmp_path, capfd, epochs, said):
+    rows = write(tmp_path / "rows.jsonl", PAIRS[:8])
+    recipe = {"name": "run", "out": str(tmp_path), "stages": {"sft": {"model": str(base), "demonstrations": rows, "epochs": epochs, "validation": 0, **FAST}}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    assert trivium.run(tmp_path / "recipe.yaml", quiet=False)["sft"].summary["steps"] == epochs
+    shown = " ".join(capfd.readouterr().err.split())
+    assert said in shown if said else "only" not in shown
+
+
 def test_the_past_is_rehearsed_and_the_report_shows_what_that_kept(base, tmp_path):
     """One task after another: without rehearsal the first is forgotten, with earlier rows or with the model's own (LAMOL) it is not."""
     old, new = write(tmp_path / "old.jsonl", [(f"Say {word} {n}.", f"{word}!") for word in ("red", "blue", "green") for n in range(40)]), write(

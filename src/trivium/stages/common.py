@@ -299,7 +299,7 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
 
     if (hasattr(model, "whole") or hasattr(model, "vision")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TriviumError(f"{context.name}: models of other families, and those that see, are trained in one process; start it without torchrun")
-    if steps < FEW_UPDATES:
+    if 0 < steps < FEW_UPDATES:
         context.progress.say(f"only {steps} update{'s' if steps != 1 else ''}, which teach little: smaller batches (`rows`, `length`) or more `epochs` give more")
     precision = settings.precision
     if isinstance(settings, (Dpo, Kto)):  # their reference was measured under autocast, so the policy is too unless told otherwise
