@@ -20,7 +20,7 @@ from trivium.training.batch import Tree
 from trivium.training.language_modelling import LanguageModelling as LanguageModelling
 from trivium.training.machine import autocast, choose_precision, prepare
 
-VERSION = 2
+VERSION = 3
 PARALLEL = True
 
 

@@ -39,7 +39,7 @@ from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.loop import Total
 from trivium.training.machine import prepare
 
-VERSION = 2
+VERSION = 3
 PARALLEL = True
 
 
