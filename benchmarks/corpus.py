@@ -313,6 +313,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=("extraction", "near", "pipeline", "tokens"), default=["extraction", "near", "pipeline", "tokens"])
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared/data")
     parser.add_argument("--sizes", type=float, nargs="+", help="instead: gigabytes of made-up input, for memory and throughput")
     parser.add_argument("--workers", type=int, default=1, help="processes, with --sizes")
@@ -344,27 +345,29 @@ def main() -> None:
                 results.append(Result(f"{size:g} GB: kB a second per core, by the clock", 1000 * found["clock_rate"], results[2].ours if len(results) > 2 else 1000 * found["clock_rate"], "kB/s"))
             report("corpus", results)
             return
-        python = peer()
 
         def theirs(case: str, source: Path, **more: Any) -> float:
-            found = call(PEER_SCRIPT, {"case": case, "input": str(source), "scratch": scratch, **more}, python, environment={"OMP_NUM_THREADS": "1"})
+            found = call(PEER_SCRIPT, {"case": case, "input": str(source), "scratch": scratch, **more}, peer(), environment={"OMP_NUM_THREADS": "1"})
             print(f"datatrove {case} {more}: {found}", file=sys.stderr)
             return float(found["rate"])
 
         rounds = 1 if options.quick else options.rounds
         crawled = write(Path(scratch, "pages.jsonl"), pages(options.data, 60 if options.quick else 362))
         texts = write(Path(scratch, "texts.jsonl"), prose(options.data, 1500 if options.quick else 10_000))
-        for profile, goal in (("accurate", 0.9), ("fast", 0.9)):
+        for profile in ("accurate", "fast") if "extraction" in options.only else ():
             found = in_turn({"ours": lambda p=profile: run("extract", crawled, profile=p), "library": lambda p=profile: run("library", crawled, profile=p)}, rounds)
-            results.append(Result(f"extraction, {profile}, against the library alone", found["ours"], found["library"], "pages/s", goal))
-        found = in_turn({"ours": lambda: run("near", texts), "datatrove": lambda: theirs("near", texts)}, rounds)
-        results.append(Result("near duplicates, against datatrove", found["ours"], found["datatrove"], "documents/s", 3.0))
-        found = in_turn({"accurate": lambda: run("pipeline", crawled, profile="accurate"), "fast": lambda: run("pipeline", crawled, profile="fast"),
-                         "datatrove": lambda: theirs("pipeline", crawled)}, rounds)
-        results.append(Result("pipeline, against datatrove's FineWeb recipe", found["accurate"], found["datatrove"], "pages/s", 2.0))
-        results.append(Result("pipeline, fast profile, against the same", found["fast"], found["datatrove"], "pages/s", 2.0))
-        found = in_turn({"ours": lambda: run("tokens", texts), "library": lambda: run("tokens_library", texts)}, rounds)
-        results.append(Result("tokenisation, against tokenizers alone", found["ours"], found["library"], "MB/s", 0.8))
+            results.append(Result(f"extraction, {profile}, against the library alone", found["ours"], found["library"], "pages/s", 0.9))
+        if "near" in options.only:
+            found = in_turn({"ours": lambda: run("near", texts), "datatrove": lambda: theirs("near", texts)}, rounds)
+            results.append(Result("near duplicates, against datatrove", found["ours"], found["datatrove"], "documents/s", 3.0))
+        if "pipeline" in options.only:
+            found = in_turn({"accurate": lambda: run("pipeline", crawled, profile="accurate"), "fast": lambda: run("pipeline", crawled, profile="fast"),
+                             "datatrove": lambda: theirs("pipeline", crawled)}, rounds)
+            results.append(Result("pipeline, against datatrove's FineWeb recipe", found["accurate"], found["datatrove"], "pages/s", 2.0))
+            results.append(Result("pipeline, fast profile, against the same", found["fast"], found["datatrove"], "pages/s", 2.0))
+        if "tokens" in options.only:
+            found = in_turn({"ours": lambda: run("tokens", texts), "library": lambda: run("tokens_library", texts)}, rounds)
+            results.append(Result("tokenisation, against tokenizers alone", found["ours"], found["library"], "MB/s", 0.8))
     report("corpus", results)
 
 

@@ -10,7 +10,6 @@ does, so none outlives the run that started it; until then it holds the run's lo
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import queue
@@ -102,7 +101,7 @@ def run_beside(recipe: Recipe, wanted: set[str], artifacts: dict[str, Artifact],
                         artifacts[name] = found
                         bar.end()
                         break  # others may be ready now, and come before those that follow
-                    for _ in range(0 if idle else 1 if busy else 2):  # the second is ready when the first stages part
+                    if not idle:
                         idle.append(Worker(lock))
                         selector.register(idle[-1].stdout, selectors.EVENT_READ, idle[-1])
                     worker = idle.pop()
@@ -169,7 +168,6 @@ def work(stdin: IO[str], stdout: IO[str]) -> None:
         os._exit(1)  # the run has ended
 
     threading.Thread(target=listen, name="listen", daemon=True).start()
-    importlib.import_module("trivium.stages.common")  # it takes seconds, which are free while another stage runs
     while True:
         job = jobs.get()
         try:
