@@ -53,11 +53,12 @@ def extract(html: str, profile: Profile = "accurate", url: str | None = None,
     order: list[tuple[str, Callable[[str, str | None], str | None]]] = [("trafilatura", _trafilatura), ("resiliparse", _resiliparse)]
     if profile == "fast":
         order = order[::-1]
-    why, tags = "", html.count("<")
-    if tags > limits.tags:
+    why, page = "", np.frombuffer(html.encode("utf-8", "replace"), np.uint8)
+    tags = np.flatnonzero(page == ord("<"))
+    if len(tags) > limits.tags:
         order = [one for one in order if one[0] == "resiliparse"]
         why = " (too_many_tags)" if profile == "accurate" else ""
-    if tags > limits.depth and _most_open(html) > limits.depth and _depth(html) > limits.depth:
+    if len(tags) > limits.depth and _may_be_deeper(page, tags, limits.depth) and _depth(html) > limits.depth:
         order = [one for one in order if one[0] == "trafilatura"]
         why = " (too_deep)"
     for name, extractor in order:
@@ -76,18 +77,21 @@ def extract(html: str, profile: Profile = "accurate", url: str | None = None,
     return None, "none" + why
 
 
-_VOID = {first << 16 | second << 8 | third for first, second, third in (b"br>", b"br ", b"br/", b"img", b"inp", b"met", b"lin", b"hr>", b"hr ", b"hr/")}
+_VOID = [first << 16 | second << 8 | third for first, second, third in (b"br>", b"br ", b"br/", b"img", b"inp", b"met", b"lin", b"hr>", b"hr ", b"hr/")]
 
 
-def _most_open(html: str) -> int:
-    """At most how deep a page is nested, counted fast: tags that open less tags that close, at the worst place. What need not be
-    closed is counted as if it stayed open, but for the commonest tags that never are."""
-    data = np.frombuffer(html.encode("utf-8", "replace") + b"   ", np.uint8)
-    places = np.flatnonzero(data[:-3] == ord("<"))
-    first, second, third = (data[places + offset].astype(np.int32) | 32 for offset in (1, 2, 3))  # in lower case; "/" and ">" have the bit
-    opens = (first >= ord("a")) & (first <= ord("z")) & ~np.isin(first << 16 | second << 8 | third, list(_VOID))
-    change = opens.astype(np.int64) - (first == ord("/") | 32)
-    level = np.cumsum(change)
+def _may_be_deeper(page: np.ndarray, tags: np.ndarray, depth: int) -> bool:
+    """Whether tags that open may outnumber tags that close by more than ``depth`` at some place of the bytes ``page``, counted fast: a limit to what
+    :func:`_depth` finds. What need not be closed counts as if it stayed open; where that makes the difference, the commonest of it does not."""
+    first, second, third = (page.take(tags + offset, mode="clip") | 32 for offset in (1, 2, 3))  # in lower case; "/" and ">" have the bit
+    opens, closes = (first >= ord("a")) & (first <= ord("z")), first == ord("/") | 32
+    if _most_open(opens, closes) <= depth:
+        return False
+    return _most_open(opens & ~np.isin(first.astype(np.int32) << 16 | second.astype(np.int32) << 8 | third, _VOID), closes) > depth
+
+
+def _most_open(opens: np.ndarray, closes: np.ndarray) -> int:
+    level = np.cumsum(opens.astype(np.int8) - closes.astype(np.int8), dtype=np.int64)
     return int((level - np.minimum.accumulate(np.minimum(level, 0))).max(initial=0))
 
 
