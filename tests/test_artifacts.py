@@ -101,5 +101,5 @@ def test_lineage_knows_what_a_pattern_matched(recipe, tmp_path):  # noqa: F811
     assert changed() == []
     (tmp_path / "raw/b.txt").write_text("2")
     assert changed() == ["source"]
-    with pytest.raises(TriviumError, match="no file matches"):
+    with pytest.raises(TriviumError, match="matches no file"):
         go(recipe, "write.source=raw/*.jsonl")
