@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from served import running, write_model
 
 from trivium.face import load
@@ -115,7 +116,10 @@ def test_a_picture_is_attached_shown_and_sent(chromium, server, project, tmp_pat
     assert page.locator(".mine img").evaluate("image => image.naturalWidth") == 8 and page.is_hidden("#attached")
     assert page.locator(".card .words").last.inner_text().strip()
     page.locator(".card .up").last.click()
-    page.wait_for_selector(".card .up[aria-pressed=true]")
+    try:
+        page.wait_for_selector(".card .up[aria-pressed=true]")
+    except PlaywrightTimeout:
+        pytest.fail(f"the thumb was not taken: {page.locator('.card .tools').last.inner_text()!r}, {complaints}")
     context.close()
     assert complaints == []
     with Store(project) as store:
