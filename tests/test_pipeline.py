@@ -137,7 +137,7 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 from test_pipeline import STAGES, RUNNERS, write
 from trivium.recipe import load_recipe
-from trivium.pipeline import cores, run
+from trivium.pipeline import run
 def slow(settings, context):
     mark = context.scratch / "half"
     if context.name == "write" and not mark.exists():

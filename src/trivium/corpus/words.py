@@ -17,10 +17,9 @@ HAN_AND_KANA = (
     "\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31f0-\u31ff\uff66-\uff9f"  # kana and bopomofo
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
 )
-UNSPACED = (  # scripts written without spaces between words
+UNSPACED = HAN_AND_KANA + (  # scripts written without spaces between words
     "\u0e00-\u0eff"  # Thai, Lao
     "\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Tibetan, Myanmar, Khmer
-    f"{HAN_AND_KANA}"
 )
 _WORD = re.compile(rf"[{UNSPACED}][^\w\s]*|[^\s{UNSPACED}]+")
 PLAIN_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
