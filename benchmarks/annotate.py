@@ -108,7 +108,7 @@ def main() -> None:
             desk, people = Accounts(store), [store.add_person("lead", "lead"), *(store.add_person(f"annotator {i}") for i in range(ANNOTATORS))]
             tokens = [desk.open_session(person) for person in people]
             sessions = [(f"{COOKIE}={token}", desk.csrf(token)) for token in tokens]
-        server = subprocess.Popen([sys.executable, "-m", "trivium.cli", "annotate", str(project), "--port", "0"], stdout=subprocess.PIPE, text=True,
+        server = subprocess.Popen([sys.executable, "-m", "trivium.cli.app", "annotate", str(project), "--port", "0"], stdout=subprocess.PIPE, text=True,
                                   env={**os.environ, "PYTHONUNBUFFERED": "1"})
         try:
             assert server.stdout is not None

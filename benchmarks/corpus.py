@@ -203,7 +203,7 @@ def _library_tokens(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _our_size(options: dict[str, Any]) -> dict[str, Any]:
-    from trivium.corpus.spans import SpanSettings
+    from trivium.corpus.repeated_spans import SpanSettings
     _build(_few(options, 200), spans=SpanSettings(enabled=True))  # what is loaded once, dictionaries and models, is not the input's cost
     used, workers, disk = _processor_seconds(), options["workers"], _Disk(Path(options["scratch"]))
     with disk:

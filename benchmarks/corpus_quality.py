@@ -238,8 +238,8 @@ REAL_FILES = ("warc-warcio/*", "warc-whirlwind/*", "warc-aut/*", "article-extrac
 
 def readers(data: Path, copies: int = 2000, largest: int = 1_500_000) -> Figures:
     """Bytes changed, cut out and put in, and ends cut off, at places that a seed chooses."""
-    from trivium.corpus.readers import KNOWN, OLD_CRAWL, Document, InputFile, Limits, read
-    from trivium.corpus.unpack import COMPRESSED
+    from trivium.data.readers import KNOWN, OLD_CRAWL, Document, InputFile, Limits, read
+    from trivium.data.unpack import COMPRESSED
 
     kinds = [[path for path in sorted(data.glob(pattern)) if path.name.endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED)) and path.stat().st_size <= largest]
              for pattern in REAL_FILES]

@@ -73,9 +73,9 @@ def ours(options: dict[str, Any], tokens: torch.Tensor, device: torch.device) ->
 
     from trivium.model import LanguageModel, ModelConfig
     from trivium.training.batch import Tree, make_batch
-    from trivium.training.language_modelling import LanguageModelling
     from trivium.training.loop import Trainer
     from trivium.training.machine import prepare
+    from trivium.training.next_token import LanguageModelling
     from trivium.training.settings import Optimization, Parallel
     prepare()
     if not options.get("deterministic", True):

@@ -28,7 +28,7 @@ EPISODES, NEW_TOKENS, EPOCHS = 64, 48, 4
 def prepare_folders(folder: Path, data: Path) -> None:
     """The models' folders, the prompts, and the prompts as token ids."""
     from trivium.model import LanguageModel, RewardModel
-    from trivium.stages.common import prompt_ids, save_model
+    from trivium.stages.models import prompt_ids, save_model
     from trivium.tokenizer.chat import ChatTokenizer
     from trivium.tokenizer.train import train
     rows = common.demonstrations(data, 2000)
@@ -45,8 +45,7 @@ def prepare_folders(folder: Path, data: Path) -> None:
 
 def ours(options: dict[str, Any]) -> dict[str, float]:
     """The stage."""
-    from trivium.stages import ppo
-    from trivium.stages.settings import Ppo
+    from trivium.stages.reinforcement.ppo import Ppo
     folder, ends = Path(options["folder"]), []
 
     class Clock:
@@ -59,7 +58,7 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     place = Path(tempfile.mkdtemp())
     context: Any = SimpleNamespace(folder=place, scratch=place / "scratch", progress=Clock(), seed=0, name="ppo", threads=len(os.sched_getaffinity(0)),
                                    inputs={"model": folder / "sft", "reward": folder / "reward", "prompts": folder / "prompts.jsonl"})
-    ppo.run(Ppo(iterations=1 + options["rollouts"], episodes=EPISODES, epochs=EPOCHS, minibatches=1, max_new_tokens=NEW_TOKENS, length=256, rows=16), context)
+    Ppo(iterations=1 + options["rollouts"], episodes=EPISODES, epochs=EPOCHS, minibatches=1, max_new_tokens=NEW_TOKENS, length=256, rows=16).run(context)
     log = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
     return {"per_second": EPISODES * options["rollouts"] / (ends[-1] - ends[0]), "length": sum(line["length"] for line in log) / len(log)}
 

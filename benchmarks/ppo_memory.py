@@ -30,8 +30,8 @@ def prepare_folders(folder: Path, data: Path, layers: int) -> None:
     from trivium.model import LanguageModel, ModelConfig
     from trivium.model.adapters import AdapterSettings, attach
     from trivium.model.adapters import folder as adapter_folder
-    from trivium.model.folder import save_config
-    from trivium.stages.common import prompt_ids, save_model
+    from trivium.model.load import save_config
+    from trivium.stages.models import prompt_ids, save_model
     from trivium.tokenizer.chat import ChatTokenizer
     from trivium.tokenizer.train import train
     rows = common.demonstrations(data, 1000)
@@ -57,8 +57,8 @@ def prepare_folders(folder: Path, data: Path, layers: int) -> None:
 
 def run(options: dict[str, Any]) -> dict[str, float]:
     """One of the stages, in this process: its peak in MiB, and that before it began."""
-    from trivium.stages import ppo, sft
-    from trivium.stages.settings import Ppo, Sft
+    from trivium.stages.finetuning.sft import Sft
+    from trivium.stages.reinforcement.ppo import Ppo
     folder, place = Path(options["folder"]), Path(tempfile.mkdtemp()) / "run/.work/stage"
     place.mkdir(parents=True)
     progress = SimpleNamespace(say=lambda text: print(text, file=sys.stderr), update=lambda *_: None)
@@ -67,11 +67,11 @@ def run(options: dict[str, Any]) -> dict[str, float]:
                                            "demonstrations": folder / "demonstrations.jsonl"})
     before = peak()
     if options["side"] == "sft":
-        found = sft.run(Sft.model_validate({"adapter": ADAPTER, "length": LENGTH, "rows": ROWS, "too_long": "cut", "epochs": options["epochs"],
-                                            "precision": "float32"}), context)
+        found = Sft.model_validate({"adapter": ADAPTER, "length": LENGTH, "rows": ROWS, "too_long": "cut", "epochs": options["epochs"],
+                                            "precision": "float32"}).run(context)
     else:
-        found = ppo.run(Ppo.model_validate({"adapter": ADAPTER, "length": LENGTH, "rows": ROWS, "episodes": 2 * ROWS, "minibatches": 2, "epochs": 1,
-                                            "iterations": 2, "max_new_tokens": NEW_TOKENS, "precision": "float32"}), context)
+        found = Ppo.model_validate({"adapter": ADAPTER, "length": LENGTH, "rows": ROWS, "episodes": 2 * ROWS, "minibatches": 2, "epochs": 1,
+                                            "iterations": 2, "max_new_tokens": NEW_TOKENS, "precision": "float32"}).run(context)
     print(found, file=sys.stderr)
     return {"peak": peak(), "before": before}
 

@@ -93,12 +93,11 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     from tokenizers import Tokenizer
 
     from trivium.model import LanguageModel, RewardModel
-    from trivium.stages.common import PackedEpochs
-    from trivium.stages.dpo import DirectPreference, response_log_probs
-    from trivium.stages.kto import KahnemanTversky, mismatched, mismatched_batch, shared
-    from trivium.stages.reward import Ranking, add_pairs, pairs_of
-    from trivium.stages.settings import Dpo
+    from trivium.stages.preferences.dpo import DirectPreference, Dpo, response_log_probs
+    from trivium.stages.preferences.kto import KahnemanTversky, mismatched, mismatched_batch, shared
+    from trivium.stages.preferences.reward import Ranking, add_pairs, pairs_of
     from trivium.training.batch import Tree, make_batch, pack
+    from trivium.training.epochs import PackedEpochs
     from trivium.training.loop import Trainer
     from trivium.training.machine import choose_precision, prepare
     from trivium.training.optimizers import Optimization

@@ -46,8 +46,8 @@ SCHEDULE = {"learning_rate": 0.0006, "schedule": "linear"}
 
 def scores(model: Path, rows: Sequence[Row], length: int) -> list[list[float]]:
     """A reward model's centred scores of each row's responses."""
-    from trivium.stages.common import load_reward_model
-    from trivium.stages.reward import ranked_tree, score_trees
+    from trivium.stages.models import load_reward_model
+    from trivium.stages.preferences.reward import ranked_tree, score_trees
     from trivium.training.machine import choose_precision, prepare
     device = prepare()
     reward, tokenizer = load_reward_model(model)
@@ -57,8 +57,8 @@ def scores(model: Path, rows: Sequence[Row], length: int) -> list[list[float]]:
 
 def that_fit(model: Path, rows: Sequence[Row], length: int) -> list[Row]:
     """The rows that a model with this folder's tokenizer can judge."""
-    from trivium.stages.common import load_reward_model
-    from trivium.stages.reward import ranked_tree
+    from trivium.stages.models import load_reward_model
+    from trivium.stages.preferences.reward import ranked_tree
     tokenizer = load_reward_model(model)[1]
     return [row for row in rows if len(ranked_tree(tokenizer, row)) <= length]
 
@@ -75,7 +75,7 @@ def sign_of_length(rows: Sequence[Row]) -> float:
 
 def right_pairs(rows: Sequence[Row], points: Sequence[Sequence[float]]) -> tuple[np.ndarray, list[str]]:
     """For every pair of every ranking whether points order it alike (equal points: half), and the prompt that it belongs to."""
-    from trivium.stages.reward import pairs_of
+    from trivium.stages.preferences.reward import pairs_of
     right, prompts = [], []
     for row, values in zip(rows, points, strict=True):
         for better, worse in pairs_of(row["ranking"]):
@@ -86,8 +86,8 @@ def right_pairs(rows: Sequence[Row], points: Sequence[Sequence[float]]) -> tuple
 
 def share(right: np.ndarray, prompts: Sequence[str]) -> Row:
     """The share of right pairs, its interval over prompts."""
-    from trivium.evaluation.intervals import mean_interval
     from trivium.evaluation.statistics import clustered
+    from trivium.intervals import mean_interval
     sums, counts = clustered(right.tolist(), prompts)
     return mean_interval(sums.tolist(), counts.tolist())
 
@@ -221,7 +221,7 @@ def real(folder: Path, options: argparse.Namespace) -> list[Row]:
 
 
 def _pairs(row: Row) -> list[tuple[int, int]]:
-    from trivium.stages.reward import pairs_of
+    from trivium.stages.preferences.reward import pairs_of
     return pairs_of(row["ranking"])
 
 
@@ -304,7 +304,7 @@ def size(folder: Path, options: argparse.Namespace) -> list[Row]:
 
 def truths(rows: Sequence[Row]) -> list[list[float]]:
     """What the hidden rubric says."""
-    from trivium.stages.reward import true_points
+    from trivium.stages.preferences.reward import true_points
     return [true_points(row) for row in rows]
 
 

@@ -30,7 +30,8 @@ def small_model(place: Path) -> Path:
     """The benchmark's 6.8M Llama with random weights and a tokenizer, when no model is named."""
     import torch
 
-    from trivium.model import LanguageModel, ModelConfig, folder
+    from trivium.model import LanguageModel, ModelConfig
+    from trivium.model import load as folder
     from trivium.tokenizer import train
     from trivium.tokenizer.chat import ChatTokenizer
     tokenizer = ChatTokenizer(train.train((row["prompt"] + row["completion"] for row in common.demonstrations(Path("/nowhere"), 3000)), 4096))
@@ -45,7 +46,7 @@ def small_model(place: Path) -> Path:
 
 def start(model: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
     """A server, and its address once it listens."""
-    process = subprocess.Popen([sys.executable, "-m", "trivium.cli", "serve", f"model={model}", "--port", "0", "--feedback", "", *more],
+    process = subprocess.Popen([sys.executable, "-m", "trivium.cli.app", "serve", f"model={model}", "--port", "0", "--feedback", "", *more],
                                stdout=subprocess.PIPE, text=True)
     assert process.stdout
     process.stdout.readline()

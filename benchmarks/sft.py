@@ -39,9 +39,9 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     from tokenizers import Tokenizer
 
     from trivium.model import LanguageModel, ModelConfig
-    from trivium.stages.common import PackedEpochs
-    from trivium.stages.pretrain import LanguageModelling
+    from trivium.stages.pretraining.pretrain import LanguageModelling
     from trivium.training.batch import Tree
+    from trivium.training.epochs import PackedEpochs
     from trivium.training.loop import Trainer
     from trivium.training.machine import choose_precision, prepare
     from trivium.training.optimizers import Optimization

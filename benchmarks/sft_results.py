@@ -111,7 +111,7 @@ def lora(folder: Path, options: argparse.Namespace) -> list[Row]:
     everything = {**stages, "evaluate": examine(list(stages), options)}
     path = results.recipe(folder, "lora", everything)
     for name in stages:
-        subprocess.run([sys.executable, "-m", "trivium.cli", "run", str(path), "--only", name], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-m", "trivium.cli.app", "run", str(path), "--only", name], check=True, stdout=subprocess.DEVNULL)
     artifacts = results.run(folder, "lora", everything)
     found = artifacts["evaluate"].summary["models"]
     weights = sum(p.numel() for p in trivium.load(options.run / "pretrain").model.parameters())
@@ -224,9 +224,9 @@ def compare(artifacts: dict[str, Any], train: list[str], labels: list[str], test
     """The model's right answers on the ``test`` stage's rows, and those of TF-IDF with logistic regression on the same texts. A question that is too
     long for the model counts as answered wrongly."""
     import trivium
-    from trivium.evaluation.intervals import mean_interval
-    from trivium.stages.common import prompt_ids
-    from trivium.stages.rehearsal import answer_all
+    from trivium.intervals import mean_interval
+    from trivium.stages.finetuning.rehearsal import answer_all
+    from trivium.stages.models import prompt_ids
     loaded = trivium.load(artifacts["sft"].folder)
     rows = results.read(artifacts["test"].folder / "demonstrations.jsonl")
     prompts = [prompt_ids(loaded.tokenizer, row["messages"][:-1]).tolist() for row in rows]

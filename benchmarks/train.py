@@ -44,7 +44,7 @@ def run(options: dict[str, Any]) -> dict[str, float]:
         import numpy as np
 
         from trivium.model import LanguageModel, ModelConfig
-        from trivium.stages.pretrain import LanguageModelling
+        from trivium.stages.pretraining.pretrain import LanguageModelling
         from trivium.training.batch import Tree, make_batch
         from trivium.training.loop import Trainer
         from trivium.training.machine import choose_precision, prepare

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from trivium.artifacts import covered, open_artifact, span_of
-from trivium.beside import Worker
 from trivium.errors import TriviumError
-from trivium.pipeline import run
+from trivium.pipeline.run import run
+from trivium.pipeline.workers import Worker
 
 RECIPE = """
 name: beside
@@ -53,7 +53,7 @@ def test_a_stage_that_fails_ends_the_run_with_its_message(recipe, tmp_path):
 
 
 def test_killed_workers_go_with_the_run(recipe, tmp_path):
-    command = [sys.executable, "-c", "import os; os.sched_getaffinity = lambda pid: {0, 1}; from trivium.pipeline import run; run('recipe.yaml', ['first.size.documents_bytes=3000000', 'second.size.documents_bytes=3000000'])"]
+    command = [sys.executable, "-c", "import os; os.sched_getaffinity = lambda pid: {0, 1}; from trivium.pipeline.run import run; run('recipe.yaml', ['first.size.documents_bytes=3000000', 'second.size.documents_bytes=3000000'])"]
     process = subprocess.Popen(command)
     work = tmp_path / "runs/beside/.work"
     while len([path for path in work.glob("*-*") if path.is_dir()]) < 2:

@@ -13,7 +13,7 @@ import pytest
 from test_artifacts import made
 from test_pipeline import STAGES, go, recipe  # noqa: F401
 
-SAY = "from trivium.cli import main; main()"
+SAY = "from trivium.cli.app import main; main()"
 
 
 def trivium(*arguments, code=SAY, **more):
@@ -28,7 +28,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
         assert trivium("--help").returncode == 0
         seconds.append(time.monotonic() - begun)
     assert min(seconds) < 0.5
-    heavy = "import sys, trivium.cli; print([name for name in ('torch', 'pydantic', 'numpy') if name in sys.modules])"
+    heavy = "import sys, trivium.cli.app; print([name for name in ('torch', 'pydantic', 'numpy') if name in sys.modules])"
     assert trivium(code=heavy).stdout.strip() == "[]"
 
 
@@ -70,16 +70,16 @@ def test_the_schema_lists_groups_of_settings_with_defaults():
 
 
 def test_an_interrupt_is_said_and_gives_130(tmp_path):
-    code = ("import os, signal, time, trivium.pipeline\n"
+    code = ("import os, signal, time, trivium.pipeline.run\n"
             "def interrupted(*a, **k): os.kill(os.getpid(), signal.SIGINT); time.sleep(10)\n"
-            "trivium.pipeline.run = interrupted\n" + SAY)
+            "trivium.pipeline.run.run = interrupted\n" + SAY)
     done = trivium("run", "x.yaml", code=code)
     assert done.returncode == 130 and "goes on from here" in done.stderr
 
 
 def test_a_full_disk_is_one_line():
-    code = ("import errno, trivium.pipeline\ndef full(*a, **k): raise OSError(errno.ENOSPC, 'full', 'place')\n"
-            "trivium.pipeline.run = full\n" + SAY)
+    code = ("import errno, trivium.pipeline.run\ndef full(*a, **k): raise OSError(errno.ENOSPC, 'full', 'place')\n"
+            "trivium.pipeline.run.run = full\n" + SAY)
     done = trivium("run", "x.yaml", code=code)
     assert done.returncode == 2 and done.stderr.startswith("error: place: the disk is full")
 
@@ -95,9 +95,9 @@ def test_training_goes_on_when_nobody_reads_its_words(tmp_path):
     assert process.returncode == 0 and (tmp_path / "survived").exists()
 
 
-def test_the_python_face_takes_keywords(recipe, monkeypatch):  # noqa: F811
+def test_the_python_face_takes_keywords(tmp_path):
     import trivium as package
-    monkeypatch.setattr("trivium.stages.settings.STAGES", STAGES)
     from trivium.errors import TriviumError
-    with pytest.raises(TriviumError, match="stages.join.nothing: unknown setting"):
-        package.run(recipe, join__nothing=1)
+    (tmp_path / "recipe.yaml").write_text("name: trial\nstages: {tokens: }\n")
+    with pytest.raises(TriviumError, match="stages.tokens.nothing: unknown setting"):
+        package.run(tmp_path / "recipe.yaml", tokens__nothing=1)

@@ -15,9 +15,9 @@ import pytest
 
 from trivium.artifacts import open_artifact
 from trivium.errors import TriviumError
-from trivium.pipeline import cores, run
-from trivium.recipe import load_recipe
-from trivium.recipe_base import Input, Stage
+from trivium.pipeline.run import cores, run
+from trivium.recipe.load import load_recipe
+from trivium.stage import Input, Stage
 
 
 class Write(Stage):
@@ -136,8 +136,8 @@ SLOW = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from test_pipeline import STAGES, RUNNERS, write
-from trivium.recipe import load_recipe
-from trivium.pipeline import run
+from trivium.recipe.load import load_recipe
+from trivium.pipeline.run import run
 def slow(settings, context):
     mark = context.scratch / "half"
     if context.name == "write" and not mark.exists():
@@ -211,7 +211,7 @@ def test_a_result_that_was_sealed_but_not_put_in_place_is_found(recipe, tmp_path
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process does not begin with its parent's memory")
 def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
     big = b"x" * (300 << 20)  # written to, so that it is there
-    told = subprocess.run([sys.executable, "-c", "from trivium.pipeline import peak_memory_mb; print(peak_memory_mb())"], capture_output=True, text=True, check=True)
+    told = subprocess.run([sys.executable, "-c", "from trivium.pipeline.run import peak_memory_mb; print(peak_memory_mb())"], capture_output=True, text=True, check=True)
     assert 5 < float(told.stdout) < len(big) / 2**20
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from test_pipeline import RECIPE, STAGES
 from trivium.errors import TriviumError
-from trivium.recipe import load_recipe
+from trivium.recipe.load import load_recipe
 
 
 @pytest.fixture

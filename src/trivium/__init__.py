@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from trivium.version import __version__
 
 if TYPE_CHECKING:
-    from trivium.face import Model, load
-    from trivium.pipeline import run
+    from trivium.api import Model, load
+    from trivium.pipeline.run import run
 
 __all__ = ["Model", "__version__", "load", "run"]
 
@@ -16,9 +16,9 @@ __all__ = ["Model", "__version__", "load", "run"]
 def __getattr__(name: str) -> Any:
     """Load the Python face on first use, so that importing a part of the package stays quick."""
     if name in ("Model", "load"):
-        from trivium import face
-        return getattr(face, name)
+        from trivium import api
+        return getattr(api, name)
     if name == "run":
-        from trivium import pipeline
-        return pipeline.run
+        from trivium.pipeline.run import run
+        return run
     raise AttributeError(f"module 'trivium' has no attribute {name!r}")

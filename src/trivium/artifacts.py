@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import trivium
 from trivium.errors import TriviumError
 from trivium.files import digest_file, digest_json, disk_errors, fsync_folder, read_json, write_json
+from trivium.version import __version__
 
 MANIFEST = "manifest.json"
 RECORDS = {"log.jsonl", "metrics.json", "samples.md", "index.html"}
@@ -107,7 +107,7 @@ def seal(folder: Path, *, kind: str, name: str, key: str, seed: int, settings: d
         "format": 1, "kind": kind, "name": name, "key": key, "digest": digest_json(content), "seed": seed,
         "settings": settings, "inputs": inputs, "files": files, "records": records, "summary": summary, "seconds": seconds,
         "peak_memory_mb": peak_memory_mb, "shared_memory_mb": shared_memory_mb, "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "versions": {"trivium": trivium.__version__, "python": platform.python_version(),
+        "versions": {"trivium": __version__, "python": platform.python_version(),
                      **({"torch": torch.__version__} if torch else {})},
     }
     write_json(folder / MANIFEST, manifest)

@@ -15,10 +15,10 @@ from pyarrow import parquet
 from trivium.corpus.build import Extras, build
 from trivium.corpus.extract import ExtractionLimits, extract
 from trivium.corpus.mixture import MixtureSettings
-from trivium.corpus.readers import InputFile, Limits, read
+from trivium.corpus.repeated_spans import SpanSettings
 from trivium.corpus.settings import CorpusSettings
-from trivium.corpus.spans import SpanSettings
 from trivium.corpus.tasks import Pool
+from trivium.data.readers import InputFile, Limits, read
 from trivium.errors import TriviumError
 
 SENTENCES = [f"The {a} of the {b} went to the {c} with a friend that have seen it." for a in ("keeper", "baker", "miller", "sailor")

@@ -7,7 +7,7 @@ import pytest
 from test_corpus_build import story
 from typer.testing import CliRunner
 
-from trivium.cli import app
+from trivium.cli.app import app
 from trivium.errors import TriviumError
 
 RECIPE = """

@@ -379,7 +379,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from trivium.corpus.build import Extras, build
 from trivium.corpus.mixture import MixtureSettings
 from trivium.corpus.settings import CorpusSettings
-from trivium.corpus.spans import SpanSettings
+from trivium.corpus.repeated_spans import SpanSettings
 from trivium.corpus.tasks import Pool
 from test_corpus_build import QUESTION, SETTINGS
 settings = CorpusSettings(**{{**vars(SETTINGS), "spans": SpanSettings(enabled=True, words=20), "mixture": MixtureSettings(weights={{"web": 2}})}})

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from trivium.corpus.plain import split_text
-from trivium.corpus.readers import Document, Limits, Malformed, find, read
+from trivium.data.plain_text import split_text
+from trivium.data.readers import Document, Limits, Malformed, find, read
 from trivium.errors import TriviumError
 
 ROWS = [{"text": "First text."}, {"id": "b", "html": "<p>Second</p>", "url": "http://x.example/", "lang": "en"}]

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from trivium.corpus.duplicates import DuplicateSettings, write_marks
-from trivium.corpus.shards import read_array, write_array
-from trivium.corpus.spans import (
+from trivium.corpus.repeated_spans import (
     SpanSettings,
     cut,
     least,
@@ -19,6 +18,7 @@ from trivium.corpus.spans import (
     windows,
     words_of,
 )
+from trivium.corpus.shards import read_array, write_array
 from trivium.corpus.words import plain_hashes, word_hashes
 
 SETTINGS = SpanSettings(enabled=True, words=12, min_words_left=1)

@@ -3,7 +3,7 @@
 import pytest
 
 from trivium.corpus.truth import measure
-from trivium.evaluation.intervals import wilson
+from trivium.intervals import wilson
 
 
 def rates(truth, kept, rejects):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivium.corpus.readers import Document, InputFile, Limits, Malformed, read
+from trivium.data.readers import Document, InputFile, Limits, Malformed, read
 
 PAGE = "<html><body><p>Grüße from a page.</p></body></html>"
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from trivium.model import LanguageModel, ModelConfig, RewardModel
-from trivium.stages.common import save_model
+from trivium.stages.models import save_model
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.train import train
 from trivium.world.source import WorldSettings, write

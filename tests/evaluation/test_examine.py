@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 import trivium
-from trivium.cli import app
+from trivium.cli.app import app
+from trivium.cli.evaluation import run_tasks
 from trivium.errors import TriviumError
 from trivium.evaluation import likelihood
-from trivium.evaluation.command import run_tasks
 from trivium.evaluation.examine import Examinee, examine
 from trivium.evaluation.tasks import load_task
 from trivium.files import read_rows

@@ -22,7 +22,7 @@ from trivium.evaluation.prompting import (
 )
 from trivium.files import write_rows
 from trivium.model import LanguageModel, ModelConfig
-from trivium.stages.common import save_model
+from trivium.stages.models import save_model
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.train import train
 

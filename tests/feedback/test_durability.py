@@ -24,7 +24,7 @@ ANNOTATORS = 50
 
 
 def start(project: Path) -> tuple[subprocess.Popen[str], int]:
-    process = subprocess.Popen([sys.executable, "-m", "trivium.cli", "annotate", str(project), "--port", "0"], stdout=subprocess.PIPE, text=True,
+    process = subprocess.Popen([sys.executable, "-m", "trivium.cli.app", "annotate", str(project), "--port", "0"], stdout=subprocess.PIPE, text=True,
                                env={**os.environ, "PYTHONUNBUFFERED": "1"})
     assert process.stdout is not None
     for line in process.stdout:

@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from trivium.cli import app
+from trivium.cli.app import app
+from trivium.data.demonstrations import demonstration
 from trivium.errors import TriviumError
 from trivium.feedback import rows
 from trivium.feedback.dashboard import Dashboard, disputed
 from trivium.feedback.exports import export, export_all
 from trivium.feedback.simulate import annotate, panel
 from trivium.feedback.store import Conflict, Store
-from trivium.stages.demonstrations import demonstration
-from trivium.stages.imports import comparison
+from trivium.stages.data.imports import comparison
 from trivium.world.tasks import prompts
 from trivium.world.town import Town
 

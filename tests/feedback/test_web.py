@@ -13,7 +13,7 @@ from trivium.errors import TriviumError
 from trivium.feedback import accounts as doors
 from trivium.feedback.accounts import Accounts, TooManyTries
 from trivium.feedback.store import Store
-from trivium.feedback.words import FAULTS, WORDS
+from trivium.feedback.texts import FAULTS, WORDS
 
 PASSWORD = "correct horse battery"
 

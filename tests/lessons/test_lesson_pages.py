@@ -12,8 +12,8 @@ import torch
 
 from trivium.errors import TriviumError
 from trivium.lessons.animals import Animals, best_possible, herd
-from trivium.lessons.common import Epochs, Table
 from trivium.lessons.digits import PARAMETERS, bend, network, read_idx, read_mnist
+from trivium.lessons.lesson import Epochs, Table
 from trivium.lessons.next_word import Counts
 from trivium.lessons.run import run_lesson
 

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 from trivium.errors import TriviumError
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, ModelConfig
-from trivium.model import folder as model_folder
+from trivium.model import load as model_folder
 from trivium.model.adapters import AdapterSettings, attach, has_adapters
 from trivium.model.adapters import folder as adapter_folder
-from trivium.stages.pretrain import LanguageModelling
+from trivium.stages.pretraining.pretrain import LanguageModelling
 from trivium.training.batch import Tree, hidden_states, make_batch
 from trivium.training.loop import Trainer
 from trivium.training.optimizers import Optimization

@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from trivium import pictures
 from trivium.errors import TriviumError
 from trivium.generation.engine import Sampling, generate
-from trivium.model import LanguageModel, ModelConfig, folder
+from trivium.model import LanguageModel, ModelConfig
+from trivium.model import images as pictures
+from trivium.model import load as folder
 from trivium.model.config import VisionConfig
 from trivium.model.vision import SeeingModel, VisionEncoder, load_vision
 

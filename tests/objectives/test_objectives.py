@@ -27,7 +27,7 @@ from trivium.objectives.policy import (
 )
 from trivium.objectives.preference import balanced_weights, dpo_losses, ipo_losses, kto_losses
 from trivium.objectives.ranking import ranking_losses
-from trivium.stages.reward import pairs_of
+from trivium.stages.preferences.reward import pairs_of
 
 
 def test_ranking_loss_is_instructgpts():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trivium.planning.here import elapsed, predict
-from trivium.recipe import load_recipe
+from trivium.planning.this_machine import elapsed, predict
+from trivium.recipe.load import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from trivium.cli import main
+from trivium.cli.app import main
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
 from trivium.planning.flops import forward_flops, parameters, shape_for, six_n_d, training_flops
@@ -92,9 +92,8 @@ def test_a_shape_for_a_size_has_about_that_size(wanted):
 
 
 def test_the_formula_of_memory_agrees_with_the_count_of_a_step():
-    from trivium.stages.look import full_batch
-    from trivium.stages.pretrain import LanguageModelling
-    from trivium.stages.settings import Pretrain
+    from trivium.planning.inspection import full_batch
+    from trivium.stages.pretraining.pretrain import LanguageModelling, Pretrain
     from trivium.training.estimate import estimate as counted
     from trivium.training.optimizers import Optimization
     from trivium.training.parallel import Parallel

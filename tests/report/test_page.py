@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from trivium.artifacts import seal
-from trivium.cli import app
+from trivium.cli.app import app
 from trivium.errors import TriviumError
-from trivium.recipe import load_recipe
+from trivium.recipe.load import load_recipe
 from trivium.report.compare import differences, told
 from trivium.report.gather import gather
 from trivium.report.page import render, write_page

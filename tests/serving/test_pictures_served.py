@@ -12,13 +12,13 @@ import pytest
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from served import running, write_model
 
-from trivium.face import load
+from trivium.api import load
 from trivium.feedback.exports import export
 from trivium.feedback.store import Store
-from trivium.model import folder
+from trivium.model import load as folder
 from trivium.model.config import VisionConfig
+from trivium.model.images import data_url
 from trivium.model.vision import SeeingModel
-from trivium.pictures import data_url
 from trivium.serving.app import Limits
 from trivium.tokenizer.chat import ChatTokenizer
 

@@ -23,7 +23,7 @@ from served import running
 from trivium.feedback.exports import export
 from trivium.feedback.store import Store
 from trivium.generation.engine import Sampling, generate
-from trivium.model import folder
+from trivium.model import load as folder
 from trivium.serving.app import Limits, _Held
 from trivium.tokenizer.chat import ChatTokenizer
 
@@ -250,7 +250,7 @@ def test_feedback_becomes_rows_for_kto_and_dpo(server, feedback):
 
 def test_the_command_serves_and_ends_gracefully(folders, tmp_path):
     environment = os.environ | {"TRIVIUM_API_KEYS": "key-of-mine"}
-    process = subprocess.Popen([sys.executable, "-m", "trivium.cli", "serve", f"mine={folders['one']}", "--port", "0", "--feedback", str(tmp_path / "f")],
+    process = subprocess.Popen([sys.executable, "-m", "trivium.cli.app", "serve", f"mine={folders['one']}", "--port", "0", "--feedback", str(tmp_path / "f")],
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     try:
         lines = [process.stdout.readline(), process.stdout.readline()]

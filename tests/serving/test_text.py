@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from trivium.cli.serving import named, read_keys
 from trivium.errors import TriviumError
-from trivium.serving.commands import named, read_keys
 from trivium.serving.metrics import Metrics
 from trivium.serving.text import GrowingText, token_entry, whole_text
 from trivium.tokenizer.chat import ChatTokenizer

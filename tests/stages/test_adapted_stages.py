@@ -27,10 +27,10 @@ from typer.testing import CliRunner
 
 import trivium
 from trivium.artifacts import open_artifact
-from trivium.cli import app
+from trivium.cli.app import app
 from trivium.errors import TriviumError
 from trivium.model.adapters.folder import weights_digest
-from trivium.stages.common import merge_adapter
+from trivium.stages.models import merge_adapter
 from trivium.tokenizer.train import SPLIT
 
 TEMPLATE = ("{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -159,7 +159,7 @@ def test_killed_with_an_adapter_it_ends_with_the_same_bits(made, stage):
     digest = artifacts[stage].digest
     for later in ("ppo", "dpo", "reward", "sft") if stage == "sft" else (stage,):
         subprocess.run(["rm", "-r", folder / "run" / later], check=True)
-    words = [sys.executable, "-m", "trivium.cli", "run", str(folder / "recipe.yaml"), "--only", stage]
+    words = [sys.executable, "-m", "trivium.cli.app", "run", str(folder / "recipe.yaml"), "--only", stage]
     process = subprocess.Popen(words, env=os.environ | {"TRIVIUM_SAVE_EVERY_STEP": "1"}, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while process.poll() is None and len(list((folder / "run/.work").rglob("scratch/step-*.json"))) < 3:
         time.sleep(0.002)

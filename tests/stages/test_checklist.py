@@ -21,10 +21,14 @@ from trivium.generation.engine import Completion
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_k3
 from trivium.progress import Progress
-from trivium.stages import dpo, ppo, reward, rollout
-from trivium.stages.common import load_reward_model, prompt_ids, response_ids, save_model
-from trivium.stages.grpo import GroupSurrogate
-from trivium.stages.settings import Dpo, Grpo, Kto, Ppo, Reward
+from trivium.stages.models import load_reward_model, prompt_ids, response_ids, save_model
+from trivium.stages.preferences import dpo, reward
+from trivium.stages.preferences.dpo import Dpo
+from trivium.stages.preferences.kto import Kto
+from trivium.stages.preferences.reward import Reward
+from trivium.stages.reinforcement import ppo, rollout
+from trivium.stages.reinforcement.grpo import GroupSurrogate, Grpo
+from trivium.stages.reinforcement.ppo import Ppo
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree, make_batch
@@ -87,7 +91,7 @@ def test_demonstrations_average_zero_and_the_shift_is_in_the_config(school, tmp_
     rows = [{"messages": [*ASK, {"role": "assistant", "content": text}]} for text in ("it is four.", "four", "hello hello")]
     write_rows(tmp_path / "demonstrations.jsonl", rows)
     place = context(school, tmp_path / "out", preferences=school.folder / "ranked", demonstrations=tmp_path / "demonstrations.jsonl")
-    reward.run(Reward(demonstrations="d", length=64, rows=2, precision="float32", epochs=2), place)
+    Reward(demonstrations="d", length=64, rows=2, precision="float32", epochs=2).run(place)
     made, tokenizer = load_reward_model(tmp_path / "out")
     trees = [Tree(prompt_ids(tokenizer, ASK), (response_ids(tokenizer, row["messages"][-1]["content"]),)) for row in rows]
     assert np.mean(np.concatenate(reward.score_trees(made, trees, 64, 2, "float32"))) + made.shift == pytest.approx(0, abs=1e-5)
@@ -98,7 +102,7 @@ def test_members_of_an_ensemble_differ_and_say_what_to_ask_next(school, tmp_path
     """Reward models from the same rankings, with heads and orders of their own, score a project's items; what they disagree on is asked first.
     One of them then annotates like anybody else."""
     for name, member in (("a", 1), ("b", 2), ("again", 1)):
-        reward.run(Reward(member=member, length=64, rows=2, precision="float32"), context(school, tmp_path / name, preferences=school.folder / "ranked"))
+        Reward(member=member, length=64, rows=2, precision="float32").run(context(school, tmp_path / name, preferences=school.folder / "ranked"))
     first, second, again = (load_reward_model(tmp_path / name)[0] for name in ("a", "b", "again"))
     assert torch.equal(first.score.weight, again.score.weight) and not torch.allclose(first.score.weight, second.score.weight, atol=1e-3)
     given = [{"id": str(n), "prompt": f"say {n}", "responses": ["yes", "no no", "it is " * n]} for n in range(1, 9)]
@@ -134,7 +138,7 @@ def test_nothing_is_dropped_out(school):
 
 def test_one_temperature_is_used_everywhere(school, tmp_path):
     """The engine's log-probabilities, the old policy's, the reference's and the new policy's are those at the sampling temperature."""
-    ppo.run(Ppo(iterations=2, episodes=8, max_new_tokens=6, rows=4, length=64, precision="float32", temperature=0.6), context(school, tmp_path))
+    Ppo(iterations=2, episodes=8, max_new_tokens=6, rows=4, length=64, precision="float32", temperature=0.6).run(context(school, tmp_path))
     first, second = (json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
     assert max(first["log_prob_disagreement"], second["log_prob_disagreement"]) < 1e-4
     assert first["kl"] == 0 and first["first_ratio_error"] < 1e-6 and second["first_ratio_error"] < 1e-6
@@ -163,7 +167,7 @@ def test_the_penalty_is_k1_and_the_token_kl_that_is_logged_k3():
 def test_every_pass_sees_each_episode_once_in_an_order_of_its_own(school, tmp_path, monkeypatch):
     seen, real = [], rollout.microbatches
     monkeypatch.setattr(rollout, "microbatches", lambda made, chosen, *rest: seen.append(list(chosen)) or real(made, chosen, *rest))
-    ppo.run(Ppo(iterations=1, episodes=8, max_new_tokens=4, rows=4, length=64, precision="float32"), context(school, tmp_path))
+    Ppo(iterations=1, episodes=8, max_new_tokens=4, rows=4, length=64, precision="float32").run(context(school, tmp_path))
     passes = [seen[2 * i] + seen[2 * i + 1] for i in range(4)]
     assert len(seen) == 8 and all(sorted(one) == list(range(8)) for one in passes)
     assert len({tuple(one) for one in passes}) == 4
@@ -176,7 +180,7 @@ def test_the_value_model_begins_as_the_reward_model(school, tmp_path, monkeypatc
         seen.append(model)
         return {}
     monkeypatch.setattr(ppo, "practise", stop)
-    ppo.run(Ppo(episodes=8, max_new_tokens=4, length=64), context(school, tmp_path))
+    Ppo(episodes=8, max_new_tokens=4, length=64).run(context(school, tmp_path))
     assert all(torch.equal(a, b) for a, b in zip(seen[0].value.parameters(), school.reward.parameters(), strict=True))
     assert not {id(p) for p in seen[0].value.parameters()} & {id(p) for p in seen[0].policy.parameters()}
 
@@ -227,7 +231,7 @@ def test_a_responses_log_prob_is_the_sum_over_its_own_tokens(school, mean):
 def test_the_reference_is_computed_once_and_the_first_margins_are_zero(school, tmp_path, monkeypatch):
     computed, real = [], dpo.map_trees
     monkeypatch.setattr(dpo, "map_trees", lambda compute, trees, *rest, **more: computed.append(len(trees)) or real(compute, trees, *rest, **more))
-    dpo.run(Dpo(length=64, rows=2, epochs=3, precision="float32"), context(school, tmp_path, preferences=school.folder / "ranked"))
+    Dpo(length=64, rows=2, epochs=3, precision="float32").run(context(school, tmp_path, preferences=school.folder / "ranked"))
     assert computed == [9, 3, 3]  # the training rankings once for three passes; those held out before and after
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert log[0]["margin"] == pytest.approx(0, abs=1e-5) and log[0]["loss"] == pytest.approx(np.log(2), abs=1e-5)

@@ -10,12 +10,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from trivium.data.demonstrations import demonstration
+from trivium.data.phrasings import FAMILIES, Phraser
 from trivium.errors import TriviumError
 from trivium.progress import Progress
-from trivium.stages import imports
-from trivium.stages.demonstrations import demonstration
-from trivium.stages.phrasings import FAMILIES, Phraser
-from trivium.stages.settings import Imports
+from trivium.stages.data.imports import Imports
 
 CHAT = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
 
@@ -25,7 +24,7 @@ def run(tmp_path, demonstrations, **settings):
                             inputs={"demonstrations": demonstrations, "comparisons": []})
     place.folder.mkdir(exist_ok=True)
     given = {name: str(path) for name, path in demonstrations.items()} if isinstance(demonstrations, dict) else list(map(str, demonstrations))
-    summary = imports.run(Imports.model_validate({"demonstrations": given, **settings}), place)
+    summary = Imports.model_validate({"demonstrations": given, **settings}).run(place)
     rows = [json.loads(line) for line in (place.folder / "demonstrations.jsonl").read_text().splitlines()]
     rejects = [json.loads(line) for line in (place.folder / "rejects.jsonl").read_text().splitlines()]
     return summary, rows, rejects

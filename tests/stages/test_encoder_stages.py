@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from trivium import randomness
+from trivium.api import load
 from trivium.errors import TriviumError
-from trivium.face import load
-from trivium.model import folder as model_folder
+from trivium.model import load as model_folder
 from trivium.model.encoder import Classifier, joined, load_encoder
-from trivium.pipeline import run
-from trivium.recipe import load_recipe
-from trivium.stages.encode import MaskedEpochs, texts
-from trivium.stages.look import tokens_of
+from trivium.pipeline.run import run
+from trivium.planning.inspection import tokens_of
+from trivium.recipe.load import load_recipe
+from trivium.stages.pretraining.encode import MaskedEpochs, texts
 from trivium.training.batch import Tree
-from trivium.world.lessons import draw_review
+from trivium.world.exercises import draw_review
 
 RECIPE = """
 name: enc

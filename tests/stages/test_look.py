@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from trivium.errors import TriviumError
-from trivium.recipe import load_recipe
-from trivium.stages.look import memory_of, step_of, tokens_of
+from trivium.planning.inspection import memory_of, step_of, tokens_of
+from trivium.recipe.load import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,8 +19,8 @@ MEASURE = """
 import json, sys, torch
 from trivium.training.machine import prepare
 prepare(2)
-from trivium.recipe import load_recipe
-from trivium.stages.look import step_of
+from trivium.recipe.load import load_recipe
+from trivium.planning.inspection import step_of
 from trivium.training.loop import Trainer
 from trivium.training.precision import master_of
 step = step_of(load_recipe(sys.argv[1], json.loads(sys.argv[2])), sys.argv[4], 1)

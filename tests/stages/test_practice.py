@@ -24,10 +24,19 @@ from trivium.model.adapters import AdapterSettings, attach
 from trivium.model.adapters import folder as adapter_folder
 from trivium.objectives.policy import generalised_advantages, whiten
 from trivium.progress import Progress
-from trivium.stages import ai_feedback, dpo, evaluate, grpo, kto, ppo, revise, rollout, select
-from trivium.stages.common import load_language_model, load_reward_model, save_model
-from trivium.stages.pretrain import LanguageModelling
-from trivium.stages.settings import AiFeedback, Endpoint, Evaluate, Grpo, Kto, Ppo, Revise, Select
+from trivium.stages.endpoint import EndpointSettings as Endpoint
+from trivium.stages.models import load_language_model, load_reward_model, save_model
+from trivium.stages.preferences import ai_feedback, dpo, kto
+from trivium.stages.preferences.ai_feedback import AiFeedback
+from trivium.stages.preferences.kto import Kto
+from trivium.stages.preferences.revise import Revise
+from trivium.stages.preferences.select import Select
+from trivium.stages.pretraining.pretrain import LanguageModelling
+from trivium.stages.reinforcement import grpo, ppo, rollout
+from trivium.stages.reinforcement.grpo import Grpo
+from trivium.stages.reinforcement.ppo import Ppo
+from trivium.stages.results import evaluate
+from trivium.stages.results.evaluate import Evaluate
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree, make_batch
@@ -82,13 +91,13 @@ def lines(folder):
 
 def test_the_first_ratio_is_one_and_log_probs_agree(school, tmp_path):
     place, _ = context(school, tmp_path)
-    ppo.run(Ppo(**FEW), place)
+    Ppo(**FEW).run(place)
     first, second = lines(tmp_path)
     assert first["sample_prompt"].startswith("say ") and isinstance(first["sample"], str) and np.isfinite(first["sample_score"])
     assert first["first_ratio_error"] < 1e-6 and first["kl"] == 0 and abs(second["kl"]) > 0
     assert first["log_prob_disagreement"] < 1e-4 and second["log_prob_disagreement"] < 1e-4
     place, _ = context(school, tmp_path / "g", reward=None)
-    grpo.run(Grpo(**FEW | {"episodes": 4, "samples": 3}, checker="number"), place)
+    Grpo(**FEW | {"episodes": 4, "samples": 3}, checker="number").run(place)
     assert lines(tmp_path / "g")[0]["first_ratio_error"] < 1e-6
 
 
@@ -145,7 +154,7 @@ def test_two_reward_models_judge_a_rollout(school, tmp_path):
              for row, tree in zip(answered.rows, answered.trees, strict=True)]
     assert {bool(row.get("safety")) for row in answered.rows} == {False, True}
     np.testing.assert_allclose(np.concatenate(practising.scores(reward, answered, safety, 0.0)), whiten(np.array(alone)), atol=1e-4)
-    ppo.run(settings, place)
+    settings.run(place)
     assert abs(lines(tmp_path / "run")[0]["score"]) < 1.0  # whitened, but for those that never ended
 
 
@@ -177,7 +186,7 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bits(school, tmp_path, monk
     """In the second iteration: after the responses were sampled, or between two updates."""
     settings = Ppo(**FEW | {"iterations": 3, "epochs": 2}, kl_target=0.5, kl_horizon=50)
     place, _ = context(school, tmp_path / "whole")
-    ppo.run(settings, place)
+    settings.run(place)
     holder, name, last = (rollout.Practising, "scores", 1) if where == "rollout" else (Trainer, "step", 6)
     real, calls = getattr(holder, name), []
 
@@ -189,16 +198,16 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bits(school, tmp_path, monk
     place, _ = context(school, tmp_path / "stopped")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(holder, name, stops)
-        ppo.run(settings, place)
+        settings.run(place)
     assert len(lines(tmp_path / "stopped")) == 1
-    ppo.run(settings, place)
+    settings.run(place)
     assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
     assert (tmp_path / "stopped/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
 def test_the_kl_budget_ends_the_practice(school, tmp_path):
     place, said = context(school, tmp_path)
-    summary = ppo.run(Ppo(**FEW | {"iterations": 5}, kl_budget=1e-6, optimization=Optimization(learning_rate=1e-3)), place)
+    summary = Ppo(**FEW | {"iterations": 5}, kl_budget=1e-6, optimization=Optimization(learning_rate=1e-3)).run(place)
     done = lines(tmp_path)
     assert summary["ended"] == "KL budget" and 1 < len(done) < 5 and summary["episodes"] == 8 * (len(done) - 1)
     assert done[-1]["kl"] > 1e-6 and "policy_loss" not in done[-1] and all(line["kl"] <= 1e-6 for line in done[:-1])
@@ -220,7 +229,7 @@ def test_the_watch_keeps_the_best_policy_and_ends_past_the_peak(school, tmp_path
     load = ppo.load_judge
     monkeypatch.setattr(ppo, "load_judge", lambda context, name, *rest, **more: gold if name == "gold" else load(context, name, *rest, **more))
     place, said = context(school, tmp_path)
-    summary = ppo.run(Ppo(**FEW | {"iterations": 9}, watch_every=1, watch_prompts=6), place)
+    summary = Ppo(**FEW | {"iterations": 9}, watch_every=1, watch_prompts=6).run(place)
     assert summary["ended"] == "past the peak" and len(lines(tmp_path)) == 4
     assert [line["watched_gold"] for line in lines(tmp_path)] == pytest.approx([1.05, 2.05, 0.55, 0.45])
     best, final = load_file(tmp_path / "scratch/best.safetensors"), load_file(tmp_path / "model.safetensors")
@@ -231,13 +240,13 @@ def test_the_watch_keeps_the_best_policy_and_ends_past_the_peak(school, tmp_path
 def test_without_a_judge_there_is_no_watch(school, tmp_path):
     place, _ = context(school, tmp_path)
     with pytest.raises(TriviumError, match="gold"):
-        ppo.run(Ppo(**FEW, watch_every=1, watch_prompts=6), place)
+        Ppo(**FEW, watch_every=1, watch_prompts=6).run(place)
 
 
 def test_prompts_that_are_too_long_are_said(school, tmp_path):
     place, _ = context(school, tmp_path)
     with pytest.raises(TriviumError, match="a rollout needs 25"):
-        ppo.run(Ppo(**FEW | {"episodes": 25}), place)
+        Ppo(**FEW | {"episodes": 25}).run(place)
 
 
 def test_a_prompt_that_leaves_no_room_is_left_out(school, tmp_path):
@@ -258,7 +267,7 @@ def test_a_judge_must_read_the_policys_tokens(school, tmp_path, name):
     save_model(judge, tokenizer, tmp_path / "judge")
     place, _ = context(school, tmp_path / "run", **{name: tmp_path / "judge"})
     with pytest.raises(TriviumError, match=rf"judge: this reward model \(`{name}`\) has another tokenizer than the policy"):
-        ppo.run(Ppo(**FEW, **({name: "judge"} if name != "reward" else {})), place)
+        Ppo(**FEW, **({name: "judge"} if name != "reward" else {})).run(place)
 
 
 def on_sft(school, folder, settings):
@@ -287,7 +296,7 @@ def test_with_adapters_four_models_share_one_trunk(school, tmp_path, adapter, mo
         return found
     monkeypatch.setattr(ppo, "load_judge", loaded)
     monkeypatch.setattr(ppo, "practise", lambda pair, *rest, **more: models.append(pair) or practise(pair, *rest, **more))
-    ppo.run(Ppo(**FEW, adapter=adapter, optimization=Optimization(learning_rate=0.01)), place)
+    Ppo(**FEW, adapter=adapter, optimization=Optimization(learning_rate=0.01)).run(place)
     policy, reward, pair = models[0], models[1], models[-1]
     trunk = {name: weight for name, weight in policy.model.named_parameters() if ".adapters." not in f".{name}"}
     for judge in (reward, pair.value):
@@ -309,7 +318,7 @@ def test_with_adapters_four_models_share_one_trunk(school, tmp_path, adapter, mo
 
 def test_a_safety_model_judges_for_grpo_too(school, tmp_path):
     place, _ = context(school, tmp_path, safety=school / "reward")
-    grpo.run(Grpo(**FEW | {"episodes": 4, "samples": 3}, reward="reward", safety="safety"), place)
+    Grpo(**FEW | {"episodes": 4, "samples": 3}, reward="reward", safety="safety").run(place)
     assert abs(lines(tmp_path)[0]["score"]) < 1.0  # whitened, but for those that never ended
     with pytest.raises(ValueError, match="name it as `reward`"):
         Grpo(safety="safety")
@@ -319,7 +328,7 @@ def test_rows_of_parallel_change_nothing_but_memory(school, tmp_path):
     logs = []
     for rows in (None, 1):
         place, _ = context(school, tmp_path / str(rows))
-        ppo.run(Ppo(**FEW | {"length": 48}, parallel=Parallel(rows=rows)), place)
+        Ppo(**FEW | {"length": 48}, parallel=Parallel(rows=rows)).run(place)
         logs.append(lines(tmp_path / str(rows)))
     for one, other in zip(*logs, strict=True):
         assert other == {name: pytest.approx(value, abs=1e-4) for name, value in one.items()}
@@ -342,10 +351,10 @@ def test_a_function_that_fails_names_the_iteration_and_loses_nothing(school, tmp
     place, _ = context(school, tmp_path / "run", reward=None)
     settings = Grpo(**FEW | {"episodes": 4, "samples": 2, "iterations": 3}, checker=f"{tmp_path}/checks.py:counting")
     with pytest.raises(TriviumError, match=r"practice: iteration 1: checker .*ValueError: the file of answers is gone \(the checkpoint after iteration 0 is kept\)"):
-        grpo.run(settings, place)
+        settings.run(place)
     first = lines(tmp_path / "run")
     (tmp_path / "mended").touch()
-    grpo.run(settings, place)
+    settings.run(place)
     assert len(first) == 1 and lines(tmp_path / "run")[0] == first[0] and len(lines(tmp_path / "run")) == 3
 
 
@@ -358,14 +367,14 @@ def test_scores_that_are_no_numbers_end_it(school, tmp_path, stage):
     place, _ = context(school, tmp_path / "run", reward=tmp_path / "reward")
     settings = Ppo(**FEW, unfinished_score=1.0) if stage is ppo else Grpo(**FEW | {"episodes": 4, "samples": 3}, reward="reward")
     with pytest.raises(TriviumError, match=r"iteration 0: the score of a response to prompt p\d+ is not finite"):
-        stage.run(settings, place)
+        settings.run(place)
 
 
 @pytest.mark.parametrize(("rate", "message"), [(0.3, "nats from the reference: the policy has run away"), (1e30, "not finite")])
 def test_a_policy_that_runs_away_is_said(school, tmp_path, rate, message):
     place, said = context(school, tmp_path)
     try:
-        ppo.run(Ppo(**FEW | {"max_new_tokens": 30, "epochs": 1}, optimization=Optimization(learning_rate=rate, clip=0.0)), place)
+        Ppo(**FEW | {"max_new_tokens": 30, "epochs": 1}, optimization=Optimization(learning_rate=rate, clip=0.0)).run(place)
     except TriviumError as error:
         said.append(str(error))
     assert any(text.startswith(("iteration 1: ", "practice: iteration ")) and message in text for text in said), said
@@ -378,7 +387,7 @@ def test_a_policy_that_collapses_is_said(school, tmp_path):
     (tmp_path / "sft").mkdir()
     save_model(policy, tokenizer, tmp_path / "sft")
     place, said = context(school, tmp_path / "run", model=tmp_path / "sft")
-    ppo.run(Ppo(**FEW | {"iterations": 1}), place)
+    Ppo(**FEW | {"iterations": 1}).run(place)
     assert any(text.startswith("iteration 0: entropy is down to") and "may have collapsed" in text for text in said)
 
 
@@ -387,7 +396,7 @@ def test_ktos_baseline_is_that_of_the_whole_batch(school, tmp_path, monkeypatch)
     seen = []
     monkeypatch.setattr(kto, "run_training", lambda model, objective, batches, *rest: seen.append((model, objective, batches)) or SimpleNamespace(
         leader=False))
-    kto.run(Kto(length=64, rows=4, precision="float32"), place)
+    Kto(length=64, rows=4, precision="float32").run(place)
     model, objective, batches = seen[0]
     with torch.no_grad():
         for parameter in model.parameters():
@@ -430,7 +439,7 @@ def test_thumbs_that_are_none_are_rejected(school, tmp_path):
     write_rows(tmp_path / "thumbs.jsonl", [{"prompt": [{"role": "user", "content": "a"}], "completion": "b", "label": "yes"}])
     place, _ = context(school, tmp_path / "out", feedback=tmp_path / "thumbs.jsonl")
     with pytest.raises(TriviumError, match="'yes' is not true or false"):
-        kto.run(Kto(), place)
+        Kto().run(place)
 
 
 def test_rankings_become_thumbs(school, tmp_path):
@@ -446,7 +455,7 @@ def test_rankings_become_thumbs(school, tmp_path):
 
 def test_the_best_of_many_is_selected(school, tmp_path):
     place, _ = context(school, tmp_path)
-    summary = select.run(Select(samples=4, count=20, skip=10, max_new_tokens=12, length=64), place)
+    summary = Select(samples=4, count=20, skip=10, max_new_tokens=12, length=64).run(place)
     rows = [json.loads(line) for line in (tmp_path / "demonstrations.jsonl").read_text().splitlines()]
     assert summary["kept"] == len(rows) and summary["mean_gain"] >= 0
     ids = [row["id"] for row in rows]
@@ -460,7 +469,7 @@ def examined(school, folder, **settings):
     place, _ = context(school, folder, models={"sft": school / "sft"}, picker=school / "reward", tasks=settings.get("tasks", []), base=school / "sft",
                        prompts=school / "world/prompts.jsonl", demonstrations=school / "world")
     given = Evaluate.model_validate({"models": {"sft": "sft"}, "max_new_tokens": 12, "limit": 12} | settings | {"tasks": [str(task) for task in settings.get("tasks", [])]})
-    summary = evaluate.run(given, place)
+    summary = given.run(place)
     models = summary["models"] | ({"tasks": summary["tasks"]} if "tasks" in summary else {})
     return models, [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
 
@@ -556,7 +565,7 @@ def endpoint():
 
 def test_an_endpoint_ranks_in_both_orders(school, tmp_path, endpoint):
     place, _ = context(school, tmp_path)
-    summary = ai_feedback.run(AiFeedback(endpoint=endpoint, responses=3, count=8, max_new_tokens=48, temperature=1.5), place)
+    summary = AiFeedback(endpoint=endpoint, responses=3, count=8, max_new_tokens=48, temperature=1.5).run(place)
     rows = [json.loads(line) for line in (tmp_path / "comparisons.jsonl").read_text().splitlines()]
     assert rows and all(row["id"] != "p3" for row in rows)
     for row in rows:
@@ -569,14 +578,14 @@ def test_an_endpoint_ranks_in_both_orders(school, tmp_path, endpoint):
 
 def test_a_model_judges_itself_without_a_bias_of_order(school, tmp_path):
     place, _ = context(school, tmp_path)
-    summary = ai_feedback.run(AiFeedback(responses=2, count=6, max_new_tokens=24, temperature=1.5, constitution=["Be right."]), place)
+    summary = AiFeedback(responses=2, count=6, max_new_tokens=24, temperature=1.5, constitution=["Be right."]).run(place)
     rows = [json.loads(line) for line in (tmp_path / "comparisons.jsonl").read_text().splitlines()]
     assert summary["comparisons"] == len(rows) and all(sum(row["shares"]) == pytest.approx(1) for row in rows)
 
 
 def test_a_reward_model_may_judge(school, tmp_path):
     place, _ = context(school, tmp_path, judge=school / "reward")
-    ai_feedback.run(AiFeedback(judge="reward", responses=2, count=6, max_new_tokens=24, temperature=1.5, margin=0.0), place)
+    AiFeedback(judge="reward", responses=2, count=6, max_new_tokens=24, temperature=1.5, margin=0.0).run(place)
     reward, tokenizer = load_reward_model(school / "reward")
     for row in map(json.loads, (tmp_path / "comparisons.jsonl").read_text().splitlines()):
         trees = [Tree(ai_feedback.prompt_ids(tokenizer, row["prompt"]), (ai_feedback.response_ids(tokenizer, text),)) for text in row["responses"]]
@@ -586,7 +595,7 @@ def test_a_reward_model_may_judge(school, tmp_path):
 
 def test_answers_are_criticised_and_revised(school, tmp_path, endpoint):
     place, _ = context(school, tmp_path)
-    summary = revise.run(Revise(endpoint=endpoint, count=12, max_new_tokens=48, temperature=1.5), place)
+    summary = Revise(endpoint=endpoint, count=12, max_new_tokens=48, temperature=1.5).run(place)
     rows = [json.loads(line) for line in (tmp_path / "demonstrations.jsonl").read_text().splitlines()]
     assert summary["revised"] == len(rows) > 0
     assert all(row["critique"] == "too short" and row["messages"][-1]["content"] == "a better answer" for row in rows)
@@ -605,11 +614,11 @@ def test_what_a_judge_said_before_its_endpoint_failed_is_not_asked_again(school,
     settings = AiFeedback(endpoint=endpoint.model_copy(update={"tries": 2, "workers": 1}), responses=3, count=8, max_new_tokens=48, temperature=1.5)
     place, _ = context(school, tmp_path)
     with pytest.raises(TriviumError, match=r"127.0.0.1:\d+/v1: .*; see that it runs .* run the same command again"):
-        ai_feedback.run(settings, place)
+        settings.run(place)
     known = [json.loads(line) for line in (tmp_path / "scratch/verdicts.jsonl").read_text().splitlines()]
     monkeypatch.setattr(Judged, "do_POST", answer)
     before = list(Judged.asked)
-    ai_feedback.run(settings, place)
+    settings.run(place)
     assert len(known) >= 5 and not set(Judged.asked[len(before):]) & set(before[:5])
 
 
@@ -617,7 +626,7 @@ def test_an_endpoint_that_is_not_there_is_said(school, tmp_path):
     place, _ = context(school, tmp_path)
     gone = Endpoint(address="http://127.0.0.1:9/v1", model="judge", pause=0.0, tries=2)
     with pytest.raises(TriviumError, match="127.0.0.1:9"):
-        ai_feedback.run(AiFeedback(endpoint=gone, responses=2, count=4, max_new_tokens=24, temperature=1.5), place)
+        AiFeedback(endpoint=gone, responses=2, count=4, max_new_tokens=24, temperature=1.5).run(place)
 
 
 RECIPE = """
@@ -641,7 +650,7 @@ def test_two_processes_learn_alike(school, tmp_path):
     found = []
     for processes in (1, 2):
         launcher = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        done = subprocess.run([*launcher, "-m", "trivium.cli", "run", str(tmp_path / "r.yaml"), "--quiet", "--set", f"out={tmp_path}/{processes}",
+        done = subprocess.run([*launcher, "-m", "trivium.cli.app", "run", str(tmp_path / "r.yaml"), "--quiet", "--set", f"out={tmp_path}/{processes}",
                                "--set", "threads=1"], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
         assert done.returncode == 0, done.stderr[-3000:]
         found.append({stage: lines(tmp_path / f"{processes}/r/{stage}") for stage in ("ppo", "grpo", "dpo", "kto")})

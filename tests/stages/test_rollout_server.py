@@ -17,12 +17,12 @@ from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.generation.vllm import VllmEngine, WeightsFromDisk
 from trivium.model import LanguageModel, ModelConfig, RewardModel
-from trivium.model import folder as model_folder
+from trivium.model import load as model_folder
 from trivium.progress import Progress
-from trivium.recipe import load_recipe
-from trivium.stages import ppo
-from trivium.stages.common import save_model
-from trivium.stages.settings import Ppo, Server
+from trivium.recipe.load import load_recipe
+from trivium.stages.models import save_model
+from trivium.stages.reinforcement.ppo import Ppo
+from trivium.stages.reinforcement.practice import Server
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.optimizers import Optimization
@@ -107,7 +107,7 @@ def test_ppo_learns_from_what_a_server_samples(models, served, tmp_path):
                               inputs={"model": models / "sft", "reward": models / "reward", "prompts": models / "prompts.jsonl"})
     settings = Ppo(iterations=3, episodes=8, epochs=2, max_new_tokens=6, rows=4, length=64, precision="float32", optimization=Optimization(learning_rate=1e-2),
                    engine=Server(address=served.address, model="policy", weights=str(tmp_path / "weights"), pause=0.01))
-    ppo.run(settings, context)
+    settings.run(context)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert all(line["log_prob_disagreement"] < 1e-4 for line in log) and log[2]["kl"] > 1e-3
     asked = [body for path, body in served.asked if path == "/v1/completions"]

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from trivium.errors import TriviumError
-from trivium.evaluation.intervals import mean_interval
+from trivium.intervals import mean_interval
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.progress import Progress
-from trivium.stages import imports, reward
-from trivium.stages.common import rows_of
-from trivium.stages.ppo import values_of
-from trivium.stages.reward import Ranking, accuracy, add_ratings, check_ranking, ranked_tree
-from trivium.stages.settings import Imports
+from trivium.stages.data.imports import Imports
+from trivium.stages.preferences import reward
+from trivium.stages.preferences.reward import Ranking, accuracy, add_ratings, check_ranking, ranked_tree
+from trivium.stages.reinforcement.ppo import values_of
+from trivium.stages.rows import rows_of
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree, make_batch
@@ -49,7 +49,7 @@ def test_archives_of_rows_are_read_and_bad_rows_are_kept(tmp_path):
             archive.addfile(member, io.BytesIO(text.encode()))
     (tmp_path / "torn.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00 torn")
     place, said = context(tmp_path / "out", demonstrations=[tmp_path / "rows.tar.gz", tmp_path / "torn.jsonl.gz"], comparisons=[])
-    summary = imports.run(Imports(demonstrations=["x"]), place)
+    summary = Imports(demonstrations=["x"]).run(place)
     rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
     assert summary["demonstrations"] == 6 and summary["rejected"] == len(rejects) == 4
     reasons = " | ".join(f"{row['file']}:{row['row']}: {row['reason']}" for row in rejects)
@@ -86,7 +86,7 @@ def test_bad_comparisons_are_rejected_with_a_reason_and_kept(tmp_path, changes, 
     rated = GOOD | {"prompt": "Once more.", "ratings": [1, 2, 7], "finished": [True, False, True], "annotator": "anna"}
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (GOOD, GOOD | changes, mixed, rated)))
     place, said = context(tmp_path / "out", demonstrations=[], comparisons=[tmp_path / "rows.jsonl"])
-    summary = imports.run(Imports(comparisons=["x"]), place)
+    summary = Imports(comparisons=["x"]).run(place)
     assert summary["comparisons"] == 2 and summary["rejected"] == 2 and said[0].startswith("2 rows were rejected, see rejects.jsonl: ")
     rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
     assert [row["row"] for row in rejects] == [2, 3] and reason in rejects[0]["reason"] and "differ before their last turn" in rejects[1]["reason"]

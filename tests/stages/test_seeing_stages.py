@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from trivium.api import load
 from trivium.errors import TriviumError
-from trivium.face import load
-from trivium.model import LanguageModel, ModelConfig, folder
-from trivium.pictures import look
-from trivium.pipeline import run
-from trivium.recipe import load_recipe
-from trivium.stages.look import tokens_of
-from trivium.stages.pictures import SIDE, draw, drawn_shapes
-from trivium.stages.vision import PictureEpochs
+from trivium.model import LanguageModel, ModelConfig
+from trivium.model import load as folder
+from trivium.model.images import look
+from trivium.pipeline.run import run
+from trivium.planning.inspection import tokens_of
+from trivium.recipe.load import load_recipe
+from trivium.stages.data.pictures import SIDE, draw, drawn_shapes
+from trivium.stages.pretraining.vision import PictureEpochs
 from trivium.tokenizer import train
 from trivium.tokenizer.chat import ChatTokenizer
 

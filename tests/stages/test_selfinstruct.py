@@ -13,9 +13,16 @@ import pytest
 import trivium
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
-from trivium.model import folder as model_folder
-from trivium.stages.selfinstruct import journal, parse_instance, parse_tasks, rouge_l, teller, tokens_of
-from trivium.stages.settings import SelfInstruct
+from trivium.model import load as model_folder
+from trivium.stages.finetuning.selfinstruct import (
+    SelfInstruct,
+    journal,
+    parse_instance,
+    parse_tasks,
+    rouge_l,
+    teller,
+    tokens_of,
+)
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import trivium
-from trivium.cli import inspect_batch
+from trivium.cli.app import inspect_batch
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
-from trivium.model import folder as model_folder
-from trivium.stages.sft import AnswersAndQuestions, conversation, shortened, tell_answers
+from trivium.model import load as model_folder
+from trivium.stages.finetuning.sft import AnswersAndQuestions, conversation, shortened, tell_answers
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import make_batch
@@ -202,7 +202,7 @@ def test_questions_have_a_loss_of_their_own(base):
     batch, other = make_batch([[tree]], 32), make_batch([[plain]], 32)
     tell_answers(batch)
     totals = AnswersAndQuestions(0.25)(loaded.model, batch)
-    from trivium.stages.pretrain import LanguageModelling
+    from trivium.stages.pretraining.pretrain import LanguageModelling
     torch.testing.assert_close(totals["loss"].value, LanguageModelling()(loaded.model, other)["loss"].value)
     assert batch.counts["tokens"] == other.counts["tokens"] and batch.counts["asked"] == len(tree) - 1 - batch.counts["tokens"]
     with pytest.raises(TriviumError, match="the question alone is as long as a row's 9 tokens"):

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from trivium.api import load
 from trivium.errors import TriviumError
-from trivium.face import load
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder_decoder import EncoderDecoder
-from trivium.pipeline import run
-from trivium.recipe import load_recipe
-from trivium.stages.look import tokens_of
-from trivium.stages.pairs import in_words
-from trivium.stages.spans import PairEpochs, WritingTargets, corrupted
-from trivium.stages.translate import scores
+from trivium.pipeline.run import run
+from trivium.planning.inspection import tokens_of
+from trivium.recipe.load import load_recipe
+from trivium.stages.data.pairs import in_words
+from trivium.stages.finetuning.translate import scores
+from trivium.stages.pretraining.spans import PairEpochs, WritingTargets, corrupted
 from trivium.training.batch import Tree
 
 RECIPE = """

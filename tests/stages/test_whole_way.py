@@ -21,7 +21,7 @@ from trivium.artifacts import open_artifact
 from trivium.errors import TriviumError
 
 ROOT = Path(__file__).resolve().parents[2]
-TRIVIUM = [sys.executable, "-m", "trivium.cli"]
+TRIVIUM = [sys.executable, "-m", "trivium.cli.app"]
 SMALL = [
     "world.size={documents_bytes: 150000, demonstrations: 120, preference_prompts: 60, evaluation_prompts: 40}",
     "tokenizer.vocab_size=600", "pretrain.steps=6", "sft.epochs=1", "untrained-sft.epochs=1", "preferences.count=24",

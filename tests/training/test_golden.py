@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from trivium.model import LanguageModel, ModelConfig
-from trivium.stages.common import PackedEpochs
 from trivium.training.batch import Tree
-from trivium.training.language_modelling import LanguageModelling
+from trivium.training.epochs import PackedEpochs
 from trivium.training.loop import train
+from trivium.training.next_token import LanguageModelling
 from trivium.training.optimizers import Optimization
 
 GOLDEN = Path(__file__).with_name("golden.json")

@@ -18,10 +18,10 @@ from scipy.optimize import linprog
 
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
-from trivium.stages.common import PackedEpochs
-from trivium.stages.pretrain import LanguageModelling, pieces
+from trivium.stages.pretraining.pretrain import LanguageModelling, pieces
 from trivium.training import checkpoint, loop
 from trivium.training.batch import Tree, make_batch
+from trivium.training.epochs import PackedEpochs
 from trivium.training.loop import Trainer, train, worth_compiling
 from trivium.training.optimizers import (
     TWO_QUINTICS,
@@ -313,8 +313,8 @@ import sys, pathlib, hashlib
 sys.path.insert(0, sys.argv[2])
 from test_loop import CONFIG, trees
 from trivium.model import LanguageModel
-from trivium.stages.common import PackedEpochs
-from trivium.stages.pretrain import LanguageModelling
+from trivium.training.epochs import PackedEpochs
+from trivium.stages.pretraining.pretrain import LanguageModelling
 from trivium.training.loop import train
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from test_loop import CONFIG, trees
 
 from trivium.model import LanguageModel
-from trivium.stages.pretrain import LanguageModelling
+from trivium.stages.pretraining.pretrain import LanguageModelling
 from trivium.training.batch import make_batch
 from trivium.training.loop import Trainer
 from trivium.training.optimizers import Optimization
@@ -35,9 +35,9 @@ from safetensors.torch import save_file
 from trivium.model import LanguageModel, ModelConfig
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder_decoder import EncoderDecoder
-from trivium.stages.common import PackedEpochs
-from trivium.stages.spans import PairEpochs, WritingTargets
-from trivium.stages.pretrain import LanguageModelling
+from trivium.training.epochs import PackedEpochs
+from trivium.stages.pretraining.spans import PairEpochs, WritingTargets
+from trivium.stages.pretraining.pretrain import LanguageModelling
 from trivium.training.batch import Tree
 from trivium.training.loop import train
 from trivium.training.machine import prepare

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from trivium.model import LanguageModel, ModelConfig
-from trivium.stages.common import PackedEpochs
 from trivium.training import loop, precision
 from trivium.training.batch import Tree, make_batch
-from trivium.training.language_modelling import LanguageModelling
+from trivium.training.epochs import PackedEpochs
 from trivium.training.loop import Trainer, settle_precision, train
+from trivium.training.next_token import LanguageModelling
 from trivium.training.optimizers import Optimization
 from trivium.training.parallel import World
 from trivium.training.precision import faster_bf16, master_of, masters, measure_bf16

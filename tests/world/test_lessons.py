@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivium.world.lessons import (
+from trivium.world.exercises import (
     ASKED,
     PURPOSES,
     TOLD,

@@ -31,11 +31,11 @@ from trivium.corpus.extract import versions
 from trivium.corpus.harmful import terms_of
 from trivium.corpus.mixture import epochs
 from trivium.corpus.quality import chosen
-from trivium.corpus.readers import InputFile, find
+from trivium.corpus.repeated_spans import PARTITION_MARKS
 from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.shards import read_array
-from trivium.corpus.spans import PARTITION_MARKS
 from trivium.corpus.tasks import Pool, Task, counts_of
+from trivium.data.readers import InputFile, find
 from trivium.errors import TriviumError, nearest
 from trivium.files import digest_file, disk_errors, fsync_folder, write_bytes, write_json
 

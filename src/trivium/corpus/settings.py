@@ -13,7 +13,7 @@ from trivium.corpus.languages import DEFAULTS, STOP_WORDS, UNKNOWN, LanguageSett
 from trivium.corpus.mixture import MixtureSettings
 from trivium.corpus.private import KINDS
 from trivium.corpus.quality import FAMILIES, chosen
-from trivium.corpus.spans import SpanSettings
+from trivium.corpus.repeated_spans import SpanSettings
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.errors import TriviumError, nearest
 

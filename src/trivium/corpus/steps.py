@@ -6,7 +6,7 @@
   of duplicates and of repeated passages
 - ``exact_duplicates``: a range of digests -> pairs of equal documents
 - ``near_duplicates``: a range of bands -> pairs of similar documents
-- ``shared_runs``, ``windows``, ``repeats``: the search for passages that occur again, see :mod:`trivium.corpus.spans`
+- ``shared_runs``, ``windows``, ``repeats``: the search for passages that occur again, see :mod:`trivium.corpus.repeated_spans`
 - ``evaluation_index``: the evaluation texts -> sorted hashes of their runs of words
 - ``finish``: a filtered shard -> the final documents, and the rejects of every step before
 - ``mixture``: a finished shard -> its documents as often as their sources are to be read
@@ -34,11 +34,11 @@ from trivium.corpus.languages import LanguageSettings, identify
 from trivium.corpus.mixture import copies
 from trivium.corpus.private import redact
 from trivium.corpus.quality import LINE_RULES, check
-from trivium.corpus.readers import Document, InputFile, Limits, Malformed, read
+from trivium.corpus.repeated_spans import SpanSettings, cut, mark, repeats, shared, windows
 from trivium.corpus.shards import Row, among, read_array, read_shard, write_array, write_lines, write_shard
-from trivium.corpus.spans import SpanSettings, cut, mark, repeats, shared, windows
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.corpus.words import plain_hashes
+from trivium.data.readers import Document, InputFile, Limits, Malformed, read
 from trivium.files import write_bytes
 from trivium.randomness import derive
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from trivium.corpus.private import PLACEHOLDERS
 from trivium.corpus.words import plain_words
-from trivium.evaluation.intervals import wilson
+from trivium.intervals import wilson
 
 Row = dict[str, Any]
 Rate = dict[str, float | int | None]

@@ -15,7 +15,6 @@ import torch
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation import likelihood
-from trivium.evaluation.intervals import mean_interval
 from trivium.evaluation.judges import Judge
 from trivium.evaluation.statistics import bootstrap, classification, length_controlled, mcnemar, paired_test
 from trivium.evaluation.tasks import (
@@ -41,9 +40,10 @@ from trivium.evaluation.tasks import (
     value,
 )
 from trivium.generation.engine import Sampling, generate
+from trivium.intervals import mean_interval
 from trivium.model import LanguageModel, RewardModel
-from trivium.model import folder as model_folder
-from trivium.model.folder import read_config
+from trivium.model import load as model_folder
+from trivium.model.load import read_config
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
 
 Progress = Callable[[int, int, str], None]

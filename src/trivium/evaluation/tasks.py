@@ -277,8 +277,8 @@ def read_files(task_file: Path, names: Iterable[str], inner: str = "") -> Iterat
 
 
 def _rows(file: Path) -> Iterator[tuple[str, int, Row]]:
-    from trivium.corpus.readers import find, rows
-    from trivium.corpus.unpack import Bad
+    from trivium.data.readers import find, rows
+    from trivium.data.unpack import Bad
 
     if file.suffix.lower() == ".csv":
         yield from _csv_rows(str(file), file.read_bytes())

@@ -30,7 +30,7 @@ from trivium.feedback.database import hidden
 from trivium.feedback.exports import EXPORTS, write_lines
 from trivium.feedback.settings import FLAGS, SKIPS, FeedbackSettings
 from trivium.feedback.store import Conflict, Store, Task
-from trivium.feedback.words import LANGUAGES, WORDS, fault_words, script_words, translate
+from trivium.feedback.texts import LANGUAGES, WORDS, fault_words, script_words, translate
 
 COOKIE = "trivium_session"
 DOOR_COOKIE = "trivium_door"  # ties a login form to the browser that asked for it

@@ -18,7 +18,7 @@ from torch import Tensor
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.generation.decoder import Decoder
-from trivium.generation.plain import PlainDecoder, must_be_plain
+from trivium.generation.plain_decoder import PlainDecoder, must_be_plain
 from trivium.generation.sampling import Controls, Sampling, draw
 from trivium.model.transformer import LanguageModel
 

@@ -12,7 +12,7 @@ import torch
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.generation.plain import PlainDecoder
+from trivium.generation.plain_decoder import PlainDecoder
 from trivium.generation.sampling import Controls, Sampling, draw
 from trivium.model.encoder_decoder import EncoderDecoder, look_at
 

@@ -23,9 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trivium import randomness
-from trivium.endpoint import Endpoint
 from trivium.errors import TriviumError
 from trivium.files import written_aside
+from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Completion
 from trivium.generation.sampling import Sampling
 from trivium.model.transformer import LanguageModel

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from trivium import randomness
-from trivium.lessons.common import (
+from trivium.lessons.lesson import (
     Classification,
     Epochs,
     Heading,
@@ -26,8 +26,7 @@ from trivium.lessons.common import (
     write_numbers,
     write_page,
 )
-from trivium.pipeline import Context
-from trivium.recipe_base import Stage
+from trivium.stage import Context, Stage
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization
 
@@ -46,6 +45,58 @@ class Animals(Stage):
     """Updates of each model."""
     rows: int = Field(512, ge=1)
     """Animals in a batch."""
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """The lesson, top to bottom."""
+        prepare(context.threads)
+        # 1. Animals: logarithms, as a mouse and a whale fit on no common ruler; centred and scaled, so that both numbers weigh alike.
+        train_points, train_species, _ = herd(self, context.seed, "train", self.examples)
+        test_points, test_species, _ = herd(self, context.seed, "test", max(1, self.examples // 2))
+        middle, scale = train_points.mean(0), train_points.std(0)
+
+        def table(points: np.ndarray, species: np.ndarray) -> Table:
+            z = (points - middle) / scale
+            # Length and weight go together; their sum and difference say more apart: overall size, and build.
+            z = np.stack([z.sum(1) / 2, (z[:, 1] - z[:, 0]) * 8], axis=1)
+            return Table(torch.tensor(z, dtype=torch.float32), torch.tensor(species))
+
+        train_table, test_table = table(train_points, train_species), table(test_points, test_species)
+        # 2. Two models. The linear one gives each species a plane over (length, weight), and the highest plane wins. The other
+        #    bends space first: a hidden layer whose units switch on and off.
+        models = {
+            "linear": nn.Linear(2, self.species),
+            "hidden": nn.Sequential(nn.Linear(2, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.hidden), nn.ReLU(),
+                                    nn.Linear(self.hidden, self.species)),
+        }
+        # 3. Train both alike, on the mean of -log p(right species).
+        optimization = Optimization("adamw", 0.01, schedule="cosine", warmup=0.02, clip=0)
+        batches = Epochs(train_table, self.rows, context.seed)
+        numbers: dict[str, Any] = {"species": self.species, "chance": {"loss": float(np.log(self.species)), "accuracy": 1 / self.species},
+                                   "models": {}}
+        curves = {}
+        for name, model in models.items():
+            initialise(model, randomness.derive(context.seed, name))
+            trained = learn(model, Classification(), batches, self.steps, optimization, context, name, [test_table],
+                            max(1, self.steps // 30))
+            curves[name] = (curve(context, name, "validation_loss"), curve(context, name, "validation_accuracy"))
+            numbers["models"][name] = {"parameters": sum(p.numel() for p in model.parameters()), "loss": trained.metrics["loss"],
+                                       "test_loss": trained.metrics["validation_loss"], "test_accuracy": trained.metrics["validation_accuracy"]}
+        # 4. What is the best that anybody could do? Here the truth is known: the densities that the animals were drawn from.
+        truth = best_possible(test_points, self, context.seed)
+        log_p = truth - np.log(np.exp(truth - truth.max(1, keepdims=True)).sum(1, keepdims=True)) - truth.max(1, keepdims=True)
+        numbers["best"] = {"loss": float(-log_p[np.arange(len(test_species)), test_species].mean()),
+                           "accuracy": float((truth.argmax(1) == test_species).mean())}
+        # 5. One animal, step by step: scores, softmax, cross-entropy.
+        with torch.no_grad():
+            one = len(test_points) // 2
+            logits = models["hidden"].eval()(test_table.inputs[one:one + 1])[0]
+        likely = logits.topk(min(5, self.species))
+        numbers["example"] = {"length_cm": float(np.exp(test_points[one, 0])), "weight_g": float(np.exp(test_points[one, 1])),
+                              "species": int(test_species[one]), "likeliest": likely.indices.tolist(), "scores": likely.values.tolist(),
+                              "probabilities": logits.softmax(0)[likely.indices].tolist(),
+                              "cross_entropy": float(-logits.log_softmax(0)[int(test_species[one])])}
+        write_page(context, "Which animal is it?", page(numbers, curves, train_points, train_species))
+        return write_numbers(context, numbers)
 
 
 def herd(settings: Animals, seed: int, purpose: str, each: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -77,59 +128,6 @@ def best_possible(points: np.ndarray, settings: Animals, seed: int) -> np.ndarra
     difference = points[:, None] - typical[None]
     size, own = difference[..., 0] / spread, (difference[..., 1] - 3 * difference[..., 0]) / spread
     return -0.5 * (size**2 + own**2) - 2 * np.log(spread)
-
-
-def run(settings: Animals, context: Context) -> dict[str, Any]:
-    """The lesson, top to bottom."""
-    prepare(context.threads)
-    # 1. Animals: logarithms, as a mouse and a whale fit on no common ruler; centred and scaled, so that both numbers weigh alike.
-    train_points, train_species, _ = herd(settings, context.seed, "train", settings.examples)
-    test_points, test_species, _ = herd(settings, context.seed, "test", max(1, settings.examples // 2))
-    middle, scale = train_points.mean(0), train_points.std(0)
-
-    def table(points: np.ndarray, species: np.ndarray) -> Table:
-        z = (points - middle) / scale
-        # Length and weight go together; their sum and difference say more apart: overall size, and build.
-        z = np.stack([z.sum(1) / 2, (z[:, 1] - z[:, 0]) * 8], axis=1)
-        return Table(torch.tensor(z, dtype=torch.float32), torch.tensor(species))
-
-    train_table, test_table = table(train_points, train_species), table(test_points, test_species)
-    # 2. Two models. The linear one gives each species a plane over (length, weight), and the highest plane wins. The other
-    #    bends space first: a hidden layer whose units switch on and off.
-    models = {
-        "linear": nn.Linear(2, settings.species),
-        "hidden": nn.Sequential(nn.Linear(2, settings.hidden), nn.ReLU(), nn.Linear(settings.hidden, settings.hidden), nn.ReLU(),
-                                nn.Linear(settings.hidden, settings.species)),
-    }
-    # 3. Train both alike, on the mean of -log p(right species).
-    optimization = Optimization("adamw", 0.01, schedule="cosine", warmup=0.02, clip=0)
-    batches = Epochs(train_table, settings.rows, context.seed)
-    numbers: dict[str, Any] = {"species": settings.species, "chance": {"loss": float(np.log(settings.species)), "accuracy": 1 / settings.species},
-                               "models": {}}
-    curves = {}
-    for name, model in models.items():
-        initialise(model, randomness.derive(context.seed, name))
-        trained = learn(model, Classification(), batches, settings.steps, optimization, context, name, [test_table],
-                        max(1, settings.steps // 30))
-        curves[name] = (curve(context, name, "validation_loss"), curve(context, name, "validation_accuracy"))
-        numbers["models"][name] = {"parameters": sum(p.numel() for p in model.parameters()), "loss": trained.metrics["loss"],
-                                   "test_loss": trained.metrics["validation_loss"], "test_accuracy": trained.metrics["validation_accuracy"]}
-    # 4. What is the best that anybody could do? Here the truth is known: the densities that the animals were drawn from.
-    truth = best_possible(test_points, settings, context.seed)
-    log_p = truth - np.log(np.exp(truth - truth.max(1, keepdims=True)).sum(1, keepdims=True)) - truth.max(1, keepdims=True)
-    numbers["best"] = {"loss": float(-log_p[np.arange(len(test_species)), test_species].mean()),
-                       "accuracy": float((truth.argmax(1) == test_species).mean())}
-    # 5. One animal, step by step: scores, softmax, cross-entropy.
-    with torch.no_grad():
-        one = len(test_points) // 2
-        logits = models["hidden"].eval()(test_table.inputs[one:one + 1])[0]
-    likely = logits.topk(min(5, settings.species))
-    numbers["example"] = {"length_cm": float(np.exp(test_points[one, 0])), "weight_g": float(np.exp(test_points[one, 1])),
-                          "species": int(test_species[one]), "likeliest": likely.indices.tolist(), "scores": likely.values.tolist(),
-                          "probabilities": logits.softmax(0)[likely.indices].tolist(),
-                          "cross_entropy": float(-logits.log_softmax(0)[int(test_species[one])])}
-    write_page(context, "Which animal is it?", page(numbers, curves, train_points, train_species))
-    return write_numbers(context, numbers)
 
 
 def page(numbers: dict[str, Any], curves: dict[str, Any], points: np.ndarray, species: np.ndarray) -> list[Piece]:

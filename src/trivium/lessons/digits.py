@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.lessons.common import (
+from trivium.lessons.lesson import (
     Classification,
     Epochs,
     Heading,
@@ -32,8 +32,7 @@ from trivium.lessons.common import (
     write_numbers,
     write_page,
 )
-from trivium.pipeline import Context
-from trivium.recipe_base import Input, Stage
+from trivium.stage import Context, Input, Stage
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization
 
@@ -55,6 +54,44 @@ class Digits(Stage):
     """Images of the experiment on overfitting."""
     few_epochs: int = Field(60, ge=1)
     """Passes over them."""
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """The lesson, top to bottom."""
+        prepare(context.threads)
+        folder: Path | None = context.inputs.get("data")
+        train, test = (read_mnist(folder, "train"), read_mnist(folder, "t10k")) if folder else small_digits(context.seed)
+        # 4. Learn from all images, bent a little. What counts is the digits that the network never saw.
+        batches = Epochs(train, self.rows, context.seed, lambda batch, step: bend(batch, context.seed, step))
+        optimization = Optimization("adamw", 1.5e-3, schedule="cosine", warmup=0.02, weight_decay=0.01, clip=1.0)
+        steps = self.epochs * batches.steps_per_epoch
+        outcome = learn(network(context.seed), Classification(), batches, steps, optimization, context, "all", [test], max(1, steps // 12))
+        model = outcome.model.eval()
+        # 5. The experiment: only a few images, plain and bent. The loss on them falls to nothing; on unseen digits it does not.
+        some = train.rows(torch.from_numpy(randomness.numpy(context.seed, "few").permutation(len(train.targets))[:self.few]))
+        experiment = {}
+        for name, change in (("few", lambda batch, step: batch), ("few-bent", lambda batch, step: bend(batch, context.seed, step))):
+            few = Epochs(some, min(self.rows, self.few), context.seed, change)
+            steps = self.few_epochs * few.steps_per_epoch
+            tried = learn(network(context.seed), Classification(), few, steps, Optimization("adamw", 1e-3, schedule="constant", clip=1.0), context,
+                          name, [test], max(1, steps // 15))
+            with torch.no_grad():
+                right = (tried.model(some.inputs).argmax(1) == some.targets).float().mean().item()
+            losses = curve(context, name, "validation_loss")[1]
+            experiment[name] = {"images": len(some.targets), "train_accuracy": right, "test_accuracy": tried.metrics["validation_accuracy"],
+                                "test_loss": losses[-1], "lowest_test_loss": min(losses)}
+        # 6. The mistakes: look at them before believing a percentage.
+        with torch.no_grad():
+            probabilities = torch.cat([model(part).softmax(1) for part in (test.inputs[i:i + 2000] for i in range(0, len(test.inputs), 2000))])
+        wrong = (probabilities.argmax(1) != test.targets).nonzero()[:, 0]
+        wrong = wrong[probabilities[wrong].max(1).values.argsort(descending=True)]
+        confused = {f"{a} read as {b}": int(((test.targets == a) & (probabilities.argmax(1) == b)).sum()) for a in range(10) for b in range(10) if a != b}
+        numbers = {"data": "mnist" if folder else "scikit-learn's small digits", "train_images": len(train.targets), "test_images": len(test.targets),
+                   "parameters": sum(p.numel() for p in model.parameters()), "test_accuracy": outcome.metrics["validation_accuracy"],
+                   "test_loss": outcome.metrics["validation_loss"], "mistakes": len(wrong), "overfitting": experiment,
+                   "most_confused": dict(sorted(confused.items(), key=lambda item: -item[1])[:5])}
+        saved(model, context.folder / "model.safetensors")
+        write_page(context, "Reading digits", page(numbers, context, test, wrong[:40], probabilities))
+        return write_numbers(context, numbers)
 
 
 # 1. The images. An IDX file is a number that says what follows, the sizes, and then one byte after another.
@@ -155,45 +192,6 @@ def bend(batch: Table, seed: int, step: int) -> Table:
     grid = F.affine_grid(torch.tensor(turn, dtype=torch.float32), [n, 1, 28, 28], align_corners=False)
     images = F.grid_sample(batch.inputs.view(n, 1, 28, 28), grid, align_corners=False)
     return Table(images.flatten(1), batch.targets)
-
-
-def run(settings: Digits, context: Context) -> dict[str, Any]:
-    """The lesson, top to bottom."""
-    prepare(context.threads)
-    folder: Path | None = context.inputs.get("data")
-    train, test = (read_mnist(folder, "train"), read_mnist(folder, "t10k")) if folder else small_digits(context.seed)
-    # 4. Learn from all images, bent a little. What counts is the digits that the network never saw.
-    batches = Epochs(train, settings.rows, context.seed, lambda batch, step: bend(batch, context.seed, step))
-    optimization = Optimization("adamw", 1.5e-3, schedule="cosine", warmup=0.02, weight_decay=0.01, clip=1.0)
-    steps = settings.epochs * batches.steps_per_epoch
-    outcome = learn(network(context.seed), Classification(), batches, steps, optimization, context, "all", [test], max(1, steps // 12))
-    model = outcome.model.eval()
-    # 5. The experiment: only a few images, plain and bent. The loss on them falls to nothing; on unseen digits it does not.
-    some = train.rows(torch.from_numpy(randomness.numpy(context.seed, "few").permutation(len(train.targets))[:settings.few]))
-    experiment = {}
-    for name, change in (("few", lambda batch, step: batch), ("few-bent", lambda batch, step: bend(batch, context.seed, step))):
-        few = Epochs(some, min(settings.rows, settings.few), context.seed, change)
-        steps = settings.few_epochs * few.steps_per_epoch
-        tried = learn(network(context.seed), Classification(), few, steps, Optimization("adamw", 1e-3, schedule="constant", clip=1.0), context,
-                      name, [test], max(1, steps // 15))
-        with torch.no_grad():
-            right = (tried.model(some.inputs).argmax(1) == some.targets).float().mean().item()
-        losses = curve(context, name, "validation_loss")[1]
-        experiment[name] = {"images": len(some.targets), "train_accuracy": right, "test_accuracy": tried.metrics["validation_accuracy"],
-                            "test_loss": losses[-1], "lowest_test_loss": min(losses)}
-    # 6. The mistakes: look at them before believing a percentage.
-    with torch.no_grad():
-        probabilities = torch.cat([model(part).softmax(1) for part in (test.inputs[i:i + 2000] for i in range(0, len(test.inputs), 2000))])
-    wrong = (probabilities.argmax(1) != test.targets).nonzero()[:, 0]
-    wrong = wrong[probabilities[wrong].max(1).values.argsort(descending=True)]
-    confused = {f"{a} read as {b}": int(((test.targets == a) & (probabilities.argmax(1) == b)).sum()) for a in range(10) for b in range(10) if a != b}
-    numbers = {"data": "mnist" if folder else "scikit-learn's small digits", "train_images": len(train.targets), "test_images": len(test.targets),
-               "parameters": sum(p.numel() for p in model.parameters()), "test_accuracy": outcome.metrics["validation_accuracy"],
-               "test_loss": outcome.metrics["validation_loss"], "mistakes": len(wrong), "overfitting": experiment,
-               "most_confused": dict(sorted(confused.items(), key=lambda item: -item[1])[:5])}
-    saved(model, context.folder / "model.safetensors")
-    write_page(context, "Reading digits", page(numbers, context, test, wrong[:40], probabilities))
-    return write_numbers(context, numbers)
 
 
 def drawn(image: Tensor, caption: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.lessons.common import (
+from trivium.lessons.lesson import (
     Epochs,
     Heading,
     Piece,
@@ -25,8 +25,7 @@ from trivium.lessons.common import (
     write_numbers,
     write_page,
 )
-from trivium.pipeline import Context
-from trivium.recipe_base import Stage
+from trivium.stage import Context, Stage
 from trivium.training.loop import Total
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization
@@ -50,6 +49,45 @@ class Line(Stage):
     """Step lengths that converge, if slowly."""
     too_long: float = 0.4
     """A step length that is too long for these points."""
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """The lesson, top to bottom."""
+        prepare(context.threads)
+        # 1. Points: a line that we know, and noise, which we do not.
+        rng = randomness.numpy(context.seed, "points")
+        x = rng.uniform(-1, 3, self.points)
+        y = self.slope * x + self.intercept + self.noise * rng.normal(size=self.points)
+        if np.ptp(x) == 0:
+            raise TriviumError("line: all points have one x; no line can be told from another")
+        table = Table(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32))
+        # 2. The answer that mathematics has ready: the least-squares line. Gradient descent must come to the same.
+        (best_a, best_b), *_ = np.linalg.lstsq(np.stack([x, np.ones_like(x)], axis=1), y, rcond=None)
+        # 3. How long a step may be: the error is a bowl, and a step longer than 2 / its strongest curvature leaps out of it.
+        curvature = float(np.linalg.eigvalsh(2 * np.cov(np.stack([x, np.ones_like(x)]), bias=True) + 2 * np.outer(
+            [x.mean(), 1.0], [x.mean(), 1.0]))[-1])
+        # 4. Descend, with one step length after another, then with one that is too long but is halved when progress stops.
+        attempts = {f"step {rate:g}": Optimization("sgd", rate, schedule="constant", warmup=0, clip=0) for rate in self.learning_rates}
+        attempts[f"step {self.too_long:g} (too long)"] = Optimization("sgd", self.too_long, schedule="constant", warmup=0, clip=0)
+        attempts[f"step {self.too_long:g}, halved when progress stops"] = Optimization(
+            "sgd", self.too_long, schedule="plateau", patience=1, warmup=0, clip=0)
+        outcomes: dict[str, dict[str, float]] = {}
+        errors: dict[str, tuple[list[int], list[float]]] = {}
+        paths: dict[str, tuple[list[float], list[float]]] = {}
+        for name, optimization in attempts.items():
+            folder = name.replace(" ", "-").replace(",", "").replace("(", "").replace(")", "")
+            steps = self.steps if "(too long)" not in name else min(self.steps, 25)  # it would leave the numbers' range
+            net = learn(Net(), SquaredError(), Epochs(table, self.points, context.seed), steps, optimization, context, folder).model
+            errors[name] = curve(context, folder, "loss")
+            paths[name] = (curve(context, folder, "a")[1], curve(context, folder, "b")[1])
+            outcomes[name] = {"a": net.a.item(), "b": net.b.item(), "error": errors[name][1][-1],
+                              "distance": float(np.hypot(net.a.item() - best_a, net.b.item() - best_b)),
+                              "last_step": curve(context, folder, "learning_rate")[1][-1]}
+        by_hand, by_machine = gradient(x, y, 0.0, 0.0), first_gradient(table)
+        least = float(((best_a * x + best_b - y) ** 2).mean())
+        numbers = {"least_squares": {"a": float(best_a), "b": float(best_b), "error": least}, "longest_step": 2 / curvature, "attempts": outcomes,
+                   "gradient_at_zero": {"by_hand": by_hand, "by_backpropagation": by_machine}}
+        write_page(context, "A line that learns", page(x, y, numbers, errors, paths))
+        return write_numbers(context, numbers)
 
 
 class Net(nn.Module):
@@ -82,46 +120,6 @@ def gradient(x: np.ndarray, y: np.ndarray, a: float, b: float) -> tuple[float, f
     """The error's slope in each direction, worked out by hand: with r = a·x + b - y, it is (2·mean(r·x), 2·mean(r))."""
     r = a * x + b - y
     return float(2 * (r * x).mean()), float(2 * r.mean())
-
-
-def run(settings: Line, context: Context) -> dict[str, Any]:
-    """The lesson, top to bottom."""
-    prepare(context.threads)
-    # 1. Points: a line that we know, and noise, which we do not.
-    rng = randomness.numpy(context.seed, "points")
-    x = rng.uniform(-1, 3, settings.points)
-    y = settings.slope * x + settings.intercept + settings.noise * rng.normal(size=settings.points)
-    if np.ptp(x) == 0:
-        raise TriviumError("line: all points have one x; no line can be told from another")
-    table = Table(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32))
-    # 2. The answer that mathematics has ready: the least-squares line. Gradient descent must come to the same.
-    (best_a, best_b), *_ = np.linalg.lstsq(np.stack([x, np.ones_like(x)], axis=1), y, rcond=None)
-    # 3. How long a step may be: the error is a bowl, and a step longer than 2 / its strongest curvature leaps out of it.
-    curvature = float(np.linalg.eigvalsh(2 * np.cov(np.stack([x, np.ones_like(x)]), bias=True) + 2 * np.outer(
-        [x.mean(), 1.0], [x.mean(), 1.0]))[-1])
-    # 4. Descend, with one step length after another, then with one that is too long but is halved when progress stops.
-    attempts = {f"step {rate:g}": Optimization("sgd", rate, schedule="constant", warmup=0, clip=0) for rate in settings.learning_rates}
-    attempts[f"step {settings.too_long:g} (too long)"] = Optimization("sgd", settings.too_long, schedule="constant", warmup=0, clip=0)
-    attempts[f"step {settings.too_long:g}, halved when progress stops"] = Optimization(
-        "sgd", settings.too_long, schedule="plateau", patience=1, warmup=0, clip=0)
-    outcomes: dict[str, dict[str, float]] = {}
-    errors: dict[str, tuple[list[int], list[float]]] = {}
-    paths: dict[str, tuple[list[float], list[float]]] = {}
-    for name, optimization in attempts.items():
-        folder = name.replace(" ", "-").replace(",", "").replace("(", "").replace(")", "")
-        steps = settings.steps if "(too long)" not in name else min(settings.steps, 25)  # it would leave the numbers' range
-        net = learn(Net(), SquaredError(), Epochs(table, settings.points, context.seed), steps, optimization, context, folder).model
-        errors[name] = curve(context, folder, "loss")
-        paths[name] = (curve(context, folder, "a")[1], curve(context, folder, "b")[1])
-        outcomes[name] = {"a": net.a.item(), "b": net.b.item(), "error": errors[name][1][-1],
-                          "distance": float(np.hypot(net.a.item() - best_a, net.b.item() - best_b)),
-                          "last_step": curve(context, folder, "learning_rate")[1][-1]}
-    by_hand, by_machine = gradient(x, y, 0.0, 0.0), first_gradient(table)
-    least = float(((best_a * x + best_b - y) ** 2).mean())
-    numbers = {"least_squares": {"a": float(best_a), "b": float(best_b), "error": least}, "longest_step": 2 / curvature, "attempts": outcomes,
-               "gradient_at_zero": {"by_hand": by_hand, "by_backpropagation": by_machine}}
-    write_page(context, "A line that learns", page(x, y, numbers, errors, paths))
-    return write_numbers(context, numbers)
 
 
 def first_gradient(table: Table) -> tuple[float, float]:

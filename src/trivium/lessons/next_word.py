@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trivium import randomness
-from trivium.lessons.common import (
+from trivium.lessons.lesson import (
     Classification,
     Epochs,
     Heading,
@@ -29,11 +29,10 @@ from trivium.lessons.common import (
     write_page,
 )
 from trivium.model import LanguageModel, ModelConfig
-from trivium.pipeline import Context
-from trivium.recipe_base import Stage
-from trivium.stages.common import PackedEpochs
-from trivium.stages.pretrain import LanguageModelling
+from trivium.stage import Context, Stage
+from trivium.stages.pretraining.pretrain import LanguageModelling
 from trivium.training.batch import Tree
+from trivium.training.epochs import PackedEpochs
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization
 from trivium.world.documents import documents
@@ -54,6 +53,56 @@ class NextWord(Stage):
     """Updates of each network."""
     length: int = Field(128, ge=16)
     """Words in a row of the Transformer, which looks back at all of its document."""
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """The lesson, top to bottom."""
+        prepare(context.threads)
+        # 1. Texts, as numbers of words.
+        texts = [words_of(document.text) for document in documents(Town(context.seed), context.seed, self.documents_bytes)]
+        common = Counter(word for text in texts for word in text).most_common(self.vocabulary - 2)
+        names = ["(rare word)", "(start)", *(word for word, _ in common)]
+        number = {word: i for i, word in enumerate(names)}
+        ids = [np.array([START, *(number.get(word, UNKNOWN) for word in text)][:self.length], np.int64) for text in texts if text]
+        size = len(names)
+        chosen, kept = split(len(ids), 0.1, context.seed)
+        train, heldout = [ids[i] for i in chosen], [ids[i] for i in kept]
+        losses: dict[str, float] = {"all words alike": math.log(size)}
+        # 2. Counts: no learning at all, only a table. With more words before, fewer cases have been seen.
+        for order, name in ((0, "counts of words"), (1, "counts after one word"), (2, "counts after two words")):
+            counts = Counts(order, size, train)
+            losses[name] = counts.loss(heldout)
+        # 3. The network of the last lesson, with words for pixels.
+        def windows(texts: list[np.ndarray]) -> Table:
+            padded = [np.concatenate([np.full(self.context - 1, START), text]) for text in texts]
+            rows = np.concatenate([np.lib.stride_tricks.sliding_window_view(text[:-1], self.context) for text in padded])
+            return Table(torch.from_numpy(rows.copy()), torch.from_numpy(np.concatenate([text[1:] for text in texts])))
+
+        seen, unseen = windows(train), windows(heldout)
+        every = max(1, self.steps // 10)
+        optimization = Optimization("adamw", 3e-3, schedule="cosine", clip=1.0)
+        torch.manual_seed(randomness.derive(context.seed, "windowed") % 2**63)
+        small = Windowed(size, self.context)
+        outcome = learn(small, Classification(), Epochs(seen, 1024, context.seed), self.steps, optimization, context, "window", [unseen], every)
+        losses[f"a network over {self.context} words"] = outcome.metrics["validation_loss"]
+        # 4. A tiny Transformer: every word looks back at all words before it. Nothing of the loss or of the loop is new.
+        start = np.array([START], np.int64)
+        trees = [[Tree(start, (text[1:],)) for text in part if len(text) > 1] for part in (train, heldout)]
+        config = ModelConfig(vocab_size=size, hidden_size=128, intermediate_size=256, num_layers=2, num_heads=4, num_kv_heads=4, head_dim=32,
+                             max_positions=self.length)
+        model = LanguageModel(config).initialise(randomness.derive(context.seed, "transformer"))
+        batches, unseen_rows = (PackedEpochs(part, self.length, 12, context.seed) for part in trees)
+        validation = [batch for step in range(unseen_rows.steps_per_epoch) for batch in unseen_rows(step)]
+        outcome = learn(model, LanguageModelling(), batches, self.steps, Optimization("muon", 4e-3, 0.02, newton_schulz=3, schedule="cosine"),
+                        context, "transformer", validation, every)
+        losses["a tiny Transformer"] = outcome.metrics["validation_loss"]
+        # 5. What they say after the same words.
+        numbers = {"vocabulary": size, "training_words": int(sum(len(text) - 1 for text in train)),
+                   "unseen_words": int(sum(len(text) - 1 for text in heldout)), "loss": losses,
+                   "perplexity": {name: math.exp(loss) for name, loss in losses.items()},
+                   "parameters": {"network": sum(p.numel() for p in small.parameters()), "transformer": sum(p.numel() for p in model.parameters())},
+                   "guesses": guesses(model.eval(), heldout, names)}
+        write_page(context, "Which word comes next?", page(numbers, context))
+        return write_numbers(context, numbers)
 
 
 UNKNOWN, START = 0, 1
@@ -109,57 +158,6 @@ class Windowed(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """Scores ``[N, size]`` for the words ``[N, context]`` before."""
         return self.scores(self.hidden(self.look_up(words).flatten(1)).relu())
-
-
-def run(settings: NextWord, context: Context) -> dict[str, Any]:
-    """The lesson, top to bottom."""
-    prepare(context.threads)
-    # 1. Texts, as numbers of words.
-    texts = [words_of(document.text) for document in documents(Town(context.seed), context.seed, settings.documents_bytes)]
-    common = Counter(word for text in texts for word in text).most_common(settings.vocabulary - 2)
-    names = ["(rare word)", "(start)", *(word for word, _ in common)]
-    number = {word: i for i, word in enumerate(names)}
-    ids = [np.array([START, *(number.get(word, UNKNOWN) for word in text)][:settings.length], np.int64) for text in texts if text]
-    size = len(names)
-    chosen, kept = split(len(ids), 0.1, context.seed)
-    train, heldout = [ids[i] for i in chosen], [ids[i] for i in kept]
-    losses: dict[str, float] = {"all words alike": math.log(size)}
-    # 2. Counts: no learning at all, only a table. With more words before, fewer cases have been seen.
-    for order, name in ((0, "counts of words"), (1, "counts after one word"), (2, "counts after two words")):
-        counts = Counts(order, size, train)
-        losses[name] = counts.loss(heldout)
-    # 3. The network of the last lesson, with words for pixels.
-    def windows(texts: list[np.ndarray]) -> Table:
-        padded = [np.concatenate([np.full(settings.context - 1, START), text]) for text in texts]
-        rows = np.concatenate([np.lib.stride_tricks.sliding_window_view(text[:-1], settings.context) for text in padded])
-        return Table(torch.from_numpy(rows.copy()), torch.from_numpy(np.concatenate([text[1:] for text in texts])))
-
-    seen, unseen = windows(train), windows(heldout)
-    every = max(1, settings.steps // 10)
-    optimization = Optimization("adamw", 3e-3, schedule="cosine", clip=1.0)
-    torch.manual_seed(randomness.derive(context.seed, "windowed") % 2**63)
-    small = Windowed(size, settings.context)
-    outcome = learn(small, Classification(), Epochs(seen, 1024, context.seed), settings.steps, optimization, context, "window", [unseen], every)
-    losses[f"a network over {settings.context} words"] = outcome.metrics["validation_loss"]
-    # 4. A tiny Transformer: every word looks back at all words before it. Nothing of the loss or of the loop is new.
-    start = np.array([START], np.int64)
-    trees = [[Tree(start, (text[1:],)) for text in part if len(text) > 1] for part in (train, heldout)]
-    config = ModelConfig(vocab_size=size, hidden_size=128, intermediate_size=256, num_layers=2, num_heads=4, num_kv_heads=4, head_dim=32,
-                         max_positions=settings.length)
-    model = LanguageModel(config).initialise(randomness.derive(context.seed, "transformer"))
-    batches, unseen_rows = (PackedEpochs(part, settings.length, 12, context.seed) for part in trees)
-    validation = [batch for step in range(unseen_rows.steps_per_epoch) for batch in unseen_rows(step)]
-    outcome = learn(model, LanguageModelling(), batches, settings.steps, Optimization("muon", 4e-3, 0.02, newton_schulz=3, schedule="cosine"),
-                    context, "transformer", validation, every)
-    losses["a tiny Transformer"] = outcome.metrics["validation_loss"]
-    # 5. What they say after the same words.
-    numbers = {"vocabulary": size, "training_words": int(sum(len(text) - 1 for text in train)),
-               "unseen_words": int(sum(len(text) - 1 for text in heldout)), "loss": losses,
-               "perplexity": {name: math.exp(loss) for name, loss in losses.items()},
-               "parameters": {"network": sum(p.numel() for p in small.parameters()), "transformer": sum(p.numel() for p in model.parameters())},
-               "guesses": guesses(model.eval(), heldout, names)}
-    write_page(context, "Which word comes next?", page(numbers, context))
-    return write_numbers(context, numbers)
 
 
 @torch.no_grad()

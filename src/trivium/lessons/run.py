@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from trivium.artifacts import Artifact
 from trivium.errors import TriviumError, nearest
-from trivium.pipeline import run
-from trivium.recipe import Recipe, apply, parse_stage
-from trivium.recipe_base import Stage
+from trivium.pipeline.run import run
+from trivium.recipe.load import Recipe, apply, parse_stage
+from trivium.stage import Stage
 
-LESSONS = {"line": "Line", "animals": "Animals", "digits": "Digits", "next-word": "NextWord"}
-"""The lessons in their order, each with the class of its settings."""
+LESSONS = ("line", "animals", "digits", "next-word")
+"""The lessons in their order."""
 
-VERSION = 1
+
+def lesson(name: str) -> type[Stage]:
+    """The stage that gives a lesson, its file imported on demand. Raises :class:`TriviumError` where there is none of that name."""
+    stage: type[Stage]
+    match name:
+        case "line":
+            from trivium.lessons.line import Line as stage
+        case "animals":
+            from trivium.lessons.animals import Animals as stage
+        case "digits":
+            from trivium.lessons.digits import Digits as stage
+        case "next-word":
+            from trivium.lessons.next_word import NextWord as stage
+        case _:
+            raise TriviumError(f"there is no lesson {name!r}{nearest(name, LESSONS)}")
+    return stage
 
 
 def run_lesson(name: str, overrides: Iterable[str] = (), out: Path = Path("runs"), seed: int = 0, quiet: bool = False) -> Artifact:
     """Run a lesson. ``overrides`` are texts such as ``"steps=50"``. Its page is ``OUT/lessons/NAME/index.html``, its figures
     ``numbers.json``. Raises :class:`TriviumError`."""
-    if name not in LESSONS:
-        raise TriviumError(f"there is no lesson {name!r}{nearest(name, LESSONS)}")
-    module = importlib.import_module(f"trivium.lessons.{name.replace('-', '_')}")
-    kind: type[Stage] = getattr(module, LESSONS[name])
+    kind = lesson(name)
     raw: dict[str, Any] = {"stages": {name: {}}}
     for override in overrides:
         apply(raw, f"stages.{name}.{override}")
@@ -34,4 +45,4 @@ def run_lesson(name: str, overrides: Iterable[str] = (), out: Path = Path("runs"
         if not Path(reference).exists():
             raise TriviumError(f"lesson {name}: {where}: {reference}: no such file or folder")
     recipe = Recipe.model_construct(name="lessons", seed=seed, threads=None, out=str(out), stages={name: stage})
-    return run(recipe, quiet=quiet, runners={name: (module.run, VERSION)})[name]
+    return run(recipe, quiet=quiet)[name]

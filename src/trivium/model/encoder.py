@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trivium.errors import TriviumError
 from trivium.files import read_json, write_json
 from trivium.model.config import EncoderConfig
-from trivium.model.folder import save_weights, shards
+from trivium.model.load import save_weights, shards
 from trivium.model.transformer import Transformer, both_ways_attention, norm_of
 
 

@@ -15,7 +15,7 @@ from trivium.errors import TriviumError
 from trivium.files import read_json, write_json
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder import encode
-from trivium.model.folder import save_weights, shards
+from trivium.model.load import save_weights, shards
 from trivium.model.transformer import Cross, Transformer
 
 

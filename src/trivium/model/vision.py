@@ -124,7 +124,7 @@ class SeeingModel(LanguageModel):
 
     def save_folder(self, folder: Path, ids: dict[str, Any]) -> None:
         """Write the decoder's folder and, beside it, what sees."""
-        from trivium.model.folder import save
+        from trivium.model.load import save
         with torch.device("meta"):
             decoder = LanguageModel(self.config)
         decoder.model, decoder.lm_head = self.model, self.lm_head

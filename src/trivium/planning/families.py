@@ -14,13 +14,19 @@ from trivium.model.encoder import Classifier, MaskedModel, load_encoder
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.vision import VisionEncoder
 from trivium.planning.measure import Sample, given, size_of, steps_of, updates, with_saves
-from trivium.recipe import Recipe
-from trivium.recipe_base import Stage
-from trivium.stages import classify, encode, see, spans, vision
-from trivium.stages import translate as sequences
-from trivium.stages.common import PackedEpochs
-from trivium.stages.settings import Classify, Encode, See, Spans, Translate, Vision
+from trivium.recipe.load import Recipe
+from trivium.stage import Stage
+from trivium.stages.finetuning import classify, see
+from trivium.stages.finetuning import translate as sequences
+from trivium.stages.finetuning.classify import Classify
+from trivium.stages.finetuning.see import See
+from trivium.stages.finetuning.translate import Translate
+from trivium.stages.pretraining import encode, spans, vision
+from trivium.stages.pretraining.encode import Encode
+from trivium.stages.pretraining.spans import Spans
+from trivium.stages.pretraining.vision import Vision
 from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.epochs import PackedEpochs
 
 FEW = 64
 """Held-out rows that are answered to measure an examination."""
@@ -84,7 +90,7 @@ def labelling(recipe: Recipe, name: str, stage: Classify, sample: Sample) -> Tol
 def translating(recipe: Recipe, name: str, stage: Translate, sample: Sample) -> Told:
     """Updates on the pairs, and the held-out ones written and scored; a random model writes as much as the longest target."""
     context = given(recipe, name, stage, sample)
-    batches, tokenizer = sequences.training_data(stage, context)
+    batches, tokenizer = stage.training_data(context)
     made, _ = sequences.start(context)
     heldout = [row for _, row in read_rows(context.inputs["pairs"] / "heldout.jsonl")]
     steps = max(1, round(stage.epochs * batches.steps_per_epoch))

@@ -19,16 +19,22 @@ from trivium.model import LanguageModel
 from trivium.model.encoder import MaskedModel
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.vision import VisionEncoder, save_eyes
-from trivium.pipeline import Context, need, nested
+from trivium.pipeline.run import need, nested
+from trivium.planning.inspection import config_of
 from trivium.progress import Progress
-from trivium.recipe import Recipe
-from trivium.recipe_base import Stage
-from trivium.stages import encode, spans
-from trivium.stages.common import PackedEpochs, save_model
-from trivium.stages.look import config_of
-from trivium.stages.see import seeing_model
-from trivium.stages.settings import Encode, Pretrain, See, Spans, Training, Translate, Vision
+from trivium.recipe.load import Recipe
+from trivium.stage import Context, Stage
+from trivium.stages.finetuning.see import See, seeing_model
+from trivium.stages.finetuning.translate import Translate
+from trivium.stages.models import save_model
+from trivium.stages.pretraining import encode, spans
+from trivium.stages.pretraining.encode import Encode
+from trivium.stages.pretraining.pretrain import Pretrain
+from trivium.stages.pretraining.spans import Spans
+from trivium.stages.pretraining.vision import Vision
+from trivium.stages.training import Training
 from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.epochs import PackedEpochs
 from trivium.training.loop import ANCHOR, Trainer
 from trivium.training.machine import choose_precision
 

@@ -16,7 +16,7 @@ def differences(first: Path, second: Path) -> dict[str, Any]:
     """``{"runs", "stages": {stage: {"only_in"?, "same"?, "settings", "results"}}}``. Settings are ``[before, after]``, null for one that is not there;
     results are ``[before, after, apart]``, where ``apart`` says that two intervals do not touch (null where there are none). Raises
     :class:`TriviumError` for a folder that is no run."""
-    runs = gather(first), gather(second)
+    runs = gather(first, {}), gather(second, {})
     stages: dict[str, Any] = {}
     for name in dict.fromkeys([*runs[0].manifests, *runs[1].manifests]):
         if any(name not in run.manifests for run in runs):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from trivium.report.words import LINES, both, both_svg
+from trivium.report.texts import LINES, both, both_svg
 
 Words = tuple[str, str]
 """The same in English and Chinese."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from trivium.artifacts import MANIFEST, Artifact, open_artifact, span_of
 from trivium.errors import TriviumError
 from trivium.files import read_json, read_rows
+from trivium.stage import Stage
 
 Row = dict[str, Any]
 
@@ -21,6 +22,8 @@ class Gathered:
     """Everything that the page shows."""
 
     name: str
+    stages: Mapping[str, type[Stage]]
+    """Every kind of stage that is known."""
     metrics: dict[str, Any]
     """What metrics.json holds."""
     manifests: dict[str, dict[str, Any]]
@@ -30,7 +33,7 @@ class Gathered:
     """Prompts with every model's answer; ``right`` says of each whether it is, where that is known."""
 
 
-def gather(run: Path) -> Gathered:
+def gather(run: Path, stages: Mapping[str, type[Stage]]) -> Gathered:
     """A finished or unfinished run. Raises :class:`TriviumError` for a folder without any artifact."""
     if not run.is_dir():
         raise TriviumError(f"{run}: no such folder")
@@ -39,7 +42,7 @@ def gather(run: Path) -> Gathered:
     artifacts = in_order([artifact for artifact in artifacts if artifact.kind != "report"])
     if not artifacts:
         raise TriviumError(f"{run}: no finished stage here; name the folder of a run, such as runs/quickstart")
-    found = collected(run.resolve().name, artifacts)
+    found = collected(run.resolve().name, artifacts, stages)
     old = run / "report" / "metrics.json"
     found.metrics["wall_seconds"] = read_json(old)["wall_seconds"] if old.is_file() else sum(a.manifest["seconds"] for a in artifacts)
     return found
@@ -57,13 +60,13 @@ def in_order(artifacts: Sequence[Artifact]) -> list[Artifact]:
     return done
 
 
-def collected(name: str, artifacts: Sequence[Artifact]) -> Gathered:
+def collected(name: str, artifacts: Sequence[Artifact], stages: Mapping[str, type[Stage]]) -> Gathered:
     """The parts of some artifacts' report; the wall seconds are the caller's to add."""
     manifests = {artifact.name: artifact.manifest for artifact in artifacts}
     logs = {artifact.name: [row for _, row in read_rows(artifact.folder / "log.jsonl")] for artifact in artifacts
             if (artifact.folder / "log.jsonl").is_file()}
     answers = [row for artifact in artifacts if (artifact.folder / "answers.jsonl").is_file() for row in marked(artifact)]
-    return Gathered(name, metrics_of(manifests), manifests, logs, answers)
+    return Gathered(name, stages, metrics_of(manifests), manifests, logs, answers)
 
 
 def marked(artifact: Artifact) -> list[Row]:

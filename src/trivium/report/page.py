@@ -14,10 +14,10 @@ from markupsafe import Markup
 
 from trivium.artifacts import covered, span_of
 from trivium.files import write_text
-from trivium.report import draw, words
+from trivium.report import draw, texts
 from trivium.report.draw import Series, number, thinned
 from trivium.report.gather import Gathered, Row
-from trivium.report.words import both, figure_words, stage_words
+from trivium.report.texts import both, figure_words, stage_words
 
 CURVES = ("loss", "validation_loss", "accuracy", "margin", "score", "gold", "watched_gold", "kl", "entropy", "length", "finished", "clip_fraction",
           "explained_variance", "pretraining_loss", "liked_reward", "disliked_reward", "tokens_per_second")
@@ -82,17 +82,17 @@ def seconds(value: float) -> str:
 
 def task_words(name: str) -> Markup:
     """A family of tasks."""
-    return both(name.replace("_", " "), words.TASKS.get(name, name))
+    return both(name.replace("_", " "), texts.TASKS.get(name, name))
 
 
 def step_words(name: str) -> Markup:
     """A step of cleaning, or a kind of dirt."""
-    return both(name.replace("_", " "), words.STEPS.get(name, name))
+    return both(name.replace("_", " "), texts.STEPS.get(name, name))
 
 
 def part_words(name: str) -> Markup:
     """One of the parts that a reward model's accuracy is split into."""
-    return both(*words.PARTS.get(name, (name.replace("_", " "),) * 2))
+    return both(*texts.PARTS.get(name, (name.replace("_", " "),) * 2))
 
 
 def evaluations(found: Gathered) -> list[tuple[str, dict[str, Any]]]:
@@ -183,7 +183,7 @@ def findings(found: Gathered) -> list[tuple[str, str, str]]:
                 sure = f"; the same prompts, paired: {signed(paired['low'] * 100)} to {signed(paired['high'] * 100)}" if is_rate(paired) else ""
                 sure_zh = f"；同题配对区间 {signed(paired['low'] * 100)} 至 {signed(paired['high'] * 100)}" if is_rate(paired) else ""
                 lost = ", ".join(f"{task} ({signed(points, 0)})" for task, points in losses)
-                lost_zh = "、".join(f"{words.TASKS.get(task, task)}（{signed(points, 0)}）" for task, points in losses)
+                lost_zh = "、".join(f"{texts.TASKS.get(task, task)}（{signed(points, 0)}）" for task, points in losses)
                 if win["low"] > 0.5 and (change < 0 or losses):
                     said.append(("bad", f"{name} is preferred to {base} in {percent(win['value'], 0)} of comparisons, yet its answers are right {abs(change):.1f} points "
                                  f"{'less' if change < 0 else 'more'} often ({percent(figures['right_answers']['value'])} against {percent(start['right_answers']['value'])}{sure})"
@@ -228,14 +228,14 @@ def schools(found: Gathered) -> list[dict[str, Any]]:
     total = covered(spans.values()) or 1.0
     made: dict[str, dict[str, Any]] = {}
     for name, manifest in found.manifests.items():
-        school = words.STAGES.get(manifest["kind"], ("", "", "judge"))[2]
-        group = made.setdefault(school, {"words": words.SCHOOLS[school], "stages": [], "seconds": 0.0, "colour": list(words.SCHOOLS).index(school)})
+        school = texts.STAGES.get(manifest["kind"], ("", "", "judge"))[2]
+        group = made.setdefault(school, {"words": texts.SCHOOLS[school], "stages": [], "seconds": 0.0, "colour": list(texts.SCHOOLS).index(school)})
         begun = spans[name][0]
         before = covered((start, min(end, begun)) for start, end in spans.values() if start < begun)
         group["stages"].append({"name": name, "seconds": manifest["seconds"], "start": before / total, "share": manifest["seconds"] / total, "memory": manifest["peak_memory_mb"],
                                 "costs": costs(manifest)})
         group["seconds"] += manifest["seconds"]
-    return [made[school] for school in words.SCHOOLS if school in made]
+    return [made[school] for school in texts.SCHOOLS if school in made]
 
 
 def costs(manifest: dict[str, Any]) -> list[tuple[tuple[str, str], str]]:
@@ -495,7 +495,7 @@ def by_task(found: Gathered) -> list[dict[str, Any]]:
     return made
 
 
-def examinations(found: Gathered) -> list[tuple[str, list[tuple[words.Pair, float | None, list[tuple[str, dict[str, Any]]]]]]]:
+def examinations(found: Gathered) -> list[tuple[str, list[tuple[texts.Pair, float | None, list[tuple[str, dict[str, Any]]]]]]]:
     """Further tasks of the examinations: of each ``(task, [(figure, chance, [(model, rate)])])``."""
     made: dict[str, dict[str, list[tuple[str, dict[str, Any]]]]] = {}
     chances: dict[str, float] = {}
@@ -508,8 +508,8 @@ def examinations(found: Gathered) -> list[tuple[str, list[tuple[words.Pair, floa
                 for key, figure in figures.items():
                     if is_rate(figure) and figure["value"] is not None:
                         made.setdefault(task, {}).setdefault(key, []).append((model, figure))
-    return [(task, [(words.task_figure_words(key), chances.get(task) if key.startswith("accuracy") else None, figures[key])
-                    for key in sorted(figures, key=lambda key: list(words.TASK_FIGURES).index(key) if key in words.TASK_FIGURES else len(words.TASK_FIGURES))])
+    return [(task, [(texts.task_figure_words(key), chances.get(task) if key.startswith("accuracy") else None, figures[key])
+                    for key in sorted(figures, key=lambda key: list(texts.TASK_FIGURES).index(key) if key in texts.TASK_FIGURES else len(texts.TASK_FIGURES))])
             for task, figures in made.items()]
 
 
@@ -532,7 +532,7 @@ def lineage(found: Gathered) -> Markup:
     edges = [(by_digest[made["digest"]], name) for name, manifest in found.manifests.items() for made in manifest["inputs"].values() if by_digest.get(made["digest"], name) != name]
     nodes: dict[str, tuple[draw.Words, str, int]] = {}
     for name, manifest in found.manifests.items():
-        nodes[name] = (stage_words(name, manifest["kind"]), manifest["digest"][:10], list(words.SCHOOLS).index(words.STAGES.get(manifest["kind"], ("", "", "judge"))[2]))
+        nodes[name] = (stage_words(name, manifest["kind"]), manifest["digest"][:10], list(texts.SCHOOLS).index(texts.STAGES.get(manifest["kind"], ("", "", "judge"))[2]))
     for name, manifest in found.manifests.items():
         for field, made in manifest["inputs"].items():
             if field in ("model", "reward", "adapter", "safety") and made["digest"] not in by_digest:  # a model of another run, or somebody else's
@@ -552,11 +552,9 @@ def recipe(found: Gathered) -> str:
 
 def changed(found: Gathered) -> dict[str, list[tuple[str, str]]]:
     """Every stage's settings that are not the defaults, as ``(dotted name, value)``."""
-    from trivium.stages.settings import STAGES
-
     made = {}
     for name, manifest in found.manifests.items():
-        defaults = STAGES[manifest["kind"]].model_construct().model_dump(mode="json", warnings=False) if manifest["kind"] in STAGES else {}
+        defaults = found.stages[manifest["kind"]].model_construct().model_dump(mode="json", warnings=False) if manifest["kind"] in found.stages else {}
         made[name] = [(key, value) for key, value in flat(manifest["settings"]) if dict(flat(defaults)).get(key) != value]
     return made
 

@@ -30,7 +30,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
-import trivium
 from trivium import randomness
 from trivium.errors import TriviumError, nearest
 from trivium.feedback.store import Store
@@ -38,9 +37,9 @@ from trivium.files import read_json
 from trivium.generation.engine import Engine, Sample
 from trivium.generation.sampling import Sampling
 from trivium.model import LanguageModel
-from trivium.model import folder as model_folder
+from trivium.model import load as model_folder
+from trivium.model.images import look
 from trivium.model.vision import SeeingModel
-from trivium.pictures import look
 from trivium.serving.metrics import Labels, Metrics
 from trivium.serving.protocol import (
     ApiError,
@@ -53,6 +52,7 @@ from trivium.serving.protocol import (
 from trivium.serving.scheduler import News, Scheduler, Ticket
 from trivium.serving.text import GrowingText, token_entry, whole_text
 from trivium.tokenizer.chat import ChatTokenizer
+from trivium.version import __version__
 
 POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
           "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
@@ -162,7 +162,7 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
         for opened in stores:
             opened.close()
 
-    app = FastAPI(title="Trivium", version=trivium.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Trivium", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.scheduler = scheduler
 
     # what every request meets

@@ -117,8 +117,8 @@ def measure_bf16(device: torch.device, rounds: int = 5) -> dict[Bf16, float]:
 
     from trivium.model.transformer import LanguageModel
     from trivium.training.batch import Tree, make_batch
-    from trivium.training.language_modelling import LanguageModelling
     from trivium.training.loop import Trainer
+    from trivium.training.next_token import LanguageModelling
     width, length = (2048, 2048) if device.type == "cuda" else (384, 256)
     config = ModelConfig(vocab_size=8192, hidden_size=width, intermediate_size=8 * width // 3, num_layers=2, num_heads=width // 64,
                          num_kv_heads=width // 64, head_dim=64, max_positions=length)

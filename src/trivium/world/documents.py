@@ -15,7 +15,7 @@ from typing import Any
 
 from trivium.randomness import python
 from trivium.world.answers import respond
-from trivium.world.lessons import TOLD, Sum, draw_for, draw_pair, draw_review, draw_snippet, draw_sum
+from trivium.world.exercises import TOLD, Sum, draw_for, draw_pair, draw_review, draw_snippet, draw_sum
 from trivium.world.phrases import Writer
 from trivium.world.scenes import conversation, help_desk, story
 from trivium.world.town import Entity, Town

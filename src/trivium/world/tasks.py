@@ -1,7 +1,7 @@
 """What people ask the model: seven families of prompts, each with the truth that its answer is judged by.
 
 Every prompt belongs to one purpose alone, by its text or by the exercise in it (see
-:func:`~trivium.world.lessons.purpose_of`), so demonstrations, preference prompts and the evaluation never share one.
+:func:`~trivium.world.exercises.purpose_of`), so demonstrations, preference prompts and the evaluation never share one.
 Evaluation questions about facts are only about entities of the evaluation split; all other prompts name only entities of
 the demonstration split, whatever they ask, and so do their answers.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from trivium.errors import TriviumError
 from trivium.randomness import python
 from trivium.world.answers import MARKERS, STYLES, markers_against, respond
-from trivium.world.lessons import PURPOSES, draw_pair, draw_review, draw_snippet, draw_sum, purpose_of
+from trivium.world.exercises import PURPOSES, draw_pair, draw_review, draw_snippet, draw_sum, purpose_of
 from trivium.world.questions import questions
 from trivium.world.town import Town
 

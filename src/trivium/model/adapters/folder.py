@@ -28,7 +28,7 @@ PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitud
 
 def weights_digest(folder: Path) -> str:
     """Digest of a model folder's weights; of an adapter's, with those of its base."""
-    from trivium.model.folder import shards
+    from trivium.model.load import shards
     if (folder / CONFIG).exists() and not (folder / "model.safetensors").exists():
         return digest_json([weights_digest(base_of(folder)), digest_file(folder / WEIGHTS)])
     files = sorted(set(shards(folder).values()))
@@ -113,7 +113,7 @@ def load(folder: Path, base: Path | None = None, dtype: torch.dtype | None = tor
     """The adapter's base with the adapter: LoRA is folded into the weights, the others stay beside them, frozen. With ``onto``, the base as it is in
     memory, its weights are shared and frozen and LoRA too stays beside them. Raises :class:`TriviumError` for another base than the adapter's and for
     weights that do not fit it."""
-    from trivium.model import folder as model_folder
+    from trivium.model import load as model_folder
     if onto is not None:
         model: Any = sharing(onto)
     elif base is None:

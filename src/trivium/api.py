@@ -1,0 +1,156 @@
+"""The Python face: what the commands do with a model, a program can do too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trivium.errors import TriviumError
+from trivium.files import read_json
+from trivium.generation.engine import Sampling, generate
+from trivium.generation.translate import translate
+from trivium.model import LanguageModel, RewardModel
+from trivium.model import load as model_folder
+from trivium.model.encoder import Classifier, MaskedModel, encode, joined, load_encoder, pooled
+from trivium.model.encoder_decoder import EncoderDecoder
+from trivium.model.images import look
+from trivium.model.load import what_is
+from trivium.model.vision import SeeingModel
+from trivium.objectives.language_modeling import token_log_probs
+from trivium.tokenizer.chat import ChatTokenizer, Message
+
+
+class Model:
+    """A model folder, ready to answer or, for a reward model, to judge; an encoder's, to compare and label."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = (load_encoder(folder) if is_encoder(folder) else model_folder.load(folder)).eval()
+        self.tokenizer = ChatTokenizer.load(folder)
+        if self.tokenizer.vocab_size > self.model.config.vocab_size:
+            raise TriviumError(f"{folder}: the tokenizer has {self.tokenizer.vocab_size} entries, but the model only "
+                               f"{self.model.config.vocab_size}")
+
+    def _language_model(self) -> LanguageModel:
+        if not isinstance(self.model, LanguageModel):
+            raise TriviumError(f"{self.folder}: {what_is(self.model)}, where a language model is needed; it has .score(messages), or .translate(text)")
+        return self.model
+
+    @torch.no_grad()
+    def generate(self, prompt: str | Sequence[Message], temperature: float = 0.7, max_new_tokens: int = 128, top_p: float = 1.0,
+                 top_k: int = 0, seed: int = 0) -> str:
+        """An answer to chat messages, or the continuation of a text. A model that sees takes messages whose content is a list of parts, pictures
+        among them, as OpenAI's API has it: data URLs, or names of files in the current folder and below. An encoder-decoder translates the text, or
+        that of the last message."""
+        if isinstance(self.model, EncoderDecoder):
+            return self.translate(prompt if isinstance(prompt, str) else prompt[-1]["content"], temperature, max_new_tokens, top_p, top_k, seed)
+        model, pictures = self._language_model(), None
+        if isinstance(prompt, str):
+            ids = [self.tokenizer.document_id, *self.tokenizer.encode(prompt)]
+        else:
+            ids = self.tokenizer.encode_chat(prompt, generation_prompt=True, picture_places=model.picture_places if isinstance(model, SeeingModel) else 0)[0]
+            if isinstance(model, SeeingModel):
+                pixels = look(prompt, model.vision.config.size, model.vision.config.channels, Path.cwd())
+                pictures = model.pictures(torch.from_numpy(pixels)) if len(pixels) else None
+        stop = [self.tokenizer.end_id, self.tokenizer.document_id]
+        sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, top_p=top_p, top_k=top_k, seed=seed)
+        tokens = generate(model, [ids], sampling, stop, pictures=[pictures])[0][0].tokens
+        return self.tokenizer.decode([token for token in tokens if token not in stop])
+
+    def translate(self, source: str, temperature: float = 0.0, max_new_tokens: int = 128, top_p: float = 1.0, top_k: int = 0, seed: int = 0) -> str:
+        """What an encoder-decoder writes for a source, by its likeliest tokens unless a temperature is given."""
+        if not isinstance(self.model, EncoderDecoder):
+            raise TriviumError(f"{self.folder}: {what_is(self.model)}, where an encoder-decoder is needed")
+        sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, top_p=top_p, top_k=top_k, seed=seed)
+        return self.tokenizer.decode(translate(self.model, [self.tokenizer.encode(source)], sampling, self.tokenizer.document_id)[0])
+
+    def _encoder(self) -> MaskedModel | Classifier:
+        if not isinstance(self.model, (MaskedModel, Classifier)):
+            raise TriviumError(f"{self.folder}: {what_is(self.model)}, where an encoder is needed")
+        return self.model
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str], rows: int = 32) -> np.ndarray:
+        """An encoder's vectors ``[N, hidden_size]`` of length 1: the mean of each text's last hidden states. Texts are cut at the model's positions; ``rows`` are read
+        at a time."""
+        model, found = self._encoder(), [np.zeros((0, self.model.config.hidden_size), np.float32)]
+        for start in range(0, len(texts), rows):
+            tokens, documents = self._rows([ids[:model.config.max_positions] for ids in self.tokenizer.encode_batch(texts[start:start + rows])])
+            found.append(torch.nn.functional.normalize(pooled(encode(model.model, tokens, documents), documents), dim=-1).numpy())
+        return np.concatenate(found)
+
+    def similarity(self, one: str, other: str) -> float:
+        """How alike an encoder finds two texts, from -1 to 1: the cosine of the angle between their vectors."""
+        a, b = self.embed([one, other])
+        return float(a @ b)
+
+    @torch.inference_mode()
+    def label(self, text: str, second: str | None = None) -> dict[str, float]:
+        """The probability that a classifier gives each label of a text, or of two texts, the likeliest first."""
+        model, most = self._encoder(), self.model.config.max_positions
+        if not isinstance(model, Classifier):
+            raise TriviumError(f"{self.folder}: this encoder knows no labels; fine-tune it by a `classify` stage")
+        ids = self.tokenizer.encode(text)
+        ids = ids[:most] if second is None else joined(ids, self.tokenizer.encode(second), self.tokenizer.document_id, most)
+        probabilities = model(*self._rows([ids]))[0].softmax(-1)
+        return {model.labels[i]: float(probabilities[i]) for i in probabilities.argsort(descending=True).tolist()}
+
+    def _rows(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Texts as rows ``[N, T]``, and which text each token belongs to, -1 for padding."""
+        if not all(texts):
+            raise TriviumError("an empty text has no vector and no label")
+        tokens = torch.full((len(texts), max(map(len, texts))), self.tokenizer.pad_id)
+        documents = torch.full_like(tokens, -1)
+        for row, text in enumerate(texts):
+            tokens[row, :len(text)], documents[row, :len(text)] = torch.tensor(text), row
+        return tokens, documents
+
+    @torch.inference_mode()
+    def logits(self, token_ids: Sequence[int] | Tensor) -> Tensor:
+        """Logits of the next token after each of ``token_ids``, ``[T, vocab_size]``."""
+        return self._language_model()(self._row(token_ids))[0]
+
+    def _row(self, token_ids: Sequence[int] | Tensor) -> Tensor:
+        """Token ids as a row ``[1, T]`` that fits the model."""
+        row = torch.as_tensor(token_ids)[None]
+        if row.shape[1] > self.model.config.max_positions:
+            raise TriviumError(f"{row.shape[1]} tokens are more than the model's {self.model.config.max_positions} positions")
+        return row
+
+    @torch.inference_mode()
+    def log_probs(self, messages: Sequence[Message]) -> np.ndarray:
+        """Log-probabilities of what the assistant says in ``messages``, a number for each of its tokens, in nats."""
+        model = self._language_model()
+        ids, learn = self.tokenizer.encode_chat(messages)
+        tokens = self._row(ids)[0]
+        places = torch.tensor(learn).nonzero()[:, 0]
+        hidden = model.model(tokens[None])[0]
+        return token_log_probs(hidden[places - 1], model.lm_head.weight, tokens[places]).numpy()
+
+    @torch.inference_mode()
+    def score(self, messages: Sequence[Message]) -> float:
+        """A reward model's score of the last answer in ``messages``: what ``AutoModelForSequenceClassification`` gives. Add
+        ``.shift`` for a score by which demonstrations average 0."""
+        if not isinstance(self.model, RewardModel):
+            raise TriviumError(f"{self.folder}: a language model does not score; name a reward model")
+        ids = self.tokenizer.encode_chat(messages)[0]
+        return self.model(self._row(ids))[0, -1].item()
+
+    @property
+    def shift(self) -> float:
+        """What centres a reward model's scores on demonstrations."""
+        return self.model.shift if isinstance(self.model, RewardModel) else 0.0
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether a folder is an encoder's."""
+    return (folder / "config.json").exists() and read_json(folder / "config.json").get("model_type") == "modernbert"
+
+
+def load(folder: str | Path) -> Model:
+    """Read a model folder. Raises :class:`TriviumError` for a folder that is not whole."""
+    return Model(Path(folder))

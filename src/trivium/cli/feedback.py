@@ -1,0 +1,239 @@
+"""The commands of human feedback. Heavy modules are imported inside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trivium.errors import TriviumError
+
+if TYPE_CHECKING:
+    from trivium.feedback.store import Imported, Store
+
+app = typer.Typer(no_args_is_help=True, help="Collect human feedback: projects, imports, people, exports. `trivium annotate` starts the web app.")
+
+Project = Annotated[str, typer.Argument(help="A project's folder, or the URL of its PostgreSQL database.")]
+Rejects = Annotated[Path | None, typer.Option(help="Where rows that are refused go, with their reason; beside the file when left out.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="A setting, such as overlap=3. Repeatable.")]
+
+
+def annotate(project: Project,
+             host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 listens on all.")] = "127.0.0.1",
+             port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8700,
+             prompts: Annotated[list[Path] | None, typer.Option(help="Import these prompts with responses first. Repeatable.")] = None,
+             set_: Settings = None,
+             url: Annotated[str | None, typer.Option(help="The address that people use, for links, where it is another one.")] = None,
+             proxies: Annotated[str, typer.Option(help="Addresses of proxies whose X-Forwarded headers are believed.")] = "127.0.0.1") -> None:
+    """Start the annotation app of a project, which is made when it is not there."""
+    import socket
+
+    import uvicorn
+
+    from trivium.feedback.accounts import Accounts
+    from trivium.feedback.store import Store
+    from trivium.feedback.web import create_app
+    with Store(project, create=True) as store:
+        _set(store, set_)
+        _import(store, "items", prompts or [], None)
+        try:
+            listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        except OSError as error:
+            raise TriviumError(f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port") from error
+        with listening:
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or the second part of an answer waits 40 ms for the first's receipt
+            address = url or f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+            if not any(person.role == "lead" and person.kind == "human" and not person.removed for person in store.people()):
+                print(f"Open this link within 72 hours to become the lead of the project:\n  {address}/invite/{Accounts(store).invite('lead', 'the first lead')}")
+            print(f"{store.settings.title}: {address} (Ctrl+C ends it)", flush=True)
+            server = uvicorn.Server(uvicorn.Config(create_app(store, url), log_level="warning", forwarded_allow_ips=proxies, server_header=False, timeout_graceful_shutdown=10))
+            server.run(sockets=[listening])
+
+
+@app.command()
+def create(project: Project, set_: Settings = None) -> None:
+    """Make a project, or change the settings of one."""
+    from trivium.feedback.store import Store
+    with Store(project, create=True) as store:
+        _set(store, set_)
+        for name, value in store.settings.model_dump().items():
+            print(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+
+
+@app.command("import")
+def import_(project: Project, files: Annotated[list[Path], typer.Argument(help="JSON lines with `prompt`, and `responses` to compare.")],
+            rejects: Rejects = None) -> None:
+    """Import prompts with responses to compare, or prompts alone to answer."""
+    _each(project, "items", files, rejects)
+
+
+@app.command()
+def judgements(project: Project, files: Annotated[list[Path], typer.Argument(help="JSON lines with `id`, `annotator`, `ranking`, ...")],
+               add_people: Annotated[bool, typer.Option(help="Add annotators who are not known yet.")] = False, rejects: Rejects = None) -> None:
+    """Import judgements that were made elsewhere."""
+    _each(project, "judgements", files, rejects, add_people)
+
+
+@app.command()
+def scores(project: Project, files: Annotated[list[Path] | None, typer.Argument(help="JSON lines with `id` and `scores`, [models][responses].")] = None,
+           model: Annotated[list[Path] | None, typer.Option(help="A reward model that scores the items itself; name two or more.")] = None,
+           rejects: Rejects = None) -> None:
+    """Import an ensemble's scores, or let one score: what it disagrees on is asked first."""
+    if files:
+        _each(project, "scores", files, rejects)
+    if model:
+        from trivium.feedback.simulate import score_items
+        from trivium.feedback.store import Store
+        with Store(project) as store:
+            print(f"{score_items(store, model, lambda done, total: print(f'{done} of {total}', flush=True))} items scored by {len(model)} models")
+    if not files and not model:
+        raise TriviumError("name files with scores, or reward models with --model")
+
+
+@app.command()
+def invite(project: Project, role: Annotated[str, typer.Option(help="annotator or lead.")] = "annotator",
+           note: Annotated[str, typer.Option(help="For whom; only leads see it.")] = "",
+           hours: Annotated[float, typer.Option(help="How long the link is good.")] = 72.0,
+           count: Annotated[int, typer.Option(min=1, max=1000, help="How many links; each is good for one person.")] = 1,
+           password_of: Annotated[str | None, typer.Option(help="A person who gets a new password instead.")] = None,
+           url: Annotated[str, typer.Option(help="The app's address.")] = "http://127.0.0.1:8700") -> None:
+    """Make links by which people join, or set a new password."""
+    from trivium.feedback.accounts import Accounts
+    from trivium.feedback.store import Store
+    with Store(project) as store:
+        person = _person(store, password_of) if password_of else None
+        for _ in range(count):
+            print(f"{url.rstrip('/')}/invite/{Accounts(store).invite(role, note, hours, person)}")
+
+
+@app.command()
+def people(project: Project) -> None:
+    """List everybody and what they have done."""
+    from trivium.feedback.dashboard import Dashboard
+    from trivium.feedback.store import Store
+    with Store(project) as store:
+        for row in Dashboard(store).figures()["people"]:
+            state = "removed" if row["removed"] else row["kind"]
+            print(f"{row['id']:>4} {row['name']:24} {row['role']:10} {state:10} {row['judged']:6} compared {row['written']:6} written {row['skipped']:6} skipped")
+
+
+@app.command()
+def role(project: Project, name: str, to: Annotated[str, typer.Argument(help="annotator or lead.")]) -> None:
+    """Change somebody's role."""
+    from trivium.feedback.store import Store
+    with Store(project) as store:
+        store.change_role(_person(store, name), to)
+
+
+@app.command()
+def remove(project: Project, name: str, forget: Annotated[bool, typer.Option(help="Erase the name, too.")] = False) -> None:
+    """End somebody's access. Their work stays."""
+    from trivium.feedback.store import Store
+    with Store(project) as store:
+        store.remove_person(_person(store, name), forget=forget)
+
+
+@app.command()
+def simulate(project: Project, annotators: Annotated[int, typer.Option(min=1, help="People on the panel.")] = 5,
+             most: Annotated[int | None, typer.Option(min=1, help="Items that each of them judges at most.")] = None,
+             seed: Annotated[int, typer.Option(help="Seed of the panel.")] = 0,
+             reward_model: Annotated[Path | None, typer.Option(help="Let this reward model judge instead of the panel.")] = None,
+             name: Annotated[str, typer.Option(help="The reward model's name as an annotator.")] = "reward-model") -> None:
+    """Let programs annotate: the embedded world's panel, or a reward model."""
+    from trivium.feedback.simulate import panel
+    from trivium.feedback.simulate import reward_model as by_reward_model
+    from trivium.feedback.store import Store
+    with Store(project) as store:
+        counts = {name: by_reward_model(store, reward_model, name, most)} if reward_model else panel(store, annotators, seed, most=most)
+    for who, count in counts.items():
+        print(f"{who:24} {count:6} judged")
+
+
+@app.command()
+def status(project: Project, as_json: Annotated[bool, typer.Option("--json", help="Every figure as JSON.")] = False) -> None:
+    """Print progress and agreement."""
+    from trivium.feedback.dashboard import Dashboard
+    from trivium.feedback.store import Store
+    from trivium.feedback.texts import translate
+    with Store(project) as store:
+        figures = Dashboard(store).figures()
+    if as_json:
+        print(json.dumps(figures, ensure_ascii=False))
+        return
+    for name, value in figures["progress"].items():
+        print(f"{name.replace('_', ' '):45} {value}")
+    print("\nWith 95 % intervals; n counts items:")
+    for name, one in figures["agreement"].items():
+        if one["value"] is not None:
+            interval = f"[{one['low']:.3f}, {one['high']:.3f}]" if one["low"] is not None else ""
+            print(f"{translate('en', f'fig_{name}'):45} {one['value']:.3f} {interval} n {one['n']}")
+
+
+@app.command()
+def export(project: Project, to: Annotated[Path, typer.Option(help="The folder to write to.")]) -> None:
+    """Write demonstrations, rankings, pairs, ratings and thumbs as JSON lines."""
+    from trivium.feedback.exports import export_all
+    from trivium.feedback.store import Store
+    with Store(project) as store:
+        for kind, count in export_all(store, to).items():
+            print(f"{to / kind}.jsonl: {count} rows")
+
+
+def _set(store: Store, given: list[str] | None) -> None:
+    import yaml
+    values: dict[str, Any] = {}
+    for pair in given or []:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise TriviumError(f"--set {pair}: write name=value")
+        try:
+            values[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise TriviumError(f"--set {pair}: the value cannot be read") from error
+    if values:
+        store.change_settings(**values)
+
+
+def _person(store: Store, name: str) -> int:
+    from trivium.errors import nearest
+    person = store.person(name)
+    if person is None:
+        raise TriviumError(f"there is no person {name!r}{nearest(name, [one.name for one in store.people() if not one.removed])}")
+    return person.id
+
+
+def _each(project: str, kind: str, files: list[Path], rejects: Path | None, add_people: bool = False) -> None:
+    from trivium.feedback.store import Store
+    with Store(project) as store:
+        _import(store, kind, files, rejects, add_people)
+
+
+def _import(store: Store, kind: str, files: list[Path], rejects: Path | None, add_people: bool = False) -> None:
+    """Import files. Every row that is refused is kept with its number, its reason and its text: beside its file, or all in ``rejects``."""
+    from trivium.files import write_rows
+    kept: list[dict[str, Any]] = []
+    for file in files:
+        bad = _import_file(store, kind, file, add_people)
+        kept = [*kept, *bad] if rejects else bad
+        if bad:
+            place = rejects or file.with_name(f"{file.name}.rejects.jsonl")
+            write_rows(place, kept)
+            print(f"  the first is row {bad[0]['row']}: {bad[0]['reason']}\n  all of them, with their reasons: {place}")
+
+
+def _import_file(store: Store, kind: str, file: Path, add_people: bool) -> list[dict[str, Any]]:
+    """Import one file, say what became of it, and return what was refused."""
+    from trivium.files import read_rows
+    bad: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    found: list[dict[str, Any]] = []
+    for number, row in read_rows(file, lambda name, line, reason, text: bad.append({"file": name, "row": line, "reason": reason, "text": text})):
+        numbers.append(number)
+        found.append(row)
+    outcome: Imported = (store.add_items(found) if kind == "items" else store.add_scores(found) if kind == "scores" else
+                         store.add_judgements(found, add_people))
+    bad += [{"file": str(file), **reject, "row": numbers[reject["row"] - 1]} for reject in outcome.rejects]
+    print(f"{file}: {outcome.added} added, {outcome.known_already} there already, {len(bad)} refused")
+    return sorted(bad, key=lambda row: row["row"])

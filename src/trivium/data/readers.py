@@ -1,0 +1,342 @@
+"""Raw documents from files of every common kind.
+
+:func:`find` turns paths, folders and globs into a sorted list of files; :func:`read` turns one file into documents.
+What cannot be read comes out too, as :class:`Malformed` with its file, row and reason, so that nothing disappears.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from trivium.data.plain_text import decode, decode_html, is_text, newlines, split_text, without_front_matter
+from trivium.data.tables import parquet_rows, separated_rows
+from trivium.data.unpack import ARCHIVES, COMPRESSED, Bad, Budget, decompress, members
+from trivium.data.warc import warc_rows
+from trivium.errors import TriviumError
+
+ROWS = (".jsonl", ".ndjson")
+LIST = (".json",)
+HTML = (".html", ".htm", ".xhtml")
+MARKDOWN = (".md", ".markdown")
+PROSE = (*MARKDOWN, ".txt", ".text")
+TABLE = (".parquet",)
+SEPARATED = (".csv", ".tsv")
+CRAWL = (".warc", ".wet")
+OLD_CRAWL = (".arc",)
+KNOWN = (*ROWS, *LIST, *HTML, *PROSE, *TABLE, *SEPARATED, *CRAWL, *ARCHIVES)
+
+
+@dataclass
+class Document:
+    """One raw document. Either ``text`` or ``html`` is given. ``id`` is the row's own, or made of the file, the row and
+    a digest of the content."""
+
+    id: str
+    text: str | None
+    html: str | None
+    url: str | None
+    source: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    file: str = ""
+    row: int = 1
+
+
+@dataclass
+class Malformed:
+    """A row or file that holds no document, and why. ``row`` is 0 when the whole file is meant."""
+
+    id: str
+    file: str
+    row: int
+    reason: str
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one file may hold."""
+
+    book_characters: int = 20_000
+    """Longer texts in plain text and Markdown files are split at paragraphs into documents of at most this length."""
+    max_document_bytes: int = 64 << 20
+    """The longest row, and the largest file of a kind that is read whole."""
+    max_page_bytes: int = 16 << 20
+    """The largest HTML page."""
+    max_unpacked_bytes: int = 64 << 30
+    """The most that one compressed file or archive may unpack to."""
+    fields: dict[str, str] = field(default_factory=dict)
+    """What rows call the fields ``text``, ``html``, ``id``, ``url`` and ``source``, where they call them otherwise."""
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file to read: its path here, its name in ids and rejects (the same on every machine), and the default
+    source."""
+
+    path: Path
+    name: str
+    source: str
+
+
+def find(inputs: Iterable[Path]) -> list[InputFile]:
+    """Every file that the inputs name: files, folders (recursively, sorted; hidden files are passed over) and globs."""
+    found: list[InputFile] = []
+    for given in inputs:
+        path, before = Path(given), len(found)
+        if path.is_file():
+            if not path.name.lower().endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED)):
+                raise TriviumError(f"{path}: not a kind of file known here; known are {', '.join(KNOWN)}, and these "
+                                   f"compressed as {', '.join(COMPRESSED)}")
+            found.append(InputFile(path, path.name, path.name))
+        elif path.is_dir():
+            label = path.resolve().name
+            found += [InputFile(file, f"{label}/{file.relative_to(path).as_posix()}", label) for file in _walk(path)]
+        elif glob.has_magic(str(path)):
+            base = Path(*_fixed(path.parts))
+            label = base.resolve().name
+            for match in sorted(glob.glob(str(path), recursive=True)):
+                files = _walk(Path(match)) if os.path.isdir(match) else [Path(match)]
+                found += [InputFile(file, f"{label}/{file.relative_to(base).as_posix()}", label) for file in files]
+        else:
+            raise TriviumError(f"{path}: no such file or folder; mend the path under the corpus stage's inputs")
+        if len(found) == before:
+            raise TriviumError(f"{path}: holds no files; name a folder, file or glob with documents in it")
+    if not found:
+        raise TriviumError("the corpus has no inputs; name at least one file, folder or glob of documents")
+    return list({file.path: file for file in reversed(found)}.values())[::-1]  # a file named twice is read once
+
+
+def _fixed(parts: tuple[str, ...]) -> Iterator[str]:
+    for part in parts:
+        if glob.has_magic(part):
+            return
+        yield part
+
+
+def _walk(folder: Path) -> list[Path]:
+    files = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None) -> Iterator[Document | Malformed]:
+    """The documents of one file, in order, and its malformed rows where they stand. ``met`` gathers which of ``limits.fields`` its rows
+    hold."""
+    met = set() if met is None else met
+    row = 0
+    budget = Budget(limits.max_unpacked_bytes)
+    try:
+        with open(file.path, "rb") as stream:
+            if file.name.lower().endswith(ARCHIVES):
+                for name, member in members(stream, file.name, budget):
+                    if not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts):
+                        row += 1
+                        yield from _read_member(f"{file.name}/{name}", member, file.source, budget, limits, met)
+                if row == 0:
+                    raise Bad("an archive without files")
+            else:
+                yield from _read_member(file.name, stream, file.source, budget, limits, met)
+    except Bad as bad:
+        yield _malformed(file.name, 0, bad, file.source)
+    except OSError as error:
+        yield _malformed(file.name, 0, Bad(f"cannot be read: {error.strerror or error}"), file.source)
+
+
+def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int, dict[str, Any] | Bad]]:
+    """``(file, row from 1, the row or what is bad about it)`` of a file of rows, compressed or in an archive; files of other
+    kinds inside an archive are passed over."""
+    budget = Budget(limits.max_unpacked_bytes)
+    number, place = 0, file.name
+    try:
+        with open(file.path, "rb") as stream:
+            archive = file.name.lower().endswith(ARCHIVES)
+            for name, member in members(stream, file.name, budget) if archive else [("", stream)]:
+                number, place = 0, f"{file.name}/{name}" if name else file.name
+                if archive and not has_rows(name):
+                    continue
+                try:
+                    if isinstance(member, Bad):
+                        raise member
+                    for number, value in _rows(place, member, budget, limits, any_columns=True):
+                        yield place, number, value
+                except Bad as bad:
+                    yield place, number + 1, bad
+    except Bad as bad:
+        yield place, number + 1, bad
+    except OSError as error:
+        yield place, number + 1, Bad(f"cannot be read: {error.strerror or error}")
+
+
+def has_rows(name: str) -> bool:
+    """Whether a file of that name holds rows: JSON, JSON lines, CSV or Parquet, compressed or not."""
+    path = PurePosixPath(name.lower())
+    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix in (*ROWS, *LIST, *TABLE, *SEPARATED)
+
+
+def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget, limits: Limits,
+                 met: set[str]) -> Iterator[Document | Malformed]:
+    row = 0
+    fields = limits.fields if has_rows(name) else {}  # a page or a Markdown file has no names of its own
+    name, source = (part.encode("utf-8", "replace").decode() for part in (name, source))
+    try:
+        if isinstance(stream, Bad):
+            raise stream
+        for row, value in _rows(name, stream, budget, limits):
+            if isinstance(value, Bad):
+                yield _malformed(name, row, value, source)
+            else:
+                met.update(other for other in fields.values() if other in value)
+                yield _document(name, row, renamed(value, fields) if fields else value, source, limits.max_page_bytes)
+        if row == 0:
+            raise Bad("empty file")
+    except Bad as bad:
+        yield _malformed(name, row and row + 1, bad, source)
+
+
+def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_columns: bool = False) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    """``(row from 1, the row)`` of a stream that is no archive."""
+    lower = name.lower()
+    suffix = PurePosixPath(lower).suffix
+    if suffix in COMPRESSED and not lower.endswith(ARCHIVES):
+        inner = PurePosixPath(PurePosixPath(lower).stem).suffix
+        if suffix == ".gz" and inner in CRAWL:  # read member by member, so that damage costs one record only
+            yield from warc_rows(stream, True, budget, limits.max_page_bytes)
+            return
+        stream, suffix = decompress(stream, suffix, budget), inner
+    if suffix in ROWS:
+        yield from _json_lines(stream, limits.max_document_bytes)
+    elif suffix in LIST:
+        yield from _json_list(_whole(stream, limits.max_document_bytes))
+    elif suffix in HTML:
+        yield 1, {"html": decode_html(_whole(stream, limits.max_page_bytes, "max_page_bytes"))}
+    elif suffix in PROSE:
+        text = newlines(decode(_whole(stream, limits.max_document_bytes)))
+        if suffix in MARKDOWN:
+            text = without_front_matter(text)
+        for row, piece in enumerate(split_text(text, limits.book_characters), 1):
+            yield row, {"text": piece}
+    elif suffix in SEPARATED:
+        yield from separated_rows(stream, "\t" if suffix == ".tsv" else ",", limits.max_document_bytes)
+    elif suffix in CRAWL:
+        yield from warc_rows(stream, False, budget, limits.max_page_bytes)
+    elif suffix in TABLE and stream.seekable():
+        yield from parquet_rows(stream, None if any_columns else _holders(limits))
+    elif suffix in TABLE:
+        yield from parquet_rows(BytesIO(_whole(stream, limits.max_document_bytes)), None if any_columns else _holders(limits))
+    elif lower.endswith(ARCHIVES):
+        raise Bad("an archive inside an archive is not opened")
+    elif suffix in OLD_CRAWL:
+        raise Bad("an ARC archive, the format before WARC; convert it with: warcio recompress IN.arc.gz OUT.warc.gz")
+    else:
+        raise Bad(f"not a kind of file known here ({suffix or 'no suffix'})")
+
+
+def _holders(limits: Limits) -> set[str]:
+    """What else than ``text`` and ``html`` rows call the fields that hold the document."""
+    return {limits.fields[name] for name in ("text", "html") if name in limits.fields}
+
+
+def _json_lines(stream: IO[bytes], limit: int) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    row = 0
+    while line := stream.readline(limit + 1):
+        row += 1
+        if len(line) > limit:
+            start = line[:2000].decode("utf-8", "replace")
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(1 << 20)
+            yield row, Bad(f"a row of more than {limit:,} bytes; raise max_document_bytes if it is meant to be", start)
+            continue
+        if row == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.strip():
+            yield row, _parse(line)
+
+
+def _parse(line: bytes) -> dict[str, Any] | Bad:
+    try:
+        value = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        return Bad(f"invalid UTF-8: byte {error.start} of the row", line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        return Bad(f"not valid JSON: {str(error)[:120]}", line.decode())
+    return value if isinstance(value, dict) else Bad(f"not an object: a JSON {type(value).__name__}", line.decode())
+
+
+def _json_list(data: bytes) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    """A list of objects, one object, or, as many a ``.json`` file is, an object a line."""
+    text = decode(data)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        lines = [_parse(line) for line in data.splitlines() if line.strip()]
+        if text.lstrip().startswith("[") or all(isinstance(line, Bad) for line in lines):
+            raise Bad(f"not valid JSON: {str(error)[:120]}", text[:2000]) from error
+        yield from enumerate(lines, 1)
+        return
+    for row, item in enumerate(value if isinstance(value, list) else [value], 1):
+        yield row, item if isinstance(item, dict) else {"text": item} if isinstance(item, str) else Bad(
+            f"not an object: a JSON {type(item).__name__}", str(item)[:2000])
+
+
+def _whole(stream: IO[bytes], limit: int, setting: str = "max_document_bytes") -> bytes:
+    data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise Bad(f"a file of more than {limit:,} bytes; raise {setting} if it is meant to be")
+    return data
+
+
+def _document(file: str, row: int, value: dict[str, Any], source: str, page_bytes: int) -> Document | Malformed:
+    text, html = value.get("text"), value.get("html")
+    given = value.get("source")
+    source = given if isinstance(given, str) and given and is_text(given) else source
+    for name, content in (("text", text), ("html", html)):
+        if content is not None and not isinstance(content, str):
+            bad = Bad(f"no text: {name} is a {type(content).__name__}", str(content)[:2000])
+            return _malformed(file, row, bad, source)
+    content = text if isinstance(text, str) and text.strip() else html
+    if not isinstance(content, str) or not content.strip():
+        names = "" if {"text", "html"} & set(value) else f"; the row has {', '.join(value)[:200] or 'no fields'}; name one under fields"
+        bad = Bad(f"no text: neither text nor html holds any{names}", json.dumps(value, default=str)[:2000])
+        return _malformed(file, row, bad, source)
+    if content is not text and 4 * len(content) > page_bytes and len(content.encode("utf-8", "replace")) > page_bytes:
+        return _malformed(file, row, Bad(f"a page of more than {page_bytes:,} bytes; raise max_page_bytes if it is meant to be", content[:2000]), source)
+    if "\0" in content:
+        return _malformed(file, row, Bad("null byte in the text", content.replace("\0", "\ufffd")), source)
+    if not is_text(content):
+        return _malformed(file, row, Bad("invalid Unicode: half of a surrogate pair", content), source)
+    url, given = value.get("url"), value.get("id")
+    has_id = isinstance(given, (str, int)) and str(given) and is_text(str(given))
+    return Document(
+        id=str(given) if has_id else make_id(file, row, content),
+        text=newlines(text).strip() if content is text else None,
+        html=None if content is text else html,
+        url=url if isinstance(url, str) and is_text(url) else None, source=source, file=file, row=row,
+        metadata={k: v for k, v in value.items() if k not in ("id", "text", "html", "url", "source")})
+
+
+def renamed(row: dict[str, Any], fields: dict[str, str]) -> dict[str, Any]:
+    """A row with the names that its fields have here, given ``{name here: name there}``; a field that it does not hold under the name
+    there keeps its own, so that files with and without such names can be mixed."""
+    there = {name: row[other] for name, other in fields.items() if other in row}
+    return {**{name: value for name, value in row.items() if name not in fields.values()}, **there}
+
+
+def make_id(file: str, row: int, content: str) -> str:
+    """An id that tells where a document came from and stays the same from run to run."""
+    return f"{file}:{row}#{blake2b(content.encode('utf-8', 'replace'), digest_size=4).hexdigest()}"
+
+
+def _malformed(file: str, row: int, bad: Bad, source: str) -> Malformed:
+    reason, text = (said.encode("utf-8", "replace").decode() for said in (bad.reason, bad.text[:2000]))  # both may quote the row
+    return Malformed(make_id(file, row, bad.text), file, row, reason, text, source)

@@ -1,0 +1,232 @@
+"""Recipes: a YAML file that names the stages and their settings."""
+
+from __future__ import annotations
+
+import copy
+import glob
+import types
+from collections import ChainMap
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trivium.errors import TriviumError, nearest
+from trivium.files import read_text
+from trivium.recipe.rounds import unroll
+from trivium.stage import Stage
+from trivium.stages.registry import Stages, free_stage
+
+
+class Header(BaseModel):
+    """A recipe's settings besides its stages."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """The name of the run; results go to `out`/`name`."""
+    seed: int = 0
+    """Everything random follows from it."""
+    threads: int | None = Field(None, ge=1)
+    """Processor cores to use; null takes all."""
+    out: str = "runs"
+    """The folder of all runs."""
+    plugins: list[str] = []
+    """Python files whose stages the recipe may name: see docs/extend.md."""
+
+
+class Recipe(Header):
+    """A parsed recipe: its stages in order, each under its name."""
+
+    stages: dict[str, Stage]
+    """The stages in the order in which they run."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return Path(self.out) / self.name
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping[str, type[Stage]] | None = None,
+                only: Iterable[str] = (), free: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and apply ``overrides`` such as ``pretrain.epochs=2``.
+
+    Files from elsewhere must exist where the stages that ``only`` names need them (all, when it names none). ``stages`` are those that may be
+    named; by default the built-in ones, those of installed packages and those of the recipe's plugins. Further kinds in ``free`` take any settings.
+    Raises :class:`TriviumError` with the dotted place of the first fault."""
+    path = Path(path)
+    try:
+        raw = read_yaml(read_text(path))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise TriviumError(f"{path}: {where}not valid YAML ({getattr(error, 'problem', error)})") from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("stages"), dict):
+        raise TriviumError(f"{path}: a recipe is a mapping with `name` and `stages`")
+    raw["stages"] = {name: copy.deepcopy(settings) for name, settings in raw["stages"].items()}  # no stage shares an anchor's value
+    for override in overrides:
+        apply(raw, override)
+    header = {key: value for key, value in raw.items() if key != "stages"}
+    known = Header.model_fields.keys() | {"stages"}
+    try:
+        top = Header.model_validate(header)
+        known_stages = Stages(map(Path, top.plugins)) if stages is None else stages
+        known_stages = ChainMap({kind: free_stage(kind) for kind in free if kind not in known_stages}, known_stages)  # type: ignore[arg-type]
+        raw["stages"] = unroll(raw["stages"], explain, known_stages)
+        parsed: dict[str, Stage] = {}
+        for name, settings in raw["stages"].items():
+            if settings is not None and settings is not False:
+                parsed[name] = parse_stage(str(name), settings, known_stages)
+    except ValidationError as error:
+        raise TriviumError(f"{path}: {explain(error, '', Header, known)}") from error
+    except TriviumError as error:
+        raise TriviumError(f"{path}: {error}") from error
+    if not top.name or "/" in top.name or top.name.startswith("."):
+        raise TriviumError(f"{path}: name: {top.name!r} cannot be a folder's name")
+    wanted = needed(parsed, only)
+    check_references(path, parsed, raw["stages"].keys(), wanted)
+    return Recipe.model_construct(**top.model_dump(), stages=parsed)
+
+
+def read_yaml(text: str) -> Any:
+    """A recipe's YAML. A stage with nothing after its name (``tokens:``) has all defaults; one that is set to ``null`` is
+    left out."""
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        for key, stages in root.value if isinstance(root, yaml.MappingNode) else []:
+            if key.value == "stages" and isinstance(stages, yaml.MappingNode):
+                stages.value = [(name, yaml.MappingNode("tag:yaml.org,2002:map", [], node.start_mark, node.end_mark)
+                                 if isinstance(node, yaml.ScalarNode) and node.value == "" and node.style is None else node)
+                                for name, node in stages.value]
+        return loader.construct_document(root) if root is not None else None
+    finally:
+        loader.dispose()
+
+
+def apply(raw: dict[str, Any], override: str) -> None:
+    """Set one value of an unparsed recipe, as in ``stages.pretrain.epochs=2`` or, shorter, ``pretrain.epochs=2``.
+    ``dpo=null`` leaves a stage out."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise TriviumError(f"--set {override}: write it as name.of.setting=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise TriviumError(f"--set {override}: the value is not valid YAML") from error
+    parts = key.split(".")
+    if key == "stages":
+        raise TriviumError(f"--set {override}: name a stage and one of its settings, as in stages.pretrain.epochs=2")
+    if parts[0] in raw["stages"] and parts[0] not in Header.model_fields:
+        parts = ["stages", *parts]
+    elif parts[0] not in Header.model_fields and parts[0] != "stages":
+        raise TriviumError(f"--set {override}: unknown {parts[0]!r}{nearest(parts[0], [*raw['stages'], *Header.model_fields])}")
+    place: Any = raw
+    for part in parts[:-1]:
+        if isinstance(place, list):
+            place = place[_index(part, place, override)]
+        else:
+            if place.get(part) is None:
+                place[part] = {}
+            place = place[part]
+        if not isinstance(place, (dict, list)):
+            raise TriviumError(f"--set {override}: {part!r} holds a value, not further settings")
+    if isinstance(place, list):
+        place[_index(parts[-1], place, override)] = value
+    else:
+        place[parts[-1]] = value
+
+
+def _index(part: str, place: list[Any], override: str) -> int:
+    if part.isdigit() and int(part) < len(place):
+        return int(part)
+    raise TriviumError(f"--set {override}: {part!r} is no place in a list of {len(place)}")
+
+
+def parse_stage(name: str, settings: Any, stages: Mapping[str, type[Stage]]) -> Stage:
+    """One stage's settings; its class is named by ``kind``, or by the stage's own name."""
+    if name.startswith(".") or "/" in name or name == "superseded":
+        raise TriviumError(f"stages.{name}: this cannot be a stage's name, as results go to a folder of that name")
+    if not isinstance(settings, dict):
+        raise TriviumError(f"stages.{name}: a mapping of settings was expected, not {settings!r}")
+    settings = dict(settings)
+    kind = settings.pop("kind", name)
+    if kind not in stages:
+        raise TriviumError(f"stages.{name}: there is no stage of kind {kind!r}{nearest(str(kind), stages)}")
+    try:
+        return stages[kind].model_validate(settings)
+    except ValidationError as error:
+        raise TriviumError(explain(error, f"stages.{name}.", stages[kind], stages[kind].model_fields.keys())) from error
+
+
+def explain(error: ValidationError, prefix: str, model: type, known: Iterable[str]) -> str:
+    """The first fault that pydantic found, as one line."""
+    fault = error.errors(include_url=False)[0]
+    where = prefix + ".".join(map(str, fault["loc"]))
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        names = known if len(fault["loc"]) == 1 else _known_at(model, fault["loc"][:-1])
+        return f"{where}: unknown setting{nearest(str(fault['loc'][-1]), names)}"
+    if fault["type"] == "missing":
+        return f"{where}: this setting is needed"
+    return f"{where}: {fault['msg'].removeprefix('Value error, ')} (it is {fault['input']!r})"
+
+
+def _known_at(model: Any, place: tuple[int | str, ...]) -> list[str]:
+    """The settings that exist at ``place`` inside a stage's settings."""
+    for part in place:
+        annotation = _annotations(model).get(str(part))
+        options = annotation.__args__ if isinstance(annotation, types.UnionType) else (annotation,)
+        model = next((option for option in options if is_dataclass(option) or hasattr(option, "model_fields")), None)
+    return list(_annotations(model))
+
+
+def _annotations(model: Any) -> dict[str, Any]:
+    if hasattr(model, "model_fields"):
+        return {name: field.annotation for name, field in model.model_fields.items()}
+    if is_dataclass(model):
+        from typing import get_type_hints
+        hints = get_type_hints(model)
+        return {field.name: hints[field.name] for field in fields(model)}
+    return {}
+
+
+def needed(stages: Mapping[str, Stage], only: Iterable[str]) -> set[str]:
+    """The stages ``only`` names and those they are made from; all when it names none."""
+    todo = list(only) or list(stages)
+    found: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in stages:
+            raise TriviumError(f"--only {name}: the recipe has no such stage{nearest(name, stages)}")
+        if name not in found:
+            found.add(name)
+            todo += [reference for _, reference in stages[name].references() if reference in stages]
+    return found
+
+
+def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[str], wanted: Iterable[str]) -> None:
+    """Every input must name an earlier stage or, in the stages that are ``wanted``, something that exists."""
+    earlier: list[str] = []
+    for name, stage in stages.items():
+        for where, reference in stage.references():
+            if reference in earlier or (Path(reference).exists() and reference not in stages):
+                continue
+            place = f"{path}: stages.{name}.{where}"
+            if reference in stages:
+                raise TriviumError(f"{place}: stage {reference!r} does not come before {name!r}; move it up")
+            if reference in written:
+                raise TriviumError(f"{place}: stage {reference!r} is left out; leave {name!r} out too")
+            here = "" if Path(reference).is_absolute() else f" in {Path.cwd()}"
+            if glob.has_magic(reference):
+                if name in wanted and next(glob.iglob(reference, recursive=True), None) is None:
+                    raise TriviumError(f"{place}: {reference}: matches no file{here}")
+            elif "/" in reference or "." in reference:
+                if name in wanted:
+                    raise TriviumError(f"{place}: {reference}: no such file or folder{here}"
+                                       + ("; no model is downloaded: name the folder that it lies in" if where == "model" else ""))
+            else:
+                raise TriviumError(f"{place}: no earlier stage and no file is called {reference!r}{nearest(reference, earlier) if earlier else ''}")
+        earlier.append(name)

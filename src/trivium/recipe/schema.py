@@ -1,0 +1,42 @@
+"""The settings of every kind of stage, as they are listed: the frozen surface of recipes.
+
+``schema.json`` beside this file holds what the built-in stages' classes say, so that it can be shown without importing PyTorch. A test compares the two.
+After a change of settings: ``python -m trivium.recipe.schema``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from trivium.files import read_json, write_text
+from trivium.recipe.load import Header
+from trivium.recipe.rounds import Rounds
+from trivium.stages.registry import BUILT_IN, built_in
+
+PLACE = Path(__file__).with_name("schema.json")
+
+
+def describe(settings: type[BaseModel]) -> dict[str, Any]:
+    """``{"about", "schema", "defaults"}`` of a class of settings."""
+    return {"about": (settings.__doc__ or "").splitlines()[0], "schema": settings.model_json_schema(),
+            "defaults": settings.model_construct().model_dump(mode="json", warnings=False)}
+
+
+def describe_all() -> dict[str, dict[str, Any]]:
+    """What there is to say of a recipe's head, of every built-in stage, and of rounds."""
+    kinds: dict[str, type[BaseModel]] = {"recipe": Header, **{kind: built_in(kind) for kind in BUILT_IN}, "rounds": Rounds}
+    return {name: describe(settings) for name, settings in kinds.items()}
+
+
+def described() -> dict[str, dict[str, Any]]:
+    """The same as it was written down."""
+    known: dict[str, dict[str, Any]] = read_json(PLACE)
+    return known
+
+
+if __name__ == "__main__":
+    write_text(PLACE, json.dumps(describe_all(), indent=1, ensure_ascii=False) + "\n")

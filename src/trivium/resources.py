@@ -1,0 +1,25 @@
+"""What this process may use of the machine, and what it has used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+from pathlib import Path
+
+
+def usable_cores() -> int:
+    """The processor cores to use: as many as ``OMP_NUM_THREADS`` says, else all that this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)  # not there on macOS
+    count = len(usable(0)) if usable else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, max(1, int(asked))) if asked.isdecimal() else count
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held so far, plus the most that one of its children held."""
+    own, child = (resource.getrusage(who).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    with contextlib.suppress(OSError, StopIteration):  # Linux counts in what the process that started this one held then
+        own = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")) / 1024
+    return round(own + child, 1)

@@ -1,0 +1,178 @@
+"""The contract of a stage: its settings, what it is given when it runs, and what it offers to those who look at it.
+
+This file lies below all stages and below whatever runs them. A stage is one class: its fields are the settings of the recipe,
+:meth:`Stage.run` makes the artifact, and everything else that is about the stage stands beside them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trivium.errors import TriviumError
+from trivium.extensions import code_files, file_of
+from trivium.progress import Progress
+
+if TYPE_CHECKING:
+    from trivium.stages.cost import Cost, Estimate
+
+
+class InputMarker:
+    """Marks a setting that names an earlier stage, or a path."""
+
+
+class CodeMarker:
+    """Marks a setting that may name a function or a class in a file of the user's own."""
+
+
+Input = Annotated[str, InputMarker()]
+"""The name of an earlier stage of the recipe, or the path of an artifact, a file or a folder."""
+
+Code = Annotated[str, CodeMarker()]
+"""The name of something built in, or ``FILE.py:NAME``. The bytes of the file, and of what it imports from beside it, are part of the key."""
+
+School = Literal["read", "teach", "judge", "exam"]
+
+
+class Title(NamedTuple):
+    """What a stage is called where people read of it."""
+
+    english: str
+    chinese: str
+    school: School = "read"
+    """It reads alone, follows a teacher, is judged by people, or is examined."""
+
+
+class Figure(NamedTuple):
+    """A number that a stage's summary or log may hold, and what people call it."""
+
+    key: str
+    english: str
+    chinese: str
+
+
+@dataclass
+class Context:
+    """What a stage is given besides its settings."""
+
+    run_name: str
+    """The recipe's name."""
+    name: str
+    """The stage's name."""
+    seed: int
+    """The recipe's seed."""
+    inputs: dict[str, Any]
+    """The place of each input: a path, or a list or mapping of paths, as in the settings."""
+    folder: Path
+    """The folder that becomes the artifact."""
+    scratch: Path
+    """A folder for checkpoints. It is kept between attempts and goes when the artifact is sealed."""
+    progress: Progress
+    threads: int
+    """Processor cores to use."""
+    wall_seconds: Callable[[], float] = lambda: 0.0
+    """The seconds that the run has taken so far. What was made earlier counts with the time that it took then."""
+    stages: Mapping[str, type[Stage]] | None = None
+    """Every stage that is known, by its kind: for those that tell of other stages."""
+
+    @property
+    def tasks(self) -> Path:
+        """A folder for finished pieces of work that digests name, so that attempts with other settings use them too. It goes when one
+        of them is sealed."""
+        return self.scratch.parents[1] / f"{self.name}-tasks"
+
+
+class Stage(BaseModel):
+    """One step of the curriculum. Its fields are its settings; those of type :data:`Input`, or lists and mappings of it, are its inputs."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), frozen=True)
+    kind: ClassVar[str]
+    """What recipes call it."""
+    version: ClassVar[int] = 1
+    """Raised whenever other numbers come out of the same settings and inputs: artifacts of an older version are made anew."""
+    title: ClassVar[Title | None] = None
+    """What people call it; None takes its kind."""
+    figures: ClassVar[tuple[Figure, ...]] = ()
+    """Names of the numbers that only this stage has, for the report."""
+    every_process: ClassVar[bool] = False
+    """Whether all processes run it under ``torchrun``, rather than the first one alone."""
+    unlearned: ClassVar[frozenset[str]] = frozenset()
+    """Settings that change nothing of what the stage makes: another value finds the same artifact. So does another ``threads``."""
+
+    threads: int | None = Field(None, ge=1)
+    """Processor cores that the stage uses; null: all that the recipe has. Stages that leave cores free run side by side, each in a
+    process of its own, as soon as what they are made from is there."""
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Make the artifact in ``context.folder``, and return the summary that its manifest is to hold."""
+        raise TriviumError(f"a stage of kind {self.kind!r} cannot be run")
+
+    def training_data(self, context: Context) -> Any:
+        """``(batches, tokenizer)``: what :meth:`run` learns from, for ``trivium inspect batch``.
+
+        Raises :class:`TriviumError` for a stage that has none to look at."""
+        raise TriviumError(f"a stage of kind {self.kind!r} has no batches of its own to look at")
+
+    def cost(self, estimate: Estimate) -> Cost | None:
+        """How long the stage will take, for ``trivium estimate``; None where that cannot be said."""
+        return None
+
+    @classmethod
+    def input_fields(cls) -> list[str]:
+        """The names of the settings that are inputs."""
+        return cls._marked(InputMarker)
+
+    @classmethod
+    def _marked(cls, marker: type) -> list[str]:
+        return [name for name, field in cls.model_fields.items()
+                if any(isinstance(part, marker) for part in (*_parts(field.annotation), *field.metadata))]
+
+    def learned(self) -> dict[str, Any]:
+        """The settings that decide what the stage makes, its inputs aside."""
+        return self.model_dump(mode="json", exclude={*self.input_fields(), *self.unlearned, "threads"})
+
+    def check_processes(self, processes: int) -> None:
+        """Raise :class:`TriviumError` where so many processes cannot share the work."""
+
+    def references(self) -> Iterator[tuple[str, str]]:
+        """``(where, reference)`` for every input that is given, such as ``("models.sft", "sft")``."""
+        for name in self.input_fields():
+            yield from _items(name, getattr(self, name))
+
+    def code(self) -> Iterator[tuple[str, Path]]:
+        """``(where, file)`` for every file of the user's own code that the stage runs: the one that defines it, those that its settings
+        name, and what they import from beside them."""
+        for kind in type(self).__mro__:
+            module = sys.modules.get(kind.__module__)
+            if issubclass(kind, Stage) and not kind.__module__.startswith("trivium.") and getattr(module, "__file__", None):
+                yield from code_files("stage", Path(str(module.__file__)))  # type: ignore[union-attr]
+        for name in self._marked(CodeMarker):
+            for where, value in _items(name, getattr(self, name)):
+                file = file_of(value)
+                if file is not None:
+                    yield from code_files(where, file)
+
+
+def _items(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The texts in a setting's value, each with its place."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _items(f"{name}.{key}", item)
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from _items(f"{name}.{number}", item)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """An annotation's type arguments and metadata, at any depth."""
+    yield annotation
+    yield from getattr(annotation, "__metadata__", ())
+    for part in getattr(annotation, "__args__", ()):
+        yield from _parts(part)

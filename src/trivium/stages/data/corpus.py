@@ -1,0 +1,104 @@
+"""Raw documents in, clean documents out, and every reject kept with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from trivium.corpus.build import Extras, build
+from trivium.corpus.cluster import pool_of
+from trivium.corpus.settings import CorpusSettings
+from trivium.corpus.truth import measure
+from trivium.data.readers import find, rows
+from trivium.data.unpack import Bad
+from trivium.errors import TriviumError
+from trivium.files import read_rows
+from trivium.stage import Context, Input, Stage, Title
+from trivium.stages.rows import rows_of
+
+
+class Corpus(Stage):
+    """Clean raw documents: extraction, languages, quality, harm, duplicates, private data, decontamination, mixture."""
+
+    kind: ClassVar[str] = "corpus"
+    version: ClassVar[int] = 5
+    title: ClassVar[Title] = Title("cleaning the documents", "清洗语料", "read")
+    unlearned: ClassVar[frozenset[str]] = frozenset({"workers", "executor"})
+    documents: list[Input] = ["world"]
+    """Raw documents: earlier stages, folders, files, globs or archives."""
+    evaluation: Input | list[Input] | None = None
+    """Stages whose evaluation prompts must not occur in the corpus, or files of evaluation texts (JSON, JSON lines, Parquet, CSV)."""
+    quality_filter: Input | None = None
+    """A filter stage, or the folder of a learned filter, that finds good documents."""
+    harmful_filter: Input | None = None
+    """A filter stage, or the folder of a learned filter, that finds harmful documents."""
+    term_lists: list[Input] = []
+    """Files of harmful terms, one a line, with a weight after a tab where it is not 1; '#' begins a comment."""
+    blocked_domains: list[Input] = []
+    """Files of domains, one a line, whose pages are rejected, subdomains included."""
+    settings: CorpusSettings = CorpusSettings()
+    """The steps and their thresholds."""
+    workers: int | None = Field(None, ge=1)
+    """Processes; null takes the recipe's threads. They change no byte of the corpus."""
+    executor: Literal["local", "ray"] = "local"
+    """Where the tasks run: in processes of this machine, or on a Ray cluster (extra `distributed`), whose machines must share the folder
+    of the results and see the documents under the same paths."""
+
+    def run(self, context: Context) -> dict[str, object]:
+        """Clean the documents; where the truth about them is known, say how well each kind of dirt was found."""
+        inputs = [folder / "documents" if (folder / "documents").is_dir() else folder for folder in context.inputs["documents"]]
+        given = context.inputs.get("evaluation") or []
+        extras = Extras([text for source in (given if isinstance(given, list) else [given]) for text in evaluation_texts(source, context)],
+                        context.inputs["term_lists"], context.inputs["blocked_domains"], context.inputs.get("quality_filter"),
+                        context.inputs.get("harmful_filter"))
+        pool = pool_of(self.executor, context.tasks, self.workers or context.threads,
+                       lambda step, done, total: context.progress.update(done, total, step))
+        counts = build(inputs, extras, self.settings, context.folder, context.tasks, context.seed, pool)
+        context.progress.say(f"{counts['kept']:,} of {counts['documents']:,} documents kept; the others are in rejects/ with their reasons")
+        summary: dict[str, object] = {name: counts[name] for name in ("documents", "kept", "rejected", "funnel", "reasons")}
+        summary |= {name: counts[name] for name in ("extraction", "spans", "private", "epochs") if counts[name]}
+        if counts["contamination"]["texts"]:
+            summary["contamination"] = {name: counts["contamination"][name] for name in ("texts", "texts_hit", "documents")}
+        truths = [folder / "truth.jsonl" for folder in context.inputs["documents"] if (folder / "truth.jsonl").is_file()]
+        if truths:
+            summary |= measure(*(_all(files) for files in (truths, _parts(context.folder, "documents"),
+                                                          _parts(context.folder, "rejects"))))
+        return summary
+
+
+QUESTION_FIELDS = ("question", "prompt", "input", "instruction", "text", "problem", "sentence_good", "test_case")
+"""Where the sets of the field keep what must not be learned by heart; a row with none of them counts with all its texts."""
+
+
+def evaluation_texts(source: Path, context: Context) -> Iterator[str]:
+    """The texts of one evaluation set: a stage's prompts, or the rows of files."""
+    if (source / "evaluation.jsonl").is_file():
+        for row in rows_of(source, "evaluation.jsonl", ["prompt"], context):
+            yield from (message["content"] for message in row["prompt"])
+        return
+    found = 0
+    for file in find([source]):
+        for _, _, found_row in rows(file):
+            if isinstance(found_row, Bad):
+                continue
+            outer: dict[str, Any] = found_row
+            for example in outer["examples"] if isinstance(outer.get("examples"), list) else (outer,):
+                values: dict[str, Any] = {str(name).lower(): value for name, value in example.items()} if isinstance(example, dict) else {}
+                said = next((values[name] for name in QUESTION_FIELDS if isinstance(values.get(name), str)), None)
+                text = said if said is not None else "\n".join(value for value in values.values() if isinstance(value, str))
+                if text.strip():
+                    found += 1
+                    yield text
+    if not found:
+        raise TriviumError(f"{source}: holds no evaluation texts; name JSON, JSON lines, Parquet or CSV files with questions, prompts or texts")
+
+
+def _parts(folder: Path, name: str) -> list[Path]:
+    return sorted((folder / name).glob("part-*.jsonl"))
+
+
+def _all(files: list[Path]) -> list[dict[str, object]]:
+    return [row for file in files for _, row in read_rows(file)]

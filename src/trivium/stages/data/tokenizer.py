@@ -1,0 +1,73 @@
+"""A byte-level BPE tokenizer, trained on the clean corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from trivium import randomness
+from trivium.files import read_rows
+from trivium.stage import Context, Input, Stage, Title
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.train import train
+
+
+class Tokenizer(Stage):
+    """Train a byte-level BPE tokenizer on a corpus."""
+
+    kind: ClassVar[str] = "tokenizer"
+    version: ClassVar[int] = 1
+    title: ClassVar[Title] = Title("the tokenizer", "训练分词器", "read")
+    corpus: Input = "corpus"
+    """The clean documents."""
+    vocab_size: int = Field(2048, ge=262)
+    """Entries, the six special tokens included."""
+    sample_bytes: int | None = Field(None, ge=1)
+    """About how much of the corpus to learn from, chosen by a hash of the text; null takes all. A few gigabytes are plenty."""
+
+    def run(self, context: Context) -> dict[str, object]:
+        """Train the tokenizer, write it as Hugging Face's files, and say how many bytes of each language one of its tokens holds."""
+        corpus = context.inputs["corpus"]
+        share = 1.0
+        if self.sample_bytes is not None:
+            share = self.sample_bytes / max(1, sum(part.stat().st_size for part in (corpus / "documents").glob("part-*.jsonl")))
+        tokenizer = ChatTokenizer(train((text for text in documents_of(corpus)
+                                         if share >= 1 or randomness.derive(context.seed, "tokenizer", text) / 2**64 < share), self.vocab_size))
+        if tokenizer.vocab_size < self.vocab_size:
+            context.progress.say(f"{tokenizer.vocab_size:,} entries rather than {self.vocab_size:,}: so small a corpus has no more pairs to merge")
+        tokenizer.save(context.folder)
+        return {"vocab_size": tokenizer.vocab_size, "bytes_per_token": bytes_per_token(corpus, tokenizer)}
+
+
+MEASURED_BYTES = 200_000
+"""How much of each language the tokenizer is measured on."""
+
+
+
+
+def bytes_per_token(corpus: Path, tokenizer: ChatTokenizer) -> dict[str, float]:
+    """By language, where documents name theirs, else for ``all``: measured on each one's first documents."""
+    sizes: dict[str, int] = {}
+    tokens: dict[str, int] = {}
+    for row in rows_of_corpus(corpus):
+        language, text = str(row.get("language", "all")), str(row["text"])
+        if sizes.get(language, 0) < MEASURED_BYTES:
+            sizes[language] = sizes.get(language, 0) + len(text.encode())
+            tokens[language] = tokens.get(language, 0) + len(tokenizer.encode(text))
+        elif list(sizes) == ["all"]:
+            break
+    return {language: round(sizes[language] / tokens[language], 3) for language in sorted(sizes, key=lambda name: -sizes[name]) if tokens[language]}
+
+
+def documents_of(corpus: Path) -> Iterator[str]:
+    """The texts of a corpus artifact, in order."""
+    return (str(row["text"]) for row in rows_of_corpus(corpus))
+
+
+def rows_of_corpus(corpus: Path) -> Iterator[dict[str, Any]]:
+    """The documents of a corpus artifact, in order."""
+    for part in sorted((corpus / "documents").glob("part-*.jsonl")):
+        yield from (row for _, row in read_rows(part))

@@ -1,0 +1,269 @@
+"""Supervised fine-tuning: learn to answer from demonstrations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trivium import randomness
+from trivium.data.demonstrations import check_conversation
+from trivium.errors import TriviumError
+from trivium.files import write_rows
+from trivium.model import LanguageModel
+from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.adapters.folder import weights_digest
+from trivium.model.load import read_config
+from trivium.objectives.language_modeling import token_log_probs
+from trivium.stage import Context, Input, Title
+from trivium.stages.finetuning.rehearsal import asked_by_the_model, exact_answers, split_earlier
+from trivium.stages.models import adapt, load_language_model, load_tokenizer, sample_text, save_trained
+from trivium.stages.pretraining.pretrain import LanguageModelling
+from trivium.stages.rows import Row, rows_of
+from trivium.stages.training import Looped, run_training
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.batch import Batch, Tree, hidden_states
+from trivium.training.epochs import PackedEpochs, contents_of, fits
+from trivium.training.loop import Total
+from trivium.training.machine import prepare
+
+
+class Rehearsal(BaseModel):
+    """What keeps a model from forgetting."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+    share: float = Field(0.2, gt=0, lt=1)
+    """Share of the training conversations that are of the past."""
+    generated: bool = False
+    """Take what the starting model itself asks and answers (LAMOL, Sun et al. 2020) instead of `earlier` rows."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Longest generated question, and longest generated answer, in tokens."""
+
+
+class Sft(Looped):
+    """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
+
+    kind: ClassVar[str] = "sft"
+    version: ClassVar[int] = 3
+    title: ClassVar[Title] = Title("supervised fine-tuning", "监督微调", "teach")
+    every_process: ClassVar[bool] = True
+    model: Input = "pretrain"
+    """The model to start from."""
+    demonstrations: Input = "world"
+    """Demonstrations: an earlier stage or a JSONL file of chat messages."""
+    epochs: float = Field(2.0, gt=0)
+    """Passes over the demonstrations."""
+    evaluate_every: int = Field(0, ge=0)
+    """Updates between two sample answers in log.jsonl, and two measurements of the held-out loss; 0 for no samples, and a measurement
+    four times a pass where there is `validation`."""
+    adapter: AdapterSettings | None = None
+    """Train an adapter beside the frozen model; null trains all weights."""
+    too_long: Literal["leave out", "cut"] = "leave out"
+    """Conversations longer than a row: left out and listed with the rejects, or cut at its end (and so without the token that ends them)."""
+    validation: float = Field(0.0, ge=0, lt=0.5)
+    """Share of the demonstrations, chosen by a hash, that is held out; the checkpoint of the lowest loss on it is the one kept."""
+    patience: int = Field(0, ge=0)
+    """Measurements without a lower held-out loss after which training stops; 0 goes on to the end."""
+    earlier: dict[str, Input] = {}
+    """Demonstrations that the model learned from before, each under a name: right answers to some of them are counted before and after."""
+    rehearsal: Rehearsal | None = None
+    """Mix what was learned before into the demonstrations; null does not."""
+    prompt_loss: float = Field(0.0, ge=0)
+    """Weight of a loss on the questions too (LAMOL: 0.25): with it the model learns to ask, and can generate its own rehearsal later."""
+
+    @model_validator(mode="after")
+    def _rehearsal_has_rows(self) -> Sft:
+        if self.rehearsal and not self.rehearsal.generated and not self.earlier:
+            raise ValueError("rehearsal needs `earlier` demonstrations, or `generated: true`")
+        if self.patience and not self.validation:
+            raise ValueError("patience needs a share of `validation`")
+        return self
+
+    def run(self, context: Context) -> dict[str, object]:
+        """Next-token prediction again, with loss on the assistant's words and the token that ends them."""
+        device = prepare(context.threads)
+        model, _ = load_language_model(context.inputs["model"])
+        model.to(device)
+        train, heldout, tokenizer, told = all_data(self, context, model)
+        earlier = split_earlier(context)
+        scores = {name: {"before": exact_answers(model, tokenizer, rows.heldout)} for name, rows in earlier.items()}
+        attached = adapt(model, self.adapter, context)
+        steps = max(1, round(self.epochs * train.steps_per_epoch))
+        every = self.evaluate_every or (max(1, train.steps_per_epoch // 4) if heldout else 0)
+        outcome = run_training(model, AnswersAndQuestions(self.prompt_loss) if self.prompt_loss else LanguageModelling(), train, steps,
+                               self, context, weights_digest(context.inputs["model"]), contents_of(train.trees),
+                               *([contents_of(heldout.trees)] if heldout else []), heldout=heldout, evaluate_every=every,
+                               keep_best=heldout is not None, patience=self.patience,
+                               sample=(lambda model: sample_text(model, tokenizer, opening_of(train.trees[0]), context.seed))
+                               if self.evaluate_every else None)
+        if not outcome.leader:
+            return {}
+        for name, rows in earlier.items():
+            scores[name]["after"] = exact_answers(outcome.model, tokenizer, rows.heldout)
+        save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context)
+        summary: dict[str, object] = {"demonstrations": len(train.trees), "steps": outcome.steps, "loss": outcome.metrics.get("loss"), **told}
+        if heldout:
+            summary |= {"validation_loss": outcome.best["loss"], "best_step": int(outcome.best["step"]), "planned_steps": steps}
+        if attached:
+            summary["trained_parameters"] = sum(p.numel() for _, p in attached.parameters())
+        return summary | ({"earlier": scores} if scores else {})
+
+    def training_data(self, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
+        """The batches, and the tokenizer that made them."""
+        train, _, tokenizer, _ = all_data(self, context)
+        return train, tokenizer
+
+
+class AnswersAndQuestions:
+    """The loss of the answers, and beside it that of the questions (LAMOL, Sun et al. 2020, section 3.1)."""
+
+    def __init__(self, prompt_loss: float) -> None:
+        self.weights = {"loss": 1.0, "prompt_loss": prompt_loss}
+
+    def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
+        """Two means: over the assistant's tokens, and over all others."""
+        hidden = hidden_states(model.model, batch)
+        log_probs = token_log_probs(hidden[batch.sources], model.lm_head.weight, batch.targets)
+        answers = batch.extra["answers"]
+        return {"loss": Total(-(log_probs * answers).sum(), "tokens"), "prompt_loss": Total(-(log_probs * (1 - answers)).sum(), "asked")}
+
+
+def tell_answers(batch: Batch) -> None:
+    """Say which targets are the assistant's; ``payload`` of each tree is its mask."""
+    answers = np.concatenate([*(tree.payload for tree in batch.trees), np.zeros(0, bool)])
+    batch.extra["answers"] = torch.from_numpy(answers.astype(np.float32))
+    batch.counts |= {"tokens": float(answers.sum()), "asked": float((~answers.astype(bool)).sum())}
+
+
+
+
+
+
+def all_data(settings: Sft, context: Context, model: LanguageModel | None = None) -> tuple[PackedEpochs, PackedEpochs | None, ChatTokenizer, Row]:
+    """Batches to learn from, held-out ones, the tokenizer, and what there is to tell about the rows. Rehearsal that is generated
+    needs the ``model``."""
+    config, _ = read_config(context.inputs["model"])
+    tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
+    length = min(settings.length, config.max_positions)
+    numbers: list[int] = []
+    rows = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"], context, answered, numbers)
+    kept: list[Row] = []
+    held: list[Row] = []
+    for number, row in zip(numbers, rows, strict=True):
+        group = json.dumps(row["group"] if "group" in row else row["messages"], sort_keys=True)  # the phrasings of one row stay together
+        chance = randomness.derive(context.seed, "validation", group) / 2**64 if settings.validation else 1.0
+        (held if chance < settings.validation else kept).append({**row, "row": number})
+    if settings.validation and not held:
+        raise TriviumError(f"{context.name}: of {len(rows)} demonstrations none is held out; raise `validation` or bring more")
+    told: Row = {}
+    if settings.rehearsal:
+        wanted = round(len(kept) * settings.rehearsal.share / (1 - settings.rehearsal.share))
+        if settings.rehearsal.generated:
+            model = model or load_language_model(context.inputs["model"])[0]
+            past = asked_by_the_model(model, tokenizer, wanted, settings.rehearsal.max_new_tokens, context)
+        else:
+            pool = [row for source in split_earlier(context).values() for row in source.rest]
+            order = randomness.numpy(context.seed, "rehearsal").permutation(len(pool))
+            past = [{**pool[order[i % len(pool)]], "source": "rehearsal"} for i in range(wanted)]
+        told["rehearsed"] = len(past)
+        kept = kept + past
+    finish: Callable[[Batch], None] = tell_answers if settings.prompt_loss else lambda batch: None
+    limit = f"a row's {length} tokens" if settings.length <= config.max_positions else f"the model's {length} positions"
+    rejects: list[Row] = []
+    trees = trees_of(kept, tokenizer, length, limit, settings, context, rejects, told)
+    unseen: Row = {}
+    held_trees = trees_of(held, tokenizer, length, limit, settings, context, rejects, unseen) if held else []
+    if rejects and context.folder.is_dir():
+        write_rows(context.folder / "rejects-trees.jsonl", rejects)
+    context.progress.say(f"{len(trees):,} conversations of {told['tokens']:,} tokens, {told['learned_tokens']:,} of which carry loss; {told['cut']} cut, "
+                         f"{told['left_out']} left out" + (f"; {len(held_trees):,} more are held out" if held else ""))
+    if held:
+        told["held_out"] = len(held_trees)
+    train = PackedEpochs(trees, length, settings.rows, context.seed, finish)
+    return train, PackedEpochs(held_trees, length, settings.rows, context.seed, finish) if held else None, tokenizer, told
+
+
+def trees_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, limit: str, settings: Sft, context: Context, rejects: list[Row],
+             told: Row) -> list[Tree]:
+    """Conversations as trees. Those longer than ``length`` (``limit`` in words) are cut or left out; what the template refuses and what is left
+    out is added to ``rejects``, with its place in the file of demonstrations. ``told`` gets the counts, and those of each
+    source. Raises :class:`TriviumError` where none is left."""
+    trees: list[Tree] = []
+    refused: list[Row] = []
+    counts: dict[str, Row] = {}
+    before = len(rejects)
+    for row in rows:
+        count = counts.setdefault(row.get("source", ""), {"conversations": 0, "tokens": 0, "learned_tokens": 0, "cut": 0, "left_out": 0})
+        bad = {"row": row.get("row"), "source": row.get("source", ""), "messages": row["messages"]}
+        try:
+            tree = conversation(tokenizer, row["messages"], bool(settings.prompt_loss))
+            if len(tree) > length and settings.too_long == "cut":
+                tree = shortened(tree, length, limit)
+                count["cut"] += 1
+        except TriviumError as error:
+            refused.append(bad | {"reason": str(error)})
+            rejects.append(refused[-1])
+            count["left_out"] += 1
+            continue
+        trees.append(tree)
+        if len(tree) > length:
+            rejects.append(bad | {"reason": f"{len(tree)} tokens are more than {limit}"})
+            count["left_out"] += 1
+            continue
+        assert tree.loss is not None
+        count["conversations"] += 1
+        count["tokens"] += len(tree)
+        count["learned_tokens"] += int((tree.loss[0] if tree.payload is None else tree.payload).sum())
+    if refused:
+        context.progress.say(f"{len(refused)} conversations were left out: {refused[0]['reason']}")
+    if refused and not trees:
+        raise TriviumError(f"{context.name}: no conversation can be used; row {refused[0]['row']}: {refused[0]['reason']}")
+    kept = fits(trees, length, context.progress.say)
+    told |= {name: sum(count[name] for count in counts.values()) for name in ("tokens", "learned_tokens", "cut", "left_out")}
+    assert told["left_out"] == len(rejects) - before
+    told["by_source"] = counts
+    return kept
+
+
+def shortened(tree: Tree, length: int, limit: str) -> Tree:
+    """A tree cut after ``length`` tokens (``limit`` in words). Raises :class:`TriviumError` where nothing to learn is left."""
+    room = length - len(tree.prompt)
+    assert tree.loss is not None
+    if room < 1 or not tree.loss[0][:room].any():
+        raise TriviumError(f"the question alone is as long as {limit}")
+    payload = None if tree.payload is None else tree.payload[:room]
+    return Tree(tree.prompt, (tree.responses[0][:room],), (tree.loss[0][:room],), payload)
+
+
+def answered(row: Row) -> None:
+    """Refuse a demonstration that does not show how to answer; what follows the last answer is of no use, but does no harm."""
+    last = max((i for i, message in enumerate(row["messages"]) if message["role"] == "assistant"), default=None)
+    if last is None:
+        raise TriviumError("the assistant says nothing in these messages")
+    check_conversation(row["messages"][:last + 1])
+
+
+def opening_of(tree: Tree) -> list[int]:
+    """The tokens before the first answer."""
+    first = int(np.argmax(tree.payload)) if tree.payload is not None else 0
+    return [*tree.prompt.tolist(), *tree.responses[0][:first].tolist()]
+
+
+def conversation(tokenizer: ChatTokenizer, messages: list[dict[str, Any]], questions: bool = False, picture_places: int = 0) -> Tree:
+    """A conversation as a tree: all up to the first word of the assistant is prompt, the rest is the response, in which
+    only what the assistant says carries loss. With ``questions`` all but the first token does, and ``payload`` says which are the
+    assistant's. A picture takes ``picture_places``."""
+    ids, learn = tokenizer.encode_chat(messages, picture_places=picture_places)
+    if True not in learn:
+        raise TriviumError("the chat template leaves out what the assistant says")
+    first = 1 if questions else learn.index(True)
+    mask = np.array(learn[first:], bool)
+    return Tree(np.array(ids[:first], np.int64), (np.array(ids[first:], np.int64),), (np.ones_like(mask) if questions else mask,),
+                mask if questions else None)
+
+

@@ -1,0 +1,155 @@
+"""Sequence-to-sequence fine-tuning: an encoder-decoder learns to write the target of a source, and is scored on held-out ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from trivium.errors import TriviumError
+from trivium.files import write_rows
+from trivium.generation.sampling import Sampling
+from trivium.generation.translate import translate
+from trivium.intervals import mean_interval
+from trivium.model import load as model_folder
+from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.adapters import folder as adapter_folder
+from trivium.model.adapters.folder import weights_digest
+from trivium.model.encoder_decoder import EncoderDecoder
+from trivium.stage import Context, Input, Title
+from trivium.stages.models import adapt, load_tokenizer
+from trivium.stages.pretraining.spans import PairEpochs, WritingTargets, ids_of, save_folder, save_tokenizer
+from trivium.stages.rows import Row, rows_of
+from trivium.stages.training import Looped, run_training
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.batch import Tree
+from trivium.training.epochs import contents_of
+from trivium.training.machine import prepare
+
+
+class Translate(Looped):
+    """Fine-tune an encoder-decoder on pairs, and score what it writes for held-out sources."""
+
+    kind: ClassVar[str] = "translate"
+    version: ClassVar[int] = 2
+    title: ClassVar[Title] = Title("fine-tuning on pairs", "按句对微调", "teach")
+    every_process: ClassVar[bool] = True
+    model: Input = "spans"
+    """The encoder-decoder to start from."""
+    pairs: Input = "pairs"
+    """A stage or a folder with `train.jsonl` and `heldout.jsonl`: rows of `source` and `target`."""
+    epochs: float = Field(3.0, gt=0)
+    """Passes over the pairs."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Longest target that is written, in tokens."""
+    adapter: AdapterSettings | None = None
+    """Train an adapter (lora or bottleneck) beside the frozen model; null trains all weights."""
+
+    @model_validator(mode="after")
+    def _no_prefix(self) -> Translate:
+        if self.adapter and self.adapter.kind == "prefix":
+            raise ValueError("an encoder-decoder has no place for a prefix; choose lora or bottleneck")
+        return self
+
+    def training_data(self, context: Context) -> tuple[PairEpochs, ChatTokenizer]:
+        """The batches, and the tokenizer that made them."""
+        model, tokenizer = start(context)
+        return batches_of(self, context, model, tokenizer)[0], tokenizer
+
+    def run(self, context: Context) -> dict[str, object]:
+        """Train on the pairs, write a target for each held-out source, and score it: chrF (Popović 2015), BLEU (Papineni et al. 2002), and how many are right to the letter."""
+        device = prepare(context.threads)
+        model, tokenizer = start(context)
+        model.to(device)
+        heldout = rows_of(context.inputs["pairs"], "heldout.jsonl", ["source", "target"], context, check_pair)
+        batches, dropped = batches_of(self, context, model, tokenizer)
+        attached = adapt(model, self.adapter, context)
+        steps = max(1, round(self.epochs * batches.steps_per_epoch))
+        outcome = run_training(model, WritingTargets(), batches, steps, self, context, weights_digest(context.inputs["model"]), contents_of(batches.trees))
+        if not outcome.leader:
+            return {}
+        trained = outcome.model.eval()
+        sources = [ids[:model.config.max_positions] for ids in tokenizer.encode_batch([row["source"] for row in heldout])]
+        written = translate(trained, sources, Sampling(temperature=0, max_new_tokens=self.max_new_tokens), tokenizer.document_id)
+        said = [tokenizer.decode(ids) for ids in written]
+        write_rows(context.folder / "written.jsonl", [{**row, "written": text} for row, text in zip(heldout, said, strict=True)])
+        if attached:
+            save_tokenizer(tokenizer, context)
+            place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
+            base = context.inputs["model"]
+            adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base), str(base))
+            if attached.settings.kind != "lora":  # a PEFT folder has none
+                model.save_config(context.folder, ids_of(tokenizer))
+        else:
+            save_folder(trained, tokenizer, context)
+        return {"pairs": len(batches.trees), "left_out": dropped, "heldout": len(heldout), "steps": steps, "loss": outcome.metrics.get("loss"),
+                **scores(said, [row["target"] for row in heldout]),
+                **({"trained_parameters": sum(p.numel() for _, p in attached.parameters())} if attached else {})}
+
+
+BOOTSTRAPS = 1000
+"""Samples of the held-out pairs from which the scores' intervals are made."""
+
+
+
+
+def start(context: Context) -> tuple[EncoderDecoder, ChatTokenizer]:
+    """The model to start from."""
+    model: Any = model_folder.load(context.inputs["model"])
+    if not isinstance(model, EncoderDecoder):
+        raise TriviumError(f"{context.inputs['model']}: no encoder-decoder; start from a `spans` stage")
+    return model, load_tokenizer(context.inputs["model"], model.config.vocab_size)
+
+
+def batches_of(settings: Translate, context: Context, model: EncoderDecoder, tokenizer: ChatTokenizer) -> tuple[PairEpochs, int]:
+    """The pairs that fit, as batches, and how many do not."""
+    length = min(settings.length, model.config.max_positions)
+    rows = rows_of(context.inputs["pairs"], "train.jsonl", ["source", "target"], context, check_pair)
+    trees, dropped = fitting(pairs_of(rows, tokenizer), length)
+    if not trees:
+        raise TriviumError(f"{context.name}: no pair fits {length} tokens; raise `length`")
+    if dropped:
+        context.progress.say(f"{dropped} of {len(rows)} pairs have a side longer than {length} tokens and were left out")
+    return PairEpochs(trees, length, settings.rows, context.seed, tokenizer.document_id), dropped
+
+
+
+
+def check_pair(row: Row) -> None:
+    """Refuse a pair with a side that is no text, or empty."""
+    for name in ("source", "target"):
+        if not isinstance(row[name], str) or not row[name].strip():
+            raise TriviumError(f"{name} is {'empty' if isinstance(row[name], str) else 'no text'}")
+
+
+def pairs_of(rows: Sequence[Row], tokenizer: ChatTokenizer) -> list[Tree]:
+    """Pairs as trees: the source is the prompt, the target with the token that ends it the response."""
+    sources, targets = (tokenizer.encode_batch([row[name] for row in rows]) for name in ("source", "target"))
+    return [Tree(np.array(source, np.int64), (np.array([*target, tokenizer.document_id], np.int64),)) for source, target in zip(sources, targets, strict=True)]
+
+
+def fitting(trees: Sequence[Tree], length: int) -> tuple[list[Tree], int]:
+    """The pairs of which both sides fit, and how many do not."""
+    kept = [tree for tree in trees if len(tree.prompt) <= length and 1 + len(tree.responses[0]) <= length]
+    return kept, len(trees) - len(kept)
+
+
+def scores(written: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
+    """chrF and BLEU of a whole set by sacrebleu, from 0 to 100, with 95 % intervals by bootstrap over pairs, and the share that is right to the letter.
+    BLEU counts characters in Chinese, and where no target has several words. Raises :class:`TriviumError` where sacrebleu is missing."""
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
+    except ImportError as error:
+        raise TriviumError('translate: the scores need sacrebleu: pip install "trivium[translate]"') from error
+    chinese = any("\u4e00" <= letter <= "\u9fff" for text in wanted for letter in text)
+    words = any(" " in text for text in wanted)
+    found: dict[str, Any] = {}
+    for name, metric in (("chrf", CHRF()), ("bleu", BLEU(tokenize="zh" if chinese else "13a" if words else "char"))):
+        score: Any = metric.corpus_score(list(written), [list(wanted)], n_bootstrap=BOOTSTRAPS)
+        low, high = (max(0.0, min(100.0, float(score._mean + sign * score._ci))) for sign in (-1, 1))
+        found[name] = {"value": float(score.score), "low": low, "high": high, "n": len(wanted), "signature": str(metric.get_signature())}
+    return found | {"right": mean_interval([float(a == b) for a, b in zip(written, wanted, strict=True)])}

@@ -1,0 +1,171 @@
+"""Models as the stages load, adapt and save them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trivium import randomness
+from trivium.artifacts import digest_path, seal
+from trivium.errors import TriviumError
+from trivium.files import digest_json, read_json
+from trivium.generation.engine import Sampling, generate
+from trivium.model import LanguageModel, RewardModel
+from trivium.model import load as model_folder
+from trivium.model.adapters import AdapterSettings, Attached, attach, has_adapters
+from trivium.model.adapters import folder as adapter_folder
+from trivium.model.adapters.folder import weights_digest as weights_digest
+from trivium.model.encoder import Classifier
+from trivium.model.encoder_decoder import EncoderDecoder
+from trivium.resources import peak_memory_mb
+from trivium.stage import Context
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.batch import map_trees as map_trees
+
+Row = dict[str, Any]
+
+
+def load_language_model(folder: Path) -> tuple[LanguageModel, ChatTokenizer]:
+    """A model folder as a model and its tokenizer."""
+    model = model_folder.load(folder)
+    if not isinstance(model, LanguageModel):
+        raise TriviumError(f"{folder}: {model_folder.what_is(model)}, where a language model was expected")
+    return model, load_tokenizer(folder, model.config.vocab_size)
+
+
+def load_reward_model(folder: Path) -> tuple[RewardModel, ChatTokenizer]:
+    """A reward model's folder as a model and its tokenizer."""
+    model = model_folder.load(folder)
+    if not isinstance(model, RewardModel):
+        raise TriviumError(f"{folder}: {model_folder.what_is(model)}, where a reward model was expected")
+    return model, load_tokenizer(folder, model.config.vocab_size)
+
+
+def load_judge(context: Context, name: str, policy: LanguageModel, tokenizer: ChatTokenizer, share: bool) -> RewardModel | None:
+    """The reward model that the input ``name`` names, on the policy's device; None where it names none. ``share`` says that the policy's weights are
+    to stay as they are (call it before the policy is given an adapter): a reward model that is an adapter on the model that the stage begins with then
+    has no weights of its own but that adapter and its head. Raises :class:`TriviumError` for another tokenizer than the policy's."""
+    folder = context.inputs.get(name)
+    if not folder:
+        return None
+    if share and adapter_folder.belongs_on(folder, context.inputs["model"]):
+        reward: RewardModel = adapter_folder.load(folder, onto=policy)
+        judged = load_tokenizer(folder, reward.config.vocab_size)
+        context.progress.say(f"{name}: an adapter on the policy's own weights, which are held once")
+    else:
+        reward, judged = load_reward_model(folder)
+    if judged.digest != tokenizer.digest:
+        raise TriviumError(f"{folder}: this reward model (`{name}`) has another tokenizer than the policy; train it from a model with the policy's")
+    return reward.to(policy.lm_head.weight.device).eval()
+
+
+def load_tokenizer(folder: Path, vocab_size: int) -> ChatTokenizer:
+    """The tokenizer of a model folder; refused when it knows more tokens than the model."""
+    tokenizer = ChatTokenizer.load(folder)
+    if tokenizer.vocab_size > vocab_size:
+        raise TriviumError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, but the model only {vocab_size}; take the tokenizer it was trained with")
+    return tokenizer
+
+
+def check_model(folder: Path) -> None:
+    """Raise :class:`TriviumError` for a model's folder that cannot be loaded, before any weight is read: shards that are missing or cut short, pickles,
+    and, where the family is ours, a config that contradicts the weights and a tokenizer that knows more tokens than the model."""
+    if (folder / adapter_folder.CONFIG).exists():
+        return  # its base is looked at when it is loaded
+    if read_json(folder / "config.json").get("model_type") not in model_folder.FAMILIES:
+        model_folder.shards(folder)
+        return
+    model, _ = model_folder.described(folder)
+    if (folder / "tokenizer.json").exists():
+        load_tokenizer(folder, model.config.vocab_size)
+
+
+def adapt(model: LanguageModel | RewardModel | EncoderDecoder | Classifier, settings: AdapterSettings | None, context: Context, purpose: str = "adapter") -> Attached | None:
+    """Freeze a model and give it the stage's adapter, if it has one. Raises :class:`TriviumError` for a model that can only be
+    trained with one, and under ``torchrun``."""
+    if settings is None:
+        if has_adapters(model):
+            raise TriviumError(f"{context.name}: the model it starts from holds an adapter that cannot be folded in; give this stage an "
+                               "`adapter` too")
+        return None
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TriviumError(f"{context.name}: adapters are trained in one process; start it without torchrun")
+    attached = attach(model, settings, randomness.derive(context.seed, purpose))
+    trained, all_of_them = (sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (False, True))
+    context.progress.say(f"adapter: {trained:,} of {all_of_them:,} parameters are trained ({trained / all_of_them:.2%})")
+    return attached
+
+
+def as_without(attached: Attached | None) -> contextlib.AbstractContextManager[None]:
+    """The context in which a model is what it was before its adapter; any context for a model that has none."""
+    return attached.off() if attached else contextlib.nullcontext()
+
+
+def save_trained(model: LanguageModel | RewardModel, attached: Attached | None, tokenizer: ChatTokenizer, base: Path, context: Context) -> None:
+    """Write what a stage trained: its adapter, or the whole model."""
+    if attached:
+        save_adapter(model, attached, tokenizer, base, context)
+    else:
+        save_model(model, tokenizer, context.folder)
+
+
+def save_adapter(model: LanguageModel | RewardModel, attached: Attached, tokenizer: ChatTokenizer, base: Path, context: Context) -> None:
+    """Write an adapter's folder (PEFT's, for LoRA) with the tokenizer. LoRA's has no ``config.json``: beside one, ``transformers``
+    would look for whole weights. Where the base is an adapter too, what PEFT is told to be the base is a remark: it would put the one in the
+    place of the other, and say nothing."""
+    tokenizer.save(context.folder)
+    place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
+    seen = f"{base} is an adapter itself: merge it first" if (base / adapter_folder.CONFIG).exists() else str(base)
+    adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base), seen)
+    if attached.settings.kind != "lora":
+        model_folder.save_config(model, context.folder, tokenizer.ids)
+    elif not isinstance(model, RewardModel):
+        model_folder.save_generation(context.folder, tokenizer.ids)
+
+
+def merge_adapter(adapter: Path, folder: Path, base: Path | None = None) -> None:
+    """Fold a LoRA adapter into its base and write the whole model to ``folder``. Raises :class:`TriviumError` for an adapter that
+    cannot be folded in, for another base, and for a folder that holds something."""
+    if not (adapter / adapter_folder.CONFIG).exists():
+        raise TriviumError(f"{adapter}: no adapter here ({adapter_folder.CONFIG} is missing)")
+    if folder.exists() and any(folder.iterdir()):
+        raise TriviumError(f"{folder}: holds something already; name a new folder")
+    base = base or adapter_folder.base_of(adapter)
+    model = adapter_folder.load(adapter, base)
+    if has_adapters(model):
+        raise TriviumError(f"{adapter}: a {adapter_folder.settings_of(adapter).kind} adapter is no change of a weight, so it cannot be folded in; only LoRA can")
+    source = adapter if (adapter / "tokenizer.json").exists() else base
+    begun = time.monotonic()
+    inputs = {name: {"path": os.path.relpath(path.absolute(), folder.absolute()), "digest": digest_path(path)} for name, path in (("model", base), ("adapter", adapter))}
+    save_model(model, load_tokenizer(source, model.config.vocab_size), folder)
+    seal(folder, kind="merge", name=folder.name, key=digest_json(inputs), seed=0, settings={}, inputs=inputs, summary={}, seconds=time.monotonic() - begun,
+         peak_memory_mb=peak_memory_mb())
+
+
+def save_model(model: LanguageModel | RewardModel, tokenizer: ChatTokenizer, folder: Path, chat: bool = True) -> None:
+    """Write a whole Hugging Face folder: weights, config, tokenizer and chat template."""
+    tokenizer.save(folder, chat=chat)
+    model_folder.save(model, folder, tokenizer.ids if chat else {"eos": tokenizer.document_id, "pad": tokenizer.pad_id})
+
+
+def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Any]) -> np.ndarray:
+    """The token ids that ask for the assistant's next words."""
+    return np.array(tokenizer.encode_chat(messages, generation_prompt=True)[0], np.int64)
+
+
+def response_ids(tokenizer: ChatTokenizer, text: str) -> np.ndarray:
+    """A response's token ids, with the token that ends it."""
+    return np.array(tokenizer.encode_response(text), np.int64)
+
+
+def sample_text(model: LanguageModel, tokenizer: ChatTokenizer, start: Sequence[int], seed: int, tokens: int = 64) -> str:
+    """What a model says after ``start``."""
+    stop = [tokenizer.end_id, tokenizer.document_id]
+    drawn = generate(model, [list(start)], Sampling(max_new_tokens=tokens, seed=seed), stop)[0][0].tokens
+    return tokenizer.decode([token for token in drawn if token not in stop])

@@ -1,0 +1,226 @@
+"""Kahneman-Tversky optimisation: learn from single responses that people liked or not (Ethayarajh et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from trivium.errors import TriviumError
+from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.adapters.folder import weights_digest
+from trivium.objectives.preference import balanced_weights, kto_losses
+from trivium.stage import Context, Input, Title
+from trivium.stages.models import adapt, as_without, load_language_model, prompt_ids, response_ids, save_trained
+from trivium.stages.preferences.dpo import response_log_probs
+from trivium.stages.preferences.reward import accuracy, ranked_tree, rankings
+from trivium.stages.rows import Row, rows_of
+from trivium.stages.training import Looped, run_training
+from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.batch import Batch, Tree, make_batch, map_trees, pack
+from trivium.training.epochs import PackedEpochs, contents_of, fits
+from trivium.training.loop import Total, Trainer
+from trivium.training.machine import autocast, choose_precision, prepare
+
+
+class Kto(Looped):
+    """Learn from single responses that were liked or not (Kahneman-Tversky optimisation)."""
+
+    kind: ClassVar[str] = "kto"
+    version: ClassVar[int] = 3
+    title: ClassVar[Title] = Title("thumbs up and down (KTO)", "赞与踩（KTO）", "judge")
+    every_process: ClassVar[bool] = True
+    model: Input = "sft"
+    """The model to start from, and the reference."""
+    feedback: Input = "preferences"
+    """Thumbs: a stage or a JSONL file of prompt, completion and label; or a stage with rankings, of which the upper half of each
+    is liked and the lower half not."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the responses."""
+    beta: float = Field(0.1, gt=0)
+    """Strength of the implied KL penalty."""
+    desirable_weight: float | None = Field(None, gt=0)
+    """Weight of what was liked; null makes up for an imbalance of numbers."""
+    undesirable_weight: float | None = Field(None, gt=0)
+    """Weight of what was not liked; null makes up for an imbalance of numbers."""
+    adapter: AdapterSettings | None = None
+    """Train an adapter; the reference is then the same weights with it off. null trains all weights."""
+
+    def training_data(self, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
+        """The batches, and the tokenizer that made them. A tree is a prompt with its responses; it carries their labels, and a tree of the
+        same prompt with the responses to another one."""
+        model, tokenizer = load_language_model(context.inputs["model"])
+        length = min(self.length, model.config.max_positions)
+        rows = [row for row in thumbs(self, context) if row["split"] == "train"]
+        trees = fits((tree_of(tokenizer, row) for row in rows), length, context.progress.say)
+        return PackedEpochs(mismatched(shared(trees, length), length), length, self.rows, context.seed), tokenizer
+
+    def run(self, context: Context) -> dict[str, object]:
+        """Compute the reference's log-probabilities once, train, and measure held-out preference accuracy where there are rankings."""
+        device = prepare(context.threads)
+        model, tokenizer = load_language_model(context.inputs["model"])
+        model.to(device)
+        attached = adapt(model, self.adapter, context)
+        length = min(self.length, model.config.max_positions)
+        precision = choose_precision(self.precision, device)
+        batches, _ = self.training_data(context)
+        trees = list(batches.trees)
+
+        def log_probs(trees: list[Tree]) -> list[np.ndarray]:
+            def compute(batch: Batch) -> torch.Tensor:
+                with autocast(precision, device):
+                    return response_log_probs(model, batch)
+            model.eval()
+            return map_trees(compute, trees, length, self.rows, device, per_token=False)
+
+        contents = contents_of([Tree(tree.prompt, tree.responses, payload=tree.payload["liked"]) for tree in trees])
+        with as_without(attached):
+            own, others = log_probs(trees), log_probs([tree.payload["mismatched"] for tree in trees])
+        batches.trees = [Tree(tree.prompt, tree.responses, payload={
+            "liked": tree.payload["liked"], "reference": mine,
+            "mismatched": Tree(tree.prompt, tree.payload["mismatched"].responses, payload=other)})
+            for tree, mine, other in zip(trees, own, others, strict=True)]
+        place = context.inputs["feedback"]
+        ranked = rankings(place, context) if place.is_dir() and (place / "comparisons.jsonl").is_file() else []
+        heldout = [(tree, row) for row in ranked if row["split"] == "heldout" and len(tree := ranked_tree(tokenizer, row)) <= length]
+        with as_without(attached):
+            before = log_probs([tree for tree, _ in heldout])
+
+        def finish(batch: Batch) -> None:
+            liked = [label for tree in batch.trees for label in tree.payload["liked"]]
+            batch.extra |= {"liked": torch.tensor(liked, dtype=torch.bool),
+                            "reference": torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *(tree.payload["reference"] for tree in batch.trees)]))}
+            batch.counts |= {"liked": float(sum(liked)), "disliked": float(len(liked) - sum(liked))}
+
+        batches.finish = finish
+        labels = [label for tree in batches.trees for label in tree.payload["liked"]]
+        liked = sum(labels)
+        balanced = balanced_weights(liked, len(labels) - liked)
+        weights = (self.desirable_weight or balanced[0], self.undesirable_weight or balanced[1])
+        if not liked or liked == len(labels):
+            context.progress.say("all thumbs point the same way: there is little to learn from them")
+        steps = max(1, round(self.epochs * batches.steps_per_epoch))
+        outcome = run_training(model, KahnemanTversky(self.beta, *weights), batches, steps, self, context,
+                               weights_digest(context.inputs["model"]), contents)
+        if not outcome.leader:
+            return {}
+        model = outcome.model
+        summary: dict[str, object] = {"liked": liked, "disliked": len(labels) - liked, "weights": list(weights), "steps": steps,
+                                      "loss": outcome.metrics.get("loss")}
+        if heldout:
+            after = log_probs([tree for tree, _ in heldout])
+            summary["preference_accuracy"] = accuracy([row for _, row in heldout],
+                                                      [list(map(float, new - old)) for new, old in zip(after, before, strict=True)])
+        save_trained(model, attached, tokenizer, context.inputs["model"], context)
+        return summary
+
+
+class KahnemanTversky:
+    """The mean over responses of what a person would feel a response has lost or gained.
+
+    The baseline is how much likelier the policy makes responses that belong to *other* prompts, on the mean over the whole batch of
+    all processes: it is computed before the update, without gradients, and so accumulation cannot change the loss."""
+
+    weights = {"loss": 1.0}
+
+    def __init__(self, beta: float, desirable_weight: float, undesirable_weight: float) -> None:
+        self.beta, self.desirable_weight, self.undesirable_weight = beta, desirable_weight, undesirable_weight
+
+    def before(self, trainer: Trainer, batches: list[Batch]) -> None:
+        """Give every microbatch the baseline: the mean log-ratio of mismatched responses, those of the next prompt."""
+        total = count = 0.0
+        for batch in batches:
+            mismatched = mismatched_batch(batch)
+            with torch.no_grad(), trainer.in_precision():
+                found = trainer.learner(lambda model, b: response_log_probs(model, b), mismatched.to(trainer.device))
+            total += float(found.sum()) - float(mismatched.extra["reference"].sum())
+            count += len(mismatched.ends)
+        total, count = trainer.world.add([total, count], trainer.device)
+        for batch in batches:
+            batch.extra["baseline"] = torch.tensor(total / max(count, 1.0))
+
+    def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
+        """Sums over responses."""
+        ratios = response_log_probs(model, batch) - batch.extra["reference"]
+        liked = batch.extra["liked"]
+        losses = kto_losses(ratios, liked, batch.extra["baseline"], self.beta, self.desirable_weight, self.undesirable_weight)
+        return {"loss": Total(losses.sum(), "responses"), "liked_reward": Total(self.beta * ratios[liked].sum(), "liked"),
+                "disliked_reward": Total(self.beta * ratios[~liked].sum(), "disliked"),
+                "baseline": Total(batch.extra["baseline"] * len(batch.ends), "responses")}
+
+
+def mismatched_batch(batch: Batch) -> Batch:
+    """The batch's prompts, each with the mismatched response that its tree carries; rows are as long as the batch's."""
+    trees = [tree.payload["mismatched"] for tree in batch.trees]
+    length = max(batch.tokens.shape[1], *(len(tree) for tree in trees)) if trees else batch.tokens.shape[1]
+    rows = pack([len(tree) for tree in trees], length)
+    made = make_batch([[trees[i] for i in row] for row in rows], length, batch.tokens.shape[0])
+    made.extra["reference"] = torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *(tree.payload for tree in made.trees)]))
+    return made
+
+
+def thumbs(settings: Kto, context: Context) -> list[Row]:
+    """Rows of prompt, completion, label and split. Of rankings, the better half of each is liked, the worse half not; a middle
+    response, and a ranking of ties alone, say nothing."""
+    place = context.inputs["feedback"]
+    if place.is_dir() and (place / "comparisons.jsonl").is_file() and not (place / "thumbs.jsonl").is_file():
+        rows = []
+        for row in rankings(place, context):
+            flat = [index for group in row["ranking"] for index in group]
+            groups = {index: g for g, group in enumerate(row["ranking"]) for index in group}
+            middle = (groups[flat[(len(flat) - 1) // 2]] + groups[flat[len(flat) // 2]]) / 2
+            rows += [{"id": f"{row.get('id')}/{index}", "prompt": row["prompt"], "completion": row["responses"][index],
+                      "label": groups[index] < middle, "split": row["split"], "finished": row.get("finished", [True] * len(flat))[index]}
+                     for index in flat if groups[index] != middle]
+        return rows
+    return [{"split": "train", **row} for row in rows_of(place, "thumbs.jsonl", ["prompt", "completion", "label"], context, check_thumb)]
+
+
+def check_thumb(row: Row) -> None:
+    """Refuse a thumb that is none."""
+    if not isinstance(row["label"], bool):
+        raise TriviumError(f"the label {row['label']!r} is not true or false")
+    if not isinstance(row["completion"], str) or not row["completion"]:
+        raise TriviumError("the completion is not a text")
+
+
+
+
+def tree_of(tokenizer: ChatTokenizer, row: Row) -> Tree:
+    """A thumb as a tree; a completion that was cut short does not teach to stop."""
+    ids = response_ids(tokenizer, row["completion"])
+    return Tree(prompt_ids(tokenizer, row["prompt"]), (ids if row.get("finished", True) else ids[:-1],), payload=(bool(row["label"]),))
+
+
+def shared(trees: Sequence[Tree], length: int) -> list[Tree]:
+    """Trees of one response each as trees of a prompt with all its responses, or with as many as fit ``length`` tokens: a prompt is
+    computed once. Payloads, the labels, are joined. In the order in which the prompts come first."""
+    groups: dict[bytes, list[list[Tree]]] = {}
+    for tree in trees:
+        parts = groups.setdefault(tree.prompt.tobytes(), [[]])
+        if parts[-1] and len(tree.prompt) + sum(len(one.responses[0]) for one in [*parts[-1], tree]) > length:
+            parts.append([])
+        parts[-1].append(tree)
+    return [Tree(part[0].prompt, tuple(tree.responses[0] for tree in part), payload=tuple(label for tree in part for label in tree.payload))
+            for parts in groups.values() for part in parts]
+
+
+def mismatched(trees: Sequence[Tree], length: int) -> list[Tree]:
+    """The trees, each with its labels (``liked``) and, as ``mismatched``, its prompt with the responses to the next other prompt, as many as
+    fit ``length`` tokens (Ethayarajh et al. 2024, sec. 4.2: responses of the same batch, shifted). Where all thumbs are of one prompt its own
+    responses stand in."""
+    carrying = []
+    for number, tree in enumerate(trees):
+        following = (trees[(number + step) % len(trees)] for step in range(1, len(trees)))
+        other = next((one for one in following if not np.array_equal(one.prompt, tree.prompt)), trees[(number + 1) % len(trees)])
+        room = max(1, length - len(tree.prompt))
+        ends = np.cumsum([len(response) for response in other.responses])
+        taken = other.responses[:max(1, int((ends <= room).sum()))]
+        carrying.append(Tree(tree.prompt, tree.responses, payload={
+            "liked": tree.payload, "mismatched": Tree(tree.prompt, (taken[0][:room], *taken[1:]))}))
+    return carrying
+
+

@@ -1,0 +1,96 @@
+"""The settings of reinforcement learning that its methods have in common."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trivium.model.adapter_settings import AdapterSettings
+from trivium.stage import Input
+from trivium.stages.training import Looped
+from trivium.training.settings import Optimization
+
+
+class Server(BaseModel):
+    """A vLLM server that samples in the place of this process; docs/scale.md says how it is started."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+    address: str
+    """Such as http://127.0.0.1:8000, without /v1."""
+    model: str
+    """The name it serves the model by."""
+    weights: str
+    """A folder that this process and the server both see: the policy is handed over in it."""
+    key_variable: str = ""
+    """The environment variable that holds the server's key, if it wants one."""
+    tries: int = Field(6, ge=1)
+    """Attempts at each request; between them the pause doubles."""
+    pause: float = Field(1.0, ge=0)
+    """Seconds before the second attempt."""
+    timeout: float = Field(600.0, gt=0)
+    """Seconds to wait for a reply."""
+    workers: int = Field(32, ge=1)
+    """Prompts that are asked at a time."""
+
+
+class Practice(Looped):
+    """What the stages have in common in which a policy learns from its own responses."""
+
+    unlearned: ClassVar[frozenset[str]] = Looped.unlearned | {"engine"}
+    engine: Server | None = None
+    """A vLLM server that samples; null samples here."""
+    model: Input = "sft"
+    """The policy to start from, and the reference."""
+    prompts: Input = "world"
+    """A stage with prompts."""
+    safety: Input | None = None
+    """A second reward model, of safety, combined with the one that is learned from as in Llama 2: its score counts on prompts marked `"safety": true` and
+    for responses that it finds unsafe, the first model's elsewhere; scores are then whitened over a rollout. null for none."""
+    safety_threshold: float = Field(0.15, ge=0, le=1)
+    """The probability of being safe, by the safety model, below which a response counts as unsafe."""
+    gold: Input | None = None
+    """A reward model that the policy does not learn from: the judge of the watch where the prompts' truth is not known."""
+    optimization: Optimization = Optimization(epsilon=1e-5)
+    """The optimizer and its schedule; PPO wants a larger epsilon (Huang et al. 2024)."""
+    iterations: int = Field(10, ge=1)
+    """Rollouts."""
+    episodes: int = Field(128, ge=1)
+    """Prompts in a rollout."""
+    epochs: int = Field(4, ge=1)
+    """Passes over each rollout."""
+    minibatches: int = Field(2, ge=1)
+    """Updates in each pass."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature; log-probabilities everywhere are those at this temperature."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest response, in tokens."""
+    clip: float = Field(0.2, gt=0)
+    """How far a token's probability ratio, and a value, may move."""
+    kl_budget: float | None = Field(None, gt=0)
+    """End when a rollout's KL to the reference, in nats a response, is beyond it."""
+    unfinished_score: float = -1.0
+    """The score of a response that never ends."""
+    watch_every: int = Field(0, ge=0)
+    """Rollouts between two looks of the over-optimisation watch; 0 for none."""
+    watch_prompts: int = Field(64, ge=2)
+    """Prompts kept out of training for the watch."""
+    watch_patience: int = Field(2, ge=1)
+    """Looks in a row that must find the policy worse than the best one before the practice ends."""
+    adapter: AdapterSettings | None = None
+    """Train adapters; the reference (and, in PPO, the reward model) is then the same weights with them off. null trains all weights. A reward model that is itself
+    an adapter on `model` shares those weights too."""
+
+    @property
+    def shared(self) -> tuple[int, str]:
+        """The prompts of an update."""
+        return self.episodes // self.minibatches, "prompts (`episodes` over `minibatches`); raise `episodes`, lower `minibatches`"
+
+    @model_validator(mode="after")
+    def _enough_episodes(self) -> Practice:
+        if self.minibatches > self.episodes:
+            raise ValueError(f"minibatches ({self.minibatches}) are more than episodes ({self.episodes})")
+        if self.precision == "bf16-weights":
+            raise ValueError("precision bf16-weights would set the policy apart from its reference, whose weights are float32; choose bf16")
+        return self

@@ -1,0 +1,33 @@
+"""The report: one page that opens from disk, and ``metrics.json`` for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from trivium.artifacts import open_artifact
+from trivium.files import write_json
+from trivium.report.gather import collected
+from trivium.report.page import write_page
+from trivium.stage import Context, Input, Stage, Title
+
+
+class Report(Stage):
+    """Write the report page and metrics.json."""
+
+    kind: ClassVar[str] = "report"
+    version: ClassVar[int] = 7
+    title: ClassVar[Title] = Title("this report", "本报告", "exam")
+    stages: list[Input] = []
+    """The stages to report on."""
+
+    def run(self, context: Context) -> dict[str, object]:
+        """Collect what the stages measured."""
+        folders: list[Path] = context.inputs["stages"]
+        found = collected(context.run_name, [open_artifact(folder) for folder in folders], context.stages or {})
+        found.metrics["wall_seconds"] = context.wall_seconds()
+        write_json(context.folder / "metrics.json", found.metrics)
+        write_page(context.folder / "index.html", found)
+        return {"stages": len(found.manifests)}
+
+

@@ -1,0 +1,56 @@
+"""Rows of JSON lines as the stages read them, each checked, the bad ones kept aside with their reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from trivium.errors import TriviumError
+from trivium.files import read_rows, write_rows
+from trivium.model.adapters.folder import weights_digest as weights_digest
+from trivium.stage import Context
+from trivium.tokenizer.chat import check_messages
+from trivium.training.batch import map_trees as map_trees
+
+Row = dict[str, Any]
+
+
+def rows_of(source: Path, name: str, fields: Sequence[str], context: Context, check: Callable[[Row], None] = lambda row: None,
+            numbers: list[int] | None = None) -> list[Row]:
+    """The rows of ``source``, a JSONL file or a folder that holds ``name``; each must have ``fields`` and pass ``check``, which
+    raises :class:`TriviumError`. Bad rows go to the stage's ``rejects-FILE`` with their reason, and how many is said; raises
+    where no good one is left. The good ones' places in the file, from 1, are added to ``numbers``."""
+    path = source / name if source.is_dir() else source
+    rows: list[Row] = []
+    rejects: list[Row] = []
+
+    def reject(file: str, number: int, reason: str, text: str) -> None:
+        rejects.append({"file": Path(file).name, "row": number, "reason": reason, "text": text[:2000]})
+
+    for number, row in read_rows(path, reject):
+        try:
+            missing = next((field for field in fields if field not in row), None)
+            if missing is not None:
+                raise TriviumError(f"the field {missing!r} is missing")
+            for field in ("messages", "prompt"):
+                if field in fields:
+                    check_messages(row[field])
+            check(row)
+        except (TriviumError, TypeError, KeyError, AttributeError) as error:
+            reject(str(path), number, str(error), json.dumps(row, ensure_ascii=False))
+        else:
+            rows.append(row)
+            if numbers is not None:
+                numbers.append(number)
+    if not rows:
+        hint = ("; here rows are JSON lines of chat messages: a stage `imports` brings other kinds in" if "messages" in fields and rejects
+                and not any('"messages"' in reject["text"] for reject in rejects) else "")
+        raise TriviumError(f"{path}: " + (f"row {rejects[0]['row']}: {rejects[0]['reason']}; no good row is left{hint}" if rejects else "no rows"))
+    if rejects:
+        if context.folder.is_dir():
+            write_rows(context.folder / f"rejects-{path.name}", rejects)
+        context.progress.say(f"{len(rejects)} of {len(rejects) + len(rows)} rows of {path.name} were rejected, see rejects-{path.name}: row "
+                             f"{rejects[0]['row']}: {rejects[0]['reason']}")
+    return rows

@@ -1,0 +1,112 @@
+"""What the stages that train a model have in common: their settings, and how they call the training loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+import torch
+from pydantic import Field
+
+from trivium import randomness
+from trivium.errors import TriviumError
+from trivium.stage import Context, Input, Stage
+from trivium.training.loop import Batches, Microbatch, Objective, Outcome, train
+from trivium.training.machine import choose_precision
+from trivium.training.settings import Optimization, Parallel, Precision
+
+
+class Training(Stage):
+    """What every stage that trains a model has in common."""
+
+    optimization: Optimization = Optimization()
+    """The optimizer and its schedule."""
+    length: int = Field(256, ge=2)
+    """Tokens in one packed row: the longest sequence that can be trained on."""
+    rows: int = Field(16, ge=1)
+    """Packed rows in a batch."""
+    precision: Precision = "auto"
+    """Number format of the products. float32; bf16: autocast; bf16-weights: weights in bf16 with float32 masters; auto: float32 where the
+    hardware does not multiply bf16 natively, elsewhere whichever of the two bf16 ways is faster there."""
+
+
+class Looped(Training):
+    """What stages have in common that are nothing but the training loop."""
+
+    unlearned: ClassVar[frozenset[str]] = frozenset({"parallel", "track"})
+    parallel: Parallel = Parallel()
+    """Processes, memory and compilation."""
+    track: bool = False
+    """Write TensorBoard's files too, into the model's folder; needs the extra `track`."""
+    alone: ClassVar[bool] = False
+    """Whether the stage is trained in one process only."""
+
+    @property
+    def shared(self) -> tuple[int, str]:
+        """Into how many slices an update can be cut, and what they are slices of."""
+        return self.rows, "rows; raise `rows`"
+
+    def check_processes(self, processes: int) -> None:
+        """Raise :class:`TriviumError` where so many processes cannot share an update, or each matrix."""
+        if processes > 1 and (self.alone or getattr(self, "adapter", None) is not None):
+            raise TriviumError(f"{'it is' if self.alone else 'adapters are'} trained in one process; start it without torchrun")
+        each = self.parallel.tensor_parallel
+        if processes % each:
+            raise TriviumError(f"tensor_parallel is {each}, which does not divide {processes} processes; start a multiple of it with torchrun")
+        if processes // each > self.shared[0]:
+            raise TriviumError(f"{processes // each} processes cannot share a batch of {self.shared[0]} {self.shared[1]} or start fewer")
+
+
+class FromText(Looped):
+    """What models that begin with random weights and read the corpus have in common."""
+
+    tokens: Input = "tokens"
+    """The tokenised corpus."""
+    tokenizer: Input = "tokenizer"
+    """The tokenizer, which becomes part of the model's folder."""
+    epochs: float = Field(1.0, ge=0)
+    """Passes over the corpus; 0 leaves the model random."""
+    steps: int | None = Field(None, ge=0)
+    """Updates, instead of epochs."""
+    evaluate_every: int = Field(0, ge=0)
+    """Updates between two measurements of the held-out loss (of a decoder, with a sample text) in log.jsonl; 0 for none."""
+
+
+class Epochs(Batches, Protocol):
+    """Batches that go through their data again and again."""
+
+    steps_per_epoch: int
+
+
+FEW_UPDATES = 20
+"""A run of fewer is said to be short: with few rows the default batch is all of them."""
+
+
+def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, steps: int, settings: Looped,
+                 context: Context, *made_from: object, heldout: Epochs | None = None,
+                 sample: Callable[[Any], str] | None = None, evaluate_every: int | None = None, keep_best: bool = False,
+                 patience: int = 0) -> Outcome:
+    """The training loop with a stage's settings. ``made_from`` names what the run depends on besides them; ``heldout`` is
+    the data for ``evaluate_every`` (the stage's setting, unless given)."""
+
+    def validation(part: int, parts: int) -> list[Microbatch]:
+        assert heldout is not None
+        return [batch for step in range(heldout.steps_per_epoch) for batch in heldout(step, part, parts)]
+
+    if (hasattr(model, "whole") or hasattr(model, "vision")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TriviumError(f"{context.name}: models of other families, and those that see, are trained in one process; start it without torchrun")
+    if 0 < steps < FEW_UPDATES:
+        context.progress.say(f"only {steps} update{'s' if steps != 1 else ''}, which teach little: smaller batches (`rows`, `length`) or more `epochs` give more")
+    precision = choose_precision(settings.precision, next(model.parameters()).device)
+    return train(model, objective, batches, steps, settings.optimization, scratch=context.scratch, log=context.folder / "log.jsonl",
+                 fingerprint=fingerprint(*made_from, settings.learned(), context.seed), precision=precision, parallel=settings.parallel,
+                 validation=validation if heldout else None, sample=sample, keep_best=keep_best, patience=patience,
+                 evaluate_every=getattr(settings, "evaluate_every", 0) if evaluate_every is None else evaluate_every,
+                 track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,
+                 say=context.progress.say)
+
+
+def fingerprint(*parts: object) -> str:
+    """A name for data and settings, by which a checkpoint is known to belong to them."""
+    return str(randomness.derive(0, *map(str, parts)))

@@ -1,0 +1,94 @@
+"""Batches of packed trees, epoch after epoch, as a pure function of the step."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from trivium import randomness
+from trivium.errors import TriviumError
+from trivium.model.adapters.folder import weights_digest as weights_digest
+from trivium.training.batch import Batch, Tree, make_batch, pack
+from trivium.training.batch import map_trees as map_trees
+
+Row = dict[str, Any]
+
+
+def fits(trees: Iterable[Tree], length: int, say: Callable[[str], None]) -> list[Tree]:
+    """The trees that fit a row; how many do not is said."""
+    kept, dropped = [], 0
+    for tree in trees:
+        if len(tree) <= length:
+            kept.append(tree)
+        else:
+            dropped += 1
+    if dropped:
+        say(f"{dropped} of {dropped + len(kept)} sequences are longer than {length} tokens and were left out")
+    if not kept:
+        raise TriviumError(f"no sequence fits a row of {length} tokens; raise `length`" if dropped else "there is nothing to train on: no row "
+                           "belongs to the training split; bring more rows or lower `heldout`")
+    return kept
+
+
+class PackedEpochs:
+    """Batches of packed trees, a pure function of the step: each epoch packs all trees anew in an order of its own.
+
+    Rows are shuffled after packing, and each batch holds ``rows`` of them, the last of an epoch empty ones as well, so that
+    every batch has one shape."""
+
+    def __init__(self, trees: Sequence[Tree], length: int, rows: int, seed: int,
+                 finish: Callable[[Batch], None] = lambda batch: None) -> None:
+        self.trees, self.length, self.rows, self.seed, self.finish = trees, length, rows, seed, finish
+        self.epoch, self.order = -1, []  # type: tuple[int, list[list[int]]]
+        self.sizes = [self.size_of(tree) for tree in trees]
+        self.tokens = sum(self.sizes)
+        self.rows_per_epoch = len(self._rows_of(0))
+        self.steps_per_epoch = math.ceil(self.rows_per_epoch / rows)
+
+    def size_of(self, tree: Tree) -> int:
+        """The places that a tree takes in a row."""
+        return len(tree)
+
+    def make(self, rows: list[list[Tree]], count: int, epoch: int) -> Batch:
+        """A batch of ``count`` rows that hold the trees of ``rows``."""
+        return make_batch(rows, self.length, count)
+
+    def _rows_of(self, epoch: int) -> list[list[int]]:
+        if epoch != self.epoch:
+            rng = randomness.numpy(self.seed, "order", epoch)
+            shuffled = rng.permutation(len(self.trees))
+            packed = pack([self.sizes[i] for i in shuffled], self.length)
+            rows = [[int(shuffled[i]) for i in row] for row in packed]
+            self.epoch, self.order = epoch, [rows[i] for i in rng.permutation(len(rows))]
+        return self.order
+
+    def __call__(self, step: int, part: int = 0, parts: int = 1, rows: int | None = None) -> list[Batch]:
+        """The slice ``part`` of ``parts`` of the batch at a step, in microbatches of at most ``rows`` rows. Raises
+        :class:`TriviumError` for more parts than rows."""
+        if parts > self.rows:
+            raise TriviumError(f"a batch of {self.rows} rows cannot be shared by {parts} processes; raise `rows` or start fewer")
+        epoch, within = divmod(step, self.steps_per_epoch)
+        chosen = self._rows_of(epoch)[within * self.rows:(within + 1) * self.rows]
+        share = math.ceil(self.rows / parts)
+        chosen = chosen[part::parts] + [[] for _ in range(share)]
+        batches = []
+        for start in range(0, share, rows or share):
+            end = min(start + (rows or share), share)
+            batch = self.make([[self.trees[i] for i in row] for row in chosen[start:end]], end - start, epoch)
+            self.finish(batch)
+            batches.append(batch)
+        return batches
+
+
+def contents_of(trees: Sequence[Tree]) -> str:
+    """A digest of all that trees hold."""
+    digest = hashlib.sha256()
+    for tree in trees:
+        for part in (tree.prompt, *tree.responses, *(tree.loss or ())):
+            digest.update(len(part).to_bytes(8, "little") + np.ascontiguousarray(part).tobytes())
+        digest.update(repr(tree.payload).encode())
+    return digest.hexdigest()
