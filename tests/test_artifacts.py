@@ -83,8 +83,10 @@ def test_the_digest_of_a_raw_folder_follows_names_and_contents(tmp_path):
 def test_lineage_goes_back_to_raw_files(recipe, tmp_path):  # noqa: F811
     (tmp_path / "raw.txt").write_text("raw")
     go(recipe, "write.source=./raw.txt")
-    chain = list(lineage(tmp_path / "runs/trial/join"))
+    whole = list(lineage(tmp_path / "runs/trial/join"))
+    chain, code = ([link for link in whole if (link[2].suffix == ".py") == of_code] for of_code in (False, True))
     assert sorted((depth, field) for depth, field, *_ in chain) == [(0, ""), (1, "named.b"), (1, "parts.0"), (2, "source")]
+    assert {field for _, field, place, *_ in code} >= {"stage.test_pipeline.py", "runner.test_pipeline.py"}  # its own code is part of each stage
     assert not any(changed for *_, changed in chain)
     (tmp_path / "raw.txt").write_text("changed")
     assert [field for _, field, _, _, changed in lineage(tmp_path / "runs/trial/join") if changed] == ["source"]

@@ -15,7 +15,7 @@ import pytest
 
 from trivium.artifacts import open_artifact
 from trivium.errors import TriviumError
-from trivium.pipeline.run import cores, run
+from trivium.pipeline.run import cores, plan, run
 from trivium.recipe.load import load_recipe
 from trivium.stage import Input, Stage
 
@@ -166,10 +166,15 @@ def test_a_killed_stage_finds_its_scratch_again(recipe, tmp_path):
     assert list((tmp_path / "runs/trial/.work").iterdir()) == [tmp_path / "runs/trial/.work/lock"]
 
 
+def work_folder(recipe):
+    """Where the stage `write` is made."""
+    return recipe.folder / ".work" / f"write-{plan(recipe, 'write', recipe.stages['write'], {}, RUNNERS).work[:12]}"
+
+
 def test_a_kill_between_the_two_renames_loses_nothing(recipe, tmp_path):
     go(recipe)
     new = go(recipe, "write.word=ciao")["write"]
-    work = tmp_path / "runs/trial/.work" / f"write-{new.manifest['key'][:12]}"
+    work = work_folder(load_recipe(recipe, ("write.word=ciao",), STAGES))
     work.mkdir()
     os.rename(new.folder, work / "artifact")  # the old one is superseded already, the new one not yet in its place
     go(recipe, "write.word=ciao")
@@ -201,7 +206,7 @@ def test_a_file_in_the_way_of_the_results(recipe, tmp_path):
 
 def test_a_result_that_was_sealed_but_not_put_in_place_is_found(recipe, tmp_path):
     made = go(recipe)["write"]
-    work = tmp_path / "runs/trial/.work" / f"write-{made.manifest['key'][:12]}"
+    work = work_folder(load_recipe(recipe, (), STAGES))
     work.mkdir()
     os.rename(made.folder, work / "artifact")
     go(recipe)
@@ -211,7 +216,7 @@ def test_a_result_that_was_sealed_but_not_put_in_place_is_found(recipe, tmp_path
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process does not begin with its parent's memory")
 def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
     big = b"x" * (300 << 20)  # written to, so that it is there
-    told = subprocess.run([sys.executable, "-c", "from trivium.pipeline.run import peak_memory_mb; print(peak_memory_mb())"], capture_output=True, text=True, check=True)
+    told = subprocess.run([sys.executable, "-c", "from trivium.resources import peak_memory_mb; print(peak_memory_mb())"], capture_output=True, text=True, check=True)
     assert 5 < float(told.stdout) < len(big) / 2**20
 
 

@@ -37,22 +37,28 @@ class Model:
 
     def _language_model(self) -> LanguageModel:
         if not isinstance(self.model, LanguageModel):
-            raise TriviumError(f"{self.folder}: {what_is(self.model)}, where a language model is needed; it has .score(messages), or .translate(text)")
+            raise TriviumError(
+                f"{self.folder}: {what_is(self.model)}, where a language model is needed; it has .score(messages), or "
+                ".translate(text)"
+            )
         return self.model
 
     @torch.no_grad()
-    def generate(self, prompt: str | Sequence[Message], temperature: float = 0.7, max_new_tokens: int = 128, top_p: float = 1.0,
-                 top_k: int = 0, seed: int = 0) -> str:
-        """An answer to chat messages, or the continuation of a text. A model that sees takes messages whose content is a list of parts, pictures
-        among them, as OpenAI's API has it: data URLs, or names of files in the current folder and below. An encoder-decoder translates the text, or
-        that of the last message."""
+    def generate(self, prompt: str | Sequence[Message], temperature: float = 0.7, max_new_tokens: int = 128,
+                 top_p: float = 1.0, top_k: int = 0, seed: int = 0) -> str:
+        """An answer to chat messages, or the continuation of a text. A model that sees takes messages whose content is
+        a list of parts, pictures among them, as OpenAI's API has it: data URLs, or names of files in the current folder
+        and below. An encoder-decoder translates the text, or that of the last message."""
         if isinstance(self.model, EncoderDecoder):
-            return self.translate(prompt if isinstance(prompt, str) else prompt[-1]["content"], temperature, max_new_tokens, top_p, top_k, seed)
+            return self.translate(prompt if isinstance(prompt, str) else prompt[-1]["content"], temperature,
+                                  max_new_tokens, top_p, top_k, seed)
         model, pictures = self._language_model(), None
         if isinstance(prompt, str):
             ids = [self.tokenizer.document_id, *self.tokenizer.encode(prompt)]
         else:
-            ids = self.tokenizer.encode_chat(prompt, generation_prompt=True, picture_places=model.picture_places if isinstance(model, SeeingModel) else 0)[0]
+            ids = self.tokenizer.encode_chat(
+                prompt, generation_prompt=True,
+                picture_places=model.picture_places if isinstance(model, SeeingModel) else 0)[0]
             if isinstance(model, SeeingModel):
                 pixels = look(prompt, model.vision.config.size, model.vision.config.channels, Path.cwd())
                 pictures = model.pictures(torch.from_numpy(pixels)) if len(pixels) else None
@@ -61,12 +67,14 @@ class Model:
         tokens = generate(model, [ids], sampling, stop, pictures=[pictures])[0][0].tokens
         return self.tokenizer.decode([token for token in tokens if token not in stop])
 
-    def translate(self, source: str, temperature: float = 0.0, max_new_tokens: int = 128, top_p: float = 1.0, top_k: int = 0, seed: int = 0) -> str:
+    def translate(self, source: str, temperature: float = 0.0, max_new_tokens: int = 128, top_p: float = 1.0,
+                  top_k: int = 0, seed: int = 0) -> str:
         """What an encoder-decoder writes for a source, by its likeliest tokens unless a temperature is given."""
         if not isinstance(self.model, EncoderDecoder):
             raise TriviumError(f"{self.folder}: {what_is(self.model)}, where an encoder-decoder is needed")
         sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, top_p=top_p, top_k=top_k, seed=seed)
-        return self.tokenizer.decode(translate(self.model, [self.tokenizer.encode(source)], sampling, self.tokenizer.document_id)[0])
+        return self.tokenizer.decode(
+            translate(self.model, [self.tokenizer.encode(source)], sampling, self.tokenizer.document_id)[0])
 
     def _encoder(self) -> MaskedModel | Classifier:
         if not isinstance(self.model, (MaskedModel, Classifier)):
@@ -75,12 +83,15 @@ class Model:
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], rows: int = 32) -> np.ndarray:
-        """An encoder's vectors ``[N, hidden_size]`` of length 1: the mean of each text's last hidden states. Texts are cut at the model's positions; ``rows`` are read
-        at a time."""
+        """An encoder's vectors ``[N, hidden_size]`` of length 1: the mean of each text's last hidden states. Texts are
+        cut at the model's positions; ``rows`` are read at a time."""
         model, found = self._encoder(), [np.zeros((0, self.model.config.hidden_size), np.float32)]
         for start in range(0, len(texts), rows):
-            tokens, documents = self._rows([ids[:model.config.max_positions] for ids in self.tokenizer.encode_batch(texts[start:start + rows])])
-            found.append(torch.nn.functional.normalize(pooled(encode(model.model, tokens, documents), documents), dim=-1).numpy())
+            tokens, documents = self._rows(
+                [ids[:model.config.max_positions] for ids in self.tokenizer.encode_batch(texts[start:start + rows])])
+            found.append(
+                torch.nn.functional.normalize(pooled(encode(model.model, tokens, documents), documents),
+                                              dim=-1).numpy())
         return np.concatenate(found)
 
     def similarity(self, one: str, other: str) -> float:
@@ -95,7 +106,8 @@ class Model:
         if not isinstance(model, Classifier):
             raise TriviumError(f"{self.folder}: this encoder knows no labels; fine-tune it by a `classify` stage")
         ids = self.tokenizer.encode(text)
-        ids = ids[:most] if second is None else joined(ids, self.tokenizer.encode(second), self.tokenizer.document_id, most)
+        ids = ids[:most] if second is None else joined(ids, self.tokenizer.encode(second), self.tokenizer.document_id,
+                                                       most)
         probabilities = model(*self._rows([ids]))[0].softmax(-1)
         return {model.labels[i]: float(probabilities[i]) for i in probabilities.argsort(descending=True).tolist()}
 
@@ -118,7 +130,8 @@ class Model:
         """Token ids as a row ``[1, T]`` that fits the model."""
         row = torch.as_tensor(token_ids)[None]
         if row.shape[1] > self.model.config.max_positions:
-            raise TriviumError(f"{row.shape[1]} tokens are more than the model's {self.model.config.max_positions} positions")
+            raise TriviumError(
+                f"{row.shape[1]} tokens are more than the model's {self.model.config.max_positions} positions")
         return row
 
     @torch.inference_mode()
@@ -133,8 +146,8 @@ class Model:
 
     @torch.inference_mode()
     def score(self, messages: Sequence[Message]) -> float:
-        """A reward model's score of the last answer in ``messages``: what ``AutoModelForSequenceClassification`` gives. Add
-        ``.shift`` for a score by which demonstrations average 0."""
+        """A reward model's score of the last answer in ``messages``: what ``AutoModelForSequenceClassification`` gives.
+        Add ``.shift`` for a score by which demonstrations average 0."""
         if not isinstance(self.model, RewardModel):
             raise TriviumError(f"{self.folder}: a language model does not score; name a reward model")
         ids = self.tokenizer.encode_chat(messages)[0]

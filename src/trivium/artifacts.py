@@ -54,8 +54,8 @@ class Artifact:
 
 
 def open_artifact(folder: Path, verify: bool = False) -> Artifact:
-    """The artifact in ``folder``. Sizes are always compared with the manifest, and a file that is younger than the manifest
-    is hashed; ``verify`` hashes every file.
+    """The artifact in ``folder``. Sizes are always compared with the manifest, and a file that is younger than the
+    manifest is hashed; ``verify`` hashes every file.
 
     Raises :class:`TriviumError` when there is no manifest, or a file is missing, added or changed.
     """
@@ -104,11 +104,25 @@ def seal(folder: Path, *, kind: str, name: str, key: str, seed: int, settings: d
     content = {path: file["sha256"] for path, file in files.items()}
     torch = sys.modules.get("torch")
     manifest = {
-        "format": 1, "kind": kind, "name": name, "key": key, "digest": digest_json(content), "seed": seed,
-        "settings": settings, "inputs": inputs, "files": files, "records": records, "summary": summary, "seconds": seconds,
-        "peak_memory_mb": peak_memory_mb, "shared_memory_mb": shared_memory_mb, "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "versions": {"trivium": __version__, "python": platform.python_version(),
-                     **({"torch": torch.__version__} if torch else {})},
+        "format": 1,
+        "kind": kind,
+        "name": name,
+        "key": key,
+        "digest": digest_json(content),
+        "seed": seed,
+        "settings": settings,
+        "inputs": inputs,
+        "files": files,
+        "records": records,
+        "summary": summary,
+        "seconds": seconds,
+        "peak_memory_mb": peak_memory_mb,
+        "shared_memory_mb": shared_memory_mb,
+        "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "versions": {
+            "trivium": __version__, "python": platform.python_version(),
+            **({"torch": torch.__version__} if torch else {})
+        },
     }
     write_json(folder / MANIFEST, manifest)
     fsync_folder(folder)
@@ -140,8 +154,8 @@ def is_record(name: str) -> bool:
 
 
 def digest_path(path: Path) -> str:
-    """Digest of an artifact, a file (its name and content), a folder of files (their names and contents), or all that a pattern with ``*`` matches
-    (likewise, their names taken from where the pattern begins)."""
+    """Digest of an artifact, a file (its name and content), a folder of files (their names and contents), or all that a
+    pattern with ``*`` matches (likewise, their names taken from where the pattern begins)."""
     if "*" in str(path):
         base = Path(*path.parts[:next(i for i, part in enumerate(path.parts) if "*" in part)])
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
@@ -153,13 +167,15 @@ def digest_path(path: Path) -> str:
     if path.is_file():
         return digest_json({path.name: digest_file(path)})  # the name says how it is read
     if path.is_dir():
-        return digest_json({str(file.relative_to(path)): digest_file(file) for file in sorted(path.rglob("*")) if file.is_file()})
+        return digest_json(
+            {str(file.relative_to(path)): digest_file(file)
+             for file in sorted(path.rglob("*")) if file.is_file()})
     raise TriviumError(f"{path}: no such file or folder")
 
 
 def lineage(folder: Path, depth: int = 0, field: str = "") -> Iterator[tuple[int, str, Path, str, bool]]:
-    """``(depth, field, place, digest, changed)`` for an artifact and, below it, everything it was made from, down to raw
-    documents. ``changed`` says that what is there now is not what was used."""
+    """``(depth, field, place, digest, changed)`` for an artifact and, below it, everything it was made from, down to
+    raw documents. ``changed`` says that what is there now is not what was used."""
     artifact = open_artifact(folder)
     yield depth, field, folder, artifact.digest, False
     for name, made in artifact.manifest["inputs"].items():

@@ -1,7 +1,7 @@
 """Code that users bring: a function or a class in a file of their own, or in an installed package.
 
-``FILE.py:NAME`` names something in a file. The file is run as a module of its own, and may import what lies beside it. What a stage makes
-depends on that code, so :func:`code_files` finds all the files whose bytes belong to its key.
+``FILE.py:NAME`` names something in a file. The file is run as a module of its own, and may import what lies beside it.
+What a stage makes depends on that code, so :func:`code_files` finds all the files whose bytes belong to its key.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def file_of(reference: str) -> Path | None:
 
 
 def load_module(path: Path) -> ModuleType:
-    """The module of a file, run once a process and content. While it is run, modules that lie beside it can be imported.
+    """The module of a file, run once a process and content. While it is run, modules that lie beside it can be
+    imported.
 
     Raises :class:`TriviumError` that names the file and the line for one that is missing or that fails."""
     if not path.is_file():
@@ -77,7 +78,8 @@ def load_object(reference: str) -> Any:
 
 
 def code_files(where: str, path: Path) -> Iterator[tuple[str, Path]]:
-    """``(where.FILE, file)`` for a file of code and every file that it imports from beside it, directly or through one another.
+    """``(where.FILE, file)`` for a file of code and every file that it imports from beside it, directly or through one
+    another.
 
     A file that does not parse is named alone: running it will say what is wrong."""
     base, seen, todo = path.parent, set[Path](), [path]

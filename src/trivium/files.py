@@ -50,7 +50,8 @@ def written_aside(path: Path) -> Iterator[Path]:
             try:
                 yield aside
             except Exception as error:
-                full = next((number for number in (errno.ENOSPC, errno.EDQUOT) if f"os error {number}" in str(error)), None)
+                full = next((number for number in (errno.ENOSPC, errno.EDQUOT) if f"os error {number}" in str(error)),
+                            None)
                 if full is None:
                     raise
                 raise OSError(full, os.strerror(full)) from error  # safetensors has errors of its own
@@ -145,7 +146,8 @@ def read_rows(path: Path, reject: Reject = raise_reject) -> Iterator[tuple[int, 
             try:
                 row = json.loads(line)
             except UnicodeDecodeError as error:
-                reject(str(path), number, f"byte {error.start} of the line is not valid UTF-8", line.decode("utf-8", "replace"))
+                reject(str(path), number, f"byte {error.start} of the line is not valid UTF-8",
+                       line.decode("utf-8", "replace"))
             except (ValueError, RecursionError) as error:
                 reject(str(path), number, f"not valid JSON ({str(error)[:120]})", line.decode("utf-8", "replace"))
             else:
@@ -156,7 +158,8 @@ def read_rows(path: Path, reject: Reject = raise_reject) -> Iterator[tuple[int, 
 
 
 class Journal:
-    """Answers by key in a file of JSON lines, each on the disk as soon as it is there, so that none is asked for twice. For several threads."""
+    """Answers by key in a file of JSON lines, each on the disk as soon as it is there, so that none is asked for twice.
+    For several threads."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.known, self.lock = path, dict[str, str](), threading.Lock()

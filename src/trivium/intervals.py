@@ -29,8 +29,9 @@ def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float,
 def mean_interval(sums: Sequence[float], weights: Sequence[float] | None = None, z: float = 1.959963984540054,
                   ) -> dict[str, Any]:
     """The ratio ``sum(sums) / sum(weights)`` over clusters (one prompt each; weights 1 unless given) with its 95 %
-    interval: the ratio estimator's standard error over clusters (Cochran 1977, sec. 6.3), cut to [0, 1]; of plain yes and
-    no, and where all clusters are wholly right or wholly wrong, Wilson's. The value is None where nothing was observed."""
+    interval: the ratio estimator's standard error over clusters (Cochran 1977, sec. 6.3), cut to [0, 1]; of plain yes
+    and no, and where all clusters are wholly right or wholly wrong, Wilson's. The value is None where nothing was
+    observed."""
     weights = [1.0] * len(sums) if weights is None else weights
     n, total = len(sums), math.fsum(weights)
     if n == 0 or total == 0:

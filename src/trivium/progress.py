@@ -36,8 +36,9 @@ class Progress:
     def __init__(self, quiet: bool = False) -> None:
         self.console = Terminal(stderr=True, quiet=quiet, highlight=False)
         self.live = self.console.is_terminal and not quiet
-        self.bars = Bars(TextColumn("[bold]{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
-                         TextColumn("{task.fields[text]}"), console=self.console, transient=True, disable=not self.live)
+        self.bars = Bars(TextColumn("[bold]{task.description}"), BarColumn(24), MofNCompleteColumn(),
+                         TimeElapsedColumn(), TextColumn("{task.fields[text]}"), console=self.console, transient=True,
+                         disable=not self.live)
         self.task = self.bars.add_task("", total=None, text="")
         self.name, self.printed = "", 0.0
 
@@ -57,7 +58,8 @@ class Progress:
         self.bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         with contextlib.suppress(BrokenPipeError):
             self.bars.stop()
 

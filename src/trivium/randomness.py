@@ -30,10 +30,11 @@ def numpy(seed: int, *path: object) -> np.random.Generator:
 
 def uniforms(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """One uniform number in [0, 1) for each pair of a 64-bit seed and a position: the finaliser of SplitMix64
-    (Steele, Lea & Flood 2014) over their combination. Arrays broadcast; a sample's randomness so depends on its own seed
-    and position alone, whatever else shares the batch."""
+    (Steele, Lea & Flood 2014) over their combination. Arrays broadcast; a sample's randomness so depends on its own
+    seed and position alone, whatever else shares the batch."""
     with np.errstate(over="ignore"):
-        z = np.asarray(seeds, np.uint64) + (np.asarray(positions, np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = np.asarray(seeds,
+                       np.uint64) + (np.asarray(positions, np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53

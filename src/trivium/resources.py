@@ -19,7 +19,11 @@ def usable_cores() -> int:
 
 def peak_memory_mb() -> float:
     """The most memory this process has held so far, plus the most that one of its children held."""
-    own, child = (resource.getrusage(who).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    with contextlib.suppress(OSError, StopIteration):  # Linux counts in what the process that started this one held then
-        own = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")) / 1024
+    own, child = (resource.getrusage(who).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+                  for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    # Linux counts in what the process that started this one held then
+    with contextlib.suppress(OSError, StopIteration):
+        own = next(
+            int(line.split()[1])
+            for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")) / 1024
     return round(own + child, 1)

@@ -1,7 +1,7 @@
 """The contract of a stage: its settings, what it is given when it runs, and what it offers to those who look at it.
 
-This file lies below all stages and below whatever runs them. A stage is one class: its fields are the settings of the recipe,
-:meth:`Stage.run` makes the artifact, and everything else that is about the stage stands beside them.
+This file lies below all stages and below whatever runs them. A stage is one class: its fields are the settings of the
+recipe, :meth:`Stage.run` makes the artifact, and everything else that is about the stage stands beside them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ Input = Annotated[str, InputMarker()]
 """The name of an earlier stage of the recipe, or the path of an artifact, a file or a folder."""
 
 Code = Annotated[str, CodeMarker()]
-"""The name of something built in, or ``FILE.py:NAME``. The bytes of the file, and of what it imports from beside it, are part of the key."""
+"""The name of something built in, or ``FILE.py:NAME``. The bytes of the file, and of what it imports from beside it,
+are part of the key."""
 
 School = Literal["read", "teach", "judge", "exam"]
 
@@ -82,19 +83,21 @@ class Context:
 
     @property
     def tasks(self) -> Path:
-        """A folder for finished pieces of work that digests name, so that attempts with other settings use them too. It goes when one
-        of them is sealed."""
+        """A folder for finished pieces of work that digests name, so that attempts with other settings use them too. It
+        goes when one of them is sealed."""
         return self.scratch.parents[1] / f"{self.name}-tasks"
 
 
 class Stage(BaseModel):
-    """One step of the curriculum. Its fields are its settings; those of type :data:`Input`, or lists and mappings of it, are its inputs."""
+    """One step of the curriculum. Its fields are its settings; those of type :data:`Input`, or lists and mappings of
+    it, are its inputs."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), frozen=True)
     kind: ClassVar[str]
     """What recipes call it."""
     version: ClassVar[int] = 1
-    """Raised whenever other numbers come out of the same settings and inputs: artifacts of an older version are made anew."""
+    """Raised whenever other numbers come out of the same settings and inputs: artifacts of an older version are made
+    anew."""
     title: ClassVar[Title | None] = None
     """What people call it; None takes its kind."""
     figures: ClassVar[tuple[Figure, ...]] = ()
@@ -102,11 +105,12 @@ class Stage(BaseModel):
     every_process: ClassVar[bool] = False
     """Whether all processes run it under ``torchrun``, rather than the first one alone."""
     unlearned: ClassVar[frozenset[str]] = frozenset()
-    """Settings that change nothing of what the stage makes: another value finds the same artifact. So does another ``threads``."""
+    """Settings that change nothing of what the stage makes: another value finds the same artifact. So does another
+    ``threads``."""
 
     threads: int | None = Field(None, ge=1)
-    """Processor cores that the stage uses; null: all that the recipe has. Stages that leave cores free run side by side, each in a
-    process of its own, as soon as what they are made from is there."""
+    """Processor cores that the stage uses; null: all that the recipe has. Stages that leave cores free run side by
+    side, each in a process of its own, as soon as what they are made from is there."""
 
     def run(self, context: Context) -> dict[str, Any]:
         """Make the artifact in ``context.folder``, and return the summary that its manifest is to hold."""
@@ -145,11 +149,12 @@ class Stage(BaseModel):
             yield from _items(name, getattr(self, name))
 
     def code(self) -> Iterator[tuple[str, Path]]:
-        """``(where, file)`` for every file of the user's own code that the stage runs: the one that defines it, those that its settings
-        name, and what they import from beside them."""
+        """``(where, file)`` for every file of the user's own code that the stage runs: the one that defines it, those
+        that its settings name, and what they import from beside them."""
         for kind in type(self).__mro__:
             module = sys.modules.get(kind.__module__)
-            if issubclass(kind, Stage) and not kind.__module__.startswith("trivium.") and getattr(module, "__file__", None):
+            if issubclass(kind, Stage) and not kind.__module__.startswith("trivium.") and getattr(
+                    module, "__file__", None):
                 yield from code_files("stage", Path(str(module.__file__)))  # type: ignore[union-attr]
         for name in self._marked(CodeMarker):
             for where, value in _items(name, getattr(self, name)):

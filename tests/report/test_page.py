@@ -16,6 +16,7 @@ from trivium.recipe.load import load_recipe
 from trivium.report.compare import differences, told
 from trivium.report.gather import gather
 from trivium.report.page import render, write_page
+from trivium.stages.registry import Stages
 
 
 def rate(value, spread=0.04, n=100):
@@ -62,7 +63,7 @@ def finished(run, ppo_right=0.5, steps=20):
 
 
 def test_the_page_says_what_was_lost_and_needs_nothing_else(tmp_path):
-    found = gather(finished(tmp_path / "small"))
+    found = gather(finished(tmp_path / "small"), Stages())
     page = render(found)
     assert "yet its answers are right 14.0 points less often" in page and "答对率低 14.0 个百分点" in page
     assert found.metrics["stages"]["sft"]["untrained_right_answers"]["value"] == 0.3  # a stage of another kind has the same name
@@ -85,13 +86,13 @@ def test_the_lineage_shows_a_model_that_no_stage_of_the_run_made(tmp_path):
     (run / "tuned").mkdir()
     seal(run / "tuned", kind="sft", name="tuned", key="k" * 64, seed=0, settings={}, inputs={"model": {"path": "../../elsewhere/llama", "digest": "ab" * 32}, "demonstrations": {
         "path": "../../rows.jsonl", "digest": "cd" * 32}}, summary={"steps": 1}, seconds=1.0, peak_memory_mb=1.0)
-    page = render(gather(run))
+    page = render(gather(run, Stages()))
     drawn = page[page.index("What was made from what"):]
     assert "elsewhere/llama" in drawn and "ab" * 5 in drawn and "rows.jsonl" not in drawn[:drawn.index("</svg>")]
 
 
 def test_its_recipe_parses_again(tmp_path):
-    page = render(gather(finished(tmp_path / "small")))
+    page = render(gather(finished(tmp_path / "small"), Stages()))
     from html import unescape
     recipe = yaml.safe_load(unescape(page.split('<pre id="recipe">')[1].split("</pre>")[0]))
     assert recipe["name"] == "small-again" and recipe["stages"]["pretrain"] == {"kind": "pretrain", "epochs": 1.0, "rows": 3}
@@ -103,11 +104,11 @@ def test_an_unfinished_run_has_a_report_too(tmp_path):
     run = finished(tmp_path / "small")
     for name in ("evaluate", "ppo", "reward", "sft", "untrained", "pretrain"):
         shutil.rmtree(run / name)
-    assert "funnel" in (page := render(gather(run))) and "From raw documents to" not in page
+    assert "funnel" in (page := render(gather(run, Stages()))) and "From raw documents to" not in page
     with pytest.raises(TriviumError, match="no finished stage here"):
-        gather(tmp_path)
+        gather(tmp_path, Stages())
     with pytest.raises(TriviumError, match="no such folder"):
-        gather(tmp_path / "none")
+        gather(tmp_path / "none", Stages())
 
 
 def test_compare_shows_settings_and_results(tmp_path):
@@ -132,7 +133,7 @@ def test_compare_shows_settings_and_results(tmp_path):
 @pytest.mark.browser
 def test_the_switches_in_a_real_browser(tmp_path, chromium):
     page_file = tmp_path / "page.html"
-    write_page(page_file, gather(finished(tmp_path / "small")))
+    write_page(page_file, gather(finished(tmp_path / "small"), Stages()))
     context = chromium.new_context(viewport={"width": 400, "height": 800}, offline=True, locale="en-US", color_scheme="light")
     page, faults = context.new_page(), []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -177,7 +178,7 @@ def test_rows_memory_and_overfitting_are_shown(tmp_path):
     for name, rehearsal, after in (("plain", None, 0.2), ("kept", {"share": 0.3, "generated": True}, 0.85)):
         stage(run, name, "sft", {"steps": 20, "best_step": 12, "validation_loss": 2.0, "by_source": {"reviews": counts}, "earlier": {"sums": {"before": rate(0.9), "after": rate(after)}}},
               [("demonstrations", "imports")], {"log.jsonl": log}.items(), {"rehearsal": rehearsal})
-    page = render(gather(run))
+    page = render(gather(run, Stages()))
     rows = page[page.index('id="rows"'):page.index('id="memory"')]
     assert all(text in rows for text in ("1,234", "54,321", "6,543", "a duplicate &lt;b&gt;")) and "<b>" not in rows
     memory = page[page.index('id="memory"'):page.index('id="curves"')]
@@ -195,7 +196,7 @@ def test_bars_stand_where_their_stages_ran():
     def manifest(created, seconds):
         return {"kind": "world", "created": f"2026-01-01T00:{created}.000+00:00", "seconds": seconds, "peak_memory_mb": 1.0, "summary": {}}
 
-    run = Gathered("run", {}, {"first": manifest("01:40", 100.0), "beside": manifest("01:50", 50.0), "later": manifest("30:40", 40.0)})
+    run = Gathered("run", {}, {}, {"first": manifest("01:40", 100.0), "beside": manifest("01:50", 50.0), "later": manifest("30:40", 40.0)})
     bars = [(bar["name"], bar["start"], bar["share"]) for school in schools(run) for bar in school["stages"]]
     # 110 seconds of the first two, half an hour in which nothing ran, and 40 more
     assert bars == [("first", 0.0, 100 / 150), ("beside", 60 / 150, 50 / 150), ("later", 110 / 150, 40 / 150)]

@@ -17,8 +17,9 @@ from trivium.cli.planning import estimate_app, lesson, prompt, scaling
 from trivium.errors import TriviumError
 from trivium.version import __version__
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Train a language model the whole way: documents, pretraining, fine-tuning, preferences, RLHF, evaluation.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Train a language model the whole way: documents, pretraining, fine-tuning, preferences, RLHF, evaluation.")
 
 
 def _say_version(wanted: bool) -> None:
@@ -28,7 +29,11 @@ def _say_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _options(version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and end.")] = False) -> None:
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and end.")] = False
+) -> None:
     pass
 
 
@@ -42,8 +47,10 @@ app.command()(serving_commands.serve)
 
 @app.command()
 def run(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
-        set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting: pretrain.epochs=2. Repeatable.")] = None,
-        only: Annotated[list[str] | None, typer.Option(help="Run this stage, and what it needs. Repeatable.")] = None,
+        set_: Annotated[list[str] | None,
+                        typer.Option("--set", help="Override a setting: pretrain.epochs=2. Repeatable.")] = None,
+        only: Annotated[list[str] | None,
+                        typer.Option(help="Run this stage, and what it needs. Repeatable.")] = None,
         quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
         as_json: Annotated[bool, typer.Option("--json", help="Print the artifacts as JSON.")] = False) -> None:
     """Run a recipe. What is finished is skipped; what was interrupted goes on."""
@@ -54,7 +61,8 @@ def run(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
                                  "summary": a.summary} for name, a in artifacts.items()}, indent=1))
         return
     for name, artifact in artifacts.items():
-        digest = artifact.digest[:12] if artifact.manifest["files"] else "-"  # what a report holds depends on when it was made
+        # what a report holds depends on when it was made
+        digest = artifact.digest[:12] if artifact.manifest["files"] else "-"
         print(f"{name:16} {digest:12}  {artifact.manifest['seconds']:8.1f} s  {artifact.folder}")
 
 
@@ -79,7 +87,10 @@ def verify(artifact: Annotated[Path, typer.Argument(help="An artifact's folder."
     """Check every file of an artifact against its manifest."""
     from trivium.artifacts import open_artifact
     opened = open_artifact(artifact, verify=True)
-    print(f"{artifact}: {len(opened.manifest['files'] | opened.manifest.get('records', {}))} files are as they were made, digest {opened.digest[:12]}")
+    print(
+        f"{artifact}: {len(opened.manifest['files'] | opened.manifest.get('records', {}))} files are as they were "
+        f"made, digest {opened.digest[:12]}"
+    )
 
 
 @app.command()
@@ -134,12 +145,15 @@ def inspect_batch(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAM
                   stage: Annotated[str, typer.Option(help="A stage that trains.")],
                   step: Annotated[int, typer.Option(help="The update, from 0.")] = 0,
                   row: Annotated[int | None, typer.Option(help="Only this row of the batch, from 0.")] = None,
-                  set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting. Repeatable.")] = None,
+                  set_: Annotated[list[str] | None,
+                                  typer.Option("--set", help="Override a setting. Repeatable.")] = None,
                   as_json: Annotated[bool, typer.Option("--json", help="A JSON object a token.")] = False) -> None:
     """Print a batch as the model sees it: tokens, segments, positions, and which tokens carry loss."""
     from trivium.planning.inspection import tokens_of
     from trivium.recipe.load import load_recipe
-    tokens = [token for token in tokens_of(load_recipe(recipe, set_ or []), stage, step) if row is None or token["row"] == row]
+    tokens = [
+        token for token in tokens_of(load_recipe(recipe, set_ or []), stage, step) if row is None or token["row"] == row
+    ]
     if not tokens:
         raise TriviumError(f"--row {row}: the batch has no such row, or it is empty")
     if as_json:
@@ -147,21 +161,29 @@ def inspect_batch(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAM
             print(json.dumps(token, ensure_ascii=False))
         return
     sided = "side" in tokens[0]
-    print(f"{'row':>3} {'  side ' if sided else ''}{'place':>5} {'position':>8} {'segment':>7} {'continues':>9} {'loss':>4} {'id':>6}  text")
+    print(
+        f"{'row':>3} {'  side ' if sided else ''}{'place':>5} {'position':>8} {'segment':>7} {'continues':>9} "
+        f"{'loss':>4} {'id':>6}  text"
+    )
     for token in tokens:
         continues = "" if token["continues"] is None else token["continues"]
         more = f"  for {json.dumps(token['target'], ensure_ascii=False)}" if "target" in token else ""
         more += f"  label {token['label']}" if "label" in token and not token["position"] else ""
-        print(f"{token['row']:>3} {token['side'] + ' ' if sided else ''}{token['place']:>5} {token['position']:>8} {token['segment']:>7} {continues:>9} "
-              f"{'*' if token['loss'] else '':>4} {token['id']:>6}  {json.dumps(token['text'], ensure_ascii=False)}{more}")
+        print(
+            f"{token['row']:>3} {token['side'] + ' ' if sided else ''}{token['place']:>5} {token['position']:>8} "
+            f"{token['segment']:>7} {continues:>9} "
+            f"{'*' if token['loss'] else '':>4} {token['id']:>6}  {json.dumps(token['text'], ensure_ascii=False)}{more}"
+        )
     learned = sum(token["loss"] for token in tokens)
     print(f"{len(tokens)} tokens in {len({token['segment'] for token in tokens})} segments; {learned} carry loss (*)")
 
 
 @app.command()
-def export(model: Annotated[Path, typer.Argument(help="A language model's folder.")],
-           gguf: Annotated[Path, typer.Option(help="The file to write, for llama.cpp and what is built on it.")],
-           kind: Annotated[str, typer.Option("--type", help="Number format of the matrices: f32, f16 or bf16.")] = "f16") -> None:
+def export(
+    model: Annotated[Path, typer.Argument(help="A language model's folder.")],
+    gguf: Annotated[Path, typer.Option(help="The file to write, for llama.cpp and what is built on it.")],
+    kind: Annotated[str,
+                    typer.Option("--type", help="Number format of the matrices: f32, f16 or bf16.")] = "f16") -> None:
     """Write a model in another format: GGUF, for Llama, Qwen2 and Qwen3."""
     from trivium.model.gguf import write_gguf
     print(f"{gguf}: {write_gguf(model, gguf, kind):,} bytes")
@@ -169,14 +191,23 @@ def export(model: Annotated[Path, typer.Argument(help="A language model's folder
 
 @app.command()
 def evaluate(model: Annotated[list[Path], typer.Argument(help="Models' folders.")],
-             task: Annotated[list[Path], typer.Option(help="A task's YAML file, such as recipes/tasks/gsm8k.yaml. Repeatable.")],
-             against: Annotated[Path | None, typer.Option(help="A model to compare with: win rates, and whether differences are more than chance.")] = None,
-             set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting of every task: shots=5. Repeatable.")] = None,
+             task: Annotated[list[Path],
+                             typer.Option(help="A task's YAML file, such as recipes/tasks/gsm8k.yaml. Repeatable.")],
+             against: Annotated[
+                 Path | None,
+                 typer.Option(
+                     help="A model to compare with: win rates, and whether differences are more than chance.")] = None,
+             set_: Annotated[
+                 list[str] | None,
+                 typer.Option("--set", help="Override a setting of every task: shots=5. Repeatable.")] = None,
              limit: Annotated[int | None, typer.Option(min=1, help="Most questions of each group.")] = None,
              seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
-             answers: Annotated[Path | None, typer.Option(help="Write every question and what became of it to this JSONL file.")] = None,
+             answers: Annotated[Path | None,
+                                typer.Option(
+                                    help="Write every question and what became of it to this JSONL file.")] = None,
              as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False) -> None:
-    """Examine models on tasks: multiple choice, free answers, bits per byte, refusals, made-up things, memorisation, win rates."""
+    """Examine models on tasks: multiple choice, free answers, bits per byte, refusals, made-up things, memorisation,
+    win rates."""
     from trivium.cli.evaluation import run_tasks, told
     overrides = [*(set_ or []), *([f"limit={limit}"] if limit else [])]
     results = run_tasks(model, task, against, overrides, seed, answers)
@@ -184,8 +215,11 @@ def evaluate(model: Annotated[list[Path], typer.Argument(help="Models' folders."
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run's folder, such as runs/quickstart.")],
-           out: Annotated[Path | None, typer.Option(help="The page to write; by default report.html in the run's folder.")] = None) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, such as runs/quickstart.")],
+    out: Annotated[Path | None,
+                   typer.Option(help="The page to write; by default report.html in the run's folder.")] = None
+) -> None:
     """Write a run's report anew: one page that opens without a network. What has not run yet is left out."""
     from trivium.report.gather import gather
     from trivium.report.page import write_page
@@ -196,7 +230,8 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder, such as run
 
 
 @app.command()
-def compare(first: Annotated[Path, typer.Argument(help="A run's folder.")], second: Annotated[Path, typer.Argument(help="Another one's.")],
+def compare(first: Annotated[Path, typer.Argument(help="A run's folder.")],
+            second: Annotated[Path, typer.Argument(help="Another one's.")],
             as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False) -> None:
     """Show how two runs differ, in settings and in results."""
     from trivium.report.compare import differences, told
@@ -205,9 +240,12 @@ def compare(first: Annotated[Path, typer.Argument(help="A run's folder.")], seco
 
 
 @app.command()
-def merge(adapter: Annotated[Path, typer.Argument(help="A LoRA adapter's folder, ours or PEFT's.")],
-          folder: Annotated[Path, typer.Argument(help="The folder to write the whole model to.")],
-          base: Annotated[Path | None, typer.Option(help="The base model, where it is not where the adapter says.")] = None) -> None:
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="A LoRA adapter's folder, ours or PEFT's.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write the whole model to.")],
+    base: Annotated[Path | None,
+                    typer.Option(help="The base model, where it is not where the adapter says.")] = None
+) -> None:
     """Fold a LoRA adapter into its base, and write a whole model."""
     from trivium.stages.models import merge_adapter
     merge_adapter(adapter, folder, base)
@@ -217,7 +255,8 @@ def merge(adapter: Annotated[Path, typer.Argument(help="A LoRA adapter's folder,
 @recipe_app.command("schema")
 @app.command()
 def schema(kind: Annotated[str | None, typer.Argument(help="One kind of stage.")] = None,
-           plugin: Annotated[list[Path] | None, typer.Option(help="A Python file whose stages are listed too. Repeatable.")] = None,
+           plugin: Annotated[list[Path] | None,
+                             typer.Option(help="A Python file whose stages are listed too. Repeatable.")] = None,
            as_json: Annotated[bool, typer.Option("--json", help="Print JSON schemas.")] = False) -> None:
     """List the settings of every kind of stage, with their defaults."""
     from trivium.errors import nearest
@@ -268,8 +307,10 @@ def main() -> None:
         sys.exit(141)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print(f"error: {error.filename or 'the disk'}: the disk is full; free some space and run the same command again",
-                  file=sys.stderr)
+            print(
+                f"error: {error.filename or 'the disk'}: the disk is full; free some space and run the same command "
+                "again",
+                file=sys.stderr)
             sys.exit(2)
         raise
 

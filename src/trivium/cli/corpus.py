@@ -15,7 +15,8 @@ corpus_app = typer.Typer(no_args_is_help=True, help="Make a corpus of documents,
 
 @corpus_app.command("build")
 def build(recipe: Annotated[Path, typer.Argument(help="A recipe with a corpus stage.")],
-          set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting: corpus.workers=4. Repeatable.")] = None,
+          set_: Annotated[list[str] | None,
+                          typer.Option("--set", help="Override a setting: corpus.workers=4. Repeatable.")] = None,
           quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
           as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False) -> None:
     """Run a recipe's corpus stages and what they need; stages that follow are left for `trivium run`."""
@@ -29,7 +30,9 @@ def build(recipe: Annotated[Path, typer.Argument(help="A recipe with a corpus st
     made = run(loaded, only=names, quiet=quiet)
     found = {name: counts_of(made[name].folder) for name in names}
     if as_json:
-        print(json.dumps({name: {"folder": str(made[name].folder), **counts} for name, counts in found.items()}, ensure_ascii=False))
+        print(
+            json.dumps({name: {"folder": str(made[name].folder), **counts}
+                        for name, counts in found.items()}, ensure_ascii=False))
         return
     for name, counts in found.items():
         print(f"{made[name].folder}")
@@ -60,8 +63,9 @@ def inspect(corpus: Annotated[Path, typer.Argument(help="A corpus stage's folder
     rejected = inspection.samples(corpus, "rejects", samples, seed, step, reason, **only)
     if samples and (step or reason or source or language) and not kept and not rejected:
         known = sorted({name for at, reasons in counts["reasons"].items() if step in (None, at) for name in reasons})
-        raise TriviumError("no document is as asked for" + (f"; reasons begin with: {', '.join(known[:20])}{', …' if len(known) > 20 else ''}" if reason else
-                           f"; sources: {', '.join(sorted(counts['funnel'][0]['sources'])[:20])}" if source else ""))
+        raise TriviumError("no document is as asked for" + (
+            f"; reasons begin with: {', '.join(known[:20])}{', …' if len(known) > 20 else ''}"
+            if reason else f"; sources: {', '.join(sorted(counts['funnel'][0]['sources'])[:20])}" if source else ""))
     if as_json:
         print(json.dumps({**counts, "samples": {"documents": kept, "rejects": rejected}}, ensure_ascii=False))
         return
@@ -74,33 +78,51 @@ def inspect(corpus: Annotated[Path, typer.Argument(help="A corpus stage's folder
 
 
 @corpus_app.command("train-filter")
-def train_filter(out: Annotated[Path, typer.Argument(help="The folder for the filter.")],
-                 finds: Annotated[str, typer.Option(help="What it is to find: good or harmful documents.")] = "harmful",
-                 rows: Annotated[list[Path] | None, typer.Option(help="Files of labelled rows (CSV, JSON, JSON lines, Parquet). Repeatable.")] = None,
-                 text: Annotated[str, typer.Option(help="The rows' field with the text.")] = "text",
-                 label: Annotated[str, typer.Option(help="The rows' field with the label.")] = "label",
-                 labels: Annotated[list[str] | None, typer.Option(help="A label of what it is to find. Repeatable.")] = None,
-                 sought: Annotated[list[Path] | None, typer.Option(help="Instead of rows: documents that it is to find. Repeatable.")] = None,
-                 other: Annotated[list[Path] | None, typer.Option(help="And documents of the other kind. Repeatable.")] = None,
-                 characters: Annotated[bool, typer.Option(help="Look at runs of characters too: better on short, misspelt texts.")] = False,
-                 set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting of the filter stage: limit=1000. Repeatable.")] = None,
-                 seed: Annotated[int, typer.Option(help="Chooses the examples kept for the measurement.")] = 0) -> None:
-    """Train a filter of documents from examples; a corpus stage takes its folder as quality_filter or harmful_filter."""
+def train_filter(
+        out: Annotated[Path, typer.Argument(help="The folder for the filter.")],
+        finds: Annotated[str, typer.Option(help="What it is to find: good or harmful documents.")] = "harmful",
+        rows: Annotated[list[Path] | None,
+                        typer.Option(
+                            help="Files of labelled rows (CSV, JSON, JSON lines, Parquet). Repeatable.")] = None,
+        text: Annotated[str, typer.Option(help="The rows' field with the text.")] = "text",
+        label: Annotated[str, typer.Option(help="The rows' field with the label.")] = "label",
+        labels: Annotated[list[str] | None,
+                          typer.Option(help="A label of what it is to find. Repeatable.")] = None,
+        sought: Annotated[list[Path] | None,
+                          typer.Option(help="Instead of rows: documents that it is to find. Repeatable.")] = None,
+        other: Annotated[list[Path] | None,
+                         typer.Option(help="And documents of the other kind. Repeatable.")] = None,
+        characters: Annotated[bool,
+                              typer.Option(
+                                  help="Look at runs of characters too: better on short, misspelt texts.")] = False,
+        set_: Annotated[
+            list[str] | None,
+            typer.Option("--set", help="Any other setting of the filter stage: limit=1000. Repeatable.")] = None,
+        seed: Annotated[int, typer.Option(help="Chooses the examples kept for the measurement.")] = 0) -> None:
+    """Train a filter of documents from examples; a corpus stage takes its folder as quality_filter or
+    harmful_filter."""
     import yaml
 
     from trivium.pipeline.run import run
     from trivium.recipe.load import Recipe, apply, parse_stage
     from trivium.stages.registry import Stages
     place = out.absolute()
-    raw = {"stages": {"filter": {"kind": "filter", "finds": finds, "rows": [str(p) for p in rows or []], "text": text, "label": label,
-                                 "labels": labels or [], "sought": [str(p) for p in sought or []], "other": [str(p) for p in other or []],
-                                 "features": {"characters": characters}}}}
+    raw = {
+        "stages": {
+            "filter": {
+                "kind": "filter", "finds": finds, "rows": [str(p) for p in rows or []], "text": text, "label": label,
+                "labels": labels or [], "sought": [str(p) for p in sought or []],
+                "other": [str(p) for p in other or []], "features": {"characters": characters}
+            }
+        }
+    }
     for override in set_ or []:
         apply(raw, f"filter.{override}")
     try:
         stage = parse_stage(place.name, raw["stages"]["filter"], Stages())
     except yaml.YAMLError as error:
         raise TriviumError(f"--set: not valid YAML ({error})") from error
-    recipe = Recipe.model_construct(name=place.parent.name, seed=seed, threads=None, out=str(place.parent.parent), stages={place.name: stage})
+    recipe = Recipe.model_construct(name=place.parent.name, seed=seed, threads=None, out=str(place.parent.parent),
+                                    stages={place.name: stage})
     made = run(recipe, quiet=False)[place.name]
     print(json.dumps({"folder": str(made.folder), **made.summary}))

@@ -14,10 +14,11 @@ from trivium.progress import Progress
 from trivium.training.machine import prepare
 
 
-def run_tasks(models: Sequence[Path], tasks: Sequence[Path], against: Path | None = None, overrides: Iterable[str] = (), seed: int = 0,
-              answers: Path | None = None, quiet: bool = False) -> dict[str, Any]:
-    """``{model: {task: figures}}``. Where ``against`` names a model, each task's figures have ``p_value``: how likely so great
-    a difference is if both do equally well. Raises :class:`TriviumError` before any model is read for a task file that is not right."""
+def run_tasks(models: Sequence[Path], tasks: Sequence[Path], against: Path | None = None, overrides: Iterable[str] = (),
+              seed: int = 0, answers: Path | None = None, quiet: bool = False) -> dict[str, Any]:
+    """``{model: {task: figures}}``. Where ``against`` names a model, each task's figures have ``p_value``: how likely
+    so great a difference is if both do equally well. Raises :class:`TriviumError` before any model is read for a task
+    file that is not right."""
     loaded = [(path, load_task(path, overrides)) for path in tasks]
     names = [task.name for _, task in loaded]
     if double := next((name for name in names if names.count(name) > 1), None):
@@ -46,7 +47,9 @@ def run_tasks(models: Sequence[Path], tasks: Sequence[Path], against: Path | Non
                 found[str(folder)][task.name] = figures
                 rows += [{"model": str(folder), "task": task.name, **row} for row in result.rows]
         if against:
-            found.setdefault(str(against), {}).update({name: result.summary() for name, result in theirs.items() if name not in found.get(str(against), {})})
+            found.setdefault(str(against), {}).update(
+                {name: result.summary()
+                 for name, result in theirs.items() if name not in found.get(str(against), {})})
     if answers:
         write_rows(answers, rows)
     return found
@@ -68,7 +71,10 @@ def told(results: dict[str, Any]) -> str:
                 else:
                     lines.append(f"    {name.replace('_', ' '):42} {shown(figure)}")
             for label, row in figures.get("classification", {}).get("classes", {}).items():
-                lines.append(f"      class {label:36} precision {row['precision']:.3f}  recall {row['recall']:.3f}  F1 {row['f1']:.3f}  n = {row['n']}")
+                lines.append(
+                    f"      class {label:36} precision {row['precision']:.3f}  recall {row['recall']:.3f}  F1 "
+                    f"{row['f1']:.3f}  n = {row['n']}"
+                )
     return "\n".join(lines)
 
 

@@ -13,20 +13,29 @@ from trivium.errors import TriviumError
 if TYPE_CHECKING:
     from trivium.feedback.store import Imported, Store
 
-app = typer.Typer(no_args_is_help=True, help="Collect human feedback: projects, imports, people, exports. `trivium annotate` starts the web app.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Collect human feedback: projects, imports, people, exports. `trivium annotate` starts the web app.")
 
 Project = Annotated[str, typer.Argument(help="A project's folder, or the URL of its PostgreSQL database.")]
-Rejects = Annotated[Path | None, typer.Option(help="Where rows that are refused go, with their reason; beside the file when left out.")]
+Rejects = Annotated[Path | None,
+                    typer.Option(
+                        help="Where rows that are refused go, with their reason; beside the file when left out.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="A setting, such as overlap=3. Repeatable.")]
 
 
-def annotate(project: Project,
-             host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 listens on all.")] = "127.0.0.1",
-             port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8700,
-             prompts: Annotated[list[Path] | None, typer.Option(help="Import these prompts with responses first. Repeatable.")] = None,
-             set_: Settings = None,
-             url: Annotated[str | None, typer.Option(help="The address that people use, for links, where it is another one.")] = None,
-             proxies: Annotated[str, typer.Option(help="Addresses of proxies whose X-Forwarded headers are believed.")] = "127.0.0.1") -> None:
+def annotate(
+    project: Project, host: Annotated[str,
+                                      typer.Option(help="Address to listen on; 0.0.0.0 listens on all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8700,
+    prompts: Annotated[list[Path] | None,
+                       typer.Option(help="Import these prompts with responses first. Repeatable.")] = None,
+    set_: Settings = None,
+    url: Annotated[str | None,
+                   typer.Option(help="The address that people use, for links, where it is another one.")] = None,
+    proxies: Annotated[str,
+                       typer.Option(help="Addresses of proxies whose X-Forwarded headers are believed.")] = "127.0.0.1"
+) -> None:
     """Start the annotation app of a project, which is made when it is not there."""
     import socket
 
@@ -41,14 +50,22 @@ def annotate(project: Project,
         try:
             listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:
-            raise TriviumError(f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port") from error
+            raise TriviumError(
+                f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port") from error
         with listening:
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or the second part of an answer waits 40 ms for the first's receipt
+            # or the second part of an answer waits 40 ms for the first's receipt
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             address = url or f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-            if not any(person.role == "lead" and person.kind == "human" and not person.removed for person in store.people()):
-                print(f"Open this link within 72 hours to become the lead of the project:\n  {address}/invite/{Accounts(store).invite('lead', 'the first lead')}")
+            if not any(person.role == "lead" and person.kind == "human" and not person.removed
+                       for person in store.people()):
+                print(
+                    "Open this link within 72 hours to become the lead of the project:\n  "
+                    f"{address}/invite/{Accounts(store).invite('lead', 'the first lead')}"
+                )
             print(f"{store.settings.title}: {address} (Ctrl+C ends it)", flush=True)
-            server = uvicorn.Server(uvicorn.Config(create_app(store, url), log_level="warning", forwarded_allow_ips=proxies, server_header=False, timeout_graceful_shutdown=10))
+            server = uvicorn.Server(
+                uvicorn.Config(create_app(store, url), log_level="warning", forwarded_allow_ips=proxies,
+                               server_header=False, timeout_graceful_shutdown=10))
             server.run(sockets=[listening])
 
 
@@ -63,22 +80,30 @@ def create(project: Project, set_: Settings = None) -> None:
 
 
 @app.command("import")
-def import_(project: Project, files: Annotated[list[Path], typer.Argument(help="JSON lines with `prompt`, and `responses` to compare.")],
+def import_(project: Project,
+            files: Annotated[list[Path],
+                             typer.Argument(help="JSON lines with `prompt`, and `responses` to compare.")],
             rejects: Rejects = None) -> None:
     """Import prompts with responses to compare, or prompts alone to answer."""
     _each(project, "items", files, rejects)
 
 
 @app.command()
-def judgements(project: Project, files: Annotated[list[Path], typer.Argument(help="JSON lines with `id`, `annotator`, `ranking`, ...")],
-               add_people: Annotated[bool, typer.Option(help="Add annotators who are not known yet.")] = False, rejects: Rejects = None) -> None:
+def judgements(project: Project,
+               files: Annotated[list[Path],
+                                typer.Argument(help="JSON lines with `id`, `annotator`, `ranking`, ...")],
+               add_people: Annotated[bool, typer.Option(help="Add annotators who are not known yet.")] = False,
+               rejects: Rejects = None) -> None:
     """Import judgements that were made elsewhere."""
     _each(project, "judgements", files, rejects, add_people)
 
 
 @app.command()
-def scores(project: Project, files: Annotated[list[Path] | None, typer.Argument(help="JSON lines with `id` and `scores`, [models][responses].")] = None,
-           model: Annotated[list[Path] | None, typer.Option(help="A reward model that scores the items itself; name two or more.")] = None,
+def scores(project: Project,
+           files: Annotated[list[Path] | None,
+                            typer.Argument(help="JSON lines with `id` and `scores`, [models][responses].")] = None,
+           model: Annotated[list[Path] | None,
+                            typer.Option(help="A reward model that scores the items itself; name two or more.")] = None,
            rejects: Rejects = None) -> None:
     """Import an ensemble's scores, or let one score: what it disagrees on is asked first."""
     if files:
@@ -87,7 +112,10 @@ def scores(project: Project, files: Annotated[list[Path] | None, typer.Argument(
         from trivium.feedback.simulate import score_items
         from trivium.feedback.store import Store
         with Store(project) as store:
-            print(f"{score_items(store, model, lambda done, total: print(f'{done} of {total}', flush=True))} items scored by {len(model)} models")
+            print(
+                f"{score_items(store, model, lambda done, total: print(f'{done} of {total}', flush=True))} items "
+                f"scored by {len(model)} models"
+            )
     if not files and not model:
         raise TriviumError("name files with scores, or reward models with --model")
 
@@ -96,8 +124,10 @@ def scores(project: Project, files: Annotated[list[Path] | None, typer.Argument(
 def invite(project: Project, role: Annotated[str, typer.Option(help="annotator or lead.")] = "annotator",
            note: Annotated[str, typer.Option(help="For whom; only leads see it.")] = "",
            hours: Annotated[float, typer.Option(help="How long the link is good.")] = 72.0,
-           count: Annotated[int, typer.Option(min=1, max=1000, help="How many links; each is good for one person.")] = 1,
-           password_of: Annotated[str | None, typer.Option(help="A person who gets a new password instead.")] = None,
+           count: Annotated[int,
+                            typer.Option(min=1, max=1000, help="How many links; each is good for one person.")] = 1,
+           password_of: Annotated[str | None,
+                                  typer.Option(help="A person who gets a new password instead.")] = None,
            url: Annotated[str, typer.Option(help="The app's address.")] = "http://127.0.0.1:8700") -> None:
     """Make links by which people join, or set a new password."""
     from trivium.feedback.accounts import Accounts
@@ -116,7 +146,10 @@ def people(project: Project) -> None:
     with Store(project) as store:
         for row in Dashboard(store).figures()["people"]:
             state = "removed" if row["removed"] else row["kind"]
-            print(f"{row['id']:>4} {row['name']:24} {row['role']:10} {state:10} {row['judged']:6} compared {row['written']:6} written {row['skipped']:6} skipped")
+            print(
+                f"{row['id']:>4} {row['name']:24} {row['role']:10} {state:10} {row['judged']:6} compared "
+                f"{row['written']:6} written {row['skipped']:6} skipped"
+            )
 
 
 @app.command()
@@ -128,7 +161,8 @@ def role(project: Project, name: str, to: Annotated[str, typer.Argument(help="an
 
 
 @app.command()
-def remove(project: Project, name: str, forget: Annotated[bool, typer.Option(help="Erase the name, too.")] = False) -> None:
+def remove(project: Project, name: str, forget: Annotated[bool,
+                                                          typer.Option(help="Erase the name, too.")] = False) -> None:
     """End somebody's access. Their work stays."""
     from trivium.feedback.store import Store
     with Store(project) as store:
@@ -136,23 +170,27 @@ def remove(project: Project, name: str, forget: Annotated[bool, typer.Option(hel
 
 
 @app.command()
-def simulate(project: Project, annotators: Annotated[int, typer.Option(min=1, help="People on the panel.")] = 5,
-             most: Annotated[int | None, typer.Option(min=1, help="Items that each of them judges at most.")] = None,
-             seed: Annotated[int, typer.Option(help="Seed of the panel.")] = 0,
-             reward_model: Annotated[Path | None, typer.Option(help="Let this reward model judge instead of the panel.")] = None,
-             name: Annotated[str, typer.Option(help="The reward model's name as an annotator.")] = "reward-model") -> None:
+def simulate(
+        project: Project, annotators: Annotated[int, typer.Option(min=1, help="People on the panel.")] = 5,
+        most: Annotated[int | None, typer.Option(min=1, help="Items that each of them judges at most.")] = None,
+        seed: Annotated[int, typer.Option(help="Seed of the panel.")] = 0,
+        reward_model: Annotated[Path | None,
+                                typer.Option(help="Let this reward model judge instead of the panel.")] = None,
+        name: Annotated[str, typer.Option(help="The reward model's name as an annotator.")] = "reward-model") -> None:
     """Let programs annotate: the embedded world's panel, or a reward model."""
     from trivium.feedback.simulate import panel
     from trivium.feedback.simulate import reward_model as by_reward_model
     from trivium.feedback.store import Store
     with Store(project) as store:
-        counts = {name: by_reward_model(store, reward_model, name, most)} if reward_model else panel(store, annotators, seed, most=most)
+        counts = {name: by_reward_model(store, reward_model, name, most)} if reward_model else panel(
+            store, annotators, seed, most=most)
     for who, count in counts.items():
         print(f"{who:24} {count:6} judged")
 
 
 @app.command()
-def status(project: Project, as_json: Annotated[bool, typer.Option("--json", help="Every figure as JSON.")] = False) -> None:
+def status(project: Project, as_json: Annotated[bool,
+                                                typer.Option("--json", help="Every figure as JSON.")] = False) -> None:
     """Print progress and agreement."""
     from trivium.feedback.dashboard import Dashboard
     from trivium.feedback.store import Store
@@ -200,7 +238,8 @@ def _person(store: Store, name: str) -> int:
     from trivium.errors import nearest
     person = store.person(name)
     if person is None:
-        raise TriviumError(f"there is no person {name!r}{nearest(name, [one.name for one in store.people() if not one.removed])}")
+        raise TriviumError(
+            f"there is no person {name!r}{nearest(name, [one.name for one in store.people() if not one.removed])}")
     return person.id
 
 
@@ -211,7 +250,8 @@ def _each(project: str, kind: str, files: list[Path], rejects: Path | None, add_
 
 
 def _import(store: Store, kind: str, files: list[Path], rejects: Path | None, add_people: bool = False) -> None:
-    """Import files. Every row that is refused is kept with its number, its reason and its text: beside its file, or all in ``rejects``."""
+    """Import files. Every row that is refused is kept with its number, its reason and its text: beside its file, or all
+    in ``rejects``."""
     from trivium.files import write_rows
     kept: list[dict[str, Any]] = []
     for file in files:
@@ -229,7 +269,9 @@ def _import_file(store: Store, kind: str, file: Path, add_people: bool) -> list[
     bad: list[dict[str, Any]] = []
     numbers: list[int] = []
     found: list[dict[str, Any]] = []
-    for number, row in read_rows(file, lambda name, line, reason, text: bad.append({"file": name, "row": line, "reason": reason, "text": text})):
+    for number, row in read_rows(
+            file,
+            lambda name, line, reason, text: bad.append({"file": name, "row": line, "reason": reason, "text": text})):
         numbers.append(number)
         found.append(row)
     outcome: Imported = (store.add_items(found) if kind == "items" else store.add_scores(found) if kind == "scores" else

@@ -1,4 +1,5 @@
-"""The commands that teach and plan: `trivium lesson`, `estimate`, `scaling`, `prompt`. Heavy modules are imported inside them."""
+"""The commands that teach and plan: `trivium lesson`, `estimate`, `scaling`, `prompt`. Heavy modules are imported
+inside them."""
 
 from __future__ import annotations
 
@@ -22,23 +23,31 @@ class PlanByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-estimate_app = typer.Typer(cls=PlanByDefault, no_args_is_help=True, help="Predict what a run needs: `estimate RECIPE` its time on this machine, "
-                           "`estimate --params 8B ...` what a large one takes, `estimate memory RECIPE` a step's memory.")
+estimate_app = typer.Typer(
+    cls=PlanByDefault, no_args_is_help=True,
+    help="Predict what a run needs: `estimate RECIPE` its time on this machine, "
+    "`estimate --params 8B ...` what a large one takes, `estimate memory RECIPE` a step's memory.")
 
 
 @estimate_app.command("plan")
-def plan(recipe: Annotated[Path | None, typer.Argument(help="A recipe, whose time on this machine is predicted.")] = None,
-         params: Annotated[str | None, typer.Option(help="Parameters, such as 8B, or a known run: gpt-3, llama-3-70b ...")] = None,
-         tokens: Annotated[str | None, typer.Option(help="Tokens to train on, such as 15T; 20 a parameter unless given.")] = None,
-         active: Annotated[str | None, typer.Option(help="Parameters that a token meets, in a mixture of experts.")] = None,
+def plan(recipe: Annotated[Path | None,
+                           typer.Argument(help="A recipe, whose time on this machine is predicted.")] = None,
+         params: Annotated[str | None,
+                           typer.Option(help="Parameters, such as 8B, or a known run: gpt-3, llama-3-70b ...")] = None,
+         tokens: Annotated[str | None,
+                           typer.Option(help="Tokens to train on, such as 15T; 20 a parameter unless given.")] = None,
+         active: Annotated[str | None,
+                           typer.Option(help="Parameters that a token meets, in a mixture of experts.")] = None,
          gpu: Annotated[str, typer.Option(help="The GPU: h100, a100, rtx4090 ...")] = "h100",
          count: Annotated[int, typer.Option(help="How many of them.")] = 8,
-         price: Annotated[float, typer.Option(help="Dollars an hour of one GPU.")] = 2.0,
-         utilization: Annotated[float | None, typer.Option(help="Share of the peak that is reached; by a rule from known runs unless given.")] = None,
+         price: Annotated[float, typer.Option(help="Dollars an hour of one GPU.")] = 2.0, utilization: Annotated[
+             float | None,
+             typer.Option(help="Share of the peak that is reached; by a rule from known runs unless given.")] = None,
          length: Annotated[int, typer.Option(help="Tokens in a row.")] = 8192,
          epochs: Annotated[float, typer.Option(help="Passes over the tokens.")] = 1.0,
          known: Annotated[bool, typer.Option("--known", help="Compare the estimate with published runs.")] = False,
-         set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting of the recipe. Repeatable.")] = None,
+         set_: Annotated[list[str] | None,
+                         typer.Option("--set", help="Override a setting of the recipe. Repeatable.")] = None,
          as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Predict a recipe's time here, or a large run's arithmetic, days, money, energy, data and memory (the default)."""
     if recipe is not None:
@@ -53,7 +62,8 @@ def plan(recipe: Annotated[Path | None, typer.Argument(help="A recipe, whose tim
         found = estimate(made)
         print(json.dumps(found, indent=1) if as_json else describe(made, found))
     else:
-        raise TriviumError("estimate: name a recipe, or give --params (as in --params 8B --tokens 15T --gpu h100 --count 1024)")
+        raise TriviumError(
+            "estimate: name a recipe, or give --params (as in --params 8B --tokens 15T --gpu h100 --count 1024)")
 
 
 def _known(as_json: bool) -> None:
@@ -64,7 +74,10 @@ def _known(as_json: bool) -> None:
         return
     print(f"{'run':24} {'GPU':6} {'published':>10} {'estimated':>10} {'':15} {'ratio':>6}  source")
     for row in rows:
-        print(f"{row['run']:24} {row['gpu'] or '':6} {large(row['published']):>10} {large(row['estimated']):>10} {row['unit']:15} {row['ratio']:6.2f}  {row['source']}")
+        print(
+            f"{row['run']:24} {row['gpu'] or '':6} {large(row['published']):>10} {large(row['estimated']):>10} "
+            f"{row['unit']:15} {row['ratio']:6.2f}  {row['source']}"
+        )
 
 
 def _recipe(recipe: Path, overrides: list[str], as_json: bool) -> None:
@@ -75,18 +88,24 @@ def _recipe(recipe: Path, overrides: list[str], as_json: bool) -> None:
         print(json.dumps(found, indent=1))
         return
     for row in found["stages"]:
-        print(f"{row['stage']:20} " + (f"{row['seconds']:8.1f} s   {row['from']}" if row["seconds"] is not None else f"{'?':>8}     {row['from']}"))
+        print(f"{row['stage']:20} " + (f"{row['seconds']:8.1f} s   {row['from']}"
+                                       if row["seconds"] is not None else f"{'?':>8}     {row['from']}"))
     left_out = f"; without {', '.join(found['not_predicted'])}" if found["not_predicted"] else ""
-    print(f"{'in all':20} {found['seconds']:8.1f} s   measured on this machine in {found['measured_seconds']:.1f} s{left_out}")
+    print(
+        f"{'in all':20} {found['seconds']:8.1f} s   measured on this machine in {found['measured_seconds']:.1f} "
+        f"s{left_out}"
+    )
 
 
 @estimate_app.command("memory")
 def estimate_memory(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
                     stage: Annotated[str, typer.Option(help="A stage that trains.")],
                     processes: Annotated[int, typer.Option(min=1, help="Processes that torchrun would start.")] = 1,
-                    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting. Repeatable.")] = None,
+                    set_: Annotated[list[str] | None,
+                                    typer.Option("--set", help="Override a setting. Repeatable.")] = None,
                     as_json: Annotated[bool, typer.Option("--json", help="Print bytes as JSON.")] = False) -> None:
-    """Predict the memory of a training step, for each process, without taking it. Python and the libraries come on top."""
+    """Predict the memory of a training step, for each process, without taking it. Python and the libraries come on
+    top."""
     from dataclasses import asdict
 
     from trivium.planning.inspection import memory_of
@@ -104,7 +123,8 @@ def lesson(name: Annotated[str, typer.Argument(help="line, animals, digits or ne
            data: Annotated[Path | None, typer.Option(help="digits: a folder with MNIST's four IDX files.")] = None,
            out: Annotated[Path, typer.Option(help="The folder of all runs.")] = Path("runs"),
            seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
-           set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting: steps=50. Repeatable.")] = None,
+           set_: Annotated[list[str] | None,
+                           typer.Option("--set", help="Override a setting: steps=50. Repeatable.")] = None,
            quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
            as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False) -> None:
     """Run a lesson on how models learn: line, animals, digits, next-word. It writes a page with drawings."""
@@ -119,9 +139,10 @@ def lesson(name: Annotated[str, typer.Argument(help="line, animals, digits or ne
     print(f"{name}: {artifact.manifest['seconds']:.0f} s; open {artifact.folder / 'index.html'}")
 
 
-def scaling(rungs: Annotated[int, typer.Option(help="Models, the smallest first, 4 to 8; each costs about 3 times the one before.")] = 5,
-            ratio: Annotated[float, typer.Option(help="Tokens for each parameter.")] = 20.0,
-            documents_bytes: Annotated[int, typer.Option(min=100_000, help="Text of the embedded world to learn from.")] = 3_000_000,
+def scaling(rungs: Annotated[
+    int, typer.Option(help="Models, the smallest first, 4 to 8; each costs about 3 times the one before.")] = 5,
+            ratio: Annotated[float, typer.Option(help="Tokens for each parameter.")] = 20.0, documents_bytes: Annotated[
+                int, typer.Option(min=100_000, help="Text of the embedded world to learn from.")] = 3_000_000,
             out: Annotated[Path, typer.Option(help="The folder of all runs.")] = Path("runs"),
             seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
             quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
@@ -135,26 +156,40 @@ def scaling(rungs: Annotated[int, typer.Option(help="Models, the smallest first,
         return
     print(f"{'rung':8} {'parameters':>10} {'FLOPs':>9} {'passes':>6} {'loss':>7} {'bits/byte':>9}")
     for row in found["rungs"]:
-        print(f"{row['rung']:8} {row['parameters']:>10,} {row['compute']:9.2g} {row['passes']:6.2f} {row['loss']:7.3f} {row['bits_per_byte']:9.3f}")
+        print(
+            f"{row['rung']:8} {row['parameters']:>10,} {row['compute']:9.2g} {row['passes']:6.2f} {row['loss']:7.3f} "
+            f"{row['bits_per_byte']:9.3f}"
+        )
     law, told = found["law"], found["foretold"]
-    print(f"loss = E + A·C^-α: α = {law['exponent']:.3f} [{law['exponent_interval'][0]:.3f}, {law['exponent_interval'][1]:.3f}], "
-          f"E = {law['irreducible']:.3f} [{law['irreducible_interval'][0]:.3f}, {law['irreducible_interval'][1]:.3f}]")
-    print(f"{told['rung']} foretold by the others: {told['loss']:.3f} [{told['interval'][0]:.3f}, {told['interval'][1]:.3f}], "
-          f"measured {told['measured']:.3f}")
+    print(
+        f"loss = E + A·C^-α: α = {law['exponent']:.3f} [{law['exponent_interval'][0]:.3f}, "
+        f"{law['exponent_interval'][1]:.3f}], "
+        f"E = {law['irreducible']:.3f} [{law['irreducible_interval'][0]:.3f}, {law['irreducible_interval'][1]:.3f}]")
+    print(
+        f"{told['rung']} foretold by the others: {told['loss']:.3f} [{told['interval'][0]:.3f}, "
+        f"{told['interval'][1]:.3f}], "
+        f"measured {told['measured']:.3f}")
     print(f"open {artifact.folder / 'index.html'}")
 
 
-def prompt(model: Annotated[Path, typer.Argument(help="A language model's folder.")],
-           questions: Annotated[Path, typer.Option(help="The world's folder, or a JSONL file of questions.")],
-           examples: Annotated[Path | None, typer.Option(help="Where the examples come from; the folder of the questions unless given.")] = None,
-           method: Annotated[list[str] | None, typer.Option(help="zero-shot, few-shot, chain-of-thought, step-by-step; the first three unless given. "
-                                                             "Repeatable.")] = None,
-           task: Annotated[str | None, typer.Option(help="Only questions and examples of this task, such as reasoning.")] = None,
-           shots: Annotated[int, typer.Option(help="Examples before each question.")] = 4,
-           limit: Annotated[int | None, typer.Option(min=1, help="Most questions.")] = None,
-           max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
-           seed: Annotated[int, typer.Option(help="Seed of the choice of examples.")] = 0,
-           as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, answers included.")] = False) -> None:
+def prompt(
+    model: Annotated[Path, typer.Argument(help="A language model's folder.")],
+    questions: Annotated[Path, typer.Option(help="The world's folder, or a JSONL file of questions.")],
+    examples: Annotated[Path | None,
+                        typer.Option(
+                            help="Where the examples come from; the folder of the questions unless given.")] = None,
+    method: Annotated[list[str] | None,
+                      typer.Option(
+                          help="zero-shot, few-shot, chain-of-thought, step-by-step; the first three unless given. "
+                          "Repeatable.")] = None,
+    task: Annotated[str | None,
+                    typer.Option(help="Only questions and examples of this task, such as reasoning.")] = None,
+    shots: Annotated[int, typer.Option(help="Examples before each question.")] = 4,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most questions.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of examples.")] = 0,
+    as_json: Annotated[bool,
+                       typer.Option("--json", help="Print everything as JSON, answers included.")] = False) -> None:
     """Compare ways to ask one model: with no examples, with some, with some that reason aloud."""
     from trivium.evaluation.prompting import METHODS, compare, read_examples, read_questions
     asked = read_questions(questions, task)[:limit]
@@ -164,7 +199,8 @@ def prompt(model: Annotated[Path, typer.Argument(help="A language model's folder
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
         return
-    print(f"{found['questions']} questions" + (f" ({found['left_out']} too long)" if found["left_out"] else "") + f", {shots} examples each")
+    print(f"{found['questions']} questions" + (f" ({found['left_out']} too long)" if found["left_out"] else "") +
+          f", {shots} examples each")
     print(f"{'method':18} {'right':>26} {'tokens':>7}   difference from {found['first']}")
     for name, row in found["methods"].items():
         right, versus = row["right"], row["versus"]

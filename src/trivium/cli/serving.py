@@ -13,17 +13,25 @@ from trivium.errors import TriviumError
 KEYS = "TRIVIUM_API_KEYS"
 
 
-def serve(models: Annotated[list[str], typer.Argument(help="Models' folders, or NAME=FOLDER.")],
-          host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 listens on all.")] = "127.0.0.1",
-          port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8600,
-          api_keys: Annotated[Path | None, typer.Option(help=f"File with an API key a line; without one, the keys in the environment's {KEYS}, separated by commas.")] = None,
-          feedback: Annotated[str, typer.Option(help="Feedback project that thumbs and votes go to, made at the first; empty for none.")] = "chat-feedback",
-          rows: Annotated[int, typer.Option(min=1, help="Samples computed at a time, for each model.")] = 32,
-          queue: Annotated[int, typer.Option(min=0, help="Samples that may wait for each model; more are refused (429).")] = 64,
-          context: Annotated[int, typer.Option(min=2, help="Longest prompt with its answer, in tokens.")] = 4096,
-          max_body: Annotated[int, typer.Option(min=1000, help="Largest request, in bytes (413).")] = 1_000_000,
-          max_seconds: Annotated[float, typer.Option(min=0.1, help="Longest time for one answer (408).")] = 120.0,
-          threads: Annotated[int, typer.Option(min=0, help="Threads of the engines; 0 for as many as there are cores.")] = 0) -> None:
+def serve(
+    models: Annotated[list[str], typer.Argument(help="Models' folders, or NAME=FOLDER.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 listens on all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8600, api_keys: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"File with an API key a line; without one, the keys in the environment's {KEYS}, separated by commas."
+        )] = None,
+    feedback: Annotated[
+        str, typer.Option(
+            help="Feedback project that thumbs and votes go to, made at the first; empty for none.")] = "chat-feedback",
+    rows: Annotated[int, typer.Option(min=1, help="Samples computed at a time, for each model.")] = 32,
+    queue: Annotated[int,
+                     typer.Option(min=0, help="Samples that may wait for each model; more are refused (429).")] = 64,
+    context: Annotated[int, typer.Option(min=2, help="Longest prompt with its answer, in tokens.")] = 4096,
+    max_body: Annotated[int, typer.Option(min=1000, help="Largest request, in bytes (413).")] = 1_000_000,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Longest time for one answer (408).")] = 120.0,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the engines; 0 for as many as there are cores.")] = 0
+) -> None:
     """Serve models: the OpenAI API under /v1, and a chat page. SIGTERM lets running answers end."""
     import socket
 
@@ -40,7 +48,8 @@ def serve(models: Annotated[list[str], typer.Argument(help="Models' folders, or 
     served = [Served.load(name, folder, limits) for name, folder in named(models).items()]
     keys = read_keys(api_keys)
     try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+                                         backlog=512)
     except OSError as error:
         raise TriviumError(f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port") from error
     with listening:
@@ -51,8 +60,10 @@ def serve(models: Annotated[list[str], typer.Argument(help="Models' folders, or 
         print(f"chat at {address}  OpenAI API at {address}/v1 (Ctrl+C ends it)", flush=True)
         if host not in ("127.0.0.1", "::1", "localhost") and not keys:
             print("no API keys are set: everybody who reaches this address can use the models", flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, access_log=False, timeout_keep_alive=30, h11_max_incomplete_event_size=65536,
-                                      timeout_graceful_shutdown=max(1, int(max_seconds)))).run(sockets=[listening])
+        uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", server_header=False, access_log=False, timeout_keep_alive=30,
+                           h11_max_incomplete_event_size=65536,
+                           timeout_graceful_shutdown=max(1, int(max_seconds)))).run(sockets=[listening])
 
 
 def named(models: list[str]) -> dict[str, Path]:

@@ -1,9 +1,10 @@
 """The corpus stage: raw documents -> clean documents, with every reject and its reason.
 
-The steps run in the order that the field found to work: read -> addresses -> extract the main text -> language -> repetition,
-quality, C4 and FineWeb rules -> learned quality -> harmful documents -> exact duplicates -> near duplicates -> repeated passages
--> private data -> evaluation texts -> mixture. Each is a set of deterministic tasks over shards (see :mod:`trivium.corpus.steps`), so a killed run goes on where it was, and the
-bytes do not depend on the number of workers.
+The steps run in the order that the field found to work: read -> addresses -> extract the main text -> language ->
+repetition, quality, C4 and FineWeb rules -> learned quality -> harmful documents -> exact duplicates -> near duplicates
+-> repeated passages -> private data -> evaluation texts -> mixture. Each is a set of deterministic tasks over shards
+(see :mod:`trivium.corpus.steps`), so a killed run goes on where it was, and the bytes do not depend on the number of
+workers.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ PARTITION_DOCUMENTS = 60_000
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Pairs ``(first, duplicate)`` of numbers of documents in the corpus, int64 [pairs, 2], in the order of the duplicates."""
+    """Pairs ``(first, duplicate)`` of numbers of documents in the corpus, int64 [pairs, 2], in the order of the
+    duplicates."""
 
     exact: np.ndarray
     near: np.ndarray
@@ -74,17 +76,19 @@ class Extras:
     """A learned filter that finds harmful documents."""
 
 
-def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, folder: Path, scratch: Path, seed: int, pool: Pool) -> dict[str, Any]:
+def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, folder: Path, scratch: Path, seed: int,
+          pool: Pool) -> dict[str, Any]:
     """Make a corpus of ``inputs`` (files, folders, globs) in ``folder``:
 
-    - ``documents/part-*.jsonl``: ``{"id", "text", "source", "url", "language"}`` of every document kept (the language where it was asked
-      for), in the order of the inputs; with a mixture, as often as its source is to be read;
+    - ``documents/part-*.jsonl``: ``{"id", "text", "source", "url", "language"}`` of every document kept (the language
+      where it was asked for), in the order of the inputs; with a mixture, as often as its source is to be read;
     - ``rejects/part-*.jsonl``: ``{"id", "step", "reason", "text", "source"}`` of every other one, the text's first
       2,000 characters, and for rows of files also ``file`` and ``row``;
     - ``counts.json``: what this function returns.
 
     ``scratch`` holds finished tasks. Give the same folder again after a crash, and delete it when the corpus is done:
-    it holds the raw documents, private data included. Raises :class:`TriviumError` where nothing can be read or nothing is kept.
+    it holds the raw documents, private data included. Raises :class:`TriviumError` where nothing can be read or nothing
+    is kept.
     """
     files = find(inputs)
     with pool:
@@ -95,7 +99,8 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
         if not counts.get("funnel"):
             raise TriviumError(f"{inputs[0]}: holds no documents; name files with at least one document in them")
         _check_names(counts, settings)
-        lists = _keep(pool.scratch, "lists.json", _json(terms_of(settings.harmful, extras.term_lists, extras.blocked_domains)))
+        lists = _keep(pool.scratch, "lists.json",
+                      _json(terms_of(settings.harmful, extras.term_lists, extras.blocked_domains)))
         extracted = _extract(raw, settings, lists, pool)
         filtered = _filter(extracted, settings, extras, lists, seed, pool)
         duplicates = _duplicates(filtered, settings, pool)
@@ -114,13 +119,20 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
     if not report["kept"]:
         step, reasons = max(report["reasons"].items(), key=lambda item: sum(item[1].values()))
         reason = max(reasons, key=lambda name: reasons[name])
-        named = str(inputs[0]) if len(inputs) == 1 else f"{inputs[0]} and {len(inputs) - 1} other{'s' if len(inputs) > 2 else ''}"
-        raise TriviumError(f"{named}: all {report['rejected']:,} documents were rejected, most of them at the step "
-                           f"{step!r}, there most often by {reason!r}; look at them with: trivium corpus inspect {folder}; then loosen "
-                           "the corpus stage's settings or mend the input")
+        named = str(inputs[0]) if len(
+            inputs) == 1 else f"{inputs[0]} and {len(inputs) - 1} other{'s' if len(inputs) > 2 else ''}"
+        raise TriviumError(
+            f"{named}: all {report['rejected']:,} documents were rejected, most of them at the step "
+            f"{step!r}, there most often by {reason!r}; look at them with: trivium corpus inspect {folder}; then "
+            "loosen "
+            "the corpus stage's settings or mend the input")
     if gone is not None:
-        raise TriviumError(f"corpus: mixture: all {gone[1]:,} documents of the source {gone[0]!r} were rejected, so that nothing is left to weigh; look at "
-                           f"them with: trivium corpus inspect {folder} --source {gone[0]!r}; then loosen the settings or take its weight out")
+        raise TriviumError(
+            f"corpus: mixture: all {gone[1]:,} documents of the source {gone[0]!r} were rejected, so that nothing is "
+            "left to weigh; look at "
+            f"them with: trivium corpus inspect {folder} --source {gone[0]!r}; then loosen the settings or take its "
+            "weight out"
+        )
     return report
 
 
@@ -128,7 +140,10 @@ def _check_names(counts: steps.Counts, settings: CorpusSettings) -> None:
     """Fields and sources that the settings name and no file holds are errors, before hours are spent on the rest."""
     for name, other in settings.fields.items():
         if other not in counts.get("fields", {}):
-            raise TriviumError(f"corpus: fields: no row holds {other!r}, which {name} was to be read from; mend the name or take it out")
+            raise TriviumError(
+                f"corpus: fields: no row holds {other!r}, which {name} was to be read from; mend the name or take it "
+                "out"
+            )
     sources = counts["funnel"]["input"]["sources"]
     for source in settings.mixture.weights:
         if source not in sources:
@@ -146,8 +161,10 @@ def _read(files: list[InputFile], settings: CorpusSettings, pool: Pool) -> tuple
     """The raw shards with what names them, and the finished tasks."""
     with ThreadPoolExecutor(pool.workers) as threads:
         digests = list(threads.map(_digest, files))
-    limits = {name: getattr(settings, name) for name in ("book_characters", "max_document_bytes", "max_page_bytes", "max_unpacked_bytes",
-                                                         "fields")}
+    limits = {
+        name: getattr(settings, name)
+        for name in ("book_characters", "max_document_bytes", "max_page_bytes", "max_unpacked_bytes", "fields")
+    }
     tasks: list[Task] = []
     start = size = 0
     for stop, file in enumerate(files, 1):
@@ -163,7 +180,10 @@ def _read(files: list[InputFile], settings: CorpusSettings, pool: Pool) -> tuple
 
 
 def _extract(raw: list[tuple[Path, str]], settings: CorpusSettings, lists: tuple[Path, str], pool: Pool) -> list[Path]:
-    how = {"extraction": settings.extraction, "limits": asdict(settings.limits), "versions": versions(), "addresses": settings.harmful.enabled}
+    how = {
+        "extraction": settings.extraction, "limits": asdict(settings.limits), "versions": versions(),
+        "addresses": settings.harmful.enabled
+    }
     path, digest = lists if settings.harmful.enabled else _keep(pool.scratch, "none.json", b"{}")
     return pool.run([Task("extract", steps.extract_step, how, [shard, path], [key, digest]) for shard, key in raw])
 
@@ -175,24 +195,37 @@ def _digest(file: InputFile) -> str:
         return f"cannot be read: {error.strerror}"
 
 
-def _filter(extracted: list[Path], settings: CorpusSettings, extras: Extras, lists: tuple[Path, str], seed: int, pool: Pool) -> list[Path]:
+def _filter(extracted: list[Path], settings: CorpusSettings, extras: Extras, lists: tuple[Path, str], seed: int,
+            pool: Pool) -> list[Path]:
     filters = {"good": extras.quality_filter, "harmful": extras.harmful_filter if settings.harmful.enabled else None}
     paths = {name: path for name, path in filters.items() if path is not None}
     for name, path in paths.items():
         if Filter.load(path).header["finds"] != name:
-            raise TriviumError(f"{path}: this filter finds {Filter.load(path).header['finds']} documents, where one that finds {name} ones was expected")
+            raise TriviumError(
+                f"{path}: this filter finds {Filter.load(path).header['finds']} documents, where one that finds {name} "
+                "ones was expected"
+            )
     parameters = {
         "rules": chosen(settings.rules, settings.without),
-        "thresholds": {code: asdict(values) for code, values in sorted(settings.thresholds_of().items())},
-        "language": asdict(settings.language), "identifier": version("py3langid"),
-        "harmful": settings.harmful.enabled, "min_weight": settings.harmful.min_weight,
-        "min_density": settings.harmful.min_density, "filters": list(paths),
+        "thresholds": {code: asdict(values)
+                       for code, values in sorted(settings.thresholds_of().items())},
+        "language": asdict(settings.language),
+        "identifier": version("py3langid"),
+        "harmful": settings.harmful.enabled,
+        "min_weight": settings.harmful.min_weight,
+        "min_density": settings.harmful.min_density,
+        "filters": list(paths),
         "filter_limits": {**asdict(settings.classifier), "max_harm": settings.harmful.max_harm},
-        "duplicates": asdict(settings.duplicates), "spans": asdict(settings.spans), "seed": seed, "rensa": version("rensa"),
+        "duplicates": asdict(settings.duplicates),
+        "spans": asdict(settings.spans),
+        "seed": seed,
+        "rensa": version("rensa"),
     }
     more = [digest_path(path) for path in paths.values()]
-    return pool.run([Task("filter", steps.filter_step, parameters, [folder, lists[0], *paths.values()], [folder.name, lists[1], *more])
-                     for folder in extracted])
+    return pool.run([
+        Task("filter", steps.filter_step, parameters, [folder, lists[0], *paths.values()],
+             [folder.name, lists[1], *more]) for folder in extracted
+    ])
 
 
 def _numbered(filtered: list[Path]) -> list[int]:
@@ -214,7 +247,10 @@ def _duplicates(filtered: list[Path], settings: CorpusSettings, pool: Pool) -> D
     if settings.duplicates.near:
         path, digest = _keep_array(pool.scratch, "dropped.npy", np.unique(exact[:, 1]))
         threshold = {"threshold": settings.duplicates.threshold}
-        done = pool.run([Task("near_duplicates", steps.near_step, {**part, **threshold}, [path, *filtered], [digest, *keys]) for part in parts])
+        done = pool.run([
+            Task("near_duplicates", steps.near_step, {**part, **threshold}, [path, *filtered], [digest, *keys])
+            for part in parts
+        ])
         pairs, shares = _pairs(done), np.concatenate([read_array(folder / "similarities.npy") for folder in done])
         documents, firsts = clusters(pairs)
         most = np.zeros(len(documents), np.float32)
@@ -252,37 +288,51 @@ def _spans(filtered: list[Path], duplicates: Duplicates, settings: CorpusSetting
         return [{"starts": starts[:-1], "partition": part, "partitions": partitions} for part in range(partitions)]
 
     total = sum(counts_of(folder)["marks"] for folder in filtered)
-    common = pool.run([Task("shared_runs", steps.shared_step, part, [path, *filtered], [digest, *keys]) for part in parts(total)])
-    held = pool.run([Task("windows", steps.windows_step, {"spans": asdict(settings.spans), "start": start, "documents": stop - start},
-                          [folder, path, *common], [folder.name, digest, *(done.name for done in common)])
-                     for folder, (start, stop) in zip(filtered, pairwise(starts), strict=True)])
+    common = pool.run(
+        [Task("shared_runs", steps.shared_step, part, [path, *filtered], [digest, *keys]) for part in parts(total)])
+    held = pool.run([
+        Task("windows", steps.windows_step,
+             {"spans": asdict(settings.spans), "start": start, "documents": stop - start}, [folder, path, *common],
+             [folder.name, digest, *(done.name for done in common)])
+        for folder, (start, stop) in zip(filtered, pairwise(starts), strict=True)
+    ])
     total = sum(counts_of(folder)["windows"] for folder in held)
-    return pool.run([Task("repeats", steps.repeats_step, part, held, [done.name for done in held]) for part in parts(total)])
+    return pool.run(
+        [Task("repeats", steps.repeats_step, part, held, [done.name for done in held]) for part in parts(total)])
 
 
-def _orders(filtered: list[Path], duplicates: Duplicates, repeats: list[Path], scratch: Path) -> Iterator[tuple[Path, str]]:
-    """What each shard has to leave out, as a file: ``drops``, ``[row, step, reason]`` of each duplicate, and ``cuts``, ``[row, [first
-    words]]`` of each document with passages that occurred before."""
+def _orders(filtered: list[Path], duplicates: Duplicates, repeats: list[Path],
+            scratch: Path) -> Iterator[tuple[Path, str]]:
+    """What each shard has to leave out, as a file: ``drops``, ``[row, step, reason]`` of each duplicate, and ``cuts``,
+    ``[row, [first words]]`` of each document with passages that occurred before."""
     starts = _numbered(filtered)
     ids = _ids(filtered, starts, np.unique(np.r_[duplicates.exact[:, 0], duplicates.near[:, 0]]))
     places = [(read_array(folder / "numbers.npy"), read_array(folder / "words.npy")) for folder in repeats]
     for start, stop in pairwise(starts):
         first, after = np.searchsorted(duplicates.exact[:, 1], [start, stop])
-        drops = [[number - start, "exact_duplicates", f"exact_duplicate: of {ids[one]}"] for one, number in duplicates.exact[first:after].tolist()]
+        drops = [[number - start, "exact_duplicates", f"exact_duplicate: of {ids[one]}"]
+                 for one, number in duplicates.exact[first:after].tolist()]
         first, after = np.searchsorted(duplicates.near[:, 1], [start, stop])
-        drops += [[number - start, "near_duplicates", f"near_duplicate: of {ids[one]}, similarity {share:.2f}"]
-                  for (one, number), share in zip(duplicates.near[first:after].tolist(), duplicates.similarity[first:after].tolist())]
+        drops += [[
+            number - start, "near_duplicates", f"near_duplicate: of {ids[one]}, similarity {share:.2f}"
+        ] for (one,
+               number), share in zip(duplicates.near[first:after].tolist(), duplicates.similarity[first:after].tolist())
+                  ]
         rows: dict[int, list[int]] = {}
         for numbers, words in places:
             first, after = np.searchsorted(numbers, [start, stop])
             for number, word in zip(numbers[first:after].tolist(), words[first:after].tolist()):
                 rows.setdefault(number - start, []).append(word)
-        yield _keep(scratch, "orders.json", _json({"drops": sorted(drops, key=lambda entry: entry[0]),
-                                                   "cuts": [[row, sorted(words)] for row, words in sorted(rows.items())]}))
+        yield _keep(
+            scratch, "orders.json",
+            _json({
+                "drops": sorted(drops, key=lambda entry: entry[0]),
+                "cuts": [[row, sorted(words)] for row, words in sorted(rows.items())]
+            }))
 
 
-def _finish(extracted: list[Path], filtered: list[Path], duplicates: Duplicates, repeats: list[Path], evaluation_texts: Sequence[str],
-            settings: CorpusSettings, pool: Pool) -> tuple[list[Path], Path | None]:
+def _finish(extracted: list[Path], filtered: list[Path], duplicates: Duplicates, repeats: list[Path],
+            evaluation_texts: Sequence[str], settings: CorpusSettings, pool: Pool) -> tuple[list[Path], Path | None]:
     """The finished tasks, and the index of evaluation texts where there is one."""
     index: list[Path] = []
     if settings.contamination.enabled and evaluation_texts:
@@ -291,8 +341,12 @@ def _finish(extracted: list[Path], filtered: list[Path], duplicates: Duplicates,
         index = pool.run([Task("evaluation_index", steps.index_step, how, [texts], [digest])])
     parameters = {"kinds": settings.private.kinds if settings.private.enabled else [], "contamination": bool(index),
                   "spans": asdict(settings.spans)}
-    tasks = [Task("finish", steps.finish_step, parameters, [good, text, orders, *index], [good.name, text.name, digest, *(path.name for path in index)])
-             for text, good, (orders, digest) in zip(extracted, filtered, _orders(filtered, duplicates, repeats, pool.scratch), strict=True)]
+    tasks = [
+        Task("finish", steps.finish_step, parameters, [good, text, orders, *index],
+             [good.name, text.name, digest, *(path.name for path in index)]) for text, good, (
+                 orders,
+                 digest) in zip(extracted, filtered, _orders(filtered, duplicates, repeats, pool.scratch), strict=True)
+    ]
     return pool.run(tasks), index[0] if index else None
 
 
@@ -300,7 +354,10 @@ def _mix(finished: list[Path], counts: steps.Counts, settings: CorpusSettings, s
     """Each source as often as it is to be read; ``counts`` is brought up to date."""
     sizes = {source: entry["bytes"] for source, entry in counts["funnel"]["contamination"]["sources"].items()}
     found = epochs(dict.fromkeys(settings.mixture.weights, 0) | sizes, settings.mixture)
-    done = pool.run([Task("mixture", steps.mixture_step, {"epochs": found, "seed": seed}, [folder], [folder.name]) for folder in finished])
+    done = pool.run([
+        Task("mixture", steps.mixture_step, {"epochs": found, "seed": seed}, [folder], [folder.name])
+        for folder in finished
+    ])
     counts["written"] = {}
     for folder in done:
         steps.add(counts, counts_of(folder))
@@ -331,10 +388,19 @@ def _report(counts: steps.Counts, evaluation_texts: Sequence[str], index: dict[s
                  for place, number in hits],
     }
     return {
-        "documents": documents, "kept": kept, "rejected": rejected, "funnel": funnel,
-        "reasons": counts.get("reasons", {}), "malformed": counts.get("reasons", {}).get("read", {}),
-        "extraction": counts.get("extraction", {}), "lines_dropped": counts.get("lines_dropped", {}), "spans": counts.get("spans", {}),
-        "private": counts.get("private", {}), "contamination": contamination, "epochs": counts.get("epochs", {}), "planned_epochs": counts.get("planned_epochs", {}),
+        "documents": documents,
+        "kept": kept,
+        "rejected": rejected,
+        "funnel": funnel,
+        "reasons": counts.get("reasons", {}),
+        "malformed": counts.get("reasons", {}).get("read", {}),
+        "extraction": counts.get("extraction", {}),
+        "lines_dropped": counts.get("lines_dropped", {}),
+        "spans": counts.get("spans", {}),
+        "private": counts.get("private", {}),
+        "contamination": contamination,
+        "epochs": counts.get("epochs", {}),
+        "planned_epochs": counts.get("planned_epochs", {}),
         "copies": counts["written"].get("copies", 0),
     }
 

@@ -30,7 +30,8 @@ def line_fault(line: str, rules: list[str], t: QualityThresholds) -> str | None:
     """The first of the named rules that drops the line."""
     parts, lower = words(line), line.lower()
     faults = {
-        "c4.long_word": lambda: len(line) > t.max_word_characters and any(len(word) > t.max_word_characters for word in parts),
+        "c4.long_word": lambda: len(line) > t.max_word_characters and any(
+            len(word) > t.max_word_characters for word in parts),
         "c4.short_line": lambda: len(parts) < t.min_line_words,
         "c4.terminal_punctuation": lambda: not line.rstrip().endswith(_TERMINAL),
         "c4.javascript": lambda: "javascript" in lower,

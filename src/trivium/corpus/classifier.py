@@ -1,12 +1,12 @@
 """Filters that are learned: logistic regression on hashed n-grams, trained from good and bad documents.
 
-GPT-3 (Brown et al. 2020, appendix A), The Pile and PaLM keep web pages that such a classifier cannot tell from good text;
-trained on labelled rows, the same one finds harmful documents. A text's features are its words, its pairs of words and,
-on request, its runs of 3 to 5 characters (which see through misspellings), hashed into 2^bits buckets (Weinberger et al.
-2009), each weighing 1 + ln(count), all together of length 1.
+GPT-3 (Brown et al. 2020, appendix A), The Pile and PaLM keep web pages that such a classifier cannot tell from good
+text; trained on labelled rows, the same one finds harmful documents. A text's features are its words, its pairs of
+words and, on request, its runs of 3 to 5 characters (which see through misspellings), hashed into 2^bits buckets
+(Weinberger et al. 2009), each weighing 1 + ln(count), all together of length 1.
 
-A filter is a folder: ``filter.safetensors`` holds ``weights`` (float32 [2^bits]) and ``bias`` (float32 [1]), ``filter.json``
-what the features are and how well it did on rows kept from training. Scores need no more than NumPy.
+A filter is a folder: ``filter.safetensors`` holds ``weights`` (float32 [2^bits]) and ``bias`` (float32 [1]),
+``filter.json`` what the features are and how well it did on rows kept from training. Scores need no more than NumPy.
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ class FeatureSettings:
 
     def __post_init__(self) -> None:
         if not (1 <= self.words <= 5 and 8 <= self.bits <= 24 and self.first_words >= 1):
-            raise TriviumError(f"features: words is {self.words}, bits {self.bits} and first_words {self.first_words}; they lie in 1..5, "
-                               "8..24 and from 1 on")
+            raise TriviumError(
+                f"features: words is {self.words}, bits {self.bits} and first_words {self.first_words}; they lie in "
+                "1..5, "
+                "8..24 and from 1 on")
 
 
 def features(text: str, settings: FeatureSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -52,9 +54,12 @@ def features(text: str, settings: FeatureSettings) -> tuple[np.ndarray, np.ndarr
     hashes = word_hashes(plain_words(text[:settings.first_words * 12])[:settings.first_words])
     parts = [ngram_hashes(hashes, n) for n in range(1, settings.words + 1)]
     if settings.characters:
-        codes = mix(np.frombuffer(f" {' '.join(text.casefold().split())} ".encode("utf-32-le", "replace"), "<u4").astype(np.uint64))
+        codes = mix(
+            np.frombuffer(f" {' '.join(text.casefold().split())} ".encode("utf-32-le", "replace"),
+                          "<u4").astype(np.uint64))
         parts += [ngram_hashes(codes[:settings.first_words * 6], n) for n in (3, 4, 5)]
-    buckets, counts = np.unique((np.concatenate(parts) >> np.uint64(64 - settings.bits)).astype(np.int64), return_counts=True)
+    buckets, counts = np.unique((np.concatenate(parts) >> np.uint64(64 - settings.bits)).astype(np.int64),
+                                return_counts=True)
     values = 1 + np.log(counts)
     return buckets, (values / max(1e-9, float(np.sqrt(np.sum(values**2))))).astype(np.float32)
 
@@ -87,35 +92,41 @@ class Filter:
         from safetensors.numpy import load_file
 
         header = read_json(folder / HEADER)
-        if not isinstance(header, dict) or header.get("format") != FORMAT or header.get("finds") not in ("good", "harmful"):
-            raise TriviumError(f"{folder / HEADER}: not the header of a learned filter; train one with: trivium corpus train-filter")
+        if not isinstance(header, dict) or header.get("format") != FORMAT or header.get("finds") not in ("good",
+                                                                                                         "harmful"):
+            raise TriviumError(
+                f"{folder / HEADER}: not the header of a learned filter; train one with: trivium corpus train-filter")
         try:
             tensors = load_file(folder / WEIGHTS)
             loaded = cls(tensors["weights"], float(tensors["bias"][0]), header)
         except (SafetensorError, OSError, KeyError, TypeError, IndexError) as error:
             raise TriviumError(f"{folder / WEIGHTS}: damaged ({error}); train the filter again") from error
         if loaded.weights.shape != (2**loaded.settings.bits,):
-            raise TriviumError(f"{folder / WEIGHTS}: {loaded.weights.shape} weights, where {HEADER} says {2**loaded.settings.bits}")
+            raise TriviumError(
+                f"{folder / WEIGHTS}: {loaded.weights.shape} weights, where {HEADER} says {2**loaded.settings.bits}")
         return loaded
 
 
 def train(texts: Sequence[str], labels: Sequence[bool], finds: str, settings: FeatureSettings, regularization: float,
           heldout: Sequence[bool]) -> Filter:
     """Fit a filter that tells the texts labelled true from the others, both classes weighing the same. Those marked in
-    ``heldout`` are kept from training, and measured. ``regularization`` is scikit-learn's C. Raises :class:`TriviumError` when a
-    class has no text to learn from."""
+    ``heldout`` are kept from training, and measured. ``regularization`` is scikit-learn's C. Raises
+    :class:`TriviumError` when a class has no text to learn from."""
     from scipy import sparse
     from sklearn.linear_model import LogisticRegression
 
     wanted, aside = np.asarray(labels, bool), np.asarray(heldout, bool)
     for name, found in (("sought", wanted & ~aside), ("other", ~wanted & ~aside)):
         if found.sum() < 2:
-            raise TriviumError(f"{int(found.sum())} texts of the {name} class are left to learn from; bring more of them")
+            raise TriviumError(
+                f"{int(found.sum())} texts of the {name} class are left to learn from; bring more of them")
     rows = [features(text, settings) for text in texts]
     ends = np.cumsum([0, *(len(buckets) for buckets, _ in rows)])
-    matrix = sparse.csr_matrix((np.concatenate([values for _, values in rows]), np.concatenate([buckets for buckets, _ in rows]), ends),
-                               (len(rows), 2**settings.bits))
-    model = LogisticRegression(C=regularization, solver="liblinear", class_weight="balanced", random_state=0, max_iter=1000)
+    matrix = sparse.csr_matrix(
+        (np.concatenate([values for _, values in rows]), np.concatenate([buckets for buckets, _ in rows]), ends),
+        (len(rows), 2**settings.bits))
+    model = LogisticRegression(C=regularization, solver="liblinear", class_weight="balanced", random_state=0,
+                               max_iter=1000)
     model.fit(matrix[~aside], wanted[~aside])
     header = {"format": FORMAT, "finds": finds, "features": asdict(settings), "regularization": regularization,
               "texts": {"sought": int(wanted.sum()), "other": int((~wanted).sum())}}
@@ -125,7 +136,8 @@ def train(texts: Sequence[str], labels: Sequence[bool], finds: str, settings: Fe
 
 
 def measured(scores: Sequence[float], wanted: Sequence[bool], threshold: float = 0.5) -> dict[str, Any]:
-    """Precision, recall and F1 of "score at least ``threshold``", each rate with its 95 % interval, and the area under the ROC curve:
+    """Precision, recall and F1 of "score at least ``threshold``", each rate with its 95 % interval, and the area under
+    the ROC curve:
     the chance that a sought text scores higher than another one."""
     from scipy.stats import rankdata
 
@@ -136,5 +148,7 @@ def measured(scores: Sequence[float], wanted: Sequence[bool], threshold: float =
     ranks = rankdata(scores)
     others = len(true) - there
     area = (float(ranks[true].sum()) - there * (there + 1) / 2) / (there * others) if there and others else None
-    return {"precision": rate(both, said), "recall": rate(both, there), "f1": 2 * both / (said + there) if said + there else None,
-            "roc_area": area}
+    return {
+        "precision": rate(both, said), "recall": rate(both, there),
+        "f1": 2 * both / (said + there) if said + there else None, "roc_area": area
+    }

@@ -22,21 +22,25 @@ def pool_of(executor: str, scratch: Path, workers: int, progress: Progress) -> P
 
 
 class RayPool(Pool):
-    """A :class:`Pool` whose tasks run on a Ray cluster, at most ``workers`` of them at a time on each of its machines' processors."""
+    """A :class:`Pool` whose tasks run on a Ray cluster, at most ``workers`` of them at a time on each of its machines'
+    processors."""
 
     def __init__(self, scratch: Path, workers: int, progress: Progress) -> None:
         super().__init__(scratch, workers, progress)
         try:
             import ray
         except ImportError as error:
-            raise TriviumError("executor: ray is not installed; install trivium[distributed], or set executor: local") from error
+            raise TriviumError(
+                "executor: ray is not installed; install trivium[distributed], or set executor: local") from error
         self.ray: Any = ray
         self.started = False
         if not ray.is_initialized():
             try:
-                ray.init(num_cpus=None if _address() else workers, log_to_driver=False, include_dashboard=False, configure_logging=False)
+                ray.init(num_cpus=None if _address() else workers, log_to_driver=False, include_dashboard=False,
+                         configure_logging=False)
             except (ConnectionError, RuntimeError, ValueError) as error:
-                raise TriviumError(f"executor: no Ray cluster can be reached at {_address() or 'this machine'} ({error})") from error
+                raise TriviumError(
+                    f"executor: no Ray cluster can be reached at {_address() or 'this machine'} ({error})") from error
             self.started = True
         # a task that was killed with its machine is done again: it leaves nothing behind but what it finished
         self.remote: Any = ray.remote(max_retries=3)(perform)
@@ -57,8 +61,10 @@ class RayPool(Pool):
                     raise error.cause from error
                 raise
             except self.ray.exceptions.RayError as error:
-                raise TriviumError(f"{self.scratch}: a worker of the step {tasks[0].step!r} was lost ({type(error).__name__}); run the same "
-                                   "command again: it goes on from what is done") from error
+                raise TriviumError(
+                    f"{self.scratch}: a worker of the step {tasks[0].step!r} was lost ({type(error).__name__}); run "
+                    "the same "
+                    "command again: it goes on from what is done") from error
             under_way += [self.remote.remote(task, self.scratch) for task in islice(todo, 1)]
             yield
 

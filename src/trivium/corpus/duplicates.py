@@ -59,7 +59,8 @@ def text_digest(text: str) -> tuple[int, int]:
 
 
 def shingles(text: str, hashes: np.ndarray, run: int) -> np.ndarray:
-    """Hashes of the document's runs of words, from those of its plain words; of all its words when they are fewer, of the text when it has none."""
+    """Hashes of the document's runs of words, from those of its plain words; of all its words when they are fewer, of
+    the text when it has none."""
     if not len(hashes):
         return np.array([word_hash(text)], np.uint64)
     return ngram_hashes(hashes, min(run, len(hashes)))
@@ -94,7 +95,8 @@ def estimated_jaccard(one: np.ndarray, many: np.ndarray) -> np.ndarray:
     return shares
 
 
-def write_marks(texts: list[str], plain: list[np.ndarray], settings: DuplicateSettings, seed: int, folder: Path) -> None:
+def write_marks(texts: list[str], plain: list[np.ndarray], settings: DuplicateSettings, seed: int,
+                folder: Path) -> None:
     """Step 1 for one shard. ``plain``: the hashes of each text's plain words."""
     if settings.exact:
         digests = np.array([text_digest(text) for text in texts], np.uint64).reshape(-1, 2)
@@ -132,8 +134,8 @@ def exact_pairs(shards: list[Path], starts: list[int], partition: int, partition
 def near_pairs(shards: list[Path], starts: list[int], dropped: np.ndarray, threshold: float, partition: int,
                partitions: int, most_leaders: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     """Step 2 for near duplicates: pairs of at least the threshold's estimated similarity that share a band, int64
-    [pairs, 2], enough of them to connect every cluster, and their similarities, float32 [pairs]. ``dropped`` are the numbers of
-    documents that are exact duplicates already, sorted."""
+    [pairs, 2], enough of them to connect every cluster, and their similarities, float32 [pairs]. ``dropped`` are the
+    numbers of documents that are exact duplicates already, sorted."""
     marks, numbers = [], []
     for shard, start in zip(shards, starts, strict=True):
         ours = read_array(shard / "bands.npy")
@@ -149,14 +151,18 @@ def near_pairs(shards: list[Path], starts: list[int], dropped: np.ndarray, thres
     sizes = np.diff(bounds)
     begins = bounds[:-1]
     twos = begins[sizes == 2]
-    pairs = np.unique(np.stack([number[twos], number[twos + 1]], axis=1), axis=0) if len(twos) else np.empty((0, 2), np.int64)
+    pairs = np.unique(np.stack([number[twos], number[twos + 1]], axis=1), axis=0) if len(twos) else np.empty(
+        (0, 2), np.int64)
     grouped = np.repeat(sizes > 1, sizes)
     members = np.unique(number[grouped])
     signatures = _signatures_of(members, shards, starts)
-    similarity = np.concatenate([np.empty(0, np.float32), *(
-        (signatures[np.searchsorted(members, part[:, 0])] == signatures[np.searchsorted(members, part[:, 1])]).mean(axis=1, dtype=np.float32)
-        for part in np.array_split(pairs, 1 + len(pairs) // 65536))])
-    edges = {(one, other): value for (one, other), value in zip(pairs.tolist(), similarity.tolist()) if value >= threshold}
+    similarity = np.concatenate([
+        np.empty(0, np.float32), *((signatures[np.searchsorted(members, part[:, 0])] == signatures[np.searchsorted(
+            members, part[:, 1])]).mean(axis=1, dtype=np.float32)
+                                   for part in np.array_split(pairs, 1 + len(pairs) // 65536))
+    ])
+    edges = {(one, other): value
+             for (one, other), value in zip(pairs.tolist(), similarity.tolist()) if value >= threshold}
     for start, size in zip(begins[sizes > 2].tolist(), sizes[sizes > 2].tolist(), strict=True):
         group = number[start:start + size]
         edges |= _group_edges(group, signatures[np.searchsorted(members, group)], threshold, most_leaders)
@@ -165,7 +171,8 @@ def near_pairs(shards: list[Path], starts: list[int], dropped: np.ndarray, thres
 
 
 def _signatures_of(members: np.ndarray, shards: list[Path], starts: list[int]) -> np.ndarray:
-    """The signatures of documents by their sorted numbers, one shard after another: no more than one is mapped at a time."""
+    """The signatures of documents by their sorted numbers, one shard after another: no more than one is mapped at a
+    time."""
     ends = np.searchsorted(members, [*starts, np.iinfo(np.int64).max])
     parts = [read_array(shard / "signatures.npy")[members[first:after] - start]
              for shard, start, first, after in zip(shards, starts, ends[:-1], ends[1:]) if after > first]
@@ -193,8 +200,8 @@ def _group_edges(group: np.ndarray, signature: np.ndarray, threshold: float,
 
 
 def clusters(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Step 3: ``(documents, the smallest number of each one's cluster)``, sorted, for every document in a pair. Union-find in
-    rounds over all pairs at once: each takes the smaller of two roots, then every path is halved."""
+    """Step 3: ``(documents, the smallest number of each one's cluster)``, sorted, for every document in a pair.
+    Union-find in rounds over all pairs at once: each takes the smaller of two roots, then every path is halved."""
     documents, places = np.unique(pairs, return_inverse=True)
     places = places.reshape(-1, 2)
     parent = np.arange(len(documents))

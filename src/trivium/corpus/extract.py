@@ -32,12 +32,15 @@ class ExtractionLimits:
     tags: int = 30_000
     """Pages with more tags than this are left to resiliparse, for trafilatura's time and memory grow with them."""
     depth: int = 500
-    """Pages nested deeper than this are left to trafilatura, as resiliparse's time grows with the square of the depth and cannot be
-    limited. Pages that are too big for one and too deep for the other are rejected."""
+    """Pages nested deeper than this are left to trafilatura, as resiliparse's time grows with the square of the depth
+    and cannot be limited. Pages that are too big for one and too deep for the other are rejected."""
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.tags < 1 or self.depth < 1:
-            raise TriviumError(f"corpus: limits: seconds is {self.seconds}, tags {self.tags} and depth {self.depth}; all must be above 0")
+            raise TriviumError(
+                f"corpus: limits: seconds is {self.seconds}, tags {self.tags} and depth {self.depth}; all must be "
+                "above 0"
+            )
 
 
 def versions() -> dict[str, str]:
@@ -47,10 +50,11 @@ def versions() -> dict[str, str]:
 
 def extract(html: str, profile: Profile = "accurate", url: str | None = None,
             limits: ExtractionLimits = ExtractionLimits()) -> tuple[str | None, str]:
-    """``(the page's main text, how it was found)``; the text is ``None`` when neither extractor finds any. ``accurate`` asks
-    trafilatura first, ``fast`` resiliparse; the other is the fallback. How: the extractor's name, and why the first one was
-    not it: ``too_many_tags``, ``too_deep``, ``too_slow`` or ``found_nothing``."""
-    order: list[tuple[str, Callable[[str, str | None], str | None]]] = [("trafilatura", _trafilatura), ("resiliparse", _resiliparse)]
+    """``(the page's main text, how it was found)``; the text is ``None`` when neither extractor finds any. ``accurate``
+    asks trafilatura first, ``fast`` resiliparse; the other is the fallback. How: the extractor's name, and why the
+    first one was not it: ``too_many_tags``, ``too_deep``, ``too_slow`` or ``found_nothing``."""
+    order: list[tuple[str, Callable[[str, str | None], str | None]]] = [("trafilatura", _trafilatura),
+                                                                        ("resiliparse", _resiliparse)]
     if profile == "fast":
         order = order[::-1]
     why, page = "", np.frombuffer(html.encode("utf-8", "replace"), np.uint8)
@@ -77,17 +81,23 @@ def extract(html: str, profile: Profile = "accurate", url: str | None = None,
     return None, "none" + why
 
 
-_VOID = [first << 16 | second << 8 | third for first, second, third in (b"br>", b"br ", b"br/", b"img", b"inp", b"met", b"lin", b"hr>", b"hr ", b"hr/")]
+_VOID = [
+    first << 16 | second << 8 | third
+    for first, second, third in (b"br>", b"br ", b"br/", b"img", b"inp", b"met", b"lin", b"hr>", b"hr ", b"hr/")
+]
 
 
 def _may_be_deeper(page: np.ndarray, tags: np.ndarray, depth: int) -> bool:
-    """Whether tags that open may outnumber tags that close by more than ``depth`` at some place of the bytes ``page``, counted fast: a limit to what
-    :func:`_depth` finds. What need not be closed counts as if it stayed open; where that makes the difference, the commonest of it does not."""
-    first, second, third = (page.take(tags + offset, mode="clip") | 32 for offset in (1, 2, 3))  # in lower case; "/" and ">" have the bit
+    """Whether tags that open may outnumber tags that close by more than ``depth`` at some place of the bytes ``page``,
+    counted fast: a limit to what :func:`_depth` finds. What need not be closed counts as if it stayed open; where that
+    makes the difference, the commonest of it does not."""
+    # in lower case; "/" and ">" have the bit
+    first, second, third = (page.take(tags + offset, mode="clip") | 32 for offset in (1, 2, 3))
     opens, closes = (first >= ord("a")) & (first <= ord("z")), first == ord("/") | 32
     if _most_open(opens, closes) <= depth:
         return False
-    return _most_open(opens & ~np.isin(first.astype(np.int32) << 16 | second.astype(np.int32) << 8 | third, _VOID), closes) > depth
+    return _most_open(opens & ~np.isin(first.astype(np.int32) << 16 | second.astype(np.int32) << 8 | third, _VOID),
+                      closes) > depth
 
 
 def _most_open(opens: np.ndarray, closes: np.ndarray) -> int:

@@ -55,8 +55,9 @@ ADDRESS_WORDS = ("porn", "porno", "xxx", "hentai", "camgirls", "escorts", "casin
 
 
 def terms_of(settings: HarmfulSettings, term_lists: Iterable[Path], blocked_domains: Iterable[Path]) -> dict[str, Any]:
-    """All terms, address words and blocked domains, as JSON that a task can be given. ``term_lists`` are files of further terms,
-    one a line, with a weight after a tab where it is not 1; ``blocked_domains`` files of domains, one a line; '#' begins a comment."""
+    """All terms, address words and blocked domains, as JSON that a task can be given. ``term_lists`` are files of
+    further terms, one a line, with a weight after a tab where it is not 1; ``blocked_domains`` files of domains, one a
+    line; '#' begins a comment."""
     terms = dict(TERMS) if settings.own_terms else {}
     for name in term_lists:
         for number, line in _list_lines(name):

@@ -1,4 +1,5 @@
-"""National identity numbers, proved by their checksums where they have any, and the keys and tokens of computer systems."""
+"""National identity numbers, proved by their checksums where they have any, and the keys and tokens of computer
+systems."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ NATIONAL_ID = re.compile(r"""
       | (?P<gb> [ABCEGHJ-PRSTW-Z][ABCEGHJ-NPRSTW-Z][ ]\d{2}[ ]\d{2}[ ]\d{2}[ ][ABCD] )    # United Kingdom
     ) (?![\w-]) (?![ ]\d)""", re.VERBOSE | re.ASCII)
 
-SECRET_MARKS = ("AKIA", "ASIA", "gh", "glpat-", "xox", "AIza", "k_", "sk-", "hf_", "npm_", "eyJ", "PRIVATE KEY", "assw", "ASSW", "ecret",
-                "ECRET", "oken", "OKEN", "key", "KEY", "Key")
+SECRET_MARKS = ("AKIA", "ASIA", "gh", "glpat-", "xox", "AIza", "k_", "sk-", "hf_", "npm_", "eyJ", "PRIVATE KEY", "assw",
+                "ASSW", "ecret", "ECRET", "oken", "OKEN", "key", "KEY", "Key")
 """A text without any of these holds none of the secrets."""
 
 SECRET = re.compile(r"""
@@ -34,8 +35,11 @@ SECRET = re.compile(r"""
       | eyJ[\w-]{10,4096}\.eyJ[\w-]{10,4096}\.[\w-]{10,4096}              # JSON web tokens
     )""", re.VERBOSE | re.ASCII)
 KEY_BLOCK = re.compile(
-    r"(?P<value>-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY-----[A-Za-z0-9+/=\s:,-]{32,16384}?-----END (?:[A-Z]+ ){0,3}PRIVATE KEY-----)", re.ASCII)
-GIVEN_SECRET = re.compile(r"""
+    r"(?P<value>-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY-----[A-Za-z0-9+/=\s:,-]{32,16384}?-----END (?:[A-Z]+ "
+    r"){0,3}PRIVATE KEY-----)",
+    re.ASCII)
+GIVEN_SECRET = re.compile(
+    r"""
     (?i:(?<![A-Za-z])(?:password|passwd|secret|(?:api|access|auth|secret|private)[_-]?(?:key|token)|token)["']?[ ]{0,3}[:=][ ]{0,3}["']?)
     (?P<value> (?=[^\s"'<>]{0,63}\d)(?=[^\s"'<>]{0,63}[A-Za-z])[^\s"'<>()&;,$]{8,64} )""", re.VERBOSE | re.ASCII)
 """What follows a name such as ``api_key =``, when it has letters and digits."""
@@ -50,7 +54,8 @@ def luhn(digits: str) -> bool:
 def national_id(match: re.Match[str]) -> int:
     """How many characters of the match are an identity number: all of them or, where the checksum fails, none."""
     country = next(name for name, value in match.groupdict().items() if value is not None and name in CHECKS)
-    return len(match["value"]) if CHECKS[country](match["value"].replace(" ", "").replace("-", "").replace(".", "").upper()) else 0
+    return len(match["value"]) if CHECKS[country](match["value"].replace(" ", "").replace("-", "").replace(
+        ".", "").upper()) else 0
 
 
 def _us(digits: str) -> bool:
@@ -97,7 +102,8 @@ def _in(digits: str) -> bool:
 
 
 def _se(digits: str) -> bool:
-    return _is_date(digits[2:4], f"{int(digits[4:6]) % 60:02}") and luhn(digits)  # who was not born there has a day above 60
+    # who was not born there has a day above 60
+    return _is_date(digits[2:4], f"{int(digits[4:6]) % 60:02}") and luhn(digits)
 
 
 def _es(value: str) -> bool:
@@ -105,12 +111,16 @@ def _es(value: str) -> bool:
     return "TRWAGMYFPDXBNJZSQVHLCKE"[number % 23] == value[-1]
 
 
-_ODD = dict(zip("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-                [1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23]))
+_ODD = dict(
+    zip("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", [
+        1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10,
+        22, 25, 24, 23
+    ]))
 
 
 def _it(value: str) -> bool:
-    total = sum(_ODD[c] if place % 2 == 0 else int(c) if c.isdigit() else ord(c) - 65 for place, c in enumerate(value[:15]))
+    total = sum(_ODD[c] if place % 2 == 0 else int(c) if c.isdigit() else ord(c) - 65
+                for place, c in enumerate(value[:15]))
     return chr(65 + total % 26) == value[15]
 
 
@@ -118,5 +128,7 @@ def _is_date(month: str, day: str) -> bool:
     return "01" <= month <= "12" and "01" <= day <= "31"
 
 
-CHECKS: dict[str, Callable[[str], bool]] = {"us": _us, "cn": _cn, "br": _br, "fr": _fr, "in": _in, "se": _se, "es": _es, "it": _it,
-                                            "gb": lambda value: value[:2] not in ("BG", "GB", "KN", "NK", "NT", "TN", "ZZ")}
+CHECKS: dict[str, Callable[[str], bool]] = {
+    "us": _us, "cn": _cn, "br": _br, "fr": _fr, "in": _in, "se": _se, "es": _es, "it": _it,
+    "gb": lambda value: value[:2] not in ("BG", "GB", "KN", "NK", "NT", "TN", "ZZ")
+}

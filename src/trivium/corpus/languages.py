@@ -1,7 +1,7 @@
 """Which language a text is in, and what the quality rules have to know about it.
 
-Languages are told by py3langid (Lui & Baldwin 2012; Barbaresi's fork), which brings its model along and knows 97 of them
-by their ISO 639-1 codes.
+Languages are told by py3langid (Lui & Baldwin 2012; Barbaresi's fork), which brings its model along and knows 97 of
+them by their ISO 639-1 codes.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class LanguageSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1 or self.characters < 1:
-            raise TriviumError(f"corpus: language: min_confidence is {self.min_confidence} and characters {self.characters}; one lies "
-                               "between 0 and 1, the other is at least 1")
+            raise TriviumError(
+                f"corpus: language: min_confidence is {self.min_confidence} and characters {self.characters}; one lies "
+                "between 0 and 1, the other is at least 1")
         for code in self.keep if self.enabled else ():
             if code not in {*known(), UNKNOWN}:
                 raise TriviumError(f"corpus: language: there is no language {code!r}{nearest(code, known())}")
@@ -55,9 +56,9 @@ def known() -> tuple[str, ...]:
 
 
 def identify(text: str, settings: LanguageSettings) -> tuple[str, float]:
-    """The language's code and its probability; ``und`` when that is too low. Where one script belongs to one language, the script
-    decides: most Han and next to no kana is Chinese (of any century, which a model of modern text is unsure about), some kana Japanese,
-    Thai letters Thai."""
+    """The language's code and its probability; ``und`` when that is too low. Where one script belongs to one language,
+    the script decides: most Han and next to no kana is Chinese (of any century, which a model of modern text is unsure
+    about), some kana Japanese, Thai letters Thai."""
     start = text[:settings.characters]
     if code := None if start.isascii() else _by_script(start):
         return code, 1.0
@@ -100,6 +101,8 @@ STOP_WORDS: dict[str, list[str]] = {
 """Frequent small words of some languages, for Gopher's rule; texts in others are not judged by theirs."""
 
 DEFAULTS: dict[str, dict[str, float]] = {
-    code: {"min_sentences": 3, "min_punctuated_lines": 0.0, "max_ellipsis_lines": 1.0} for code in ("zh", "ja", "th", "lo", "km")}
-"""Where a language's thresholds are milder than English's: in scripts without spaces a line's end or a space often stands for a full stop,
-and a line that ends in an ellipsis is seldom one that was cut."""
+    code: {"min_sentences": 3, "min_punctuated_lines": 0.0, "max_ellipsis_lines": 1.0}
+    for code in ("zh", "ja", "th", "lo", "km")
+}
+"""Where a language's thresholds are milder than English's: in scripts without spaces a line's end or a space often
+stands for a full stop, and a line that ends in an ellipsis is seldom one that was cut."""

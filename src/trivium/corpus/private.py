@@ -17,7 +17,8 @@ _EMAIL = re.compile(
     r"(?<![\w.+%-])(?P<value>[\w.+%-]{1,64}@(?:[A-Za-z0-9][\w-]{0,62}\.){1,8}[A-Za-z]{2,24})(?![\w@])", re.ASCII)
 _IBAN = re.compile(r"(?<!\w)(?P<value>[A-Za-z]{2}\d{2}(?:[ ]?[A-Za-z0-9]){11,30})", re.ASCII)
 _CARD = re.compile(r"(?<![\w.+-])(?<!\d[ ])(?P<value>\d(?:[ -]?\d){12,18})(?![\w-])(?![ ]\d)", re.ASCII)
-_NAMED_CARD = re.compile(r"\b(?:card|cc|maestro)\b\D{0,20}(?P<value>\d{12})(?![\w-])(?![ ]\d)", re.ASCII | re.IGNORECASE)
+_NAMED_CARD = re.compile(r"\b(?:card|cc|maestro)\b\D{0,20}(?P<value>\d{12})(?![\w-])(?![ ]\d)",
+                         re.ASCII | re.IGNORECASE)
 _IPV4 = re.compile(
     r"(?<![\w.])(?P<value>(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d))(?!\w|\.\d)", re.ASCII)
 _IPV6 = re.compile(
@@ -118,20 +119,32 @@ def _whole(match: re.Match[str]) -> int:
 # character needs no search. Each pattern marks a value, and its function gives how many characters of it are private
 # data after all, or 0.
 FINDERS: list[tuple[str, str, re.Pattern[str], Callable[[re.Match[str]], int]]] = [
-    ("secret", "-----BEGIN", KEY_BLOCK, _whole), ("secret", "", SECRET, _whole), ("secret", "", GIVEN_SECRET, _whole), ("email", "@", _EMAIL, _whole), ("iban", "", _IBAN, _iban),
-    ("national_id", "", NATIONAL_ID, national_id), ("card", "", _CARD, _card), ("card", "", _NAMED_CARD, _maestro), ("ipv6", ":", _IPV6, _ipv6),
-    ("ipv4", ".", _IPV4, _ipv4), ("phone", "", _PHONE, _phone), ("phone", "", _NAMED_PHONE, _phone),
+    ("secret", "-----BEGIN", KEY_BLOCK, _whole),
+    ("secret", "", SECRET, _whole),
+    ("secret", "", GIVEN_SECRET, _whole),
+    ("email", "@", _EMAIL, _whole),
+    ("iban", "", _IBAN, _iban),
+    ("national_id", "", NATIONAL_ID, national_id),
+    ("card", "", _CARD, _card),
+    ("card", "", _NAMED_CARD, _maestro),
+    ("ipv6", ":", _IPV6, _ipv6),
+    ("ipv4", ".", _IPV4, _ipv4),
+    ("phone", "", _PHONE, _phone),
+    ("phone", "", _NAMED_PHONE, _phone),
 ]
 _DIGIT = re.compile(r"\d")
-PLACEHOLDERS = {"secret": "<SECRET>", "national_id": "<NATIONAL_ID>", "email": "<EMAIL>", "iban": "<IBAN>", "card": "<CARD>", "ipv6": "<IP_ADDRESS>", "ipv4": "<IP_ADDRESS>",
-                "phone": "<PHONE>"}
+PLACEHOLDERS = {
+    "secret": "<SECRET>", "national_id": "<NATIONAL_ID>", "email": "<EMAIL>", "iban": "<IBAN>", "card": "<CARD>",
+    "ipv6": "<IP_ADDRESS>", "ipv4": "<IP_ADDRESS>", "phone": "<PHONE>"
+}
 KINDS = list(PLACEHOLDERS)
 
 
 def redact(text: str, kinds: Iterable[str] = KINDS) -> tuple[str, Counter[str]]:
     """The text with every value of the given kinds replaced, and how many there were of each kind."""
     wanted, counts = set(kinds), Counter[str]()
-    has_digit, may_hold = _DIGIT.search(text) is not None, "secret" in wanted and any(mark in text for mark in SECRET_MARKS)
+    has_digit, may_hold = _DIGIT.search(text) is not None, "secret" in wanted and any(mark in text
+                                                                                      for mark in SECRET_MARKS)
     for kind, sign, pattern, length in FINDERS:
         if kind not in wanted or sign not in text or not (has_digit or kind in ("email", "secret")):
             continue

@@ -54,8 +54,8 @@ class Page:
         return np.fromiter(map(len, self.words), np.int64, len(self.words))
 
     def most_frequent(self, n: int) -> tuple[int, int]:
-        """``(how often the most frequent run of n words occurs, characters of the longest run)``, which few texts need to know more than; by hashes, as
-        arrays."""
+        """``(how often the most frequent run of n words occurs, characters of the longest run)``, which few texts need
+        to know more than; by hashes, as arrays."""
         count = len(self.words) - n + 1
         if count < 1:
             return 0, 0
@@ -82,7 +82,8 @@ ELLIPSES = ("...", "…", "。。。")
 BULLETS = ("•", "‣", "◦", "▪", "●", "·", "*", "-", "–")
 TERMINAL = tuple(".!?\"'”’。！？」』）…;；:：)")
 _CLAUSE = re.compile(r"[^\s，。！？；、…,!?;~～]{2,}")
-_DENSE = re.compile(f"[{HAN_AND_KANA}]")  # says what three letters say: the declaration of human rights has a third to a quarter of the English length
+# says what three letters say: the declaration of human rights has a third to a quarter of the English length
+_DENSE = re.compile(f"[{HAN_AND_KANA}]")
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s|$)|[。！？]")
 
 
@@ -183,8 +184,9 @@ def _ngrams(parts: list[str], n: int) -> Iterable[tuple[str, ...]]:
 
 
 def top_ngrams(page: Page, t: QualityThresholds) -> str | None:
-    """Occurrences that overlap, as in a drawn-out "haha…" or in one character written twenty times, share their characters: what is measured is the
-    part of the text that the n-gram covers, not its count times its length, which may be more than the whole text."""
+    """Occurrences that overlap, as in a drawn-out "haha…" or in one character written twenty times, share their
+    characters: what is measured is the part of the text that the n-gram covers, not its count times its length, which
+    may be more than the whole text."""
     for n, limit in enumerate(t.max_top_ngrams, 2):
         size = n * 2 if page.unspaced else n  # a Chinese word is about two characters
         most, longest = page.most_frequent(size)
@@ -249,7 +251,9 @@ def punctuated_lines(page: Page, t: QualityThresholds) -> str | None:
 
 
 def short_lines(page: Page, t: QualityThresholds) -> str | None:
-    short = sum(len(line) <= t.short_line and (line.isascii() or len(line) + 2 * len(_DENSE.findall(line)) <= t.short_line) for line in page.lines)
+    short = sum(
+        len(line) <= t.short_line and (line.isascii() or len(line) + 2 * len(_DENSE.findall(line)) <= t.short_line)
+        for line in page.lines)
     return _above("of lines are short", _share(short, len(page.lines)), t.max_short_lines)
 
 

@@ -1,17 +1,19 @@
-"""Long runs of words that occur more than once in the corpus: Lee et al. 2022, "Deduplicating Training Data Makes Language
-Models Better", whose suffix array finds every repeated run of 50 tokens.
+"""Long runs of words that occur more than once in the corpus: Lee et al. 2022, "Deduplicating Training Data Makes
+Language Models Better", whose suffix array finds every repeated run of 50 tokens.
 
 A suffix array needs the whole corpus in memory, many times over. The same runs are found here by their hashes, in parts
 that each look at a piece of the corpus only:
 
-1. ``mark``: every shard writes the minimizers of its texts (Roberts et al. 2004): of all runs of 25 words in a window of 50, the
-   one of the least hash. Equal windows have equal minimizers, so a window that occurs twice has one that occurs twice.
+1. ``mark``: every shard writes the minimizers of its texts (Roberts et al. 2004): of all runs of 25 words in a window
+   of 50, the one of the least hash. Equal windows have equal minimizers, so a window that occurs twice has one that
+   occurs twice.
 2. ``shared``: a range of these hashes, from all shards: which of them occur more than once?
 3. ``windows``: every shard writes the hashes of its windows of 50 words whose minimizer is one of those, and no others.
 4. ``repeats``: a range of these, from all shards: every occurrence of a window but the first one in the corpus.
 5. ``cut``: the words that such occurrences cover go.
 
-The outcome is that of a suffix array over the words, but for chance collisions of 64-bit hashes: one is expected among 6e9 windows.
+The outcome is that of a suffix array over the words, but for chance collisions of 64-bit hashes: one is expected among
+6e9 windows.
 """
 
 from __future__ import annotations
@@ -45,7 +47,10 @@ class SpanSettings:
 
     def __post_init__(self) -> None:
         if self.words < 2 or self.min_words_left < 1:
-            raise TriviumError(f"corpus: spans: words is {self.words} and min_words_left {self.min_words_left}; they must be at least 2 and 1")
+            raise TriviumError(
+                f"corpus: spans: words is {self.words} and min_words_left {self.min_words_left}; they must be at least "
+                "2 and 1"
+            )
 
 
 def run_hashes(hashes: np.ndarray, n: int) -> np.ndarray:
@@ -93,8 +98,8 @@ def words_of(text: str) -> list[str]:
 
 
 def minimizers(hashes: np.ndarray, words: int) -> tuple[np.ndarray, np.ndarray]:
-    """``(minimizer of each window of that many words, hashes of all runs that are one's minimizer, each occurrence)``, mixed once more: the least of many
-    hashes is small, and partitions by hash would not be of one size."""
+    """``(minimizer of each window of that many words, hashes of all runs that are one's minimizer, each occurrence)``,
+    mixed once more: the least of many hashes is small, and partitions by hash would not be of one size."""
     run = (words + 1) // 2
     runs = run_hashes(hashes, run)
     width = words - run + 1
@@ -108,8 +113,12 @@ def minimizers(hashes: np.ndarray, words: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mark(texts: list[str], plain: list[np.ndarray], settings: SpanSettings, folder: Path) -> int:
-    """Step 1 for one shard; the number of marks. ``plain``: the hashes of each text's plain words, which in ASCII are those that are compared here."""
-    marks = [minimizers(hashes if text.isascii() else word_hashes(words_of(text)), settings.words)[1] for text, hashes in zip(texts, plain, strict=True)]
+    """Step 1 for one shard; the number of marks. ``plain``: the hashes of each text's plain words, which in ASCII are
+    those that are compared here."""
+    marks = [
+        minimizers(hashes if text.isascii() else word_hashes(words_of(text)), settings.words)[1]
+        for text, hashes in zip(texts, plain, strict=True)
+    ]
     hashes = np.concatenate([*marks, np.empty(0, np.uint64)])
     rows = np.repeat(np.arange(len(texts), dtype=np.uint32), [len(mark) for mark in marks])
     _write_sorted(folder, "marks", hashes, rows)
@@ -124,7 +133,8 @@ def _write_sorted(folder: Path, name: str, hashes: np.ndarray, *columns: np.ndar
 
 
 def shared(shards: list[Path], starts: list[int], dropped: np.ndarray, partition: int, partitions: int) -> np.ndarray:
-    """Step 2: the hashes in one range that occur more than once in documents that are not ``dropped`` (numbers, sorted)."""
+    """Step 2: the hashes in one range that occur more than once in documents that are not ``dropped`` (numbers,
+    sorted)."""
     found = []
     for shard, start in zip(shards, starts, strict=True):
         hashes = read_array(shard / "marks.npy")
@@ -144,15 +154,18 @@ def windows(texts: dict[int, str], hashes: list[np.ndarray], settings: SpanSetti
         least_of, _ = minimizers(words, settings.words)
         starts = np.flatnonzero(np.logical_or.reduce([among(least_of, part) for part in hashes]))
         if len(starts):
-            found.append((run_hashes(words, settings.words)[starts], np.full(len(starts), row, np.uint32), starts.astype(np.uint32)))
+            found.append((run_hashes(words, settings.words)[starts], np.full(len(starts), row,
+                                                                             np.uint32), starts.astype(np.uint32)))
     columns = [np.concatenate([part[k] for part in found]) if found else np.empty(0, kind)
                for k, kind in enumerate((np.uint64, np.uint32, np.uint32))]
     _write_sorted(folder, "windows", *columns)
     return len(columns[0])
 
 
-def repeats(shards: list[Path], filtered_starts: list[int], partition: int, partitions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Step 4: ``(document's number, first word)`` of every window of one range that stood before in the corpus, sorted."""
+def repeats(shards: list[Path], filtered_starts: list[int], partition: int,
+            partitions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Step 4: ``(document's number, first word)`` of every window of one range that stood before in the corpus,
+    sorted."""
     columns: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for shard, start in zip(shards, filtered_starts, strict=True):
         hashes = read_array(shard / "windows.npy")
@@ -168,8 +181,8 @@ def repeats(shards: list[Path], filtered_starts: list[int], partition: int, part
 
 
 def cut(text: str, starts: np.ndarray, settings: SpanSettings) -> tuple[str, int, int]:
-    """Step 5: ``(the text without the windows that begin at those words, words cut, words left)``. What stands between two cuts and
-    holds no word goes with them."""
+    """Step 5: ``(the text without the windows that begin at those words, words cut, words left)``. What stands between
+    two cuts and holds no word goes with them."""
     places = [match.span() for match in PLAIN_WORD.finditer(text)]
     gone = np.zeros(len(places) + 1, np.int64)
     np.add.at(gone, starts, 1)
@@ -184,4 +197,3 @@ def cut(text: str, starts: np.ndarray, settings: SpanSettings) -> tuple[str, int
     kept = "\n".join(piece.strip() for piece in pieces if PLAIN_WORD.search(piece))
     removed = int(covered.sum())
     return kept, removed, len(places) - removed
-

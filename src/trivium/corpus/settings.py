@@ -44,13 +44,15 @@ class ClassifierSettings:
     min_quality: float = 0.5
     """Least probability of being good."""
     pareto: float = 0.0
-    """Instead: keep a document when a draw from a Pareto distribution of this shape is above 1 - its probability, so that some
-    low ones stay (GPT-3: 9). 0 uses min_quality."""
+    """Instead: keep a document when a draw from a Pareto distribution of this shape is above 1 - its probability, so
+    that some low ones stay (GPT-3: 9). 0 uses min_quality."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_quality <= 1 or self.pareto < 0:
-            raise TriviumError(f"corpus: classifier: min_quality is {self.min_quality} and pareto {self.pareto}; one lies between 0 and 1, the "
-                               "other is 0 or more")
+            raise TriviumError(
+                f"corpus: classifier: min_quality is {self.min_quality} and pareto {self.pareto}; one lies between 0 "
+                "and 1, the "
+                "other is 0 or more")
 
 
 @dataclass(frozen=True)
@@ -107,21 +109,27 @@ class CorpusSettings:
 
     def __post_init__(self) -> None:
         chosen(self.rules, self.without)
-        if self.language.enabled and (code := next((code for code in self.thresholds_by_language if code not in known()), None)):
+        if self.language.enabled and (code := next(
+            (code for code in self.thresholds_by_language if code not in known()), None)):
             raise TriviumError(f"corpus: thresholds_by_language: there is no language {code!r}{nearest(code, known())}")
         if self.thresholds_by_language and not self.language.enabled:
-            raise TriviumError("corpus: thresholds_by_language would never be used, as language.enabled is false; set it to true")
+            raise TriviumError(
+                "corpus: thresholds_by_language would never be used, as language.enabled is false; set it to true")
         self.thresholds_of()
         for name in self.fields:
             if name not in ("text", "html", "id", "url", "source"):
-                raise TriviumError(f"corpus: fields: there is no field {name!r}{nearest(name, ('text', 'html', 'id', 'url', 'source'))}")
-        for name in ("book_characters", "max_document_bytes", "max_page_bytes", "max_unpacked_bytes", "shard_documents"):
+                raise TriviumError(
+                    "corpus: fields: there is no field "
+                    f"{name!r}{nearest(name, ('text', 'html', 'id', 'url', 'source'))}"
+                )
+        for name in ("book_characters", "max_document_bytes", "max_page_bytes", "max_unpacked_bytes",
+                     "shard_documents"):
             if getattr(self, name) < 1:
                 raise TriviumError(f"corpus: {name} is {getattr(self, name)}; it must be at least 1")
 
     def thresholds_of(self) -> dict[str, QualityThresholds]:
-        """The thresholds by language: those of ``""`` for documents whose language was not asked for, of ``*`` for languages that
-        nothing is known about."""
+        """The thresholds by language: those of ``""`` for documents whose language was not asked for, of ``*`` for
+        languages that nothing is known about."""
         base = self.thresholds
         found = {"": base, "en": base, UNKNOWN: base, "*": replace(base, stop_words=[])}
         for language in {*STOP_WORDS, *DEFAULTS, *self.thresholds_by_language} - {"en"}:
@@ -139,5 +147,7 @@ class CorpusSettings:
                 found[language] = TypeAdapter(QualityThresholds).validate_python({**asdict(found[language]), **values})
             except ValidationError as error:
                 fault = error.errors(include_url=False)[0]
-                raise TriviumError(f"corpus: thresholds_by_language: {language}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+                raise TriviumError(
+                    f"corpus: thresholds_by_language: {language}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+                ) from error
         return found

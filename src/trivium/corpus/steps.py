@@ -2,11 +2,12 @@
 
 - ``read``: a group of input files -> raw shards of documents, malformed rows among them
 - ``extract``: a raw shard -> documents with their main text
-- ``filter``: a shard of documents -> those in wanted languages, of good quality and no harm, with their marks for the search
-  of duplicates and of repeated passages
+- ``filter``: a shard of documents -> those in wanted languages, of good quality and no harm, with their marks for the
+  search of duplicates and of repeated passages
 - ``exact_duplicates``: a range of digests -> pairs of equal documents
 - ``near_duplicates``: a range of bands -> pairs of similar documents
-- ``shared_runs``, ``windows``, ``repeats``: the search for passages that occur again, see :mod:`trivium.corpus.repeated_spans`
+- ``shared_runs``, ``windows``, ``repeats``: the search for passages that occur again, see
+  :mod:`trivium.corpus.repeated_spans`
 - ``evaluation_index``: the evaluation texts -> sorted hashes of their runs of words
 - ``finish``: a filtered shard -> the final documents, and the rejects of every step before
 - ``mixture``: a finished shard -> its documents as often as their sources are to be read
@@ -42,11 +43,12 @@ from trivium.data.readers import Document, InputFile, Limits, Malformed, read
 from trivium.files import write_bytes
 from trivium.randomness import derive
 
-FUNNEL = ("input", "read", "address", "extract", "language", "repetition", "quality", "c4", "fineweb", "classifier", "harmful",
-          "exact_duplicates", "near_duplicates", "spans", "private", "contamination", "mixture")
+FUNNEL = ("input", "read", "address", "extract", "language", "repetition", "quality", "c4", "fineweb", "classifier",
+          "harmful", "exact_duplicates", "near_duplicates", "spans", "private", "contamination", "mixture")
 QUALITY_STEPS = {"repetition": "gopher_repetition", "quality": "gopher_quality", "c4": "c4", "fineweb": "fineweb"}
 REJECT_CHARACTERS = 2000
-MARGIN = 200  # characters that rejects keep until private data is replaced: a value that the cut would halve is found whole
+# characters that rejects keep until private data is replaced: a value that the cut would halve is found whole
+MARGIN = 200
 HTML_COST = 10  # a page takes about ten times a text's time
 SHARD_BYTES = 32 << 20
 
@@ -93,8 +95,10 @@ class Tally:
         place: Row = {key: document[key] for key in ("file", "row") if key in document}
         if "language" in document:
             place["language"] = document["language"]
-        self.rejects.append({"id": document["id"], "step": step, "reason": reason, "text": text[:REJECT_CHARACTERS + MARGIN],
-                             "source": document["source"], **place})
+        self.rejects.append({
+            "id": document["id"], "step": step, "reason": reason, "text": text[:REJECT_CHARACTERS + MARGIN],
+            "source": document["source"], **place
+        })
 
 
 def size_of(text: str) -> int:
@@ -164,8 +168,8 @@ def extract_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -
 
 
 def filter_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
-    """Tell languages, apply the quality rules and the filters of bad and of harmful documents, and write the marks for the search for
-    duplicates and repeated passages."""
+    """Tell languages, apply the quality rules and the filters of bad and of harmful documents, and write the marks for
+    the search for duplicates and repeated passages."""
     tally, kept = Tally(), []
     judge = _Judge(parameters, inputs)
     for row in read_shard(inputs[0] / "documents.jsonl.zst"):
@@ -238,7 +242,8 @@ class _Judge:
             return None
         score, limit = self.good.score(row["text"]), self.limits["min_quality"]
         if self.limits["pareto"]:
-            # GPT-3 keeps a document when a draw from a Pareto (Lomax) distribution is above 1 - score: some bad ones as well
+            # GPT-3 keeps a document when a draw from a Pareto (Lomax) distribution is above 1 - score: some bad ones
+            # as well
             draw = (derive(self.seed, "pareto", row["id"], row["text"]) + 1) / 2**64
             limit = 1 - (draw ** (-1 / self.limits["pareto"]) - 1)
         return f"classifier.quality: {score:.3f}, at least {limit:.3f}" if score < limit else None
@@ -270,8 +275,8 @@ def exact_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> 
 
 def near_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
     """Pairs of similar documents among one range of bands; the first input holds the exact duplicates' numbers."""
-    pairs, similarities = near_pairs(inputs[1:], parameters["starts"], np.asarray(read_array(inputs[0])), parameters["threshold"],
-                                     parameters["partition"], parameters["partitions"])
+    pairs, similarities = near_pairs(inputs[1:], parameters["starts"], np.asarray(read_array(inputs[0])),
+                                     parameters["threshold"], parameters["partition"], parameters["partitions"])
     write_array(folder / "pairs.npy", pairs)
     write_array(folder / "similarities.npy", similarities)
     return {}
@@ -279,21 +284,25 @@ def near_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> C
 
 def shared_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
     """Which minimizers of one range occur again; the first input holds the numbers of documents that are dropped."""
-    found = shared(inputs[1:], parameters["starts"], np.asarray(read_array(inputs[0])), parameters["partition"], parameters["partitions"])
+    found = shared(inputs[1:], parameters["starts"], np.asarray(read_array(inputs[0])), parameters["partition"],
+                   parameters["partitions"])
     write_array(folder / "shared.npy", found)
     return {}
 
 
 def windows_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
-    """The windows of one shard that may occur again. Inputs: the filtered shard, the dropped documents' numbers, and step
-    ``shared_runs``."""
+    """The windows of one shard that may occur again. Inputs: the filtered shard, the dropped documents' numbers, and
+    step ``shared_runs``."""
     hashes = [np.asarray(read_array(path / "shared.npy")) for path in inputs[2:]]
     marks, rows = read_array(inputs[0] / "marks.npy"), read_array(inputs[0] / "marks-0.npy")
     wanted = set(rows[np.logical_or.reduce([among(np.asarray(marks), part) for part in hashes])].tolist())
     dropped = np.asarray(read_array(inputs[1]))
     first, after = np.searchsorted(dropped, [parameters["start"], parameters["start"] + parameters["documents"]])
     wanted -= set((dropped[first:after] - parameters["start"]).tolist())
-    texts = {number: row["text"] for number, row in enumerate(read_shard(inputs[0] / "documents.jsonl.zst")) if number in wanted}
+    texts = {
+        number: row["text"]
+        for number, row in enumerate(read_shard(inputs[0] / "documents.jsonl.zst")) if number in wanted
+    }
     return {"windows": windows(texts, hashes, SpanSettings(**parameters["spans"]), folder)}
 
 
@@ -316,9 +325,9 @@ def _index(folder: Path) -> ContaminationIndex:
 
 
 def finish_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
-    """Leave out duplicates, cut repeated passages, replace private data, leave out what gives the evaluation away; then write the
-    final files, with the rejects of all steps. Rejects show no private data either. Inputs: the filtered and the extracted shard,
-    what is to be dropped and cut, and the index of evaluation texts."""
+    """Leave out duplicates, cut repeated passages, replace private data, leave out what gives the evaluation away; then
+    write the final files, with the rejects of all steps. Rejects show no private data either. Inputs: the filtered and
+    the extracted shard, what is to be dropped and cut, and the index of evaluation texts."""
     filtered, extracted = inputs[:2]
     index = _index(inputs[3]) if parameters["contamination"] else None
     tally, kinds = Tally(), parameters["kinds"]
@@ -386,7 +395,8 @@ def mixture_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -
                     tally.left("mixture", row, size)
                     yield row
                 if not number:
-                    tally.reject(row, "mixture", f"not_drawn: {row['source']} is read {share:.3g} times", row["text"][:REJECT_CHARACTERS])
+                    tally.reject(row, "mixture", f"not_drawn: {row['source']} is read {share:.3g} times",
+                                 row["text"][:REJECT_CHARACTERS])
 
     def rejects() -> Iterator[Row]:
         with open(inputs[0] / "rejects.jsonl", "rb") as file:

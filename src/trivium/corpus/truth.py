@@ -63,13 +63,16 @@ def measure(truth_rows: Iterable[Row], kept_rows: Iterable[Row],
 
 
 def _rejections(truth: dict[str, Row], kept: dict[str, str], step_of: dict[str, str]) -> dict[str, tuple[Rate, Rate]]:
-    order = ["read", "address", "extract", "language", *sorted(STEPS["spam"]), "classifier", "harmful", *DUPLICATE_STEPS.values(), "spans",
-             "contamination", "mixture"]
+    order = [
+        "read", "address", "extract", "language", *sorted(STEPS["spam"]), "classifier", "harmful",
+        *DUPLICATE_STEPS.values(), "spans", "contamination", "mixture"
+    ]
     rates = {}
     for kind, steps in STEPS.items():
         rejected = [id for id, step in step_of.items() if step in steps]
         right = sum(kind in truth[id]["kinds"] for id in rejected)
-        first = min(order.index(step) for step in steps if step != "address")  # what has a good address may still be spam
+        # what has a good address may still be spam
+        first = min(order.index(step) for step in steps if step != "address")
         reached = sum(kind in row["kinds"] for id, row in truth.items()
                       if id in kept or (id in step_of and (step_of[id] in steps or order.index(step_of[id]) >= first)))
         rates[kind] = rate(right, len(rejected)), rate(right, reached)

@@ -24,7 +24,9 @@ UNSPACED = HAN_AND_KANA + (  # scripts written without spaces between words
 _WORD = re.compile(rf"[{UNSPACED}][^\w\s]*|[^\s{UNSPACED}]+")
 PLAIN_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _UNSPACED = re.compile(f"[{UNSPACED}]")
-_ASCII_WORDS = str.maketrans({character: character if character.isalnum() or character == "_" else " " for character in map(chr, range(128))})
+_ASCII_WORDS = str.maketrans(
+    {character: character if character.isalnum() or character == "_" else " "
+     for character in map(chr, range(128))})
 
 
 def words(text: str) -> list[str]:
@@ -54,7 +56,8 @@ class _Hashes(dict[str, int]):
     def __missing__(self, word: str) -> int:
         if len(self) >= self.most:
             self.clear()
-        found = self[word] = int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+        found = self[word] = int.from_bytes(
+            blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
         return found
 
 

@@ -1,4 +1,5 @@
-"""Demonstrations as people have them, brought together: formats, columns, labels, task templates, and a mixture by weight."""
+"""Demonstrations as people have them, brought together: formats, columns, labels, task templates, and a mixture by
+weight."""
 
 from __future__ import annotations
 
@@ -23,8 +24,10 @@ from trivium.tokenizer.chat import ROLES, check_messages
 
 Row = dict[str, Any]
 
-SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant",
-            "bard": "assistant", "model": "assistant", "system": "system"}
+SPEAKERS = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
+    "bing": "assistant", "bard": "assistant", "model": "assistant", "system": "system"
+}
 """Names that ShareGPT and its likes give the roles."""
 
 
@@ -34,7 +37,8 @@ class Source(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True, coerce_numbers_to_str=True)
 
     weight: float | None = Field(None, gt=0)
-    """Share of the mixture, relative to the other sources' weights (1 where others have one); null for all: every row once."""
+    """Share of the mixture, relative to the other sources' weights (1 where others have one); null for all: every row
+    once."""
     limit: int | None = Field(None, ge=1)
     """Most rows of it, chosen by a hash; null for all."""
     split: str | None = None
@@ -46,11 +50,12 @@ class Source(BaseModel):
     labels: dict[str, str] = {}
     """The values that the field `label` may have, and what each is called; a row with another is rejected."""
     templates: str | list[Phrasing] = []
-    """Phrasings that turn a row into a conversation: a family's name (classification, judgement, extraction, translation, reasoning,
-    reasoning-steps; with -zh in Chinese) or Jinja texts of your own. Which one a row gets depends on a hash of it."""
+    """Phrasings that turn a row into a conversation: a family's name (classification, judgement, extraction,
+    translation, reasoning, reasoning-steps; with -zh in Chinese) or Jinja texts of your own. Which one a row gets
+    depends on a hash of it."""
     prompts: bool = False
-    """Its questions become prompts to practise on too, each with its row's `answer` to check by (of GSM8K's, what stands after ####); those of the held-out
-    share are for the evaluation, and are no demonstrations."""
+    """Its questions become prompts to practise on too, each with its row's `answer` to check by (of GSM8K's, what
+    stands after ####); those of the held-out share are for the evaluation, and are no demonstrations."""
 
 
 @dataclass
@@ -67,26 +72,33 @@ class Read:
 
 
 def rows_of_source(source: Path, reject: Reject, split: str | None = None) -> Iterator[tuple[str, int, Row]]:
-    """``(file, row from 1, row)`` of a file, a folder or an archive of JSON, JSON lines, CSV or Parquet, compressed or not. ``split``
-    takes only files whose name has it, as a data set's ``train-00000-of-00002.parquet``."""
-    files = [file for file in find([source]) if not source.is_dir() or has_rows(file.name) or file.name.lower().endswith(ARCHIVES)]
-    chosen = [file for file in files if split is None or re.search(rf"(^|[-_./]){re.escape(split)}([-_./]|$)", file.name)]
+    """``(file, row from 1, row)`` of a file, a folder or an archive of JSON, JSON lines, CSV or Parquet, compressed or
+    not. ``split`` takes only files whose name has it, as a data set's ``train-00000-of-00002.parquet``."""
+    files = [
+        file for file in find([source])
+        if not source.is_dir() or has_rows(file.name) or file.name.lower().endswith(ARCHIVES)
+    ]
+    chosen = [
+        file for file in files if split is None or re.search(rf"(^|[-_./]){re.escape(split)}([-_./]|$)", file.name)
+    ]
     if not chosen:
-        raise TriviumError(f"{source}: " + (f"no file's name has {split!r} in it" if files else "no files of rows; known are JSON, JSON lines, "
-                                            "CSV and Parquet"))
+        raise TriviumError(f"{source}: " + (
+            f"no file's name has {split!r} in it" if files else "no files of rows; known are JSON, JSON lines, "
+            "CSV and Parquet"))
     for file in chosen:
         for name, number, row in rows(file):
             if isinstance(row, Bad):
                 reject(name, number, row.reason, row.text)
             elif not is_text(text := json.dumps(row, ensure_ascii=False, default=str)):
-                reject(name, number, "holds characters that are no text (lone surrogates)", text.encode("utf-8", "replace").decode())
+                reject(name, number, "holds characters that are no text (lone surrogates)",
+                       text.encode("utf-8", "replace").decode())
             else:
                 yield name, number, row
 
 
 def read(source: Path, settings: Source, where: str, reject: Reject, seen: dict[str, tuple[str, int]]) -> Read:
-    """All good rows of a source. Bad ones go to ``reject`` with their reason; rows that say what an earlier one said are bad too, be it of this
-    source or of one before: ``seen`` has the place of each."""
+    """All good rows of a source. Bad ones go to ``reject`` with their reason; rows that say what an earlier one said
+    are bad too, be it of this source or of one before: ``seen`` has the place of each."""
     found = Read()
     phraser = Phraser(settings.templates, f"{where}.templates") if settings.templates else None
 
@@ -112,7 +124,8 @@ def read(source: Path, settings: Source, where: str, reject: Reject, seen: dict[
         else:
             text = json.dumps(variants, sort_keys=True, ensure_ascii=False)
             if text in seen:
-                refuse(file, number, f"a duplicate of {seen[text][0]}, row {seen[text][1]}", json.dumps(raw, ensure_ascii=False, default=str))
+                refuse(file, number, f"a duplicate of {seen[text][0]}, row {seen[text][1]}",
+                       json.dumps(raw, ensure_ascii=False, default=str))
                 continue
             seen[text] = (file, number)
             asked = "asked: " + json.dumps([messages[:-1] for messages in variants], sort_keys=True, ensure_ascii=False)
@@ -125,7 +138,8 @@ def read(source: Path, settings: Source, where: str, reject: Reject, seen: dict[
 def kind_of(reason: str) -> str:
     """A reason without what differs from row to row, to count by."""
     kind = "a duplicate" if reason.startswith("a duplicate") else re.sub(r"; (did you mean|known:).*", "", reason)
-    return re.sub(r"(message|line|column|char|byte|^) ?\d+", r"\1 …", re.sub(r"^(the label) '[^']*'", r"\1 …", kind)).strip()[:120]
+    return re.sub(r"(message|line|column|char|byte|^) ?\d+", r"\1 …", re.sub(r"^(the label) '[^']*'", r"\1 …",
+                                                                             kind)).strip()[:120]
 
 
 def named(row: Row, settings: Source) -> Row:
@@ -136,7 +150,9 @@ def named(row: Row, settings: Source) -> Row:
         row = {**row, ours: row[theirs]}
     if settings.labels:
         if "label" not in row:
-            raise TriviumError("`labels` needs a field `label`, which no column is called and `columns` does not name; the row has " + ", ".join(map(str, row)))
+            raise TriviumError(
+                "`labels` needs a field `label`, which no column is called and `columns` does not name; the row has " +
+                ", ".join(map(str, row)))
         given = str(row["label"]).strip()
         if given not in settings.labels:
             raise TriviumError(f"the label {given!r} is none of {', '.join(settings.labels)}")
@@ -144,21 +160,28 @@ def named(row: Row, settings: Source) -> Row:
     return {**settings.values, **row}
 
 
-def mix(sources: dict[str, Read], settings: dict[str, Source], total: int | None, seed: int) -> tuple[list[Row], dict[str, Row]]:
+def mix(sources: dict[str, Read], settings: dict[str, Source], total: int | None,
+        seed: int) -> tuple[list[Row], dict[str, Row]]:
     """The mixture, in an order of its own, and a report by source.
 
-    A source's share of the rows is its weight among all; where none has a weight, every row is taken once. A source with too few
-    rows is gone through again, in another phrasing where there are several; of one with too many a choice is made by a hash.
+    A source's share of the rows is its weight among all; where none has a weight, every row is taken once. A source
+    with too few rows is gone through again, in another phrasing where there are several; of one with too many a choice
+    is made by a hash.
     """
     counts = {name: min(len(source.made), settings[name].limit or len(source.made)) for name, source in sources.items()}
     weighted = any(settings[name].weight is not None for name in sources)
     size = total or sum(counts.values())
-    weights = {name: (1.0 if settings[name].weight is None else settings[name].weight or 0.0) if weighted else float(counts[name]) for name in sources}
+    weights = {
+        name: (1.0 if settings[name].weight is None else settings[name].weight or 0.0)
+        if weighted else float(counts[name])
+        for name in sources
+    }
     whole = sum(weights[name] for name in sources if counts[name]) or 1.0
     mixture: list[tuple[int, Row]] = []
     report: dict[str, Row] = {}
     for name, source in sources.items():
-        order = sorted(range(len(source.made)), key=lambda i: randomness.derive(seed, "import", name, source.made[i]["key"]))[:counts[name]]
+        order = sorted(range(len(source.made)),
+                       key=lambda i: randomness.derive(seed, "import", name, source.made[i]["key"]))[:counts[name]]
         wanted = round(size * weights[name] / whole) if weighted or total else counts[name]
         for place in range(wanted if order else 0):
             row, turn = source.made[order[place % len(order)]], place // len(order)
@@ -170,8 +193,11 @@ def mix(sources: dict[str, Read], settings: dict[str, Source], total: int | None
             if settings[name].prompts and row["answer"] is not None:
                 made["answer"] = row["answer"]
             mixture.append((randomness.derive(seed, "mix", name, place), made))
-        report[name] = {"rows": source.rows, "kept": len(source.made), "rejected": dict(source.rejected.most_common()), "answered_otherwise": source.otherwise,
-                        "used": wanted if order else 0, "passes": round(wanted / len(order), 3) if order else 0.0}
+        report[name] = {
+            "rows": source.rows, "kept": len(source.made), "rejected": dict(source.rejected.most_common()),
+            "answered_otherwise": source.otherwise, "used": wanted if order else 0,
+            "passes": round(wanted / len(order), 3) if order else 0.0
+        }
     return [row for _, row in sorted(mixture, key=lambda item: item[0])], report
 
 
@@ -226,7 +252,9 @@ def _turns(value: Any, name: str) -> list[Row]:
 
 def _text(content: Any) -> Any:
     """A content's text; those in parts, as in OpenAI's format, are joined."""
-    if isinstance(content, list) and content and all(isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in content):
+    if isinstance(content, list) and content and all(
+            isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+            for part in content):
         return "".join(part["text"] for part in content)
     return content
 
@@ -236,7 +264,8 @@ def _sharegpt(row: Row) -> list[Row]:
     for number, turn in enumerate(_turns(row["conversations"], "conversations"), 1):
         said_by = turn.get("from", turn.get("role"))
         if not isinstance(said_by, str) or said_by not in SPEAKERS:
-            raise TriviumError(f"message {number}: unknown role {said_by!r}{nearest(str(said_by), {**SPEAKERS, **ROLES})}")
+            raise TriviumError(
+                f"message {number}: unknown role {said_by!r}{nearest(str(said_by), {**SPEAKERS, **ROLES})}")
         turns.append({"role": SPEAKERS[said_by], "content": turn.get("value", turn.get("content"))})
     system = row.get("system")
     return [*([{"role": "system", "content": system}] if system else []), *turns]
@@ -256,7 +285,10 @@ def _gsm8k(row: Row) -> list[Row]:
 def _completion(row: Row) -> list[Row]:
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, list):  # TRL's conversational form
-        return [*_chat({"messages": prompt}), *(_chat({"messages": completion}) if isinstance(completion, list) else _turn("", completion)[1:])]
+        return [
+            *_chat({"messages": prompt}),
+            *(_chat({"messages": completion}) if isinstance(completion, list) else _turn("", completion)[1:])
+        ]
     return _turn(prompt, completion)
 
 
@@ -264,7 +296,9 @@ def _turn(question: str, answer: str) -> list[Row]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-KINDS: list[tuple[Callable[[Row], list[Row]], tuple[str, ...]]] = [
-    (_chat, ("messages",)), (_sharegpt, ("conversations",)), (_alpaca, ("instruction", "output")), (_gsm8k, ("question", "answer")),
-    (_completion, ("prompt", "completion"))]
+KINDS: list[tuple[Callable[[Row], list[Row]], tuple[str, ...]]] = [(_chat, ("messages",)),
+                                                                   (_sharegpt, ("conversations",)),
+                                                                   (_alpaca, ("instruction", "output")),
+                                                                   (_gsm8k, ("question", "answer")),
+                                                                   (_completion, ("prompt", "completion"))]
 """What a row is read as, by the fields that it has; the first that fits."""

@@ -14,8 +14,8 @@ _FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?\n(---|\.\.\.)[ \t]*\n", re.DOTALL)
 
 
 def decode(data: bytes, charset: str | None = None) -> str:
-    """A plain text: UTF-8 or UTF-16 by its byte-order mark, UTF-8, the character set it was sent with, or the one that its
-    bytes betray. Damaged UTF-8 raises :class:`Bad`: guessing would turn all of it into gibberish."""
+    """A plain text: UTF-8 or UTF-16 by its byte-order mark, UTF-8, the character set it was sent with, or the one that
+    its bytes betray. Damaged UTF-8 raises :class:`Bad`: guessing would turn all of it into gibberish."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return _strictly(data, "utf-16") or _refuse(data, 0)
     try:
@@ -48,10 +48,12 @@ def decode_html(data: bytes, charset: str | None = None) -> str:
     return decode(data, charset)
 
 
-_SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "iso-8859-1": "cp1252", "latin1": "cp1252", "latin-1": "cp1252",
-              "us-ascii": "cp1252", "ascii": "cp1252", "big5": "big5hkscs", "shift_jis": "cp932", "x-sjis": "cp932", "sjis": "cp932",
-              "euc-kr": "cp949", "ks_c_5601-1987": "cp949", "iso-8859-9": "cp1254", "tis-620": "cp874", "iso-8859-11": "cp874",
-              "x-euc-jp": "euc_jp"}
+_SUPERSETS = {
+    "gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "iso-8859-1": "cp1252", "latin1": "cp1252",
+    "latin-1": "cp1252", "us-ascii": "cp1252", "ascii": "cp1252", "big5": "big5hkscs", "shift_jis": "cp932",
+    "x-sjis": "cp932", "sjis": "cp932", "euc-kr": "cp949", "ks_c_5601-1987": "cp949", "iso-8859-9": "cp1254",
+    "tis-620": "cp874", "iso-8859-11": "cp874", "x-euc-jp": "euc_jp"
+}
 """Browsers read these names as the larger sets that pages really use (the WHATWG's table of encodings)."""
 
 
@@ -84,7 +86,8 @@ def _detected(data: bytes) -> str | None:
 
 
 def _refuse(data: bytes, place: int) -> str:
-    raise Bad(f"invalid UTF-8: byte {place}, and no other character set fits; convert it to UTF-8", data[:4000].decode("utf-8", "replace"))
+    raise Bad(f"invalid UTF-8: byte {place}, and no other character set fits; convert it to UTF-8",
+              data[:4000].decode("utf-8", "replace"))
 
 
 def split_text(text: str, limit: int) -> Iterator[str]:

@@ -131,8 +131,8 @@ def _walk(folder: Path) -> list[Path]:
 
 
 def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None) -> Iterator[Document | Malformed]:
-    """The documents of one file, in order, and its malformed rows where they stand. ``met`` gathers which of ``limits.fields`` its rows
-    hold."""
+    """The documents of one file, in order, and its malformed rows where they stand. ``met`` gathers which of
+    ``limits.fields`` its rows hold."""
     met = set() if met is None else met
     row = 0
     budget = Budget(limits.max_unpacked_bytes)
@@ -154,8 +154,8 @@ def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None
 
 
 def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int, dict[str, Any] | Bad]]:
-    """``(file, row from 1, the row or what is bad about it)`` of a file of rows, compressed or in an archive; files of other
-    kinds inside an archive are passed over."""
+    """``(file, row from 1, the row or what is bad about it)`` of a file of rows, compressed or in an archive; files of
+    other kinds inside an archive are passed over."""
     budget = Budget(limits.max_unpacked_bytes)
     number, place = 0, file.name
     try:
@@ -204,7 +204,8 @@ def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget
         yield _malformed(name, row and row + 1, bad, source)
 
 
-def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_columns: bool = False) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits,
+          any_columns: bool = False) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
     """``(row from 1, the row)`` of a stream that is no archive."""
     lower = name.lower()
     suffix = PurePosixPath(lower).suffix
@@ -233,7 +234,8 @@ def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_colu
     elif suffix in TABLE and stream.seekable():
         yield from parquet_rows(stream, None if any_columns else _holders(limits))
     elif suffix in TABLE:
-        yield from parquet_rows(BytesIO(_whole(stream, limits.max_document_bytes)), None if any_columns else _holders(limits))
+        yield from parquet_rows(BytesIO(_whole(stream, limits.max_document_bytes)),
+                                None if any_columns else _holders(limits))
     elif lower.endswith(ARCHIVES):
         raise Bad("an archive inside an archive is not opened")
     elif suffix in OLD_CRAWL:
@@ -306,11 +308,15 @@ def _document(file: str, row: int, value: dict[str, Any], source: str, page_byte
             return _malformed(file, row, bad, source)
     content = text if isinstance(text, str) and text.strip() else html
     if not isinstance(content, str) or not content.strip():
-        names = "" if {"text", "html"} & set(value) else f"; the row has {', '.join(value)[:200] or 'no fields'}; name one under fields"
+        names = "" if {"text", "html"} & set(
+            value) else f"; the row has {', '.join(value)[:200] or 'no fields'}; name one under fields"
         bad = Bad(f"no text: neither text nor html holds any{names}", json.dumps(value, default=str)[:2000])
         return _malformed(file, row, bad, source)
     if content is not text and 4 * len(content) > page_bytes and len(content.encode("utf-8", "replace")) > page_bytes:
-        return _malformed(file, row, Bad(f"a page of more than {page_bytes:,} bytes; raise max_page_bytes if it is meant to be", content[:2000]), source)
+        return _malformed(
+            file, row,
+            Bad(f"a page of more than {page_bytes:,} bytes; raise max_page_bytes if it is meant to be", content[:2000]),
+            source)
     if "\0" in content:
         return _malformed(file, row, Bad("null byte in the text", content.replace("\0", "\ufffd")), source)
     if not is_text(content):
@@ -326,8 +332,8 @@ def _document(file: str, row: int, value: dict[str, Any], source: str, page_byte
 
 
 def renamed(row: dict[str, Any], fields: dict[str, str]) -> dict[str, Any]:
-    """A row with the names that its fields have here, given ``{name here: name there}``; a field that it does not hold under the name
-    there keeps its own, so that files with and without such names can be mixed."""
+    """A row with the names that its fields have here, given ``{name here: name there}``; a field that it does not hold
+    under the name there keeps its own, so that files with and without such names can be mixed."""
     there = {name: row[other] for name, other in fields.items() if other in row}
     return {**{name: value for name, value in row.items() if name not in fields.values()}, **there}
 
@@ -338,5 +344,6 @@ def make_id(file: str, row: int, content: str) -> str:
 
 
 def _malformed(file: str, row: int, bad: Bad, source: str) -> Malformed:
-    reason, text = (said.encode("utf-8", "replace").decode() for said in (bad.reason, bad.text[:2000]))  # both may quote the row
+    # both may quote the row
+    reason, text = (said.encode("utf-8", "replace").decode() for said in (bad.reason, bad.text[:2000]))
     return Malformed(make_id(file, row, bad.text), file, row, reason, text, source)

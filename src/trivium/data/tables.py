@@ -11,7 +11,8 @@ from trivium.data.unpack import Bad
 
 
 def parquet_rows(stream: IO[bytes], named: set[str] | None = None) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """``(row from 1, the row)``, batch by batch. The table needs a column ``text`` or ``html``, or one in ``named``; any will do without it."""
+    """``(row from 1, the row)``, batch by batch. The table needs a column ``text`` or ``html``, or one in ``named``;
+    any will do without it."""
     import pyarrow
     from pyarrow import parquet
 
@@ -32,7 +33,8 @@ def parquet_rows(stream: IO[bytes], named: set[str] | None = None) -> Iterator[t
 
 
 def separated_rows(stream: IO[bytes], delimiter: str, limit: int) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """``(row from 1, the row)`` of a table whose first line names its columns; no field may be longer than ``limit``."""
+    """``(row from 1, the row)`` of a table whose first line names its columns; no field may be longer than
+    ``limit``."""
     text = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
     csv.field_size_limit(limit)
     row = 0
@@ -46,9 +48,11 @@ def separated_rows(stream: IO[bytes], delimiter: str, limit: int) -> Iterator[tu
                 continue
             row += 1
             if len(values) != len(names):
-                yield row, Bad(f"{len(values)} fields, where the first line names {len(names)} columns", delimiter.join(values)[:2000])
+                yield row, Bad(f"{len(values)} fields, where the first line names {len(names)} columns",
+                               delimiter.join(values)[:2000])
             elif any("\udc80" <= c <= "\udcff" for value in values for c in (() if value.isascii() else value)):
-                yield row, Bad("invalid UTF-8 in the row", delimiter.join(values)[:2000].encode("utf-8", "replace").decode())
+                yield row, Bad("invalid UTF-8 in the row",
+                               delimiter.join(values)[:2000].encode("utf-8", "replace").decode())
             else:
                 yield row, dict(zip(names, values, strict=True))
     except csv.Error as error:

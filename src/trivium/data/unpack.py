@@ -80,7 +80,8 @@ def _counted(pieces: Iterator[bytes], budget: Budget) -> Iterator[bytes]:
 
 
 def _library_pieces(stream: IO[bytes], suffix: str) -> Iterator[bytes]:
-    opener: Callable[[IO[bytes]], IO[bytes]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[suffix]  # type: ignore[assignment]
+    opener: Callable[[IO[bytes]], IO[bytes]] = {".gz": gzip.open, ".bz2": bz2.open,
+                                                ".xz": lzma.open}[suffix]  # type: ignore[assignment]
     try:
         with opener(stream) as file:
             # read1 hands over what it has: bytes before the damage are not lost with it

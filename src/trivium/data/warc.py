@@ -1,7 +1,8 @@
-"""Web archives: the pages in WARC files (ISO 28500, and the drafts 0.17 and 0.18) and the texts in Common Crawl's WET files.
+"""Web archives: the pages in WARC files (ISO 28500, and the drafts 0.17 and 0.18) and the texts in Common Crawl's WET
+files.
 
-Crawls are big and some of their records broken, so a fault costs no more than its own record: after damage, reading goes
-on at the next line that begins a record, and in compressed files at the next member that can be unpacked.
+Crawls are big and some of their records broken, so a fault costs no more than its own record: after damage, reading
+goes on at the next line that begins a record, and in compressed files at the next member that can be unpacked.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ HOLDERS = {"response", "resource", "conversion"}
 """The types of record that can hold a document; requests, metadata and revisits hold none."""
 
 
-def warc_rows(stream: IO[bytes], compressed: bool, budget: Budget, limit: int) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+def warc_rows(stream: IO[bytes], compressed: bool, budget: Budget,
+              limit: int) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
     """``(record from 1, its document)`` for every record that may hold one; ``limit`` is the longest body in bytes.
     Redirects, error pages, pictures and the like come as :class:`Bad`, as do broken records."""
     source = _Source(_members(stream, budget) if compressed else _pieces(stream, budget))
@@ -41,7 +43,10 @@ def warc_rows(stream: IO[bytes], compressed: bool, budget: Budget, limit: int) -
             if line.strip() and not lost:
                 number, lost = number + 1, True
                 if number == 1 and line.startswith(b"filedesc:"):
-                    raise Bad("an ARC archive, the format before WARC; convert it with: warcio recompress IN.arc.gz OUT.warc.gz")
+                    raise Bad(
+                        "an ARC archive, the format before WARC; convert it with: warcio recompress IN.arc.gz "
+                        "OUT.warc.gz"
+                    )
                 yield number, Bad("damaged WARC: a record was expected here", line[:2000].decode("utf-8", "replace"))
             continue
         number, lost = number + 1, False
@@ -71,8 +76,9 @@ def _record(source: _Source, limit: int) -> dict[str, Any] | Bad | None:
             inside = _BEGINNING_INSIDE.search(body)
             if inside is not None:
                 source.back(body[inside.start(1):])
-            raise Bad(f"truncated WARC: a record ends {left:,} bytes early" if left else "damaged WARC: a record's length is wrong",
-                      body[:2000].decode("utf-8", "replace"))
+            raise Bad(
+                f"truncated WARC: a record ends {left:,} bytes early"
+                if left else "damaged WARC: a record's length is wrong", body[:2000].decode("utf-8", "replace"))
     if kind not in HOLDERS:
         return None
     url = headers.get("warc-target-uri", "").strip("<> ")
@@ -118,7 +124,8 @@ def _decoded(body: bytes, http: dict[str, str], limit: int) -> bytes:
     """A body without its transfer and content encodings."""
     if "chunked" in http.get("transfer-encoding", "").lower():
         body = _unchunked(body)
-    for encoding in reversed([name.strip().lower() for name in http.get("content-encoding", "").split(",") if name.strip()]):
+    for encoding in reversed(
+        [name.strip().lower() for name in http.get("content-encoding", "").split(",") if name.strip()]):
         if encoding in ("gzip", "x-gzip", "deflate"):
             body = _inflated(body, limit)
         elif encoding != "identity":

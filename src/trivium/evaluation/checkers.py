@@ -1,5 +1,5 @@
-"""Checkers: what says how good a response is, without a model. The world's truth, a number, an exact answer, or a function
-of the user's own, which runs in a process of its own with a time limit."""
+"""Checkers: what says how good a response is, without a model. The world's truth, a number, an exact answer, or a
+function of the user's own, which runs in a process of its own with a time limit."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ CHECKS: dict[str, tuple[str, Check]] = {
 class Checker:
     """A checker by its name, or ``FILE.py:FUNCTION`` with ``FUNCTION(row, responses) -> list of numbers``.
 
-    A function of the user's own is called in a process of its own. One that raises, hangs longer than ``seconds`` or gives
-    anything but a finite number for each response ends the run with a :class:`TriviumError` that names the prompt."""
+    A function of the user's own is called in a process of its own. One that raises, hangs longer than ``seconds`` or
+    gives anything but a finite number for each response ends the run with a :class:`TriviumError` that names the
+    prompt."""
 
     def __init__(self, name: str, seconds: float = 10.0) -> None:
         self.name, self.seconds = name, seconds
@@ -54,7 +55,9 @@ class Checker:
         if self.check is None:
             file, colon, function = name.rpartition(":")
             if not colon:
-                raise TriviumError(f"checker: there is no checker {name!r}{nearest(name, CHECKS)}; one of your own is FILE.py:FUNCTION")
+                raise TriviumError(
+                    f"checker: there is no checker {name!r}{nearest(name, CHECKS)}; one of your own is FILE.py:FUNCTION"
+                )
             if not Path(file).is_file():
                 raise TriviumError(f"checker: {file}: no such file")
             self.file, self.function = file, function
@@ -63,7 +66,8 @@ class Checker:
         """Raise :class:`TriviumError` where a row lacks what the checker needs."""
         bad = next((row for row in rows if self.needs and self.needs not in row), None)
         if bad is not None:
-            raise TriviumError(f"checker {self.name!r} needs the field {self.needs!r}, which prompt {bad.get('id')!r} does not have")
+            raise TriviumError(
+                f"checker {self.name!r} needs the field {self.needs!r}, which prompt {bad.get('id')!r} does not have")
 
     def __call__(self, row: Row, responses: Sequence[str]) -> list[float]:
         """How good each response is."""
@@ -81,12 +85,16 @@ class Checker:
         self.pipe.send((row, list(responses)))
         if not self.pipe.poll(self.seconds):
             self.close()
-            raise TriviumError(f"checker {self.name}: no answer about prompt {row.get('id')!r} within {self.seconds:g} seconds; raise "
-                               "`checker_seconds` or mend the function")
+            raise TriviumError(
+                f"checker {self.name}: no answer about prompt {row.get('id')!r} within {self.seconds:g} seconds; raise "
+                "`checker_seconds` or mend the function")
         found = self._heard(row)
         if not isinstance(found, list) or len(found) != len(responses) or not all(
                 isinstance(value, (int, float)) and math.isfinite(value) for value in found):
-            raise TriviumError(f"checker {self.name}: {len(responses)} finite numbers were expected for prompt {row.get('id')!r}, not {found!r:.200}")
+            raise TriviumError(
+                f"checker {self.name}: {len(responses)} finite numbers were expected for prompt {row.get('id')!r}, not "
+                f"{found!r:.200}"
+            )
         return [float(value) for value in found]
 
     def _heard(self, row: Row) -> Any:

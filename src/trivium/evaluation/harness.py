@@ -1,6 +1,8 @@
-"""Our models in lm-evaluation-harness (the extra ``eval``): ``lm_eval.simple_evaluate(model=HarnessModel("runs/quickstart/sft"), tasks=[...])``.
+"""Our models in lm-evaluation-harness (the extra ``eval``):
+``lm_eval.simple_evaluate(model=HarnessModel("runs/quickstart/sft"), tasks=[...])``.
 
-It scores and writes with this package's own kernels; the numbers are those of the harness's ``hf`` model on the same folder.
+It scores and writes with this package's own kernels; the numbers are those of the harness's ``hf`` model on the same
+folder.
 """
 
 from __future__ import annotations
@@ -54,18 +56,20 @@ class HarnessModel(LM):
         return before, self.encode(context + continuation)[len(before):]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-probability in nats, whether greedy decoding would write it) of each (context, continuation). Continuations of one context share
-        its computation."""
+        """(log-probability in nats, whether greedy decoding would write it) of each (context, continuation).
+        Continuations of one context share its computation."""
         order: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}
         for index, request in enumerate(requests):
             context, continuation = self.pair(*request.args)
-            context = context[-max(1, self.examinee.room(0) + 1 - len(continuation)):]  # cut for each pair, as the harness does
+            # cut for each pair, as the harness does
+            context = context[-max(1, self.examinee.room(0) + 1 - len(continuation)):]
             order.setdefault(tuple(context), []).append((index, continuation))
         found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
         groups = list(order.items())
         for start in range(0, len(groups), BATCH):
             part = groups[start:start + BATCH]
-            scored = likelihood.score_continuations(self.examinee.model, [context for context, _ in part], [[ids for _, ids in group] for _, group in part])
+            scored = likelihood.score_continuations(self.examinee.model, [context for context, _ in part],
+                                                    [[ids for _, ids in group] for _, group in part])
             for (_, group), values in zip(part, scored, strict=True):
                 for (index, _), value in zip(group, values, strict=True):
                     found[index] = value
@@ -73,7 +77,8 @@ class HarnessModel(LM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """The log-probability of each whole text, in nats."""
-        return likelihood.text_log_probs(self.examinee.model, [self.encode(request.args[0]) for request in requests], self.start)
+        return likelihood.text_log_probs(self.examinee.model, [self.encode(request.args[0]) for request in requests],
+                                         self.start)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """What the model writes after each context, up to the first of the texts in ``until``."""
@@ -83,18 +88,23 @@ class HarnessModel(LM):
             settings = dict(request.args[1])
             until = settings.get("until") or []
             sampled = settings.get("do_sample", settings.get("temperature", 0) > 0)
-            key = (tuple([until] if isinstance(until, str) else until), int(settings.get("max_gen_toks", self.max_gen_toks)),
-                   float(settings.get("temperature", 1.0)) if sampled else 0.0, float(settings.get("top_p", 1.0)) if sampled else 1.0)
+            key = (tuple([until] if isinstance(until, str) else until),
+                   int(settings.get("max_gen_toks",
+                                    self.max_gen_toks)), float(settings.get("temperature", 1.0)) if sampled else 0.0,
+                   float(settings.get("top_p", 1.0)) if sampled else 1.0)
             by_settings.setdefault(key, []).append(index)
         for (until, new, temperature, top_p), indices in by_settings.items():
             room = self.examinee.room(new)
             if room < 1:
-                raise TriviumError(f"max_gen_toks: {new} leave no room for a prompt in the model's {self.examinee.room(0)} positions")
+                raise TriviumError(
+                    f"max_gen_toks: {new} leave no room for a prompt in the model's {self.examinee.room(0)} positions")
             prompts = [self.encode(requests[index].args[0])[-room:] or [self.start] for index in indices]
-            groups = generate(self.examinee.model, prompts, Sampling(temperature=temperature, top_p=top_p, max_new_tokens=new), [self.start])
+            groups = generate(self.examinee.model, prompts,
+                              Sampling(temperature=temperature, top_p=top_p, max_new_tokens=new), [self.start])
             for index, group in zip(indices, groups, strict=True):
                 tokens = [token for token in group[0].tokens if token != self.start]
-                found[index] = cut(self.texts.decode(tokens, skip_special_tokens=True), self.stops(until, tokenizer.decode([self.start])))
+                found[index] = cut(self.texts.decode(tokens, skip_special_tokens=True),
+                                   self.stops(until, tokenizer.decode([self.start])))
         return found
 
     @staticmethod

@@ -28,8 +28,8 @@ class Judge(Endpoint):
     """An endpoint that is asked which of two answers is better."""
 
     def prefers(self, prompt: str, first: str, second: str) -> float | None:
-        """1 when the first answer is better, 0 when the second is, in between for ties and when the two orders disagree; None
-        when no verdict can be read."""
+        """1 when the first answer is better, 0 when the second is, in between for ties and when the two orders
+        disagree; None when no verdict can be read."""
         verdicts = [verdict(self.ask(QUESTION.format(prompt=prompt, first=first, second=second)))]
         other = verdict(self.ask(QUESTION.format(prompt=prompt, first=second, second=first)))
         verdicts.append(None if other is None else 1 - other)

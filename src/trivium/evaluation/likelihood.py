@@ -23,8 +23,9 @@ PIECE = 1024
 
 
 def split_at(tokenizer: ChatTokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """The tokens of a context and of what continues it, where the whole text is tokenised as one: the boundary lies after as many tokens as the
-    context alone has, and spaces at the context's end belong to the continuation (as in lm-evaluation-harness)."""
+    """The tokens of a context and of what continues it, where the whole text is tokenised as one: the boundary lies
+    after as many tokens as the context alone has, and spaces at the context's end belong to the continuation (as in
+    lm-evaluation-harness)."""
     spaces = len(context) - len(context.rstrip())
     if spaces:
         context, continuation = context[:-spaces], context[-spaces:] + continuation
@@ -33,15 +34,19 @@ def split_at(tokenizer: ChatTokenizer, context: str, continuation: str) -> tuple
 
 
 @torch.inference_mode()
-def score_continuations(model: LanguageModel, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[Sequence[int]]],
-                        ) -> list[list[tuple[float, bool]]]:
-    """For every continuation of every context ``(log-probability in nats, whether greedy decoding would write it)``. Contexts must not be empty;
-    what is too long for the model is cut at the context's beginning."""
+def score_continuations(
+    model: LanguageModel,
+    contexts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[Sequence[int]]],
+) -> list[list[tuple[float, bool]]]:
+    """For every continuation of every context ``(log-probability in nats, whether greedy decoding would write it)``.
+    Contexts must not be empty; what is too long for the model is cut at the context's beginning."""
     longest = model.config.max_positions
     trees = []
     for context, group in zip(contexts, continuations, strict=True):
         room = max(1, longest + 1 - max(map(len, group)))  # a last token is predicted, never read
-        trees.append(Tree(np.array(context[-room:], np.int64), tuple(np.array(ids[:longest], np.int64) for ids in group)))
+        trees.append(
+            Tree(np.array(context[-room:], np.int64), tuple(np.array(ids[:longest], np.int64) for ids in group)))
     scored = _over(model, trees)
     results = []
     for tree, values in zip(trees, scored, strict=True):
@@ -51,8 +56,9 @@ def score_continuations(model: LanguageModel, contexts: Sequence[Sequence[int]],
 
 
 def text_log_probs(model: LanguageModel, texts: Sequence[Sequence[int]], start: int) -> list[float]:
-    """The log-probability in nats of each text's tokens after the token ``start``. Longer texts than the model can read go in windows that do not
-    overlap, save for the last, which sees as much before it as there is room for; every token is predicted once."""
+    """The log-probability in nats of each text's tokens after the token ``start``. Longer texts than the model can read
+    go in windows that do not overlap, save for the last, which sees as much before it as there is room for; every token
+    is predicted once."""
     trees: list[Tree] = []
     owner: list[int] = []
     for index, tokens in enumerate(texts):
@@ -66,7 +72,8 @@ def text_log_probs(model: LanguageModel, texts: Sequence[Sequence[int]], start: 
 
 
 def windows(tokens: Sequence[int], start: int, longest: int) -> list[tuple[list[int], list[int]]]:
-    """``(context, predicted)`` for each window of at most ``longest`` tokens that are read (lm-evaluation-harness, rolling)."""
+    """``(context, predicted)`` for each window of at most ``longest`` tokens that are read (lm-evaluation-harness,
+    rolling)."""
     if not tokens:
         return []
     found = [([start], list(tokens[:longest]))]
@@ -101,13 +108,21 @@ def _over(model: LanguageModel, trees: Sequence[Tree]) -> list[np.ndarray]:
     return found
 
 
-def reward_scores(model: RewardModel, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
+def reward_scores(model: RewardModel, prompts: Sequence[Sequence[int]],
+                  responses: Sequence[Sequence[int]]) -> list[float]:
     """A reward model's score of each response, read at its last token, shift included."""
-    trees = [Tree(np.array(prompt, np.int64), (np.array(response, np.int64),)) for prompt, response in zip(prompts, responses, strict=True)]
+    trees = [
+        Tree(np.array(prompt, np.int64), (np.array(response, np.int64),))
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
     length = max((len(tree) for tree in trees), default=1)
     model.eval()
 
     def compute(batch: Batch) -> Tensor:
         return model.score(hidden_states(model.model, batch)[batch.ends]).squeeze(-1).float() + model.shift
 
-    return [float(scores[0]) for scores in map_trees(compute, trees, length, max(1, ROW_TOKENS // length), model.score.weight.device, per_token=False)]
+    return [
+        float(scores[0])
+        for scores in map_trees(compute, trees, length, max(1, ROW_TOKENS //
+                                                            length), model.score.weight.device, per_token=False)
+    ]

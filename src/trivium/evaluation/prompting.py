@@ -1,4 +1,5 @@
-"""One model, one set of questions, several ways to ask: with no examples, with examples, with examples that reason aloud."""
+"""One model, one set of questions, several ways to ask: with no examples, with examples, with examples that reason
+aloud."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ def reasoning_of(answer: str) -> str:
 
 
 def same_answer(expected: str, answer: str) -> bool:
-    """Whether ``answer`` comes to ``expected``: its last number, when a number is expected; else the words themselves."""
+    """Whether ``answer`` comes to ``expected``: its last number, when a number is expected; else the words
+    themselves."""
     plain = expected.strip().replace(",", "").rstrip(".")
     if re.fullmatch(r"-?\d+(\.\d+)?", plain):
         numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", answer)
@@ -82,33 +84,40 @@ def same_answer(expected: str, answer: str) -> bool:
 
 
 def read_questions(path: Path, task: str | None = None) -> list[Question]:
-    """Questions of a JSONL file, or of ``evaluation.jsonl`` in a folder: rows of the embedded world (``prompt``, ``truth``, ``task``), or
-    ``{"question", "answer"}`` as in GSM8K. Raises :class:`TriviumError` that names file and row."""
+    """Questions of a JSONL file, or of ``evaluation.jsonl`` in a folder: rows of the embedded world (``prompt``,
+    ``truth``, ``task``), or ``{"question", "answer"}`` as in GSM8K. Raises :class:`TriviumError` that names file and
+    row."""
     file = path / "evaluation.jsonl" if path.is_dir() else path
     found, tasks = [], set()
     for number, row in read_rows(file):
         try:
             if "truth" in row:
                 messages = check_messages(row["prompt"])
-                one = Question(messages[-1]["content"], str(row["task"]), lambda text, row=row: rubric.is_right(row, text))  # type: ignore[misc]
+                one = Question(messages[-1]["content"], str(row["task"]),
+                               lambda text, row=row: rubric.is_right(row, text))  # type: ignore[misc]
                 rubric.is_right(row, "?")
             else:
                 expected = str(row["answer"])
                 expected = expected.rsplit("####", 1)[1].strip() if "####" in expected else expected
-                one = Question(str(row["question"]), str(row.get("task", "questions")), lambda text, expected=expected: same_answer(expected, text))  # type: ignore[misc]
+                one = Question(str(row["question"]), str(row.get("task", "questions")),
+                               lambda text, expected=expected: same_answer(expected, text))  # type: ignore[misc]
         except (KeyError, TypeError, AttributeError, TriviumError) as error:
             what = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise TriviumError(f"{file}: row {number}: {what}; a question has `prompt`, `task` and `truth`, or `question` and `answer`") from error
+            raise TriviumError(
+                f"{file}: row {number}: {what}; a question has `prompt`, `task` and `truth`, or `question` and `answer`"
+            ) from error
         tasks.add(one.task)
         if task is None or one.task == task:
             found.append(one)
     if not found:
-        raise TriviumError(f"--task {task}: {file} has no such task{nearest(task, tasks)}" if task and tasks else f"{file}: no questions")
+        raise TriviumError(f"--task {task}: {file} has no such task{nearest(task, tasks)}"
+                           if task and tasks else f"{file}: no questions")
     return found
 
 
 def read_examples(path: Path, task: str | None = None) -> list[Example]:
-    """Examples of a JSONL file, or of ``demonstrations.jsonl`` in a folder: chat messages, or ``{"question", "answer"}``."""
+    """Examples of a JSONL file, or of ``demonstrations.jsonl`` in a folder: chat messages, or ``{"question",
+    "answer"}``."""
     file = path / "demonstrations.jsonl" if path.is_dir() else path
     found = []
     for number, row in read_rows(file):
@@ -119,15 +128,17 @@ def read_examples(path: Path, task: str | None = None) -> list[Example]:
             else:
                 question, answer = str(row["question"]), str(row["answer"])
         except (KeyError, TriviumError) as error:
-            raise TriviumError(f"{file}: row {number}: {error}; an example has `messages`, or `question` and `answer`") from error
+            raise TriviumError(
+                f"{file}: row {number}: {error}; an example has `messages`, or `question` and `answer`") from error
         if task is None or "task" not in row or row["task"] == task:
-            found.append(Example(question, reasoning_of(answer), conclusion_of(answer), str(row.get("task", "questions"))))
+            found.append(
+                Example(question, reasoning_of(answer), conclusion_of(answer), str(row.get("task", "questions"))))
     return found
 
 
 def choose(examples: Sequence[Example], question: Question, shots: int, seed: int, number: int) -> list[Example]:
-    """The examples that stand before a question: of its task, where there are any; the same ones for every method; those that reason, where
-    there are enough of them."""
+    """The examples that stand before a question: of its task, where there are any; the same ones for every method;
+    those that reason, where there are enough of them."""
     alike = [example for example in examples if example.task == question.task] or list(examples)
     alike = [example for example in alike if example.question != question.text]
     reasoning = [example for example in alike if example.reasons]
@@ -136,25 +147,34 @@ def choose(examples: Sequence[Example], question: Question, shots: int, seed: in
     return randomness.python(seed, "shots", number).sample(alike, min(shots, len(alike)))
 
 
-def prompt_for(method: str, question: Question, examples: Sequence[Example], tokenizer: ChatTokenizer, chat: bool) -> list[int]:
-    """The token ids that ask: turns of a chat, or for a model that only continues text, questions and answers below one another."""
+def prompt_for(method: str, question: Question, examples: Sequence[Example], tokenizer: ChatTokenizer,
+               chat: bool) -> list[int]:
+    """The token ids that ask: turns of a chat, or for a model that only continues text, questions and answers below one
+    another."""
     shown = [] if method in ("zero-shot", "step-by-step") else [
-        (example.question, example.answer if method == "chain-of-thought" else example.conclusion) for example in examples]
+        (example.question, example.answer if method == "chain-of-thought" else example.conclusion)
+        for example in examples
+    ]
     text = f"{question.text} {REQUEST}" if method == "step-by-step" else question.text
     if chat:
-        turns = [turn for asked, answer in shown for turn in ({"role": "user", "content": asked}, {"role": "assistant", "content": answer})]
+        turns = [
+            turn for asked, answer in shown
+            for turn in ({"role": "user", "content": asked}, {"role": "assistant", "content": answer})
+        ]
         return tokenizer.encode_chat([*turns, {"role": "user", "content": text}], generation_prompt=True)[0]
     before = "".join(f"Question: {asked}\nAnswer: {answer}\n\n" for asked, answer in shown)
     return [tokenizer.document_id, *tokenizer.encode(f"{before}Question: {text}\nAnswer:")]
 
 
-def compare(folder: Path, questions: Sequence[Question], examples: Sequence[Example], methods: Sequence[str], shots: int = 4,
-            max_new_tokens: int = 96, seed: int = 0, progress: Callable[[str, int, int], None] = lambda method, done, total: None) -> dict[str, Any]:
+def compare(folder: Path, questions: Sequence[Question], examples: Sequence[Example], methods: Sequence[str],
+            shots: int = 4, max_new_tokens: int = 96, seed: int = 0,
+            progress: Callable[[str, int, int], None] = lambda method, done, total: None) -> dict[str, Any]:
     """Ask every question in every way, greedily, and count right answers.
 
-    Returns ``{"questions", "left_out", "methods": {name: {"right", "mean_tokens", "versus", "answers"}}}``. ``right`` has its 95 % interval;
-    ``versus`` is the difference from the first method, question by question, with the interval of a paired mean. Questions that are too
-    long for the model with any method are left out for all, so that all answer the same ones.
+    Returns ``{"questions", "left_out", "methods": {name: {"right", "mean_tokens", "versus", "answers"}}}``. ``right``
+    has its 95 % interval; ``versus`` is the difference from the first method, question by question, with the interval
+    of a paired mean. Questions that are too long for the model with any method are left out for all, so that all answer
+    the same ones.
     """
     for method in methods:
         if method not in METHODS:
@@ -165,36 +185,50 @@ def compare(folder: Path, questions: Sequence[Question], examples: Sequence[Exam
     if needs and not examples:
         raise TriviumError(f"{' and '.join(sorted(needs))} need examples: name a file of them with --examples")
     if "chain-of-thought" in methods and not any(example.reasons for example in examples):
-        raise TriviumError("chain-of-thought needs examples that reason: answers with more than the conclusion, which is marked by `####` or "
-                           "\"The answer is\"")
+        raise TriviumError(
+            "chain-of-thought needs examples that reason: answers with more than the conclusion, which is marked by "
+            "`####` or "
+            "\"The answer is\"")
     model = model_folder.load(folder)
     if not isinstance(model, LanguageModel):
         raise TriviumError(f"{folder}: a reward model, where a language model was expected")
     tokenizer = ChatTokenizer.load(folder)
     chat = read_json(folder / "tokenizer_config.json").get("eos_token") == END
     shown = [choose(examples, question, shots, seed, number) for number, question in enumerate(questions)]
-    asked = {method: [prompt_for(method, question, before, tokenizer, chat) for question, before in zip(questions, shown, strict=True)]
-             for method in methods}
+    asked = {
+        method: [
+            prompt_for(method, question, before, tokenizer, chat)
+            for question, before in zip(questions, shown, strict=True)
+        ]
+        for method in methods
+    }
     room = model.config.max_positions - max_new_tokens
     fitting = [i for i in range(len(questions)) if all(len(asked[method][i]) <= room for method in methods)]
     if not fitting:
-        raise TriviumError(f"no question fits the model's {model.config.max_positions} positions with {shots} examples and {max_new_tokens} new "
-                           "tokens; lower --shots or --max-new-tokens")
+        raise TriviumError(
+            f"no question fits the model's {model.config.max_positions} positions with {shots} examples and "
+            f"{max_new_tokens} new "
+            "tokens; lower --shots or --max-new-tokens")
     stop = [tokenizer.end_id, tokenizer.document_id]
     if not chat:
         stop += [i for i in range(tokenizer.vocab_size) if "\n" in tokenizer.decode([i])]
     results: dict[str, Any] = {}
     first: list[float] = []
     for method in methods:
-        groups = generate(model, [asked[method][i] for i in fitting], Sampling(temperature=0.0, max_new_tokens=max_new_tokens), stop,
-                          progress=lambda done, total, method=method: progress(method, done, total))  # type: ignore[misc]
+        groups = generate(
+            model, [asked[method][i] for i in fitting], Sampling(temperature=0.0, max_new_tokens=max_new_tokens), stop,
+            progress=lambda done, total, method=method: progress(method, done, total))  # type: ignore[misc]
         answers = [tokenizer.decode([t for t in group[0].tokens if t not in stop]).strip() for group in groups]
         right = [float(questions[i].right(answer)) for i, answer in zip(fitting, answers, strict=True)]
         first = first or right
-        results[method] = {"right": mean_interval(right), "mean_tokens": float(np.mean([len(group[0].tokens) for group in groups])),
-                           "versus": paired(right, first) if method != methods[0] else None, "answers": answers}
-    return {"model": str(folder), "questions": len(fitting), "left_out": len(questions) - len(fitting), "shots": shots, "chat": chat,
-            "first": methods[0], "methods": results}
+        results[method] = {
+            "right": mean_interval(right), "mean_tokens": float(np.mean([len(group[0].tokens) for group in groups])),
+            "versus": paired(right, first) if method != methods[0] else None, "answers": answers
+        }
+    return {
+        "model": str(folder), "questions": len(fitting), "left_out": len(questions) - len(fitting), "shots": shots,
+        "chat": chat, "first": methods[0], "methods": results
+    }
 
 
 def paired(values: Sequence[float], others: Sequence[float]) -> dict[str, float]:

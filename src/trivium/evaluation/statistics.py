@@ -14,21 +14,23 @@ Vector = np.ndarray
 
 
 def clustered(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> tuple[Vector, Vector]:
-    """Sums and counts of ``values [N]`` by cluster, both ``[C]``, in the order in which the clusters first occur. Without
-    ``clusters`` each value is its own."""
+    """Sums and counts of ``values [N]`` by cluster, both ``[C]``, in the order in which the clusters first occur.
+    Without ``clusters`` each value is its own."""
     if clusters is None:
         return np.asarray(values, float), np.ones(len(values))
     if len(clusters) != len(values):
         raise ValueError(f"{len(values)} values, but {len(clusters)} clusters")
     number: dict[Hashable, int] = {}
     index = np.array([number.setdefault(cluster, len(number)) for cluster in clusters], np.int64)
-    return np.bincount(index, np.asarray(values, float), len(number)), np.bincount(index, minlength=len(number)).astype(float)
+    return np.bincount(index, np.asarray(values, float), len(number)), np.bincount(index,
+                                                                                   minlength=len(number)).astype(float)
 
 
 def bootstrap(values: Sequence[float], clusters: Sequence[Hashable] | None = None, seed: int = 0, draws: int = 2000,
               level: float = 0.95) -> dict[str, Any]:
-    """The mean with a percentile bootstrap interval over clusters, such as all samples of one prompt (Efron and Tibshirani
-    1993, ch. 13; Miller 2024): ``{"value", "low", "high", "n"}``, n the number of clusters. None where there is nothing."""
+    """The mean with a percentile bootstrap interval over clusters, such as all samples of one prompt (Efron and
+    Tibshirani 1993, ch. 13; Miller 2024): ``{"value", "low", "high", "n"}``, n the number of clusters. None where there
+    is nothing."""
     sums, counts = clustered(values, clusters)
     if not len(sums):
         return {"value": None, "low": 0.0, "high": 1.0, "n": 0}
@@ -38,8 +40,8 @@ def bootstrap(values: Sequence[float], clusters: Sequence[Hashable] | None = Non
     return {"value": float(sums.sum() / counts.sum()), "low": float(low), "high": float(high), "n": len(sums)}
 
 
-def paired_test(first: Sequence[float], second: Sequence[float], clusters: Sequence[Hashable] | None = None, seed: int = 0,
-                draws: int = 10000) -> float:
+def paired_test(first: Sequence[float], second: Sequence[float], clusters: Sequence[Hashable] | None = None,
+                seed: int = 0, draws: int = 10000) -> float:
     """The two-sided p-value of "both have the same mean", by flipping the signs of the clusters' differences (Fisher's
     randomisation test; the draw that was observed counts, so it is never 0)."""
     differences, _ = clustered(np.asarray(first, float) - np.asarray(second, float), clusters)
@@ -53,7 +55,8 @@ def paired_test(first: Sequence[float], second: Sequence[float], clusters: Seque
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """The exact two-sided p-value of "both are right equally often" for two models asked the same questions (McNemar 1947):
+    """The exact two-sided p-value of "both are right equally often" for two models asked the same questions (McNemar
+    1947):
     only the questions count on which they differ."""
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
@@ -69,8 +72,8 @@ def logistic(x: Vector) -> Vector:
 
 def fit_logistic(features: Vector, wins: Vector, weights: Vector, ridge: Vector, offset: Vector | float = 0.0,
                  steps: int = 50) -> Vector:
-    """The coefficients ``[F]`` of a logistic regression of ``wins [N]`` (between 0 and 1) on ``features [N, F]``, to whose
-    logits ``offset`` is added, with a quadratic penalty of ``ridge [F]`` / 2 on each, by Newton's method."""
+    """The coefficients ``[F]`` of a logistic regression of ``wins [N]`` (between 0 and 1) on ``features [N, F]``, to
+    whose logits ``offset`` is added, with a quadratic penalty of ``ridge [F]`` / 2 on each, by Newton's method."""
     beta = np.zeros(features.shape[1])
     for _ in range(steps):
         chance = logistic(features @ beta + offset)
@@ -85,8 +88,8 @@ def fit_logistic(features: Vector, wins: Vector, weights: Vector, ridge: Vector,
 
 
 def difficulty(wins: Mapping[str, Sequence[float]], lengths: Mapping[str, Sequence[float]], steps: int = 20) -> Vector:
-    """How much harder each prompt is for all models alike, ``[N]``, mean 0: the gamma_x of AlpacaEval's regression, with a
-    standard normal prior. Fitted in turn with each model's strength and its liking for length."""
+    """How much harder each prompt is for all models alike, ``[N]``, mean 0: the gamma_x of AlpacaEval's regression,
+    with a standard normal prior. Fitted in turn with each model's strength and its liking for length."""
     names = list(wins)
     sizes = {name: _length_feature(lengths[name]) for name in names}
     ones = np.ones(len(sizes[names[0]]))
@@ -99,7 +102,8 @@ def difficulty(wins: Mapping[str, Sequence[float]], lengths: Mapping[str, Sequen
             offsets.append(beta[0] + beta[1] * sizes[name])
         for _ in range(5):
             chances = [logistic(offset + gamma) for offset in offsets]
-            slope = sum(np.asarray(wins[name], float) - chance for name, chance in zip(names, chances, strict=True)) - gamma
+            slope = sum(np.asarray(wins[name], float) - chance
+                        for name, chance in zip(names, chances, strict=True)) - gamma
             gamma = gamma + slope / (1 + sum(chance * (1 - chance) for chance in chances))
         gamma = gamma - gamma.mean()
     return gamma
@@ -111,18 +115,20 @@ def _length_feature(differences: Sequence[float]) -> Vector:
     return np.tanh(raw / (raw.std() or 1.0))
 
 
-def length_controlled(wins: Sequence[float], differences: Sequence[float], hardness: Vector | None = None, seed: int = 0,
-                      draws: int = 500, ridge: float = 0.05) -> dict[str, Any]:
+def length_controlled(wins: Sequence[float], differences: Sequence[float], hardness: Vector | None = None,
+                      seed: int = 0, draws: int = 500, ridge: float = 0.05) -> dict[str, Any]:
     """The win rate that a model would have if its answers were as long as the baseline's (Dubois et al. 2024, eq. 2).
 
     ``wins [N]`` between 0 and 1, ``differences [N]`` the model's length minus the baseline's, ``hardness [N]`` from
-    :func:`difficulty`. Fits logit P(win) = theta + phi tanh(difference / std) + psi hardness and averages the chance without
-    the length term. The interval is a bootstrap over prompts, each draw fitted anew. ``phi`` is how much length is liked.
+    :func:`difficulty`. Fits logit P(win) = theta + phi tanh(difference / std) + psi hardness and averages the chance
+    without the length term. The interval is a bootstrap over prompts, each draw fitted anew. ``phi`` is how much length
+    is liked.
     """
     y = np.asarray(wins, float)
     if not len(y):
         return {"value": None, "low": 0.0, "high": 1.0, "n": 0, "phi": 0.0}
-    columns = [np.ones(len(y)), _length_feature(differences)] + ([] if hardness is None else [np.asarray(hardness, float)])
+    columns = [np.ones(len(y)), _length_feature(differences)
+               ] + ([] if hardness is None else [np.asarray(hardness, float)])
     features, penalty = np.stack(columns, 1), np.array([1e-3] + [ridge] * (len(columns) - 1))
     without = features * (np.arange(len(columns)) != 1)
 
@@ -138,7 +144,8 @@ def length_controlled(wins: Sequence[float], differences: Sequence[float], hardn
 
 def classification(truths: Sequence[str], guesses: Sequence[str | None]) -> dict[str, Any]:
     """Accuracy, precision, recall and F1 for each class, their macro means, and the confusion counts
-    ``{truth: {guess: n}}``. A guess of None is wrong and counts as no class; a class that nobody guesses has precision 0."""
+    ``{truth: {guess: n}}``. A guess of None is wrong and counts as no class; a class that nobody guesses has precision
+    0."""
     labels = sorted(set(truths))
     confusion: dict[str, dict[str, int]] = {label: {} for label in labels}
     for truth, guess in zip(truths, guesses, strict=True):
@@ -149,8 +156,10 @@ def classification(truths: Sequence[str], guesses: Sequence[str | None]) -> dict
         hits = confusion[label].get(label, 0)
         precision = hits / max(1, sum(row.get(label, 0) for row in confusion.values()))
         recall = hits / sum(confusion[label].values())
-        classes[label] = {"precision": precision, "recall": recall, "f1": 2 * precision * recall / ((precision + recall) or 1.0),
-                          "n": sum(confusion[label].values())}
+        classes[label] = {
+            "precision": precision, "recall": recall, "f1": 2 * precision * recall / ((precision + recall) or 1.0),
+            "n": sum(confusion[label].values())
+        }
     return {"accuracy": sum(t == g for t, g in zip(truths, guesses, strict=True)) / max(1, len(truths)),
             **{f"macro_{name}": float(np.mean([row[name] for row in classes.values()])) if classes else 0.0
                for name in ("precision", "recall", "f1")}, "classes": classes, "confusion": confusion}

@@ -81,17 +81,21 @@ class Accounts:
     # logging in
 
     def login(self, name: str, password: str, address: str, now: float | None = None) -> str:
-        """A new session's token. Raises :class:`TriviumError` that does not say whether the name or the password is wrong."""
+        """A new session's token. Raises :class:`TriviumError` that does not say whether the name or the password is
+        wrong."""
         now = time.time() if now is None else now
         key = f"name:{hashlib.sha256(name.strip().encode('utf-8', 'replace')).hexdigest()[:24]}:{address}"
         self._check_tries(key, TRIES_FOR_NAME, now)
         self._check_tries(f"address:{address}", TRIES_FROM_ADDRESS, now)
         with self.engine.connect() as connection:
-            person = connection.execute(sql.select(people).where(people.c.name == name.strip().replace("\0", ""), people.c.removed_at.is_(None))).first()
+            person = connection.execute(
+                sql.select(people).where(people.c.name == name.strip().replace("\0", ""),
+                                         people.c.removed_at.is_(None))).first()
         stored = person.password if person is not None and person.password else None
         try:
             with _hashing:
-                _hasher.verify(stored or _NOBODY, password[:LONGEST_PASSWORD].encode("utf-8", "replace"))  # as long for a name that nobody has
+                # as long for a name that nobody has
+                _hasher.verify(stored or _NOBODY, password[:LONGEST_PASSWORD].encode("utf-8", "replace"))
             right = stored is not None
         except (Argon2Error, InvalidHashError):
             right = False
@@ -101,7 +105,8 @@ class Accounts:
         assert person is not None and stored is not None
         if _hasher.check_needs_rehash(stored):
             with writing(self.engine) as connection:
-                connection.execute(people.update().where(people.c.id == person.id).values(password=hash_password(password)))
+                connection.execute(
+                    people.update().where(people.c.id == person.id).values(password=hash_password(password)))
         return self.open_session(person.id, now)
 
     def open_session(self, person: int, now: float | None = None) -> str:
@@ -110,7 +115,8 @@ class Accounts:
         token = secrets.token_urlsafe(32)
         with writing(self.engine) as connection:
             connection.execute(sessions.delete().where(sessions.c.expires < now))
-            connection.execute(sessions.insert().values(token=_digest(token), person=person, expires=now + SESSION_SECONDS))
+            connection.execute(sessions.insert().values(token=_digest(token), person=person,
+                                                        expires=now + SESSION_SECONDS))
         return token
 
     def visitor(self, token: str | None, now: float | None = None) -> Visitor | None:
@@ -118,7 +124,8 @@ class Accounts:
         if not token or len(token) > 100:
             return None
         with self.engine.connect() as connection:
-            found = connection.execute(VISITOR, {"token": _digest(token), "now": time.time() if now is None else now}).first()
+            found = connection.execute(VISITOR,
+                                       {"token": _digest(token), "now": time.time() if now is None else now}).first()
         return Visitor(found.id, found.name, found.role, self.csrf(token)) if found else None
 
     def logout(self, token: str) -> None:
@@ -132,8 +139,10 @@ class Accounts:
 
     # invites
 
-    def invite(self, role: str = "annotator", note: str = "", hours: float = 72.0, person: int | None = None, now: float | None = None) -> str:
-        """A link's token that is good once and ends after ``hours``; with ``person``, it gives that one a new password."""
+    def invite(self, role: str = "annotator", note: str = "", hours: float = 72.0, person: int | None = None,
+               now: float | None = None) -> str:
+        """A link's token that is good once and ends after ``hours``; with ``person``, it gives that one a new
+        password."""
         now = time.time() if now is None else now
         if role not in ROLES:
             raise TriviumError(f"there is no role {role!r}; known: {', '.join(ROLES)}")
@@ -141,15 +150,20 @@ class Accounts:
             raise TriviumError(f"{hours:g} hours; an invite is good for up to 90 days")
         token = secrets.token_urlsafe(24)
         with writing(self.engine) as connection:
-            connection.execute(invites.insert().values(token=_digest(token), role=role, note=rows.text(note, "the note", 200, empty=True),
-                                                       person=person, made_at=now, expires=now + 3600 * hours))
+            connection.execute(invites.insert().values(token=_digest(token), role=role,
+                                                       note=rows.text(note, "the note", 200, empty=True), person=person,
+                                                       made_at=now, expires=now + 3600 * hours))
         return token
 
     def open_invites(self, now: float | None = None) -> list[Invite]:
         """Invites that can still be used."""
-        query = sql.select(invites).where(invites.c.used_at.is_(None), invites.c.expires > (time.time() if now is None else now)).order_by(invites.c.made_at)
+        query = sql.select(invites).where(invites.c.used_at.is_(None), invites.c.expires
+                                          > (time.time() if now is None else now)).order_by(invites.c.made_at)
         with self.engine.connect() as connection:
-            return [Invite(row.token, row.role, row.note, row.person, row.expires, False) for row in connection.execute(query)]
+            return [
+                Invite(row.token, row.role, row.note, row.person, row.expires, False)
+                for row in connection.execute(query)
+            ]
 
     def withdraw(self, digest: str) -> None:
         """End an invite, named by its hash."""
@@ -175,14 +189,17 @@ class Accounts:
         if invite.person is None and self.store.person(name.strip()):
             raise Conflict(f"the name {name.strip()!r} is taken")
         with writing(self.engine) as connection:  # whoever comes second finds it used
-            used = connection.execute(invites.update().where(invites.c.token == invite.token, invites.c.used_at.is_(None)).values(used_at=now))
+            used = connection.execute(invites.update().where(invites.c.token == invite.token,
+                                                             invites.c.used_at.is_(None)).values(used_at=now))
             if used.rowcount != 1:
                 raise TriviumError("this invitation is not valid any more; ask for a new one")
             if invite.person is not None:
-                connection.execute(people.update().where(people.c.id == invite.person, people.c.removed_at.is_(None)).values(password=hashed))
+                connection.execute(people.update().where(people.c.id == invite.person,
+                                                         people.c.removed_at.is_(None)).values(password=hashed))
                 connection.execute(sessions.delete().where(sessions.c.person == invite.person))
         try:
-            person = invite.person if invite.person is not None else self.store.add_person(name, invite.role, password=hashed)
+            person = invite.person if invite.person is not None else self.store.add_person(
+                name, invite.role, password=hashed)
         except TriviumError:
             with writing(self.engine) as connection:
                 connection.execute(invites.update().where(invites.c.token == invite.token).values(used_at=None))
@@ -193,7 +210,9 @@ class Accounts:
 
     def _check_tries(self, key: str, most: int, now: float) -> None:
         with self.engine.connect() as connection:
-            times = connection.execute(sql.select(tries.c.at).where(tries.c.key == key, tries.c.at > now - WINDOW_SECONDS).order_by(tries.c.at)).scalars().all()
+            times = connection.execute(
+                sql.select(tries.c.at).where(tries.c.key == key, tries.c.at
+                                             > now - WINDOW_SECONDS).order_by(tries.c.at)).scalars().all()
         if len(times) >= most:
             raise TooManyTries(int(times[-most] + WINDOW_SECONDS - now) + 1)
 

@@ -31,7 +31,10 @@ class Estimate(NamedTuple):
 
     def row(self) -> dict[str, float | int | None]:
         """For JSON, which has no NaN."""
-        return {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in self._asdict().items()}
+        return {
+            name: None if isinstance(x, float) and not math.isfinite(x) else x
+            for name, x in self._asdict().items()
+        }
 
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
@@ -39,7 +42,10 @@ NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 
 def preferences(ranking: Ranking) -> set[tuple[int, int]]:
     """Every strict preference in a ranking, as ``(better, worse)``."""
-    return {(better, worse) for above, below in itertools.combinations(ranking, 2) for better in above for worse in below}
+    return {(better, worse)
+            for above, below in itertools.combinations(ranking, 2)
+            for better in above
+            for worse in below}
 
 
 def pair_agreement(one: Ranking, other: Ranking) -> tuple[int, int]:
@@ -69,14 +75,16 @@ def share(counts: Iterable[tuple[float, float]], z: float = 1.959963985) -> Esti
     size = max(size, 1.0)
     middle, half = p + z * z / (2 * size), z * math.sqrt(max(0.0, p * (1 - p) / size + z * z / (4 * size * size)))
     scale = 1 + z * z / size
-    return Estimate(float(p), float(max(0.0, (middle - half) / scale)), float(min(1.0, (middle + half) / scale)), clusters)
+    return Estimate(float(p), float(max(0.0, (middle - half) / scale)), float(min(1.0, (middle + half) / scale)),
+                    clusters)
 
 
 def kendall_w(rankings: Sequence[Ranking]) -> float:
     """Kendall's coefficient of concordance of m rankings of the same n responses, corrected for ties:
     ``W = (12 Σ R_i² - 3 m² n (n + 1)²) / (m² n (n² - 1) - m Σ T_j)`` with rank sums ``R_i`` and ``T_j = Σ (t³ - t)``
-    over the tied groups of judge j (Kendall 1948; Siegel & Castellan 1988, equation 9.18). 1 is full agreement; m judges
-    who rank at random have ``1 / m`` on average. NaN when it is undefined: fewer than two judges, or nobody prefers anything.
+    over the tied groups of judge j (Kendall 1948; Siegel & Castellan 1988, equation 9.18). 1 is full agreement; m
+    judges who rank at random have ``1 / m`` on average. NaN when it is undefined: fewer than two judges, or nobody
+    prefers anything.
     """
     m = len(rankings)
     n = sum(len(group) for group in rankings[0]) if rankings else 0
@@ -94,7 +102,8 @@ def kendall_w(rankings: Sequence[Ranking]) -> float:
 
 
 def mean(values: Iterable[float], seed: int = 0, resamples: int = 1000) -> Estimate:
-    """The mean of a figure of each cluster, with a percentile bootstrap interval over clusters. NaN values are left out."""
+    """The mean of a figure of each cluster, with a percentile bootstrap interval over clusters. NaN values are left
+    out."""
     known = np.array([value for value in values if math.isfinite(value)])
     if not len(known):
         return NOTHING
@@ -102,7 +111,8 @@ def mean(values: Iterable[float], seed: int = 0, resamples: int = 1000) -> Estim
     return Estimate(float(known.mean()), *_interval(means), len(known))
 
 
-def krippendorff_alpha(clusters: Sequence[Sequence[Sequence[int]]], level: str = "ordinal", resamples: int = 1000, seed: int = 0) -> Estimate:
+def krippendorff_alpha(clusters: Sequence[Sequence[Sequence[int]]], level: str = "ordinal", resamples: int = 1000,
+                       seed: int = 0) -> Estimate:
     """Krippendorff's alpha of ratings, with a bootstrap interval.
 
     ``clusters`` holds, for each prompt, its units (responses), and for each unit the values that judges gave it, in any
@@ -117,8 +127,8 @@ def krippendorff_alpha(clusters: Sequence[Sequence[Sequence[int]]], level: str =
 
 
 def coincidences(units: Sequence[Sequence[int]], values: Sequence[int]) -> np.ndarray:
-    """The coincidences ``o_ck`` of one prompt's units, ``[values, values]``: each pair of a unit's values, weighed by one over
-    the number of its values less one."""
+    """The coincidences ``o_ck`` of one prompt's units, ``[values, values]``: each pair of a unit's values, weighed by
+    one over the number of its values less one."""
     index = {value: place for place, value in enumerate(values)}
     table = np.zeros((len(values), len(values)))
     for unit in units:
@@ -129,7 +139,8 @@ def coincidences(units: Sequence[Sequence[int]], values: Sequence[int]) -> np.nd
     return table
 
 
-def alpha_of_tables(tables: Sequence[np.ndarray], values: Sequence[int], level: str = "ordinal", resamples: int = 1000, seed: int = 0) -> Estimate:
+def alpha_of_tables(tables: Sequence[np.ndarray], values: Sequence[int], level: str = "ordinal", resamples: int = 1000,
+                    seed: int = 0) -> Estimate:
     """:func:`krippendorff_alpha` from the :func:`coincidences` of each prompt."""
     if level not in LEVELS:
         raise ValueError(f"level {level!r}; known: {', '.join(LEVELS)}")
@@ -165,7 +176,8 @@ def _resampled(clusters: int, resamples: int, seed: int) -> Iterable[np.ndarray]
     rng = randomness.numpy(seed, "bootstrap", clusters)
     step = max(1, _CHUNK // clusters)
     for start in range(0, resamples, step):
-        yield rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=min(step, resamples - start)).astype(float)
+        yield rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=min(step,
+                                                                                  resamples - start)).astype(float)
 
 
 def _interval(drawn: np.ndarray) -> tuple[float, float]:
@@ -177,7 +189,8 @@ def _interval(drawn: np.ndarray) -> tuple[float, float]:
 
 
 def signs(ranking: Ranking) -> np.ndarray:
-    """For each pair ``i < j`` of K responses, 1 where i is better, -1 where j is, 0 where they are tied: ``[K (K - 1) / 2]``."""
+    """For each pair ``i < j`` of K responses, 1 where i is better, -1 where j is, 0 where they are tied: ``[K (K - 1) /
+    2]``."""
     levels = np.empty(sum(map(len, ranking)), dtype=int)
     for level, group in enumerate(ranking):
         levels[list(group)] = level
@@ -186,8 +199,8 @@ def signs(ranking: Ranking) -> np.ndarray:
 
 
 def agreement_within(judged: np.ndarray) -> tuple[tuple[int, int], float]:
-    """Of the :func:`signs` of m judges ``[m, pairs]``, over all pairs of judges: ``(ordered alike, ordered strictly by both)``, and the
-    share alike where a tie against a preference counts as half (NaN when nobody prefers anything)."""
+    """Of the :func:`signs` of m judges ``[m, pairs]``, over all pairs of judges: ``(ordered alike, ordered strictly by
+    both)``, and the share alike where a tie against a preference counts as half (NaN when nobody prefers anything)."""
     plus, minus = (judged > 0).sum(0), (judged < 0).sum(0)
     tied = len(judged) - plus - minus
     same = int((plus * (plus - 1) + minus * (minus - 1)).sum()) // 2
@@ -197,7 +210,8 @@ def agreement_within(judged: np.ndarray) -> tuple[tuple[int, int], float]:
 
 
 def agreement_with_others(judged: np.ndarray) -> list[tuple[int, int]]:
-    """For each of m judges ``[m, pairs]``, ``(pairs ordered alike, pairs ordered strictly by both)`` over all the others."""
+    """For each of m judges ``[m, pairs]``, ``(pairs ordered alike, pairs ordered strictly by both)`` over all the
+    others."""
     plus, minus = (judged > 0).sum(0), (judged < 0).sum(0)
     same = np.where(judged > 0, plus - 1, 0) + np.where(judged < 0, minus - 1, 0)
     both = np.where(judged != 0, plus + minus - 1, 0)

@@ -125,10 +125,14 @@ def progress(state: State, now: float) -> Row:
     done = [len(item.judgements()) for item in compare]
     wanted = [state.wanted(item) for item in compare]
     works = state.works.values()
-    took = [work.seconds for work in works if work.state == JUDGED and work.seconds is not None and work.kind == "compare"]
+    took = [
+        work.seconds for work in works if work.state == JUDGED and work.seconds is not None and work.kind == "compare"
+    ]
     return {
-        "items": len(compare), "finished": sum(d >= w or item.settled is not None for d, w, item in zip(done, wanted, compare)),
-        "judgements": sum(done), "judgements_wanted": sum(wanted),
+        "items": len(compare),
+        "finished": sum(d >= w or item.settled is not None for d, w, item in zip(done, wanted, compare)),
+        "judgements": sum(done),
+        "judgements_wanted": sum(wanted),
         "prompts_to_answer": state.kinds["write"],
         "demonstrations": sum(work.kind == "write" and work.state == JUDGED for work in works),
         "open": sum(work.state == OPEN and work.until > now for work in works),
@@ -137,21 +141,28 @@ def progress(state: State, now: float) -> Row:
         "all_bad": sum(work.all_bad for work in works),
         "settled": sum(item.settled is not None for item in state.items.values()),
         "disputed": len(disputed(state)),
-        "known_items": len(state.known), "known_answers": sum(work.why == "known" and work.state == JUDGED for work in works),
+        "known_items": len(state.known),
+        "known_answers": sum(work.why == "known" and work.state == JUDGED for work in works),
         "repeats": sum(work.why == "repeat" and work.state == JUDGED for work in works),
         "random": sum(work.why == "random" and work.state == JUDGED for work in works),
         "uncertain": sum(work.why == "uncertain" and work.state == JUDGED for work in works),
-        "thumbs": len(state.thumbs), "choices": len(state.choices),
+        "thumbs": len(state.thumbs),
+        "choices": len(state.choices),
         "seconds": statistics.median(took) if took else None,
         "last_hour": sum(work.finished_at > now - 3600 for work in works),
-        "flags": dict(Counter(flag for work in works if work.state == JUDGED for one in work.flags for flag in one).most_common()),
-        "ratings": [sum(work.ratings.count(value) for work in works if work.state == JUDGED and work.ratings) for value in range(1, 8)],
+        "flags": dict(
+            Counter(flag for work in works if work.state == JUDGED for one in work.flags
+                    for flag in one).most_common()),
+        "ratings": [
+            sum(work.ratings.count(value) for work in works if work.state == JUDGED and work.ratings)
+            for value in range(1, 8)
+        ],
     }
 
 
 class Dashboard:
-    """The figures of a store. They are computed outside its lock, again only after something has happened, and not more often
-    than every ``every`` seconds nor for more than :data:`BUSY` of the time."""
+    """The figures of a store. They are computed outside its lock, again only after something has happened, and not more
+    often than every ``every`` seconds nor for more than :data:`BUSY` of the time."""
 
     def __init__(self, store: Store, every: float = 2.0) -> None:
         self.store, self.every = store, every
@@ -171,10 +182,15 @@ class Dashboard:
             made = {"progress": progress(snapshot, time.time()), "last": last}
             if last != self._last:
                 for item in snapshot.items.values():
-                    if item.kind == "compare" and (item.id not in self._items or self._items[item.id].version != _version(item)):
+                    if item.kind == "compare" and (item.id not in self._items
+                                                   or self._items[item.id].version != _version(item)):
                         self._items[item.id] = item_figures(item)
                 found = [one for one in self._items.values() if one.version]
-                made |= {"agreement": {name: estimate.row() for name, estimate in agreements(found).items()}, "people": self._people(found, snapshot)}
+                made |= {
+                    "agreement": {name: estimate.row()
+                                  for name, estimate in agreements(found).items()},
+                    "people": self._people(found, snapshot)
+                }
             self._figures, self._last = {**self._figures, **made}, last
             took = time.monotonic() - started
             self._next = started + took + max(self.every, took / BUSY)
@@ -182,15 +198,21 @@ class Dashboard:
 
     def _people(self, found: Sequence[Figures], state: State) -> list[Row]:
         by_person, nothing = agreements_of_people(found), dict.fromkeys(SHARES, NOTHING)
-        return [{"id": person.id, "name": person.name, "role": person.role, "kind": person.kind, "removed": person.removed,
-                 **_done(state.by_person.get(person.id, [])),
-                 **{name: estimate.row() for name, estimate in by_person.get(person.id, nothing).items()}}
-                for person in self.store.people()]
+        return [{
+            "id": person.id, "name": person.name, "role": person.role, "kind": person.kind, "removed": person.removed,
+            **_done(state.by_person.get(person.id, [])),
+            **{name: estimate.row()
+               for name, estimate in by_person.get(person.id, nothing).items()}
+        } for person in self.store.people()]
 
 
 def _done(works: Sequence[Work]) -> Row:
     """How much one person has done."""
-    took = [work.seconds for work in works if work.state == JUDGED and work.seconds is not None and work.kind == "compare"]
-    return {"judged": sum(work.kind == "compare" and work.state == JUDGED for work in works),
-            "written": sum(work.kind == "write" and work.state == JUDGED for work in works),
-            "skipped": sum(work.state == SKIPPED for work in works), "seconds": statistics.median(took) if took else None}
+    took = [
+        work.seconds for work in works if work.state == JUDGED and work.seconds is not None and work.kind == "compare"
+    ]
+    return {
+        "judged": sum(work.kind == "compare" and work.state == JUDGED for work in works),
+        "written": sum(work.kind == "write" and work.state == JUDGED for work in works),
+        "skipped": sum(work.state == SKIPPED for work in works), "seconds": statistics.median(took) if took else None
+    }

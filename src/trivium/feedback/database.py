@@ -1,5 +1,5 @@
-"""The tables, in SQLite beside the project or in PostgreSQL. ``events`` is appended to and never changed; it alone holds the
-work. The other tables hold what must be forgotten some day: names and passwords, sessions, invites, tries."""
+"""The tables, in SQLite beside the project or in PostgreSQL. ``events`` is appended to and never changed; it alone
+holds the work. The other tables hold what must be forgotten some day: names and passwords, sessions, invites, tries."""
 
 from __future__ import annotations
 
@@ -18,29 +18,24 @@ VERSION = "1"
 
 _tables = sql.MetaData()
 _number = sql.BigInteger().with_variant(sql.Integer, "sqlite")  # SQLite counts up only for INTEGER
-events = sql.Table(
-    "events", _tables,
-    sql.Column("id", _number, primary_key=True, autoincrement=True), sql.Column("at", sql.Double, nullable=False),
-    sql.Column("kind", sql.Text, nullable=False), sql.Column("who", _number), sql.Column("body", sql.Text, nullable=False),
-    sqlite_autoincrement=True)
-people = sql.Table(
-    "people", _tables,
-    sql.Column("id", _number, primary_key=True, autoincrement=True), sql.Column("name", sql.Text, nullable=False, unique=True),
-    sql.Column("role", sql.Text, nullable=False), sql.Column("kind", sql.Text, nullable=False), sql.Column("password", sql.Text),
-    sql.Column("added_at", sql.Double, nullable=False), sql.Column("removed_at", sql.Double), sqlite_autoincrement=True)
-sessions = sql.Table(
-    "sessions", _tables,
-    sql.Column("token", sql.Text, primary_key=True), sql.Column("person", _number, nullable=False), sql.Column("expires", sql.Double, nullable=False))
-invites = sql.Table(
-    "invites", _tables,
-    sql.Column("token", sql.Text, primary_key=True), sql.Column("role", sql.Text, nullable=False), sql.Column("note", sql.Text, nullable=False),
-    sql.Column("person", _number), sql.Column("made_at", sql.Double, nullable=False), sql.Column("expires", sql.Double, nullable=False),
-    sql.Column("used_at", sql.Double))
-tries = sql.Table(
-    "tries", _tables,
-    sql.Column("id", _number, primary_key=True, autoincrement=True), sql.Column("key", sql.Text, nullable=False, index=True),
-    sql.Column("at", sql.Double, nullable=False))
-meta = sql.Table("meta", _tables, sql.Column("key", sql.Text, primary_key=True), sql.Column("value", sql.Text, nullable=False))
+events = sql.Table("events", _tables, sql.Column("id", _number, primary_key=True, autoincrement=True),
+                   sql.Column("at", sql.Double, nullable=False), sql.Column("kind", sql.Text, nullable=False),
+                   sql.Column("who", _number), sql.Column("body", sql.Text, nullable=False), sqlite_autoincrement=True)
+people = sql.Table("people", _tables, sql.Column("id", _number, primary_key=True, autoincrement=True),
+                   sql.Column("name", sql.Text, nullable=False, unique=True),
+                   sql.Column("role", sql.Text, nullable=False), sql.Column("kind", sql.Text, nullable=False),
+                   sql.Column("password", sql.Text), sql.Column("added_at", sql.Double, nullable=False),
+                   sql.Column("removed_at", sql.Double), sqlite_autoincrement=True)
+sessions = sql.Table("sessions", _tables, sql.Column("token", sql.Text, primary_key=True),
+                     sql.Column("person", _number, nullable=False), sql.Column("expires", sql.Double, nullable=False))
+invites = sql.Table("invites", _tables, sql.Column("token", sql.Text, primary_key=True),
+                    sql.Column("role", sql.Text, nullable=False), sql.Column("note", sql.Text, nullable=False),
+                    sql.Column("person", _number), sql.Column("made_at", sql.Double, nullable=False),
+                    sql.Column("expires", sql.Double, nullable=False), sql.Column("used_at", sql.Double))
+tries = sql.Table("tries", _tables, sql.Column("id", _number, primary_key=True, autoincrement=True),
+                  sql.Column("key", sql.Text, nullable=False, index=True), sql.Column("at", sql.Double, nullable=False))
+meta = sql.Table("meta", _tables, sql.Column("key", sql.Text, primary_key=True),
+                 sql.Column("value", sql.Text, nullable=False))
 
 
 def is_url(project: str | Path) -> bool:
@@ -86,7 +81,8 @@ def _prepare(engine: Engine, project: str | Path, create: bool) -> None:
         with engine.connect() as connection:
             version = connection.execute(sql.select(meta.c.value).where(meta.c.key == "version")).scalar()
     except sql.exc.DatabaseError as error:
-        raise TriviumError(f"{hidden(project)}: cannot be opened as a database ({str(error.orig).strip().splitlines()[0]})") from error
+        raise TriviumError(
+            f"{hidden(project)}: cannot be opened as a database ({str(error.orig).strip().splitlines()[0]})") from error
     if version != VERSION:
         raise TriviumError(f"{hidden(project)}: a project of version {version}; this program reads version {VERSION}")
 
@@ -114,7 +110,8 @@ def _sqlite(path: Path) -> Engine:
     @hooks.listens_for(engine, "connect")
     def _connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin where SQLAlchemy says, below
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):  # FULL: what is acknowledged survives a power cut
+        # FULL: what is acknowledged survives a power cut
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
             connection.execute(f"PRAGMA {pragma}")
 
     @hooks.listens_for(engine, "begin")
@@ -125,9 +122,9 @@ def _sqlite(path: Path) -> Engine:
 
 
 class writing:
-    """A transaction that writes, ``with writing(engine) as connection``. Only one at a time holds events: in SQLite by its
-    nature, in PostgreSQL by a lock, so that their numbers become visible in order. What is not ``durable`` survives the end of every process, but a
-    power cut only once something durable has followed it."""
+    """A transaction that writes, ``with writing(engine) as connection``. Only one at a time holds events: in SQLite by
+    its nature, in PostgreSQL by a lock, so that their numbers become visible in order. What is not ``durable`` survives
+    the end of every process, but a power cut only once something durable has followed it."""
 
     def __init__(self, engine: Engine, durable: bool = True) -> None:
         self.connection = engine.connect().execution_options(writes=True)
@@ -175,4 +172,5 @@ EVENT_BODY = sql.select(events.c.body).where(events.c.id == sql.bindparam("id"))
 APPEND = events.insert()
 PRESENT = sql.select(people.c.id).where(people.c.id == sql.bindparam("person"), people.c.removed_at.is_(None))
 VISITOR = sql.select(people.c.id, people.c.name, people.c.role).join(sessions, sessions.c.person == people.c.id).where(
-    sessions.c.token == sql.bindparam("token"), sessions.c.expires > sql.bindparam("now"), people.c.removed_at.is_(None))
+    sessions.c.token == sql.bindparam("token"), sessions.c.expires > sql.bindparam("now"),
+    people.c.removed_at.is_(None))

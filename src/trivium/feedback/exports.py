@@ -20,8 +20,8 @@ LIKED, DISLIKED = 5, 3
 
 
 def export(store: Store, kind: str) -> Iterator[Row]:
-    """The rows of one kind of :data:`EXPORTS`, as the project is now. Known-answer items, repetitions and what was skipped
-    are in none of them; of corrected answers they hold the newest."""
+    """The rows of one kind of :data:`EXPORTS`, as the project is now. Known-answer items, repetitions and what was
+    skipped are in none of them; of corrected answers they hold the newest."""
     if kind not in EXPORTS:
         raise TriviumError(f"there is no export {kind!r}{nearest(kind, EXPORTS)}")
     return EXPORTS[kind](store)
@@ -43,7 +43,8 @@ def demonstrations(store: Store) -> Iterator[Row]:
     """Answers that annotators wrote: ``{"messages", "annotator", "seconds", "split"}``."""
     with store.state() as state:
         heldout = state.settings.heldout
-        chosen = [(work.id, work.event, work.person) for work in state.works.values() if work.kind == "write" and work.state == JUDGED]
+        chosen = [(work.id, work.event, work.person) for work in state.works.values()
+                  if work.kind == "write" and work.state == JUDGED]
     names = _names(store)
     for batch in _batches(chosen):
         bodies = store.bodies(event for _, event, _ in batch)
@@ -53,14 +54,15 @@ def demonstrations(store: Store) -> Iterator[Row]:
 
 
 def rankings(store: Store) -> Iterator[Row]:
-    """One judgement a row: ``{"id", "prompt", "responses", "ranking", "ratings", "flags", "annotator", "seconds", "split",
-    "chosen", "source"}``. ``chosen`` is ``"random"`` or ``"uncertain"``: how the item was picked. Of a settled item there
-    is the lead's ranking alone; what says `all bad` or ties everything prefers nothing and is left out."""
+    """One judgement a row: ``{"id", "prompt", "responses", "ranking", "ratings", "flags", "annotator", "seconds",
+    "split", "chosen", "source"}``. ``chosen`` is ``"random"`` or ``"uncertain"``: how the item was picked. Of a settled
+    item there is the lead's ranking alone; what says `all bad` or ties everything prefers nothing and is left out."""
     yield from (row for row in _judgements(store) if len(row["ranking"]) > 1 and not row.pop("all_bad"))
 
 
 def pairs(store: Store) -> Iterator[Row]:
-    """Every strict preference of :func:`rankings` as ``{"prompt", "chosen", "rejected", "annotator", "split"}``, for DPO."""
+    """Every strict preference of :func:`rankings` as ``{"prompt", "chosen", "rejected", "annotator", "split"}``, for
+    DPO."""
     for row in rankings(store):
         for better, worse in sorted(preferences(row["ranking"])):
             yield {"prompt": row["prompt"], "chosen": row["responses"][better], "rejected": row["responses"][worse],
@@ -68,29 +70,38 @@ def pairs(store: Store) -> Iterator[Row]:
 
 
 def ratings(store: Store) -> Iterator[Row]:
-    """One rated response a row: ``{"prompt", "response", "rating": 1..7, "flags", "all_bad", "annotator", "split"}``."""
+    """One rated response a row: ``{"prompt", "response", "rating": 1..7, "flags", "all_bad", "annotator",
+    "split"}``."""
     for row in _judgements(store):
         for index, rating in enumerate(row.get("ratings") or ()):
-            yield {"prompt": row["prompt"], "response": row["responses"][index], "rating": rating, "flags": row["flags"][index],
-                   "all_bad": row["all_bad"], "annotator": row["annotator"], "split": row["split"], "id": row["id"]}
+            yield {
+                "prompt": row["prompt"], "response": row["responses"][index], "rating": rating,
+                "flags": row["flags"][index], "all_bad": row["all_bad"], "annotator": row["annotator"],
+                "split": row["split"], "id": row["id"]
+            }
 
 
 def thumbs(store: Store) -> Iterator[Row]:
-    """Good or bad, for KTO: ``{"prompt", "completion", "label", "annotator", "source", "split"}``: the chat page's thumbs, and
-    ratings, where 5 to 7 is good, 1 to 3 bad, and all is bad where an annotator said so."""
+    """Good or bad, for KTO: ``{"prompt", "completion", "label", "annotator", "source", "split"}``: the chat page's
+    thumbs, and ratings, where 5 to 7 is good, 1 to 3 bad, and all is bad where an annotator said so."""
     with store.state() as state:
         heldout, newest = state.settings.heldout, sorted(state.thumbs.values())
     for batch in _batches(newest):
         for body in store.bodies(batch).values():
             if body["label"] is not None:
-                yield {"prompt": body["prompt"], "completion": body["completion"], "label": body["label"], "annotator": body["who"],
-                       "source": "chat", "model": body["model"], "split": split_of(body["key"], heldout)}
+                yield {
+                    "prompt": body["prompt"], "completion": body["completion"], "label": body["label"],
+                    "annotator": body["who"], "source": "chat", "model": body["model"],
+                    "split": split_of(body["key"], heldout)
+                }
     for row in _judgements(store):
         for index, response in enumerate(row["responses"]):
             rating = row["ratings"][index] if row.get("ratings") else None
             if row["all_bad"] or (rating is not None and not DISLIKED < rating < LIKED):
-                yield {"prompt": row["prompt"], "completion": response, "label": not row["all_bad"] and rating is not None and rating >= LIKED,
-                       "annotator": row["annotator"], "source": row["source"], "split": row["split"]}
+                yield {
+                    "prompt": row["prompt"], "completion": response, "label": not row["all_bad"] and rating is not None
+                    and rating >= LIKED, "annotator": row["annotator"], "source": row["source"], "split": row["split"]
+                }
 
 
 EXPORTS: dict[str, Callable[[Store], Iterator[Row]]] = {
@@ -104,30 +115,38 @@ def _judgements(store: Store) -> Iterator[Row]:
         heldout, votes = state.settings.heldout, sorted(state.choices.values())
         chosen = [_picked(state, item) for item in state.items.values() if item.kind == "compare" and not item.known]
     for batch in _batches([one for one in chosen if one[1]]):
-        bodies = store.bodies([event for event, works in batch] + [event for _, works in batch for event, _, _ in works])
+        bodies = store.bodies([event
+                               for event, works in batch] + [event for _, works in batch for event, _, _ in works])
         for item_event, works in batch:
             item = bodies[item_event]
             for event, person, why in works:
                 body = bodies[event]
-                row = {"id": item["item"], "prompt": item["prompt"], "responses": item["responses"], "ranking": body["ranking"],
-                       "ratings": body["ratings"], "flags": body["flags"], "all_bad": body["all_bad"], "annotator": names.get(person, ""),
-                       "seconds": body.get("seconds"), "split": split_of(prompt_key(item["prompt"]), heldout), "chosen": why, "source": "annotation"}
+                row = {
+                    "id": item["item"], "prompt": item["prompt"], "responses": item["responses"],
+                    "ranking": body["ranking"], "ratings": body["ratings"], "flags": body["flags"],
+                    "all_bad": body["all_bad"], "annotator": names.get(person, ""), "seconds": body.get("seconds"),
+                    "split": split_of(prompt_key(item["prompt"]), heldout), "chosen": why, "source": "annotation"
+                }
                 for name in ("finished", "models", "task", "truth"):
                     if name in item:
                         row[name] = item[name]
                 yield {name: value for name, value in row.items() if value is not None}
     for numbers in _batches(votes):
         for number, body in sorted(store.bodies(numbers).items()):
-            yield {"id": f"chat-{number}", "prompt": body["prompt"], "responses": body["responses"], "ranking": body["ranking"],
-                   "flags": [[] for _ in body["responses"]], "all_bad": body["all_bad"], "annotator": body["who"],
-                   "split": split_of(prompt_key(body["prompt"]), heldout), "chosen": "chat", "source": "chat", "models": body["models"]}
+            yield {
+                "id": f"chat-{number}", "prompt": body["prompt"], "responses": body["responses"],
+                "ranking": body["ranking"], "flags": [[] for _ in body["responses"]], "all_bad": body["all_bad"],
+                "annotator": body["who"], "split": split_of(prompt_key(body["prompt"]), heldout), "chosen": "chat",
+                "source": "chat", "models": body["models"]
+            }
 
 
 def _picked(state: State, item: Item) -> tuple[int, list[tuple[int, int, str]]]:
     """An item's event and those of its judgements, ``(event, person, why)``: the lead's alone when there is one."""
     if item.settled:
         first = item.works[0].why if item.works else "random"
-        return item.event, [(item.settled.id, item.settled.who or 0, first if first in ("random", "uncertain") else "random")]
+        return item.event, [(item.settled.id, item.settled.who
+                             or 0, first if first in ("random", "uncertain") else "random")]
 
     def why(work: Work) -> str:
         return "random" if work.why == "import" else work.why

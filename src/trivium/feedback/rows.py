@@ -1,4 +1,5 @@
-"""Rows that come in, checked: items, judgements and demonstrations. Every fault is a :class:`TriviumError` that says what is wrong."""
+"""Rows that come in, checked: items, judgements and demonstrations. Every fault is a :class:`TriviumError` that says
+what is wrong."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ def prompt_key(prompt: Sequence[Row]) -> str:
 
 
 def split_of(key: str, heldout: float) -> str:
-    """``"heldout"`` for that share of the prompts, ``"train"`` for the others: a function of the prompt alone, so a prompt
-    is on the same side in every project and every export, however often it is asked."""
+    """``"heldout"`` for that share of the prompts, ``"train"`` for the others: a function of the prompt alone, so a
+    prompt is on the same side in every project and every export, however often it is asked."""
     return "heldout" if int(key[:13], 16) / 16**13 < heldout else "train"
 
 
@@ -61,8 +62,8 @@ def messages(value: Any, last: str | None = None) -> list[Row]:
 
 
 def item(row: Mapping[str, Any]) -> Row:
-    """A row to import, as an item: ``prompt``, and for a comparison ``responses``; optionally ``id``, ``known`` (the true
-    ranking), ``scores`` (``[models, K]`` of an ensemble) and ``source``."""
+    """A row to import, as an item: ``prompt``, and for a comparison ``responses``; optionally ``id``, ``known`` (the
+    true ranking), ``scores`` (``[models, K]`` of an ensemble) and ``source``."""
     known_fields = ("id", "prompt", "responses", "known", "scores", "source", "task", "truth", "models", "finished")
     if "prompt" not in row:
         raise TriviumError(f"the field `prompt` is missing{nearest('prompt', map(str, row)) if row else ''}")
@@ -75,7 +76,8 @@ def item(row: Mapping[str, Any]) -> Row:
         for name in ("models", "finished"):
             if row.get(name) is not None:
                 if not isinstance(row[name], list) or len(row[name]) != len(made["responses"]):
-                    raise TriviumError(f"`{name}` does not have one value for each of the {len(made['responses'])} responses")
+                    raise TriviumError(
+                        f"`{name}` does not have one value for each of the {len(made['responses'])} responses")
                 made[name] = row[name]
         if row.get("known") is not None:
             made["known"] = ranking(row["known"], len(made["responses"]))
@@ -125,7 +127,8 @@ def scores(value: Any, count: int) -> list[list[float]]:
 
 
 def ranking(value: Any, count: int, tied: bool = False) -> list[list[int]]:
-    """Groups of response indices, best first, that name each of ``count`` responses once. With ``tied`` all may be one group."""
+    """Groups of response indices, best first, that name each of ``count`` responses once. With ``tied`` all may be one
+    group."""
     if not isinstance(value, list) or not all(isinstance(group, list) and group for group in value):
         raise TriviumError("the ranking is not a list of groups, as in [[0], [2, 1]]")
     named = [index for group in value for index in group]
@@ -139,12 +142,15 @@ def ranking(value: Any, count: int, tied: bool = False) -> list[list[int]]:
     if len(named) < count:
         raise TriviumError(f"the ranking leaves out response {min(set(range(count)) - set(named))}")
     if len(value) < 2 and not tied:
-        raise TriviumError("all responses are tied: there is no preference in it; say `all bad`, or skip with the reason no_difference")
+        raise TriviumError(
+            "all responses are tied: there is no preference in it; say `all bad`, or skip with the reason no_difference"
+        )
     return [sorted(group) for group in value]
 
 
 def judgement(row: Mapping[str, Any], count: int, needs_ratings: bool = True) -> Row:
-    """A judgement of ``count`` responses: ``ranking``, ``ratings`` 1 to 7, ``flags`` of each response, ``all_bad``, ``note``.
+    """A judgement of ``count`` responses: ``ranking``, ``ratings`` 1 to 7, ``flags`` of each response, ``all_bad``,
+    ``note``.
 
     One who says `all bad` need not rank or rate; what is left out is then one tied group, and no ratings."""
     all_bad = row.get("all_bad", False)
@@ -163,7 +169,8 @@ def judgement(row: Mapping[str, Any], count: int, needs_ratings: bool = True) ->
     else:
         for index, one in enumerate(rated):
             if isinstance(one, bool) or not isinstance(one, int) or one not in RATINGS:
-                raise TriviumError(f"response {index} has the rating {json.dumps(one)[:20]}; ratings are whole numbers from 1 to 7")
+                raise TriviumError(
+                    f"response {index} has the rating {json.dumps(one)[:20]}; ratings are whole numbers from 1 to 7")
     flags = row.get("flags") or [[] for _ in range(count)]
     if not isinstance(flags, list) or len(flags) != count or not all(isinstance(one, list) for one in flags):
         raise TriviumError(f"`flags` does not have one list for each of the {count} responses")
@@ -171,8 +178,10 @@ def judgement(row: Mapping[str, Any], count: int, needs_ratings: bool = True) ->
         for flag in one:
             if flag not in FLAGS:
                 raise TriviumError(f"unknown flag {str(flag)[:40]!r}{nearest(str(flag)[:40], FLAGS)}")
-    return {"ranking": ranking(ranked, count, tied=all_bad), "ratings": rated, "flags": [sorted(set(one)) for one in flags],
-            "all_bad": all_bad, "note": text(row.get("note") or "", "the note", 4000, empty=True)}
+    return {
+        "ranking": ranking(ranked, count, tied=all_bad), "ratings": rated, "flags": [sorted(set(one)) for one in flags],
+        "all_bad": all_bad, "note": text(row.get("note") or "", "the note", 4000, empty=True)
+    }
 
 
 def reason(value: Any) -> str:

@@ -9,8 +9,8 @@ FLAGS = ("instruction", "wrong", "harmful", "private", "offensive", "language", 
 repeats itself, ends too early."""
 
 SKIPS = ("unclear", "unqualified", "no_difference", "distressing", "broken", "other")
-"""Reasons to skip: the prompt is unclear, the annotator does not know the matter, the responses do not differ, the content is
-distressing, the item is broken, something else."""
+"""Reasons to skip: the prompt is unclear, the annotator does not know the matter, the responses do not differ, the
+content is distressing, the item is broken, something else."""
 
 RATINGS = range(1, 8)
 ROLES = ("annotator", "lead")
@@ -41,7 +41,8 @@ class FeedbackSettings(BaseModel):
     """Share of the work on training items that goes to those an ensemble of reward models disagrees on most, where its
     scores were imported; the rest is random."""
     heldout: float = Field(default=0.2, ge=0, lt=1)
-    """Share of the prompts, chosen by a hash of the prompt alone, that is the test split. Its items are always drawn at random."""
+    """Share of the prompts, chosen by a hash of the prompt alone, that is the test split. Its items are always drawn at
+    random."""
     free_writing: bool = True
     """Whether annotators may write prompts of their own, besides answering those that were imported."""
     disputed_below: float = Field(default=0.6, ge=0, le=1)

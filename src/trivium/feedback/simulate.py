@@ -1,5 +1,5 @@
-"""Annotators who are programs: the world's panel, reward models, and whatever else can judge. They come through the same
-store as people do, with the same leases, orders and overlap."""
+"""Annotators who are programs: the world's panel, reward models, and whatever else can judge. They come through the
+same store as people do, with the same leases, orders and overlap."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trivium.feedback.rows import Row
 from trivium.feedback.store import Store, Task
 
 Judge = Callable[[Task, Row], Row | str]
-"""Called with a task and its item; returns ``ranking``, and optionally ``ratings``, ``flags``, ``all_bad``, ``seconds``, all by the
-item's own numbers; or a reason to skip."""
+"""Called with a task and its item; returns ``ranking``, and optionally ``ratings``, ``flags``, ``all_bad``,
+``seconds``, all by the item's own numbers; or a reason to skip."""
 
 
 def annotate(store: Store, name: str, judge: Judge, most: int | None = None, kind: str = "ai") -> int:
-    """Let ``judge`` work as the annotator ``name``, who is added when new, until nothing is left or ``most`` are judged.
-    Returns how many it judged."""
+    """Let ``judge`` work as the annotator ``name``, who is added when new, until nothing is left or ``most`` are
+    judged. Returns how many it judged."""
     person = store.person(name)
     if person is not None and person.kind == "human":
         raise TriviumError(f"{name!r} is a human annotator; give the program a name of its own")
@@ -41,42 +41,54 @@ def annotate(store: Store, name: str, judge: Judge, most: int | None = None, kin
     return done
 
 
-def panel(store: Store, annotators: int = 5, seed: int = 0, noise: float | None = None, most: int | None = None) -> dict[str, int]:
-    """The embedded world's panel judges the project's items, which must carry the world's ``task`` and ``truth``; each annotator
-    up to ``most``. Returns how many each one judged."""
+def panel(store: Store, annotators: int = 5, seed: int = 0, noise: float | None = None,
+          most: int | None = None) -> dict[str, int]:
+    """The embedded world's panel judges the project's items, which must carry the world's ``task`` and ``truth``; each
+    annotator up to ``most``. Returns how many each one judged."""
     from trivium.world.panel import NOISE, Panel
     judges = Panel(seed, annotators, NOISE if noise is None else noise)
     with store.state() as state:
         first = next((item.id for item in state.items.values() if item.kind == "compare"), None)
     if first is not None and "truth" not in store.item(first):
-        raise TriviumError(f"the item {first!r} has no `truth`; the world's panel can judge only the world's own prompts")
+        raise TriviumError(
+            f"the item {first!r} has no `truth`; the world's panel can judge only the world's own prompts")
 
     def judge(name: str) -> Judge:
         def said(task: Task, item: Row) -> Row | str:
             row = {"id": item["item"], "prompt": item["prompt"], "task": item.get("task"), "truth": item["truth"]}
             found = judges.rank(row, item["responses"], name)
-            return "no_difference" if len(found["ranking"]) < 2 else {name: found[name] for name in ("ranking", "ratings", "seconds")}
+            return "no_difference" if len(
+                found["ranking"]) < 2 else {name: found[name]
+                                            for name in ("ranking", "ratings", "seconds")}
         return said
     with ThreadPoolExecutor(annotators) as pool:
         counts = pool.map(lambda name: annotate(store, name, judge(name), most, "simulated"), judges.names)
         return dict(zip(judges.names, counts))
 
 
-def score_items(store: Store, models: Sequence[Path], progress: Callable[[int, int], None] = lambda done, total: None) -> int:
-    """Score every unfinished comparison by an ensemble of reward models, so that what they disagree on is asked first."""
+def score_items(store: Store, models: Sequence[Path], progress: Callable[[int, int],
+                                                                         None] = lambda done, total: None) -> int:
+    """Score every unfinished comparison by an ensemble of reward models, so that what they disagree on is asked
+    first."""
     import trivium
     if len(models) < 2:
         raise TriviumError("one reward model cannot disagree with itself; name two or more")
     loaded = [trivium.load(folder) for folder in models]
     with store.state() as state:
-        names = [item.id for item in state.items.values() if item.kind == "compare" and not item.known and not item.closed
-                 and len(item.judgements()) < state.wanted(item)]
+        names = [
+            item.id for item in state.items.values() if item.kind == "compare" and not item.known and not item.closed
+            and len(item.judgements()) < state.wanted(item)
+        ]
     started = time.monotonic()
     scored: list[dict[str, Any]] = []
     for place, name in enumerate(names):
         item = store.item(name)
-        scored.append({"id": name, "scores": [[model.score([*item["prompt"], {"role": "assistant", "content": response}])
-                                               for response in item["responses"]] for model in loaded]})
+        scored.append({
+            "id": name, "scores": [[
+                model.score([*item["prompt"], {"role": "assistant", "content": response}])
+                for response in item["responses"]
+            ] for model in loaded]
+        })
         if time.monotonic() - started > 1.0:
             progress(place + 1, len(names))
             started = time.monotonic()
@@ -89,7 +101,9 @@ def reward_model(store: Store, folder: Path, name: str, most: int | None = None)
     model = trivium.load(folder)
 
     def judge(task: Task, item: Row) -> Row | str:
-        scores = [model.score([*item["prompt"], {"role": "assistant", "content": response}]) for response in item["responses"]]
+        scores = [
+            model.score([*item["prompt"], {"role": "assistant", "content": response}]) for response in item["responses"]
+        ]
         order = sorted(range(len(scores)), key=lambda index: -scores[index])
         return {"ranking": [[index] for index in order]}
     return annotate(store, name, judge, most)

@@ -34,7 +34,8 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Work:
-    """An item in somebody's hands, from its lease to its last correction. Its id is that of the event that leased it."""
+    """An item in somebody's hands, from its lease to its last correction. Its id is that of the event that leased
+    it."""
 
     id: int
     kind: str
@@ -79,10 +80,12 @@ class Item:
 
     @property
     def agreement(self) -> float:
-        """The share of pairs that its annotators order alike, a tie against a preference counting as half; NaN for less than two."""
+        """The share of pairs that its annotators order alike, a tie against a preference counting as half; NaN for less
+        than two."""
         if self._agreement is None:
             judged = self.judgements()
-            self._agreement = agreement_within(np.stack([signs(one.ranking) for one in judged]))[1] if len(judged) > 1 else math.nan
+            self._agreement = agreement_within(np.stack([signs(one.ranking)
+                                                         for one in judged]))[1] if len(judged) > 1 else math.nan
         return self._agreement
 
     def judgements(self) -> list[Work]:
@@ -104,12 +107,14 @@ class State:
         self.known: list[str] = []
         self.kinds = {"compare": 0, "write": 0}
         self.scored = False
-        # Items that want somebody yet, in the order in which they are drawn: (place, id). A place is a hash, or minus the disagreement.
+        # Items that want somebody yet, in the order in which they are drawn: (place, id). A place is a hash, or minus
+        # the disagreement.
         self.random: dict[tuple[str, str], list[tuple[float, str]]] = {}
         self.uncertain: list[tuple[float, str]] = []
 
     def snapshot(self) -> State:
-        """A copy for statistics, made in a moment: its lists stand still, while an item or a work may still take its newest answer."""
+        """A copy for statistics, made in a moment: its lists stand still, while an item or a work may still take its
+        newest answer."""
         copied = copy.copy(self)
         copied.items, copied.works = self.items.copy(), self.works.copy()
         copied.by_person = {person: works.copy() for person, works in self.by_person.items()}
@@ -135,7 +140,8 @@ class State:
         return self.settings.overlap if lucky else 1
 
     def vacant(self, item: Item, person: int, now: float) -> bool:
-        """Whether ``person`` may take the item now: its overlap is neither reached nor spoken for, and they have not had it."""
+        """Whether ``person`` may take the item now: its overlap is neither reached nor spoken for, and they have not
+        had it."""
         taken = 0
         for work in item.works:
             if work.person == person and (work.state != OPEN or work.until > now):
@@ -148,8 +154,8 @@ class State:
         return item.closed or item.settled is not None or len(item.judgements()) >= self.wanted(item)
 
     def in_order(self, kind: str, split: str) -> Iterator[Item]:
-        """The unfinished items of a split in their random order, that of a hash: whoever takes the first vacant one shares the front
-        of the queue with the others, so overlapping items are finished early."""
+        """The unfinished items of a split in their random order, that of a hash: whoever takes the first vacant one
+        shares the front of the queue with the others, so overlapping items are finished early."""
         yield from (self.items[name] for _, name in self.random.get((kind, split), ()))
 
     def most_uncertain(self) -> Iterator[Item]:
@@ -161,7 +167,9 @@ class State:
     def _on_settings(self, event: Event) -> None:
         before = self.settings
         self.settings = FeedbackSettings(**{**before.model_dump(), **event.body})
-        if any(getattr(before, name) != getattr(self.settings, name) for name in ("heldout", "seed", "overlap", "overlap_share")):
+        if any(
+                getattr(before, name) != getattr(self.settings, name)
+                for name in ("heldout", "seed", "overlap", "overlap_share")):
             self.random, self.uncertain = {}, []
             for item in self.items.values():
                 self._queue(item)
@@ -169,8 +177,10 @@ class State:
     def _on_item(self, event: Event) -> None:
         body = event.body
         known = body.get("known")
-        item = Item(body["item"], event.id, body["kind"], tuple(len(one) for one in body.get("responses", ())), prompt_key(body["prompt"]),
-                    tuple(tuple(group) for group in known) if known else None, disagreement(body["scores"]) if body.get("scores") else 0.0)
+        item = Item(body["item"], event.id, body["kind"], tuple(len(one) for one in body.get("responses", ())),
+                    prompt_key(body["prompt"]),
+                    tuple(tuple(group) for group in known) if known else None,
+                    disagreement(body["scores"]) if body.get("scores") else 0.0)
         self.items[item.id] = item
         if known:
             self.known.append(item.id)
@@ -181,12 +191,14 @@ class State:
     def _queues(self, item: Item) -> Iterator[tuple[list[tuple[float, str]], tuple[float, str]]]:
         """The queues that an item stands in, and its entry in each."""
         split = self.split(item)
-        yield self.random.setdefault((item.kind, split), []), (randomness.derive(self.settings.seed, "draw", item.id) / 2**64, item.id)
+        yield self.random.setdefault((item.kind, split),
+                                     []), (randomness.derive(self.settings.seed, "draw", item.id) / 2**64, item.id)
         if item.disagreement and split == "train":
             yield self.uncertain, (-item.disagreement, item.id)
 
     def _queue(self, item: Item) -> None:
-        """Put an item where it belongs now: into its queues, or out of them when it is finished, so that nobody has to look past it."""
+        """Put an item where it belongs now: into its queues, or out of them when it is finished, so that nobody has to
+        look past it."""
         if item.known:
             return
         self._unqueue(item)
@@ -219,7 +231,8 @@ class State:
     def _on_lease(self, event: Event) -> None:
         assert event.who is not None
         body = event.body
-        work = Work(event.id, body["kind"], body["item"], event.who, tuple(body["order"]), body["why"], event.at, body["until"])
+        work = Work(event.id, body["kind"], body["item"], event.who, tuple(body["order"]), body["why"], event.at,
+                    body["until"])
         self.works[work.id] = work
         self.by_person.setdefault(work.person, []).append(work)
         if work.item is not None:

@@ -9,8 +9,8 @@ People in a browser, simulated annotators, AI annotators and the chat page all c
     store.judge(work.id, anna, ranking=[[0], [1]], ratings=[6, 2])
     store.add_thumb([{"role": "user", "content": "Hello"}], "Hi!", True, who="visitor", model="runs/quickstart/ppo")
 
-A store may be used from many threads, and a project by many processes at once. What a method has returned from is on the
-disk.
+A store may be used from many threads, and a project by many processes at once. What a method has returned from is on
+the disk.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ _BATCH = 500
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who works on a project, or worked: the name and password of a removed person may be gone, their work is not."""
+    """Somebody who works on a project, or worked: the name and password of a removed person may be gone, their work is
+    not."""
 
     id: int
     name: str
@@ -68,7 +69,8 @@ class Person:
 
 @dataclass(frozen=True)
 class Task:
-    """A piece of work with its texts: what an annotator sees. ``order[i]`` is the number of the response shown at place i."""
+    """A piece of work with its texts: what an annotator sees. ``order[i]`` is the number of the response shown at place
+    i."""
 
     id: int
     kind: str  # compare, write
@@ -90,8 +92,8 @@ class Task:
 
 @dataclass
 class Imported:
-    """What became of rows that were given to a store: how many were added, how many were there already, and the others with
-    their reason, ``{"row": number from 1, "reason": ..., "text": the row}``."""
+    """What became of rows that were given to a store: how many were added, how many were there already, and the others
+    with their reason, ``{"row": number from 1, "reason": ..., "text": the row}``."""
 
     added: int = 0
     known_already: int = 0
@@ -118,7 +120,8 @@ class Store:
         self._lock = threading.RLock()
         self._state = State()
         with self.engine.connect() as connection:
-            self.secret = bytes.fromhex(connection.execute(sql.select(meta.c.value).where(meta.c.key == "secret")).scalar_one())
+            self.secret = bytes.fromhex(
+                connection.execute(sql.select(meta.c.value).where(meta.c.key == "secret")).scalar_one())
         self.refresh()
 
     def close(self) -> None:
@@ -144,8 +147,8 @@ class Store:
 
     @contextlib.contextmanager
     def _appending(self, durable: bool = True) -> Iterator[Connection]:
-        """A transaction that appends events: whoever decides sees every event before its own, and the state takes in new
-        ones only after they are on the disk."""
+        """A transaction that appends events: whoever decides sees every event before its own, and the state takes in
+        new ones only after they are on the disk."""
         with self._lock:
             self._appended: list[Event] = []
             with writing(self.engine, durable) as connection:
@@ -167,7 +170,8 @@ class Store:
         """The log from its beginning, or the events of some kinds."""
         query = sql.select(events).order_by(events.c.id)
         with self.engine.connect() as connection:
-            for id_, at, kind, who, body in connection.execute(query.where(events.c.kind.in_(kinds)) if kinds else query):
+            for id_, at, kind, who, body in connection.execute(
+                    query.where(events.c.kind.in_(kinds)) if kinds else query):
                 yield Event(id_, at, kind, who, json.loads(body))
 
     def bodies(self, wanted: Iterable[int]) -> dict[int, Row]:
@@ -180,7 +184,10 @@ class Store:
         with self.engine.connect() as connection:
             for start in range(0, len(numbers), _BATCH):
                 chosen = events.c.id.in_(numbers[start:start + _BATCH])
-                found |= {id_: json.loads(body) for id_, body in connection.execute(sql.select(events.c.id, events.c.body).where(chosen))}
+                found |= {
+                    id_: json.loads(body)
+                    for id_, body in connection.execute(sql.select(events.c.id, events.c.body).where(chosen))
+                }
         return found
 
     @contextlib.contextmanager
@@ -208,7 +215,8 @@ class Store:
                 checked = FeedbackSettings(**{**now, **values}).model_dump()
             except ValidationError as error:
                 fault = error.errors()[0]
-                raise TriviumError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r:.60}") from error
+                raise TriviumError(
+                    f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r:.60}") from error
             for name in ("title", "guidelines"):
                 rows.text(checked[name], name, empty=True)
             changed = {name: checked[name] for name in values if checked[name] != now[name]}
@@ -226,12 +234,13 @@ class Store:
     def person(self, name: str) -> Person | None:
         """The person of that name, unless removed."""
         with self.engine.connect() as connection:
-            row = connection.execute(sql.select(people).where(people.c.name == name, people.c.removed_at.is_(None))).first()
+            row = connection.execute(sql.select(people).where(people.c.name == name,
+                                                              people.c.removed_at.is_(None))).first()
         return _person(row) if row else None
 
     def add_person(self, name: str, role: str = "annotator", kind: str = "human", password: str | None = None) -> int:
-        """Add somebody and return their number. ``password`` is an argon2 hash, as ``accounts`` makes; without one the person
-        cannot log in, but programs can work in their name. Raises when the name is taken."""
+        """Add somebody and return their number. ``password`` is an argon2 hash, as ``accounts`` makes; without one the
+        person cannot log in, but programs can work in their name. Raises when the name is taken."""
         name = rows.text(name, "the name", 60).strip()
         if any(not character.isprintable() for character in name):
             raise TriviumError("the name holds characters that cannot be printed")
@@ -242,7 +251,8 @@ class Store:
         now = time.time()
         try:
             with self._appending() as connection:
-                key = connection.execute(people.insert().values(name=name, role=role, kind=kind, password=password, added_at=now)).inserted_primary_key
+                key = connection.execute(people.insert().values(name=name, role=role, kind=kind, password=password,
+                                                                added_at=now)).inserted_primary_key
                 assert key is not None
                 self._append(connection, "person", int(key[0]), {"role": role, "kind": kind}, now)
                 return int(key[0])
@@ -262,7 +272,8 @@ class Store:
         """End somebody's access. Their work stays; with ``forget`` their name does not: it becomes ``person N``."""
         with self._appending() as connection:
             self._keep_a_lead(connection, person, "removed")
-            values: Row = {"password": None, "removed_at": time.time()} | ({"name": f"person {person}"} if forget else {})
+            values: Row = {"password": None, "removed_at": time.time()
+                           } | ({"name": f"person {person}"} if forget else {})
             connection.execute(people.update().where(people.c.id == person).values(**values))
             connection.execute(sessions.delete().where(sessions.c.person == person))
             self._append(connection, "removed", who, {"person": person}, time.time())
@@ -273,15 +284,16 @@ class Store:
         row = connection.execute(sql.select(people).where(people.c.id == person, people.c.removed_at.is_(None))).first()
         if row is None:
             raise TriviumError(f"there is no person {person}")
-        others = sql.select(sql.func.count()).where(people.c.role == "lead", people.c.removed_at.is_(None), people.c.id != person)
+        others = sql.select(sql.func.count()).where(people.c.role == "lead", people.c.removed_at.is_(None), people.c.id
+                                                    != person)
         if row.role == "lead" and role != "lead" and not connection.execute(others).scalar():
             raise Conflict("the last lead cannot go; make somebody else a lead first")
 
     # items
 
     def add_items(self, given: Iterable[Mapping[str, Any]], who: int | None = None) -> Imported:
-        """Add prompts with responses to compare, or prompts alone to answer. A row with a fault is kept aside with its reason;
-        one that is there already, by its ``id`` and texts, is counted and not added again."""
+        """Add prompts with responses to compare, or prompts alone to answer. A row with a fault is kept aside with its
+        reason; one that is there already, by its ``id`` and texts, is counted and not added again."""
         outcome, fresh = Imported(), []
         for number, row in enumerate(given, 1):
             try:
@@ -292,7 +304,8 @@ class Store:
                 outcome.reject(number, str(error), row)
         with self._appending() as connection:
             seen: dict[str, str] = {}
-            there = self.bodies(self._state.items[item["item"]].event for _, _, item in fresh if item["item"] in self._state.items)
+            there = self.bodies(self._state.items[item["item"]].event for _, _, item in fresh
+                                if item["item"] in self._state.items)
             for body in there.values():
                 seen[body["item"]] = canonical([body["prompt"], body.get("responses"), body.get("known")])
             now, ready = time.time(), []
@@ -300,11 +313,16 @@ class Store:
                 content = canonical([item["prompt"], item.get("responses"), item.get("known")])
                 if item["item"] not in seen:
                     seen[item["item"]] = content
-                    ready.append({"at": now, "kind": "item", "who": who, "body": json.dumps(item, ensure_ascii=False, allow_nan=False)})
+                    ready.append({
+                        "at": now, "kind": "item", "who": who, "body": json.dumps(item, ensure_ascii=False,
+                                                                                  allow_nan=False)
+                    })
                 elif seen[item["item"]] == content:
                     outcome.known_already += 1
                 else:
-                    outcome.reject(number, f"the id {item['item']!r} belongs to an item with other texts or another known answer", row)
+                    outcome.reject(
+                        number, f"the id {item['item']!r} belongs to an item with other texts or another known answer",
+                        row)
             for start in range(0, len(ready), _BATCH):
                 connection.execute(APPEND, ready[start:start + _BATCH])
         self.refresh()
@@ -312,7 +330,8 @@ class Store:
         return outcome
 
     def add_scores(self, given: Iterable[Mapping[str, Any]], who: int | None = None) -> Imported:
-        """Take an ensemble's scores, ``{"id": item, "scores": [models][responses]}``: what the models disagree on is asked first."""
+        """Take an ensemble's scores, ``{"id": item, "scores": [models][responses]}``: what the models disagree on is
+        asked first."""
         outcome = Imported()
         with self._appending() as connection:
             for number, row in enumerate(given, 1):
@@ -322,7 +341,9 @@ class Store:
                         raise TriviumError(f"there is no item {str(row.get('id'))[:60]!r}")
                     if item.kind != "compare":
                         raise TriviumError("the item has no responses to score")
-                    self._append(connection, "scores", who, {"item": item.id, "scores": rows.scores(row.get("scores"), len(item.lengths))}, time.time())
+                    self._append(connection, "scores", who,
+                                 {"item": item.id, "scores": rows.scores(row.get("scores"), len(item.lengths))},
+                                 time.time())
                     outcome.added += 1
                 except (TriviumError, AttributeError) as error:
                     outcome.reject(number, str(error), row)
@@ -346,8 +367,8 @@ class Store:
     # work
 
     def next_work(self, person: int, kind: str = "compare", now: float | None = None) -> Task | None:
-        """The work that ``person`` should do next, leased to them: what they have already taken, else a new item. None when
-        there is none. With kind ``"write"`` and nothing imported to answer, a prompt of their own."""
+        """The work that ``person`` should do next, leased to them: what they have already taken, else a new item. None
+        when there is none. With kind ``"write"`` and nothing imported to answer, a prompt of their own."""
         now = time.time() if now is None else now
         with self._appending(durable=False) as connection:
             self._check_present(connection, person)
@@ -358,7 +379,8 @@ class Store:
                     return None
                 item, why = chosen
                 until = now + 60 * self._state.settings.lease_minutes
-                again = next((one for one in (item.works if item and why != "repeat" else ()) if one.person == person and one.state == OPEN), None)
+                again = next((one for one in (item.works if item and why != "repeat" else ())
+                              if one.person == person and one.state == OPEN), None)
                 if again:  # its lease had ended, and nobody else took the item
                     self._append(connection, "renew", person, {"work": again.id, "until": until}, now)
                     number = again.id
@@ -378,11 +400,15 @@ class Store:
         return {"kind": kind, "item": item.id if item else None, "order": order, "why": why, "until": until}
 
     def _open_work(self, person: int, kind: str, now: float) -> Work | None:
-        held = [work for work in self._state.by_person.get(person, ()) if work.state == OPEN and work.until > now and work.kind == kind]
+        held = [
+            work for work in self._state.by_person.get(person, ())
+            if work.state == OPEN and work.until > now and work.kind == kind
+        ]
         return next((work for work in held if work.item is None or not self._state.items[work.item].closed), None)
 
     def _choose(self, person: int, kind: str, now: float) -> tuple[Item | None, str] | None:
-        """The next item and why: chance decides between known answers, repetitions, held-out prompts, uncertain and random ones."""
+        """The next item and why: chance decides between known answers, repetitions, held-out prompts, uncertain and
+        random ones."""
         state, settings = self._state, self._state.settings
 
         def first(items: Iterator[Item]) -> Item | None:
@@ -393,8 +419,12 @@ class Store:
         if kind == "write":
             item = first(state.in_order("write", "train")) or first(state.in_order("write", "heldout"))
             return (item, "random") if item else (None, "own") if settings.free_writing else None
-        luck, split, uncertain = chance.random(), chance.random() < settings.heldout, chance.random() < settings.uncertain_share
-        ways = {"heldout": lambda: first(state.in_order(kind, "heldout")), "train": lambda: first(state.in_order(kind, "train"))}
+        luck, split, uncertain = chance.random(), chance.random() < settings.heldout, chance.random(
+        ) < settings.uncertain_share
+        ways = {
+            "heldout": lambda: first(state.in_order(kind, "heldout")),
+            "train": lambda: first(state.in_order(kind, "train"))
+        }
         regular, why = None, "random"
         if not split and uncertain:
             regular, why = first(state.most_uncertain()), "uncertain"
@@ -417,15 +447,18 @@ class Store:
         return regular, why
 
     def task(self, number: int, person: int) -> Task:
-        """A piece of work of ``person``'s own, with its texts and the newest answer. Raises :class:`Conflict` for anybody else's."""
+        """A piece of work of ``person``'s own, with its texts and the newest answer. Raises :class:`Conflict` for
+        anybody else's."""
         with self._lock:
             work = self._work(number, person)
             event = self._state.items[work.item].event if work.item is not None else 0
-            newest, snapshot = work.event, (work.id, work.kind, work.item, work.order, work.why, work.state, work.at, work.until)
+            newest, snapshot = work.event, (work.id, work.kind, work.item, work.order, work.why, work.state, work.at,
+                                            work.until)
         bodies = self.bodies({event, newest} - {0})
         item = bodies.get(event, {"prompt": []})
         id_, kind, name, order, why, state, at, until = snapshot
-        return Task(id_, kind, name, item["prompt"], item.get("responses", []), order, why, state, at, until, bodies.get(newest))
+        return Task(id_, kind, name, item["prompt"], item.get("responses", []), order, why, state, at, until,
+                    bodies.get(newest))
 
     def _work(self, number: int, person: int) -> Work:
         work = self._state.works.get(number)
@@ -447,13 +480,17 @@ class Store:
             return until
 
     def judge(self, number: int, person: int, ranking: Ranking | None = None, ratings: Sequence[int] | None = None,
-              flags: Sequence[Sequence[str]] | None = None, all_bad: bool = False, note: str = "", seconds: float | None = None,
-              needs_ratings: bool = False, now: float | None = None) -> None:
-        """Answer, or correct, a comparison. All numbers are those of the item's responses, whatever the order they were shown in.
+              flags: Sequence[Sequence[str]] | None = None, all_bad: bool = False, note: str = "",
+              seconds: float | None = None, needs_ratings: bool = False, now: float | None = None) -> None:
+        """Answer, or correct, a comparison. All numbers are those of the item's responses, whatever the order they were
+        shown in.
 
         A late answer counts: the work was done. Saying the same again adds nothing."""
-        given = {"ranking": ranking if ranking is None else [list(group) for group in ranking], "ratings": ratings if ratings is None else list(ratings),
-                 "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note}
+        given = {
+            "ranking": ranking if ranking is None else [list(group) for group in ranking],
+            "ratings": ratings if ratings is None else list(ratings),
+            "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note
+        }
         with self._lock:
             work = self._work(number, person)
             if work.kind != "compare":
@@ -461,12 +498,14 @@ class Store:
         body = rows.judgement(given, len(work.order), needs_ratings)
         self._answer(number, person, "judgement", body, seconds, now)
 
-    def skip(self, number: int, person: int, reason: str, note: str = "", seconds: float | None = None, now: float | None = None) -> None:
+    def skip(self, number: int, person: int, reason: str, note: str = "", seconds: float | None = None,
+             now: float | None = None) -> None:
         """Leave work to others, with a reason of :data:`~trivium.feedback.settings.SKIPS`."""
         body = {"reason": rows.reason(reason), "note": rows.text(note, "the note", 4000, empty=True)}
         self._answer(number, person, "skip", body, seconds, now)
 
-    def write(self, number: int, person: int, messages: Sequence[Mapping[str, str]], seconds: float | None = None, now: float | None = None) -> None:
+    def write(self, number: int, person: int, messages: Sequence[Mapping[str, str]], seconds: float | None = None,
+              now: float | None = None) -> None:
         """Answer, or correct, a writing task: the prompt's messages and the assistant's last one."""
         checked = rows.messages([dict(message) for message in messages], last="assistant")
         if len(checked) < 2 or checked[-2]["role"] != "user":
@@ -491,7 +530,10 @@ class Store:
                 before = self._body(connection, work.event)
                 if all(before.get(name) == value for name, value in body.items()):
                     return
-            self._append(connection, kind, person, {"work": number, **body, "seconds": rows.seconds(seconds), "late": work.state == OPEN and now > work.until}, now)
+            self._append(connection, kind, person, {
+                "work": number, **body, "seconds": rows.seconds(seconds), "late": work.state == OPEN
+                and now > work.until
+            }, now)
 
     @staticmethod
     def _body(connection: Connection, number: int) -> Row:
@@ -502,21 +544,27 @@ class Store:
         if connection.execute(PRESENT, {"person": person}).first() is None:
             raise Conflict(f"there is no person {person}, or they were removed")
 
-    def settle(self, item: str, person: int, ranking: Ranking, ratings: Sequence[int] | None = None, note: str = "", now: float | None = None) -> None:
-        """The lead's last word on an item: exports take it instead of what annotators said. It can be said again, differently."""
+    def settle(self, item: str, person: int, ranking: Ranking, ratings: Sequence[int] | None = None, note: str = "",
+               now: float | None = None) -> None:
+        """The lead's last word on an item: exports take it instead of what annotators said. It can be said again,
+        differently."""
         with self._appending() as connection:
             if item not in self._state.items or self._state.items[item].kind != "compare":
                 raise TriviumError(f"there is no comparison {item[:60]!r}")
-            body = rows.judgement({"ranking": [list(group) for group in ranking], "ratings": ratings if ratings is None else list(ratings), "note": note},
-                                  len(self._state.items[item].lengths), needs_ratings=False)
+            body = rows.judgement(
+                {
+                    "ranking": [list(group) for group in ranking],
+                    "ratings": ratings if ratings is None else list(ratings), "note": note
+                }, len(self._state.items[item].lengths), needs_ratings=False)
             self._append(connection, "settled", person, {"item": item, **body}, time.time() if now is None else now)
 
     # the chat page
 
-    def add_thumb(self, prompt: Sequence[Mapping[str, str]] | str, completion: str, label: bool | None, who: str = "", model: str = "",
-                  now: float | None = None) -> int:
-        """A thumb, up (True) or down (False), for the answer ``completion`` to ``prompt``. The newest of the same visitor for
-        the same answer counts; None takes it back. ``who`` is the visitor's name, ``model`` what answered. Returns the event's number."""
+    def add_thumb(self, prompt: Sequence[Mapping[str, str]] | str, completion: str, label: bool | None, who: str = "",
+                  model: str = "", now: float | None = None) -> int:
+        """A thumb, up (True) or down (False), for the answer ``completion`` to ``prompt``. The newest of the same
+        visitor for the same answer counts; None takes it back. ``who`` is the visitor's name, ``model`` what answered.
+        Returns the event's number."""
         if label is not None and not isinstance(label, bool):
             raise TriviumError("the label is neither true nor false nor null")
         asked = rows.messages(prompt if isinstance(prompt, str) else [dict(m) for m in prompt])
@@ -527,27 +575,33 @@ class Store:
         with self._appending() as connection:
             return self._append(connection, "thumb", None, body, time.time() if now is None else now)
 
-    def add_choice(self, prompt: Sequence[Mapping[str, str]] | str, responses: Sequence[str], ranking: Ranking | None, who: str = "",
-                   models: Sequence[str] = (), now: float | None = None) -> int:
-        """A vote between answers shown side by side, in the order of ``responses``: ``[[1], [0]]`` prefers the second of two,
-        ``[[0, 1]]`` is a tie, None says that all are bad. ``models`` names what gave each answer. The newest vote of the same
-        visitor on the same answers counts. Returns the event's number."""
+    def add_choice(self, prompt: Sequence[Mapping[str, str]] | str, responses: Sequence[str], ranking: Ranking | None,
+                   who: str = "", models: Sequence[str] = (), now: float | None = None) -> int:
+        """A vote between answers shown side by side, in the order of ``responses``: ``[[1], [0]]`` prefers the second
+        of two, ``[[0, 1]]`` is a tie, None says that all are bad. ``models`` names what gave each answer. The newest
+        vote of the same visitor on the same answers counts. Returns the event's number."""
         asked = rows.messages(prompt if isinstance(prompt, str) else [dict(m) for m in prompt])
         shown = rows.responses(list(responses))
-        ranked = rows.ranking([list(group) for group in ranking] if ranking is not None else [list(range(len(shown)))], len(shown), tied=True)
+        ranked = rows.ranking([list(group) for group in ranking] if ranking is not None else [list(range(len(shown)))],
+                              len(shown), tied=True)
         if models and len(models) != len(shown):
             raise TriviumError(f"{len(models)} models for {len(shown)} responses")
         key = hashlib.sha256(canonical([asked, sorted(shown)]).encode()).hexdigest()[:24]
-        body = {"prompt": asked, "responses": shown, "ranking": ranked, "all_bad": ranking is None, "who": rows.text(who, "who", 200, empty=True),
-                "models": [rows.text(one, "the model", 1000, empty=True) for one in models], "key": key}
+        body = {
+            "prompt": asked, "responses": shown, "ranking": ranked, "all_bad": ranking is None,
+            "who": rows.text(who, "who", 200, empty=True),
+            "models": [rows.text(one, "the model", 1000, empty=True) for one in models], "key": key
+        }
         with self._appending() as connection:
             return self._append(connection, "choice", None, body, time.time() if now is None else now)
 
     # what others did
 
-    def add_judgements(self, given: Iterable[Mapping[str, Any]], add_people: bool = False, now: float | None = None) -> Imported:
-        """Import judgements made elsewhere, ``{"id": item, "annotator": name, "ranking": ..., "ratings": ..., ...}``, or with
-        ``prompt`` and ``responses`` instead of ``id``. Unknown annotators are refused, unless ``add_people``."""
+    def add_judgements(self, given: Iterable[Mapping[str, Any]], add_people: bool = False,
+                       now: float | None = None) -> Imported:
+        """Import judgements made elsewhere, ``{"id": item, "annotator": name, "ranking": ..., "ratings": ..., ...}``,
+        or with ``prompt`` and ``responses`` instead of ``id``. Unknown annotators are refused, unless
+        ``add_people``."""
         outcome = Imported()
         for number, row in enumerate(given, 1):
             try:
@@ -587,7 +641,9 @@ class Store:
                 if all(before.get(key) == value for key, value in body.items()):
                     outcome.known_already += 1
                     return
-            leased = mine.id if mine else self._append(connection, "lease", number, self._lease(item, number, "compare", "random", at) | {"why": "import"}, at)
+            leased = mine.id if mine else self._append(
+                connection, "lease", number,
+                self._lease(item, number, "compare", "random", at) | {"why": "import"}, at)
             self._append(connection, "judgement", number, {"work": leased, **body, "seconds": took, "late": False}, at)
         outcome.added += 1
 

@@ -25,27 +25,32 @@ WORDS: dict[str, tuple[str, str]] = {
     "back": ("Back", "返回"),
     # doors
     "login": ("Log in", "登录"),
-    "login_hint": ("You get here by an invitation. Ask the lead of the project if you have none.", "加入需要邀请链接；如果没有，请联系项目负责人。"),
+    "login_hint": ("You get here by an invitation. Ask the lead of the project if you have none.",
+                   "加入需要邀请链接；如果没有，请联系项目负责人。"),
     "name": ("Name", "名字"),
     "password": ("Password", "密码"),
     "password_hint": ("At least 10 characters.", "至少 10 个字符。"),
     "join": ("Join", "加入"),
     "join_title": ("Welcome", "欢迎"),
-    "join_text": ("Choose a name and a password. Your name stands beside your answers in the project's data.", "请设置名字和密码。在项目数据中，你的名字会与你的回答一起出现。"),
+    "join_text": ("Choose a name and a password. Your name stands beside your answers in the project's data.",
+                  "请设置名字和密码。在项目数据中，你的名字会与你的回答一起出现。"),
     "reset_title": ("A new password", "新密码"),
     "reset_text": ("Choose a new password. You will be logged out everywhere else.", "请设置新密码。其他设备上的登录将失效。"),
     # home
     "hello": ("Hello, {name}", "{name}，你好"),
     "compare": ("Compare", "比较"),
-    "compare_text": ("Read several responses to one prompt, rate each of them and put them in order.", "阅读同一提示的多个回答，逐一评分并排序。"),
+    "compare_text": ("Read several responses to one prompt, rate each of them and put them in order.",
+                     "阅读同一提示的多个回答，逐一评分并排序。"),
     "compare_start": ("Start comparing", "开始比较"),
     "write": ("Write", "写作"),
     "write_text": ("Write a good answer: to a prompt that is given, or to one of your own.", "为给定的提示或你自己的提示写一个好回答。"),
     "write_start": ("Start writing", "开始写作"),
     "guidelines": ("Guidelines", "指南"),
-    "done_so_far": ("{judged} compared, {written} written, {skipped} skipped", "已比较 {judged} 个，已写 {written} 个，已跳过 {skipped} 个"),
+    "done_so_far": ("{judged} compared, {written} written, {skipped} skipped",
+                    "已比较 {judged} 个，已写 {written} 个，已跳过 {skipped} 个"),
     "nothing_left": ("Nothing is left to do here right now. Thank you!", "目前没有待处理的任务，谢谢！"),
-    "nothing_left_hint": ("Work that others do not finish comes back, so look in again later.", "他人未完成的任务会重新分配，请稍后再来看看。"),
+    "nothing_left_hint": ("Work that others do not finish comes back, so look in again later.",
+                          "他人未完成的任务会重新分配，请稍后再来看看。"),
     # compare
     "prompt": ("Prompt", "提示"),
     "role_user": ("User", "用户"),
@@ -66,7 +71,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "flag_repetitive": ("Repeats itself", "重复啰嗦"),
     "flag_cut_short": ("Ends too early", "未写完"),
     "your_ranking": ("Your ranking", "你的排序"),
-    "ranking_hint": ("Drag them into order, or tap one after another, best first. Drop one onto another for a tie.", "拖动排序，或从最好的开始依次点按；放到另一个上面表示并列。"),
+    "ranking_hint": ("Drag them into order, or tap one after another, best first. Drop one onto another for a tie.",
+                     "拖动排序，或从最好的开始依次点按；放到另一个上面表示并列。"),
     "not_ranked": ("Not ranked yet", "尚未排序"),
     "all_ranked": ("All are ranked.", "已全部排序。"),
     "by_ratings": ("Order by my ratings", "按评分排序"),
@@ -95,7 +101,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "key_submit": ("submit", "提交"),
     "went_back": ("Saved. You can still correct it.", "已保存，仍可更正。"),
     "correct_it": ("Correct it", "更正"),
-    "correcting": ("You are correcting an earlier answer. Both stay on record; the newest counts.", "你正在更正之前的回答。两者都会保留，以最新的为准。"),
+    "correcting": ("You are correcting an earlier answer. Both stay on record; the newest counts.",
+                   "你正在更正之前的回答。两者都会保留，以最新的为准。"),
     "was_skipped": ("You skipped this one. You can answer it now.", "你之前跳过了这一项，现在可以回答。"),
     # write
     "your_prompt": ("Your prompt", "你的提示"),
@@ -162,8 +169,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "offline": ("not reachable", "无法连接"),
     # disputed
     "disputed_title": ("Disputed items", "有分歧的项目"),
-    "disputed_text": ("Items whose annotators order fewer than {share} of the pairs alike, or that {skips} people skipped. Your word settles them.", "标注员之间排序一致的比例低于 {share}，或被 {skips} 人跳过的项目。由你来裁定。"),
-    "disputed_more": ("The {shown} worst of {count} are shown; the others come up as these are settled.", "共 {count} 项，此处显示分歧最大的 {shown} 项；裁定后会显示其余项目。"),
+    "disputed_text": (
+        "Items whose annotators order fewer than {share} of the pairs alike, or that {skips} people skipped. Your word "
+        "settles them.",
+        "标注员之间排序一致的比例低于 {share}，或被 {skips} 人跳过的项目。由你来裁定。"),
+    "disputed_more": ("The {shown} worst of {count} are shown; the others come up as these are settled.",
+                      "共 {count} 项，此处显示分歧最大的 {shown} 项；裁定后会显示其余项目。"),
     "disputed_none": ("Nothing is disputed.", "没有分歧。"),
     "agree_share": ("{share} alike", "{share} 一致"),
     "skips_count": ("skipped by {count}", "{count} 人跳过"),
@@ -177,7 +188,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "invite_note": ("For whom (a note for you)", "给谁（仅供你备注）"),
     "invite_hours": ("Hours", "有效小时数"),
     "invite_make": ("Make a link", "生成链接"),
-    "invite_made": ("Give this link to one person. It is shown only now, works once, and ends {when}.", "请将此链接交给一个人。链接只显示这一次，仅可使用一次，{when} 失效。"),
+    "invite_made": ("Give this link to one person. It is shown only now, works once, and ends {when}.",
+                    "请将此链接交给一个人。链接只显示这一次，仅可使用一次，{when} 失效。"),
     "invite_open": ("Open invitations", "未使用的邀请"),
     "invite_ends": ("ends {when}", "{when} 失效"),
     "withdraw": ("Withdraw", "撤回"),
@@ -187,7 +199,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "remove": ("Remove", "移除"),
     "remove_hint": ("Removing ends somebody's access; their answers stay.", "移除将终止其访问，回答会保留。"),
     # export and settings
-    "export_text": ("Everything up to this moment, as JSON lines. The split is made by prompt.", "截至此刻的全部数据，JSON Lines 格式，按提示划分训练/测试。"),
+    "export_text": ("Everything up to this moment, as JSON lines. The split is made by prompt.",
+                    "截至此刻的全部数据，JSON Lines 格式，按提示划分训练/测试。"),
     "export_demonstrations": ("Demonstrations, for supervised fine-tuning", "示范回答，用于监督微调"),
     "export_rankings": ("Rankings, for reward models", "排序，用于奖励模型"),
     "export_pairs": ("Pairs, for DPO", "成对偏好，用于 DPO"),
@@ -216,14 +229,16 @@ WORDS: dict[str, tuple[str, str]] = {
     # said by scripts
     "js_place_all": ("Rank every response first; {letters} not ranked.", "请先为所有回答排序；{letters} 尚未排序。"),
     "js_rate_all": ("Rate every response first; {letters} not rated.", "请先为所有回答评分；{letters} 尚未评分。"),
-    "js_all_tied": ("All are tied. If they are all bad, say so; if they do not differ, skip.", "全部并列。如果都差，请选“全部都差”；如果没有差别，请跳过。"),
+    "js_all_tied": ("All are tied. If they are all bad, say so; if they do not differ, skip.",
+                    "全部并列。如果都差，请选“全部都差”；如果没有差别，请跳过。"),
     "js_moved": ("{letter}: rank {rank} of {ranks}", "{letter}：第 {rank} 名，共 {ranks} 名"),
     "js_tied": ("{letter}: tied at rank {rank} of {ranks}", "{letter}：并列第 {rank} 名，共 {ranks} 名"),
     "js_unplaced": ("{letter}: not ranked", "{letter}：未排序"),
     "js_up": ("Move {letter} up", "上移 {letter}"),
     "js_down": ("Move {letter} down", "下移 {letter}"),
     "js_failed": ("Not saved: {reason}", "未保存：{reason}"),
-    "js_offline": ("Not saved: the server cannot be reached. Your work is kept here; try again.", "未保存：无法连接服务器。内容已保留在本页，请重试。"),
+    "js_offline": ("Not saved: the server cannot be reached. Your work is kept here; try again.",
+                   "未保存：无法连接服务器。内容已保留在本页，请重试。"),
     "js_empty": ("Write something first.", "请先填写内容。"),
     "js_best": ("best", "最好"),
     "js_worst": ("worst", "最差"),
@@ -248,9 +263,11 @@ FAULTS = {
     "the lease has ended, and the item is with others now": "保留时间已过，此项已交给他人",
     "log in first": "请先登录",
 }
-"""What the server says to people when something is wrong, in Chinese; messages to programs, and of what the pages' scripts do not let happen, stay as they are."""
+"""What the server says to people when something is wrong, in Chinese; messages to programs, and of what the pages'
+scripts do not let happen, stay as they are."""
 
-_FAULTS = [(re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+)", re.escape(english)), re.DOTALL), chinese) for english, chinese in FAULTS.items()]
+_FAULTS = [(re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+)", re.escape(english)), re.DOTALL), chinese)
+           for english, chinese in FAULTS.items()]
 
 
 def fault_words(language: str, message: str) -> str:
@@ -264,7 +281,8 @@ def fault_words(language: str, message: str) -> str:
 
 def translate(language: str, key: str, **values: object) -> str:
     """A text in a language, with its gaps filled."""
-    return WORDS[key][list(LANGUAGES).index(language)].format(**values) if values else WORDS[key][list(LANGUAGES).index(language)]
+    return WORDS[key][list(LANGUAGES).index(language)].format(
+        **values) if values else WORDS[key][list(LANGUAGES).index(language)]
 
 
 def script_words(language: str) -> dict[str, str]:

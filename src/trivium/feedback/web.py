@@ -1,7 +1,8 @@
 """The annotation app: server-rendered pages over a :class:`~trivium.feedback.store.Store`.
 
-Whatever comes from a browser or a model is hostile. Texts of prompts and responses are escaped and never interpreted; the
-Content-Security-Policy allows no inline script or style; whoever changes something carries a token of their session.
+Whatever comes from a browser or a model is hostile. Texts of prompts and responses are escaped and never interpreted;
+the Content-Security-Policy allows no inline script or style; whoever changes something carries a token of their
+session.
 """
 
 import hashlib
@@ -36,13 +37,17 @@ COOKIE = "trivium_session"
 DOOR_COOKIE = "trivium_door"  # ties a login form to the browser that asked for it
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST_BYTES = 2_000_000
-POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
-          "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
 HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "same-origin",
            "cross-origin-opener-policy": "same-origin", "cross-origin-resource-policy": "same-origin",
            "permissions-policy": "camera=(), microphone=(), geolocation=()", "x-frame-options": "DENY"}
-STATIC = {"app.css": "text/css", "app.js": "text/javascript", "compare.js": "text/javascript", "write.js": "text/javascript",
-          "lead.js": "text/javascript", "icon.svg": "image/svg+xml"}
+STATIC = {
+    "app.css": "text/css", "app.js": "text/javascript", "compare.js": "text/javascript", "write.js": "text/javascript",
+    "lead.js": "text/javascript", "icon.svg": "image/svg+xml"
+}
 
 WorkNumber = Annotated[int, Path(ge=1, lt=2**53)]
 Scope = MutableMapping[str, Any]
@@ -105,9 +110,12 @@ class Elsewhere(Exception):
 
 
 def create_app(store: Store, address_of: str | None = None) -> FastAPI:
-    """The app of one project. ``address_of`` is the address that people use, for links, where the requests do not say it."""
+    """The app of one project. ``address_of`` is the address that people use, for links, where the requests do not say
+    it."""
     accounts, dashboard = Accounts(store), Dashboard(store)
-    refusals: dict[int | str, dict[str, Any]] = {code: {"model": Wrong} for code in (400, 401, 403, 404, 409, 413, 422, 429)}
+    refusals: dict[int | str,
+                   dict[str, Any]] = {code: {"model": Wrong}
+                                      for code in (400, 401, 403, 404, 409, 413, 422, 429)}
     app = FastAPI(title="Trivium feedback", docs_url=None, redoc_url=None, responses=refusals)
     pages = _Pages(store)
 
@@ -160,7 +168,8 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
 
     def enter(request: Request, token: str) -> RedirectResponse:
         response = RedirectResponse("/", 303)
-        response.set_cookie(COOKIE, token, max_age=7 * 86_400, httponly=True, samesite="lax", secure=request.url.scheme == "https")
+        response.set_cookie(COOKIE, token, max_age=7 * 86_400, httponly=True, samesite="lax",
+                            secure=request.url.scheme == "https")
         response.delete_cookie(DOOR_COOKIE)
         return response
 
@@ -170,7 +179,8 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
         if "message" in values:
             values["message"] = fault_words(pages.language(request), values["message"])
         response = pages.page(request, page, status, door=accounts.csrf(ticket), **values)
-        response.set_cookie(DOOR_COOKIE, ticket, max_age=3600, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+        response.set_cookie(DOOR_COOKIE, ticket, max_age=3600, httponly=True, samesite="strict",
+                            secure=request.url.scheme == "https")
         return response
 
     def check_door(request: Request, token: str) -> None:
@@ -222,7 +232,8 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
         return RedirectResponse("/", 303) if visitor_of(request) else door(request, "login.html")
 
     @app.post("/login", response_class=HTMLResponse)
-    def login(request: Request, name: Annotated[str, Form(max_length=200)], password: Annotated[str, Form(max_length=1000)],
+    def login(request: Request, name: Annotated[str, Form(max_length=200)], password: Annotated[str,
+                                                                                                Form(max_length=1000)],
               csrf: Annotated[str, Form()] = "") -> Response:
         check_door(request, csrf)
         try:
@@ -245,8 +256,8 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
         return door(request, "invite.html", invite=accounts.look_up(token, address(request)), token=token)
 
     @app.post("/invite/{token}", response_class=HTMLResponse)
-    def accept(request: Request, token: str, password: Annotated[str, Form(max_length=1000)], name: Annotated[str, Form(max_length=200)] = "",
-               csrf: Annotated[str, Form()] = "") -> Response:
+    def accept(request: Request, token: str, password: Annotated[str, Form(max_length=1000)],
+               name: Annotated[str, Form(max_length=200)] = "", csrf: Annotated[str, Form()] = "") -> Response:
         check_door(request, csrf)
         invite = accounts.look_up(token, address(request))
         try:
@@ -267,21 +278,27 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
     @app.get("/work", response_class=HTMLResponse)
     def home(request: Request, visitor: Member) -> Response:
         done = store.history(visitor.id)
-        counts = {"judged": sum(w.kind == "compare" and w.state == "judged" for w in done),
-                  "written": sum(w.kind == "write" and w.state == "judged" for w in done), "skipped": sum(w.state == "skipped" for w in done)}
+        counts = {
+            "judged": sum(w.kind == "compare" and w.state == "judged" for w in done),
+            "written": sum(w.kind == "write" and w.state == "judged" for w in done), "skipped": sum(w.state == "skipped"
+                                                                                                    for w in done)
+        }
         with store.state() as state:
             kinds, writing = dict(state.kinds), state.settings.free_writing
-        return pages.page(request, "home.html", counts=counts, can_compare=kinds["compare"] > 0, can_write=kinds["write"] > 0 or writing)
+        return pages.page(request, "home.html", counts=counts, can_compare=kinds["compare"] > 0,
+                          can_write=kinds["write"] > 0 or writing)
 
     @app.get("/compare", response_class=HTMLResponse)
-    def next_comparison(request: Request, visitor: Member, saved: Annotated[int | None, Query(ge=1, lt=2**53)] = None) -> Response:
+    def next_comparison(request: Request, visitor: Member, saved: Annotated[int | None,
+                                                                            Query(ge=1, lt=2**53)] = None) -> Response:
         task = store.next_work(visitor.id, "compare")
         if task is None:
             return pages.page(request, "nothing.html", saved=saved)
         return pages.comparison(request, task, saved=saved)
 
     @app.get("/write", response_class=HTMLResponse)
-    def next_writing(request: Request, visitor: Member, saved: Annotated[int | None, Query(ge=1, lt=2**53)] = None) -> Response:
+    def next_writing(request: Request, visitor: Member, saved: Annotated[int | None,
+                                                                         Query(ge=1, lt=2**53)] = None) -> Response:
         task = store.next_work(visitor.id, "write")
         if task is None:
             return pages.page(request, "nothing.html", saved=saved)
@@ -290,14 +307,16 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
     @app.get("/work/{number}", response_class=HTMLResponse)
     def one_work(request: Request, number: WorkNumber, visitor: Member) -> Response:
         task = own(number, visitor)
-        return pages.comparison(request, task) if task.kind == "compare" else pages.page(request, "write.html", task=task, saved=None)
+        return pages.comparison(request, task) if task.kind == "compare" else pages.page(
+            request, "write.html", task=task, saved=None)
 
     @app.get("/history", response_class=HTMLResponse)
     def history(request: Request, visitor: Member, page: Annotated[int, Query(ge=0, le=100_000)] = 0) -> Response:
         works = store.history(visitor.id)
         shown = works[page * 30:page * 30 + 30]
         tasks = [store.task(work.id, visitor.id) for work in shown]
-        return pages.page(request, "history.html", entries=list(zip(shown, tasks)), page_number=page, more=len(works) > page * 30 + 30)
+        return pages.page(request, "history.html", entries=list(zip(shown, tasks)), page_number=page, more=len(works)
+                          > page * 30 + 30)
 
     def own(number: int, visitor: Visitor) -> Task:
         try:
@@ -314,7 +333,8 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
         if task.kind != "compare":
             raise TriviumError("this work asks for an answer in words")
         said = _unshuffled(body.model_dump(), task.order)
-        store.judge(number, visitor.id, **said, note=body.note, seconds=time_taken(task, body.seconds), needs_ratings=True)
+        store.judge(number, visitor.id, **said, note=body.note, seconds=time_taken(task, body.seconds),
+                    needs_ratings=True)
         return {"next": f"/compare?saved={number}" if task.state == "open" else "/history"}
 
     @app.post("/api/work/{number}/skip", response_model=Said)
@@ -326,8 +346,11 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
     @app.post("/api/work/{number}/demonstration", response_model=Said)
     def write(number: WorkNumber, body: DemonstrationBody, visitor: ActingMember) -> Any:
         task = own(number, visitor)
-        prompt = task.prompt if task.item is not None else [{"role": "user", "content": rows.text(body.prompt, "the prompt").strip()}]
-        store.write(number, visitor.id, [*prompt, {"role": "assistant", "content": rows.text(body.answer, "the answer").strip()}],
+        prompt = task.prompt if task.item is not None else [{
+            "role": "user", "content": rows.text(body.prompt, "the prompt").strip()
+        }]
+        store.write(number, visitor.id,
+                    [*prompt, {"role": "assistant", "content": rows.text(body.answer, "the answer").strip()}],
                     time_taken(task, body.seconds))
         return {"next": f"/write?saved={number}" if task.state == "open" else "/history"}
 
@@ -343,7 +366,10 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
     def lead(request: Request, visitor: Leader) -> Response:
         with store.state() as state:
             kinds, begun = dict(state.kinds), bool(state.works)
-        return pages.page(request, "lead.html", empty=not any(kinds.values()), begun=begun, project=hidden(store.project), flag_words={flag: translate(pages.language(request), f"flag_{flag}") for flag in FLAGS})
+        return pages.page(request, "lead.html", empty=not any(kinds.values()), begun=begun,
+                          project=hidden(store.project),
+                          flag_words={flag: translate(pages.language(request), f"flag_{flag}")
+                                      for flag in FLAGS})
 
     @app.get("/api/lead/figures")
     def figures(visitor: Leader) -> dict[str, Any]:
@@ -359,23 +385,28 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
         return pages.page(request, "disputed.html", found=found, count=len(every), settled=settled, texts=texts)
 
     @app.get("/lead/settle", response_class=HTMLResponse)
-    def settle_page(request: Request, visitor: Leader, item: Annotated[str, Query(max_length=rows.LONGEST_ID)]) -> Response:
+    def settle_page(request: Request, visitor: Leader, item: Annotated[str,
+                                                                       Query(max_length=rows.LONGEST_ID)]) -> Response:
         names = {person.id: person.name for person in store.people()}
         with store.state() as state:
             if item not in state.items or state.items[item].kind != "compare":
                 raise HTTPException(404)
             here = state.items[item]
-            said = [{"name": names[w.person], "ranking": w.ranking, "ratings": w.ratings, "flags": w.flags, "state": w.state, "reason": w.reason,
-                     "all_bad": w.all_bad} for w in here.works if w.counts and w.state != "open"]
+            said = [{
+                "name": names[w.person], "ranking": w.ranking, "ratings": w.ratings, "flags": w.flags, "state": w.state,
+                "reason": w.reason, "all_bad": w.all_bad
+            } for w in here.works if w.counts and w.state != "open"]
             agreed, before = here.agreement, here.settled.body if here.settled else None
         texts = store.item(item)
-        task = Task(0, "compare", item, texts["prompt"], texts["responses"], tuple(range(len(texts["responses"]))), "settle", "open", 0.0, 0.0, before)
+        task = Task(0, "compare", item, texts["prompt"], texts["responses"], tuple(range(len(texts["responses"]))),
+                    "settle", "open", 0.0, 0.0, before)
         return pages.comparison(request, task, said=said, agreed=agreed)
 
     @app.post("/api/lead/settle", response_model=Said)
     def settle(body: SettleBody, visitor: ActingLeader) -> Any:
         ratings = body.ratings if body.ratings and None not in body.ratings else None
-        store.settle(body.item, visitor.id, body.ranking, [r for r in ratings or [] if r is not None] or None, body.note)
+        store.settle(body.item, visitor.id, body.ranking, [r for r in ratings or [] if r is not None] or None,
+                     body.note)
         return {"next": "/lead/disputed"}
 
     @app.get("/lead/people", response_class=HTMLResponse)
@@ -383,13 +414,16 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
         return people_page(request)
 
     def people_page(request: Request, link: str | None = None, ends: float = 0.0) -> Response:
-        return pages.page(request, "people.html", everybody=store.people(), invites=accounts.open_invites(), link=link, ends=ends)
+        return pages.page(request, "people.html", everybody=store.people(), invites=accounts.open_invites(), link=link,
+                          ends=ends)
 
     def link_page(request: Request, token: str, hours: float) -> Response:
-        return people_page(request, f"{(address_of or str(request.base_url)).rstrip('/')}/invite/{token}", time.time() + 3600 * hours)
+        return people_page(request, f"{(address_of or str(request.base_url)).rstrip('/')}/invite/{token}",
+                           time.time() + 3600 * hours)
 
     @app.post("/lead/invites", response_class=HTMLResponse)
-    def invite(request: Request, visitor: FormLeader, role: Annotated[str, Form()] = "annotator", note: Annotated[str, Form(max_length=200)] = "",
+    def invite(request: Request, visitor: FormLeader, role: Annotated[str, Form()] = "annotator",
+               note: Annotated[str, Form(max_length=200)] = "",
                hours: Annotated[float, Form(gt=0, le=2160)] = 72.0) -> Response:
         return link_page(request, accounts.invite(role, note, hours), hours)
 
@@ -405,7 +439,8 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
 
     @app.post("/lead/people/{number}/password", response_class=HTMLResponse)
     def new_password(request: Request, number: WorkNumber, visitor: FormLeader) -> Response:
-        person = next((one for one in store.people() if one.id == number and not one.removed and one.kind == "human"), None)
+        person = next((one for one in store.people() if one.id == number and not one.removed and one.kind == "human"),
+                      None)
         if person is None:
             raise HTTPException(404)
         return link_page(request, accounts.invite(person.role, person.name, 24.0, person.id), 24.0)
@@ -420,15 +455,23 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
         return pages.page(request, "settings.html", current=store.settings, fields=_settings_fields(), was_saved=saved)
 
     @app.post("/lead/settings", response_class=HTMLResponse)
-    def change_settings(
-            visitor: FormLeader, title: Annotated[str, Form()], overlap: Annotated[int, Form()], overlap_share: Annotated[float, Form()],
-            lease_minutes: Annotated[float, Form()], known_share: Annotated[float, Form()], repeat_share: Annotated[float, Form()],
-            repeat_after: Annotated[int, Form()], uncertain_share: Annotated[float, Form()], heldout: Annotated[float, Form()],
-            disputed_below: Annotated[float, Form()], disputed_skips: Annotated[int, Form()], seed: Annotated[int, Form()],
-            guidelines: Annotated[str, Form()] = "", free_writing: Annotated[bool, Form()] = False) -> Response:
-        store.change_settings(visitor.id, title=title, guidelines=guidelines.replace("\r\n", "\n"), overlap=overlap, overlap_share=overlap_share,
-                              lease_minutes=lease_minutes, known_share=known_share, repeat_share=repeat_share, repeat_after=repeat_after,
-                              uncertain_share=uncertain_share, heldout=heldout, free_writing=free_writing, disputed_below=disputed_below,
+    def change_settings(visitor: FormLeader, title: Annotated[str, Form()], overlap: Annotated[int, Form()],
+                        overlap_share: Annotated[float, Form()], lease_minutes: Annotated[float, Form()],
+                        known_share: Annotated[float, Form()], repeat_share: Annotated[float, Form()],
+                        repeat_after: Annotated[int,
+                                                Form()], uncertain_share: Annotated[float,
+                                                                                    Form()], heldout: Annotated[float,
+                                                                                                                Form()],
+                        disputed_below: Annotated[float,
+                                                  Form()], disputed_skips: Annotated[int,
+                                                                                     Form()], seed: Annotated[int,
+                                                                                                              Form()],
+                        guidelines: Annotated[str, Form()] = "", free_writing: Annotated[bool,
+                                                                                         Form()] = False) -> Response:
+        store.change_settings(visitor.id, title=title, guidelines=guidelines.replace("\r\n", "\n"), overlap=overlap,
+                              overlap_share=overlap_share, lease_minutes=lease_minutes, known_share=known_share,
+                              repeat_share=repeat_share, repeat_after=repeat_after, uncertain_share=uncertain_share,
+                              heldout=heldout, free_writing=free_writing, disputed_below=disputed_below,
                               disputed_skips=disputed_skips, seed=seed)
         return RedirectResponse("/lead/settings?saved=true", 303)
 
@@ -436,7 +479,8 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
     def export_page(request: Request, visitor: Leader) -> Response:
         return pages.page(request, "export.html", kinds=list(EXPORTS))
 
-    @app.get("/lead/export/{kind}.jsonl", response_class=StreamingResponse, responses={200: {"content": {"application/x-ndjson": {}}}})
+    @app.get("/lead/export/{kind}.jsonl", response_class=StreamingResponse,
+             responses={200: {"content": {"application/x-ndjson": {}}}})
     def download(kind: Annotated[str, Path(max_length=40)], visitor: Leader) -> Response:
         if kind not in EXPORTS:
             raise HTTPException(404)
@@ -449,7 +493,8 @@ def create_app(store: Store, address_of: str | None = None) -> FastAPI:
     def static(name: str) -> Response:
         if name not in STATIC:
             raise HTTPException(404)
-        return Response(_asset(name), media_type=STATIC[name], headers={"cache-control": "public, max-age=31536000, immutable"})
+        return Response(_asset(name), media_type=STATIC[name],
+                        headers={"cache-control": "public, max-age=31536000, immutable"})
 
     @app.get("/healthz", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     def healthz() -> Response:
@@ -474,7 +519,9 @@ class _Guard:
             if message["type"] == "http.response.start":
                 present = {name for name, _ in message["headers"]}
                 extra = HEADERS | ({} if b"cache-control" in present else {"cache-control": "no-store"})
-                message = {**message, "headers": [*message["headers"], *((k.encode(), v.encode()) for k, v in extra.items())]}
+                message = {
+                    **message, "headers": [*message["headers"], *((k.encode(), v.encode()) for k, v in extra.items())]
+                }
             await send(message)
 
         async def let_pass(message: Any) -> None:
@@ -526,7 +573,10 @@ def _unshuffled(said: dict[str, Any], order: tuple[int, ...]) -> dict[str, Any]:
         ranking = [[order[place] for place in group] for group in ranking]
     if ratings is not None and said["all_bad"] and None in ratings:
         ratings = None
-    return {"ranking": ranking, "ratings": of(ratings, "ratings"), "flags": of(said["flags"], "flags"), "all_bad": said["all_bad"]}
+    return {
+        "ranking": ranking, "ratings": of(ratings, "ratings"), "flags": of(said["flags"], "flags"),
+        "all_bad": said["all_bad"]
+    }
 
 
 def _shuffled(answer: dict[str, Any] | None, order: tuple[int, ...]) -> dict[str, Any] | None:
@@ -535,9 +585,11 @@ def _shuffled(answer: dict[str, Any] | None, order: tuple[int, ...]) -> dict[str
         return None
     place = {number: at for at, number in enumerate(order)}
     untouched = answer["all_bad"] and len(answer["ranking"]) == 1
-    return {"ranking": [] if untouched else [sorted(place[number] for number in group) for group in answer["ranking"]],
-            "ratings": [answer["ratings"][number] for number in order] if answer["ratings"] else None,
-            "flags": [answer["flags"][number] for number in order], "all_bad": answer["all_bad"], "note": answer["note"]}
+    return {
+        "ranking": [] if untouched else [sorted(place[number] for number in group) for group in answer["ranking"]],
+        "ratings": [answer["ratings"][number] for number in order] if answer["ratings"] else None,
+        "flags": [answer["flags"][number] for number in order], "all_bad": answer["all_bad"], "note": answer["note"]
+    }
 
 
 def _settings_fields() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -550,8 +602,11 @@ def _settings_fields() -> Iterator[tuple[str, str, dict[str, Any]]]:
         elif about["type"] == "string":
             yield name, "line", {"maxlength": about["maxLength"], "required": "required"}
         else:
-            low, high = about.get("minimum", about.get("exclusiveMinimum")), about.get("maximum", about.get("exclusiveMaximum"))
-            yield name, "number", {"min": low, "max": high, "step": 1 if about["type"] == "integer" else "any", "required": "required"}
+            low, high = about.get("minimum",
+                                  about.get("exclusiveMinimum")), about.get("maximum", about.get("exclusiveMaximum"))
+            yield name, "number", {
+                "min": low, "max": high, "step": 1 if about["type"] == "integer" else "any", "required": "required"
+            }
 
 
 def _asset(name: str) -> bytes:
@@ -565,13 +620,15 @@ class _Pages:
         self.store = store
         versions = {name: hashlib.sha256(_asset(name)).hexdigest()[:12] for name in STATIC}
         self.templates = jinja2.Environment(loader=jinja2.PackageLoader("trivium.feedback", "pages"), autoescape=True,
-                                            undefined=jinja2.StrictUndefined, auto_reload=False, trim_blocks=True, lstrip_blocks=True)
+                                            undefined=jinja2.StrictUndefined, auto_reload=False, trim_blocks=True,
+                                            lstrip_blocks=True)
         self.script_words = {language: json.dumps(script_words(language), ensure_ascii=False) for language in LANGUAGES}
         self.templates.filters["percent"] = lambda value: "–" if value != value else f"{100 * value:.0f} %"
         self.templates.filters["moment"] = lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
         self.templates.filters["compact"] = lambda value: json.dumps(value, ensure_ascii=False)
         self.templates.filters["query"] = urlencode
-        self.templates.globals.update(static=lambda name: f"/static/{name}?{versions[name]}", languages=LANGUAGES, flags=FLAGS, skips=SKIPS, letters=LETTERS)
+        self.templates.globals.update(static=lambda name: f"/static/{name}?{versions[name]}", languages=LANGUAGES,
+                                      flags=FLAGS, skips=SKIPS, letters=LETTERS)
 
         for name in self.templates.list_templates():  # compiled before the first visitor comes
             self.templates.get_template(name)
@@ -594,11 +651,15 @@ class _Pages:
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         if request.method != "GET":
             here = request.url.path if template in ("login.html", "invite.html") else "/"
-        common = {"t": t, "language": language, "visitor": visitor, "settings": self.store.settings, "here": here, "path": request.url.path,
-                  "theme": theme if theme in ("light", "dark") else "", "script_words": self.script_words[language], "message": None, "has_word": WORDS.__contains__}
+        common = {
+            "t": t, "language": language, "visitor": visitor, "settings": self.store.settings, "here": here,
+            "path": request.url.path, "theme": theme if theme in ("light", "dark") else "",
+            "script_words": self.script_words[language], "message": None, "has_word": WORDS.__contains__
+        }
         return HTMLResponse(self.templates.get_template(template).render(common | values), status)
 
     def comparison(self, request: Request, task: Task, **values: Any) -> HTMLResponse:
         """The page to compare on."""
         answer = _shuffled(task.answer, task.order)
-        return self.page(request, "compare.html", **{"saved": None, "said": None, "agreed": None} | values, task=task, answer=answer)
+        return self.page(request, "compare.html", **{"saved": None, "said": None, "agreed": None} | values, task=task,
+                         answer=answer)

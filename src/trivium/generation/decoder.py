@@ -1,8 +1,9 @@
-"""A model's forward pass laid out for sampling: fused matrices, rotary positions by one complex product, a static cache.
+"""A model's forward pass laid out for sampling: fused matrices, rotary positions by one complex product, a static
+cache.
 
-It computes what :class:`trivium.model.LanguageModel` does, from copies of its matrices: transposed, as the CPU's products
-of a few rows by a transposed matrix are up to five times as fast; queries, keys and values side by side, and gate and up
-likewise; the norms' weights and the attention's scale multiplied in.
+It computes what :class:`trivium.model.LanguageModel` does, from copies of its matrices: transposed, as the CPU's
+products of a few rows by a transposed matrix are up to five times as fast; queries, keys and values side by side, and
+gate and up likewise; the norms' weights and the attention's scale multiplied in.
 """
 
 from __future__ import annotations
@@ -64,16 +65,19 @@ class Decoder:
                 attention, mlp = block.self_attn, block.mlp
                 q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
                 before, after = _weight(block.input_layernorm), _weight(block.post_attention_layernorm)
-                bias = torch.cat([paired(q.bias) * self.scale, paired(k.bias), v.bias]).to(dtype) if config.attention_bias else None
+                bias = torch.cat([paired(q.bias) *
+                                  self.scale, paired(k.bias), v.bias]).to(dtype) if config.attention_bias else None
                 scale_q = 1.0 if config.qk_norm else self.scale
                 norms = None
                 if config.qk_norm:
                     norms = torch.cat([(_weight(attention.q_norm)[pairs] * self.scale).expand(heads, d),
                                        _weight(attention.k_norm)[pairs].expand(kv, d)]).float()
-                self.layers.append(Layer(
-                    laid_out(torch.cat([paired(q.weight) * scale_q, paired(k.weight), v.weight]) * before), bias, norms,
-                    laid_out(attention.o_proj.weight), laid_out(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * after),
-                    laid_out(mlp.down_proj.weight)))
+                self.layers.append(
+                    Layer(laid_out(
+                        torch.cat([paired(q.weight) * scale_q, paired(k.weight), v.weight]) * before), bias, norms,
+                          laid_out(attention.o_proj.weight),
+                          laid_out(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * after),
+                          laid_out(mlp.down_proj.weight)))
             self.head = laid_out(model.lm_head.weight * _weight(model.model.norm))
         angles = torch.arange(capacity, device=self.device)[:, None] * frequencies(config, self.device)
         self.turns = torch.polar(torch.ones_like(angles), angles)[:, None]  # [capacity, 1, d / 2]
@@ -83,7 +87,8 @@ class Decoder:
         self.graphs: dict[tuple[int, int], Callable[[Tensor, Tensor], Tensor]] = {}
 
     def _normed(self, x: Tensor) -> Tensor:
-        """``x [N, hidden_size]`` at a mean square of 1. By one dot product a row: on the CPU torch's own takes eight kernels."""
+        """``x [N, hidden_size]`` at a mean square of 1. By one dot product a row: on the CPU torch's own takes eight
+        kernels."""
         squares = torch.bmm(x[:, None], x[:, :, None]).mul_(1 / x.shape[1]).add_(self.config.norm_epsilon)
         return (x * squares.rsqrt_()[:, :, 0]).to(self.dtype)
 
@@ -92,8 +97,8 @@ class Decoder:
         return torch.addmm(x, y, weight) if self.dtype == torch.float32 else x + (y @ weight).float()
 
     def hidden(self, tokens: Tensor, positions: Tensor, mix: Mix, skip_last: bool = False) -> Tensor:
-        """The residual stream ``[N, hidden_size]`` after ``tokens [N]`` (or vectors ``[N, hidden_size]``) at ``positions [N]``, before the last norm.
-        ``skip_last`` ends when the last layer has its keys and values."""
+        """The residual stream ``[N, hidden_size]`` after ``tokens [N]`` (or vectors ``[N, hidden_size]``) at
+        ``positions [N]``, before the last norm. ``skip_last`` ends when the last layer has its keys and values."""
         config = self.config
         heads, turned = config.num_heads, config.num_heads + config.num_kv_heads
         x = (self.embedding[tokens] if tokens.ndim == 1 else tokens).float()
@@ -116,7 +121,8 @@ class Decoder:
         return x
 
     def prefill(self, tokens: Tensor, first: int) -> None:
-        """Leave the keys and values of ``tokens [n, T]``, or of vectors ``[n, T, hidden_size]``, in the rows from ``first`` on."""
+        """Leave the keys and values of ``tokens [n, T]``, or of vectors ``[n, T, hidden_size]``, in the rows from
+        ``first`` on."""
         count, length = tokens.shape[:2]
         window = self.config.sliding_window
         mask = None
@@ -127,15 +133,16 @@ class Decoder:
             q, k, v = (x.view(count, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
             self.keys[layer, first:first + count, :, :length] = k
             self.values[layer, first:first + count, :, :length] = v
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0, enable_gqa=q.shape[1] != k.shape[1])
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0,
+                                                   enable_gqa=q.shape[1] != k.shape[1])
             return mixed.transpose(1, 2).reshape(count * length, -1)
 
         positions = torch.arange(length, device=self.device).repeat(count)
         self.hidden(tokens.flatten(0, 1), positions, mix, skip_last=True)
 
     def step(self, tokens: Tensor, places: Tensor, longest: int, even: bool) -> Tensor:
-        """Logits ``[B, V]`` after one more token for each of the first ``B`` rows: ``tokens [B]`` at ``places [B]``, all
-        below ``longest``. ``even`` says that all places are ``longest - 1``."""
+        """Logits ``[B, V]`` after one more token for each of the first ``B`` rows: ``tokens [B]`` at ``places [B]``,
+        all below ``longest``. ``even`` says that all places are ``longest - 1``."""
         if self.device.type != "cuda":
             return self._step(tokens, places, longest, even)
         rows, reach = buckets(len(tokens), longest, self.rows, self.capacity)

@@ -24,7 +24,8 @@ LONGEST_PAUSE = 30.0
 
 
 class Endpoint:
-    """A model behind an address. Its key comes from the environment variable ``key_variable`` and is neither kept nor logged."""
+    """A model behind an address. Its key comes from the environment variable ``key_variable`` and is neither kept nor
+    logged."""
 
     def __init__(self, address: str, model: str, key_variable: str = "", tries: int = 4, timeout: float = 60.0,
                  pause: float = 1.0, workers: int = 8) -> None:
@@ -38,8 +39,10 @@ class Endpoint:
 
     def ask(self, text: str, temperature: float = 0.0, max_tokens: int = 256, seed: int | None = None) -> str:
         """The reply to one message. Raises :class:`TriviumError` that names the address when none comes."""
-        body: dict[str, Any] = {"model": self.model, "temperature": temperature, "max_tokens": max_tokens,
-                                "messages": [{"role": "user", "content": text}]} | ({} if seed is None else {"seed": seed})
+        body: dict[str, Any] = {
+            "model": self.model, "temperature": temperature, "max_tokens": max_tokens,
+            "messages": [{"role": "user", "content": text}]
+        } | ({} if seed is None else {"seed": seed})
 
         def text_of(reply: Any) -> str:
             said = reply["choices"][0]["message"]["content"]
@@ -50,15 +53,17 @@ class Endpoint:
         return self.post("/chat/completions", body, text_of)
 
     def post(self, path: str, body: dict[str, Any] | None, read: Callable[[Any], T]) -> T:
-        """What ``read`` makes of the reply to a request, of JSON or empty. While the endpoint is busy or away, or its reply is none that ``read`` understands (it
-        raises ValueError or KeyError), the same is asked again after growing pauses; a status that says the request is wrong ends it at once. Raises
-        :class:`TriviumError` that names the address when nothing comes of it."""
+        """What ``read`` makes of the reply to a request, of JSON or empty. While the endpoint is busy or away, or its
+        reply is none that ``read`` understands (it raises ValueError or KeyError), the same is asked again after
+        growing pauses; a status that says the request is wrong ends it at once. Raises :class:`TriviumError` that names
+        the address when nothing comes of it."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         problem = ""
         for attempt in range(self.tries):
             if attempt:
                 time.sleep(min(self.pause * 2 ** (attempt - 1), LONGEST_PAUSE))
-            request = urllib.request.Request(f"{self.address}{path}", b"" if body is None else json.dumps(body).encode(), headers)
+            request = urllib.request.Request(f"{self.address}{path}",
+                                             b"" if body is None else json.dumps(body).encode(), headers)
             try:
                 with self.opener.open(request, timeout=self.timeout) as reply:
                     said = reply.read(ANSWER_BYTES)
@@ -70,12 +75,13 @@ class Endpoint:
                     break
             except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
                 problem = str(error) or type(error).__name__
-        raise TriviumError(f"endpoint {self.address}: {problem}; see that it runs and its key is set, and run the same command again")
+        raise TriviumError(
+            f"endpoint {self.address}: {problem}; see that it runs and its key is set, and run the same command again")
 
-    def ask_all(self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None, temperature: float = 0.0,
-                max_tokens: int = 256, kept: Path | None = None) -> list[str]:
-        """:meth:`ask` for many texts, several at a time, in their order. Replies are ``kept`` in a file as they come, where one is named, and what
-        is in it is not asked again."""
+    def ask_all(self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None,
+                temperature: float = 0.0, max_tokens: int = 256, kept: Path | None = None) -> list[str]:
+        """:meth:`ask` for many texts, several at a time, in their order. Replies are ``kept`` in a file as they come,
+        where one is named, and what is in it is not asked again."""
         journal = Journal(kept) if kept else None
 
         def one(text: str) -> str:
@@ -85,7 +91,8 @@ class Endpoint:
 
         return self.at_once(one, [texts], progress)
 
-    def at_once(self, call: Callable[..., Any], columns: Sequence[Sequence[Any]], progress: Callable[[int, int], None]) -> list[Any]:
+    def at_once(self, call: Callable[..., Any], columns: Sequence[Sequence[Any]],
+                progress: Callable[[int, int], None]) -> list[Any]:
         """``call`` for each row of some columns, several at a time, in their order."""
         found: list[Any] = []
         with ThreadPoolExecutor(self.workers) as pool:

@@ -34,7 +34,8 @@ class Completion:
     tokens: list[int]
     """The sampled tokens, the stop token included."""
     log_probs: np.ndarray
-    """The log-probability of each under the full distribution at the sampling temperature (at 1 when greedy), in nats."""
+    """The log-probability of each under the full distribution at the sampling temperature (at 1 when greedy), in
+    nats."""
     finished: bool
     """Ended with a stop token or text, not for want of room."""
 
@@ -64,9 +65,10 @@ class Sample:
 
 
 class Engine:
-    """Samples from ``model``, at most ``rows`` sequences at a time of up to ``capacity`` tokens each (the model's longest
-    by default). ``decode`` turns tokens into text, for stop texts. The weights are copied: later changes of the model
-    are not seen. Products use the model's number format, or autocast's where that is on. Not for several threads."""
+    """Samples from ``model``, at most ``rows`` sequences at a time of up to ``capacity`` tokens each (the model's
+    longest by default). ``decode`` turns tokens into text, for stop texts. The weights are copied: later changes of the
+    model are not seen. Products use the model's number format, or autocast's where that is on. Not for several
+    threads."""
 
     def __init__(self, model: LanguageModel, rows: int = 64, capacity: int | None = None,
                  decode: Callable[[Sequence[int]], str] | None = None) -> None:
@@ -77,7 +79,8 @@ class Engine:
         self.rows = rows
         self.capacity = min(capacity or self.config.max_positions, self.config.max_positions)
         plain = must_be_plain(model)
-        self.decoder: Decoder | PlainDecoder = PlainDecoder(model, rows, self.capacity) if plain else Decoder(model, rows, self.capacity, dtype)
+        self.decoder: Decoder | PlainDecoder = PlainDecoder(model, rows, self.capacity) if plain else Decoder(
+            model, rows, self.capacity, dtype)
         self.vectors: Callable[[Tensor, Tensor | None], Tensor] | None = getattr(model, "vectors", None)
         """Of a model that sees: embeddings of tokens and pictures."""
         self.decode = decode
@@ -91,17 +94,19 @@ class Engine:
         self._controls: Controls | None = None
         self._submitted = 0
 
-    def submit(self, prompt: Sequence[int], sampling: Sampling, seeds: Sequence[int], stop: Collection[int] = (), top: int = -1,
-               pictures: Tensor | None = None) -> int:
-        """Queue a prompt for as many samples as there are 64-bit ``seeds``; returns the request's number. Samples end at a
-        token of ``stop``, a text of ``sampling.stop``, after ``max_new_tokens`` or where the row is full. With ``top`` >= 0
-        log-probabilities at temperature 1 are kept, of the tokens and of so many alternatives. ``pictures [N, patches, hidden_size]`` (from
-        :meth:`trivium.model.vision.SeeingModel.pictures`) stand in the prompt's places for them. Raises :class:`TriviumError` for a prompt that is
-        empty, holds unknown tokens or leaves no room, and for pictures that a model cannot see."""
+    def submit(self, prompt: Sequence[int], sampling: Sampling, seeds: Sequence[int], stop: Collection[int] = (),
+               top: int = -1, pictures: Tensor | None = None) -> int:
+        """Queue a prompt for as many samples as there are 64-bit ``seeds``; returns the request's number. Samples end
+        at a token of ``stop``, a text of ``sampling.stop``, after ``max_new_tokens`` or where the row is full. With
+        ``top`` >= 0 log-probabilities at temperature 1 are kept, of the tokens and of so many alternatives. ``pictures
+        [N, patches, hidden_size]`` (from :meth:`trivium.model.vision.SeeingModel.pictures`) stand in the prompt's
+        places for them. Raises :class:`TriviumError` for a prompt that is empty, holds unknown tokens or leaves no
+        room, and for pictures that a model cannot see."""
         if not prompt:
             raise TriviumError("the prompt is empty")
         if len(prompt) >= self.capacity:
-            raise TriviumError(f"the prompt has {len(prompt)} tokens; with an answer it does not fit {self.capacity} positions")
+            raise TriviumError(
+                f"the prompt has {len(prompt)} tokens; with an answer it does not fit {self.capacity} positions")
         if min(prompt) < 0 or max(prompt) >= self.config.vocab_size:
             raise TriviumError(f"the prompt holds a token outside the model's {self.config.vocab_size}")
         if sampling.stop and self.decode is None:
@@ -110,7 +115,8 @@ class Engine:
             raise TriviumError("the prompt has a picture, but this model reads text alone")
         self._submitted += 1
         stop = frozenset(stop)
-        self.waiting.extend(Sample(self._submitted, i, seed, prompt, sampling, stop, top, pictures) for i, seed in enumerate(seeds))
+        self.waiting.extend(
+            Sample(self._submitted, i, seed, prompt, sampling, stop, top, pictures) for i, seed in enumerate(seeds))
         return self._submitted
 
     def cancel(self, request: int) -> None:
@@ -140,14 +146,16 @@ class Engine:
             if self._controls is None:
                 self._controls = Controls([sample.sampling for sample in self.live], self.device)
             drawn = np.array([len(sample.tokens) for sample in self.live])
-            uniforms = torch.from_numpy(randomness.uniforms(np.array([sample.seed for sample in self.live], np.uint64), drawn)).to(self.device)
+            uniforms = torch.from_numpy(
+                randomness.uniforms(np.array([sample.seed for sample in self.live], np.uint64), drawn)).to(self.device)
             tokens, log_probs = draw(logits, self._controls, uniforms, None if self.seen is None else self.seen[:count])
             self.pending[:count] = tokens
             if self.seen is not None:
                 self.seen[torch.arange(count, device=self.device), tokens] = True
             self._note_plain(logits, tokens)
         stepped = list(self.live)
-        for sample, token, log_prob, length in zip(stepped, tokens.tolist(), log_probs.tolist(), lengths.tolist(), strict=True):
+        for sample, token, log_prob, length in zip(stepped, tokens.tolist(), log_probs.tolist(), lengths.tolist(),
+                                                   strict=True):
             sample.tokens.append(token)
             sample.log_probs.append(log_prob)
             if token in sample.stop or (sample.sampling.stop and self._says_stop(sample)):
@@ -193,7 +201,8 @@ class Engine:
         followers = [sample for sample in entering if id(sample) not in chosen]
         if followers:
             first = start + len(leaders)
-            self.decoder.move([home[sample.request] for sample in followers], list(range(first, first + len(followers))),
+            self.decoder.move([home[sample.request] for sample in followers], list(range(first,
+                                                                                         first + len(followers))),
                               max(len(sample.prompt) for sample in followers))
         for sample in (*leaders, *followers):
             self._begin(sample, len(self.live))
@@ -228,7 +237,8 @@ class Engine:
                 tokens = torch.from_numpy(padded).to(self.device)
                 pictures = [sample.pictures for sample in leaders[begin:end]]
                 if self.vectors and any(seen is not None for seen in pictures):
-                    tokens = torch.cat([self.vectors(row[None], seen) for row, seen in zip(tokens, pictures, strict=True)])
+                    tokens = torch.cat(
+                        [self.vectors(row[None], seen) for row, seen in zip(tokens, pictures, strict=True)])
                 self.decoder.prefill(tokens, first + begin)
             begin = end
 
@@ -264,14 +274,16 @@ class Engine:
             self.seen = None
 
 
-def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling | Sequence[Sampling], stop: Collection[int],
-             samples: int | Sequence[int] = 1, batch_rows: int = 128, keys: Sequence[object] | None = None,
-             progress: Callable[[int, int], None] | None = None,
-             decode: Callable[[Sequence[int]], str] | None = None, pictures: Sequence[Tensor | None] | None = None) -> list[list[Completion]]:
+def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling | Sequence[Sampling],
+             stop: Collection[int], samples: int | Sequence[int] = 1, batch_rows: int = 128,
+             keys: Sequence[object] | None = None, progress: Callable[[int, int], None] | None = None,
+             decode: Callable[[Sequence[int]], str] | None = None,
+             pictures: Sequence[Tensor | None] | None = None) -> list[list[Completion]]:
     """Complete each prompt ``samples`` times (a number for all, or one for each), by one ``sampling`` or one for each.
-    ``keys`` name the prompts' random streams; by default their indices do. Generation ends at a token of ``stop``, a text
-    of ``sampling.stop`` (which needs ``decode``), after ``max_new_tokens``, or at the model's last position. ``pictures`` are those of each
-    prompt, see :meth:`Engine.submit`. Raises :class:`TriviumError` for a prompt that is empty or leaves no room."""
+    ``keys`` name the prompts' random streams; by default their indices do. Generation ends at a token of ``stop``, a
+    text of ``sampling.stop`` (which needs ``decode``), after ``max_new_tokens``, or at the model's last position.
+    ``pictures`` are those of each prompt, see :meth:`Engine.submit`. Raises :class:`TriviumError` for a prompt that is
+    empty or leaves no room."""
     wanted = [samples] * len(prompts) if isinstance(samples, int) else list(samples)
     rules = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     results: list[list[Completion | None]] = [[None] * n for n in wanted]
@@ -285,12 +297,17 @@ def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: S
             raise TriviumError(f"prompt {index} has {len(prompt)} tokens; with an answer it does not fit the model's "
                                f"{model.config.max_positions} positions")
     # Those that take longest go first, so that a batch is full of work to its end.
-    order = sorted((p for p in range(len(prompts)) if wanted[p]), key=lambda p: (-rules[p].max_new_tokens, -len(prompts[p]), p))
+    order = sorted((p for p in range(len(prompts)) if wanted[p]), key=lambda p:
+                   (-rules[p].max_new_tokens, -len(prompts[p]), p))
     capacity = max(len(prompts[p]) + rules[p].max_new_tokens for p in order)
     engine = Engine(model, min(batch_rows, total), capacity, decode)
     stop = frozenset(stop)
-    asked = {engine.submit(prompts[p], rules[p], [randomness.derive(rules[p].seed, keys[p] if keys else p, s) for s in range(wanted[p])],
-                           stop, pictures=pictures[p] if pictures else None): p for p in order}
+    asked = {
+        engine.submit(prompts[p], rules[p], [
+                          randomness.derive(rules[p].seed, keys[p] if keys else p, s) for s in range(wanted[p])
+                      ], stop, pictures=pictures[p] if pictures else None): p
+        for p in order
+    }
     while engine.busy:
         ended = [sample for sample in engine.step() if sample.reason]
         for sample in ended:

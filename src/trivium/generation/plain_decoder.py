@@ -1,5 +1,5 @@
-"""Sampling through a model's own forward pass: for models whose matrices cannot be laid out anew, such as those with adapters
-or of other families. Slower than :class:`trivium.generation.decoder.Decoder`, which has the same face."""
+"""Sampling through a model's own forward pass: for models whose matrices cannot be laid out anew, such as those with
+adapters or of other families. Slower than :class:`trivium.generation.decoder.Decoder`, which has the same face."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def must_be_plain(model: LanguageModel) -> bool:
 
 
 class PlainDecoder:
-    """Keys and values are ``[layers, rows, kv_heads, capacity, head_dim]``. A learned prefix, whose keys and values the model itself puts
-    before those of the text, is the same for all rows and not kept."""
+    """Keys and values are ``[layers, rows, kv_heads, capacity, head_dim]``. A learned prefix, whose keys and values the
+    model itself puts before those of the text, is the same for all rows and not kept."""
 
     def __init__(self, model: LanguageModel, rows: int, capacity: int) -> None:
         config = self.config = model.config
@@ -37,7 +37,8 @@ class PlainDecoder:
         self.model.model(tokens, None, attend)
 
     def step(self, tokens: Tensor, places: Tensor, longest: int, even: bool) -> Tensor:
-        """Logits ``[N, V]`` in float32 after one more token a row, at ``places [N]``; ``longest`` is the most tokens of a row then."""
+        """Logits ``[N, V]`` in float32 after one more token a row, at ``places [N]``; ``longest`` is the most tokens of
+        a row then."""
         count = len(places)
         rows = torch.arange(count, device=places.device)
         every = torch.arange(longest, device=places.device)
@@ -49,7 +50,8 @@ class PlainDecoder:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.keys[layer, rows, :, places] = k[:, :, -1]
             self.values[layer, rows, :, places] = v[:, :, -1]
-            keys, values, seen, before = self.keys[layer, :count, :, :longest], self.values[layer, :count, :, :longest], mask, k.shape[2] - 1
+            keys, values, seen, before = self.keys[layer, :count, :, :longest], self.values[
+                layer, :count, :, :longest], mask, k.shape[2] - 1
             if before:
                 keys, values = torch.cat([k[:, :, :before], keys], 2), torch.cat([v[:, :, :before], values], 2)
                 seen = F.pad(mask, (before, 0), value=True)

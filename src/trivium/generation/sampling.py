@@ -71,7 +71,8 @@ class Controls:
         cut = [i for i, row in enumerate(rows) if row.temperature and (row.top_k or row.top_p < 1)]
         self.cut = torch.tensor(cut, device=device) if cut else None
         self.top_k = torch.tensor([rows[i].top_k or 2**62 for i in cut], device=device)[:, None]
-        self.top_p = torch.tensor([max(rows[i].top_p, SMALLEST) for i in cut], device=device)[:, None]  # the likeliest token is always left
+        # the likeliest token is always left
+        self.top_p = torch.tensor([max(rows[i].top_p, SMALLEST) for i in cut], device=device)[:, None]
 
 
 def draw(logits: Tensor, controls: Controls, uniforms: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,5 @@
-"""Lesson 2: which animal is it? Two numbers in, one of 200 species out: probabilities, cross-entropy, and why a hidden layer."""
+"""Lesson 2: which animal is it? Two numbers in, one of 200 species out: probabilities, cross-entropy, and why a hidden
+layer."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class Animals(Stage):
     def run(self, context: Context) -> dict[str, Any]:
         """The lesson, top to bottom."""
         prepare(context.threads)
-        # 1. Animals: logarithms, as a mouse and a whale fit on no common ruler; centred and scaled, so that both numbers weigh alike.
+        # 1. Animals: logarithms, as a mouse and a whale fit on no common ruler; centred and scaled, so that both
+        # numbers weigh alike.
         train_points, train_species, _ = herd(self, context.seed, "train", self.examples)
         test_points, test_species, _ = herd(self, context.seed, "test", max(1, self.examples // 2))
         middle, scale = train_points.mean(0), train_points.std(0)
@@ -61,29 +63,36 @@ class Animals(Stage):
             return Table(torch.tensor(z, dtype=torch.float32), torch.tensor(species))
 
         train_table, test_table = table(train_points, train_species), table(test_points, test_species)
-        # 2. Two models. The linear one gives each species a plane over (length, weight), and the highest plane wins. The other
+        # 2. Two models. The linear one gives each species a plane over (length, weight), and the highest plane wins.
+        # The other
         #    bends space first: a hidden layer whose units switch on and off.
         models = {
             "linear": nn.Linear(2, self.species),
-            "hidden": nn.Sequential(nn.Linear(2, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.hidden), nn.ReLU(),
-                                    nn.Linear(self.hidden, self.species)),
+            "hidden": nn.Sequential(nn.Linear(2, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.hidden),
+                                    nn.ReLU(), nn.Linear(self.hidden, self.species)),
         }
         # 3. Train both alike, on the mean of -log p(right species).
         optimization = Optimization("adamw", 0.01, schedule="cosine", warmup=0.02, clip=0)
         batches = Epochs(train_table, self.rows, context.seed)
-        numbers: dict[str, Any] = {"species": self.species, "chance": {"loss": float(np.log(self.species)), "accuracy": 1 / self.species},
-                                   "models": {}}
+        numbers: dict[str, Any] = {
+            "species": self.species, "chance": {"loss": float(np.log(self.species)), "accuracy": 1 / self.species},
+            "models": {}
+        }
         curves = {}
         for name, model in models.items():
             initialise(model, randomness.derive(context.seed, name))
             trained = learn(model, Classification(), batches, self.steps, optimization, context, name, [test_table],
                             max(1, self.steps // 30))
             curves[name] = (curve(context, name, "validation_loss"), curve(context, name, "validation_accuracy"))
-            numbers["models"][name] = {"parameters": sum(p.numel() for p in model.parameters()), "loss": trained.metrics["loss"],
-                                       "test_loss": trained.metrics["validation_loss"], "test_accuracy": trained.metrics["validation_accuracy"]}
-        # 4. What is the best that anybody could do? Here the truth is known: the densities that the animals were drawn from.
+            numbers["models"][name] = {
+                "parameters": sum(p.numel() for p in model.parameters()), "loss": trained.metrics["loss"],
+                "test_loss": trained.metrics["validation_loss"], "test_accuracy": trained.metrics["validation_accuracy"]
+            }
+        # 4. What is the best that anybody could do? Here the truth is known: the densities that the animals were drawn
+        # from.
         truth = best_possible(test_points, self, context.seed)
-        log_p = truth - np.log(np.exp(truth - truth.max(1, keepdims=True)).sum(1, keepdims=True)) - truth.max(1, keepdims=True)
+        log_p = truth - np.log(np.exp(truth - truth.max(1, keepdims=True)).sum(1, keepdims=True)) - truth.max(
+            1, keepdims=True)
         numbers["best"] = {"loss": float(-log_p[np.arange(len(test_species)), test_species].mean()),
                            "accuracy": float((truth.argmax(1) == test_species).mean())}
         # 5. One animal, step by step: scores, softmax, cross-entropy.
@@ -91,20 +100,22 @@ class Animals(Stage):
             one = len(test_points) // 2
             logits = models["hidden"].eval()(test_table.inputs[one:one + 1])[0]
         likely = logits.topk(min(5, self.species))
-        numbers["example"] = {"length_cm": float(np.exp(test_points[one, 0])), "weight_g": float(np.exp(test_points[one, 1])),
-                              "species": int(test_species[one]), "likeliest": likely.indices.tolist(), "scores": likely.values.tolist(),
-                              "probabilities": logits.softmax(0)[likely.indices].tolist(),
-                              "cross_entropy": float(-logits.log_softmax(0)[int(test_species[one])])}
+        numbers["example"] = {
+            "length_cm": float(np.exp(test_points[one, 0])), "weight_g": float(np.exp(test_points[one, 1])),
+            "species": int(test_species[one]), "likeliest": likely.indices.tolist(), "scores": likely.values.tolist(),
+            "probabilities": logits.softmax(0)[likely.indices].tolist(),
+            "cross_entropy": float(-logits.log_softmax(0)[int(test_species[one])])
+        }
         write_page(context, "Which animal is it?", page(numbers, curves, train_points, train_species))
         return write_numbers(context, numbers)
 
 
 def herd(settings: Animals, seed: int, purpose: str, each: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``each`` animals of every species: logarithms of length in cm and weight in g ``[N, 2]``, species ``[N]``, and the
-    typical values ``[species, 2]``.
+    """``each`` animals of every species: logarithms of length in cm and weight in g ``[N, 2]``, species ``[N]``, and
+    the typical values ``[species, 2]``.
 
-    Lengths are spread from a mouse's to a whale's; weight grows with the cube of length, as bodies do, and each species is
-    built more lightly or more heavily than that. Within a species sizes vary by some percent."""
+    Lengths are spread from a mouse's to a whale's; weight grows with the cube of length, as bodies do, and each species
+    is built more lightly or more heavily than that. Within a species sizes vary by some percent."""
     rng = randomness.numpy(seed, "species")
     length = np.sort(rng.uniform(np.log(5), np.log(2500), settings.species))
     build = rng.normal(0, 0.9, settings.species)
@@ -118,8 +129,8 @@ def herd(settings: Animals, seed: int, purpose: str, each: int) -> tuple[np.ndar
 
 
 def best_possible(points: np.ndarray, settings: Animals, seed: int) -> np.ndarray:
-    """Log-likelihood of every species for each animal ``[N, species]``, by the true densities that the animals are drawn
-    from: what no model can beat."""
+    """Log-likelihood of every species for each animal ``[N, species]``, by the true densities that the animals are
+    drawn from: what no model can beat."""
     rng = randomness.numpy(seed, "species")
     length = np.sort(rng.uniform(np.log(5), np.log(2500), settings.species))
     build = rng.normal(0, 0.9, settings.species)
@@ -133,29 +144,44 @@ def best_possible(points: np.ndarray, settings: Animals, seed: int) -> np.ndarra
 def page(numbers: dict[str, Any], curves: dict[str, Any], points: np.ndarray, species: np.ndarray) -> list[Piece]:
     """What the lesson shows."""
     shown = slice(None, None, max(1, len(points) // 4000))
-    cloud = go.Figure(go.Scattergl(x=np.exp(points[shown, 0]).tolist(), y=(np.exp(points[shown, 1]) / 1000).tolist(), mode="markers",
-                                   marker={"size": 3, "color": (species[shown] * 37 % 100).tolist(), "colorscale": "Turbo"}),
-                      {"xaxis": {"title": {"text": "body length (cm)"}, "type": "log"}, "yaxis": {"title": {"text": "weight (kg)"}, "type": "log"}})
+    cloud = go.Figure(
+        go.Scattergl(x=np.exp(points[shown, 0]).tolist(), y=(np.exp(points[shown, 1]) / 1000).tolist(), mode="markers",
+                     marker={"size": 3, "color": (species[shown] * 37 % 100).tolist(), "colorscale": "Turbo"}), {
+                         "xaxis": {"title": {"text": "body length (cm)"}, "type": "log"},
+                         "yaxis": {"title": {"text": "weight (kg)"}, "type": "log"}
+                     })
     one = numbers["example"]
     return [
-        Text(f"A measured animal is two numbers; the answer is one of {numbers['species']} species. A model gives each species a score, and softmax "
-             "turns scores into probabilities: raise e to each score, divide by the sum."),
+        Text(
+            f"A measured animal is two numbers; the answer is one of {numbers['species']} species. A model gives each "
+            "species a score, and softmax "
+            "turns scores into probabilities: raise e to each score, divide by the sum."),
         cloud,
         Heading("One animal, step by step"),
         Text(f"{one['length_cm']:.0f} cm, {one['weight_g'] / 1000:.3g} kg; it is of species {one['species']}."),
-        Rows(("species", "score", "probability"), [(s, f"{v:.2f}", f"{p:.1%}") for s, v, p in
-                                                    zip(one["likeliest"], one["scores"], one["probabilities"], strict=True)]),
-        Text(f"The loss of this guess is -log p(species {one['species']}) = {one['cross_entropy']:.3f} nats: 0 for certainty, "
-             f"{numbers['chance']['loss']:.2f} for a shrug over all species. That is cross-entropy; its gradient on the scores is simply the "
-             "probabilities minus 1 at the right species."),
+        Rows(("species", "score", "probability"),
+             [(s, f"{v:.2f}", f"{p:.1%}")
+              for s, v, p in zip(one["likeliest"], one["scores"], one["probabilities"], strict=True)]),
+        Text(
+            f"The loss of this guess is -log p(species {one['species']}) = {one['cross_entropy']:.3f} nats: 0 for "
+            "certainty, "
+            f"{numbers['chance']['loss']:.2f} for a shrug over all species. That is cross-entropy; its gradient on the "
+            "scores is simply the "
+            "probabilities minus 1 at the right species."),
         Heading("A plane for each species, or bent space"),
-        Text("A linear model can only lay planes over the map. With a hidden layer the map is folded first, and species that lie between others "
-             "get a region of their own. Both are measured on animals that they never saw."),
-        lines({name: both[0] for name, both in curves.items()}, "step", "loss on unseen animals (nats)"),
-        lines({name: both[1] for name, both in curves.items()}, "step", "share of unseen animals told right"),
+        Text(
+            "A linear model can only lay planes over the map. With a hidden layer the map is folded first, and species "
+            "that lie between others "
+            "get a region of their own. Both are measured on animals that they never saw."),
+        lines({name: both[0]
+               for name, both in curves.items()}, "step", "loss on unseen animals (nats)"),
+        lines({name: both[1]
+               for name, both in curves.items()}, "step", "share of unseen animals told right"),
         Rows(("model", "parameters", "loss (unseen)", "right (unseen)"),
-             [("a shrug", "–", f"{numbers['chance']['loss']:.3f}", f"{numbers['chance']['accuracy']:.1%}")]
-             + [(name, f"{m['parameters']:,}", f"{m['test_loss']:.3f}", f"{m['test_accuracy']:.1%}") for name, m in numbers["models"].items()]
-             + [("the true densities: nobody can do better", "–", f"{numbers['best']['loss']:.3f}", f"{numbers['best']['accuracy']:.1%}")]),
+             [("a shrug", "–", f"{numbers['chance']['loss']:.3f}", f"{numbers['chance']['accuracy']:.1%}")] +
+             [(name, f"{m['parameters']:,}", f"{m['test_loss']:.3f}", f"{m['test_accuracy']:.1%}")
+              for name, m in numbers["models"].items()] +
+             [("the true densities: nobody can do better", "–", f"{numbers['best']['loss']:.3f}",
+               f"{numbers['best']['accuracy']:.1%}")]),
         Text("What is left is not the model's fault: species whose sizes overlap cannot be told apart by two numbers."),
     ]

@@ -1,7 +1,8 @@
-"""What the lessons share: examples in a table, batches of them, the loss of a classifier, and the page that shows a lesson.
+"""What the lessons share: examples in a table, batches of them, the loss of a classifier, and the page that shows a
+lesson.
 
-All of it plugs into the loop that trains language models (:func:`trivium.training.loop.train`): a lesson brings a network,
-an objective that returns sums, and batches that are a pure function of the step.
+All of it plugs into the loop that trains language models (:func:`trivium.training.loop.train`): a lesson brings a
+network, an objective that returns sums, and batches that are a pure function of the step.
 """
 
 from __future__ import annotations
@@ -62,10 +63,11 @@ class Table:
 
 
 class Epochs:
-    """Batches of ``size`` examples, a pure function of the step: each epoch goes through all examples once, in an order of
-    its own. ``change`` may alter a batch, given the step as well (augmentation)."""
+    """Batches of ``size`` examples, a pure function of the step: each epoch goes through all examples once, in an order
+    of its own. ``change`` may alter a batch, given the step as well (augmentation)."""
 
-    def __init__(self, table: Table, size: int, seed: int, change: Callable[[Table, int], Table] = lambda batch, step: batch) -> None:
+    def __init__(self, table: Table, size: int, seed: int, change: Callable[[Table, int],
+                                                                            Table] = lambda batch, step: batch) -> None:
         self.table, self.batch, self.seed, self.change = table, min(size, len(table.targets)), seed, change
         self.steps_per_epoch = math.ceil(len(table.targets) / self.batch)
 
@@ -78,8 +80,8 @@ class Epochs:
 
 
 class Classification:
-    """Softmax and cross-entropy: the mean over examples of ``-log p(right class)``, in nats, and how often the likeliest
-    class is the right one."""
+    """Softmax and cross-entropy: the mean over examples of ``-log p(right class)``, in nats, and how often the
+    likeliest class is the right one."""
 
     weights = {"loss": 1.0}
 
@@ -91,21 +93,23 @@ class Classification:
                 "accuracy": Total((logits.argmax(-1) == batch.targets).float().sum(), "examples")}
 
 
-def learn(model: nn.Module, objective: Any, batches: Any, steps: int, settings: Optimization, context: Context, name: str,
-          heldout: Sequence[Any] = (), evaluate_every: int = 0) -> Outcome:
-    """Train ``model`` with the one loop, under ``name``: its curve goes to ``NAME/log.jsonl`` of the lesson's folder, its
-    checkpoints to a folder of their own, so that a killed lesson goes on where it was."""
+def learn(model: nn.Module, objective: Any, batches: Any, steps: int, settings: Optimization, context: Context,
+          name: str, heldout: Sequence[Any] = (), evaluate_every: int = 0) -> Outcome:
+    """Train ``model`` with the one loop, under ``name``: its curve goes to ``NAME/log.jsonl`` of the lesson's folder,
+    its checkpoints to a folder of their own, so that a killed lesson goes on where it was."""
     context.progress.say(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters, {steps} steps")
     (context.folder / name).mkdir(parents=True, exist_ok=True)
-    return train(model, objective, batches, steps, settings, scratch=context.scratch / name, log=context.folder / name / "log.jsonl",
-                 fingerprint=str(randomness.derive(context.seed, name, repr(settings), steps)), precision="float32",
+    return train(model, objective, batches, steps, settings, scratch=context.scratch / name,
+                 log=context.folder / name / "log.jsonl", fingerprint=str(
+                     randomness.derive(context.seed, name, repr(settings), steps)), precision="float32",
                  validation=(lambda part, parts: heldout) if heldout else None, evaluate_every=evaluate_every,
                  progress=lambda done, total, text: context.progress.update(done, total, f"{name}  {text}"))
 
 
 def curve(context: Context, name: str, key: str) -> tuple[list[int], list[float]]:
     """A logged quantity of a training: steps done, and values."""
-    points = [(row["step"] + 1, row[key]) for _, row in read_rows(context.folder / name / "log.jsonl") if isinstance(row.get(key), (int, float))]
+    points = [(row["step"] + 1, row[key]) for _, row in read_rows(context.folder / name / "log.jsonl")
+              if isinstance(row.get(key), (int, float))]
     return [x for x, _ in points], [y for _, y in points]
 
 
@@ -170,7 +174,8 @@ def write_page(context: Context, title: str, pieces: Iterable[Piece]) -> None:
             body.append(f"<{tag}>{html.escape(piece.text)}</{tag}>")
         elif isinstance(piece, Rows):
             head = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in piece.head)
-            rows = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in piece.rows)
+            rows = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+                           for row in piece.rows)
             body.append(f"<table><tr>{head}</tr>{rows}</table>")
         elif isinstance(piece, Raw):
             body.append(piece.html)
@@ -178,11 +183,14 @@ def write_page(context: Context, title: str, pieces: Iterable[Piece]) -> None:
             piece.update_layout(template="plotly_white", height=380, margin={"l": 70, "r": 20, "t": 30, "b": 50},
                                 paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": "#888"},
                                 legend={"orientation": "h", "y": 1.12})
-            body.append(piece.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "displayModeBar": False,
-                                                                                         "responsive": True}))
-    write_text(context.folder / "index.html", f'<!doctype html><html lang="en"><meta charset="utf-8">'
-               f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)} – Trivium</title><style>{STYLE}</style>'
-               f"<script>{get_plotlyjs()}</script><h1>{html.escape(title)}</h1>{''.join(body)}</html>")
+            body.append(
+                piece.to_html(full_html=False, include_plotlyjs=False,
+                              config={"displaylogo": False, "displayModeBar": False, "responsive": True}))
+    write_text(
+        context.folder / "index.html", f'<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)} – '
+        f'Trivium</title><style>{STYLE}</style>'
+        f"<script>{get_plotlyjs()}</script><h1>{html.escape(title)}</h1>{''.join(body)}</html>")
 
 
 def write_numbers(context: Context, numbers: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +199,8 @@ def write_numbers(context: Context, numbers: dict[str, Any]) -> dict[str, Any]:
     return numbers
 
 
-def lines(named: dict[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, log: bool = False, log_x: bool = False) -> go.Figure:
+def lines(named: dict[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, log: bool = False,
+          log_x: bool = False) -> go.Figure:
     """Curves in one drawing."""
     return go.Figure([go.Scatter(x=list(xs), y=list(ys), name=name, mode="lines") for name, (xs, ys) in named.items()],
                      {"xaxis": {"title": {"text": x}, "type": "log" if log_x else "linear"},

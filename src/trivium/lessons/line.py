@@ -62,12 +62,18 @@ class Line(Stage):
         table = Table(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32))
         # 2. The answer that mathematics has ready: the least-squares line. Gradient descent must come to the same.
         (best_a, best_b), *_ = np.linalg.lstsq(np.stack([x, np.ones_like(x)], axis=1), y, rcond=None)
-        # 3. How long a step may be: the error is a bowl, and a step longer than 2 / its strongest curvature leaps out of it.
+        # 3. How long a step may be: the error is a bowl, and a step longer than 2 / its strongest curvature leaps out
+        # of it.
         curvature = float(np.linalg.eigvalsh(2 * np.cov(np.stack([x, np.ones_like(x)]), bias=True) + 2 * np.outer(
             [x.mean(), 1.0], [x.mean(), 1.0]))[-1])
-        # 4. Descend, with one step length after another, then with one that is too long but is halved when progress stops.
-        attempts = {f"step {rate:g}": Optimization("sgd", rate, schedule="constant", warmup=0, clip=0) for rate in self.learning_rates}
-        attempts[f"step {self.too_long:g} (too long)"] = Optimization("sgd", self.too_long, schedule="constant", warmup=0, clip=0)
+        # 4. Descend, with one step length after another, then with one that is too long but is halved when progress
+        # stops.
+        attempts = {
+            f"step {rate:g}": Optimization("sgd", rate, schedule="constant", warmup=0, clip=0)
+            for rate in self.learning_rates
+        }
+        attempts[f"step {self.too_long:g} (too long)"] = Optimization("sgd", self.too_long, schedule="constant",
+                                                                      warmup=0, clip=0)
         attempts[f"step {self.too_long:g}, halved when progress stops"] = Optimization(
             "sgd", self.too_long, schedule="plateau", patience=1, warmup=0, clip=0)
         outcomes: dict[str, dict[str, float]] = {}
@@ -76,7 +82,8 @@ class Line(Stage):
         for name, optimization in attempts.items():
             folder = name.replace(" ", "-").replace(",", "").replace("(", "").replace(")", "")
             steps = self.steps if "(too long)" not in name else min(self.steps, 25)  # it would leave the numbers' range
-            net = learn(Net(), SquaredError(), Epochs(table, self.points, context.seed), steps, optimization, context, folder).model
+            net = learn(Net(), SquaredError(), Epochs(table, self.points, context.seed), steps, optimization, context,
+                        folder).model
             errors[name] = curve(context, folder, "loss")
             paths[name] = (curve(context, folder, "a")[1], curve(context, folder, "b")[1])
             outcomes[name] = {"a": net.a.item(), "b": net.b.item(), "error": errors[name][1][-1],
@@ -84,8 +91,10 @@ class Line(Stage):
                               "last_step": curve(context, folder, "learning_rate")[1][-1]}
         by_hand, by_machine = gradient(x, y, 0.0, 0.0), first_gradient(table)
         least = float(((best_a * x + best_b - y) ** 2).mean())
-        numbers = {"least_squares": {"a": float(best_a), "b": float(best_b), "error": least}, "longest_step": 2 / curvature, "attempts": outcomes,
-                   "gradient_at_zero": {"by_hand": by_hand, "by_backpropagation": by_machine}}
+        numbers = {
+            "least_squares": {"a": float(best_a), "b": float(best_b), "error": least}, "longest_step": 2 / curvature,
+            "attempts": outcomes, "gradient_at_zero": {"by_hand": by_hand, "by_backpropagation": by_machine}
+        }
         write_page(context, "A line that learns", page(x, y, numbers, errors, paths))
         return write_numbers(context, numbers)
 
@@ -113,7 +122,10 @@ class SquaredError:
         """The total, and the line itself, to be followed on its way."""
         error = ((model(batch.inputs) - batch.targets) ** 2).sum()
         n = float(len(batch.targets))
-        return {"loss": Total(error, "examples"), "a": Total(model.a.sum() * n, "examples"), "b": Total(model.b.sum() * n, "examples")}
+        return {
+            "loss": Total(error, "examples"), "a": Total(model.a.sum() * n, "examples"),
+            "b": Total(model.b.sum() * n, "examples")
+        }
 
 
 def gradient(x: np.ndarray, y: np.ndarray, a: float, b: float) -> tuple[float, float]:
@@ -130,36 +142,57 @@ def first_gradient(table: Table) -> tuple[float, float]:
     return net.a.grad.item(), net.b.grad.item()
 
 
-def page(x: np.ndarray, y: np.ndarray, numbers: dict[str, Any], errors: dict[str, Any], paths: dict[str, Any]) -> list[Piece]:
+def page(x: np.ndarray, y: np.ndarray, numbers: dict[str, Any], errors: dict[str, Any],
+         paths: dict[str, Any]) -> list[Piece]:
     """What the lesson shows."""
     best = numbers["least_squares"]
     ends = [float(x.min()), float(x.max())]
     drawn = [go.Scatter(x=x.tolist(), y=y.tolist(), mode="markers", name="points")]
     drawn += [go.Scatter(x=ends, y=[o["a"] * e + o["b"] for e in ends], mode="lines", name=name)
               for name, o in numbers["attempts"].items() if "(too long)" not in name]
-    drawn.append(go.Scatter(x=ends, y=[best["a"] * e + best["b"] for e in ends], mode="lines", name="least squares", line={"dash": "dot"}))
+    drawn.append(
+        go.Scatter(x=ends, y=[best["a"] * e + best["b"] for e in ends], mode="lines", name="least squares",
+                   line={"dash": "dot"}))
     near = {name: path for name, path in paths.items() if "(too long)" not in name}
-    way = go.Figure([go.Scatter(x=a, y=b, mode="lines+markers", name=name, marker={"size": 4}) for name, (a, b) in near.items()],
-                    {"xaxis": {"title": {"text": "a"}}, "yaxis": {"title": {"text": "b"}}})
+    way = go.Figure(
+        [go.Scatter(x=a, y=b, mode="lines+markers", name=name, marker={"size": 4})
+         for name, (a, b) in near.items()], {"xaxis": {"title": {"text": "a"}}, "yaxis": {"title": {"text": "b"}}})
     hand, machine = numbers["gradient_at_zero"]["by_hand"], numbers["gradient_at_zero"]["by_backpropagation"]
     return [
-        Text("A model is a formula with numbers that can be turned: its parameters. A line, a·x + b, has two. To learn is to turn them until the "
-             "total error is as small as it gets."),
+        Text(
+            "A model is a formula with numbers that can be turned: its parameters. A line, a·x + b, has two. To learn "
+            "is to turn them until the "
+            "total error is as small as it gets."),
         go.Figure(drawn, {"xaxis": {"title": {"text": "x"}}, "yaxis": {"title": {"text": "y"}}}),
         Heading("The error, its slope, and a step"),
-        Text("The error of a line is the square of its distance from each point, summed and divided by the number of points. Its slope in the "
-             "direction of a, and of b, tells how the error changes when that number grows a little: the gradient. A step goes the opposite way."),
+        Text(
+            "The error of a line is the square of its distance from each point, summed and divided by the number of "
+            "points. Its slope in the "
+            "direction of a, and of b, tells how the error changes when that number grows a little: the gradient. A "
+            "step goes the opposite way."
+        ),
         Text("a ← a - step · ∂error/∂a\nb ← b - step · ∂error/∂b", code=True),
-        Text(f"At a = b = 0 the gradient is ({hand[0]:.4f}, {hand[1]:.4f}) by the formula 2·mean(r·x), 2·mean(r); backpropagation, which works "
-             f"for any formula, finds ({machine[0]:.4f}, {machine[1]:.4f})."),
+        Text(
+            f"At a = b = 0 the gradient is ({hand[0]:.4f}, {hand[1]:.4f}) by the formula 2·mean(r·x), 2·mean(r); "
+            "backpropagation, which works "
+            f"for any formula, finds ({machine[0]:.4f}, {machine[1]:.4f})."),
         Heading("How long may a step be?"),
-        Text(f"Too short, and it takes for ever; too long, and each step leaps over the valley and lands higher on the other side. For these points "
-             f"the limit is {numbers['longest_step']:.3f}: 2 divided by the strongest curvature of the error."),
+        Text(
+            "Too short, and it takes for ever; too long, and each step leaps over the valley and lands higher on the "
+            "other side. For these points "
+            f"the limit is {numbers['longest_step']:.3f}: 2 divided by the strongest curvature of the error."),
         lines(errors, "step", "error", log=True),
         way,
-        Text("A remedy that needs no mathematics: begin long, and halve the step whenever the error is not below the smallest one so far."),
+        Text(
+            "A remedy that needs no mathematics: begin long, and halve the step whenever the error is not below the "
+            "smallest one so far."
+        ),
         Rows(("attempt", "a", "b", "error", "distance to least squares", "last step"),
-             [(name, *(f"{o[k]:.4g}" for k in ("a", "b", "error", "distance", "last_step"))) for name, o in numbers["attempts"].items()]
-             + [("least squares", f"{best['a']:.4g}", f"{best['b']:.4g}", f"{best['error']:.4g}", "0", "–")]),
-        Text("For a line the best answer can be worked out at once (least squares). For a language model it cannot, and these steps are all there is."),
+             [(name, *(f"{o[k]:.4g}" for k in ("a", "b", "error", "distance", "last_step")))
+              for name, o in numbers["attempts"].items()] +
+             [("least squares", f"{best['a']:.4g}", f"{best['b']:.4g}", f"{best['error']:.4g}", "0", "–")]),
+        Text(
+            "For a line the best answer can be worked out at once (least squares). For a language model it cannot, and "
+            "these steps are all there is."
+        ),
     ]

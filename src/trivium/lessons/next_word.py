@@ -58,11 +58,16 @@ class NextWord(Stage):
         """The lesson, top to bottom."""
         prepare(context.threads)
         # 1. Texts, as numbers of words.
-        texts = [words_of(document.text) for document in documents(Town(context.seed), context.seed, self.documents_bytes)]
+        texts = [
+            words_of(document.text) for document in documents(Town(context.seed), context.seed, self.documents_bytes)
+        ]
         common = Counter(word for text in texts for word in text).most_common(self.vocabulary - 2)
         names = ["(rare word)", "(start)", *(word for word, _ in common)]
         number = {word: i for i, word in enumerate(names)}
-        ids = [np.array([START, *(number.get(word, UNKNOWN) for word in text)][:self.length], np.int64) for text in texts if text]
+        ids = [
+            np.array([START, *(number.get(word, UNKNOWN) for word in text)][:self.length], np.int64) for text in texts
+            if text
+        ]
         size = len(names)
         chosen, kept = split(len(ids), 0.1, context.seed)
         train, heldout = [ids[i] for i in chosen], [ids[i] for i in kept]
@@ -74,7 +79,8 @@ class NextWord(Stage):
         # 3. The network of the last lesson, with words for pixels.
         def windows(texts: list[np.ndarray]) -> Table:
             padded = [np.concatenate([np.full(self.context - 1, START), text]) for text in texts]
-            rows = np.concatenate([np.lib.stride_tricks.sliding_window_view(text[:-1], self.context) for text in padded])
+            rows = np.concatenate(
+                [np.lib.stride_tricks.sliding_window_view(text[:-1], self.context) for text in padded])
             return Table(torch.from_numpy(rows.copy()), torch.from_numpy(np.concatenate([text[1:] for text in texts])))
 
         seen, unseen = windows(train), windows(heldout)
@@ -82,25 +88,32 @@ class NextWord(Stage):
         optimization = Optimization("adamw", 3e-3, schedule="cosine", clip=1.0)
         torch.manual_seed(randomness.derive(context.seed, "windowed") % 2**63)
         small = Windowed(size, self.context)
-        outcome = learn(small, Classification(), Epochs(seen, 1024, context.seed), self.steps, optimization, context, "window", [unseen], every)
+        outcome = learn(small, Classification(), Epochs(seen, 1024, context.seed), self.steps, optimization, context,
+                        "window", [unseen], every)
         losses[f"a network over {self.context} words"] = outcome.metrics["validation_loss"]
-        # 4. A tiny Transformer: every word looks back at all words before it. Nothing of the loss or of the loop is new.
+        # 4. A tiny Transformer: every word looks back at all words before it. Nothing of the loss or of the loop is
+        # new.
         start = np.array([START], np.int64)
         trees = [[Tree(start, (text[1:],)) for text in part if len(text) > 1] for part in (train, heldout)]
-        config = ModelConfig(vocab_size=size, hidden_size=128, intermediate_size=256, num_layers=2, num_heads=4, num_kv_heads=4, head_dim=32,
-                             max_positions=self.length)
+        config = ModelConfig(vocab_size=size, hidden_size=128, intermediate_size=256, num_layers=2, num_heads=4,
+                             num_kv_heads=4, head_dim=32, max_positions=self.length)
         model = LanguageModel(config).initialise(randomness.derive(context.seed, "transformer"))
         batches, unseen_rows = (PackedEpochs(part, self.length, 12, context.seed) for part in trees)
         validation = [batch for step in range(unseen_rows.steps_per_epoch) for batch in unseen_rows(step)]
-        outcome = learn(model, LanguageModelling(), batches, self.steps, Optimization("muon", 4e-3, 0.02, newton_schulz=3, schedule="cosine"),
-                        context, "transformer", validation, every)
+        outcome = learn(model, LanguageModelling(), batches, self.steps,
+                        Optimization("muon", 4e-3, 0.02, newton_schulz=3, schedule="cosine"), context, "transformer",
+                        validation, every)
         losses["a tiny Transformer"] = outcome.metrics["validation_loss"]
         # 5. What they say after the same words.
-        numbers = {"vocabulary": size, "training_words": int(sum(len(text) - 1 for text in train)),
-                   "unseen_words": int(sum(len(text) - 1 for text in heldout)), "loss": losses,
-                   "perplexity": {name: math.exp(loss) for name, loss in losses.items()},
-                   "parameters": {"network": sum(p.numel() for p in small.parameters()), "transformer": sum(p.numel() for p in model.parameters())},
-                   "guesses": guesses(model.eval(), heldout, names)}
+        numbers = {
+            "vocabulary": size, "training_words": int(sum(len(text) - 1 for text in train)),
+            "unseen_words": int(sum(len(text) - 1 for text in heldout)), "loss": losses,
+            "perplexity": {name: math.exp(loss)
+                           for name, loss in losses.items()}, "parameters": {
+                               "network": sum(p.numel() for p in small.parameters()),
+                               "transformer": sum(p.numel() for p in model.parameters())
+                           }, "guesses": guesses(model.eval(), heldout, names)
+        }
         write_page(context, "Which word comes next?", page(numbers, context))
         return write_numbers(context, numbers)
 
@@ -116,8 +129,8 @@ def words_of(text: str) -> list[str]:
 
 class Counts:
     """Counting: how often each word followed the last ``order`` words. What was never seen is asked of one word less
-    (interpolated, with the weight of Witten & Bell 1991): p(w | h) = (c(h w) + k(h)·p(w | shorter h)) / (c(h) + k(h)), where
-    k(h) is how many different words followed h."""
+    (interpolated, with the weight of Witten & Bell 1991): p(w | h) = (c(h w) + k(h)·p(w | shorter h)) / (c(h) + k(h)),
+    where k(h) is how many different words followed h."""
 
     def __init__(self, order: int, size: int, texts: list[np.ndarray]) -> None:
         self.order, self.size = order, size
@@ -146,8 +159,8 @@ class Counts:
 
 
 class Windowed(nn.Module):
-    """The digits' network for words (Bengio et al. 2003): each of the last few words is looked up as a vector, the vectors
-    are put side by side, a hidden layer, a score for every word."""
+    """The digits' network for words (Bengio et al. 2003): each of the last few words is looked up as a vector, the
+    vectors are put side by side, a hidden layer, a score for every word."""
 
     def __init__(self, size: int, context: int, width: int = 48, hidden: int = 192) -> None:
         super().__init__()
@@ -176,17 +189,28 @@ def page(numbers: dict[str, Any], context: Context) -> list[Piece]:
     losses = numbers["loss"]
     best = losses["counts after two words"]
     return [
-        Text(f"To write is to choose the next word, again and again. That is classification: words in, one of {numbers['vocabulary']:,} classes out. "
-             f"{numbers['training_words']:,} words to learn from, {numbers['unseen_words']:,} to be tested on."),
+        Text(
+            "To write is to choose the next word, again and again. That is classification: words in, one of "
+            f"{numbers['vocabulary']:,} classes out. "
+            f"{numbers['training_words']:,} words to learn from, {numbers['unseen_words']:,} to be tested on."),
         Heading("From counting to learning"),
         Rows(("model", "loss on unseen text (nats a word)", "as good as choosing among so many words"),
              [(name, f"{loss:.3f}", f"{numbers['perplexity'][name]:.1f}") for name, loss in losses.items()]),
-        Text("Counting says what usually follows. After two words it knows more than after one, but most longer beginnings were never seen. A network "
-             "treats alike what is alike, so it can use more of what came before; a Transformer looks back at the whole document."),
-        lines({"a network over few words": curve(context, "window", "validation_loss"), "a tiny Transformer": curve(context, "transformer", "validation_loss"),
-               "counts after two words": ([1, curve(context, "window", "validation_loss")[0][-1]], [best, best])}, "step", "loss on unseen text (nats a word)"),
+        Text(
+            "Counting says what usually follows. After two words it knows more than after one, but most longer "
+            "beginnings were never seen. A network "
+            "treats alike what is alike, so it can use more of what came before; a Transformer looks back at the whole "
+            "document."
+        ),
+        lines(
+            {
+                "a network over few words": curve(context, "window", "validation_loss"), "a tiny Transformer": curve(
+                    context, "transformer", "validation_loss"),
+                "counts after two words": ([1, curve(context, "window", "validation_loss")[0][-1]], [best, best])
+            }, "step", "loss on unseen text (nats a word)"),
         Heading("What it would say"),
         Rows(("text so far", "the Transformer's guesses", "what stands there"),
-             [(row["before"], ", ".join(f"{word} {p:.0%}" for word, p in row["guesses"]), row["next"]) for row in numbers["guesses"]]),
+             [(row["before"], ", ".join(f"{word} {p:.0%}" for word, p in row["guesses"]), row["next"])
+              for row in numbers["guesses"]]),
         Text("A large language model is this, with more words, more layers, and much more to read."),
     ]

@@ -1,4 +1,5 @@
-"""Runs a lesson through the pipeline: its folder is an artifact, a finished one is found again, a killed one goes on."""
+"""Runs a lesson through the pipeline: its folder is an artifact, a finished one is found again, a killed one goes
+on."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ LESSONS = ("line", "animals", "digits", "next-word")
 
 
 def lesson(name: str) -> type[Stage]:
-    """The stage that gives a lesson, its file imported on demand. Raises :class:`TriviumError` where there is none of that name."""
+    """The stage that gives a lesson, its file imported on demand. Raises :class:`TriviumError` where there is none of
+    that name."""
     stage: type[Stage]
     match name:
         case "line":
@@ -33,9 +35,10 @@ def lesson(name: str) -> type[Stage]:
     return stage
 
 
-def run_lesson(name: str, overrides: Iterable[str] = (), out: Path = Path("runs"), seed: int = 0, quiet: bool = False) -> Artifact:
-    """Run a lesson. ``overrides`` are texts such as ``"steps=50"``. Its page is ``OUT/lessons/NAME/index.html``, its figures
-    ``numbers.json``. Raises :class:`TriviumError`."""
+def run_lesson(name: str, overrides: Iterable[str] = (), out: Path = Path("runs"), seed: int = 0,
+               quiet: bool = False) -> Artifact:
+    """Run a lesson. ``overrides`` are texts such as ``"steps=50"``. Its page is ``OUT/lessons/NAME/index.html``, its
+    figures ``numbers.json``. Raises :class:`TriviumError`."""
     kind = lesson(name)
     raw: dict[str, Any] = {"stages": {name: {}}}
     for override in overrides:

@@ -1,5 +1,5 @@
-"""The Transformer, its heads, and its Hugging Face folders. What needs torch is loaded when it is first used: so that a recipe is
-read, and a fault in it told, at once."""
+"""The Transformer, its heads, and its Hugging Face folders. What needs torch is loaded when it is first used: so that a
+recipe is read, and a fault in it told, at once."""
 
 from typing import TYPE_CHECKING, Any
 

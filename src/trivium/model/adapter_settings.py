@@ -15,8 +15,8 @@ class AdapterSettings:
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     kind: Literal["lora", "bottleneck", "prefix"] = "lora"
-    """lora: a product of two thin matrices beside a matrix (Hu et al. 2021); bottleneck: a narrow network after each half of a
-    layer (Houlsby et al. 2019); prefix: learned keys and values before every text (Li & Liang 2021)."""
+    """lora: a product of two thin matrices beside a matrix (Hu et al. 2021); bottleneck: a narrow network after each
+    half of a layer (Houlsby et al. 2019); prefix: learned keys and values before every text (Li & Liang 2021)."""
     rank: int = 8
     """LoRA: the width of the thin matrices."""
     alpha: float = 16.0

@@ -28,8 +28,8 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The sizes that define a model. Its folders are Qwen3's with ``qk_norm``, Qwen2's with ``attention_bias``, Mistral's
-    with a ``sliding_window`` and Llama's otherwise."""
+    """The sizes that define a model. Its folders are Qwen3's with ``qk_norm``, Qwen2's with ``attention_bias``,
+    Mistral's with a ``sliding_window`` and Llama's otherwise."""
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
@@ -70,7 +70,8 @@ class ModelConfig:
             if getattr(self, name) < 1:
                 raise TriviumError(f"model: {name} is {getattr(self, name)}; it must be at least 1")
         if self.num_heads % self.num_kv_heads:
-            raise TriviumError(f"model: num_heads ({self.num_heads}) is no multiple of num_kv_heads ({self.num_kv_heads})")
+            raise TriviumError(
+                f"model: num_heads ({self.num_heads}) is no multiple of num_kv_heads ({self.num_kv_heads})")
         if self.head_dim % 2:
             raise TriviumError(f"model: head_dim is {self.head_dim}; rotary positions need an even number")
         if self.sliding_window is not None and self.sliding_window < 1:
@@ -78,7 +79,8 @@ class ModelConfig:
         extras = {"qk_norm": self.qk_norm, "attention_bias": self.attention_bias,
                   "sliding_window": self.sliding_window is not None, "rope_scaling": self.rope_scaling is not None}
         if sum(extras.values()) > 1:
-            raise TriviumError("model: " + " and ".join(name for name, chosen in extras.items() if chosen) + " are together in "
+            raise TriviumError("model: " + " and ".join(name for name, chosen in extras.items() if chosen) +
+                               " are together in "
                                "no family of models; choose one of them")
 
     @property
@@ -93,9 +95,9 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig(ModelConfig):
-    """The shape of an encoder: the same blocks, but every token sees all of its text. Its folders are ModernBERT's (Warner et al.
-    2024), with attention over the whole text in every layer and SwiGLU: norms are LayerNorms without bias, the embedding is
-    normalised, and the first block's attention takes it as it is."""
+    """The shape of an encoder: the same blocks, but every token sees all of its text. Its folders are ModernBERT's
+    (Warner et al. 2024), with attention over the whole text in every layer and SwiGLU: norms are LayerNorms without
+    bias, the embedding is normalised, and the first block's attention takes it as it is."""
 
     qk_norm: bool = False
     """ModernBERT has none."""
@@ -107,10 +109,15 @@ class EncoderConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_kv_heads != self.num_heads or self.head_dim * self.num_heads != self.hidden_size:
-            raise TriviumError(f"model: an encoder's {self.num_heads} heads of {self.head_dim} must have as many kv_heads (it has {self.num_kv_heads}) "
-                               f"and make up its hidden_size ({self.hidden_size})")
+            raise TriviumError(
+                f"model: an encoder's {self.num_heads} heads of {self.head_dim} must have as many kv_heads (it has "
+                f"{self.num_kv_heads}) "
+                f"and make up its hidden_size ({self.hidden_size})")
         if self.qk_norm or self.attention_bias or self.sliding_window is not None or self.rope_scaling is not None or not self.tie_embeddings:
-            raise TriviumError("model: an encoder has no qk_norm, attention_bias, sliding_window or rope_scaling, and ties its embeddings")
+            raise TriviumError(
+                "model: an encoder has no qk_norm, attention_bias, sliding_window or rope_scaling, and ties its "
+                "embeddings"
+            )
 
     @property
     def family(self) -> str:
@@ -120,9 +127,9 @@ class EncoderConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class EncoderDecoderConfig(ModelConfig):
-    """The shape of an encoder-decoder: ``num_layers`` blocks read the source, as many write the target and look at what was read. Its folders are
-    T5Gemma's (Zhang et al. 2025): a block's halves are normalised after they are computed as well as before, and embeddings are multiplied by
-    ``sqrt(hidden_size)``."""
+    """The shape of an encoder-decoder: ``num_layers`` blocks read the source, as many write the target and look at what
+    was read. Its folders are T5Gemma's (Zhang et al. 2025): a block's halves are normalised after they are computed as
+    well as before, and embeddings are multiplied by ``sqrt(hidden_size)``."""
 
     qk_norm: bool = False
     """T5Gemma has none."""
@@ -130,9 +137,15 @@ class EncoderDecoderConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.hidden_size % self.num_heads:
-            raise TriviumError(f"model: an encoder-decoder's hidden_size ({self.hidden_size}) must be a multiple of its num_heads ({self.num_heads})")
+            raise TriviumError(
+                f"model: an encoder-decoder's hidden_size ({self.hidden_size}) must be a multiple of its num_heads "
+                f"({self.num_heads})"
+            )
         if self.qk_norm or self.attention_bias or self.sliding_window is not None or self.rope_scaling is not None or not self.tie_embeddings:
-            raise TriviumError("model: an encoder-decoder has no qk_norm, attention_bias, sliding_window or rope_scaling, and ties its embeddings")
+            raise TriviumError(
+                "model: an encoder-decoder has no qk_norm, attention_bias, sliding_window or rope_scaling, and ties "
+                "its embeddings"
+            )
 
     @property
     def family(self) -> str:

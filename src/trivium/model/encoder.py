@@ -1,5 +1,5 @@
-"""Encoders: the blocks of the language model with attention both ways, and what stands on top of them. Their folders are
-ModernBERT's, so ``transformers`` loads them."""
+"""Encoders: the blocks of the language model with attention both ways, and what stands on top of them. Their folders
+are ModernBERT's, so ``transformers`` loads them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class MaskedModel(nn.Module):
         self.head = Head(config)
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """Logits ``[B, T, vocab_size]`` at every place; a token sees those of its own ``documents [B, T]``, or the whole row."""
+        """Logits ``[B, T, vocab_size]`` at every place; a token sees those of its own ``documents [B, T]``, or the
+        whole row."""
         return F.linear(self.head(encode(self.model, tokens, documents)), self.model.embed_tokens.weight)
 
     def initialise(self, seed: int) -> MaskedModel:
@@ -65,8 +66,8 @@ class Classifier(nn.Module):
         self.classifier = nn.Linear(config.hidden_size, len(labels))
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """Logits of the labels: ``[B, labels]`` for whole rows, or ``[texts, labels]`` for rows that hold several texts, numbered from 0 in
-        ``documents [B, T]`` (padding is -1)."""
+        """Logits of the labels: ``[B, labels]`` for whole rows, or ``[texts, labels]`` for rows that hold several
+        texts, numbered from 0 in ``documents [B, T]`` (padding is -1)."""
         return self.classifier(self.head(pooled(encode(self.model, tokens, documents), documents)))
 
     @classmethod
@@ -80,7 +81,8 @@ class Classifier(nn.Module):
         return made
 
 
-def encode(trunk: Transformer, tokens: Tensor, documents: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
+def encode(trunk: Transformer, tokens: Tensor, documents: Tensor | None = None,
+           positions: Tensor | None = None) -> Tensor:
     """Hidden states ``[B, T, hidden_size]``; positions begin anew in each text."""
     if documents is None:
         documents = torch.zeros_like(tokens)
@@ -93,7 +95,8 @@ def encode(trunk: Transformer, tokens: Tensor, documents: Tensor | None = None, 
 
 
 def joined(first: Sequence[int], second: Sequence[int], between: int, length: int) -> list[int]:
-    """Two texts as one, with the token ``between`` them, at most ``length`` tokens: the longer one is cut first (Devlin et al. 2019)."""
+    """Two texts as one, with the token ``between`` them, at most ``length`` tokens: the longer one is cut first (Devlin
+    et al. 2019)."""
     room = length - 1
     kept = first[:max(room - len(second), room - room // 2)]
     return [*kept, between, *second[:room - len(kept)]]
@@ -115,13 +118,18 @@ def pooled(hidden: Tensor, documents: Tensor | None) -> Tensor:
 def to_modernbert(model: MaskedModel | Classifier) -> dict[str, Tensor]:
     """The weights under ModernBERT's names."""
     own = model.state_dict()
-    weights = {"model.embeddings.tok_embeddings.weight": own.pop("model.embed_tokens.weight"), "model.embeddings.norm.weight": own.pop("model.embed_norm.weight"),
-               "model.final_norm.weight": own.pop("model.norm.weight")}
+    weights = {
+        "model.embeddings.tok_embeddings.weight": own.pop("model.embed_tokens.weight"),
+        "model.embeddings.norm.weight": own.pop("model.embed_norm.weight"),
+        "model.final_norm.weight": own.pop("model.norm.weight")
+    }
     for layer in range(model.config.num_layers):
         ours, theirs = f"model.layers.{layer}.", f"model.layers.{layer}."
-        weights[theirs + "attn.Wqkv.weight"] = torch.cat([own.pop(f"{ours}self_attn.{name}_proj.weight") for name in "qkv"])
+        weights[theirs + "attn.Wqkv.weight"] = torch.cat(
+            [own.pop(f"{ours}self_attn.{name}_proj.weight") for name in "qkv"])
         weights[theirs + "attn.Wo.weight"] = own.pop(ours + "self_attn.o_proj.weight")
-        weights[theirs + "mlp.Wi.weight"] = torch.cat([own.pop(f"{ours}mlp.{name}_proj.weight") for name in ("gate", "up")])
+        weights[theirs + "mlp.Wi.weight"] = torch.cat(
+            [own.pop(f"{ours}mlp.{name}_proj.weight") for name in ("gate", "up")])
         weights[theirs + "mlp.Wo.weight"] = own.pop(ours + "mlp.down_proj.weight")
         weights[theirs + "mlp_norm.weight"] = own.pop(ours + "post_attention_layernorm.weight")
         if layer:
@@ -133,8 +141,11 @@ def from_modernbert(weights: dict[str, Tensor], layers: int) -> dict[str, Tensor
     """:func:`to_modernbert`, the other way."""
     own = dict(weights)
     own.pop("decoder.weight", None)
-    renamed = {"model.embed_tokens.weight": own.pop("model.embeddings.tok_embeddings.weight"), "model.embed_norm.weight": own.pop("model.embeddings.norm.weight"),
-               "model.norm.weight": own.pop("model.final_norm.weight")}
+    renamed = {
+        "model.embed_tokens.weight": own.pop("model.embeddings.tok_embeddings.weight"),
+        "model.embed_norm.weight": own.pop("model.embeddings.norm.weight"),
+        "model.norm.weight": own.pop("model.final_norm.weight")
+    }
     for layer in range(layers):
         name = f"model.layers.{layer}."
         for part, value in zip("qkv", own.pop(name + "attn.Wqkv.weight").chunk(3), strict=True):
@@ -149,31 +160,49 @@ def from_modernbert(weights: dict[str, Tensor], layers: int) -> dict[str, Tensor
     return renamed | own
 
 
-SIZES = {"vocab_size": "vocab_size", "hidden_size": "hidden_size", "intermediate_size": "intermediate_size", "num_layers": "num_hidden_layers",
-         "num_heads": "num_attention_heads", "max_positions": "max_position_embeddings", "norm_epsilon": "norm_eps"}
-FIXED = {"hidden_activation": "silu", "norm_bias": False, "attention_bias": False, "mlp_bias": False, "decoder_bias": False, "classifier_bias": False,
-         "classifier_activation": "gelu", "classifier_pooling": "mean", "tie_word_embeddings": True}
+SIZES = {
+    "vocab_size": "vocab_size", "hidden_size": "hidden_size", "intermediate_size": "intermediate_size",
+    "num_layers": "num_hidden_layers", "num_heads": "num_attention_heads", "max_positions": "max_position_embeddings",
+    "norm_epsilon": "norm_eps"
+}
+FIXED = {
+    "hidden_activation": "silu", "norm_bias": False, "attention_bias": False, "mlp_bias": False, "decoder_bias": False,
+    "classifier_bias": False, "classifier_activation": "gelu", "classifier_pooling": "mean", "tie_word_embeddings": True
+}
 
 
 def save_encoder(model: MaskedModel | Classifier, folder: Path, ids: dict[str, int]) -> None:
-    """Write ``config.json`` and the weights; ``ids`` holds the token ids ``pad`` and ``document``, which ends a text."""
+    """Write ``config.json`` and the weights; ``ids`` holds the token ids ``pad`` and ``document``, which ends a
+    text."""
     config = model.config
     save_weights(folder, to_modernbert(model), 5 << 30)
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-    values: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in SIZES.items()} | FIXED | {
-        "model_type": "modernbert", "architectures": ["ModernBertForMaskedLM"], "layer_types": ["full_attention"] * config.num_layers,
-        "global_attn_every_n_layers": 1, "local_attention": 2 * config.max_positions, "global_rope_theta": config.rope_theta, "local_rope_theta": config.rope_theta,
-        "rope_parameters": {"full_attention": rope, "sliding_attention": rope}, "pad_token_id": ids["pad"], "bos_token_id": None,
-        "eos_token_id": ids["document"], "cls_token_id": ids["document"], "sep_token_id": ids["document"], "dtype": "float32",
-        "attention_dropout": 0.0, "embedding_dropout": 0.0, "mlp_dropout": 0.0, "classifier_dropout": 0.0}
+    values: dict[str, Any] = {
+        theirs: getattr(config, ours)
+        for ours, theirs in SIZES.items()
+    } | FIXED | {
+        "model_type": "modernbert", "architectures": ["ModernBertForMaskedLM"], "layer_types": ["full_attention"] *
+        config.num_layers, "global_attn_every_n_layers": 1, "local_attention": 2 * config.max_positions,
+        "global_rope_theta": config.rope_theta, "local_rope_theta": config.rope_theta, "rope_parameters": {
+            "full_attention": rope, "sliding_attention": rope
+        }, "pad_token_id": ids["pad"], "bos_token_id": None, "eos_token_id": ids["document"],
+        "cls_token_id": ids["document"], "sep_token_id": ids["document"], "dtype": "float32", "attention_dropout": 0.0,
+        "embedding_dropout": 0.0, "mlp_dropout": 0.0, "classifier_dropout": 0.0
+    }
     if isinstance(model, Classifier):
-        values |= {"architectures": ["ModernBertForSequenceClassification"], "id2label": {str(i): label for i, label in enumerate(model.labels)},
-                   "label2id": {label: i for i, label in enumerate(model.labels)}}
+        values |= {
+            "architectures": ["ModernBertForSequenceClassification"],
+            "id2label": {str(i): label
+                         for i, label in enumerate(model.labels)},
+            "label2id": {label: i
+                         for i, label in enumerate(model.labels)}
+        }
     write_json(folder / "config.json", values)
 
 
 def read_encoder_config(folder: Path) -> EncoderConfig:
-    """The shape that an encoder's ``config.json`` describes. Raises :class:`TriviumError` for another family, and a shape that is not ours."""
+    """The shape that an encoder's ``config.json`` describes. Raises :class:`TriviumError` for another family, and a
+    shape that is not ours."""
     path = folder / "config.json"
     values = read_json(path)
     if values.get("model_type") != "modernbert":
@@ -188,12 +217,15 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
         raise TriviumError(f"{path}: the field {missing!r} is missing")
     heads = int(values["num_attention_heads"])
     rope = (values.get("rope_parameters") or {}).get("full_attention") or {}
-    return EncoderConfig(**{ours: values[theirs] for ours, theirs in SIZES.items()}, num_kv_heads=heads, head_dim=int(values["hidden_size"]) // heads,
+    return EncoderConfig(**{ours: values[theirs]
+                            for ours, theirs in SIZES.items()}, num_kv_heads=heads,
+                         head_dim=int(values["hidden_size"]) // heads,
                          rope_theta=float(rope.get("rope_theta", values.get("global_rope_theta", 160000.0))))
 
 
 def load_encoder(folder: Path) -> MaskedModel | Classifier:
-    """An encoder's folder. Raises :class:`TriviumError` for another family, a shape that is not ours, and weights that do not fit."""
+    """An encoder's folder. Raises :class:`TriviumError` for another family, a shape that is not ours, and weights that
+    do not fit."""
     config, values = read_encoder_config(folder), read_json(folder / "config.json")
     model: MaskedModel | Classifier
     if (values.get("architectures") or [""])[0].endswith("ForSequenceClassification"):
@@ -207,5 +239,6 @@ def load_encoder(folder: Path) -> MaskedModel | Classifier:
     try:
         model.load_state_dict(from_modernbert(weights, config.num_layers))
     except (KeyError, RuntimeError) as error:
-        raise TriviumError(f"{folder}: the weights do not fit config.json ({' '.join(str(error).split())[:200]})") from error
+        raise TriviumError(
+            f"{folder}: the weights do not fit config.json ({' '.join(str(error).split())[:200]})") from error
     return model

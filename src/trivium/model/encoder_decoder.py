@@ -1,5 +1,5 @@
-"""Encoder-decoders: one stack of blocks reads a text both ways, another writes a text and looks at what was read (Vaswani et al. 2017; Raffel et
-al. 2020). Their folders are T5Gemma's, so ``transformers`` loads them."""
+"""Encoder-decoders: one stack of blocks reads a text both ways, another writes a text and looks at what was read
+(Vaswani et al. 2017; Raffel et al. 2020). Their folders are T5Gemma's, so ``transformers`` loads them."""
 
 from __future__ import annotations
 
@@ -44,12 +44,13 @@ class EncoderDecoder(nn.Module):
         self.lm_head.weight = self.model.encoder.embed_tokens.weight
 
     def read(self, tokens: Tensor, documents: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
-        """The states of sources ``tokens [B, S]``, ``[B, S, hidden_size]``; a token sees those of its own ``documents [B, S]``, or the whole row."""
+        """The states of sources ``tokens [B, S]``, ``[B, S, hidden_size]``; a token sees those of its own ``documents
+        [B, S]``, or the whole row."""
         return encode(self.model.encoder, tokens, documents, positions)
 
     def forward(self, sources: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
-        """Logits ``[B, T, vocab_size]`` of the next token after each of ``targets [B, T]``; of the sources ``[B, S]`` those places are padding where
-        ``documents [B, S]`` is negative."""
+        """Logits ``[B, T, vocab_size]`` of the next token after each of ``targets [B, T]``; of the sources ``[B, S]``
+        those places are padding where ``documents [B, S]`` is negative."""
         seen = None if documents is None else (documents >= 0)[:, None].expand(-1, targets.shape[1], -1)
         return self.lm_head(self.model.decoder(targets, cross=look_at(self.read(sources, documents), seen)))
 
@@ -66,38 +67,57 @@ class EncoderDecoder(nn.Module):
         self.save_config(folder, ids)
 
     def save_config(self, folder: Path, ids: dict[str, Any]) -> None:
-        """Write ``config.json`` and ``generation_config.json``; ``ids`` holds the token ids ``pad`` and ``eos``. The token that ends a target also
-        begins it."""
+        """Write ``config.json`` and ``generation_config.json``; ``ids`` holds the token ids ``pad`` and ``eos``. The
+        token that ends a target also begins it."""
         config = self.config
-        half = {theirs: getattr(config, ours) for ours, theirs in SIZES.items()} | FIXED | {
-            "model_type": "t5_gemma_module", "layer_types": ["full_attention"] * config.num_layers, "query_pre_attn_scalar": config.head_dim,
-            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta}, "sliding_window": config.max_positions,
-            "pad_token_id": ids["pad"], "bos_token_id": ids["eos"], "eos_token_id": ids["eos"], "attention_dropout": 0.0}
-        write_json(folder / "config.json", {
-            "model_type": "t5gemma", "architectures": ["T5GemmaForConditionalGeneration"], "is_encoder_decoder": True, "encoder": half,
-            "decoder": half | {"is_decoder": True, "cross_attention_hidden_size": config.hidden_size}, "vocab_size": config.vocab_size, "dropout_rate": 0.0,
-            "attention_dropout": 0.0, "tie_word_embeddings": True, "dtype": "float32", "pad_token_id": ids["pad"], "bos_token_id": ids["eos"], "eos_token_id": ids["eos"]})
-        write_json(folder / "generation_config.json", {"do_sample": False, "decoder_start_token_id": ids["eos"], "eos_token_id": ids["eos"], "pad_token_id": ids["pad"]})
+        half = {theirs: getattr(config, ours)
+                for ours, theirs in SIZES.items()} | FIXED | {
+                    "model_type": "t5_gemma_module", "layer_types": ["full_attention"] * config.num_layers,
+                    "query_pre_attn_scalar": config.head_dim, "rope_parameters": {
+                        "rope_type": "default", "rope_theta": config.rope_theta
+                    }, "sliding_window": config.max_positions, "pad_token_id": ids["pad"], "bos_token_id": ids["eos"],
+                    "eos_token_id": ids["eos"], "attention_dropout": 0.0
+                }
+        write_json(
+            folder / "config.json", {
+                "model_type": "t5gemma", "architectures": ["T5GemmaForConditionalGeneration"
+                                                           ], "is_encoder_decoder": True, "encoder": half,
+                "decoder": half | {"is_decoder": True, "cross_attention_hidden_size": config.hidden_size},
+                "vocab_size": config.vocab_size, "dropout_rate": 0.0, "attention_dropout": 0.0,
+                "tie_word_embeddings": True, "dtype": "float32", "pad_token_id": ids["pad"], "bos_token_id": ids["eos"],
+                "eos_token_id": ids["eos"]
+            })
+        write_json(
+            folder / "generation_config.json", {
+                "do_sample": False, "decoder_start_token_id": ids["eos"], "eos_token_id": ids["eos"],
+                "pad_token_id": ids["pad"]
+            })
 
 
 def look_at(memory: Tensor, seen: Tensor | None = None) -> Cross:
-    """A decoder's look at ``memory [B, S, hidden_size]``, of which each target sees the places that ``seen [B, T, S]`` names, or all. Keys and values
-    are computed at the first look of each layer and kept, for as long as no gradient is wanted."""
+    """A decoder's look at ``memory [B, S, hidden_size]``, of which each target sees the places that ``seen [B, T, S]``
+    names, or all. Keys and values are computed at the first look of each layer and kept, for as long as no gradient is
+    wanted."""
     kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def cross(layer: int, q: Tensor, keys_values: Any) -> Tensor:
         k, v = kept[layer] if layer in kept else keys_values(memory)
         if not torch.is_grad_enabled():
             kept[layer] = k, v
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if seen is None else seen[:, None], enable_gqa=q.shape[1] != k.shape[1])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if seen is None else seen[:, None],
+                                              enable_gqa=q.shape[1] != k.shape[1])
 
     return cross
 
 
-# T5Gemma counts its norms' weights from 1, keeps an embedding for each half, and names norms by what stands before and after them.
+# T5Gemma counts its norms' weights from 1, keeps an embedding for each half, and names norms by what stands before and
+# after them.
 
-NORMS = {"input_layernorm": "pre_self_attn_layernorm", "after_attention": "post_self_attn_layernorm", "cross_layernorm": "pre_cross_attn_layernorm",
-         "after_cross": "post_cross_attn_layernorm", "post_attention_layernorm": "pre_feedforward_layernorm", "after_mlp": "post_feedforward_layernorm"}
+NORMS = {
+    "input_layernorm": "pre_self_attn_layernorm", "after_attention": "post_self_attn_layernorm",
+    "cross_layernorm": "pre_cross_attn_layernorm", "after_cross": "post_cross_attn_layernorm",
+    "post_attention_layernorm": "pre_feedforward_layernorm", "after_mlp": "post_feedforward_layernorm"
+}
 
 
 def to_t5gemma(model: EncoderDecoder) -> dict[str, Tensor]:
@@ -123,14 +143,21 @@ def from_t5gemma(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return own | {"lm_head.weight": own["model.encoder.embed_tokens.weight"]}
 
 
-SIZES = {"vocab_size": "vocab_size", "hidden_size": "hidden_size", "intermediate_size": "intermediate_size", "num_layers": "num_hidden_layers",
-         "num_heads": "num_attention_heads", "num_kv_heads": "num_key_value_heads", "head_dim": "head_dim", "max_positions": "max_position_embeddings",
-         "norm_epsilon": "rms_norm_eps"}
-FIXED = {"hidden_activation": "silu", "attention_bias": False, "final_logit_softcapping": None, "attn_logit_softcapping": None, "tie_word_embeddings": True}
+SIZES = {
+    "vocab_size": "vocab_size", "hidden_size": "hidden_size", "intermediate_size": "intermediate_size",
+    "num_layers": "num_hidden_layers", "num_heads": "num_attention_heads", "num_kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim", "max_positions": "max_position_embeddings", "norm_epsilon": "rms_norm_eps"
+}
+FIXED = {
+    "hidden_activation": "silu", "attention_bias": False, "final_logit_softcapping": None,
+    "attn_logit_softcapping": None, "tie_word_embeddings": True
+}
 
 
-def load_encoder_decoder(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu") -> EncoderDecoder:
-    """An encoder-decoder's folder. Raises :class:`TriviumError` for another family, a shape that is not ours, and weights that do not fit."""
+def load_encoder_decoder(folder: Path, dtype: torch.dtype | None = torch.float32,
+                         device: torch.device | str = "cpu") -> EncoderDecoder:
+    """An encoder-decoder's folder. Raises :class:`TriviumError` for another family, a shape that is not ours, and
+    weights that do not fit."""
     path = folder / "config.json"
     values = read_json(path)
     if values.get("model_type") != "t5gemma":
@@ -143,12 +170,17 @@ def load_encoder_decoder(folder: Path, dtype: torch.dtype | None = torch.float32
         missing = next((theirs for theirs in SIZES.values() if theirs not in half), None)
         if missing:
             raise TriviumError(f"{path}: the field {missing!r} is missing")
-        if set(half.get("layer_types") or ["unknown"]) != {"full_attention"} or half.get("query_pre_attn_scalar") != half["head_dim"]:
-            raise TriviumError(f"{path}: only attention over the whole text, scaled by its heads' width, is supported (layer_types, query_pre_attn_scalar)")
+        if set(half.get("layer_types") or ["unknown"]) != {"full_attention"
+                                                           } or half.get("query_pre_attn_scalar") != half["head_dim"]:
+            raise TriviumError(
+                f"{path}: only attention over the whole text, scaled by its heads' width, is supported (layer_types, "
+                "query_pre_attn_scalar)"
+            )
     sizes, others = ({ours: half[theirs] for ours, theirs in SIZES.items()} for half in halves)
     if sizes != others:
         raise TriviumError(f"{path}: encoder and decoder differ in size; only equal ones are supported")
-    config = EncoderDecoderConfig(**sizes, rope_theta=float((halves[0].get("rope_parameters") or {}).get("rope_theta", 10000.0)))
+    config = EncoderDecoderConfig(**sizes, rope_theta=float((halves[0].get("rope_parameters")
+                                                             or {}).get("rope_theta", 10000.0)))
     model = EncoderDecoder(config)
     weights: dict[str, Tensor] = {}
     for place in sorted(set(shards(folder).values())):
@@ -156,9 +188,11 @@ def load_encoder_decoder(folder: Path, dtype: torch.dtype | None = torch.float32
             weights |= {name: file.get_tensor(name) for name in file.keys()}
     embeddings = [weights.get(f"model.{half}.embed_tokens.weight") for half in ("encoder", "decoder")]
     if embeddings[0] is None or embeddings[1] is None or not torch.equal(*embeddings):  # type: ignore[arg-type]
-        raise TriviumError(f"{folder}: encoder and decoder have embeddings of their own; only models that share one are supported")
+        raise TriviumError(
+            f"{folder}: encoder and decoder have embeddings of their own; only models that share one are supported")
     try:
         model.load_state_dict(from_t5gemma(weights))
     except (KeyError, RuntimeError) as error:
-        raise TriviumError(f"{folder}: the weights do not fit config.json ({' '.join(str(error).split())[:200]})") from error
+        raise TriviumError(
+            f"{folder}: the weights do not fit config.json ({' '.join(str(error).split())[:200]})") from error
     return model.to(device=device, dtype=dtype)

@@ -1,8 +1,10 @@
-"""Causal models of ``transformers`` outside our own families, behind the face of ours: slower, but every stage trains them.
+"""Causal models of ``transformers`` outside our own families, behind the face of ours: slower, but every stage trains
+them.
 
-``transformers`` lets a program bring its own attention; ours hands queries, keys and values to ``attend``, as our Transformer
-does. So packing, prefixes and the sampling engine's cache work on any model that has that interface, and this file is all
-that there is to it. Models whose logits are not a plain product of hidden states and output matrix are refused.
+``transformers`` lets a program bring its own attention; ours hands queries, keys and values to ``attend``, as our
+Transformer does. So packing, prefixes and the sampling engine's cache work on any model that has that interface, and
+this file is all that there is to it. Models whose logits are not a plain product of hidden states and output matrix are
+refused.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from trivium.model.transformer import Attend, LanguageModel, RewardModel, causal
 _now = threading.local()
 
 
-def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None,
-               dropout: float = 0.0, **more: Any) -> tuple[Tensor, None]:
+def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+               scaling: float | None = None, dropout: float = 0.0, **more: Any) -> tuple[Tensor, None]:
     """The attention that ``transformers`` calls: the caller's ``attend``. Returns ``[B, T, heads, d]``."""
     if scaling is not None:  # attend divides by the root of the width
         query = query * (scaling * query.shape[-1] ** 0.5)
@@ -51,7 +53,8 @@ class ForeignTrunk(nn.Module):
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         _now.attend = attend or causal_attention()
-        hidden: Tensor = self.inner(input_ids=tokens, position_ids=positions.expand(tokens.shape), use_cache=False).last_hidden_state
+        hidden: Tensor = self.inner(input_ids=tokens, position_ids=positions.expand(tokens.shape),
+                                    use_cache=False).last_hidden_state
         return hidden
 
 
@@ -96,7 +99,9 @@ class ForeignRewardModel(RewardModel):
             self.whole[0].config.save_pretrained(folder)
         values = read_json(folder / "config.json")
         from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as known
-        kind = str(known.get(values["model_type"], type(self.whole[0]).__name__.replace("ForCausalLM", "ForSequenceClassification")))
+        kind = str(
+            known.get(values["model_type"],
+                      type(self.whole[0]).__name__.replace("ForCausalLM", "ForSequenceClassification")))
         if not kind.endswith("ForSequenceClassification"):
             kind = "ForSequenceClassification"
         write_json(folder / "config.json", values | {
@@ -132,17 +137,22 @@ def shape_of(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         longest = int(described.max_position_embeddings)
         layers, width = int(described.num_hidden_layers), int(described.hidden_size)
     except (ValueError, AttributeError, TypeError, OSError, KeyError) as error:
-        raise TriviumError(f"{folder / 'config.json'}: no causal language model that transformers knows ({error})") from error
-    for name, plain in (("final_logit_softcapping", None), ("attn_logit_softcapping", None), ("logit_scale", 1.0), ("logits_scaling", 1.0)):
+        raise TriviumError(
+            f"{folder / 'config.json'}: no causal language model that transformers knows ({error})") from error
+    for name, plain in (("final_logit_softcapping", None), ("attn_logit_softcapping", None), ("logit_scale", 1.0),
+                        ("logits_scaling", 1.0)):
         if getattr(described, name, plain) not in (None, plain):
-            raise TriviumError(f"{folder / 'config.json'}: {name} is {getattr(described, name)}; models whose logits or scores are capped or scaled are not supported")
+            raise TriviumError(
+                f"{folder / 'config.json'}: {name} is {getattr(described, name)}; models whose logits or scores are "
+                "capped or scaled are not supported"
+            )
     window = getattr(described, "sliding_window", None)
     if window:
         longest = min(longest, int(window))  # within it, a sliding window hides nothing
-    return ModelConfig(
-        vocab_size=int(described.vocab_size), hidden_size=width, num_layers=layers, num_heads=heads, num_kv_heads=kv_heads,
-        head_dim=int(getattr(described, "head_dim", None) or width // heads), max_positions=longest, qk_norm=False,
-        intermediate_size=int(getattr(described, "intermediate_size", None) or 4 * width)), values
+    return ModelConfig(vocab_size=int(described.vocab_size), hidden_size=width, num_layers=layers, num_heads=heads,
+                       num_kv_heads=kv_heads, head_dim=int(getattr(described, "head_dim", None)
+                                                           or width // heads), max_positions=longest, qk_norm=False,
+                       intermediate_size=int(getattr(described, "intermediate_size", None) or 4 * width)), values
 
 
 def library(folder: Path) -> Any:
@@ -150,13 +160,17 @@ def library(folder: Path) -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise TriviumError(f"{folder}: this family is not one of ours; with `pip install \"trivium[transformers]\"` it is trained all the same") from error
+        raise TriviumError(
+            f"{folder}: this family is not one of ours; with `pip install \"trivium[transformers]\"` it is trained all "
+            "the same"
+        ) from error
     return transformers
 
 
-def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu") -> ForeignLanguageModel | ForeignRewardModel:
-    """A foreign folder as a language model or, when its architecture says so, a reward model. Raises :class:`TriviumError` for a
-    model without the attention interface, or with logits of another kind."""
+def load(folder: Path, dtype: torch.dtype | None = torch.float32,
+         device: torch.device | str = "cpu") -> ForeignLanguageModel | ForeignRewardModel:
+    """A foreign folder as a language model or, when its architecture says so, a reward model. Raises
+    :class:`TriviumError` for a model without the attention interface, or with logits of another kind."""
     transformers = library(folder)
     config, values = shape_of(folder)
     transformers.AttentionInterface.register("trivium", _attention)
@@ -166,9 +180,11 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.
     try:
         with _quiet(transformers):
             whole, told = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype or "auto", attn_implementation="trivium", use_safetensors=True, trust_remote_code=False, output_loading_info=True)
+                folder, dtype=dtype or "auto", attn_implementation="trivium", use_safetensors=True,
+                trust_remote_code=False, output_loading_info=True)
     except (ValueError, OSError, RuntimeError, KeyError, TypeError) as error:
-        raise TriviumError(f"{folder}: cannot be read by transformers ({' '.join(str(error).split())[:300]})") from error
+        raise TriviumError(
+            f"{folder}: cannot be read by transformers ({' '.join(str(error).split())[:300]})") from error
     own = {"score.weight", "lm_head.weight"} if rewarding else set[str]()
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         names = [str(name) for name in told.get(problem) or () if str(name) not in own]
@@ -182,15 +198,20 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.
     tokens = torch.arange(min(8, config.max_positions), device=device)[None] % config.vocab_size
     with torch.no_grad():
         try:
-            agree = torch.allclose(model.lm_head(model.model(tokens)), whole(input_ids=tokens).logits, atol=1e-4, rtol=1e-3)
+            agree = torch.allclose(model.lm_head(model.model(tokens)),
+                                   whole(input_ids=tokens).logits, atol=1e-4, rtol=1e-3)
         except (AttributeError, TypeError, RuntimeError) as error:
-            raise TriviumError(f"{folder}: its attention cannot be exchanged, so it cannot be trained here ({error})") from error
+            raise TriviumError(
+                f"{folder}: its attention cannot be exchanged, so it cannot be trained here ({error})") from error
         whole.set_attn_implementation("eager")
         theirs = whole(input_ids=tokens).logits
         whole.set_attn_implementation("trivium")
         agree = agree and torch.allclose(theirs, model.lm_head(model.model(tokens)), atol=1e-3, rtol=1e-3)
     if not agree or getattr(model.lm_head, "bias", None) is not None:
-        raise TriviumError(f"{folder}: its logits are no plain product of hidden states and output matrix (caps, scales or biases), which is not supported")
+        raise TriviumError(
+            f"{folder}: its logits are no plain product of hidden states and output matrix (caps, scales or biases), "
+            "which is not supported"
+        )
     model.train()
     if not rewarding:
         return model

@@ -18,17 +18,25 @@ from trivium.model.load import read_config, shards
 ARCHITECTURES = {"Llama": "llama", "Mistral": "llama", "Qwen2": "qwen2", "Qwen3": "qwen3"}
 
 PARTS = {
-    "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
-    "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
 }
 """Hugging Face's names inside a block, and GGUF's."""
 
 
 def write_gguf(folder: Path, path: Path, kind: str = "f16") -> int:
-    """Write a language model's folder as one GGUF file, with matrices as ``f32``, ``f16`` or ``bf16`` and vectors in float32;
-    returns its size in bytes. Raises :class:`TriviumError` for a sliding window, which the format's Llama does not have, and
-    for reward models."""
+    """Write a language model's folder as one GGUF file, with matrices as ``f32``, ``f16`` or ``bf16`` and vectors in
+    float32; returns its size in bytes. Raises :class:`TriviumError` for a sliding window, which the format's Llama does
+    not have, and for reward models."""
     try:
         import gguf
     except ImportError as error:
@@ -78,7 +86,8 @@ def theirs(name: str) -> str:
 
 
 def turned(name: str, tensor: Tensor, config: ModelConfig) -> Tensor:
-    """Queries and keys of GGUF's Llama have the two halves of each rotated pair side by side; all other tensors stay."""
+    """Queries and keys of GGUF's Llama have the two halves of each rotated pair side by side; all other tensors
+    stay."""
     heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}.get(name.split(".")[-2], 0)
     if not heads or ARCHITECTURES[config.family] != "llama":
         return tensor
@@ -118,15 +127,21 @@ def add_tokenizer(writer: Any, gguf: Any, folder: Path, vocab_size: int) -> None
     if model.get("type") != "BPE":
         raise TriviumError(f"{path}: only byte-level BPE tokenizers can be exported, not {model.get('type')!r}")
     special = {token["id"]: token["content"] for token in described.get("added_tokens", []) if token.get("special")}
-    tokens = {id: token for token, id in model["vocab"].items()} | {token["id"]: token["content"] for token in described["added_tokens"]}
+    tokens = {id: token
+              for token, id in model["vocab"].items()
+              } | {token["id"]: token["content"]
+                   for token in described["added_tokens"]}
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")  # it cuts text where ours does, combining marks after letters apart
     writer.add_token_list([tokens.get(id, f"[PAD{id}]") for id in range(vocab_size)])
-    writer.add_token_types([gguf.TokenType.CONTROL if id in special else gguf.TokenType.NORMAL if id in tokens else gguf.TokenType.UNUSED
-                            for id in range(vocab_size)])
+    writer.add_token_types([
+        gguf.TokenType.CONTROL if id in special else gguf.TokenType.NORMAL if id in tokens else gguf.TokenType.UNUSED
+        for id in range(vocab_size)
+    ])
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]])
     ids = read_json(folder / "config.json")
-    for add, key in ((writer.add_eos_token_id, "eos_token_id"), (writer.add_pad_token_id, "pad_token_id"), (writer.add_bos_token_id, "bos_token_id")):
+    for add, key in ((writer.add_eos_token_id, "eos_token_id"), (writer.add_pad_token_id, "pad_token_id"),
+                     (writer.add_bos_token_id, "bos_token_id")):
         if isinstance(ids.get(key), int):
             add(ids[key])
     writer.add_add_bos_token(False)

@@ -1,4 +1,5 @@
-"""Pictures that come from outside: opened with suspicion, and brought into the shape that a model sees. Needs Pillow."""
+"""Pictures that come from outside: opened with suspicion, and brought into the shape that a model sees. Needs
+Pillow."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ MOST_BYTES = 20_000_000
 
 
 def bytes_of(url: str, folder: Path | None = None) -> bytes:
-    """The file that a part's ``url`` holds: ``data:image/...;base64,...``, or the name of a file in ``folder`` where there is one. Raises
-    :class:`TriviumError` for everything else: nothing is ever fetched from elsewhere."""
+    """The file that a part's ``url`` holds: ``data:image/...;base64,...``, or the name of a file in ``folder`` where
+    there is one. Raises :class:`TriviumError` for everything else: nothing is ever fetched from elsewhere."""
     if url[:5].lower() == "data:":
         head, comma, body = url[5:].partition(",")
         if not comma or not head.lower().startswith("image/") or not head.lower().endswith(";base64"):
@@ -51,9 +52,10 @@ def bytes_of(url: str, folder: Path | None = None) -> bytes:
 
 
 def opened(data: bytes, size: int, channels: int, most: int = MOST_PIXELS) -> tuple[np.ndarray, int]:
-    """A picture's file as bytes ``[channels, size, size]``, 0 black, and how many pixels it had: turned as its camera says, laid on white where it is transparent, scaled to
-    fit the square, and the rest filled with the colour of its corner. Of several frames the first counts. Raises :class:`TriviumError` for
-    what is no picture, is cut short, or has more than ``most`` pixels."""
+    """A picture's file as bytes ``[channels, size, size]``, 0 black, and how many pixels it had: turned as its camera
+    says, laid on white where it is transparent, scaled to fit the square, and the rest filled with the colour of its
+    corner. Of several frames the first counts. Raises :class:`TriviumError` for what is no picture, is cut short, or
+    has more than ``most`` pixels."""
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
@@ -62,7 +64,10 @@ def opened(data: bytes, size: int, channels: int, most: int = MOST_PIXELS) -> tu
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
             width, height = file.size
             if width * height > most:
-                raise TriviumError(f"the picture has {width:,} × {height:,} pixels; a conversation's pictures may have {MOST_PIXELS:,} together: make it smaller")
+                raise TriviumError(
+                    f"the picture has {width:,} × {height:,} pixels; a conversation's pictures may have "
+                    f"{MOST_PIXELS:,} together: make it smaller"
+                )
             picture = ImageOps.exif_transpose(file)
             if "A" in picture.getbands() or "transparency" in picture.info:
                 picture = picture.convert("RGBA")
@@ -70,19 +75,23 @@ def opened(data: bytes, size: int, channels: int, most: int = MOST_PIXELS) -> tu
             picture = picture.convert("L" if channels == 1 else "RGB")
             if picture.size != (size, size):
                 corner = picture.getpixel((0, 0))
-                picture = ImageOps.pad(picture, (size, size), Image.Resampling.BOX if min(picture.size) > size else Image.Resampling.BICUBIC, color=corner)  # type: ignore[arg-type]
+                picture = ImageOps.pad(picture, (size, size),
+                                       Image.Resampling.BOX if min(picture.size) > size else Image.Resampling.BICUBIC,
+                                       color=corner)  # type: ignore[arg-type]
             return np.asarray(picture, np.uint8).reshape(size, size, channels).transpose(2, 0, 1).copy(), width * height
     except TriviumError:
         raise
     except Image.DecompressionBombError as error:
-        raise TriviumError(f"the picture has far more pixels than the {MOST_PIXELS:,} that are decoded; make it smaller") from error
+        raise TriviumError(
+            f"the picture has far more pixels than the {MOST_PIXELS:,} that are decoded; make it smaller") from error
     except Exception as error:  # whatever a decoder says to hostile bytes
         reason = str(error).split(" <")[0][:120] or type(error).__name__
         raise TriviumError(f"not a picture that can be read ({reason}); known are {', '.join(FORMATS)}") from error
 
 
 def look(messages: Sequence[Any], size: int, channels: int, folder: Path | None = None) -> np.ndarray:
-    """The pictures of chat messages in order, ``[N, channels, size, size]`` bytes. Raises :class:`TriviumError` that names the message."""
+    """The pictures of chat messages in order, ``[N, channels, size, size]`` bytes. Raises :class:`TriviumError` that
+    names the message."""
     found: list[np.ndarray] = []
     left = MOST_PIXELS
     for number, message in enumerate(messages, 1):
@@ -96,7 +105,10 @@ def look(messages: Sequence[Any], size: int, channels: int, folder: Path | None 
                     found.append(picture)
                     left -= pixels
                 except (KeyError, TypeError) as error:
-                    raise TriviumError(f'message {number}: a picture is {{"type": "image_url", "image_url": {{"url": "data:image/png;base64,..."}}}}') from error
+                    raise TriviumError(
+                        f'message {number}: a picture is {{"type": "image_url", "image_url": {{"url": '
+                        '"data:image/png;base64,..."}}'
+                    ) from error
                 except TriviumError as error:
                     raise TriviumError(f"message {number}: {error}") from error
     return np.stack(found) if found else np.zeros((0, channels, size, size), np.uint8)

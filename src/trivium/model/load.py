@@ -36,8 +36,10 @@ def write_config(config: ModelConfig, ids: dict[str, Any], reward_shift: float |
     values: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if scaling is not None:
-        rope |= {"rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low_frequency,
-                 "high_freq_factor": scaling.high_frequency, "original_max_position_embeddings": scaling.original_positions}
+        rope |= {
+            "rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low_frequency,
+            "high_freq_factor": scaling.high_frequency, "original_max_position_embeddings": scaling.original_positions
+        }
     values |= {
         "model_type": family.lower(), "architectures": [f"{family}ForCausalLM"], "hidden_act": "silu",
         "attention_dropout": 0.0, "rope_theta": config.rope_theta, "rope_parameters": rope, "initializer_range": 0.02,
@@ -70,7 +72,8 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     values = read_json(path)
     family = values.get("model_type")
     if family == "modernbert":
-        raise TriviumError(f"{folder}: an encoder reads and labels, but writes nothing; a language model is needed here")
+        raise TriviumError(
+            f"{folder}: an encoder reads and labels, but writes nothing; a language model is needed here")
     if family not in FAMILIES:
         from trivium.model.foreign import shape_of
         return shape_of(folder)
@@ -124,7 +127,8 @@ def shards(folder: Path) -> dict[str, Path]:
                 found |= dict.fromkeys(file.keys(), path)
         except FileNotFoundError as error:
             pickled = next(iter(sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None)
-            hint = f"; {pickled.name} is a pickle, which is never read: convert it to safetensors" if pickled else "; copy it again" if index.exists() else ""
+            hint = f"; {pickled.name} is a pickle, which is never read: convert it to safetensors" if pickled else "; copy it again" if index.exists(
+            ) else ""
             raise TriviumError(f"{path}: no such file{hint}") from error
         except Exception as error:  # safetensors has one exception type, which its stubs do not export
             raise TriviumError(f"{path}: not a readable safetensors file ({error}); copy it again") from error
@@ -149,8 +153,13 @@ def save_weights(folder: Path, weights: dict[str, Tensor], shard_bytes: int) -> 
             save_file({k: v.detach().cpu().contiguous() for k, v in group.items()}, aside, {"format": "pt"})
     index = folder / "model.safetensors.index.json"
     if len(groups) > 1:
-        write_json(index, {"metadata": {"total_size": sum(tensor.nbytes for tensor in weights.values())},
-                           "weight_map": {key: name for name, group in zip(names, groups, strict=True) for key in group}})
+        write_json(
+            index, {
+                "metadata": {"total_size": sum(tensor.nbytes for tensor in weights.values())},
+                "weight_map": {key: name
+                               for name, group in zip(names, groups, strict=True)
+                               for key in group}
+            })
     else:
         index.unlink(missing_ok=True)
 
@@ -183,17 +192,22 @@ def save_config(model: LanguageModel | RewardModel, folder: Path, ids: dict[str,
 
 def save_generation(folder: Path, ids: dict[str, Any]) -> None:
     """Write ``generation_config.json``: the tokens that end an answer, and padding."""
-    write_json(folder / "generation_config.json", {"do_sample": True, "eos_token_id": ids["eos"], "pad_token_id": ids["pad"]})
+    write_json(folder / "generation_config.json",
+               {"do_sample": True, "eos_token_id": ids["eos"], "pad_token_id": ids["pad"]})
 
 
 def what_is(model: object) -> str:
     """A model's family, as an error names it."""
-    return {"RewardModel": "a reward model", "EncoderDecoder": "an encoder-decoder", "MaskedModel": "an encoder", "Classifier": "an encoder"}.get(type(model).__name__, "a language model")
+    return {
+        "RewardModel": "a reward model", "EncoderDecoder": "an encoder-decoder", "MaskedModel": "an encoder",
+        "Classifier": "an encoder"
+    }.get(type(model).__name__, "a language model")
 
 
 def described(folder: Path) -> tuple[LanguageModel | RewardModel, dict[str, Path]]:
-    """A folder of one of :data:`FAMILIES` as a model without contents, and the file of each of its tensors. Only headers are read. Raises
-    :class:`TriviumError` for a missing or broken file and for weights that do not fit the config."""
+    """A folder of one of :data:`FAMILIES` as a model without contents, and the file of each of its tensors. Only
+    headers are read. Raises :class:`TriviumError` for a missing or broken file and for weights that do not fit the
+    config."""
     config, values = read_config(folder)
     architecture = (values.get("architectures") or [""])[0]
     with WithoutContents():
@@ -219,15 +233,18 @@ def described(folder: Path) -> tuple[LanguageModel | RewardModel, dict[str, Path
             for name in (name for name, place in places.items() if place == path):
                 shape = tuple(file.get_slice(name).get_shape())
                 if shape != tuple(wanted[name].shape):
-                    raise TriviumError(f"{folder}: {name} has shape {shape}, but config.json asks for {tuple(wanted[name].shape)}")
+                    raise TriviumError(
+                        f"{folder}: {name} has shape {shape}, but config.json asks for {tuple(wanted[name].shape)}")
     return model, places
 
 
-def load(folder: Path, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu") -> LanguageModel | RewardModel | EncoderDecoder:
-    """A language model or, when the folder's architecture says so, a reward model or an encoder-decoder, in ``dtype`` (None: as stored).
+def load(folder: Path, dtype: torch.dtype | None = torch.float32,
+         device: torch.device | str = "cpu") -> LanguageModel | RewardModel | EncoderDecoder:
+    """A language model or, when the folder's architecture says so, a reward model or an encoder-decoder, in ``dtype``
+    (None: as stored).
 
-    Tensors are read one by one, so memory holds the model once. Raises :class:`TriviumError`, before any weight is read,
-    for a missing or broken file, an unknown family, and weights that do not fit the config.
+    Tensors are read one by one, so memory holds the model once. Raises :class:`TriviumError`, before any weight is
+    read, for a missing or broken file, an unknown family, and weights that do not fit the config.
     """
     if (folder / "adapter_config.json").exists() and not (folder / "model.safetensors").exists():
         from trivium.model.adapters.folder import load as load_adapter

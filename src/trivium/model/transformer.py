@@ -3,7 +3,8 @@
 The parameters carry the names of Hugging Face's Llama and Qwen3, so a state dict *is* the contents of a
 ``model.safetensors``. The file knows nothing of caches, packing, compilation or parallelism: whoever calls the model
 passes ``attend``, which takes a layer's queries, keys and values and mixes them as the occasion demands. Training packs
-many documents into a row and attends within them (:func:`packed_attention`); sampling keeps keys and values of the past.
+many documents into a row and attends within them (:func:`packed_attention`); sampling keeps keys and values of the
+past.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from torch.overrides import TorchFunctionMode
 from trivium.model.config import EncoderConfig, EncoderDecoderConfig, ModelConfig
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""``attend(layer, q [B, heads, T, d], k [B, kv_heads, T, d], v [B, kv_heads, T, d]) -> [B, heads, T, d]``. Keys and values may have
-P more places in front, which every token sees (:mod:`trivium.model.adapters.prefix`)."""
+"""``attend(layer, q [B, heads, T, d], k [B, kv_heads, T, d], v [B, kv_heads, T, d]) -> [B, heads, T, d]``. Keys and
+values may have P more places in front, which every token sees (:mod:`trivium.model.adapters.prefix`)."""
 
 Cross = Callable[[int, Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]], Tensor]
-"""``cross(layer, q [B, heads, T, d], keys_values) -> [B, heads, T, d]``: a decoder's look at another text, where ``keys_values`` turns that text's
-states ``[B, S, hidden_size]`` into keys and values ``[B, kv_heads, S, d]``."""
+"""``cross(layer, q [B, heads, T, d], keys_values) -> [B, heads, T, d]``: a decoder's look at another text, where
+``keys_values`` turns that text's states ``[B, S, hidden_size]`` into keys and values ``[B, kv_heads, S, d]``."""
 
 
 class WithoutContents(TorchFunctionMode):
-    """Within it modules are made on the meta device, and left as they are: what initialises them would do nothing there, but importing how PyTorch
-    does nothing takes two seconds."""
+    """Within it modules are made on the meta device, and left as they are: what initialises them would do nothing
+    there, but importing how PyTorch does nothing takes two seconds."""
 
     def __enter__(self) -> WithoutContents:
         self.meta = torch.device("meta")
@@ -50,7 +51,8 @@ class WithoutContents(TorchFunctionMode):
 
 def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
     """The rotary positions' angles a token, in radians, ``[head_dim / 2]``."""
-    plain = config.rope_theta ** (-torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim)
+    plain = config.rope_theta**(-torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) /
+                                config.head_dim)
     scaling = config.rope_scaling
     if scaling is None:
         return plain
@@ -60,8 +62,8 @@ def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
 
 
 def rotary(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles (Su et al. 2021), each ``[B, 1, T, head_dim]`` for positions ``[B, T]``; the
-    first half of the sines is negated, as :func:`rotate` wants it."""
+    """Cosines and sines of the rotary angles (Su et al. 2021), each ``[B, 1, T, head_dim]`` for positions ``[B, T]``;
+    the first half of the sines is negated, as :func:`rotate` wants it."""
     angles = positions[:, None, :, None].float() * frequencies(config, positions.device)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
@@ -151,7 +153,8 @@ class Attention(nn.Module):
 
 
 class CrossAttention(Attention):
-    """Attention whose keys and values come from another text, without positions (Vaswani et al. 2017, section 3.2.3)."""
+    """Attention whose keys and values come from another text, without positions (Vaswani et al. 2017, section
+    3.2.3)."""
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """``[B, S, hidden_size]`` to keys and values ``[B, kv_heads, S, d]``."""
@@ -178,8 +181,8 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention and SwiGLU, each normalised before and added after; in an encoder-decoder also normalised in between, and in its decoder
-    (``crossed``) with a look at the source."""
+    """One layer: attention and SwiGLU, each normalised before and added after; in an encoder-decoder also normalised in
+    between, and in its decoder (``crossed``) with a look at the source."""
 
     def __init__(self, config: ModelConfig, layer: int, crossed: bool = False) -> None:
         super().__init__()
@@ -189,7 +192,8 @@ class Block(nn.Module):
         self.self_attn = Attention(config, layer)
         self.after_attention = norm_of(config) if sandwich else nn.Identity()
         if crossed:
-            self.cross_layernorm, self.cross_attn, self.after_cross = norm_of(config), CrossAttention(config, layer), norm_of(config)
+            self.cross_layernorm, self.cross_attn, self.after_cross = norm_of(config), CrossAttention(
+                config, layer), norm_of(config)
         self.post_attention_layernorm = norm_of(config)
         self.mlp = SwiGLU(config)
         self.after_mlp = norm_of(config) if sandwich else nn.Identity()
@@ -213,9 +217,11 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer, crossed) for layer in range(config.num_layers))
         self.norm = norm_of(config)
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend | None = None, cross: Cross | None = None) -> Tensor:
-        """Hidden states ``[B, T, hidden_size]`` for ``tokens [B, T]``, or for vectors ``[B, T, hidden_size]`` that stand where their
-        embeddings would; positions count from 0 unless given, and attention is causal unless given. A decoder looks at the source by ``cross``."""
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend | None = None,
+                cross: Cross | None = None) -> Tensor:
+        """Hidden states ``[B, T, hidden_size]`` for ``tokens [B, T]``, or for vectors ``[B, T, hidden_size]`` that
+        stand where their embeddings would; positions count from 0 unless given, and attention is causal unless given. A
+        decoder looks at the source by ``cross``."""
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         attend = attend or causal_attention(self.config.sliding_window)
@@ -247,8 +253,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def sharing(model: M) -> M:
-    """Another model of the very same weights, in modules of its own: so each of several models can have adapters of its own on one trunk."""
-    holders: list[nn.Module] = [model, *getattr(model, "whole", [])]  # of another family: parts of the whole are the model's
+    """Another model of the very same weights, in modules of its own: so each of several models can have adapters of its
+    own on one trunk."""
+    # of another family: parts of the whole are the model's
+    holders: list[nn.Module] = [model, *getattr(model, "whole", [])]
     return copy.deepcopy(model, {id(weight): weight for one in holders for weight in one.parameters()})
 
 
@@ -285,7 +293,8 @@ class LanguageModel(nn.Module):
 
 
 class RewardModel(nn.Module):
-    """A Transformer with one scalar output, read at a response's last token: the reward model, and PPO's value model."""
+    """A Transformer with one scalar output, read at a response's last token: the reward model, and PPO's value
+    model."""
 
     def __init__(self, config: ModelConfig, shift: float = 0.0) -> None:
         super().__init__()
@@ -308,8 +317,8 @@ class RewardModel(nn.Module):
 
     @classmethod
     def from_language_model(cls, source: LanguageModel, seed: int, share: bool = False) -> RewardModel:
-        """The trunk of ``source`` (copied, unless they are to ``share`` it) under a new head, N(0, 1 / (hidden_size + 1)) (Stiennon
-        et al. 2020)."""
+        """The trunk of ``source`` (copied, unless they are to ``share`` it) under a new head, N(0, 1 / (hidden_size +
+        1)) (Stiennon et al. 2020)."""
         with WithoutContents():
             reward = cls(source.config)
         reward.model = source.model if share else copy.deepcopy(source.model)

@@ -1,7 +1,8 @@
-"""Seeing, as LLaVA does it (Liu et al. 2023): an encoder turns a picture into a vector a patch, a projector turns those into vectors of the
-decoder's width, and these stand in the prompt where words' embeddings would.
+"""Seeing, as LLaVA does it (Liu et al. 2023): an encoder turns a picture into a vector a patch, a projector turns those
+into vectors of the decoder's width, and these stand in the prompt where words' embeddings would.
 
-A folder is the decoder's own, which loads everywhere as a model of text, with ``vision.json`` and ``vision.safetensors`` beside it.
+A folder is the decoder's own, which loads everywhere as a model of text, with ``vision.json`` and
+``vision.safetensors`` beside it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ def all_patches() -> Attend:
 
 
 class VisionEncoder(nn.Module):
-    """A vision transformer (Dosovitskiy et al. 2021) of the encoder's blocks. Its vocabulary is the places of patches: the embedding is that of
-    places, which are not turned by rotary angles as well. ``mask`` and ``paint`` are of use in pretraining alone."""
+    """A vision transformer (Dosovitskiy et al. 2021) of the encoder's blocks. Its vocabulary is the places of patches:
+    the embedding is that of places, which are not turned by rotary angles as well. ``mask`` and ``paint`` are of use in
+    pretraining alone."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -43,13 +45,15 @@ class VisionEncoder(nn.Module):
         self.paint = nn.Linear(config.hidden_size, values)
 
     def cut(self, pixels: Tensor) -> Tensor:
-        """The patches of pictures ``[N, channels, size, size]`` of bytes, as numbers from -1 to 1: ``[N, patches, channels * patch²]``."""
+        """The patches of pictures ``[N, channels, size, size]`` of bytes, as numbers from -1 to 1: ``[N, patches,
+        channels * patch²]``."""
         n, p = len(pixels), self.config.patch
         grid = (pixels.float() / 127.5 - 1).unfold(2, p, p).unfold(3, p, p)  # [N, channels, rows, columns, p, p]
         return grid.permute(0, 2, 3, 1, 4, 5).reshape(n, self.config.vocab_size, -1)
 
     def forward(self, pixels: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """A vector for every patch, ``[N, patches, hidden_size]``; patches that ``hidden [N, patches]`` names are not seen."""
+        """A vector for every patch, ``[N, patches, hidden_size]``; patches that ``hidden [N, patches]`` names are not
+        seen."""
         x = self.patches(self.cut(pixels))
         if hidden is not None:
             x = torch.where(hidden[..., None], self.mask.to(x.dtype), x)
@@ -79,7 +83,8 @@ class Projector(nn.Module):
         return self.linear_2(F.gelu(self.linear_1(x)))
 
     def initialise(self, seed: int) -> Projector:
-        """Random weights that depend on the seed alone; what comes out is about as long as the embeddings of words. Returns the projector."""
+        """Random weights that depend on the seed alone; what comes out is about as long as the embeddings of words.
+        Returns the projector."""
         generator = torch.Generator(self.linear_1.weight.device).manual_seed(seed % 2**63)
         for layer, deviation in ((self.linear_1, 1.0), (self.linear_2, 0.1)):
             nn.init.normal_(layer.weight, 0.0, deviation * layer.in_features**-0.5, generator=generator)
@@ -88,12 +93,13 @@ class Projector(nn.Module):
 
 
 class SeeingModel(LanguageModel):
-    """A language model with a :class:`VisionEncoder` and a :class:`Projector` in front of it. In its prompts ``picture_id``, a token that no
-    text has, stands in each place of a picture's patch."""
+    """A language model with a :class:`VisionEncoder` and a :class:`Projector` in front of it. In its prompts
+    ``picture_id``, a token that no text has, stands in each place of a picture's patch."""
 
     def __init__(self, config: ModelConfig, vision: VisionConfig, picture_id: int) -> None:
         super().__init__(config)
-        self.vision, self.projector, self.picture_id = VisionEncoder(vision), Projector(vision.hidden_size, config.hidden_size), picture_id
+        self.vision, self.projector, self.picture_id = VisionEncoder(vision), Projector(
+            vision.hidden_size, config.hidden_size), picture_id
 
     @property
     def picture_places(self) -> int:
@@ -101,18 +107,22 @@ class SeeingModel(LanguageModel):
         return self.vision.config.vocab_size
 
     def pictures(self, pixels: Tensor) -> Tensor:
-        """What stands in the prompt for pictures ``[N, channels, size, size]`` of bytes: ``[N, patches, hidden_size]``."""
+        """What stands in the prompt for pictures ``[N, channels, size, size]`` of bytes: ``[N, patches,
+        hidden_size]``."""
         return self.projector(self.vision(pixels))
 
     def vectors(self, tokens: Tensor, pictures: Tensor | None) -> Tensor:
-        """The embeddings of ``tokens [B, T]``, ``[B, T, hidden_size]``, with ``pictures [N, patches, hidden_size]`` in their places, row by
-        row. Raises :class:`TriviumError` for as many places as there are not patches."""
+        """The embeddings of ``tokens [B, T]``, ``[B, T, hidden_size]``, with ``pictures [N, patches, hidden_size]`` in
+        their places, row by row. Raises :class:`TriviumError` for as many places as there are not patches."""
         embedded = self.model.embed_tokens(tokens)
         if pictures is None:
             return embedded
         places = tokens == self.picture_id
         if int(places.sum()) != pictures.shape[:-1].numel():
-            raise TriviumError(f"the prompt has {int(places.sum())} places for pictures, but the pictures have {pictures.shape[:-1].numel()} patches")
+            raise TriviumError(
+                f"the prompt has {int(places.sum())} places for pictures, but the pictures have "
+                f"{pictures.shape[:-1].numel()} patches"
+            )
         return embedded.masked_scatter(places[..., None], pictures.to(embedded.dtype))
 
     @classmethod
@@ -132,18 +142,21 @@ class SeeingModel(LanguageModel):
         save(decoder, folder, ids)
 
 
-def save_eyes(folder: Path, vision: VisionEncoder, projector: Projector | None = None, picture_id: int | None = None) -> None:
-    """Write ``vision.json`` and ``vision.safetensors``: an encoder, and the projector of the model that it is part of."""
+def save_eyes(folder: Path, vision: VisionEncoder, projector: Projector | None = None,
+              picture_id: int | None = None) -> None:
+    """Write ``vision.json`` and ``vision.safetensors``: an encoder, and the projector of the model that it is part
+    of."""
     weights = {f"vision.{name}": tensor for name, tensor in vision.state_dict().items()}
     weights |= {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()} if projector else {}
     with written_aside(folder / WEIGHTS) as aside:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, aside, {"format": "pt"})
+        save_file({name: tensor.detach().cpu().contiguous()
+                   for name, tensor in weights.items()}, aside, {"format": "pt"})
     write_json(folder / CONFIG, {"vision": asdict(vision.config), "picture_id": picture_id})
 
 
 def read_eyes(folder: Path) -> tuple[VisionConfig, int | None, dict[str, Tensor]]:
-    """What :func:`save_eyes` wrote: the encoder's shape, the picture's token, and the weights. Raises :class:`TriviumError` for files that are
-    missing, broken or do not fit."""
+    """What :func:`save_eyes` wrote: the encoder's shape, the picture's token, and the weights. Raises
+    :class:`TriviumError` for files that are missing, broken or do not fit."""
     values = read_json(folder / CONFIG)
     try:
         config = VisionConfig(**values["vision"])
@@ -163,7 +176,10 @@ def read_eyes(folder: Path) -> tuple[VisionConfig, int | None, dict[str, Tensor]
 def load_vision(folder: Path) -> VisionEncoder:
     """The vision encoder of a folder: one that was pretrained alone, or that of a model that sees."""
     config, _, weights = read_eyes(folder)
-    return fill(folder, VisionEncoder(config), {name.removeprefix("vision."): tensor for name, tensor in weights.items() if name.startswith("vision.")})
+    return fill(
+        folder, VisionEncoder(config),
+        {name.removeprefix("vision."): tensor
+         for name, tensor in weights.items() if name.startswith("vision.")})
 
 
 def open_eyes(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device: torch.device | str) -> SeeingModel:
@@ -173,7 +189,9 @@ def open_eyes(model: LanguageModel, folder: Path, dtype: torch.dtype | None, dev
         raise TriviumError(f"{folder / CONFIG}: picture_id is missing, so this encoder belongs to no decoder")
     seeing = SeeingModel.from_language_model(model, config, picture_id)
     for part in ("vision", "projector"):
-        fill(folder, getattr(seeing, part), {name.removeprefix(f"{part}."): tensor for name, tensor in weights.items() if name.startswith(f"{part}.")})
+        fill(folder, getattr(seeing, part),
+             {name.removeprefix(f"{part}."): tensor
+              for name, tensor in weights.items() if name.startswith(f"{part}.")})
     return seeing.to(device=device, dtype=dtype)
 
 
@@ -182,5 +200,6 @@ def fill(folder: Path, module: Any, weights: dict[str, Tensor]) -> Any:
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise TriviumError(f"{folder / WEIGHTS}: the weights do not fit {CONFIG} ({' '.join(str(error).split())[:200]})") from error
+        raise TriviumError(
+            f"{folder / WEIGHTS}: the weights do not fit {CONFIG} ({' '.join(str(error).split())[:200]})") from error
     return module

@@ -53,13 +53,15 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
     """Run a recipe and return its artifacts by stage.
 
     ``overrides`` are texts such as ``"pretrain.epochs=2"``; as keywords, two underscores stand for a dot
-    (``pretrain__epochs=2``). ``only`` names the stages to run, with whatever they need. ``runners`` maps kinds to functions
-    ``(settings, context) -> summary`` and their versions, in the place of the stages' own or beside them: a kind that is not known
-    otherwise takes any settings, and its ``inputs`` map names to earlier stages or paths. ``progress`` is told what goes
-    on; by default it is a new one on standard error, silent when ``quiet``. Raises :class:`TriviumError`.
+    (``pretrain__epochs=2``). ``only`` names the stages to run, with whatever they need. ``runners`` maps kinds to
+    functions ``(settings, context) -> summary`` and their versions, in the place of the stages' own or beside them: a
+    kind that is not known otherwise takes any settings, and its ``inputs`` map names to earlier stages or paths.
+    ``progress`` is told what goes on; by default it is a new one on standard error, silent when ``quiet``. Raises
+    :class:`TriviumError`.
     """
     if isinstance(recipe, Recipe) and (overrides or settings):
-        raise TriviumError("run: settings can override a recipe's file, not a parsed recipe; give the path, or change the recipe")
+        raise TriviumError(
+            "run: settings can override a recipe's file, not a parsed recipe; give the path, or change the recipe")
     only = [only] if isinstance(only, str) else list(only)
     if not isinstance(recipe, Recipe):
         given = [f"{key.replace('__', '.')}={digestible(value)}" for key, value in settings.items()]
@@ -71,8 +73,9 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
         with disk_errors(folder):
             (folder / ".work").mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise TriviumError(f"{folder}: a folder for the results cannot be made here, as a file is in its way; use --set "
-                           "out=FOLDER") from error
+        raise TriviumError(
+            f"{folder}: a folder for the results cannot be made here, as a file is in its way; use --set "
+            "out=FOLDER") from error
     artifacts: dict[str, Artifact] = {}
     begun = time.monotonic()
     earlier: list[Span] = []
@@ -81,8 +84,10 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
         return covered(earlier) + time.monotonic() - begun
 
     leader = os.environ.get("RANK", "0") == "0"  # under torchrun the first process writes, the others help and wait
-    beside = "RANK" not in os.environ and not runners and told_apart(recipe) and any(need(recipe, recipe.stages[name]) < cores(recipe) for name in wanted)
-    with locked(folder) if leader else contextlib.nullcontext() as lock, progress or Progress(quiet or not leader) as shown:
+    beside = "RANK" not in os.environ and not runners and told_apart(recipe) and any(
+        need(recipe, recipe.stages[name]) < cores(recipe) for name in wanted)
+    with locked(folder) if leader else contextlib.nullcontext() as lock, progress or Progress(quiet
+                                                                                              or not leader) as shown:
         if beside and lock is not None:
             from trivium.pipeline.workers import run_beside
             run_beside(recipe, wanted, artifacts, shown, earlier, wall_seconds, lock)
@@ -101,8 +106,8 @@ def digestible(value: Any) -> str:
 
 
 def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
-    """Raise :class:`TriviumError` for what would end a stage when time has been spent on those before it: more processes than can share what is still to be
-    trained, and models from elsewhere that cannot be read."""
+    """Raise :class:`TriviumError` for what would end a stage when time has been spent on those before it: more
+    processes than can share what is still to be trained, and models from elsewhere that cannot be read."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     for name in wanted:
         stage = recipe.stages[name]
@@ -128,7 +133,8 @@ def locked(folder: Path) -> Iterator[IO[str]]:
                 break
             except OSError as error:
                 if last:
-                    raise TriviumError(f"{folder}: another run is writing here; wait for it, or use --set out=FOLDER") from error
+                    raise TriviumError(
+                        f"{folder}: another run is writing here; wait for it, or use --set out=FOLDER") from error
                 time.sleep(0.1)
         yield lock
 
@@ -150,7 +156,8 @@ class Planned:
     key: str
 
 
-def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifact], runners: Runners | None) -> Planned:
+def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifact],
+         runners: Runners | None) -> Planned:
     """Where a stage's inputs are and the key that its artifact will have."""
     runner, version = (runners or {}).get(stage.kind) or (type(stage).run, stage.version)
     places = {where: artifacts[reference].folder if reference in artifacts else Path(reference)
@@ -159,7 +166,8 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
                for where, reference in stage.references()}
     files = dict(stage.code()) | (code_of(runner) if runners and stage.kind in runners else {})
     code = {where: digest_path(file) for where, file in files.items()}
-    work = digest_json({"kind": stage.kind, "version": version, "settings": stage.learned(), "seed": recipe.seed, "inputs": digests})
+    work = digest_json(
+        {"kind": stage.kind, "version": version, "settings": stage.learned(), "seed": recipe.seed, "inputs": digests})
     key = digest_json({"work": work, "code": code}) if code else work
     return Planned(name, stage, runner, places | files, digests | code, code, work, key)
 
@@ -200,8 +208,8 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
     planned = plan(recipe, name, stage, artifacts, runners)
     place, key = recipe.folder / name, planned.key
     work = recipe.folder / ".work" / f"{name}-{planned.work[:12]}"
-    context = Context(recipe.name, name, recipe.seed, nested(stage, planned.places), work / "artifact", work / "scratch", progress,
-                      need(recipe, stage), wall_seconds, Stages(map(Path, recipe.plugins)))
+    context = Context(recipe.name, name, recipe.seed, nested(stage, planned.places), work / "artifact",
+                      work / "scratch", progress, need(recipe, stage), wall_seconds, Stages(map(Path, recipe.plugins)))
     if os.environ.get("RANK", "0") != "0":
         if not find(recipe.folder, name, planned) and stage.every_process:
             planned.runner(stage, context)
@@ -216,8 +224,8 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
         summary = planned.runner(stage, context) | ({"edited": edited} if edited else {})
     inputs = {where: {"path": os.path.relpath(path.absolute(), place.absolute()), "digest": planned.digests[where]}
               for where, path in planned.places.items()}
-    seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed, settings=stage.model_dump(mode="json"), inputs=inputs,
-         summary=summary, seconds=spent(), peak_memory_mb=peak_memory_mb(), shared_memory_mb=shared_mb)
+    seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed, settings=stage.model_dump(mode="json"),
+         inputs=inputs, summary=summary, seconds=spent(), peak_memory_mb=peak_memory_mb(), shared_memory_mb=shared_mb)
     install(recipe.folder, name, context.folder)
     for left in (work, context.tasks):
         shutil.rmtree(left, ignore_errors=True)
@@ -226,14 +234,17 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
 
 
 def edited_code(work: Path, code: dict[str, str], context: Context) -> list[str]:
-    """The files of the user's code that were edited, added or left out while an attempt at the stage was interrupted: what was made until
-    then was made with the earlier ones. Says so, and writes down what is used from now on."""
+    """The files of the user's code that were edited, added or left out while an attempt at the stage was interrupted:
+    what was made until then was made with the earlier ones. Says so, and writes down what is used from now on."""
     note = work / "code.json"
     before: dict[str, Any] = read_json(note) if note.exists() else {"code": code, "edited": []}
     now = sorted(where for where in before["code"].keys() | code.keys() if before["code"].get(where) != code.get(where))
     edited = sorted({*before["edited"], *now})
     if now:
-        context.progress.say(f"goes on with code that was edited since it began: {', '.join(now)}; what was made before was made with the earlier code")
+        context.progress.say(
+            f"goes on with code that was edited since it began: {', '.join(now)}; what was made before was made with "
+            "the earlier code"
+        )
     write_json(note, {"code": code, "edited": edited})
     return edited
 
@@ -250,10 +261,15 @@ def prepared(recipe: Recipe, name: str) -> tuple[Stage, Context]:
     if name not in recipe.stages:
         raise TriviumError(f"--stage {name}: the recipe has no such stage{nearest(name, recipe.stages)}")
     stage = recipe.stages[name]
-    places = {where: recipe.folder / reference if reference in recipe.stages else Path(reference) for where, reference in stage.references()}
+    places = {
+        where: recipe.folder / reference if reference in recipe.stages else Path(reference)
+        for where, reference in stage.references()
+    }
     for where, reference in stage.references():
         if not places[where].exists():
-            raise TriviumError(f"{name}: its input {reference!r} is not there yet; make it with: trivium run RECIPE --only {reference}")
+            raise TriviumError(
+                f"{name}: its input {reference!r} is not there yet; make it with: trivium run RECIPE --only {reference}"
+            )
     work = recipe.folder / ".work" / f"{name}-look"
     return stage, Context(recipe.name, name, recipe.seed, nested(stage, places), work, work, Progress(quiet=True),
                           need(recipe, stage))
@@ -299,7 +315,8 @@ def install(folder: Path, name: str, artifact: Path) -> None:
         return
     with disk_errors(place):
         if place.exists():
-            old = read_json(place / MANIFEST)["key"][:12] if (place / MANIFEST).is_file() else f"unsealed-{time.time_ns()}"
+            old = read_json(place / MANIFEST)["key"][:12] if (place /
+                                                              MANIFEST).is_file() else f"unsealed-{time.time_ns()}"
             (folder / "superseded").mkdir(exist_ok=True)
             kept = folder / "superseded" / f"{name}-{old}"
             if kept.exists():
@@ -312,8 +329,8 @@ def install(folder: Path, name: str, artifact: Path) -> None:
 
 @contextlib.contextmanager
 def clock(work: Path, earlier: list[Span]) -> Iterator[Callable[[], float]]:
-    """Seconds spent on a stage, those of killed attempts included: a thread writes them down every few seconds. What killed attempts took
-    is added to ``earlier``."""
+    """Seconds spent on a stage, those of killed attempts included: a thread writes them down every few seconds. What
+    killed attempts took is added to ``earlier``."""
     note = work / "attempts.json"
     before = 0.0
     if note.exists():

@@ -1,11 +1,11 @@
 """Stages side by side: each in a worker process, as soon as what it is made from is there and cores are free for it.
 
-On a few cores this is faster than giving each stage all of them: a small model's products are too short for threads to share well,
-while two stages never wait for one another. Which stages share the cores is the recipe's to say (``threads``), never a clock's, so
-that every run gives the same numbers.
+On a few cores this is faster than giving each stage all of them: a small model's products are too short for threads to
+share well, while two stages never wait for one another. Which stages share the cores is the recipe's to say
+(``threads``), never a clock's, so that every run gives the same numbers.
 
-A worker is told of a stage by a line of JSON on its standard input, and answers on its standard output. It ends when its input
-does, so none outlives the run that started it; until then it holds the run's lock.
+A worker is told of a stage by a line of JSON on its standard input, and answers on its standard output. It ends when
+its input does, so none outlives the run that started it; until then it holds the run's lock.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ class Worker:
     """A process that runs one stage after another."""
 
     def __init__(self, lock: IO[str]) -> None:
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the worker inherits it: the run that started it hears the keyboard
+        # the worker inherits it: the run that started it hears the keyboard
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self.process = subprocess.Popen([sys.executable, "-m", "trivium.pipeline.workers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-                                            pass_fds=(lock.fileno(),))
+            self.process = subprocess.Popen([sys.executable, "-m", "trivium.pipeline.workers"], stdin=subprocess.PIPE,
+                                            stdout=subprocess.PIPE, bufsize=0, pass_fds=(lock.fileno(),))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         assert self.process.stdin and self.process.stdout
@@ -73,11 +74,15 @@ class Worker:
 
 def run_beside(recipe: Recipe, wanted: set[str], artifacts: dict[str, Artifact], shown: Progress, earlier: list[Span],
                wall_seconds: Callable[[], float], lock: IO[str]) -> None:
-    """Run the ``wanted`` stages and add them to ``artifacts``: in the recipe's order, but none waits for one that it is not made
-    from. Raises :class:`TriviumError` at the first that fails; the others' checkpoints are kept."""
+    """Run the ``wanted`` stages and add them to ``artifacts``: in the recipe's order, but none waits for one that it is
+    not made from. Raises :class:`TriviumError` at the first that fails; the others' checkpoints are kept."""
     waiting = [name for name in recipe.stages if name in wanted]
-    whole = {**recipe.model_dump(mode="json", exclude={"stages"}),
-             "stages": {name: {"kind": stage.kind, **stage.model_dump(mode="json")} for name, stage in recipe.stages.items()}}
+    whole = {
+        **recipe.model_dump(mode="json", exclude={"stages"}), "stages": {
+            name: {"kind": stage.kind, **stage.model_dump(mode="json")}
+            for name, stage in recipe.stages.items()
+        }
+    }
     idle: list[Worker] = []
     busy: list[Worker] = []
     with selectors.DefaultSelector() as selector:
@@ -85,7 +90,8 @@ def run_beside(recipe: Recipe, wanted: set[str], artifacts: dict[str, Artifact],
             while waiting or busy:
                 for name in list(waiting):
                     stage = recipe.stages[name]
-                    if any(reference in recipe.stages and reference not in artifacts for _, reference in stage.references()):
+                    if any(reference in recipe.stages and reference not in artifacts
+                           for _, reference in stage.references()):
                         continue
                     free = cores(recipe) - sum(need(recipe, recipe.stages[worker.stage]) for worker in busy)
                     if need(recipe, stage) > free:
@@ -101,8 +107,13 @@ def run_beside(recipe: Recipe, wanted: set[str], artifacts: dict[str, Artifact],
                         selector.register(idle[-1].stdout, selectors.EVENT_READ, idle[-1])
                     worker = idle.pop()
                     busy.append(worker)
-                    worker.begin({"recipe": whole, "stage": name, "wall": wall_seconds(), "at": time.time(), "shared_mb": peak_memory_mb(),
-                                  "made": {made: str(artifact.folder) for made, artifact in artifacts.items()}}, bar)
+                    worker.begin(
+                        {
+                            "recipe": whole, "stage": name, "wall": wall_seconds(), "at": time.time(),
+                            "shared_mb": peak_memory_mb(),
+                            "made": {made: str(artifact.folder)
+                                     for made, artifact in artifacts.items()}
+                        }, bar)
                 else:
                     for key, _ in selector.select():
                         worker = key.data
@@ -175,7 +186,10 @@ def run_one(job: dict[str, Any], progress: Progress) -> list[Span]:
     """Run a job's stage; the time that killed attempts at it took."""
     header = {key: value for key, value in job["recipe"].items() if key != "stages"}
     known = Stages(map(Path, header["plugins"]))
-    recipe = Recipe.model_construct(**header, stages={name: parse_stage(name, settings, known) for name, settings in job["recipe"]["stages"].items()})
+    recipe = Recipe.model_construct(
+        **header,
+        stages={name: parse_stage(name, settings, known)
+                for name, settings in job["recipe"]["stages"].items()})
     artifacts = {name: open_artifact(Path(folder)) for name, folder in job["made"].items()}
     earlier: list[Span] = []
     run_stage(recipe, job["stage"], recipe.stages[job["stage"]], artifacts, progress, None, earlier,

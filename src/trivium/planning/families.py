@@ -37,7 +37,9 @@ Told = tuple[float, str]
 
 def predict_family(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> Told | None:
     """Seconds of a stage of these families; None for another one."""
-    ways: dict[type[Stage], Any] = {Encode: reading, Spans: reading, Classify: labelling, Translate: translating, Vision: painting, See: seeing}
+    ways: dict[type[Stage], Any] = {
+        Encode: reading, Spans: reading, Classify: labelling, Translate: translating, Vision: painting, See: seeing
+    }
     way = ways.get(type(stage))
     return way(recipe, name, stage, sample) if way else None
 
@@ -60,22 +62,31 @@ def reading(recipe: Recipe, name: str, stage: Encode | Spans, sample: Sample) ->
     steps = stage.steps if stage.steps is not None else steps_of(stage.epochs, batches, factor)
     each = 0.0
     if steps:
-        each = updates((stage.kind, made.config, stage.length, stage.rows, stage.optimization.optimizer), lambda: made, objective, batches, stage.optimization, sample)
-    return told(with_saves(steps * each, steps, size_of(made), sample) + steps_of(1, unseen, factor) * each / 3 + 1.0, steps, each, ", and the held-out text")
+        each = updates((stage.kind, made.config, stage.length, stage.rows, stage.optimization.optimizer), lambda: made,
+                       objective, batches, stage.optimization, sample)
+    return told(
+        with_saves(steps * each, steps, size_of(made), sample) + steps_of(1, unseen, factor) * each / 3 + 1.0, steps,
+        each, ", and the held-out text")
 
 
 def labelling(recipe: Recipe, name: str, stage: Classify, sample: Sample) -> Told:
-    """Updates on the labelled texts, one pass over the held-out ones, and the comparison with TF-IDF, of which a piece is timed."""
+    """Updates on the labelled texts, one pass over the held-out ones, and the comparison with TF-IDF, of which a piece
+    is timed."""
     context = given(recipe, name, stage, sample)
     train, heldout = (classify.rows_of(context.inputs["labels"] / f"{part}.jsonl") for part in ("train", "heldout"))
     source: Any = load_encoder(context.inputs["model"])
     made = Classifier.from_encoder(source, classify.labels_of(train), 0)
     some = 1 + len(train) // 1000  # every so manieth row, of every label some
-    trees = classify.trees_of(train[::some], ChatTokenizer.load(context.inputs["model"]), min(stage.length, made.config.max_positions))
-    batches = PackedEpochs(trees, min(stage.length, made.config.max_positions), stage.rows, recipe.seed, partial(classify.add_labels, made.labels))
+    trees = classify.trees_of(train[::some], ChatTokenizer.load(context.inputs["model"]),
+                              min(stage.length, made.config.max_positions))
+    batches = PackedEpochs(trees, min(stage.length, made.config.max_positions), stage.rows, recipe.seed,
+                           partial(classify.add_labels, made.labels))
     steps = max(1, steps_of(stage.epochs, batches, len(train) / len(trees)))
-    each = updates(("classify", made.config, batches.length, stage.rows, len(made.labels)), lambda: made, classify.Labelling(), batches, stage.optimization, sample)
-    seconds = with_saves(steps * each, steps, size_of(made), sample) + steps_of(1, batches, len(heldout) / len(trees)) * each / 3 + 1.0
+    each = updates(("classify", made.config, batches.length, stage.rows, len(made.labels)), lambda: made,
+                   classify.Labelling(), batches, stage.optimization, sample)
+    seconds = with_saves(steps * each, steps, size_of(made),
+                         sample) + steps_of(1, batches,
+                                            len(heldout) / len(trees)) * each / 3 + 1.0
     if stage.baseline:
 
         def compare() -> float:
@@ -88,20 +99,23 @@ def labelling(recipe: Recipe, name: str, stage: Classify, sample: Sample) -> Tol
 
 
 def translating(recipe: Recipe, name: str, stage: Translate, sample: Sample) -> Told:
-    """Updates on the pairs, and the held-out ones written and scored; a random model writes as much as the longest target."""
+    """Updates on the pairs, and the held-out ones written and scored; a random model writes as much as the longest
+    target."""
     context = given(recipe, name, stage, sample)
     batches, tokenizer = stage.training_data(context)
     made, _ = sequences.start(context)
     heldout = [row for _, row in read_rows(context.inputs["pairs"] / "heldout.jsonl")]
     steps = max(1, round(stage.epochs * batches.steps_per_epoch))
-    each = updates(("translate", made.config, batches.length, stage.rows), lambda: made, spans.WritingTargets(), batches, stage.optimization, sample)
+    each = updates(("translate", made.config, batches.length, stage.rows), lambda: made, spans.WritingTargets(),
+                   batches, stage.optimization, sample)
 
     def write() -> float:
         some = heldout[:FEW]
         longest = max(len(ids) for ids in tokenizer.encode_batch([row["target"] for row in some])) + 1
         sources = [ids[:made.config.max_positions] for ids in tokenizer.encode_batch([row["source"] for row in some])]
         begun = time.monotonic()
-        translate(made.eval(), sources, Sampling(temperature=0, max_new_tokens=min(longest, stage.max_new_tokens)), tokenizer.document_id)
+        translate(made.eval(), sources, Sampling(temperature=0, max_new_tokens=min(longest, stage.max_new_tokens)),
+                  tokenizer.document_id)
         written = time.monotonic() - begun
         targets = [row["target"] for row in heldout]
         begun = time.monotonic()
@@ -109,7 +123,9 @@ def translating(recipe: Recipe, name: str, stage: Translate, sample: Sample) -> 
         return written * len(heldout) / len(some) + time.monotonic() - begun
 
     seconds = sample.once(("written", made.config, stage.pairs, stage.max_new_tokens), write)
-    return told(with_saves(steps * each, steps, size_of(made), sample) + seconds + 1.0, steps, each, f", and {len(heldout):,} targets")
+    return told(
+        with_saves(steps * each, steps, size_of(made), sample) + seconds + 1.0, steps, each,
+        f", and {len(heldout):,} targets")
 
 
 def painting(recipe: Recipe, name: str, stage: Vision, sample: Sample) -> Told:
@@ -121,8 +137,11 @@ def painting(recipe: Recipe, name: str, stage: Vision, sample: Sample) -> Told:
     batches = vision.PictureEpochs(pixels, stage.model.vocab_size, stage.rows, recipe.seed, stage.mask)
     steps = round(stage.epochs * len(pixels) * factor / stage.rows)
     made = VisionEncoder(stage.model).initialise(0)
-    each = updates(("vision", stage.model, stage.rows), lambda: made, vision.Painting(), batches, stage.optimization, sample)
-    return told(with_saves(steps * each, steps, size_of(made), sample) + factor * (opening + len(unseen) / stage.rows * each / 3) + 1.0, steps, each)
+    each = updates(("vision", stage.model, stage.rows), lambda: made, vision.Painting(), batches, stage.optimization,
+                   sample)
+    return told(
+        with_saves(steps * each, steps, size_of(made), sample) + factor *
+        (opening + len(unseen) / stage.rows * each / 3) + 1.0, steps, each)
 
 
 def seeing(recipe: Recipe, name: str, stage: See, sample: Sample) -> Told:
@@ -133,9 +152,11 @@ def seeing(recipe: Recipe, name: str, stage: See, sample: Sample) -> Told:
     batches = see.batches_of(stage, context, made, tokenizer)
     opening = time.monotonic() - begun
     steps = max(1, steps_of(stage.epochs, batches, factor))
-    each = updates(("see", made.config, made.vision.config, batches.length, stage.rows, json.dumps(stage.train), stage.rows_from),
-                   lambda: see.freeze(made, stage.train), see.AnswersAboutPictures(), batches, stage.optimization, sample)
-    seconds = with_saves(steps * each, steps, sum(p.numel() for p in made.parameters() if p.requires_grad), sample) + factor * opening + 1.0
+    each = updates(
+        ("see", made.config, made.vision.config, batches.length, stage.rows, json.dumps(stage.train), stage.rows_from),
+        lambda: see.freeze(made, stage.train), see.AnswersAboutPictures(), batches, stage.optimization, sample)
+    seconds = with_saves(steps * each, steps, sum(p.numel() for p in made.parameters() if p.requires_grad),
+                         sample) + factor * opening + 1.0
     if stage.examine:
         rows = see.read(stage, context, "heldout.jsonl", made, tokenizer)
         count = round(len(rows) * factor)

@@ -33,10 +33,11 @@ from trivium.training.machine import Precision, choose_device, choose_precision
 
 
 def tokens_of(recipe: Recipe, name: str, step: int) -> Iterator[dict[str, Any]]:
-    """Every token of the batch that stage ``name`` learns from at ``step``, row by row, padding left out: ``row``, ``place``,
-    ``position`` along its branch, ``segment`` and the segment that this one ``continues``, ``id``, ``text``, and whether it
-    carries ``loss``. Where another token is to be guessed than the one that stands there, ``target`` is its text; of labelled texts there is the
-    ``label``; of pairs the ``side``, all sources of a row before its targets."""
+    """Every token of the batch that stage ``name`` learns from at ``step``, row by row, padding left out: ``row``,
+    ``place``, ``position`` along its branch, ``segment`` and the segment that this one ``continues``, ``id``, ``text``,
+    and whether it carries ``loss``. Where another token is to be guessed than the one that stands there, ``target`` is
+    its text; of labelled texts there is the ``label``; of pairs the ``side``, all sources of a row before its
+    targets."""
     stage, context = prepared(recipe, name)
     try:
         data: tuple[PackedEpochs, ChatTokenizer] = stage.training_data(context)
@@ -51,15 +52,18 @@ def tokens_of(recipe: Recipe, name: str, step: int) -> Iterator[dict[str, Any]]:
         if "documents" in batch.extra:
             yield from sources_of(batch, row, tokenizer)
         for place in (batch.documents[row] >= 0).nonzero()[:, 0].tolist():
-            segment, parent, token = (int(values[row, place]) for values in (batch.documents, batch.parents, batch.tokens))
+            segment, parent, token = (int(values[row, place])
+                                      for values in (batch.documents, batch.parents, batch.tokens))
             wanted = learned.get(row * batch.tokens.shape[1] + place)
             picture = "pixels" in batch.extra and token == tokenizer.pad_id
-            yield {"row": row, "place": place, "position": int(batch.positions[row, place]), "segment": segment,
-                   "continues": parent if parent >= 0 else None, "id": token, "text": "(picture)" if picture else tokenizer.decode([token]),
-                   "loss": wanted is not None,
-                   **({"target": tokenizer.decode([wanted])} if wanted not in (None, token) else {}),
-                   **({"label": batch.trees[segment].payload} if "labels" in batch.extra else {}),
-                   **({"side": "target"} if "documents" in batch.extra else {})}
+            yield {
+                "row": row, "place": place, "position": int(
+                    batch.positions[row, place]), "segment": segment, "continues": parent if parent >= 0 else None,
+                "id": token, "text": "(picture)" if picture else tokenizer.decode([token]), "loss": wanted is not None,
+                **({"target": tokenizer.decode([wanted])} if wanted not in (None, token) else {}),
+                **({"label": batch.trees[segment].payload} if "labels" in batch.extra else {}),
+                **({"side": "target"} if "documents" in batch.extra else {})
+            }
 
 
 def sources_of(batch: Batch, row: int, tokenizer: ChatTokenizer) -> Iterator[dict[str, Any]]:
@@ -67,8 +71,10 @@ def sources_of(batch: Batch, row: int, tokenizer: ChatTokenizer) -> Iterator[dic
     tokens, positions, documents = (batch.extra[name][row] for name in ("tokens", "positions", "documents"))
     for place in (documents >= 0).nonzero()[:, 0].tolist():
         token = int(tokens[place])
-        yield {"row": row, "place": place, "position": int(positions[place]), "segment": int(documents[place]), "continues": None, "id": token,
-               "text": tokenizer.decode([token]), "loss": False, "side": "source"}
+        yield {
+            "row": row, "place": place, "position": int(positions[place]), "segment": int(documents[place]),
+            "continues": None, "id": token, "text": tokenizer.decode([token]), "loss": False, "side": "source"
+        }
 
 
 @dataclass(frozen=True)
@@ -85,27 +91,34 @@ class Step:
 
 
 def memory_of(recipe: Recipe, name: str, processes: int) -> tuple[Memory, str]:
-    """The memory that a training step of stage ``name`` needs in each of ``processes``, and the number format; nothing of the
-    run needs to be there."""
+    """The memory that a training step of stage ``name`` needs in each of ``processes``, and the number format; nothing
+    of the run needs to be there."""
     step = step_of(recipe, name, processes)
-    return estimate(step.models, step.objective, step.batches, step.stage.optimization, step.stage.parallel, step.precision, processes), step.precision
+    return estimate(step.models, step.objective, step.batches, step.stage.optimization, step.stage.parallel,
+                    step.precision, processes), step.precision
 
 
 def step_of(recipe: Recipe, name: str, processes: int) -> Step:
-    """An update of stage ``name`` in one of ``processes``. Rows are taken to be full, and every token of a response to carry loss; PPO's
-    responses to be of the greatest length, and its prompts as long as they."""
+    """An update of stage ``name`` in one of ``processes``. Rows are taken to be full, and every token of a response to
+    carry loss; PPO's responses to be of the greatest length, and its prompts as long as they."""
     if name not in recipe.stages:
         raise TriviumError(f"--stage {name}: the recipe has no such stage; it has {', '.join(recipe.stages)}")
     stage = recipe.stages[name]
     if not isinstance(stage, (Pretrain, Sft, Reward, Dpo, Ppo)):
-        raise TriviumError(f"--stage {name}: memory is predicted of pretrain, sft, reward, dpo and ppo, not of a stage of kind {stage.kind!r}")
+        raise TriviumError(
+            f"--stage {name}: memory is predicted of pretrain, sft, reward, dpo and ppo, not of a stage of kind "
+            f"{stage.kind!r}"
+        )
     adapter = getattr(stage, "adapter", None)
     if adapter is not None and processes > 1:
         raise TriviumError(f"--processes {processes}: adapters are trained in one process")
     shared = stage.episodes if isinstance(stage, Ppo) else stage.rows
     parts = max(1, processes // stage.parallel.tensor_parallel)
     if processes < 1 or shared < parts:
-        raise TriviumError(f"--processes {processes}: a batch of {shared} {'prompts' if isinstance(stage, Ppo) else 'rows'} cannot be shared by so many")
+        raise TriviumError(
+            f"--processes {processes}: a batch of {shared} {'prompts' if isinstance(stage, Ppo) else 'rows'} cannot be "
+            "shared by so many"
+        )
     config = config_of(recipe, stage)
     precision = choose_precision(stage.precision, choose_device())
     length = min(stage.length, config.max_positions)
@@ -126,7 +139,8 @@ def step_of(recipe: Recipe, name: str, processes: int) -> Step:
         reward: RewardModel | None = None
         if isinstance(stage, Ppo):
             judge = recipe.stages.get(stage.reward)
-            beside = judge.adapter if adapter is not None and isinstance(judge, Reward) and judge.model == stage.model else None
+            beside = judge.adapter if adapter is not None and isinstance(
+                judge, Reward) and judge.model == stage.model else None
             reward = sharing(model).rewarding(0) if beside else RewardModel(config)
             if beside:
                 attach(reward, beside, 0)
@@ -136,7 +150,8 @@ def step_of(recipe: Recipe, name: str, processes: int) -> Step:
             return model.rewarding(0, share=adapter is not None), []
         if reward is None:
             return model, []
-        if adapter is not None:  # one trunk is policy and reference, and value model and reward model too where that is an adapter on it
+        # one trunk is policy and reference, and value model and reward model too where that is an adapter on it
+        if adapter is not None:
             value = reward.twin()
             attach(value, adapter, 0)
             value.score.requires_grad_(True)
@@ -148,7 +163,8 @@ def step_of(recipe: Recipe, name: str, processes: int) -> Step:
 
 
 def practice_batches(stage: Ppo, parts: int, length: int) -> list[Batch]:
-    """What an update of PPO goes through: documents, where it goes on with pretraining, and a minibatch of responses."""
+    """What an update of PPO goes through: documents, where it goes on with pretraining, and a minibatch of
+    responses."""
     response = min(stage.max_new_tokens, length - 1)
     tree = Tree(np.zeros(min(response, length - response), np.int64), (np.zeros(response, np.int64),))
     packed = pack([len(tree)] * -(-stage.episodes // (stage.minibatches * parts)), length)
@@ -158,7 +174,8 @@ def practice_batches(stage: Ppo, parts: int, length: int) -> list[Batch]:
     responses = apart(batch) * min(2, -(-len(packed) // each))
     if stage.pretraining is None:
         return responses
-    documents = make_batch([[Tree(np.zeros(1, np.int64), (np.zeros(length - 1, np.int64),))]] * -(-stage.pretraining_rows // parts), length)
+    documents = make_batch([[Tree(np.zeros(1, np.int64),
+                                  (np.zeros(length - 1, np.int64),))]] * -(-stage.pretraining_rows // parts), length)
     return [documents, *responses]
 
 
@@ -166,7 +183,8 @@ def config_of(recipe: Recipe, stage: Training) -> ModelConfig:
     """The shape of the model that a stage trains: its own, that of the stage it starts from, or that of a folder."""
     if isinstance(stage, Pretrain):
         tokenizer = recipe.stages.get(stage.tokenizer)
-        size = tokenizer.vocab_size if isinstance(tokenizer, Tokenizer) else ChatTokenizer.load(Path(stage.tokenizer)).vocab_size
+        size = tokenizer.vocab_size if isinstance(tokenizer, Tokenizer) else ChatTokenizer.load(Path(
+            stage.tokenizer)).vocab_size
         return replace(stage.model, vocab_size=size)
     start = str(getattr(stage, "model"))  # noqa: B009
     earlier = recipe.stages.get(start)
@@ -176,7 +194,8 @@ def config_of(recipe: Recipe, stage: Training) -> ModelConfig:
 def full_batch(stage: Training, rows: int, length: int) -> Batch:
     """Full rows: documents of the whole length, or prompts with four responses."""
     if not isinstance(stage, (Reward, Dpo)):
-        return make_batch([[Tree(np.zeros(1, np.int64), (np.zeros(length - 1, np.int64),))] for _ in range(rows)], length)
+        return make_batch([[Tree(np.zeros(1, np.int64), (np.zeros(length - 1, np.int64),))] for _ in range(rows)],
+                          length)
     each = max(1, length // 5)
     responses = tuple(np.zeros(each, np.int64) for _ in range(4))
     batch = make_batch([[Tree(np.zeros(max(1, length - 4 * each), np.int64), responses, payload=[[0], [1], [2], [3]])]

@@ -14,8 +14,8 @@ class Gpu:
 
     name: str
     peak: float
-    """Dense 16-bit floating-point operations a second in matrix products (bf16; fp16 where there is no bf16), accumulated in
-    float32; the larger figures that data sheets give for sparse matrices are halved."""
+    """Dense 16-bit floating-point operations a second in matrix products (bf16; fp16 where there is no bf16),
+    accumulated in float32; the larger figures that data sheets give for sparse matrices are halved."""
     memory: float
     """Bytes."""
     bandwidth: float
@@ -50,15 +50,18 @@ GPUS: dict[str, Gpu] = {gpu.name: gpu for gpu in (
 """Known GPUs by name."""
 
 HOST = 1.1
-"""Power of a server beside its GPUs' boards, as a factor (GPT-3: 330 W a 300 W board; Patterson et al. 2021, table 4)."""
+"""Power of a server beside its GPUs' boards, as a factor (GPT-3: 330 W a 300 W board; Patterson et al. 2021, table
+4)."""
 
 PUE = 1.1
 """Power of a data centre beside its servers, as a factor (the same table)."""
 
 
 def gpu_named(name: str) -> Gpu:
-    """A GPU of the table, however its name is spelt: ``H100``, ``RTX 4090``, ``a100-80``. Raises :class:`TriviumError` with the nearest."""
-    plain = name.lower().replace(" ", "").replace("_", "-").removeprefix("nvidia-").removesuffix("-sxm").removesuffix("-80")
+    """A GPU of the table, however its name is spelt: ``H100``, ``RTX 4090``, ``a100-80``. Raises :class:`TriviumError`
+    with the nearest."""
+    plain = name.lower().replace(" ", "").replace("_",
+                                                  "-").removeprefix("nvidia-").removesuffix("-sxm").removesuffix("-80")
     if plain not in GPUS:
         raise TriviumError(f"--gpu {name}: unknown{nearest(plain, GPUS)}")
     return GPUS[plain]
@@ -67,9 +70,10 @@ def gpu_named(name: str) -> Gpu:
 def utilization(gpu: Gpu, count: int, parameters: float) -> float:
     """The share of the GPUs' peak that a whole pretraining run gets done, restarts and waiting included.
 
-    On one machine of up to eight GPUs 45 % (nanochat's logs show 45 to 48 %). On a cluster 17 % for 8 billion parameters, and 8.5
-    points more for each tenfold: small models leave a large cluster waiting for its network. The two numbers were fitted to the
-    GPU-hours that Meta gives for five models, so they are no better than those, and no promise for another cluster.
+    On one machine of up to eight GPUs 45 % (nanochat's logs show 45 to 48 %). On a cluster 17 % for 8 billion
+    parameters, and 8.5 points more for each tenfold: small models leave a large cluster waiting for its network. The
+    two numbers were fitted to the GPU-hours that Meta gives for five models, so they are no better than those, and no
+    promise for another cluster.
     """
     if count <= 8:
         return 0.45 * gpu.reached

@@ -1,4 +1,5 @@
-"""What predictions are made of: a sample of the data, timed updates, and models of random weights in the place of those that are not there yet."""
+"""What predictions are made of: a sample of the data, timed updates, and models of random weights in the place of those
+that are not there yet."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ class Sample:
         return self.cache[key]
 
 
-def updates(key: Any, model: Callable[[], Any], objective: Any, batches: Any, optimization: Any, sample: Sample) -> float:
+def updates(key: Any, model: Callable[[], Any], objective: Any, batches: Any, optimization: Any,
+            sample: Sample) -> float:
     """Seconds of one update, in the mean of a few."""
 
     def measure() -> float:
@@ -86,7 +88,8 @@ def updates(key: Any, model: Callable[[], Any], objective: Any, batches: Any, op
 
 
 def saving(size: int, sample: Sample) -> float:
-    """Seconds to write a checkpoint of ``size`` parameters: weights and two means of AdamW in float32, on the disk of temporary files."""
+    """Seconds to write a checkpoint of ``size`` parameters: weights and two means of AdamW in float32, on the disk of
+    temporary files."""
 
     def measure() -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +101,8 @@ def saving(size: int, sample: Sample) -> float:
 
 
 def with_saves(seconds: float, steps: int, size: int, sample: Sample) -> float:
-    """The time of a training of ``size`` parameters with its checkpoints: one every 100 updates, and one every 20 seconds."""
+    """The time of a training of ``size`` parameters with its checkpoints: one every 100 updates, and one every 20
+    seconds."""
     return seconds + (1 + steps / ANCHOR + seconds / 20) * saving(size, sample) if steps else seconds
 
 
@@ -124,12 +128,13 @@ def given(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> Context:
     """What a stage would be given, with samples of data and random models for inputs."""
     places = {where: left_by(recipe, reference, sample) for where, reference in stage.references()}
     work = sample.root / "left" / name
-    return Context(recipe.name, name, recipe.seed, nested(stage, places), work, work, Progress(quiet=True), need(recipe, stage))
+    return Context(recipe.name, name, recipe.seed, nested(stage, places), work, work, Progress(quiet=True),
+                   need(recipe, stage))
 
 
 def left_by(recipe: Recipe, reference: str, sample: Sample) -> Path:
-    """What a stage leaves, or a path: the sampled artifact of a stage that makes data, and of one that trains a model a folder of the same shape with random
-    weights."""
+    """What a stage leaves, or a path: the sampled artifact of a stage that makes data, and of one that trains a model a
+    folder of the same shape with random weights."""
     stage = recipe.stages.get(reference)
     if stage is None or reference in sample.folders:
         return sample.place(reference)
@@ -150,8 +155,14 @@ def left_by(recipe: Recipe, reference: str, sample: Sample) -> Path:
     elif isinstance(stage, See):
         save_model(*seeing_model(stage, given(recipe, reference, stage, sample)), folder)
     elif isinstance(stage, Training):
-        save_model(LanguageModel(config_of(recipe, stage)).initialise(0), any_tokenizer(sample, stage.tokenizer if isinstance(stage, Pretrain) else str(getattr(stage, "model"))), folder)  # noqa: B009
+        save_model(
+            LanguageModel(config_of(recipe, stage)).initialise(0),
+            any_tokenizer(sample, stage.tokenizer if isinstance(stage, Pretrain) else str(getattr(stage, "model"))),
+            folder)  # noqa: B009
     else:
-        raise TriviumError(f"estimate: what stage {reference!r} would leave cannot be foreseen; run it first, and name its folder instead")
+        raise TriviumError(
+            f"estimate: what stage {reference!r} would leave cannot be foreseen; run it first, and name its folder "
+            "instead"
+        )
     sample.folders[reference] = folder
     return folder

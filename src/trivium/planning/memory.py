@@ -1,5 +1,5 @@
-"""Memory of a GPU, for every stage and several layouts, by formula. ``trivium estimate memory RECIPE`` counts it exactly for a
-recipe; these formulas reach models that are too large to be tried."""
+"""Memory of a GPU, for every stage and several layouts, by formula. ``trivium estimate memory RECIPE`` counts it
+exactly for a recipe; these formulas reach models that are too large to be tried."""
 
 from __future__ import annotations
 
@@ -54,24 +54,28 @@ def layouts(count: int) -> list[Layout]:
 
 
 def activations(config: ModelConfig, tokens: int, tensor: int = 1, checkpointed: bool = True) -> float:
-    """Bytes kept for the backward pass in bf16 with fused attention: for each token and layer the inputs of the norms and of the
-    matrix products (as Korthikanti et al. 2023, section 4, for this block); with checkpointing the blocks' inputs, and one block in
-    full. What lies inside a block is shared by ``tensor`` processes. Logits are made in pieces and not counted."""
+    """Bytes kept for the backward pass in bf16 with fused attention: for each token and layer the inputs of the norms
+    and of the matrix products (as Korthikanti et al. 2023, section 4, for this block); with checkpointing the blocks'
+    inputs, and one block in full. What lies inside a block is shared by ``tensor`` processes. Logits are made in pieces
+    and not counted."""
     width, q, kv = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     inside = (3 * q + 4 * kv + 4 * config.intermediate_size) / tensor
     block = 2.0 * (4 * width + inside)
     return tokens * (config.num_layers * 2.0 * width + block if checkpointed else config.num_layers * block)
 
 
-def memory_per_gpu(config: ModelConfig, stage: str, layout: Layout, tokens: int, checkpointed: bool = True) -> dict[str, float]:
-    """Bytes in each GPU: ``states``, ``gathered`` (blocks that are put together for use: two, the one in use and the next, and the
-    larger of embedding and output matrix), ``activations`` of one row of ``tokens``, and their ``total``."""
+def memory_per_gpu(config: ModelConfig, stage: str, layout: Layout, tokens: int,
+                   checkpointed: bool = True) -> dict[str, float]:
+    """Bytes in each GPU: ``states``, ``gathered`` (blocks that are put together for use: two, the one in use and the
+    next, and the larger of embedding and output matrix), ``activations`` of one row of ``tokens``, and their
+    ``total``."""
     kind = STAGES[stage]
     n = parameters(config)
     states = n * (kind.trained + kind.frozen) / layout.shards
     gathered = 0.0
     if layout.shards > 1:
         gathered = 2.0 * (2 * matrices_of_a_block(config) / layout.tensor + config.vocab_size * config.hidden_size)
-    kept = activations(config, tokens, layout.tensor, checkpointed) if kind.trained else tokens * config.num_layers * 4.0 * (
-        config.num_kv_heads * config.head_dim)  # keys and values, when nothing is trained
+    kept = activations(config, tokens, layout.tensor,
+                       checkpointed) if kind.trained else tokens * config.num_layers * 4.0 * (
+                           config.num_kv_heads * config.head_dim)  # keys and values, when nothing is trained
     return {"states": states, "gathered": gathered, "activations": kept, "total": states + gathered + kept}

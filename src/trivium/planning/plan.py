@@ -15,8 +15,8 @@ from trivium.planning.machines import HOST, PUE, Gpu, gpu_named, utilization
 from trivium.planning.memory import STAGES, layouts, memory_per_gpu
 
 EXISTING = 300e12
-"""Tokens of public text that people wrote, quality and repetition taken into account: about 300 trillion, 100 to 1,000 with 90 %
-certainty (Villalobos et al. 2024)."""
+"""Tokens of public text that people wrote, quality and repetition taken into account: about 300 trillion, 100 to 1,000
+with 90 % certainty (Villalobos et al. 2024)."""
 
 TOKENS_A_BOOK = 67_000
 """A trillion tokens are 15 million books."""
@@ -31,8 +31,8 @@ UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
 
 def quantity(text: str, what: str) -> float:
-    """A number such as ``8B``, ``15T``, ``1.5e12`` or ``561M``. Raises :class:`TriviumError` for anything else, and for what is not
-    above zero."""
+    """A number such as ``8B``, ``15T``, ``1.5e12`` or ``561M``. Raises :class:`TriviumError` for anything else, and for
+    what is not above zero."""
     found = re.fullmatch(r"\s*([0-9][0-9_,]*\.?[0-9]*(?:[eE][+-]?[0-9]{1,3})?)\s*([a-zA-Z]?)\s*", text)
     if not found or found[2].lower() not in UNITS:
         raise TriviumError(f"{what} {text}: not a number; write it as 8B, 15T, 561M or 1.5e12")
@@ -62,8 +62,8 @@ class Plan:
 
 def make_plan(params: str, tokens: str | None, gpu: str, count: int, price: float = 2.0, active: str | None = None,
               reached: float | None = None, length: int = 8192, epochs: float = 1.0) -> Plan:
-    """Check what a user asked for. ``params`` is a number or the name of a known run; ``reached`` is the share of the peak, by rule
-    when None. Raises :class:`TriviumError` for what cannot be."""
+    """Check what a user asked for. ``params`` is a number or the name of a known run; ``reached`` is the share of the
+    peak, by rule when None. Raises :class:`TriviumError` for what cannot be."""
     known = RUNS.get(params.lower())
     if known is None and not params.strip()[:1].isdigit() and params.strip()[:1] not in "-.":
         raise TriviumError(f"--params {params}: neither a number (8B) nor a known run{nearest(params.lower(), RUNS)}")
@@ -77,10 +77,12 @@ def make_plan(params: str, tokens: str | None, gpu: str, count: int, price: floa
     if not 0 < epochs <= 1000:
         raise TriviumError(f"--epochs {epochs}: it must lie between 0 and 1000")
     if d > EXISTING:
-        raise TriviumError(f"--tokens {tokens}: more than the about 300T tokens of public text there are (Villalobos et al. 2024); "
-                           "passes over the same text are --epochs")
+        raise TriviumError(
+            f"--tokens {tokens}: more than the about 300T tokens of public text there are (Villalobos et al. 2024); "
+            "passes over the same text are --epochs")
     if count < 1 or count > 10_000_000:
-        raise TriviumError(f"--count {count}: at least 1 GPU is needed" if count < 1 else f"--count {count}: more GPUs than are made in a year")
+        raise TriviumError(f"--count {count}: at least 1 GPU is needed" if count <
+                           1 else f"--count {count}: more GPUs than are made in a year")
     if not 0 <= price < math.inf:
         raise TriviumError(f"--price {price}: dollars an hour of one GPU; it must be 0 or more")
     if reached is not None and not 0 < reached <= 1:
@@ -90,15 +92,16 @@ def make_plan(params: str, tokens: str | None, gpu: str, count: int, price: floa
     card = gpu_named(gpu)
     exact = known is not None and known.shape is not None
     shape = known.shape if known and known.shape else shape_for(met)
-    return Plan(known.name if known else params, shape, n, met, d * epochs, known.length if known else length, card, count,
-                reached or utilization(card, count, n), price, exact)
+    return Plan(known.name if known else params, shape, n, met, d * epochs, known.length if known else length, card,
+                count, reached or utilization(card, count, n), price, exact)
 
 
 def alignment_flops(parameters_: float, amounts: Alignment) -> dict[str, float]:
     """Operations of the stages after pretraining, by 6ND and 2ND.
 
-    PPO: for each token of an episode the policy writes (2N), is compared with the reference (2N) and learns (6N), the reward model
-    reads (2R), the value model reads and learns (2R + 6R); PPO-ptx learns from ``mixed`` rows of pretraining text beside (6N each).
+    PPO: for each token of an episode the policy writes (2N), is compared with the reference (2N) and learns (6N), the
+    reward model reads (2R), the value model reads and learns (2R + 6R); PPO-ptx learns from ``mixed`` rows of
+    pretraining text beside (6N each).
     """
     r = min(amounts.reward_parameters, parameters_)
     episodes = amounts.episodes * amounts.length
@@ -117,8 +120,10 @@ def hours(flops: float, plan: Plan) -> float:
 def estimate(plan: Plan, amounts: Alignment | None = None) -> dict[str, Any]:
     """Everything that follows from a plan, as JSON. Money is in dollars, energy in megawatt-hours, memory in bytes."""
     rule = six_n_d(plan.active, plan.tokens)
-    # A mixture of experts, or a shape that is only near in size: the exact count is scaled to the parameters that a token meets.
-    exact = training_flops(plan.shape, plan.tokens, plan.length) * (1.0 if plan.exact else plan.active / parameters(plan.shape))
+    # A mixture of experts, or a shape that is only near in size: the exact count is scaled to the parameters that a
+    # token meets.
+    exact = training_flops(plan.shape, plan.tokens,
+                           plan.length) * (1.0 if plan.exact else plan.active / parameters(plan.shape))
     work = exact
     gpu_hours = hours(work, plan)
     stages = {"pretraining": work} | alignment_flops(plan.active, amounts or Alignment())
@@ -129,38 +134,65 @@ def estimate(plan: Plan, amounts: Alignment | None = None) -> dict[str, Any]:
     for layout in layouts(plan.count):
         for stage in STAGES:
             needed = memory_per_gpu(whole, stage, layout, plan.length)
-            memory.append({"layout": layout.name, "stage": stage, **needed, "fits": needed["total"] <= 0.92 * plan.gpu.memory})
+            memory.append(
+                {"layout": layout.name, "stage": stage, **needed, "fits": needed["total"] <= 0.92 * plan.gpu.memory})
     return {
-        "parameters": plan.parameters, "active_parameters": plan.active, "tokens": plan.tokens,
-        "flops": {"six_n_d": rule, "exact": exact, "exact_for": plan.name if plan.exact else "a Llama-like shape of this size",
-                  "forward_per_token": forward_flops(plan.shape, plan.length)},
-        "gpu": plan.gpu.name, "count": plan.count, "peak_flops_per_second": plan.gpu.peak, "utilization": plan.utilization,
-        "gpu_hours": gpu_hours, "days": gpu_hours / plan.count / 24, "price_per_gpu_hour": plan.price, "money": gpu_hours * plan.price,
+        "parameters": plan.parameters,
+        "active_parameters": plan.active,
+        "tokens": plan.tokens,
+        "flops": {
+            "six_n_d": rule, "exact": exact,
+            "exact_for": plan.name if plan.exact else "a Llama-like shape of this size",
+            "forward_per_token": forward_flops(plan.shape, plan.length)
+        },
+        "gpu": plan.gpu.name,
+        "count": plan.count,
+        "peak_flops_per_second": plan.gpu.peak,
+        "utilization": plan.utilization,
+        "gpu_hours": gpu_hours,
+        "days": gpu_hours / plan.count / 24,
+        "price_per_gpu_hour": plan.price,
+        "money": gpu_hours * plan.price,
         "energy_mwh": gpu_hours * plan.gpu.watts * HOST * PUE / 1e6,
-        "books": plan.tokens / TOKENS_A_BOOK, "chinese_characters": plan.tokens * CHARACTERS_A_TOKEN,
-        "compute_optimal": {"tokens_for_these_parameters": OPTIMAL * plan.active, "parameters_for_this_compute": optimal_n,
-                            "tokens_for_this_compute": OPTIMAL * optimal_n},
-        "stages": [{"stage": name, "flops": flops, "share": flops / total, "gpu_hours": hours(flops, plan), "money": hours(flops, plan) * plan.price}
-                   for name, flops in stages.items()],
+        "books": plan.tokens / TOKENS_A_BOOK,
+        "chinese_characters": plan.tokens * CHARACTERS_A_TOKEN,
+        "compute_optimal": {
+            "tokens_for_these_parameters": OPTIMAL * plan.active, "parameters_for_this_compute": optimal_n,
+            "tokens_for_this_compute": OPTIMAL * optimal_n
+        },
+        "stages": [{
+            "stage": name, "flops": flops, "share": flops / total, "gpu_hours": hours(flops, plan),
+            "money": hours(flops, plan) * plan.price
+        } for name, flops in stages.items()],
         "memory": memory,
-        "shape": {name: getattr(plan.shape, name) for name in ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads",
-                                                               "head_dim", "vocab_size")} | {"parameters": parameters(plan.shape)},
+        "shape": {
+            name: getattr(plan.shape, name)
+            for name in ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "head_dim",
+                         "vocab_size")
+        } | {"parameters": parameters(plan.shape)},
     }
 
 
 def known_runs() -> list[dict[str, Any]]:
-    """Every known run beside what the estimate says of it: GPU-hours or, of InstructGPT's stages, whose hours were not published, petaflop/s-days."""
+    """Every known run beside what the estimate says of it: GPU-hours or, of InstructGPT's stages, whose hours were not
+    published, petaflop/s-days."""
     rows: list[dict[str, Any]] = []
     for run in RUNS.values():
         if run.gpu_hours:
             guess = estimate(make_plan(run.name, None, run.gpu, run.count))["gpu_hours"]
-            rows.append({"run": run.name, "gpu": run.gpu, "unit": "GPU-hours", "published": run.gpu_hours, "estimated": guess, "source": run.source})
+            rows.append({
+                "run": run.name, "gpu": run.gpu, "unit": "GPU-hours", "published": run.gpu_hours, "estimated": guess,
+                "source": run.source
+            })
     gpt3 = RUNS["gpt-3"]
     assert gpt3.shape is not None
-    stages = {"pretraining": training_flops(gpt3.shape, gpt3.tokens, gpt3.length)} | alignment_flops(gpt3.parameters, Alignment())
+    stages = {"pretraining": training_flops(gpt3.shape, gpt3.tokens, gpt3.length)} | alignment_flops(
+        gpt3.parameters, Alignment())
     for stage, published in INSTRUCTGPT_PETAFLOP_DAYS.items():
-        rows.append({"run": f"instructgpt-{stage}", "gpu": None, "unit": "petaflop/s-days", "published": published, "estimated": stages[stage] / PETAFLOP_DAY,
-                     "source": INSTRUCTGPT_SOURCE})
+        rows.append({
+            "run": f"instructgpt-{stage}", "gpu": None, "unit": "petaflop/s-days", "published": published,
+            "estimated": stages[stage] / PETAFLOP_DAY, "source": INSTRUCTGPT_SOURCE
+        })
     return [row | {"ratio": row["estimated"] / row["published"]} for row in rows]
 
 
@@ -180,21 +212,35 @@ def describe(plan: Plan, found: dict[str, Any]) -> str:
         f"{large(plan.parameters)} parameters{mixture}, {large(plan.tokens)} tokens, {plan.count:,} × {plan.gpu.name} "
         f"({plan.gpu.peak / 1e12:,.0f} TFLOP/s each, {plan.gpu.source})",
         "",
-        f"  arithmetic         {flops['exact']:.3g} FLOPs, counted for {flops['exact_for']} with rows of {plan.length:,} tokens; 6·N·D = {flops['six_n_d']:.3g}",
+        f"  arithmetic         {flops['exact']:.3g} FLOPs, counted for {flops['exact_for']} with rows of "
+        f"{plan.length:,} tokens; 6·N·D = {flops['six_n_d']:.3g}",
         f"  utilization        {plan.utilization:.0%} of the peak",
         f"  time               {found['days']:,.3g} days; {large(found['gpu_hours'])} GPU-hours",
         f"  money              ${large(found['money'])} at ${plan.price:g} a GPU-hour",
-        f"  energy             {found['energy_mwh']:,.3g} MWh ({plan.gpu.watts:g} W a GPU, servers × {HOST}, data centre × {PUE})",
-        f"  the text           {large(found['books'])} books, or {large(found['chinese_characters'])} Chinese characters (at {CHARACTERS_A_TOKEN} a token)",
-        f"  compute-optimal    {large(found['compute_optimal']['tokens_for_these_parameters'])} tokens for these parameters; this arithmetic would best go to "
-        f"{large(found['compute_optimal']['parameters_for_this_compute'])} parameters and {large(found['compute_optimal']['tokens_for_this_compute'])} tokens",
-        "", "  stage              FLOPs   share     GPU-hours         money   (alignment in InstructGPT's amounts)",
+        f"  energy             {found['energy_mwh']:,.3g} MWh ({plan.gpu.watts:g} W a GPU, servers × {HOST}, data "
+        f"centre × {PUE})",
+        f"  the text           {large(found['books'])} books, or {large(found['chinese_characters'])} Chinese "
+        f"characters (at {CHARACTERS_A_TOKEN} a token)",
+        f"  compute-optimal    {large(found['compute_optimal']['tokens_for_these_parameters'])} tokens for these "
+        "parameters; this arithmetic would best go to "
+        f"{large(found['compute_optimal']['parameters_for_this_compute'])} parameters and "
+        f"{large(found['compute_optimal']['tokens_for_this_compute'])} tokens",
+        "",
+        "  stage              FLOPs   share     GPU-hours         money   (alignment in InstructGPT's amounts)",
     ]
     for row in found["stages"]:
-        lines.append(f"  {row['stage']:14} {row['flops']:9.2g} {row['share']:7.2%} {large(row['gpu_hours']):>13} {'$' + large(row['money']):>13}")
-    lines += ["", f"  memory of a GPU in GB, of {plan.gpu.memory / 1e9:g}; a row of {plan.length:,} tokens, blocks recomputed (* does not fit)",
-              "  " + f"{'':42}" + "".join(f"{stage:>11}" for stage in STAGES)]
+        lines.append(
+            f"  {row['stage']:14} {row['flops']:9.2g} {row['share']:7.2%} {large(row['gpu_hours']):>13} "
+            f"{'$' + large(row['money']):>13}"
+        )
+    lines += [
+        "",
+        f"  memory of a GPU in GB, of {plan.gpu.memory / 1e9:g}; a row of {plan.length:,} tokens, blocks recomputed (* "
+        "does not fit)",
+        "  " + f"{'':42}" + "".join(f"{stage:>11}" for stage in STAGES)
+    ]
     for name in dict.fromkeys(row["layout"] for row in found["memory"]):
-        cells = "".join(f"{row['total'] / 1e9:10,.1f}{' ' if row['fits'] else '*'}" for row in found["memory"] if row["layout"] == name)
+        cells = "".join(f"{row['total'] / 1e9:10,.1f}{' ' if row['fits'] else '*'}" for row in found["memory"]
+                        if row["layout"] == name)
         lines.append(f"  {name:42}{cells}")
     return "\n".join(lines)

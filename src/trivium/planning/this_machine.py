@@ -1,8 +1,8 @@
 """How long a recipe will take on this machine, from a measurement of about ten seconds.
 
-A small sample of the raw documents goes through the recipe's own stages up to the token ids. Then, for each shape and batch
-that the recipe trains, a few true updates of a random model are timed, and some answers are sampled. The rest is counting: how many
-updates, how many answers, how many tokens.
+A small sample of the raw documents goes through the recipe's own stages up to the token ids. Then, for each shape and
+batch that the recipe trains, a few true updates of a random model are timed, and some answers are sampled. The rest is
+counting: how many updates, how many answers, how many tokens.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ PICTURES = 320
 
 
 def predict(recipe: Recipe) -> dict[str, Any]:
-    """``{"seconds", "not_predicted", "measured_seconds", "stages": [{"stage", "kind", "seconds", "from"}]}``: the time of every stage from the beginning,
-    finished artifacts not counted. Raises :class:`TriviumError` for a recipe whose data cannot be sampled."""
+    """``{"seconds", "not_predicted", "measured_seconds", "stages": [{"stage", "kind", "seconds", "from"}]}``: the time
+    of every stage from the beginning, finished artifacts not counted. Raises :class:`TriviumError` for a recipe whose
+    data cannot be sampled."""
     begun = time.monotonic()
     device = prepare(cores(recipe))
     with tempfile.TemporaryDirectory() as folder:
@@ -88,18 +89,24 @@ def predict(recipe: Recipe) -> dict[str, Any]:
             seconds, how = predict_stage(recipe, name, stage, sample)
             rows.append({"stage": name, "kind": stage.kind, "seconds": seconds, "from": how})
     torch.set_num_threads(cores(recipe))
-    return {"seconds": elapsed(recipe, {row["stage"]: row["seconds"] or 0.0 for row in rows}), "not_predicted": [row["stage"] for row in rows if row["seconds"] is None],
-             "measured_seconds": time.monotonic() - begun, "stages": rows}
+    return {
+        "seconds": elapsed(recipe, {row["stage"]: row["seconds"] or 0.0
+                                    for row in rows}),
+        "not_predicted": [row["stage"] for row in rows
+                          if row["seconds"] is None], "measured_seconds": time.monotonic() - begun, "stages": rows
+    }
 
 
 def elapsed(recipe: Recipe, seconds: dict[str, float]) -> float:
-    """How long the stages take together, those that leave cores free side by side, each begun as :func:`trivium.pipeline.workers.run_beside` would."""
+    """How long the stages take together, those that leave cores free side by side, each begun as
+    :func:`trivium.pipeline.workers.run_beside` would."""
     now, waiting, ends = 0.0, list(seconds), dict[str, float]()
     while waiting:
         for name in list(waiting):
             stage = recipe.stages[name]
             free = cores(recipe) - sum(need(recipe, recipe.stages[other]) for other, end in ends.items() if end > now)
-            if need(recipe, stage) <= free and all(ends.get(made, math.inf) <= now for _, made in stage.references() if made in seconds):
+            if need(recipe, stage) <= free and all(
+                    ends.get(made, math.inf) <= now for _, made in stage.references() if made in seconds):
                 waiting.remove(name)
                 ends[name] = now + seconds[name]
         now = min((end for end in ends.values() if end > now), default=now)
@@ -107,10 +114,13 @@ def elapsed(recipe: Recipe, seconds: dict[str, float]) -> float:
 
 
 def sampled(recipe: Recipe, folder: Path, device: torch.device) -> Sample:
-    """Run the data stages on a sample of the documents. Tables of labelled texts and of pairs are read in full first."""
+    """Run the data stages on a sample of the documents. Tables of labelled texts and of pairs are read in full
+    first."""
 
     def small(stages: dict[str, Stage]) -> dict[str, Artifact]:
-        return run(Recipe.model_construct(**{**recipe.model_dump(exclude={"stages"}), "out": str(folder / "runs")}, stages=stages)) if stages else {}
+        return run(
+            Recipe.model_construct(**{**recipe.model_dump(exclude={"stages"}), "out": str(folder / "runs")},
+                                   stages=stages)) if stages else {}
 
     tables = small({name: stage for name, stage in recipe.stages.items() if isinstance(stage, (Labels, Pairs))})
     stages: dict[str, Stage] = {}
@@ -133,8 +143,10 @@ def sampled(recipe: Recipe, folder: Path, device: torch.device) -> Sample:
                     factors.append(times)
             factor[name] = statistics.mean(factors) if factors else 1.0
             # Learned filters are not trained for the sample, so it does without them.
-            stages[name] = stage.model_copy(update={"documents": documents} | {field: None for field in ("quality_filter", "harmful_filter")
-                                                                               if getattr(stage, field) in recipe.stages})
+            stages[name] = stage.model_copy(update={"documents": documents} | {
+                field: None
+                for field in ("quality_filter", "harmful_filter") if getattr(stage, field) in recipe.stages
+            })
         elif isinstance(stage, (Tokenizer, Tokens)):
             factor[name] = factor.get(stage.corpus, 1.0)
             stages[name] = stage
@@ -144,16 +156,21 @@ def sampled(recipe: Recipe, folder: Path, device: torch.device) -> Sample:
         elif isinstance(stage, Pictures):
             digits = stage.digits if stage.mnist else min(stage.digits, SMALL_DIGITS[0])
             factor[name] = max(1.0, (digits + stage.shapes) / PICTURES)
-            stages[name] = stage.model_copy(update={field: max(1, round(count / factor[name]))
-                                                    for field, count in (("digits", digits), ("shapes", stage.shapes), ("heldout", stage.heldout))})
+            stages[name] = stage.model_copy(
+                update={
+                    field: max(1, round(count / factor[name]))
+                    for field, count in (("digits", digits), ("shapes", stage.shapes), ("heldout", stage.heldout))
+                })
     artifacts = small(stages)
-    return Sample(folder, {name: a.folder for name, a in artifacts.items()}, {name: float(a.manifest["seconds"]) for name, a in artifacts.items()},
-                  factor, cores(recipe), device)
+    return Sample(folder, {name: a.folder
+                           for name, a in artifacts.items()},
+                  {name: float(a.manifest["seconds"])
+                   for name, a in artifacts.items()}, factor, cores(recipe), device)
 
 
 def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
-    """Write the first documents of evenly spread files, :data:`SAMPLE_BYTES` of them; returns the file and how many times more bytes the
-    files have."""
+    """Write the first documents of evenly spread files, :data:`SAMPLE_BYTES` of them; returns the file and how many
+    times more bytes the files have."""
     files = find([path])
     if not files:
         raise TriviumError(f"{path}: no documents to sample")
@@ -184,7 +201,8 @@ def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tu
         return sample.seconds[name] + rest * drawing(stage, sample), f"a sample of 1/{sample.factor[name]:.3g}"
     if isinstance(stage, DATA):
         seconds = sample.seconds[name]
-        grows = 0.15 if isinstance(stage, (World, Imports, Labels, Pairs, Tokenizer)) else 0.5  # the rest is beginnings: processes, tables, names
+        # the rest is beginnings: processes, tables, names
+        grows = 0.15 if isinstance(stage, (World, Imports, Labels, Pairs, Tokenizer)) else 0.5
         return seconds * (1 + grows * (sample.factor[name] - 1)), f"a sample of 1/{sample.factor[name]:.3g}"
     if isinstance(stage, Pretrain):
         return pretrain(recipe, stage, sample)
@@ -196,7 +214,8 @@ def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tu
     if isinstance(stage, Preferences):
         count = stage.count * (stage.fewest + stage.most) / 2
         seconds = answers(recipe, stage.model, stage.prompts, count, stage.max_new_tokens, 0, sample)
-        return seconds + 2 * DISTINCT * count * judging(recipe, stage.prompts, sample), f"{count:,.0f} answers, each judged twice"
+        return seconds + 2 * DISTINCT * count * judging(recipe, stage.prompts,
+                                                        sample), f"{count:,.0f} answers, each judged twice"
     if isinstance(stage, (Reward, Dpo, Kto)):
         return ranked(recipe, stage, sample)
     if isinstance(stage, Ppo):
@@ -206,7 +225,8 @@ def predict_stage(recipe: Recipe, name: str, stage: Stage, sample: Sample) -> tu
     if isinstance(stage, Select):
         config = model_config(recipe, stage.model)
         count = stage.count * stage.samples
-        seconds = answers(recipe, stage.model, stage.prompts, count, stage.max_new_tokens, 0, sample) + count * reading(recipe, config, stage.length, sample)
+        seconds = answers(recipe, stage.model, stage.prompts, count, stage.max_new_tokens, 0,
+                          sample) + count * reading(recipe, config, stage.length, sample)
         return seconds + 1.0, f"{count:,} answers, each scored"
     if isinstance(stage, Evaluate):
         return evaluate(recipe, stage, sample)
@@ -231,16 +251,21 @@ def pretrain(recipe: Recipe, stage: Pretrain, sample: Sample) -> tuple[float, st
     """Updates, and the measurement on held-out documents."""
     tokens = sample.place(stage.tokens)
     tokenizer = ChatTokenizer.load(sample.place(stage.tokenizer))
-    batches = PackedEpochs(pieces(TokenFiles.open(tokens / "train", tokenizer.digest), tokenizer, stage.length), stage.length, stage.rows, recipe.seed)
+    batches = PackedEpochs(pieces(TokenFiles.open(tokens / "train", tokenizer.digest), tokenizer, stage.length),
+                           stage.length, stage.rows, recipe.seed)
     factor = sample.factor.get(stage.tokens, 1.0)
     config = config_of(recipe, stage)
     epoch = steps_of(1, batches, factor)
     steps = stage.steps if stage.steps is not None else steps_of(stage.epochs, batches, factor)
-    each = updates(("pretrain", config, stage.length, stage.rows, stage.optimization.optimizer), lambda: LanguageModel(config).initialise(0),
-                   LanguageModelling(), batches, stage.optimization, sample)
+    each = updates(("pretrain", config, stage.length, stage.rows, stage.optimization.optimizer),
+                   lambda: LanguageModel(config).initialise(0), LanguageModelling(), batches, stage.optimization,
+                   sample)
     tokens_stage = recipe.stages.get(stage.tokens)
-    heldout = tokens_stage.validation / (1 - tokens_stage.validation) * epoch / 3 if isinstance(tokens_stage, Tokens) else 0.0
-    return with_saves(steps * each, steps, parameters(config), sample) + heldout * each + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms, and the held-out text"
+    heldout = tokens_stage.validation / (1 - tokens_stage.validation) * epoch / 3 if isinstance(tokens_stage,
+                                                                                                Tokens) else 0.0
+    return with_saves(
+        steps * each, steps, parameters(config),
+        sample) + heldout * each + 1.0, f"{steps:,} updates of {each * 1000:.0f} ms, and the held-out text"
 
 
 def demonstrations(reference: str, sample: Sample) -> list[dict[str, Any]]:
@@ -260,15 +285,20 @@ def sft(recipe: Recipe, stage: Sft, sample: Sample) -> tuple[float, str]:
     config = config_of(recipe, stage)
     length = min(stage.length, config.max_positions)
     tokenizer = any_tokenizer(sample, stage.model)
-    trees = [tree for row in demonstrations(stage.demonstrations, sample) if any(m["role"] == "assistant" for m in row["messages"])
-             and len(tree := conversation(tokenizer, row["messages"])) <= length]
+    trees = [
+        tree for row in demonstrations(stage.demonstrations, sample)
+        if any(m["role"] == "assistant"
+               for m in row["messages"]) and len(tree := conversation(tokenizer, row["messages"])) <= length
+    ]
     if not trees:
         raise TriviumError(f"estimate: no demonstration fits rows of {length} tokens")
     batches = PackedEpochs(trees, length, stage.rows, recipe.seed)
     steps = max(1, round(stage.epochs * batches.steps_per_epoch))
-    each = updates(("sft", config, length, stage.rows, stage.optimization.optimizer), lambda: LanguageModel(config).initialise(0),
-                   LanguageModelling(), batches, stage.optimization, sample)
-    return with_saves(steps * each, steps, parameters(config), sample) + 0.5, f"{steps:,} updates of {each * 1000:.0f} ms"
+    each = updates(
+        ("sft", config, length, stage.rows, stage.optimization.optimizer), lambda: LanguageModel(config).initialise(0),
+        LanguageModelling(), batches, stage.optimization, sample)
+    return with_saves(steps * each, steps, parameters(config),
+                      sample) + 0.5, f"{steps:,} updates of {each * 1000:.0f} ms"
 
 
 def lengths(recipe: Recipe, sample: Sample) -> tuple[float, float, list[list[int]], list[list[int]]]:
@@ -276,9 +306,12 @@ def lengths(recipe: Recipe, sample: Sample) -> tuple[float, float, list[list[int
     for stage in recipe.stages.values():
         if isinstance(stage, Sft):
             tokenizer = any_tokenizer(sample, stage.model)
-            trees = [conversation(tokenizer, row["messages"]) for row in demonstrations(stage.demonstrations, sample)[:600]
-                     if any(m["role"] == "assistant" for m in row["messages"])]
-            return (float(np.mean([len(t.prompt) for t in trees])), float(np.mean([len(t.responses[0]) for t in trees])),
+            trees = [
+                conversation(tokenizer, row["messages"]) for row in demonstrations(stage.demonstrations, sample)[:600]
+                if any(m["role"] == "assistant" for m in row["messages"])
+            ]
+            return (float(np.mean([len(t.prompt) for t in trees])), float(np.mean([len(t.responses[0])
+                                                                                   for t in trees])),
                     [t.prompt.tolist() for t in trees], [t.responses[0].tolist() for t in trees])
     return 40.0, 40.0, [[0] * 40] * 64, [[0] * 40] * 64
 
@@ -290,8 +323,8 @@ def model_config(recipe: Recipe, reference: str) -> ModelConfig:
 
 
 def answers(recipe: Recipe, model: str, prompts: str, count: float, longest: int, shots: int, sample: Sample) -> float:
-    """Seconds to sample so many answers. The random model is made to stop at random, as often as demonstrations end; ``shots``
-    examples stand before each prompt."""
+    """Seconds to sample so many answers. The random model is made to stop at random, as often as demonstrations end;
+    ``shots`` examples stand before each prompt."""
     config = model_config(recipe, model)
     _, r, asked, said = lengths(recipe, sample)
     together = 128 if count <= 128 else 256
@@ -301,7 +334,8 @@ def answers(recipe: Recipe, model: str, prompts: str, count: float, longest: int
         before = [token for pair in zip(asked[:shots], said[:shots], strict=True) for part in pair for token in part]
         room = config.max_positions - longest - 1
         texts = [(before + asked[i % len(asked)])[-room:] for i in range(together)]
-        stop = randomness.numpy(0, "stop").permutation(config.vocab_size)[:max(1, round(config.vocab_size / min(r, longest)))]
+        stop = randomness.numpy(0, "stop").permutation(
+            config.vocab_size)[:max(1, round(config.vocab_size / min(r, longest)))]
         generate(made, texts[:2], Sampling(max_new_tokens=2), stop.tolist())
         begun = time.monotonic()
         generate(made, texts, Sampling(max_new_tokens=longest), stop.tolist())
@@ -311,8 +345,8 @@ def answers(recipe: Recipe, model: str, prompts: str, count: float, longest: int
 
 
 def ranked(recipe: Recipe, stage: Reward | Dpo | Kto, sample: Sample) -> tuple[float, str]:
-    """Updates on rankings, or on thumbs, and passes over them without gradients. KTO reads the responses to other prompts too, in each update and for its
-    reference."""
+    """Updates on rankings, or on thumbs, and passes over them without gradients. KTO reads the responses to other
+    prompts too, in each update and for its reference."""
     config = model_config(recipe, stage.model)
     length = min(stage.length, config.max_positions)
     given = stage.feedback if isinstance(stage, Kto) else stage.preferences
@@ -329,22 +363,27 @@ def ranked(recipe: Recipe, stage: Reward | Dpo | Kto, sample: Sample) -> tuple[f
     size = p + r * responses
     steps = max(1, round(stage.epochs * count * (1 - heldout) * size / (length * stage.rows * 0.95)))
     k = max(2, round(responses))
-    trees = [Tree(np.array(asked[i % len(asked)], np.int64), tuple(np.array(said[(i * k + j) % len(said)], np.int64) for j in range(k)),
-                  payload=[[j] for j in range(k)]) for i in range(200)]
+    trees = [
+        Tree(np.array(asked[i % len(asked)], np.int64),
+             tuple(np.array(said[(i * k + j) % len(said)], np.int64)
+                   for j in range(k)), payload=[[j] for j in range(k)]) for i in range(200)
+    ]
 
     def finish(batch: Batch) -> None:
         add_pairs(batch)
         batch.extra["reference"] = torch.zeros(len(batch.ends))
 
     batches = PackedEpochs([tree for tree in trees if len(tree) <= length], length, stage.rows, 0, finish)
-    objective: Any = Ranking() if isinstance(stage, Reward) else DirectPreference(stage) if isinstance(stage, Dpo) else LanguageModelling()
+    objective: Any = Ranking() if isinstance(
+        stage, Reward) else DirectPreference(stage) if isinstance(stage, Dpo) else LanguageModelling()
 
     def model() -> Any:
         made = LanguageModel(config).initialise(0)
         return RewardModel.from_language_model(made, 0) if isinstance(stage, Reward) else made
 
     each = updates((stage.kind, config, length, stage.rows), model, objective, batches, stage.optimization, sample)
-    passes = (heldout + 500 / count if isinstance(stage, Reward) else (1 - heldout) * (1 + isinstance(stage, Kto)) + 2 * heldout) / (1 - heldout) / stage.epochs
+    passes = (heldout + 500 / count if isinstance(stage, Reward) else
+              (1 - heldout) * (1 + isinstance(stage, Kto)) + 2 * heldout) / (1 - heldout) / stage.epochs
     seconds = steps * each * (1 + (passes + isinstance(stage, Kto)) / 3) + 1.0
     if isinstance(stage, Reward) and isinstance(source, Preferences):
         seconds += count * heldout * responses * judging(recipe, source.prompts, sample)
@@ -368,7 +407,9 @@ def judging(recipe: Recipe, prompts: str, sample: Sample) -> float:
 def reading(recipe: Recipe, config: ModelConfig, length: int, sample: Sample) -> float:
     """Seconds for the log-probabilities of one answer."""
     _, _, asked, said = lengths(recipe, sample)
-    trees = [Tree(np.array(asked[i % len(asked)], np.int64), (np.array(said[i % len(said)], np.int64),)) for i in range(64)]
+    trees = [
+        Tree(np.array(asked[i % len(asked)], np.int64), (np.array(said[i % len(said)], np.int64),)) for i in range(64)
+    ]
     trees = [tree for tree in trees if len(tree) <= length]
 
     def measure() -> float:
@@ -381,12 +422,15 @@ def reading(recipe: Recipe, config: ModelConfig, length: int, sample: Sample) ->
 
 
 def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
-    """Each iteration: answers, four passes without gradients, updates of two models. One update and one pass are timed."""
+    """Each iteration: answers, four passes without gradients, updates of two models. One update and one pass are
+    timed."""
     config = model_config(recipe, stage.model)
     _, _, asked, said = lengths(recipe, sample)
     length = min(stage.length, config.max_positions)
     each = max(1, stage.episodes // stage.minibatches)
-    trees = [Tree(np.array(asked[i % len(asked)], np.int64), (np.array(said[i % len(said)], np.int64),)) for i in range(each)]
+    trees = [
+        Tree(np.array(asked[i % len(asked)], np.int64), (np.array(said[i % len(said)], np.int64),)) for i in range(each)
+    ]
     trees = [tree for tree in trees if len(tree) <= length]
 
     def update() -> float:
@@ -396,7 +440,10 @@ def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
         times = []
         for step in range(3):
             batch = make_batch([[trees[i] for i in row] for row in pack([len(tree) for tree in trees], length)], length)
-            batch.extra = {name: torch.zeros(len(batch.targets)) for name in ("log_probs", "values", "advantages", "returns")}
+            batch.extra = {
+                name: torch.zeros(len(batch.targets))
+                for name in ("log_probs", "values", "advantages", "returns")
+            }
             begun = time.monotonic()
             trainer.step(step, apart(batch), ClippedSurrogate(stage))
             times.append(time.monotonic() - begun)
@@ -405,18 +452,25 @@ def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
     roll = answers(recipe, stage.model, stage.prompts, stage.episodes, stage.max_new_tokens, 0, sample)
     learn = stage.epochs * stage.minibatches * sample.once(("ppo", config, length, each), update)
     learn += 4 * stage.episodes * reading(recipe, config, length, sample)
-    return stage.iterations * (roll + learn + 2 * saving(parameters(config), sample)) + 1.0, f"{stage.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning"
+    return stage.iterations * (
+        roll + learn + 2 * saving(parameters(config), sample)
+    ) + 1.0, f"{stage.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning"
 
 
 def grpo(recipe: Recipe, stage: Grpo, sample: Sample) -> tuple[float, str]:
-    """Each iteration: groups of answers, two passes without gradients (three with a reward model), updates of the policy. One update and one pass are timed."""
+    """Each iteration: groups of answers, two passes without gradients (three with a reward model), updates of the
+    policy. One update and one pass are timed."""
     config = model_config(recipe, stage.model)
     _, _, asked, said = lengths(recipe, sample)
     length = min(stage.length, config.max_positions)
     each = max(1, stage.episodes // stage.minibatches)
-    trees = [Tree(np.array(asked[i % len(asked)], np.int64), tuple(np.array(said[(i * stage.samples + k) % len(said)], np.int64) for k in range(stage.samples)))
-             for i in range(each)]
-    trees = [tree for tree in trees if len(tree) <= length] or [Tree(np.zeros(1, np.int64), (np.zeros(length - 1, np.int64),))]
+    trees = [
+        Tree(np.array(asked[i % len(asked)], np.int64),
+             tuple(np.array(said[(i * stage.samples + k) % len(said)], np.int64) for k in range(stage.samples)))
+        for i in range(each)
+    ]
+    trees = [tree for tree in trees if len(tree) <= length
+             ] or [Tree(np.zeros(1, np.int64), (np.zeros(length - 1, np.int64),))]
 
     def update() -> float:
         trainer = Trainer(LanguageModel(config).initialise(0).to(sample.device), stage.optimization, 1000)
@@ -433,7 +487,9 @@ def grpo(recipe: Recipe, stage: Grpo, sample: Sample) -> tuple[float, str]:
     roll = answers(recipe, stage.model, stage.prompts, count, stage.max_new_tokens, 0, sample)
     learn = stage.epochs * stage.minibatches * sample.once(("grpo", config, length, each, stage.samples), update)
     learn += (3 if stage.reward else 2) * count * reading(recipe, config, length, sample)
-    return stage.iterations * (roll + learn + 2 * saving(parameters(config), sample)) + 1.0, f"{stage.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning"
+    return stage.iterations * (
+        roll + learn + 2 * saving(parameters(config), sample)
+    ) + 1.0, f"{stage.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning"
 
 
 def evaluate(recipe: Recipe, stage: Evaluate, sample: Sample) -> tuple[float, str]:
@@ -454,5 +510,3 @@ def evaluate(recipe: Recipe, stage: Evaluate, sample: Sample) -> tuple[float, st
             config = model_config(recipe, model)
             seconds += 2 * count * reading(recipe, config, min(256, config.max_positions), sample)
     return seconds, f"{len(stage.models)} models, {count:,.0f} prompts"
-
-

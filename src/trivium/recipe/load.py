@@ -54,9 +54,10 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
                 only: Iterable[str] = (), free: Iterable[str] = ()) -> Recipe:
     """Read a recipe and apply ``overrides`` such as ``pretrain.epochs=2``.
 
-    Files from elsewhere must exist where the stages that ``only`` names need them (all, when it names none). ``stages`` are those that may be
-    named; by default the built-in ones, those of installed packages and those of the recipe's plugins. Further kinds in ``free`` take any settings.
-    Raises :class:`TriviumError` with the dotted place of the first fault."""
+    Files from elsewhere must exist where the stages that ``only`` names need them (all, when it names none). ``stages``
+    are those that may be named; by default the built-in ones, those of installed packages and those of the recipe's
+    plugins. Further kinds in ``free`` take any settings. Raises :class:`TriviumError` with the dotted place of the
+    first fault."""
     path = Path(path)
     try:
         raw = read_yaml(read_text(path))
@@ -66,7 +67,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
         raise TriviumError(f"{path}: {where}not valid YAML ({getattr(error, 'problem', error)})") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("stages"), dict):
         raise TriviumError(f"{path}: a recipe is a mapping with `name` and `stages`")
-    raw["stages"] = {name: copy.deepcopy(settings) for name, settings in raw["stages"].items()}  # no stage shares an anchor's value
+    # no stage shares an anchor's value
+    raw["stages"] = {name: copy.deepcopy(settings) for name, settings in raw["stages"].items()}
     for override in overrides:
         apply(raw, override)
     header = {key: value for key, value in raw.items() if key != "stages"}
@@ -74,7 +76,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
     try:
         top = Header.model_validate(header)
         known_stages = Stages(map(Path, top.plugins)) if stages is None else stages
-        known_stages = ChainMap({kind: free_stage(kind) for kind in free if kind not in known_stages}, known_stages)  # type: ignore[arg-type]
+        known_stages = ChainMap({kind: free_stage(kind)
+                                 for kind in free if kind not in known_stages}, known_stages)  # type: ignore[arg-type]
         raw["stages"] = unroll(raw["stages"], explain, known_stages)
         parsed: dict[str, Stage] = {}
         for name, settings in raw["stages"].items():
@@ -92,16 +95,18 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
 
 
 def read_yaml(text: str) -> Any:
-    """A recipe's YAML. A stage with nothing after its name (``tokens:``) has all defaults; one that is set to ``null`` is
-    left out."""
+    """A recipe's YAML. A stage with nothing after its name (``tokens:``) has all defaults; one that is set to ``null``
+    is left out."""
     loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()
         for key, stages in root.value if isinstance(root, yaml.MappingNode) else []:
             if key.value == "stages" and isinstance(stages, yaml.MappingNode):
-                stages.value = [(name, yaml.MappingNode("tag:yaml.org,2002:map", [], node.start_mark, node.end_mark)
-                                 if isinstance(node, yaml.ScalarNode) and node.value == "" and node.style is None else node)
-                                for name, node in stages.value]
+                stages.value = [
+                    (name, yaml.MappingNode("tag:yaml.org,2002:map", [], node.start_mark, node.end_mark)
+                     if isinstance(node, yaml.ScalarNode) and node.value == "" and node.style is None else node)
+                    for name, node in stages.value
+                ]
         return loader.construct_document(root) if root is not None else None
     finally:
         loader.dispose()
@@ -123,7 +128,8 @@ def apply(raw: dict[str, Any], override: str) -> None:
     if parts[0] in raw["stages"] and parts[0] not in Header.model_fields:
         parts = ["stages", *parts]
     elif parts[0] not in Header.model_fields and parts[0] != "stages":
-        raise TriviumError(f"--set {override}: unknown {parts[0]!r}{nearest(parts[0], [*raw['stages'], *Header.model_fields])}")
+        raise TriviumError(
+            f"--set {override}: unknown {parts[0]!r}{nearest(parts[0], [*raw['stages'], *Header.model_fields])}")
     place: Any = raw
     for part in parts[:-1]:
         if isinstance(place, list):
@@ -225,8 +231,11 @@ def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[
                     raise TriviumError(f"{place}: {reference}: matches no file{here}")
             elif "/" in reference or "." in reference:
                 if name in wanted:
-                    raise TriviumError(f"{place}: {reference}: no such file or folder{here}"
-                                       + ("; no model is downloaded: name the folder that it lies in" if where == "model" else ""))
+                    raise TriviumError(f"{place}: {reference}: no such file or folder{here}" + (
+                        "; no model is downloaded: name the folder that it lies in" if where == "model" else ""))
             else:
-                raise TriviumError(f"{place}: no earlier stage and no file is called {reference!r}{nearest(reference, earlier) if earlier else ''}")
+                raise TriviumError(
+                    f"{place}: no earlier stage and no file is called "
+                    f"{reference!r}{nearest(reference, earlier) if earlier else ''}"
+                )
         earlier.append(name)

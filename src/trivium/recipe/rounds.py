@@ -1,5 +1,5 @@
-"""Rounds: a stage of kind ``rounds`` in a recipe stands for the same few stages again and again, each time from the model
-that the time before made (Llama 2 and 3 collected preferences in five and six rounds)."""
+"""Rounds: a stage of kind ``rounds`` in a recipe stands for the same few stages again and again, each time from the
+model that the time before made (Llama 2 and 3 collected preferences in five and six rounds)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from trivium.stage import Stage
 class Rounds(BaseModel):
     """Repeat some stages, each round from the model that the round before made.
 
-    A round's stages are called ROUNDS-N-STAGE. In their settings the name of a stage of the same round means that one, and
-    `previous` the model that the round begins with. After them the name of the whole means the last round's model. A stage that
-    takes `count` prompts passes over those of earlier rounds, so that each round has fresh ones."""
+    A round's stages are called ROUNDS-N-STAGE. In their settings the name of a stage of the same round means that one,
+    and `previous` the model that the round begins with. After them the name of the whole means the last round's model.
+    A stage that takes `count` prompts passes over those of earlier rounds, so that each round has fresh ones."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
@@ -45,7 +45,8 @@ def unroll(stages: dict[str, Any], explain: Any, known: Mapping[str, type[Stage]
         except ValidationError as error:
             raise TriviumError(explain(error, f"stages.{name}.", Rounds, Rounds.model_fields)) from error
         if rounds.last not in rounds.stages:
-            raise TriviumError(f"stages.{name}.last: a round has no stage {rounds.last!r}{nearest(rounds.last, rounds.stages)}")
+            raise TriviumError(
+                f"stages.{name}.last: a round has no stage {rounds.last!r}{nearest(rounds.last, rounds.stages)}")
         previous = final.get(rounds.model, rounds.model)
         for number in range(1, rounds.count + 1):
             own = {inner: f"{name}-{number}-{inner}" for inner in rounds.stages}
@@ -61,7 +62,8 @@ def unroll(stages: dict[str, Any], explain: Any, known: Mapping[str, type[Stage]
 
 
 def _rename(value: Any, names: dict[str, str]) -> Any:
-    """Every text that is one of ``names``, at any depth, as what it stands for; a stage's `kind` and all keys stay as they are."""
+    """Every text that is one of ``names``, at any depth, as what it stands for; a stage's `kind` and all keys stay as
+    they are."""
     if isinstance(value, dict):
         return {key: item if key == "kind" else _rename(item, names) for key, item in value.items()}
     if isinstance(value, list):

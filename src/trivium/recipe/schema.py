@@ -1,7 +1,7 @@
 """The settings of every kind of stage, as they are listed: the frozen surface of recipes.
 
-``schema.json`` beside this file holds what the built-in stages' classes say, so that it can be shown without importing PyTorch. A test compares the two.
-After a change of settings: ``python -m trivium.recipe.schema``.
+``schema.json`` beside this file holds what the built-in stages' classes say, so that it can be shown without importing
+PyTorch. A test compares the two. After a change of settings: ``python -m trivium.recipe.schema``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def describe(settings: type[BaseModel]) -> dict[str, Any]:
 
 def describe_all() -> dict[str, dict[str, Any]]:
     """What there is to say of a recipe's head, of every built-in stage, and of rounds."""
-    kinds: dict[str, type[BaseModel]] = {"recipe": Header, **{kind: built_in(kind) for kind in BUILT_IN}, "rounds": Rounds}
+    kinds: dict[str,
+                type[BaseModel]] = {"recipe": Header, **{kind: built_in(kind)
+                                                         for kind in BUILT_IN}, "rounds": Rounds}
     return {name: describe(settings) for name, settings in kinds.items()}
 
 

@@ -13,20 +13,25 @@ TIMES = {"seconds", "tokens_per_second"}
 
 
 def differences(first: Path, second: Path) -> dict[str, Any]:
-    """``{"runs", "stages": {stage: {"only_in"?, "same"?, "settings", "results"}}}``. Settings are ``[before, after]``, null for one that is not there;
-    results are ``[before, after, apart]``, where ``apart`` says that two intervals do not touch (null where there are none). Raises
-    :class:`TriviumError` for a folder that is no run."""
+    """``{"runs", "stages": {stage: {"only_in"?, "same"?, "settings", "results"}}}``. Settings are ``[before, after]``,
+    null for one that is not there; results are ``[before, after, apart]``, where ``apart`` says that two intervals do
+    not touch (null where there are none). Raises :class:`TriviumError` for a folder that is no run."""
     runs = gather(first, {}), gather(second, {})
     stages: dict[str, Any] = {}
     for name in dict.fromkeys([*runs[0].manifests, *runs[1].manifests]):
         if any(name not in run.manifests for run in runs):
-            stages[name] = {"only_in": str(first if name in runs[0].manifests else second), "settings": {}, "results": {}}
+            stages[name] = {
+                "only_in": str(first if name in runs[0].manifests else second), "settings": {}, "results": {}
+            }
             continue
         old, new = (run.manifests[name] for run in runs)
         before, after = dict(flat(old["settings"])), dict(flat(new["settings"]))
         if old["seed"] != new["seed"]:
             before["seed"], after["seed"] = str(old["seed"]), str(new["seed"])
-        settings = {key: [before.get(key), after.get(key)] for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)}
+        settings = {
+            key: [before.get(key), after.get(key)]
+            for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)
+        }
         figures = [dict(numbers(run, name)) for run in runs]
         results = {key: [figures[0].get(key), figures[1].get(key), apart(figures[0].get(key), figures[1].get(key))]
                    for key in dict.fromkeys([*figures[0], *figures[1]]) if figures[0].get(key) != figures[1].get(key)}
@@ -57,7 +62,11 @@ def apart(first: Any, second: Any) -> bool | None:
 def told(found: dict[str, Any]) -> str:
     """The differences as lines for people."""
     one, other = found["runs"]
-    lines = [f"{one}  →  {other}", f"  wall seconds {found['wall_seconds'][0]:.1f} → {found['wall_seconds'][1]:.1f}; peak MB {found['peak_memory_mb'][0]:,.0f} → {found['peak_memory_mb'][1]:,.0f}"]
+    lines = [
+        f"{one}  →  {other}",
+        f"  wall seconds {found['wall_seconds'][0]:.1f} → {found['wall_seconds'][1]:.1f}; peak MB "
+        f"{found['peak_memory_mb'][0]:,.0f} → {found['peak_memory_mb'][1]:,.0f}"
+    ]
     for name, stage in found["stages"].items():
         if "only_in" in stage:
             lines.append(f"{name}: only in {stage['only_in']}")
@@ -66,8 +75,14 @@ def told(found: dict[str, Any]) -> str:
             lines.append(f"{name}: the same")
             continue
         lines.append(f"{name}:" + (" the same artifact" if stage["same"] else ""))
-        lines += [f"    {key}: {before if before is not None else '–'} → {after if after is not None else '–'}" for key, (before, after) in stage["settings"].items()]
-        lines += [f"    {key.replace('_', ' '):44} {shown(before)} → {shown(after)}{'   intervals apart' if far else ''}" for key, (before, after, far) in stage["results"].items()]
+        lines += [
+            f"    {key}: {before if before is not None else '–'} → {after if after is not None else '–'}"
+            for key, (before, after) in stage["settings"].items()
+        ]
+        lines += [
+            f"    {key.replace('_', ' '):44} {shown(before)} → {shown(after)}{'   intervals apart' if far else ''}"
+            for key, (before, after, far) in stage["results"].items()
+        ]
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """Small drawings as SVG: they print sharply, follow the page's colours and need no script.
 
-Each drawing has a title and a description for those who hear the page, and its numbers stand in a table below it. Colours are
-classes (``s0`` to ``s7``) that the page defines for light and dark.
+Each drawing has a title and a description for those who hear the page, and its numbers stand in a table below it.
+Colours are classes (``s0`` to ``s7``) that the page defines for light and dark.
 """
 
 from __future__ import annotations
@@ -65,9 +65,14 @@ def thinned(points: Sequence[tuple[float, float]], most: int = 240) -> list[tupl
 
 
 def line_chart(title: Words, x_words: Words, y_words: Words, series: Sequence[Series], *, key: str, smooth: bool = True,
-               reference: tuple[float, Words] | None = None, labels: Mapping[tuple[float, float], str] | None = None) -> Markup:
-    """Lines over a common pair of axes, 380 by 230, with its table of numbers. ``reference`` is a horizontal line; ``labels`` stand at points."""
-    drawn = [Series(one.name, thinned(one.points) if smooth else one.points, one.colour, one.marks) for one in series if one.points]
+               reference: tuple[float, Words] | None = None,
+               labels: Mapping[tuple[float, float], str] | None = None) -> Markup:
+    """Lines over a common pair of axes, 380 by 230, with its table of numbers. ``reference`` is a horizontal line;
+    ``labels`` stand at points."""
+    drawn = [
+        Series(one.name,
+               thinned(one.points) if smooth else one.points, one.colour, one.marks) for one in series if one.points
+    ]
     if not drawn:
         return Markup("")
     xs = [x for one in drawn for x, _ in one.points]
@@ -83,30 +88,52 @@ def line_chart(title: Words, x_words: Words, y_words: Words, series: Sequence[Se
 
     parts = []
     for y in ticks(y0, y1):
-        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{py(y)}" y2="{py(y)}"/><text class="tick" x="{left - 6}" y="{py(y) + 4}" text-anchor="end">{number(y)}</text>')
+        parts.append(
+            f'<line class="grid" x1="{left}" x2="{right}" y1="{py(y)}" y2="{py(y)}"/><text class="tick" x="{left - 6}" '
+            f'y="{py(y) + 4}" text-anchor="end">{number(y)}</text>'
+        )
     for x in ticks(x0, x1, 5):
         parts.append(f'<text class="tick" x="{px(x)}" y="{bottom + 16}" text-anchor="middle">{number(x)}</text>')
     parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    parts.append(f'<text class="label" x="{(left + right) / 2}" y="{bottom + 34}" text-anchor="middle">{both_svg(*x_words)}</text>')
+    parts.append(
+        f'<text class="label" x="{(left + right) / 2}" y="{bottom + 34}" '
+        f'text-anchor="middle">{both_svg(*x_words)}</text>'
+    )
     if reference:
-        parts.append(f'<line class="reference" x1="{left}" x2="{right}" y1="{py(reference[0])}" y2="{py(reference[0])}"/>'
-                     f'<text class="tick" x="{right}" y="{py(reference[0]) - 4}" text-anchor="end">{both_svg(*reference[1])}</text>')
+        parts.append(
+            f'<line class="reference" x1="{left}" x2="{right}" y1="{py(reference[0])}" y2="{py(reference[0])}"/>'
+            f'<text class="tick" x="{right}" y="{py(reference[0]) - 4}" '
+            f'text-anchor="end">{both_svg(*reference[1])}</text>'
+        )
     for one in drawn:
         path = "M" + " L".join(f"{px(x)} {py(y)}" for x, y in one.points)
         parts.append(f'<path class="line s{one.colour}" d="{path}"/>')
         if one.marks or len(one.points) == 1:
-            parts += [f'<circle class="dot s{one.colour}" cx="{px(x)}" cy="{py(y)}" r="{3.4 if len(one.points) > 1 else 5.5}"><title>{escape(one.name)}: {number(x)}, {number(y)}</title></circle>' for x, y in one.points]
+            parts += [
+                f'<circle class="dot s{one.colour}" cx="{px(x)}" cy="{py(y)}" '
+                f'r="{3.4 if len(one.points) > 1 else 5.5}"><title>{escape(one.name)}: {number(x)}, '
+                f'{number(y)}</title></circle>'
+                for x, y in one.points
+            ]
     for (x, y), text in (labels or {}).items():
         near = px(x) > right - 40
-        parts.append(f'<text class="tick strong" x="{px(x) + (-6 if near else 6)}" y="{py(y) - 6}" text-anchor="{"end" if near else "start"}">{escape(text)}</text>')
+        parts.append(
+            f'<text class="tick strong" x="{px(x) + (-6 if near else 6)}" y="{py(y) - 6}" '
+            f'text-anchor="{"end" if near else "start"}">{escape(text)}</text>'
+        )
     legend = Markup("")
     if len(drawn) > 1 and not labels:
-        legend = Markup('<p class="legend">') + Markup(" ").join(Markup('<span><i class="s{}"></i>{}</span>').format(one.colour, both(one.name, LINES.get(one.name, one.name))) for one in drawn) + Markup("</p>")
+        legend = Markup('<p class="legend">') + Markup(" ").join(
+            Markup('<span><i class="s{}"></i>{}</span>').format(one.colour, both(one.name, LINES.get(
+                one.name, one.name))) for one in drawn) + Markup("</p>")
     said = "; ".join(f"{one.name}: {number(one.points[0][1])} → {number(one.points[-1][1])}" for one in drawn)
-    svg = Markup(f'<svg viewBox="0 0 380 226" role="img" aria-labelledby="{key}-t {key}-d"><title id="{key}-t">{escape(title[0])}</title><desc id="{key}-d">'
-                 f'{escape(y_words[0])} by {escape(x_words[0])}. {escape(said)}</desc>{"".join(map(str, parts))}</svg>')
+    svg = Markup(
+        f'<svg viewBox="0 0 380 226" role="img" aria-labelledby="{key}-t {key}-d"><title '
+        f'id="{key}-t">{escape(title[0])}</title><desc id="{key}-d">'
+        f'{escape(y_words[0])} by {escape(x_words[0])}. {escape(said)}</desc>{"".join(map(str, parts))}</svg>')
     table = _table([x_words, *((one.name, LINES.get(one.name, one.name)) for one in drawn)], _joined(drawn))
-    return Markup('<figure class="chart"><figcaption>{}</figcaption>{}{}{}</figure>').format(both(*title), svg, legend, table)
+    return Markup('<figure class="chart"><figcaption>{}</figcaption>{}{}{}</figure>').format(
+        both(*title), svg, legend, table)
 
 
 def _range(values: Sequence[float], margin: float) -> tuple[float, float]:
@@ -128,59 +155,80 @@ def _joined(series: Sequence[Series]) -> list[list[str]]:
 
 
 def _some(points: Sequence[tuple[float, float]], most: int = 24) -> list[tuple[float, float]]:
-    return list(points) if len(points) <= most else [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+    return list(points) if len(points) <= most else [
+        points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)
+    ]
 
 
 def _table(head: Sequence[Words], rows: Sequence[Sequence[str]]) -> Markup:
     """The numbers behind a drawing."""
     top = Markup("").join(Markup("<th scope=col>{}</th>").format(both(*words)) for words in head)
-    body = Markup("").join(Markup("<tr>{}</tr>").format(Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row)) for row in rows)
-    return Markup('<details class="data"><summary>{}</summary><div class="scroll"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div></details>').format(
-        both("numbers", "数据"), top, body)
+    body = Markup("").join(
+        Markup("<tr>{}</tr>").format(Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row))
+        for row in rows)
+    return Markup(
+        '<details class="data"><summary>{}</summary><div '
+        'class="scroll"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div></details>'
+    ).format(both("numbers", "数据"), top, body)
 
 
-def track(value: float, low: float, high: float, colour: int = 0, *, start: float = 0.0, end: float = 1.0, reference: float | None = None,
-          diamond: float | None = None) -> Markup:
-    """A value and its interval on a line from ``start`` to ``end``; ``reference`` is a tick across it. The numbers are said beside it."""
+def track(value: float, low: float, high: float, colour: int = 0, *, start: float = 0.0, end: float = 1.0,
+          reference: float | None = None, diamond: float | None = None) -> Markup:
+    """A value and its interval on a line from ``start`` to ``end``; ``reference`` is a tick across it. The numbers are
+    said beside it."""
     def at(x: float) -> float:
         return round(min(1.0, max(0.0, (x - start) / (end - start))) * 100, 2)
 
     across = f'<line class="reference" x1="{at(reference)}%" x2="{at(reference)}%" y1="0" y2="22"/>' if reference is not None else ""
     extra = f'<rect class="dot hollow s{colour}" x="{at(diamond)}%" y="7" width="8" height="8" transform="translate(-4 0)"/>' if diamond is not None else ""
-    return Markup(f'<svg class="track" aria-hidden="true" height="22" width="100%"><line class="grid" x1="0" x2="100%" y1="11" y2="11"/>{across}'
-                  f'<line class="whisker s{colour}" x1="{at(low)}%" x2="{at(high)}%" y1="11" y2="11"/>{extra}<circle class="dot s{colour}" cx="{at(value)}%" cy="11" r="5"/></svg>')
+    return Markup(
+        '<svg class="track" aria-hidden="true" height="22" width="100%"><line class="grid" x1="0" x2="100%" y1="11" '
+        f'y2="11"/>{across}'
+        f'<line class="whisker s{colour}" x1="{at(low)}%" x2="{at(high)}%" y1="11" y2="11"/>{extra}<circle class="dot '
+        f's{colour}" cx="{at(value)}%" cy="11" r="5"/></svg>'
+    )
 
 
 def scale(start: float = 0.0, end: float = 1.0, steps: int = 4) -> Markup:
     """The numbers along a column of tracks, in per cent."""
-    parts = "".join(f'<text class="tick{"" if k in (0, steps) else " optional"}" x="{100 * k / steps}%" y="11" text-anchor="{"start" if k == 0 else "end" if k == steps else "middle"}">{(start + (end - start) * k / steps) * 100:.0f}'
-                    f'{" %" if k == steps else ""}</text>' for k in range(steps + 1))
+    parts = "".join(
+        f'<text class="tick{"" if k in (0, steps) else " optional"}" x="{100 * k / steps}%" y="11" '
+        f'text-anchor="{"start" if k == 0 else "end" if k == steps else "middle"}">{(start + (end - start) * k / steps) * 100:.0f}'
+        f'{" %" if k == steps else ""}</text>' for k in range(steps + 1))
     return Markup(f'<svg class="track" aria-hidden="true" height="14" width="100%">{parts}</svg>')
 
 
 def bar(share: float, colour: int = 0, start: float = 0.0) -> Markup:
     """A bar over ``share`` of a line, from ``start``."""
-    return Markup(f'<svg class="track" aria-hidden="true" height="16" width="100%"><rect class="groove" width="100%" height="16" rx="3"/>'
-                  f'<rect class="bar s{colour}" x="{round(start * 100, 2)}%" width="{max(0.35, round(share * 100, 2))}%" height="16" rx="2"/></svg>')
+    return Markup(
+        '<svg class="track" aria-hidden="true" height="16" width="100%"><rect class="groove" width="100%" height="16" '
+        'rx="3"/>'
+        f'<rect class="bar s{colour}" x="{round(start * 100, 2)}%" width="{max(0.35, round(share * 100, 2))}%" '
+        'height="16" rx="2"/></svg>'
+    )
 
 
 def graph(nodes: Mapping[str, tuple[Words, str, int]], edges: Sequence[tuple[str, str]], title: Words) -> Markup:
-    """A graph in layers, each node to the right of all that it is made from. ``nodes``: name → (words, small print, colour)."""
+    """A graph in layers, each node to the right of all that it is made from. ``nodes``: name → (words, small print,
+    colour)."""
     above: dict[str, list[str]] = {name: [a for a, b in edges if b == name and a in nodes] for name in nodes}
     layer: dict[str, int] = {}
 
     def depth(name: str, path: tuple[str, ...] = ()) -> int:
         if name not in layer:
-            layer[name] = max((depth(parent, (*path, name)) + 1 for parent in above[name] if parent not in path), default=0)
+            layer[name] = max((depth(parent, (*path, name)) + 1 for parent in above[name] if parent not in path),
+                              default=0)
         return layer[name]
 
     for name in nodes:
         depth(name)
-    columns: list[list[str]] = [[name for name in nodes if layer[name] == column] for column in range(max(layer.values(), default=0) + 1)]
+    columns: list[list[str]] = [[name for name in nodes if layer[name] == column]
+                                for column in range(max(layer.values(), default=0) + 1)]
     place: dict[str, float] = {}
     tallest = max(map(len, columns))
     for column in columns:  # each node as near as can be to the middle of what it is made from
-        column.sort(key=lambda name: (sum(place[parent] for parent in above[name]) / len(above[name]) if above[name] else 0.0, name))
+        column.sort(key=lambda name: (sum(place[parent] for parent in above[name]) / len(above[name])
+                                      if above[name] else 0.0, name))
         for row, name in enumerate(column):
             place[name] = row + (tallest - len(column)) / 2
     wide, high, gap, lead = max(88, 20 + 7.6 * max(map(len, nodes), default=0)), 44, 30, 18
@@ -195,11 +243,20 @@ def graph(nodes: Mapping[str, tuple[Words, str, int]], edges: Sequence[tuple[str
             (x, y), (u, v) = corner(a), corner(b)
             x, y, v = x + wide, y + high / 2, v + high / 2
             bend = max(gap * 0.6, (u - x) * 0.5)
-            parts.append(f'<path class="edge" d="M{x} {y} C{x + bend} {y} {u - bend} {v} {u} {v}"><title>{escape(a)} → {escape(b)}</title></path>')
+            parts.append(
+                f'<path class="edge" d="M{x} {y} C{x + bend} {y} {u - bend} {v} {u} {v}"><title>{escape(a)} → '
+                f'{escape(b)}</title></path>'
+            )
     for name, (words, small, colour) in nodes.items():
         x, y = corner(name)
-        parts.append(f'<g><rect class="node s{colour}" x="{x}" y="{y}" width="{wide}" height="{high}" rx="7"/><text class="name" x="{x + 9}" y="{y + 18}">{escape(name)}</text>'
-                     f'<text class="tick mono" x="{x + 9}" y="{y + 34}">{escape(small)}</text><title>{escape(words[0])} / {escape(words[1])}</title></g>')
+        parts.append(
+            f'<g><rect class="node s{colour}" x="{x}" y="{y}" width="{wide}" height="{high}" rx="7"/><text '
+            f'class="name" x="{x + 9}" y="{y + 18}">{escape(name)}</text>'
+            f'<text class="tick mono" x="{x + 9}" y="{y + 34}">{escape(small)}</text><title>{escape(words[0])} / '
+            f'{escape(words[1])}</title></g>'
+        )
     said = "; ".join(f"{name} is made from {', '.join(above[name])}" for name in nodes if above[name])
-    return Markup(f'<div class="scroll" tabindex="0"><svg class="graph" style="--width:{width}px" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title[0])}: {escape(said)}">'
-                  f'{"".join(parts)}</svg></div>')
+    return Markup(
+        f'<div class="scroll" tabindex="0"><svg class="graph" style="--width:{width}px" viewBox="0 0 {width} {height}" '
+        f'role="img" aria-label="{escape(title[0])}: {escape(said)}">'
+        f'{"".join(parts)}</svg></div>')

@@ -44,7 +44,8 @@ def gather(run: Path, stages: Mapping[str, type[Stage]]) -> Gathered:
         raise TriviumError(f"{run}: no finished stage here; name the folder of a run, such as runs/quickstart")
     found = collected(run.resolve().name, artifacts, stages)
     old = run / "report" / "metrics.json"
-    found.metrics["wall_seconds"] = read_json(old)["wall_seconds"] if old.is_file() else sum(a.manifest["seconds"] for a in artifacts)
+    found.metrics["wall_seconds"] = read_json(old)["wall_seconds"] if old.is_file() else sum(a.manifest["seconds"]
+                                                                                             for a in artifacts)
     return found
 
 
@@ -54,7 +55,10 @@ def in_order(artifacts: Sequence[Artifact]) -> list[Artifact]:
     done: list[Artifact] = []
     while left:
         waiting = {artifact.digest for artifact in left}
-        ready = next((one for one in left if not waiting & {made["digest"] for made in one.manifest["inputs"].values()} - {one.digest}), left[0])
+        ready = next((one
+                      for one in left if not waiting & {made["digest"]
+                                                        for made in one.manifest["inputs"].values()} - {one.digest}),
+                     left[0])
         left.remove(ready)
         done.append(ready)
     return done
@@ -65,7 +69,9 @@ def collected(name: str, artifacts: Sequence[Artifact], stages: Mapping[str, typ
     manifests = {artifact.name: artifact.manifest for artifact in artifacts}
     logs = {artifact.name: [row for _, row in read_rows(artifact.folder / "log.jsonl")] for artifact in artifacts
             if (artifact.folder / "log.jsonl").is_file()}
-    answers = [row for artifact in artifacts if (artifact.folder / "answers.jsonl").is_file() for row in marked(artifact)]
+    answers = [
+        row for artifact in artifacts if (artifact.folder / "answers.jsonl").is_file() for row in marked(artifact)
+    ]
     return Gathered(name, stages, metrics_of(manifests), manifests, logs, answers)
 
 
@@ -87,7 +93,8 @@ def marked(artifact: Artifact) -> list[Row]:
 
 
 def metrics_of(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What ``metrics.json`` holds besides the wall seconds: peak memory, and every stage's figures under the stage's name."""
+    """What ``metrics.json`` holds besides the wall seconds: peak memory, and every stage's figures under the stage's
+    name."""
     stages: dict[str, dict[str, Any]] = {}
     for name, manifest in manifests.items():
         stages[name] = {"seconds": manifest["seconds"], **manifest["summary"]}
@@ -102,15 +109,18 @@ def metrics_of(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def peak_memory(manifests: Iterable[dict[str, Any]]) -> float:
-    """The most memory of any stage, or of stages that ran side by side together with the process that ran them, in MB."""
-    spans = [(*span_of(manifest), manifest["peak_memory_mb"], manifest.get("shared_memory_mb", 0.0)) for manifest in manifests]
+    """The most memory of any stage, or of stages that ran side by side together with the process that ran them, in
+    MB."""
+    spans = [(*span_of(manifest), manifest["peak_memory_mb"], manifest.get("shared_memory_mb", 0.0))
+             for manifest in manifests]
     together = ([other for other in spans if other[0] <= begun < other[1] + 1e-3] for begun, *_ in spans)
-    return float(max(sum(peak for *_, peak, _ in group) + max(shared for *_, shared in group) for group in together if group))
+    return float(
+        max(sum(peak for *_, peak, _ in group) + max(shared for *_, shared in group) for group in together if group))
 
 
 def spread(evaluation: dict[str, Any], stages: dict[str, dict[str, Any]], models: dict[str, str]) -> None:
-    """Put the examination's figures beside the stage that they are about; ``models`` says which stage or folder has each
-    name. What is there for comparison stands beside the fine-tuned model."""
+    """Put the examination's figures beside the stage that they are about; ``models`` says which stage or folder has
+    each name. What is there for comparison stands beside the fine-tuned model."""
     for name, figures in evaluation["models"].items():
         if name in stages and Path(models.get(name, name)).name == name:
             stages[name] |= {key: figures[key] for key in figures if key not in stages[name]}

@@ -1,7 +1,7 @@
 """The server: the OpenAI API over sampling engines, a chat page, and where its feedback goes.
 
-Whatever comes from a client is hostile: bodies are bounded before they are read, checked before they are used, and every
-fault is an error in OpenAI's form with the right status.
+Whatever comes from a client is hostile: bodies are bounded before they are read, checked before they are used, and
+every fault is an error in OpenAI's form with the right status.
 """
 
 from __future__ import annotations
@@ -54,13 +54,18 @@ from trivium.serving.text import GrowingText, token_entry, whole_text
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.version import __version__
 
-POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
-          "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
-HEADERS = [(b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"),
-           (b"cross-origin-opener-policy", b"same-origin"), (b"cross-origin-resource-policy", b"same-origin"),
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action "
+    "'none'; base-uri 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
+HEADERS = [(b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff"),
+           (b"referrer-policy", b"no-referrer"), (b"cross-origin-opener-policy", b"same-origin"),
+           (b"cross-origin-resource-policy", b"same-origin"),
            (b"permissions-policy", b"camera=(), microphone=(), geolocation=()")]
-STATIC = {"": ("chat.html", "text/html"), "chat.css": ("chat.css", "text/css"), "chat.js": ("chat.js", "text/javascript"),
-          "words.js": ("words.js", "text/javascript"), "icon.svg": ("icon.svg", "image/svg+xml")}
+STATIC = {
+    "": ("chat.html", "text/html"), "chat.css": ("chat.css", "text/css"), "chat.js": ("chat.js", "text/javascript"),
+    "words.js": ("words.js", "text/javascript"), "icon.svg": ("icon.svg", "image/svg+xml")
+}
 
 LINGER = 10.0
 """Seconds after its answer's time is up for which a client that reads slowly keeps its connection."""
@@ -110,16 +115,20 @@ class Served:
             raise TriviumError(f"{folder}: {model_folder.what_is(model)} does not chat; serve a language model")
         tokenizer = ChatTokenizer.load(folder)
         if tokenizer.vocab_size > model.config.vocab_size:
-            raise TriviumError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, but the model only {model.config.vocab_size}")
+            raise TriviumError(
+                f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, but the model only "
+                f"{model.config.vocab_size}"
+            )
         manifest: dict[str, Any] = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
         stage = manifest.get("kind")
-        return cls(name, Engine(model.eval().to(_device()), limits.rows, limits.context, tokenizer.decode), tokenizer, str(stage) if stage else None,
-                   stage not in ("pretrain", "untrained"), str(manifest.get("digest") or "")[:16], int((folder / "tokenizer.json").stat().st_mtime),
+        return cls(name, Engine(model.eval().to(_device()), limits.rows, limits.context, tokenizer.decode), tokenizer,
+                   str(stage) if stage else None, stage not in ("pretrain", "untrained"),
+                   str(manifest.get("digest") or "")[:16], int((folder / "tokenizer.json").stat().st_mtime),
                    model if isinstance(model, SeeingModel) else None)
 
     def encode(self, messages: Sequence[dict[str, Any]]) -> tuple[list[int], Tensor | None]:
-        """The tokens that ask for the next words of a chat, and its pictures as they stand in the prompt. Raises :class:`TriviumError` for pictures
-        that cannot be seen; how many fit is known before one of them is opened."""
+        """The tokens that ask for the next words of a chat, and its pictures as they stand in the prompt. Raises
+        :class:`TriviumError` for pictures that cannot be seen; how many fit is known before one of them is opened."""
         places = self.eyes.picture_places if self.eyes else 0
         ids = self.tokenizer.encode_chat(messages, generation_prompt=True, picture_places=places)[0]
         if self.eyes is None or self.eyes.picture_id not in ids or len(ids) >= self.engine.capacity:
@@ -135,7 +144,8 @@ def _device() -> Any:
     return choose_device()
 
 
-def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (), feedback: Callable[[], Store] | None = None) -> FastAPI:
+def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (),
+               feedback: Callable[[], Store] | None = None) -> FastAPI:
     """The application. ``keys`` are the API keys that are accepted (none: everybody is); ``feedback`` opens the
     store at its first use (None: no thumbs and votes)."""
     served = {model.name: model for model in models}
@@ -169,7 +179,8 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
 
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> Response:
-        headers = {429: {"retry-after": "1"}, 401: {"www-authenticate": "Bearer"}, 408: {"x-should-retry": "false"}}.get(error.status)
+        headers = {429: {"retry-after": "1"}, 401: {"www-authenticate": "Bearer"},
+                   408: {"x-should-retry": "false"}}.get(error.status)
         return JSONResponse(error.body, error.status, headers)
 
     @app.exception_handler(HTTPException)
@@ -192,7 +203,8 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
         if scheme.lower() != "bearer" or sum(hmac.compare_digest(digest, known) for known in digests) == 0:
-            raise ApiError(401, "no valid API key was given; send one as `Authorization: Bearer KEY`", "authentication_error", code="invalid_api_key")
+            raise ApiError(401, "no valid API key was given; send one as `Authorization: Bearer KEY`",
+                           "authentication_error", code="invalid_api_key")
 
     async def body_of(kind: type[Body], request: Request) -> Body:
         check_key(request)
@@ -215,7 +227,8 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
     def model_of(name: str) -> Served:
         if name not in served:
             shown = name if len(name) <= 80 else name[:80] + "…"
-            raise ApiError(404, f"the model {shown!r} does not exist{nearest(shown, served)}", param="model", code="model_not_found")
+            raise ApiError(404, f"the model {shown!r} does not exist{nearest(shown, served)}", param="model",
+                           code="model_not_found")
         return served[name]
 
     def sampling_of(request: ChatRequest | CompletionRequest, model: Served, longest: int) -> Sampling:
@@ -224,25 +237,36 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
         limit = request.limit
         if room < 1 or (limit is not None and limit > room):
             asked = f" and {limit} new ones were asked for" if limit is not None else ""
-            raise ApiError(400, f"this model's context is {model.engine.capacity} tokens; the prompt has {longest}{asked}",
-                           param="messages" if isinstance(request, ChatRequest) else "prompt", code="context_length_exceeded")
-        return Sampling(
-            temperature=1.0 if request.temperature is None else request.temperature, top_p=request.top_p or 1.0, top_k=request.top_k or 0,
-            min_p=request.min_p or 0.0, repetition_penalty=request.repetition_penalty or 1.0, max_new_tokens=room if limit is None else limit,
-            seed=secrets.randbits(62) if request.seed is None else request.seed, stop=request.stops)
+            raise ApiError(400,
+                           f"this model's context is {model.engine.capacity} tokens; the prompt has {longest}{asked}",
+                           param="messages" if isinstance(request, ChatRequest) else "prompt",
+                           code="context_length_exceeded")
+        return Sampling(temperature=1.0 if request.temperature is None else request.temperature, top_p=request.top_p
+                        or 1.0, top_k=request.top_k or 0, min_p=request.min_p or 0.0,
+                        repetition_penalty=request.repetition_penalty or 1.0,
+                        max_new_tokens=room if limit is None else limit,
+                        seed=secrets.randbits(62) if request.seed is None else request.seed, stop=request.stops)
 
     @contextlib.asynccontextmanager
-    async def asked(model: Served, request: ChatRequest | CompletionRequest, prompts: Sequence[list[int]], pictures: Tensor | None) -> AsyncIterator[list[Ticket]]:
+    async def asked(model: Served, request: ChatRequest | CompletionRequest, prompts: Sequence[list[int]],
+                    pictures: Tensor | None) -> AsyncIterator[list[Ticket]]:
         """Tickets for prompts (or one with pictures), which are cancelled when their answers are no longer wanted."""
         count = (request.n or 1) * len(prompts)
         if count > limits.rows + limits.queue:
-            raise ApiError(400, f"{count} completions are more than the {limits.rows + limits.queue} that one request may ask for", param="n")
+            raise ApiError(
+                400, f"{count} completions are more than the {limits.rows + limits.queue} that one request may ask for",
+                param="n")
         if model.taken + count > limits.rows + limits.queue:
-            raise ApiError(429, f"the model is busy: {model.taken} samples are running or waiting; try again later", "rate_limit_error", code="rate_limit_exceeded")
+            raise ApiError(429, f"the model is busy: {model.taken} samples are running or waiting; try again later",
+                           "rate_limit_error", code="rate_limit_exceeded")
         sampling = sampling_of(request, model, max(map(len, prompts)))
         stop = frozenset((model.tokenizer.end_id, model.tokenizer.document_id))
-        tickets = [Ticket(model.engine, prompt, sampling, [randomness.derive(sampling.seed, place, i) for i in range(request.n or 1)],
-                          stop, request.alternatives, bool(request.stream), pictures) for place, prompt in enumerate(prompts)]
+        tickets = [
+            Ticket(model.engine, prompt, sampling,
+                   [randomness.derive(sampling.seed, place, i)
+                    for i in range(request.n or 1)], stop, request.alternatives, bool(request.stream), pictures)
+            for place, prompt in enumerate(prompts)
+        ]
         model.taken += count
         try:
             for ticket in tickets:
@@ -257,32 +281,41 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
         prompt_tokens = sum(map(len, prompts))
         return {"prompt_tokens": prompt_tokens, "completion_tokens": samples, "total_tokens": prompt_tokens + samples}
 
-    def log_probs_of(chat: bool, model: Served, tokens: Sequence[int], plain: Sequence[tuple[float, list[tuple[int, float]]]]) -> dict[str, Any]:
-        entries = [token_entry(model.tokenizer, token, log_prob) | {"top_logprobs": [token_entry(model.tokenizer, *other) for other in others]}
-                   for token, (log_prob, others) in zip(tokens, plain, strict=False)]
+    def log_probs_of(chat: bool, model: Served, tokens: Sequence[int],
+                     plain: Sequence[tuple[float, list[tuple[int, float]]]]) -> dict[str, Any]:
+        entries = [
+            token_entry(model.tokenizer, token, log_prob)
+            | {"top_logprobs": [token_entry(model.tokenizer, *other) for other in others]}
+            for token, (log_prob, others) in zip(tokens, plain, strict=False)
+        ]
         if chat:
             return {"content": entries, "refusal": None}
         offsets, place = [], 0
         for entry in entries:
             offsets.append(place)
             place += len(entry["token"])
-        return {"tokens": [entry["token"] for entry in entries], "token_logprobs": [entry["logprob"] for entry in entries],
-                "top_logprobs": [{other["token"]: other["logprob"] for other in entry["top_logprobs"]} for entry in entries],
-                "text_offset": offsets}
+        return {
+            "tokens": [entry["token"] for entry in entries], "token_logprobs": [entry["logprob"] for entry in entries],
+            "top_logprobs": [{other["token"]: other["logprob"]
+                              for other in entry["top_logprobs"]} for entry in entries], "text_offset": offsets
+        }
 
     # answers
 
-    async def answer(http: Request, request: ChatRequest | CompletionRequest, model: Served, prompts: Sequence[list[int]],
-                     pictures: Tensor | None = None) -> Response:
+    async def answer(http: Request, request: ChatRequest | CompletionRequest, model: Served,
+                     prompts: Sequence[list[int]], pictures: Tensor | None = None) -> Response:
         chat = isinstance(request, ChatRequest)
-        head = {"id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.name,
-                "system_fingerprint": model.digest or None}
+        head = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", "created": int(time.time()),
+            "model": model.name, "system_fingerprint": model.digest or None
+        }
         metrics.add("trivium_prompt_tokens_total", sum(map(len, prompts)), model=model.name)
         begun = time.perf_counter()
         if request.stream:
             context = asked(model, request, prompts, pictures)
             tickets = await context.__aenter__()  # refusals have their own status; what comes later is in the stream
-            return _Held(context, limits.seconds + LINGER, stream(tickets, request, model, prompts, head, begun), media_type="text/event-stream",
+            return _Held(context, limits.seconds + LINGER, stream(tickets, request, model, prompts, head,
+                                                                  begun), media_type="text/event-stream",
                          headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         samples = None
         try:
@@ -305,17 +338,24 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
             log_probs = log_probs_of(chat, model, tokens, sample.plain) if request.alternatives >= 0 else None
             content = {"message": {"role": "assistant", "content": text, "refusal": None}} if chat else {"text": text}
             choices.append({"index": number, **content, "logprobs": log_probs, "finish_reason": sample.reason})
-        return JSONResponse({**head, "object": "chat.completion" if chat else "text_completion", "choices": choices, "usage": usage(prompts, counted)})
+        return JSONResponse({
+            **head, "object": "chat.completion" if chat else "text_completion", "choices": choices,
+            "usage": usage(prompts, counted)
+        })
 
-    async def stream(tickets: list[Ticket], request: ChatRequest | CompletionRequest, model: Served, prompts: Sequence[list[int]],
-                     head: dict[str, Any], begun: float) -> AsyncIterator[bytes]:
+    async def stream(tickets: list[Ticket], request: ChatRequest | CompletionRequest, model: Served,
+                     prompts: Sequence[list[int]], head: dict[str, Any], begun: float) -> AsyncIterator[bytes]:
         chat, each = isinstance(request, ChatRequest), request.n or 1
         kind = "chat.completion.chunk" if chat else "text_completion"
         with_usage = bool(request.stream_options and request.stream_options.include_usage)
         counted, finished = 0, False
 
-        def event(number: int, text: str | None, reason: str | None, log_probs: dict[str, Any] | None, opening: bool = False) -> bytes:
-            content: dict[str, Any] = {"delta": ({"role": "assistant", "content": ""} if opening else {} if text is None else {"content": text})} if chat else {"text": text or ""}
+        def event(number: int, text: str | None, reason: str | None, log_probs: dict[str, Any] | None,
+                  opening: bool = False) -> bytes:
+            content: dict[str, Any] = {
+                "delta": (
+                    {"role": "assistant", "content": ""} if opening else {} if text is None else {"content": text})
+            } if chat else {"text": text or ""}
             choice = {"index": number, **content, "logprobs": log_probs, "finish_reason": reason}
             return _event({**head, "object": kind, "choices": [choice], **({"usage": None} if with_usage else {})})
 
@@ -363,7 +403,8 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
     async def chat_completions(http: Request) -> Response:
         request = await body_of(ChatRequest, http)
         model = model_of(request.model)
-        ids, pictures = await run_in_threadpool(_encoded, lambda: model.encode([m.plain() for m in request.messages]), "messages")
+        ids, pictures = await run_in_threadpool(_encoded, lambda: model.encode([m.plain() for m in request.messages]),
+                                                "messages")
         return await answer(http, request, model, [ids], pictures)
 
     @app.post("/v1/completions", openapi_extra=described(CompletionRequest))
@@ -378,11 +419,16 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
                 raise TriviumError("a prompt of tokens is empty or holds one that the model does not know")
             return prompt
 
-        return await answer(http, request, model, await run_in_threadpool(_encoded, lambda: [encode(prompt) for prompt in request.prompts], "prompt"))
+        return await answer(
+            http, request, model, await
+            run_in_threadpool(_encoded, lambda: [encode(prompt) for prompt in request.prompts], "prompt"))
 
     def card(model: Served) -> dict[str, Any]:
-        return {"id": model.name, "object": "model", "created": model.created, "owned_by": "trivium", "stage": model.stage, "chat": model.chat,
-                "digest": model.digest or None, "context": model.engine.capacity, "sees": model.eyes is not None}
+        return {
+            "id": model.name, "object": "model", "created": model.created, "owned_by": "trivium", "stage": model.stage,
+            "chat": model.chat, "digest": model.digest or None, "context": model.engine.capacity, "sees": model.eyes
+            is not None
+        }
 
     @app.get("/v1/models")
     async def list_models(http: Request) -> Response:
@@ -412,31 +458,42 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
     @app.post("/feedback/thumb", openapi_extra=described(Thumb))
     async def thumb(http: Request) -> Response:
         said = await body_of(Thumb, http)
-        return await keep(lambda: store().add_thumb([m.words() for m in said.messages], said.completion, said.label, said.who, said.model))
+        return await keep(lambda: store().add_thumb([m.words() for m in said.messages], said.completion, said.label,
+                                                    said.who, said.model))
 
     @app.post("/feedback/choice", openapi_extra=described(Choice))
     async def choice(http: Request) -> Response:
         said = await body_of(Choice, http)
         better = said.better
-        ranking: list[list[int]] | None = [[better], [1 - better]] if isinstance(better, int) else [[0, 1]] if better == "tie" else None
-        return await keep(lambda: store().add_choice([m.words() for m in said.messages], said.responses, ranking, said.who, said.models))
+        ranking: list[list[int]] | None = [[better], [1 - better]] if isinstance(
+            better, int) else [[0, 1]] if better == "tie" else None
+        return await keep(lambda: store().add_choice([m.words() for m in said.messages], said.responses, ranking, said.
+                                                     who, said.models))
 
     @app.get("/health")
     async def health() -> Response:
-        return JSONResponse({"status": "ok" if scheduler.alive else "failed", "models": list(served)}, 200 if scheduler.alive else 503)
+        return JSONResponse({"status": "ok" if scheduler.alive else "failed", "models": list(served)},
+                            200 if scheduler.alive else 503)
 
     @app.get("/metrics")
     async def prometheus(http: Request) -> Response:
         check_key(http)
-        gauges: dict[str, dict[Labels, float]] = {"trivium_running_samples": {(("model", m.name),): float(len(m.engine.live)) for m in models},
-                  "trivium_waiting_samples": {(("model", m.name),): float(max(0, m.taken - len(m.engine.live))) for m in models}}
+        gauges: dict[str, dict[Labels, float]] = {
+            "trivium_running_samples": {(("model", m.name),): float(len(m.engine.live))
+                                        for m in models},
+            "trivium_waiting_samples": {(("model", m.name),): float(max(0, m.taken - len(m.engine.live)))
+                                        for m in models}
+        }
         return Response(metrics.text(gauges), media_type="text/plain; version=0.0.4")
 
     @app.get("/settings.json")
     async def settings() -> Response:
         return JSONResponse({"key_needed": bool(digests), "feedback": feedback is not None})
 
-    pages = {path: (resources.files("trivium.serving").joinpath("static", name).read_bytes(), kind) for path, (name, kind) in STATIC.items()}
+    pages = {
+        path: (resources.files("trivium.serving").joinpath("static", name).read_bytes(), kind)
+        for path, (name, kind) in STATIC.items()
+    }
 
     @app.get("/")
     @app.get("/{name}", include_in_schema=False)
@@ -472,10 +529,12 @@ def _event(body: dict[str, Any]) -> bytes:
 
 
 def _failed(error: Exception) -> ApiError:
-    return ApiError(400, str(error)) if isinstance(error, TriviumError) else ApiError(500, "the engine failed; the server's log says why", "server_error")
+    return ApiError(400, str(error)) if isinstance(error, TriviumError) else ApiError(
+        500, "the engine failed; the server's log says why", "server_error")
 
 
-async def _in_time(seconds: float, work: Awaitable[Made], late: str = "the answer took more than {} seconds; ask for fewer tokens") -> Made:
+async def _in_time(seconds: float, work: Awaitable[Made],
+                   late: str = "the answer took more than {} seconds; ask for fewer tokens") -> Made:
     try:
         return await asyncio.wait_for(work, seconds)
     except TimeoutError as error:
@@ -530,10 +589,11 @@ async def _unless_gone(request: Request, work: Awaitable[Made]) -> Made | None:
 
 
 class _Held(StreamingResponse):
-    """A stream that leaves ``context`` when it ends, even where its client went away before it began, or reads nothing and does not go: after
-    ``seconds`` its connection is closed."""
+    """A stream that leaves ``context`` when it ends, even where its client went away before it began, or reads nothing
+    and does not go: after ``seconds`` its connection is closed."""
 
-    def __init__(self, context: contextlib.AbstractAsyncContextManager[Any], seconds: float, *given: Any, **more: Any) -> None:
+    def __init__(self, context: contextlib.AbstractAsyncContextManager[Any], seconds: float, *given: Any,
+                 **more: Any) -> None:
         super().__init__(*given, **more)
         self._context, self._seconds = context, seconds
 

@@ -18,7 +18,9 @@ class Metrics:
         self._lock = threading.Lock()
         self._help: dict[str, tuple[str, str]] = {}
         self._values: dict[str, dict[Labels, float]] = defaultdict(lambda: defaultdict(float))
-        self._seconds: dict[str, dict[Labels, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0] * (len(BUCKETS) + 2)))
+        self._seconds: dict[str,
+                            dict[Labels,
+                                 list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0] * (len(BUCKETS) + 2)))
 
     def describe(self, name: str, kind: str, text: str) -> None:
         """Announce a metric: counter, gauge or histogram."""
@@ -49,7 +51,9 @@ class Metrics:
                 for labels, bins in self._seconds.get(name, {}).items():
                     for bound, value in zip((*map(str, BUCKETS), "+Inf"), bins, strict=False):
                         lines.append(f"{name}_bucket{_braces((*labels, ('le', bound)))} {value:g}")
-                    lines += [f"{name}_count{_braces(labels)} {bins[-2]:g}", f"{name}_sum{_braces(labels)} {bins[-1]:g}"]
+                    lines += [
+                        f"{name}_count{_braces(labels)} {bins[-2]:g}", f"{name}_sum{_braces(labels)} {bins[-1]:g}"
+                    ]
         return "\n".join(lines) + "\n"
 
 

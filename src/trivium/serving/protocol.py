@@ -23,10 +23,15 @@ Body = TypeVar("Body", bound=BaseModel)
 class ApiError(Exception):
     """An error that the client is told, in the form of OpenAI's."""
 
-    def __init__(self, status: int, message: str, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None) -> None:
+    def __init__(self, status: int, message: str, kind: str = "invalid_request_error", param: str | None = None,
+                 code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"error": {"message": message.encode("utf-8", "replace").decode(), "type": kind, "param": param, "code": code}}
+        self.body = {
+            "error": {
+                "message": message.encode("utf-8", "replace").decode(), "type": kind, "param": param, "code": code
+            }
+        }
 
 
 class _Strict(BaseModel):
@@ -67,13 +72,18 @@ class ChatMessage(_Strict):
         """As the chat template wants it: with pictures the content stays a list of parts."""
         content: Any = self.content
         if not isinstance(content, str):
-            content = [part.model_dump() for part in content] if any(isinstance(part, ImagePart) for part in content) else "".join(part.text for part in content)
+            content = [part.model_dump()
+                       for part in content] if any(isinstance(part, ImagePart)
+                                                   for part in content) else "".join(part.text for part in content)
         return {"role": "system" if self.role == "developer" else self.role, "content": content}
 
     def words(self) -> dict[str, str]:
         """As text alone; a picture is named by its digest."""
         texts = [self.content] if isinstance(self.content, str) else [
-            part.text if isinstance(part, Part) else f"[picture {hashlib.sha256(part.image_url.url.encode()).hexdigest()[:16]}]" for part in self.content]
+            part.text
+            if isinstance(part, Part) else f"[picture {hashlib.sha256(part.image_url.url.encode()).hexdigest()[:16]}]"
+            for part in self.content
+        ]
         return {"role": "system" if self.role == "developer" else self.role, "content": "".join(texts)}
 
 
@@ -149,7 +159,9 @@ class ChatRequest(Common):
 class CompletionRequest(Common):
     """The body of ``/v1/completions``."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=128)] | Annotated[list[Token], Field(min_length=1)] | Annotated[list[list[Token]], Field(min_length=1, max_length=128)]
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=128)] | Annotated[
+        list[Token], Field(min_length=1)] | Annotated[list[list[Token]],
+                                                      Field(min_length=1, max_length=128)]
     logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
     best_of: Literal[1, None] = None
     echo: Literal[False, None] = None
@@ -200,7 +212,8 @@ class Choice(Feedback):
 
 
 def parse(kind: type[Body], data: bytes) -> Body:
-    """The checked body of a request; raises :class:`ApiError` for bytes that are no UTF-8, no JSON, or the wrong JSON."""
+    """The checked body of a request; raises :class:`ApiError` for bytes that are no UTF-8, no JSON, or the wrong
+    JSON."""
     try:
         value: Any = json.loads(data.decode("utf-8"))
         json.dumps(value, ensure_ascii=False).encode()
@@ -216,22 +229,30 @@ def parse(kind: type[Body], data: bytes) -> Body:
         return kind.model_validate(value)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        fault = max((one for one in faults if one["loc"][:1] == faults[0]["loc"][:1]),  # of a union: in the branch whose type is right, and the deepest
+        # of a union: in the branch whose type is right, and the deepest
+        fault = max((one for one in faults if one["loc"][:1] == faults[0]["loc"][:1]),
                     key=lambda one: (not one["type"].endswith("_type"), len(one["loc"])))
         fields = kind.model_fields
         path = [part for part in fault["loc"] if isinstance(part, int) or part in fields or not _is_branch(str(part))]
-        path = [part for part, before in zip(path, [None, *path], strict=False) if part != before]  # a part's type names its branch, too
+        # a part's type names its branch, too
+        path = [part for part, before in zip(path, [None, *path], strict=False) if part != before]
         param = ".".join(str(part)[:60] for part in path)
         if fault["type"] == "extra_forbidden":
             hint = nearest(str(path[-1]), fields) if len(path) == 1 else ""
-            raise ApiError(400, f"unknown argument: {param}{hint if 'did you mean' in hint else ''}", param=param, code="unknown_parameter") from error
-        known = "; it is not supported here" if fault["type"] in ("literal_error", "too_long", "less_than_equal", "greater_than_equal") and param in UNSUPPORTED else ""
-        raise ApiError(400, f"{param}: {fault['msg'][:200]}{known}", param=param, code="missing_required_parameter" if fault["type"] == "missing" else "invalid_value") from error
+            raise ApiError(400, f"unknown argument: {param}{hint if 'did you mean' in hint else ''}", param=param,
+                           code="unknown_parameter") from error
+        known = "; it is not supported here" if fault["type"] in ("literal_error", "too_long", "less_than_equal",
+                                                                  "greater_than_equal") and param in UNSUPPORTED else ""
+        raise ApiError(400, f"{param}: {fault['msg'][:200]}{known}", param=param,
+                       code="missing_required_parameter" if fault["type"] == "missing" else "invalid_value") from error
 
 
-UNSUPPORTED = {"frequency_penalty", "presence_penalty", "logit_bias", "response_format", "best_of", "echo", "suffix", "store"}
+UNSUPPORTED = {
+    "frequency_penalty", "presence_penalty", "logit_bias", "response_format", "best_of", "echo", "suffix", "store"
+}
 
 
 def _is_branch(part: str) -> bool:
     """Whether a part of pydantic's path names a branch of a union instead of a field."""
-    return any(mark in part for mark in ("[", "constrained", "list", "literal")) or part in ("str", "int", "float", "bool")
+    return any(mark in part
+               for mark in ("[", "constrained", "list", "literal")) or part in ("str", "int", "float", "bool")

@@ -30,8 +30,8 @@ class News(NamedTuple):
 
 @dataclass(eq=False)
 class Ticket:
-    """A request on its way. ``news`` fills in the event loop: every token when ``each``, else only samples that ended; an
-    exception when the engine failed."""
+    """A request on its way. ``news`` fills in the event loop: every token when ``each``, else only samples that ended;
+    an exception when the engine failed."""
 
     engine: Engine
     prompt: Sequence[int]
@@ -98,8 +98,10 @@ class Scheduler:
                     for sample in engine.step():
                         ticket = self._tickets[id(engine), sample.request]
                         if ticket.each or sample.reason:
-                            told.append((ticket, News(sample.index, sample.tokens[-1], sample.plain[-1] if sample.plain else None,
-                                                      sample if sample.reason else None)))
+                            told.append(
+                                (ticket,
+                                 News(sample.index, sample.tokens[-1], sample.plain[-1] if sample.plain else None,
+                                      sample if sample.reason else None)))
                 except Exception as error:  # whatever an engine does, the server lives on and its clients are told
                     log.exception("a step of the engine failed")
                     for ticket in [ticket for ticket in self._tickets.values() if ticket.engine is engine]:
@@ -111,7 +113,8 @@ class Scheduler:
         if ticket.cancelled:
             return
         try:
-            ticket.request = ticket.engine.submit(ticket.prompt, ticket.sampling, ticket.seeds, ticket.stop, ticket.top, ticket.pictures)
+            ticket.request = ticket.engine.submit(ticket.prompt, ticket.sampling, ticket.seeds, ticket.stop, ticket.top,
+                                                  ticket.pictures)
         except Exception as error:  # one request must not end the thread
             if not isinstance(error, TriviumError):
                 log.exception("a request could not be queued")

@@ -21,7 +21,8 @@ class GrowingText:
         self.done = False
 
     def push(self, tokens: Sequence[int], last: bool = False) -> str:
-        """More tokens, the end token not among them; returns the text that is now sure. ``last`` gives out all there is."""
+        """More tokens, the end token not among them; returns the text that is now sure. ``last`` gives out all there
+        is."""
         if self.done:
             return ""
         self._tokens += tokens
@@ -48,7 +49,8 @@ def whole_text(tokenizer: ChatTokenizer, tokens: Sequence[int], stops: Sequence[
 
 @cache
 def _bytes_of_letters() -> dict[str, int]:
-    """Byte-level BPE writes each byte as a printable letter: those that are printable as they are, the others from U+0100 on."""
+    """Byte-level BPE writes each byte as a printable letter: those that are printable as they are, the others from
+    U+0100 on."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
@@ -58,5 +60,8 @@ def token_entry(tokenizer: ChatTokenizer, token: int, log_prob: float) -> dict[s
     """A token with its bytes and log-probability, as chat completions report it."""
     spelling = tokenizer.spelling(token)
     letters = _bytes_of_letters()
-    raw = bytes(letters[letter] for letter in spelling) if all(letter in letters for letter in spelling) and not spelling.startswith("<|") else spelling.encode()
+    raw = bytes(
+        letters[letter]
+        for letter in spelling) if all(letter in letters
+                                       for letter in spelling) and not spelling.startswith("<|") else spelling.encode()
     return {"token": raw.decode("utf-8", "replace"), "logprob": log_prob, "bytes": list(raw)}

@@ -47,10 +47,12 @@ def load_reward_model(folder: Path) -> tuple[RewardModel, ChatTokenizer]:
     return model, load_tokenizer(folder, model.config.vocab_size)
 
 
-def load_judge(context: Context, name: str, policy: LanguageModel, tokenizer: ChatTokenizer, share: bool) -> RewardModel | None:
-    """The reward model that the input ``name`` names, on the policy's device; None where it names none. ``share`` says that the policy's weights are
-    to stay as they are (call it before the policy is given an adapter): a reward model that is an adapter on the model that the stage begins with then
-    has no weights of its own but that adapter and its head. Raises :class:`TriviumError` for another tokenizer than the policy's."""
+def load_judge(context: Context, name: str, policy: LanguageModel, tokenizer: ChatTokenizer,
+               share: bool) -> RewardModel | None:
+    """The reward model that the input ``name`` names, on the policy's device; None where it names none. ``share`` says
+    that the policy's weights are to stay as they are (call it before the policy is given an adapter): a reward model
+    that is an adapter on the model that the stage begins with then has no weights of its own but that adapter and its
+    head. Raises :class:`TriviumError` for another tokenizer than the policy's."""
     folder = context.inputs.get(name)
     if not folder:
         return None
@@ -61,7 +63,10 @@ def load_judge(context: Context, name: str, policy: LanguageModel, tokenizer: Ch
     else:
         reward, judged = load_reward_model(folder)
     if judged.digest != tokenizer.digest:
-        raise TriviumError(f"{folder}: this reward model (`{name}`) has another tokenizer than the policy; train it from a model with the policy's")
+        raise TriviumError(
+            f"{folder}: this reward model (`{name}`) has another tokenizer than the policy; train it from a model with "
+            "the policy's"
+        )
     return reward.to(policy.lm_head.weight.device).eval()
 
 
@@ -69,13 +74,17 @@ def load_tokenizer(folder: Path, vocab_size: int) -> ChatTokenizer:
     """The tokenizer of a model folder; refused when it knows more tokens than the model."""
     tokenizer = ChatTokenizer.load(folder)
     if tokenizer.vocab_size > vocab_size:
-        raise TriviumError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, but the model only {vocab_size}; take the tokenizer it was trained with")
+        raise TriviumError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, but the model only {vocab_size}; take the "
+            "tokenizer it was trained with"
+        )
     return tokenizer
 
 
 def check_model(folder: Path) -> None:
-    """Raise :class:`TriviumError` for a model's folder that cannot be loaded, before any weight is read: shards that are missing or cut short, pickles,
-    and, where the family is ours, a config that contradicts the weights and a tokenizer that knows more tokens than the model."""
+    """Raise :class:`TriviumError` for a model's folder that cannot be loaded, before any weight is read: shards that
+    are missing or cut short, pickles, and, where the family is ours, a config that contradicts the weights and a
+    tokenizer that knows more tokens than the model."""
     if (folder / adapter_folder.CONFIG).exists():
         return  # its base is looked at when it is loaded
     if read_json(folder / "config.json").get("model_type") not in model_folder.FAMILIES:
@@ -86,19 +95,24 @@ def check_model(folder: Path) -> None:
         load_tokenizer(folder, model.config.vocab_size)
 
 
-def adapt(model: LanguageModel | RewardModel | EncoderDecoder | Classifier, settings: AdapterSettings | None, context: Context, purpose: str = "adapter") -> Attached | None:
-    """Freeze a model and give it the stage's adapter, if it has one. Raises :class:`TriviumError` for a model that can only be
-    trained with one, and under ``torchrun``."""
+def adapt(model: LanguageModel | RewardModel | EncoderDecoder | Classifier, settings: AdapterSettings | None,
+          context: Context, purpose: str = "adapter") -> Attached | None:
+    """Freeze a model and give it the stage's adapter, if it has one. Raises :class:`TriviumError` for a model that can
+    only be trained with one, and under ``torchrun``."""
     if settings is None:
         if has_adapters(model):
-            raise TriviumError(f"{context.name}: the model it starts from holds an adapter that cannot be folded in; give this stage an "
-                               "`adapter` too")
+            raise TriviumError(
+                f"{context.name}: the model it starts from holds an adapter that cannot be folded in; give this stage "
+                "an "
+                "`adapter` too")
         return None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TriviumError(f"{context.name}: adapters are trained in one process; start it without torchrun")
     attached = attach(model, settings, randomness.derive(context.seed, purpose))
-    trained, all_of_them = (sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (False, True))
-    context.progress.say(f"adapter: {trained:,} of {all_of_them:,} parameters are trained ({trained / all_of_them:.2%})")
+    trained, all_of_them = (sum(p.numel() for p in model.parameters() if p.requires_grad or every)
+                            for every in (False, True))
+    context.progress.say(
+        f"adapter: {trained:,} of {all_of_them:,} parameters are trained ({trained / all_of_them:.2%})")
     return attached
 
 
@@ -107,7 +121,8 @@ def as_without(attached: Attached | None) -> contextlib.AbstractContextManager[N
     return attached.off() if attached else contextlib.nullcontext()
 
 
-def save_trained(model: LanguageModel | RewardModel, attached: Attached | None, tokenizer: ChatTokenizer, base: Path, context: Context) -> None:
+def save_trained(model: LanguageModel | RewardModel, attached: Attached | None, tokenizer: ChatTokenizer, base: Path,
+                 context: Context) -> None:
     """Write what a stage trained: its adapter, or the whole model."""
     if attached:
         save_adapter(model, attached, tokenizer, base, context)
@@ -115,14 +130,16 @@ def save_trained(model: LanguageModel | RewardModel, attached: Attached | None, 
         save_model(model, tokenizer, context.folder)
 
 
-def save_adapter(model: LanguageModel | RewardModel, attached: Attached, tokenizer: ChatTokenizer, base: Path, context: Context) -> None:
-    """Write an adapter's folder (PEFT's, for LoRA) with the tokenizer. LoRA's has no ``config.json``: beside one, ``transformers``
-    would look for whole weights. Where the base is an adapter too, what PEFT is told to be the base is a remark: it would put the one in the
-    place of the other, and say nothing."""
+def save_adapter(model: LanguageModel | RewardModel, attached: Attached, tokenizer: ChatTokenizer, base: Path,
+                 context: Context) -> None:
+    """Write an adapter's folder (PEFT's, for LoRA) with the tokenizer. LoRA's has no ``config.json``: beside one,
+    ``transformers`` would look for whole weights. Where the base is an adapter too, what PEFT is told to be the base is
+    a remark: it would put the one in the place of the other, and say nothing."""
     tokenizer.save(context.folder)
     place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
     seen = f"{base} is an adapter itself: merge it first" if (base / adapter_folder.CONFIG).exists() else str(base)
-    adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base), seen)
+    adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base),
+                        seen)
     if attached.settings.kind != "lora":
         model_folder.save_config(model, context.folder, tokenizer.ids)
     elif not isinstance(model, RewardModel):
@@ -130,8 +147,8 @@ def save_adapter(model: LanguageModel | RewardModel, attached: Attached, tokeniz
 
 
 def merge_adapter(adapter: Path, folder: Path, base: Path | None = None) -> None:
-    """Fold a LoRA adapter into its base and write the whole model to ``folder``. Raises :class:`TriviumError` for an adapter that
-    cannot be folded in, for another base, and for a folder that holds something."""
+    """Fold a LoRA adapter into its base and write the whole model to ``folder``. Raises :class:`TriviumError` for an
+    adapter that cannot be folded in, for another base, and for a folder that holds something."""
     if not (adapter / adapter_folder.CONFIG).exists():
         raise TriviumError(f"{adapter}: no adapter here ({adapter_folder.CONFIG} is missing)")
     if folder.exists() and any(folder.iterdir()):
@@ -139,13 +156,19 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None) -> None
     base = base or adapter_folder.base_of(adapter)
     model = adapter_folder.load(adapter, base)
     if has_adapters(model):
-        raise TriviumError(f"{adapter}: a {adapter_folder.settings_of(adapter).kind} adapter is no change of a weight, so it cannot be folded in; only LoRA can")
+        raise TriviumError(
+            f"{adapter}: a {adapter_folder.settings_of(adapter).kind} adapter is no change of a weight, so it cannot "
+            "be folded in; only LoRA can"
+        )
     source = adapter if (adapter / "tokenizer.json").exists() else base
     begun = time.monotonic()
-    inputs = {name: {"path": os.path.relpath(path.absolute(), folder.absolute()), "digest": digest_path(path)} for name, path in (("model", base), ("adapter", adapter))}
+    inputs = {
+        name: {"path": os.path.relpath(path.absolute(), folder.absolute()), "digest": digest_path(path)}
+        for name, path in (("model", base), ("adapter", adapter))
+    }
     save_model(model, load_tokenizer(source, model.config.vocab_size), folder)
-    seal(folder, kind="merge", name=folder.name, key=digest_json(inputs), seed=0, settings={}, inputs=inputs, summary={}, seconds=time.monotonic() - begun,
-         peak_memory_mb=peak_memory_mb())
+    seal(folder, kind="merge", name=folder.name, key=digest_json(inputs), seed=0, settings={}, inputs=inputs,
+         summary={}, seconds=time.monotonic() - begun, peak_memory_mb=peak_memory_mb())
 
 
 def save_model(model: LanguageModel | RewardModel, tokenizer: ChatTokenizer, folder: Path, chat: bool = True) -> None:
@@ -164,7 +187,8 @@ def response_ids(tokenizer: ChatTokenizer, text: str) -> np.ndarray:
     return np.array(tokenizer.encode_response(text), np.int64)
 
 
-def sample_text(model: LanguageModel, tokenizer: ChatTokenizer, start: Sequence[int], seed: int, tokens: int = 64) -> str:
+def sample_text(model: LanguageModel, tokenizer: ChatTokenizer, start: Sequence[int], seed: int,
+                tokens: int = 64) -> str:
     """What a model says after ``start``."""
     stop = [tokenizer.end_id, tokenizer.document_id]
     drawn = generate(model, [list(start)], Sampling(max_new_tokens=tokens, seed=seed), stop)[0][0].tokens

@@ -1,7 +1,8 @@
 """Every stage that a recipe may name: the built-in ones, those of installed packages, and those of plugins.
 
-A stage's file is imported when somebody asks for its kind, as most of them need PyTorch, which takes seconds to load. An installed package
-offers stages under the entry-point group ``trivium.stages``; a plugin is a file whose classes derive from :class:`~trivium.stage.Stage`.
+A stage's file is imported when somebody asks for its kind, as most of them need PyTorch, which takes seconds to load.
+An installed package offers stages under the entry-point group ``trivium.stages``; a plugin is a file whose classes
+derive from :class:`~trivium.stage.Stage`.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def built_in(kind: str) -> type[Stage]:
 
 
 class Stages(Mapping[str, type[Stage]]):
-    """Stages by kind. ``plugins`` are files; ``own`` are classes of the caller. Later ones may not take the kind of earlier ones."""
+    """Stages by kind. ``plugins`` are files; ``own`` are classes of the caller. Later ones may not take the kind of
+    earlier ones."""
 
     def __init__(self, plugins: Iterable[Path] = (), own: Mapping[str, type[Stage]] | None = None) -> None:
         self.known: dict[str, type[Stage]] = dict(own or {})
@@ -103,12 +105,14 @@ class Stages(Mapping[str, type[Stage]]):
         for file in plugins:
             for stage in defined_in(file):
                 if stage.kind in BUILT_IN or stage.kind in self.packaged:
-                    raise TriviumError(f"{file}: there is a stage of kind {stage.kind!r} already; give the plugin's another `kind`")
+                    raise TriviumError(
+                        f"{file}: there is a stage of kind {stage.kind!r} already; give the plugin's another `kind`")
                 self.known[stage.kind] = stage
 
     def __getitem__(self, kind: str) -> type[Stage]:
         if kind not in self.known:
-            self.known[kind] = packaged_stage(kind, self.packaged[kind].load) if kind in self.packaged and kind not in BUILT_IN else built_in(kind)
+            self.known[kind] = packaged_stage(
+                kind, self.packaged[kind].load) if kind in self.packaged and kind not in BUILT_IN else built_in(kind)
         return self.known[kind]
 
     def __contains__(self, kind: object) -> bool:
@@ -122,7 +126,8 @@ class Stages(Mapping[str, type[Stage]]):
 
 
 def packaged_stage(kind: str, load: object) -> type[Stage]:
-    """The stage that an installed package offers. Raises :class:`TriviumError` where it cannot be loaded, or is no stage."""
+    """The stage that an installed package offers. Raises :class:`TriviumError` where it cannot be loaded, or is no
+    stage."""
     try:
         found = load()  # type: ignore[operator]
     except Exception as error:

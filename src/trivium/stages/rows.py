@@ -17,11 +17,12 @@ from trivium.training.batch import map_trees as map_trees
 Row = dict[str, Any]
 
 
-def rows_of(source: Path, name: str, fields: Sequence[str], context: Context, check: Callable[[Row], None] = lambda row: None,
-            numbers: list[int] | None = None) -> list[Row]:
-    """The rows of ``source``, a JSONL file or a folder that holds ``name``; each must have ``fields`` and pass ``check``, which
-    raises :class:`TriviumError`. Bad rows go to the stage's ``rejects-FILE`` with their reason, and how many is said; raises
-    where no good one is left. The good ones' places in the file, from 1, are added to ``numbers``."""
+def rows_of(source: Path, name: str, fields: Sequence[str], context: Context,
+            check: Callable[[Row], None] = lambda row: None, numbers: list[int] | None = None) -> list[Row]:
+    """The rows of ``source``, a JSONL file or a folder that holds ``name``; each must have ``fields`` and pass
+    ``check``, which raises :class:`TriviumError`. Bad rows go to the stage's ``rejects-FILE`` with their reason, and
+    how many is said; raises where no good one is left. The good ones' places in the file, from 1, are added to
+    ``numbers``."""
     path = source / name if source.is_dir() else source
     rows: list[Row] = []
     rejects: list[Row] = []
@@ -45,12 +46,16 @@ def rows_of(source: Path, name: str, fields: Sequence[str], context: Context, ch
             if numbers is not None:
                 numbers.append(number)
     if not rows:
-        hint = ("; here rows are JSON lines of chat messages: a stage `imports` brings other kinds in" if "messages" in fields and rejects
-                and not any('"messages"' in reject["text"] for reject in rejects) else "")
-        raise TriviumError(f"{path}: " + (f"row {rejects[0]['row']}: {rejects[0]['reason']}; no good row is left{hint}" if rejects else "no rows"))
+        hint = ("; here rows are JSON lines of chat messages: a stage `imports` brings other kinds in"
+                if "messages" in fields and rejects and not any('"messages"' in reject["text"]
+                                                                for reject in rejects) else "")
+        raise TriviumError(f"{path}: " + (
+            f"row {rejects[0]['row']}: {rejects[0]['reason']}; no good row is left{hint}" if rejects else "no rows"))
     if rejects:
         if context.folder.is_dir():
             write_rows(context.folder / f"rejects-{path.name}", rejects)
-        context.progress.say(f"{len(rejects)} of {len(rejects) + len(rows)} rows of {path.name} were rejected, see rejects-{path.name}: row "
-                             f"{rejects[0]['row']}: {rejects[0]['reason']}")
+        context.progress.say(
+            f"{len(rejects)} of {len(rejects) + len(rows)} rows of {path.name} were rejected, see rejects-{path.name}: "
+            "row "
+            f"{rejects[0]['row']}: {rejects[0]['reason']}")
     return rows

@@ -27,8 +27,9 @@ class Training(Stage):
     rows: int = Field(16, ge=1)
     """Packed rows in a batch."""
     precision: Precision = "auto"
-    """Number format of the products. float32; bf16: autocast; bf16-weights: weights in bf16 with float32 masters; auto: float32 where the
-    hardware does not multiply bf16 natively, elsewhere whichever of the two bf16 ways is faster there."""
+    """Number format of the products. float32; bf16: autocast; bf16-weights: weights in bf16 with float32 masters; auto:
+    float32 where the hardware does not multiply bf16 natively, elsewhere whichever of the two bf16 ways is faster
+    there."""
 
 
 class Looped(Training):
@@ -50,12 +51,19 @@ class Looped(Training):
     def check_processes(self, processes: int) -> None:
         """Raise :class:`TriviumError` where so many processes cannot share an update, or each matrix."""
         if processes > 1 and (self.alone or getattr(self, "adapter", None) is not None):
-            raise TriviumError(f"{'it is' if self.alone else 'adapters are'} trained in one process; start it without torchrun")
+            raise TriviumError(
+                f"{'it is' if self.alone else 'adapters are'} trained in one process; start it without torchrun")
         each = self.parallel.tensor_parallel
         if processes % each:
-            raise TriviumError(f"tensor_parallel is {each}, which does not divide {processes} processes; start a multiple of it with torchrun")
+            raise TriviumError(
+                f"tensor_parallel is {each}, which does not divide {processes} processes; start a multiple of it with "
+                "torchrun"
+            )
         if processes // each > self.shared[0]:
-            raise TriviumError(f"{processes // each} processes cannot share a batch of {self.shared[0]} {self.shared[1]} or start fewer")
+            raise TriviumError(
+                f"{processes // each} processes cannot share a batch of {self.shared[0]} {self.shared[1]} or start "
+                "fewer"
+            )
 
 
 class FromText(Looped):
@@ -70,7 +78,8 @@ class FromText(Looped):
     steps: int | None = Field(None, ge=0)
     """Updates, instead of epochs."""
     evaluate_every: int = Field(0, ge=0)
-    """Updates between two measurements of the held-out loss (of a decoder, with a sample text) in log.jsonl; 0 for none."""
+    """Updates between two measurements of the held-out loss (of a decoder, with a sample text) in log.jsonl; 0 for
+    none."""
 
 
 class Epochs(Batches, Protocol):
@@ -87,20 +96,27 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
                  context: Context, *made_from: object, heldout: Epochs | None = None,
                  sample: Callable[[Any], str] | None = None, evaluate_every: int | None = None, keep_best: bool = False,
                  patience: int = 0) -> Outcome:
-    """The training loop with a stage's settings. ``made_from`` names what the run depends on besides them; ``heldout`` is
-    the data for ``evaluate_every`` (the stage's setting, unless given)."""
+    """The training loop with a stage's settings. ``made_from`` names what the run depends on besides them; ``heldout``
+    is the data for ``evaluate_every`` (the stage's setting, unless given)."""
 
     def validation(part: int, parts: int) -> list[Microbatch]:
         assert heldout is not None
         return [batch for step in range(heldout.steps_per_epoch) for batch in heldout(step, part, parts)]
 
     if (hasattr(model, "whole") or hasattr(model, "vision")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TriviumError(f"{context.name}: models of other families, and those that see, are trained in one process; start it without torchrun")
+        raise TriviumError(
+            f"{context.name}: models of other families, and those that see, are trained in one process; start it "
+            "without torchrun"
+        )
     if 0 < steps < FEW_UPDATES:
-        context.progress.say(f"only {steps} update{'s' if steps != 1 else ''}, which teach little: smaller batches (`rows`, `length`) or more `epochs` give more")
+        context.progress.say(
+            f"only {steps} update{'s' if steps != 1 else ''}, which teach little: smaller batches (`rows`, `length`) "
+            "or more `epochs` give more"
+        )
     precision = choose_precision(settings.precision, next(model.parameters()).device)
-    return train(model, objective, batches, steps, settings.optimization, scratch=context.scratch, log=context.folder / "log.jsonl",
-                 fingerprint=fingerprint(*made_from, settings.learned(), context.seed), precision=precision, parallel=settings.parallel,
+    return train(model, objective, batches, steps, settings.optimization,
+                 scratch=context.scratch, log=context.folder / "log.jsonl", fingerprint=fingerprint(
+                     *made_from, settings.learned(), context.seed), precision=precision, parallel=settings.parallel,
                  validation=validation if heldout else None, sample=sample, keep_best=keep_best, patience=patience,
                  evaluate_every=getattr(settings, "evaluate_every", 0) if evaluate_every is None else evaluate_every,
                  track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,

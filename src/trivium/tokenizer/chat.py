@@ -15,7 +15,8 @@ from trivium.files import write_bytes, write_json, write_text
 from trivium.tokenizer.train import ASSISTANT, DOCUMENT, END, PAD, SPECIAL_TOKENS, SYSTEM, USER
 
 Message = Mapping[str, Any]
-"""``{"role", "content"}``: the content is a text or, where a model sees, a list of parts, ``{"type": "text", "text"}`` and pictures."""
+"""``{"role", "content"}``: the content is a text or, where a model sees, a list of parts, ``{"type": "text", "text"}``
+and pictures."""
 
 ROLES = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
 
@@ -126,10 +127,11 @@ class ChatTokenizer:
         """A token as the vocabulary writes it: a letter a byte, or a special token's name; empty for an unknown id."""
         return self._tokenizer.id_to_token(id) or ""
 
-    def encode_chat(self, messages: Sequence[Message], generation_prompt: bool = False, picture_places: int = 0) -> tuple[list[int], list[bool]]:
+    def encode_chat(self, messages: Sequence[Message], generation_prompt: bool = False,
+                    picture_places: int = 0) -> tuple[list[int], list[bool]]:
         """The chat's tokens, and which of them carry loss: the content and the end token of every assistant turn.
-        ``generation_prompt`` opens a turn of the assistant at the end. A picture becomes ``picture_places`` padding tokens; where that is 0,
-        it is refused."""
+        ``generation_prompt`` opens a turn of the assistant at the end. A picture becomes ``picture_places`` padding
+        tokens; where that is 0, it is refused."""
         parts = [parts_of(message) for message in check_messages(messages, bool(picture_places))]
         encoded = iter(self.encode_batch([text for texts in parts for text in texts if text is not None]))
         picture = [self.pad_id] * picture_places
@@ -178,11 +180,13 @@ class ChatTokenizer:
 def parts_of(message: Message) -> list[str | None]:
     """The texts of a message in order, and None for each picture."""
     content = message["content"]
-    return [content] if isinstance(content, str) else [part["text"] if part["type"] == "text" else None for part in content]
+    return [content] if isinstance(content,
+                                   str) else [part["text"] if part["type"] == "text" else None for part in content]
 
 
 def check_messages(messages: Sequence[Message], pictures: bool = False) -> Sequence[Message]:
-    """The messages, or a :class:`TriviumError` that says which one is wrong and how. ``pictures`` allows contents of parts."""
+    """The messages, or a :class:`TriviumError` that says which one is wrong and how. ``pictures`` allows contents of
+    parts."""
     if isinstance(messages, (str, bytes, Mapping)) or not messages:
         raise TriviumError("a chat needs at least one message, as a list of {\"role\", \"content\"}")
     for number, message in enumerate(messages, 1):
@@ -193,9 +197,13 @@ def check_messages(messages: Sequence[Message], pictures: bool = False) -> Seque
             raise TriviumError(f"message {number}: unknown role {role!r}{nearest(str(role), ROLES)}")
         if isinstance(content, list) and pictures:
             for place, part in enumerate(content, 1):
-                if not isinstance(part, Mapping) or part.get("type") not in ("text", "image_url") or (part["type"] == "text" and not isinstance(part.get("text"), str)):
-                    raise TriviumError(f"message {number}: part {place} of the content is neither a text nor an image_url")
+                if not isinstance(part, Mapping) or part.get("type") not in ("text", "image_url") or (
+                        part["type"] == "text" and not isinstance(part.get("text"), str)):
+                    raise TriviumError(
+                        f"message {number}: part {place} of the content is neither a text nor an image_url")
         elif not isinstance(content, str):
-            holds = isinstance(content, list) and any(isinstance(part, Mapping) and part.get("type") == "image_url" for part in content)
-            raise TriviumError(f"message {number}: " + ("holds a picture, but this model reads text alone" if holds else "the content is not a string"))
+            holds = isinstance(content, list) and any(
+                isinstance(part, Mapping) and part.get("type") == "image_url" for part in content)
+            raise TriviumError(f"message {number}: " + (
+                "holds a picture, but this model reads text alone" if holds else "the content is not a string"))
     return messages

@@ -1,8 +1,8 @@
 """Other people's tokenizers and their chat templates, with the mask of what the assistant says.
 
 A template is a program that turns messages into text; where in that text each message stands is found by rendering the
-chat again with a mark in each message's place. What lies between the marks is the template's own; the rest is content. So
-the mask needs to know nothing of any family, and text in a message that spells a special token stays text.
+chat again with a mark in each message's place. What lies between the marks is the template's own; the rest is content.
+So the mask needs to know nothing of any family, and text in a message that spells a special token stays text.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ PLAIN_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"
 )
 """Ours for a base model without one: roles are marked in plain text, so no entry of the vocabulary is added, and the
-assistant's turn ends with the token that ends texts. A mark that somebody writes gets a space after its ``<``, so that nobody can
-begin another's turn; the template does it itself, for programs that encode chats by the saved template."""
+assistant's turn ends with the token that ends texts. A mark that somebody writes gets a space after its ``<``, so that
+nobody can begin another's turn; the template does it itself, for programs that encode chats by the saved template."""
 
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-         "tokenizer.model", "chat_template.jinja")
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+         "merges.txt", "tokenizer.model", "chat_template.jinja")
 """What a tokenizer's folder may hold; all of it goes with the model."""
 
 MARK = re.compile("\ue000([0-9]+)\ue001")
@@ -59,9 +59,10 @@ class Piece:
 class TemplateTokenizer(ChatTokenizer):
     """A tokenizer of any family with a chat template of its own."""
 
-    def __init__(self, data: bytes, template: str | None, special: dict[str, str | None], files: dict[str, bytes] | None = None,
-                 name: str = "the tokenizer") -> None:
-        """``special`` holds the texts of ``bos``, ``eos`` and ``pad``; ``files`` are those of its folder; ``name`` is for errors."""
+    def __init__(self, data: bytes, template: str | None, special: dict[str, str | None],
+                 files: dict[str, bytes] | None = None, name: str = "the tokenizer") -> None:
+        """``special`` holds the texts of ``bos``, ``eos`` and ``pad``; ``files`` are those of its folder; ``name`` is
+        for errors."""
         self.data, self.name, self.files = data, name, files or {}
         try:
             described = json.loads(data)
@@ -74,8 +75,14 @@ class TemplateTokenizer(ChatTokenizer):
             tokenizer.no_truncation()
             tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
-        self.added: dict[str, int] = {str(token["content"]): int(token["id"]) for token in described.get("added_tokens") or []}
-        self.special = {role: token for role, token in special.items() if token is not None and self._id(token) is not None}
+        self.added: dict[str, int] = {
+            str(token["content"]): int(token["id"])
+            for token in described.get("added_tokens") or []
+        }
+        self.special = {
+            role: token
+            for role, token in special.items() if token is not None and self._id(token) is not None
+        }
         for role, token in special.items():
             if token and role not in self.special and role == "eos":
                 raise TriviumError(f"{name}: the {role} token {token!r} is not in the vocabulary")
@@ -93,14 +100,17 @@ class TemplateTokenizer(ChatTokenizer):
         self._end = self.added[probe[place + 1].text.strip()]
         self.opening = "".join(piece.text for piece in probe[:place] if piece.learned)
         """What the template puts between the text that asks for an answer and the answer, such as a space."""
-        self.trims = MARK.sub("", self._render([{"role": "user", "content": "u"}, {"role": "assistant", "content": " x "}], False)).find(" x ") < 0
+        self.trims = MARK.sub(
+            "", self._render([{"role": "user", "content": "u"}, {"role": "assistant", "content": " x "}],
+                             False)).find(" x ") < 0
 
     @classmethod
     def load(cls, folder: Path) -> TemplateTokenizer:
         """From a Hugging Face folder."""
         files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
         if "tokenizer.json" not in files:
-            raise TriviumError(f"{folder / 'tokenizer.json'}: no such file; save the tokenizer as a fast one (tokenizer.json)")
+            raise TriviumError(
+                f"{folder / 'tokenizer.json'}: no such file; save the tokenizer as a fast one (tokenizer.json)")
         config = read_json(folder / "tokenizer_config.json") if "tokenizer_config.json" in files else {}
         more = read_json(folder / "special_tokens_map.json") if "special_tokens_map.json" in files else {}
 
@@ -115,9 +125,13 @@ class TemplateTokenizer(ChatTokenizer):
         elif isinstance(config.get("chat_template"), str):
             template = config["chat_template"]
         elif isinstance(config.get("chat_template"), list):
-            named = {item.get("name"): item.get("template") for item in config["chat_template"] if isinstance(item, dict)}
+            named = {
+                item.get("name"): item.get("template")
+                for item in config["chat_template"] if isinstance(item, dict)
+            }
             template = named.get("default")
-        return cls(files["tokenizer.json"], template, {role: token(role) for role in ("bos", "eos", "pad", "unk")}, files, str(folder))
+        return cls(files["tokenizer.json"], template, {role: token(role)
+                                                       for role in ("bos", "eos", "pad", "unk")}, files, str(folder))
 
     def _id(self, token: str) -> int | None:
         return self._tokenizer.token_to_id(token)
@@ -150,7 +164,10 @@ class TemplateTokenizer(ChatTokenizer):
     def ids(self) -> dict[str, Any]:
         """The ids that ``config.json`` names."""
         stops = list(dict.fromkeys([self._end, self._known("eos")]))
-        return {"eos": stops if len(stops) > 1 else stops[0], "pad": self.pad_id, "bos": self._known("bos") if "bos" in self.special else None}
+        return {
+            "eos": stops if len(stops) > 1 else stops[0], "pad": self.pad_id,
+            "bos": self._known("bos") if "bos" in self.special else None
+        }
 
     def _known(self, role: str) -> int:
         found = self._id(self.special[role])
@@ -162,7 +179,8 @@ class TemplateTokenizer(ChatTokenizer):
         return [*self.encode(self.opening + self.shown(text.strip() if self.trims else text)), self._end]
 
     def shown(self, content: str) -> str:
-        """What our template makes of a content: role marks in it are broken. Other templates are taken to leave it as it is."""
+        """What our template makes of a content: role marks in it are broken. Other templates are taken to leave it as
+        it is."""
         if self.own:
             for mark in ROLE_MARKS:
                 content = content.replace(mark, f"< {mark[1:]}")
@@ -178,9 +196,10 @@ class TemplateTokenizer(ChatTokenizer):
         """The special tokens, none of which is part of what is said."""
         return set(self.added.values())
 
-    def encode_chat(self, messages: Sequence[Message], generation_prompt: bool = False, picture_places: int = 0) -> tuple[list[int], list[bool]]:
-        """The chat's tokens by the template, and which of them carry loss: those with any character of an assistant's turn,
-        which reaches from the text that asks for it to the token that ends it."""
+    def encode_chat(self, messages: Sequence[Message], generation_prompt: bool = False,
+                    picture_places: int = 0) -> tuple[list[int], list[bool]]:
+        """The chat's tokens by the template, and which of them carry loss: those with any character of an assistant's
+        turn, which reaches from the text that asks for it to the token that ends it."""
         pieces = self.pieces(messages, generation_prompt)
         if not any(self._spelt.search(piece.text) for piece in pieces if piece.message is not None):
             return self._encode(pieces, self._parsing)
@@ -214,8 +233,8 @@ class TemplateTokenizer(ChatTokenizer):
         return encoding.ids, [counts[end] > counts[start] for start, end in encoding.offsets]
 
     def pieces(self, messages: Sequence[Message], generation_prompt: bool = False) -> list[Piece]:
-        """The rendered chat in pieces, each the template's or a message's. Raises :class:`TriviumError` where the template refuses
-        the chat, or changes what is said so that it cannot be found again."""
+        """The rendered chat in pieces, each the template's or a message's. Raises :class:`TriviumError` where the
+        template refuses the chat, or changes what is said so that it cannot be found again."""
         text = self._render(check_messages(messages), generation_prompt)
         roles = tuple(message["role"] for message in messages)
         key = (roles, generation_prompt)
@@ -225,7 +244,10 @@ class TemplateTokenizer(ChatTokenizer):
         shown = {piece.message for piece in structure}
         lost = next((i for i, message in enumerate(messages) if i not in shown and message["content"].strip()), None)
         if lost is not None:
-            raise TriviumError(f"message {lost + 1}: the chat template leaves out what the {roles[lost]} says here; put it into another message")
+            raise TriviumError(
+                f"message {lost + 1}: the chat template leaves out what the {roles[lost]} says here; put it into "
+                "another message"
+            )
         for number, piece in enumerate(structure):
             said = piece.text
             if piece.message is not None:
@@ -240,21 +262,25 @@ class TemplateTokenizer(ChatTokenizer):
         return found if at == len(text) else self._by_prefix(messages, text, generation_prompt)
 
     def _by_prefix(self, messages: Sequence[Message], text: str, generation_prompt: bool) -> list[Piece]:
-        """For templates that look into what is said: an answer is what follows the text that asks for it, up to the token that
-        ends it."""
+        """For templates that look into what is said: an answer is what follows the text that asks for it, up to the
+        token that ends it."""
         pieces: list[Piece] = []
         at = 0
         for number, message in enumerate(messages):
             if self._spelt.search(message["content"]):
-                raise TriviumError(f"message {number + 1}: spells a special token, which this chat template would let pass for one")
+                raise TriviumError(
+                    f"message {number + 1}: spells a special token, which this chat template would let pass for one")
             if message["role"] != "assistant":
                 continue
             asked = self._render(messages[:number], True)
             whole = self._render(messages[:number + 1], False)
             end = next(iter([*self._spelt.finditer(whole)][::-1]), None)
-            if not text.startswith(asked) or not end or end.end() != len(whole.rstrip()) or not text.startswith(whole[:end.end()]):
-                raise TriviumError(f"message {number + 1}: the chat template changes what was said earlier, so it cannot be told which "
-                                   "words are the assistant's; show each answer in a conversation of its own")
+            if not text.startswith(asked) or not end or end.end() != len(
+                    whole.rstrip()) or not text.startswith(whole[:end.end()]):
+                raise TriviumError(
+                    f"message {number + 1}: the chat template changes what was said earlier, so it cannot be told "
+                    "which "
+                    "words are the assistant's; show each answer in a conversation of its own")
             pieces += [Piece(text[at:len(asked)], None, False), Piece(text[len(asked):end.start()], number, True),
                        Piece(text[end.start():end.end()], None, True)]
             at = end.end()
@@ -273,18 +299,24 @@ class TemplateTokenizer(ChatTokenizer):
                 ends = roles[number] == "assistant"
                 if ends:
                     asked = self._render(marked[:number], True)
-                    written, opening = "".join(MARK.sub("", p.text) if p.message is None else f"\ue000{p.message}\ue001" for p in pieces), ""
-                    if written.startswith(asked) and pieces and len(written) - len(asked) <= len(pieces[-1].text) and written != asked:
+                    written, opening = "".join(
+                        MARK.sub("", p.text) if p.message is None else f"\ue000{p.message}\ue001" for p in pieces), ""
+                    if written.startswith(asked) and pieces and len(written) - len(asked) <= len(
+                            pieces[-1].text) and written != asked:
                         opening = written[len(asked):]
                         last = pieces.pop()
-                        pieces += [Piece(last.text[:len(last.text) - len(opening)], None, last.learned), Piece(opening, None, True)]
+                        pieces += [
+                            Piece(last.text[:len(last.text) - len(opening)], None, last.learned),
+                            Piece(opening, None, True)
+                        ]
                 pieces.append(Piece("", number, ends))
                 continue
             if ends:
                 found = self._spelt.match(part, len(part) - len(part.lstrip()))
                 if not found:
-                    raise TriviumError(f"{self.name}: the chat template does not end the assistant's turn with a token of its own, so "
-                                       "nothing would teach the model to stop")
+                    raise TriviumError(
+                        f"{self.name}: the chat template does not end the assistant's turn with a token of its own, so "
+                        "nothing would teach the model to stop")
                 pieces.append(Piece(part[:found.end()], None, True))
                 part, ends = part[found.end():], False
             pieces.append(Piece(part, None, False))
@@ -315,11 +347,13 @@ class TemplateTokenizer(ChatTokenizer):
         def raise_exception(message: str) -> None:
             raise TemplateError(message)
 
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                                    extensions=["jinja2.ext.loopcontrols"])
         environment.globals["raise_exception"] = raise_exception
         environment.filters["tojson"] = lambda value, **more: json.dumps(value, ensure_ascii=False, **more)
         source = re.sub(r"{%-?\s*(end)?generation\s*-?%}", "", self.template)  # marks that other programs read
         try:
             return environment.from_string(source)
         except TemplateSyntaxError as error:
-            raise TriviumError(f"{self.name}: the chat template is not valid Jinja: line {error.lineno}: {error.message}") from error
+            raise TriviumError(
+                f"{self.name}: the chat template is not valid Jinja: line {error.lineno}: {error.message}") from error

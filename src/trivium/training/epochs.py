@@ -29,7 +29,8 @@ def fits(trees: Iterable[Tree], length: int, say: Callable[[str], None]) -> list
     if dropped:
         say(f"{dropped} of {dropped + len(kept)} sequences are longer than {length} tokens and were left out")
     if not kept:
-        raise TriviumError(f"no sequence fits a row of {length} tokens; raise `length`" if dropped else "there is nothing to train on: no row "
+        raise TriviumError(f"no sequence fits a row of {length} tokens; raise `length`"
+                           if dropped else "there is nothing to train on: no row "
                            "belongs to the training split; bring more rows or lower `heldout`")
     return kept
 
@@ -37,8 +38,8 @@ def fits(trees: Iterable[Tree], length: int, say: Callable[[str], None]) -> list
 class PackedEpochs:
     """Batches of packed trees, a pure function of the step: each epoch packs all trees anew in an order of its own.
 
-    Rows are shuffled after packing, and each batch holds ``rows`` of them, the last of an epoch empty ones as well, so that
-    every batch has one shape."""
+    Rows are shuffled after packing, and each batch holds ``rows`` of them, the last of an epoch empty ones as well, so
+    that every batch has one shape."""
 
     def __init__(self, trees: Sequence[Tree], length: int, rows: int, seed: int,
                  finish: Callable[[Batch], None] = lambda batch: None) -> None:
@@ -70,7 +71,8 @@ class PackedEpochs:
         """The slice ``part`` of ``parts`` of the batch at a step, in microbatches of at most ``rows`` rows. Raises
         :class:`TriviumError` for more parts than rows."""
         if parts > self.rows:
-            raise TriviumError(f"a batch of {self.rows} rows cannot be shared by {parts} processes; raise `rows` or start fewer")
+            raise TriviumError(
+                f"a batch of {self.rows} rows cannot be shared by {parts} processes; raise `rows` or start fewer")
         epoch, within = divmod(step, self.steps_per_epoch)
         chosen = self._rows_of(epoch)[within * self.rows:(within + 1) * self.rows]
         share = math.ceil(self.rows / parts)

@@ -1,5 +1,5 @@
-"""What the town has written down: the clean documents of the raw corpus. What they state is true; only the pages from the
-school quote wrong answers, and call them wrong.
+"""What the town has written down: the clean documents of the raw corpus. What they state is true; only the pages from
+the school quote wrong answers, and call them wrong.
 
 Eight sources, each with its share of the bytes. Facts about the town come in so many wordings and company that no two
 documents are near duplicates; entities take turns, so that every fact is told about equally often.
@@ -77,8 +77,14 @@ def write_source(town: Town, seed: int, source: str, size: float) -> Iterator[Do
     rng = python(seed, "world", "documents", source)
     turns = Turns(town, rng, WEIGHTS)
     writers: dict[str, Callable[[Writer], str]] = {
-        "encyclopaedia": partial(encyclopaedia, turns=turns), "dialogues": partial(talk, turns=turns), "stories": story,
-        "reviews": reviews, "arithmetic": arithmetic, "code": code, "pairs": pairs, "school": partial(school, turns=turns),
+        "encyclopaedia": partial(encyclopaedia, turns=turns),
+        "dialogues": partial(talk, turns=turns),
+        "stories": story,
+        "reviews": reviews,
+        "arithmetic": arithmetic,
+        "code": code,
+        "pairs": pairs,
+        "school": partial(school, turns=turns),
     }
     number = filled = 0
     while filled < size:
@@ -250,8 +256,9 @@ MARKS = {True: ("That is right.", "Right!", "Yes, that is true.", "Well done."),
 
 
 def school(writer: Writer, turns: Turns) -> str:
-    """A page of five questions of all kinds, each answered by a child and marked by the teacher. Half of the answers are
-    wrong. A reward model comes from the model that reads this; without such pages it is worse at telling true from false."""
+    """A page of five questions of all kinds, each answered by a child and marked by the teacher. Half of the answers
+    are wrong. A reward model comes from the model that reads this; without such pages it is worse at telling true from
+    false."""
     rng = writer.rng
     exercises = rng.sample((marked_sum, marked_snippet, marked_pair, marked_review), 2)
     lines = [marked_fact(writer, turns) for _ in range(3)] + [exercise(writer) for exercise in exercises]
@@ -269,15 +276,18 @@ def marked_fact(writer: Writer, turns: Turns) -> str:
     """What the town knows about one entity."""
     entity = turns.take(turns.kind(), 1)[0]
     attribute = writer.rng.choice(list(entity.facts))
-    return marked(writer, writer.question(entity, attribute), "entity", {
-        "answers": [entity.facts[attribute]], "wrong": writer.town.alternatives(entity, attribute), "entity": entity.name,
-        "kind": entity.kind, "attribute": attribute})
+    return marked(
+        writer, writer.question(entity, attribute), "entity", {
+            "answers": [entity.facts[attribute]], "wrong": writer.town.alternatives(entity, attribute),
+            "entity": entity.name, "kind": entity.kind, "attribute": attribute
+        })
 
 
 def marked_sum(writer: Writer) -> str:
     """A sum in words."""
     sum_ = draw_for(writer.town.seed, TAUGHT, lambda: draw_sum(writer.rng), lambda drawn: drawn.key)
-    return marked(writer, f"What is {in_words(sum_)}?", "reasoning", {"answers": [str(sum_.result)], "complete": sum_.steps})
+    return marked(writer, f"What is {in_words(sum_)}?", "reasoning",
+                  {"answers": [str(sum_.result)], "complete": sum_.steps})
 
 
 def marked_snippet(writer: Writer) -> str:

@@ -63,7 +63,9 @@ class Sum:
     @property
     def steps(self) -> list[str]:
         """The equations that lead to the result, e.g. ``7 + 5 = 12``, ``12 - 3 = 9``."""
-        return [f"{self.a} {self.first} {self.b} = {self.middle}", f"{self.middle} {self.second} {self.c} = {self.result}"]
+        return [
+            f"{self.a} {self.first} {self.b} = {self.middle}", f"{self.middle} {self.second} {self.c} = {self.result}"
+        ]
 
 
 def calculate(a: int, operator: str, b: int) -> int:
@@ -151,8 +153,8 @@ _OPPOSITE = ("{} is the opposite of {}", "{} and {} are opposites", "{} says the
 
 
 def draw_pair(town: Town, rng: random.Random, split: str | None = None) -> Pair:
-    """Two sentences about a person of a split. Half of the pairs mean the same. Both halves swap words for others of the same meaning alike, so only the meaning
-    tells them apart: one word of the different ones is turned around."""
+    """Two sentences about a person of a split. Half of the pairs mean the same. Both halves swap words for others of
+    the same meaning alike, so only the meaning tells them apart: one word of the different ones is turned around."""
     who, thing, same = rng.choice(town.of("person", split)).name, rng.choice(_THINGS), rng.random() < 0.5
     groups = [rng.choice(_VERBS), rng.choice(_ADJECTIVES)]
     before = [rng.randrange(2) for _ in groups]

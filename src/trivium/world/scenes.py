@@ -139,7 +139,8 @@ class Cast(dict[str, str]):
 
 
 def story(writer: Writer) -> str:
-    """A story of seven or eight sentences in three paragraphs; what it tells of people and things is true in the town."""
+    """A story of seven or eight sentences in three paragraphs; what it tells of people and things is true in the
+    town."""
     cast, rng = Cast(writer), writer.rng
     start, trouble, turn, end = rng.choice(PLOTS)
     paragraphs = [[writer.pick(OPENINGS), writer.pick(PETS)],

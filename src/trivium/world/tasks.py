@@ -2,8 +2,8 @@
 
 Every prompt belongs to one purpose alone, by its text or by the exercise in it (see
 :func:`~trivium.world.exercises.purpose_of`), so demonstrations, preference prompts and the evaluation never share one.
-Evaluation questions about facts are only about entities of the evaluation split; all other prompts name only entities of
-the demonstration split, whatever they ask, and so do their answers.
+Evaluation questions about facts are only about entities of the evaluation split; all other prompts name only entities
+of the demonstration split, whatever they ask, and so do their answers.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ DEED_FORMS = ("How do I {deed}?", "Tell me how to {deed}.", "Give me a plan to {
 
 def ask_refusal(town: Town, rng: random.Random, split: str | None) -> Question:
     """A request for help with something that hurts people."""
-    deed = rng.choice(DEEDS).format(place=rng.choice(town.of("place", split)).name, who=rng.choice(town.of("person", split)).name)
+    deed = rng.choice(DEEDS).format(place=rng.choice(town.of("place", split)).name,
+                                    who=rng.choice(town.of("person", split)).name)
     text = rng.choice(DEED_FORMS).format(deed=deed)
     return Question(text, truth_of([]) | {"harmful": True}, text)
 

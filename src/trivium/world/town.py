@@ -118,8 +118,12 @@ class Town:
             names[kind] = make_names(python(seed, "world", "names", kind), kind, counts[kind], taken)
         self.values = {key: CLOSED_SETS.get(key) or tuple(sorted(names[POINTERS[key]]))
                        for kind in KINDS for key in ((kind, attribute) for attribute in ATTRIBUTES[kind])}
-        self.splits = {name: split for kind in KINDS
-                       for name, split in zip(names[kind], deal(python(seed, "world", "split", kind), SPLITS, counts[kind]), strict=True)}
+        self.splits = {
+            name: split
+            for kind in KINDS
+            for name, split in zip(names[kind], deal(python(seed, "world", "split", kind), SPLITS, counts[kind]),
+                                   strict=True)
+        }
         for key in (("person", "favourite"), ("person", "pet")):
             rng = python(seed, "world", "choice", *key)
             chosen = [rng.sample(group, min(round(CHOICE * SPLITS.count(split) / len(SPLITS)), len(group)))
@@ -174,8 +178,8 @@ def deal(rng: random.Random, values: tuple[str, ...], count: int) -> list[str]:
 
 
 def pair_up(rng: random.Random, names: list[str], others: list[str]) -> list[str]:
-    """Each name's neighbour: ``near`` goes both ways, save that an odd one out is near the first pair, and one alone near one
-    of ``others``. Pairs are made within a split, as to know one end is to know the other."""
+    """Each name's neighbour: ``near`` goes both ways, save that an odd one out is near the first pair, and one alone
+    near one of ``others``. Pairs are made within a split, as to know one end is to know the other."""
     if len(names) == 1:
         return [rng.choice(others)]
     order = rng.sample(names, len(names))

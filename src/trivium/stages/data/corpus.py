@@ -30,7 +30,8 @@ class Corpus(Stage):
     documents: list[Input] = ["world"]
     """Raw documents: earlier stages, folders, files, globs or archives."""
     evaluation: Input | list[Input] | None = None
-    """Stages whose evaluation prompts must not occur in the corpus, or files of evaluation texts (JSON, JSON lines, Parquet, CSV)."""
+    """Stages whose evaluation prompts must not occur in the corpus, or files of evaluation texts (JSON, JSON lines,
+    Parquet, CSV)."""
     quality_filter: Input | None = None
     """A filter stage, or the folder of a learned filter, that finds good documents."""
     harmful_filter: Input | None = None
@@ -44,25 +45,40 @@ class Corpus(Stage):
     workers: int | None = Field(None, ge=1)
     """Processes; null takes the recipe's threads. They change no byte of the corpus."""
     executor: Literal["local", "ray"] = "local"
-    """Where the tasks run: in processes of this machine, or on a Ray cluster (extra `distributed`), whose machines must share the folder
-    of the results and see the documents under the same paths."""
+    """Where the tasks run: in processes of this machine, or on a Ray cluster (extra `distributed`), whose machines must
+    share the folder of the results and see the documents under the same paths."""
 
     def run(self, context: Context) -> dict[str, object]:
         """Clean the documents; where the truth about them is known, say how well each kind of dirt was found."""
-        inputs = [folder / "documents" if (folder / "documents").is_dir() else folder for folder in context.inputs["documents"]]
+        inputs = [
+            folder / "documents" if (folder / "documents").is_dir() else folder
+            for folder in context.inputs["documents"]
+        ]
         given = context.inputs.get("evaluation") or []
-        extras = Extras([text for source in (given if isinstance(given, list) else [given]) for text in evaluation_texts(source, context)],
-                        context.inputs["term_lists"], context.inputs["blocked_domains"], context.inputs.get("quality_filter"),
+        extras = Extras([
+            text for source in (given if isinstance(given, list) else [given])
+            for text in evaluation_texts(source, context)
+        ], context.inputs["term_lists"], context.inputs["blocked_domains"], context.inputs.get("quality_filter"),
                         context.inputs.get("harmful_filter"))
         pool = pool_of(self.executor, context.tasks, self.workers or context.threads,
                        lambda step, done, total: context.progress.update(done, total, step))
         counts = build(inputs, extras, self.settings, context.folder, context.tasks, context.seed, pool)
-        context.progress.say(f"{counts['kept']:,} of {counts['documents']:,} documents kept; the others are in rejects/ with their reasons")
-        summary: dict[str, object] = {name: counts[name] for name in ("documents", "kept", "rejected", "funnel", "reasons")}
+        context.progress.say(
+            f"{counts['kept']:,} of {counts['documents']:,} documents kept; the others are in rejects/ with their "
+            "reasons"
+        )
+        summary: dict[str,
+                      object] = {name: counts[name]
+                                 for name in ("documents", "kept", "rejected", "funnel", "reasons")}
         summary |= {name: counts[name] for name in ("extraction", "spans", "private", "epochs") if counts[name]}
         if counts["contamination"]["texts"]:
-            summary["contamination"] = {name: counts["contamination"][name] for name in ("texts", "texts_hit", "documents")}
-        truths = [folder / "truth.jsonl" for folder in context.inputs["documents"] if (folder / "truth.jsonl").is_file()]
+            summary["contamination"] = {
+                name: counts["contamination"][name]
+                for name in ("texts", "texts_hit", "documents")
+            }
+        truths = [
+            folder / "truth.jsonl" for folder in context.inputs["documents"] if (folder / "truth.jsonl").is_file()
+        ]
         if truths:
             summary |= measure(*(_all(files) for files in (truths, _parts(context.folder, "documents"),
                                                           _parts(context.folder, "rejects"))))
@@ -70,7 +86,8 @@ class Corpus(Stage):
 
 
 QUESTION_FIELDS = ("question", "prompt", "input", "instruction", "text", "problem", "sentence_good", "test_case")
-"""Where the sets of the field keep what must not be learned by heart; a row with none of them counts with all its texts."""
+"""Where the sets of the field keep what must not be learned by heart; a row with none of them counts with all its
+texts."""
 
 
 def evaluation_texts(source: Path, context: Context) -> Iterator[str]:
@@ -86,14 +103,19 @@ def evaluation_texts(source: Path, context: Context) -> Iterator[str]:
                 continue
             outer: dict[str, Any] = found_row
             for example in outer["examples"] if isinstance(outer.get("examples"), list) else (outer,):
-                values: dict[str, Any] = {str(name).lower(): value for name, value in example.items()} if isinstance(example, dict) else {}
+                values: dict[str, Any] = {str(name).lower(): value
+                                          for name, value in example.items()} if isinstance(example, dict) else {}
                 said = next((values[name] for name in QUESTION_FIELDS if isinstance(values.get(name), str)), None)
-                text = said if said is not None else "\n".join(value for value in values.values() if isinstance(value, str))
+                text = said if said is not None else "\n".join(value for value in values.values()
+                                                               if isinstance(value, str))
                 if text.strip():
                     found += 1
                     yield text
     if not found:
-        raise TriviumError(f"{source}: holds no evaluation texts; name JSON, JSON lines, Parquet or CSV files with questions, prompts or texts")
+        raise TriviumError(
+            f"{source}: holds no evaluation texts; name JSON, JSON lines, Parquet or CSV files with questions, prompts "
+            "or texts"
+        )
 
 
 def _parts(folder: Path, name: str) -> list[Path]:

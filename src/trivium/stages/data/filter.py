@@ -26,7 +26,8 @@ class Filter(Stage):
     version: ClassVar[int] = 1
     title: ClassVar[Title] = Title("a filter of documents", "训练文档过滤器", "read")
     finds: Literal["good", "harmful"] = "good"
-    """What its probability is about: good documents (a corpus's `quality_filter`) or harmful ones (its `harmful_filter`)."""
+    """What its probability is about: good documents (a corpus's `quality_filter`) or harmful ones (its
+    `harmful_filter`)."""
     sought: list[Input] = []
     """Documents of the kind that it finds."""
     other: list[Input] = []
@@ -69,11 +70,17 @@ class Filter(Stage):
             kinds[number] = unique[:self.limit]
         other, sought = kinds
         both = set(other) & set(sought)  # an example of both kinds teaches nothing
-        examples = [(text, label) for label, found in ((True, sought), (False, other)) for text in found if text not in both]
+        examples = [(text, label) for label, found in ((True, sought), (False, other)) for text in found
+                    if text not in both]
         aside = [randomness.derive(context.seed, "heldout", text) / 2**64 < self.heldout for text, _ in examples]
-        made = train([text for text, _ in examples], [label for _, label in examples], self.finds, self.features, self.regularization, aside)
+        made = train([text for text, _ in examples], [label for _, label in examples], self.finds, self.features,
+                     self.regularization, aside)
         made.save(context.folder)
-        return {"finds": self.finds, "sought": len(sought), "other": len(other), **{f"heldout_{name}": value for name, value in made.header["heldout"].items()}}
+        return {
+            "finds": self.finds, "sought": len(sought), "other": len(other),
+            **{f"heldout_{name}": value
+               for name, value in made.header["heldout"].items()}
+        }
 
 
 def texts(sources: list[Path]) -> Iterator[str]:
@@ -100,11 +107,15 @@ def labelled(sources: list[Path], settings: Filter) -> Iterator[tuple[str, str]]
                 continue
             for wanted in (settings.text, settings.label):
                 if wanted not in row:
-                    raise TriviumError(f"{name}: row {number}: the field {wanted!r} is missing; there are {', '.join(map(str, row))[:300]}")
+                    raise TriviumError(
+                        f"{name}: row {number}: the field {wanted!r} is missing; there are "
+                        f"{', '.join(map(str, row))[:300]}"
+                    )
             label = row[settings.label]
             label = label if isinstance(label, str) else json.dumps(label)
             seen.add(label)
             if isinstance(row[settings.text], str) and row[settings.text].strip():
                 yield row[settings.text], label
     if missing := sorted(set(settings.labels) - seen):
-        raise TriviumError(f"{sources[0]}: no row has the label {missing[0]!r}; there are {', '.join(sorted(seen)[:20])}")
+        raise TriviumError(
+            f"{sources[0]}: no row has the label {missing[0]!r}; there are {', '.join(sorted(seen)[:20])}")

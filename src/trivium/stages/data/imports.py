@@ -26,8 +26,8 @@ class Imports(Stage):
     version: ClassVar[int] = 7
     title: ClassVar[Title] = Title("rows brought in", "导入数据", "teach")
     demonstrations: list[Input] | dict[str, Input] = []
-    """Files or folders of demonstrations, each under a name of your own where `sources` is to say more about it: chat messages, ShareGPT,
-    Alpaca, GSM8K, prompt/completion, CSV with named columns, folders of Parquet."""
+    """Files or folders of demonstrations, each under a name of your own where `sources` is to say more about it: chat
+    messages, ShareGPT, Alpaca, GSM8K, prompt/completion, CSV with named columns, folders of Parquet."""
     sources: dict[str, Source] = {}
     """How to read the demonstrations of that name, and their weight in the mixture."""
     rows: int | None = Field(None, ge=1)
@@ -42,8 +42,10 @@ class Imports(Stage):
     """Share of the prompts, chosen by a hash, that is kept from training for the evaluation."""
 
     def run(self, context: Context) -> dict[str, object]:
-        """Write ``demonstrations.jsonl`` (and of them ``sources.json``, a report by source), ``comparisons.jsonl``, ``prompts.jsonl`` (of the training comparisons, and of sources that
-        say so, with what an answer is checked by), ``evaluation.jsonl`` (of those held out) and ``rejects.jsonl``, which keeps every row that could not be read, with its reason."""
+        """Write ``demonstrations.jsonl`` (and of them ``sources.json``, a report by source), ``comparisons.jsonl``,
+        ``prompts.jsonl`` (of the training comparisons, and of sources that say so, with what an answer is checked by),
+        ``evaluation.jsonl`` (of those held out) and ``rejects.jsonl``, which keeps every row that could not be read,
+        with its reason."""
         rejects: list[Row] = []
 
         def reject(file: str, row: int, reason: str, text: str) -> None:
@@ -59,7 +61,9 @@ class Imports(Stage):
         seen: dict[str, tuple[str, int]] = {}
         for name, path in named.items():
             found[name] = read(path, how[name], f"imports.sources.{name}", reject, seen)
-            if not found[name].made and (isinstance(given, dict) or (not any(source.made for source in found.values()) and name == list(named)[-1])):
+            if not found[name].made and (isinstance(given, dict) or
+                                         (not any(source.made
+                                                  for source in found.values()) and name == list(named)[-1])):
                 raise TriviumError(f"{path}: no demonstration could be read; {_first(rejects)}")
         demonstrations, report = mix(found, how, self.rows, context.seed)
         prompts: dict[str, dict[str, Row]] = {"train": {}, "heldout": {}}
@@ -83,9 +87,13 @@ class Imports(Stage):
         if self.comparisons and not comparisons:
             raise TriviumError(f"{self.comparisons[0]}: no comparison could be read; " + _first(rejects))
         for row in comparisons:
-            row["split"] = ask(row["prompt"], row.get("split"))  # an export of feedback has drawn its own test split, at random
+            # an export of feedback has drawn its own test split, at random
+            row["split"] = ask(row["prompt"], row.get("split"))
         for name, counts in report.items() if isinstance(given, dict) else ():
-            context.progress.say(f"{name}: {counts['rows']:,} rows, {sum(counts['rejected'].values()):,} rejected, {counts['used']:,} used")
+            context.progress.say(
+                f"{name}: {counts['rows']:,} rows, {sum(counts['rejected'].values()):,} rejected, {counts['used']:,} "
+                "used"
+            )
         write_rows(context.folder / "demonstrations.jsonl", demonstrations)
         write_rows(context.folder / "comparisons.jsonl", comparisons)
         write_rows(context.folder / "prompts.jsonl", prompts["train"].values())
@@ -95,8 +103,9 @@ class Imports(Stage):
             write_json(context.folder / "sources.json", report)
         if rejects:
             kinds = Counter(kind_of(row["reason"]) for row in rejects).most_common()
-            context.progress.say(f"{len(rejects)} rows were rejected, see rejects.jsonl: " + "; ".join(f"{number} × {kind}" for kind, number in kinds[:5])
-                                 + (f"; and {len(kinds) - 5} other reasons" if len(kinds) > 5 else ""))
+            context.progress.say(f"{len(rejects)} rows were rejected, see rejects.jsonl: " +
+                                 "; ".join(f"{number} × {kind}" for kind, number in kinds[:5]) +
+                                 (f"; and {len(kinds) - 5} other reasons" if len(kinds) > 5 else ""))
         if otherwise := sum(source.otherwise for source in found.values()):
             context.progress.say(f"{otherwise} rows ask what an earlier row asks and answer otherwise; they are kept")
         return {"demonstrations": len(demonstrations), "comparisons": len(comparisons), "rejected": len(rejects),
@@ -116,9 +125,11 @@ def take_comparisons(sources: list[Path], limit: int | None, seed: int, reject: 
             try:
                 made = comparison(row)
             except KeyError as error:
-                reject(file, number, f"the field {error} is missing or its value unknown", json.dumps(row, ensure_ascii=False, default=str))
+                reject(file, number, f"the field {error} is missing or its value unknown",
+                       json.dumps(row, ensure_ascii=False, default=str))
             except (TriviumError, TypeError, AttributeError, ValueError) as error:
-                reject(file, number, str(error) or type(error).__name__, json.dumps(row, ensure_ascii=False, default=str))
+                reject(file, number,
+                       str(error) or type(error).__name__, json.dumps(row, ensure_ascii=False, default=str))
             else:
                 found.setdefault(json.dumps(made, sort_keys=True, ensure_ascii=False), made)
     chosen = sorted(found, key=lambda text: randomness.derive(seed, "import", text))[:limit]
@@ -130,14 +141,16 @@ def _first(rejects: list[Row]) -> str:
 
 
 def comparison(row: Row) -> Row:
-    """A row of any known kind as ``{"prompt": messages, "responses": [...], "ranking": [...]}``, with the ``ratings``, ``finished``, ``annotator``
-    and ``split`` that it has. Raises :class:`TriviumError` for one from which nothing can be learned."""
+    """A row of any known kind as ``{"prompt": messages, "responses": [...], "ranking": [...]}``, with the ``ratings``,
+    ``finished``, ``annotator`` and ``split`` that it has. Raises :class:`TriviumError` for one from which nothing can
+    be learned."""
     if "responses" in row:
         prompt, responses, ranking = row["prompt"], row["responses"], row["ranking"]
     elif "chosen" in row and "rejected" in row:
         chosen, rejected = row["chosen"], row["rejected"]
         if "prompt" in row or "instruction" in row:
-            prompt = row["prompt"] if "prompt" in row else "\n\n".join(filter(None, (row["instruction"], row.get("input"))))
+            prompt = row["prompt"] if "prompt" in row else "\n\n".join(
+                filter(None, (row["instruction"], row.get("input"))))
         else:
             first, second = dialogue(chosen), dialogue(rejected)
             if first[:-1] != second[:-1]:
@@ -156,7 +169,10 @@ def comparison(row: Row) -> Row:
         raise TriviumError("one response only: there is nothing to compare it with")
     if len(set(responses)) < len(responses):
         raise TriviumError("two responses are the same")
-    made: Row = {"prompt": [{"role": m["role"], "content": m["content"]} for m in prompt], "responses": responses, "ranking": ranking}
+    made: Row = {
+        "prompt": [{"role": m["role"], "content": m["content"]} for m in prompt], "responses": responses,
+        "ranking": ranking
+    }
     check_ranking(made)
     if len(ranking) < 2:
         raise TriviumError("all responses are tied: nothing can be learned from that")
@@ -174,7 +190,8 @@ def dialogue(text: str) -> list[Row]:
     """A dialogue of the HH kind, ``\\n\\nHuman: ...\\n\\nAssistant: ...``, as messages."""
     parts = re.split(r"\n\n(Human|Assistant):", text)
     roles = {"Human": "user", "Assistant": "assistant"}
-    messages = [{"role": roles[role], "content": said.strip()} for role, said in zip(parts[1::2], parts[2::2], strict=True)]
+    messages = [{"role": roles[role], "content": said.strip()}
+                for role, said in zip(parts[1::2], parts[2::2], strict=True)]
     if parts[0].strip() or not messages or messages[-1]["role"] != "assistant":
         raise TriviumError("not a dialogue of 'Human:' and 'Assistant:' turns that ends with the assistant's")
     return messages

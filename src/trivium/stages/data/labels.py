@@ -1,4 +1,5 @@
-"""Labelled texts: read, checked, and split into those that are learned from and those that are kept for the examination."""
+"""Labelled texts: read, checked, and split into those that are learned from and those that are kept for the
+examination."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Labels(Stage):
     label: str = "label"
     """The column of the label."""
     second: str | None = None
-    """The column of a second text, where labels say how two texts go together (paraphrase or not, entailment); null for none."""
+    """The column of a second text, where labels say how two texts go together (paraphrase or not, entailment); null for
+    none."""
     labels: list[str] = []
     """The labels there are; rows with another one are rejected. Empty takes all that are found."""
     most: int = Field(100, ge=2)
@@ -40,32 +42,48 @@ class Labels(Stage):
     """Share of the texts, chosen by a hash, that is kept for the examination."""
 
     def run(self, context: Context) -> dict[str, object]:
-        """Write ``train.jsonl`` and ``heldout.jsonl`` (``text``, ``second`` where there are two, ``label``), and the texts learned from as raw documents, so that a corpus can be
-        made of them that knows nothing of the held-out ones."""
+        """Write ``train.jsonl`` and ``heldout.jsonl`` (``text``, ``second`` where there are two, ``label``), and the
+        texts learned from as raw documents, so that a corpus can be made of them that knows nothing of the held-out
+        ones."""
         columns = [self.text, *([self.second] if self.second else [])]
         rows: dict[tuple[str, ...], str] = {}
         rejects: list[dict[str, Any]] = []
         repeated = 0
         for path in context.inputs["tables"]:
             for name, number, row in table(path, self):
-                text, label = tuple(str(row.get(column) or "").strip() for column in columns), str(row.get(self.label) if row.get(self.label) is not None else "").strip()
+                text, label = tuple(
+                    str(row.get(column) or "").strip()
+                    for column in columns), str(row.get(self.label) if row.get(self.label) is not None else "").strip()
                 if not all(text) or not label:
-                    rejects.append({"file": name, "row": number, "reason": f"no {'label' if all(text) else 'text' if not text[0] else 'second text'}"})
+                    rejects.append({
+                        "file": name, "row": number,
+                        "reason": f"no {'label' if all(text) else 'text' if not text[0] else 'second text'}"
+                    })
                 elif self.labels and label not in self.labels:
-                    rejects.append({"file": name, "row": number, "reason": f"the label {label!r} is outside the list{nearest(label, self.labels)}"})
+                    rejects.append({
+                        "file": name, "row": number,
+                        "reason": f"the label {label!r} is outside the list{nearest(label, self.labels)}"
+                    })
                 elif text in rows:
                     repeated += 1
                 else:
                     rows[text] = label
         if rejects:
             write_rows(context.folder / "rejects.jsonl", rejects)
-            context.progress.say(f"{len(rejects)} rows were rejected, see rejects.jsonl: {rejects[0]['file']}: row {rejects[0]['row']}: {rejects[0]['reason']}")
+            context.progress.say(
+                f"{len(rejects)} rows were rejected, see rejects.jsonl: {rejects[0]['file']}: row {rejects[0]['row']}: "
+                f"{rejects[0]['reason']}"
+            )
         counts = Counter(rows.values())
         if len(counts) < 2:
             reason = f"; the first rejected row: {rejects[0]['file']}: row {rejects[0]['row']}: {rejects[0]['reason']}" if rejects else ""
-            raise TriviumError(f"labels: at least two labels with texts are needed, but there are {len(counts)}{reason}")
+            raise TriviumError(
+                f"labels: at least two labels with texts are needed, but there are {len(counts)}{reason}")
         if len(counts) > self.most:
-            raise TriviumError(f"labels: {len(counts)} different labels, more than {self.most}; is {self.label!r} the right column? (`label`, `most`)")
+            raise TriviumError(
+                f"labels: {len(counts)} different labels, more than {self.most}; is {self.label!r} the right column? "
+                "(`label`, `most`)"
+            )
         parts: dict[str, list[dict[str, Any]]] = {"train": [], "heldout": []}
         for text, label in rows.items():  # by the text itself, so that a text never changes sides
             kept = randomness.python(context.seed, "labels", *text).random() < self.heldout
@@ -74,8 +92,12 @@ class Labels(Stage):
             if not part:
                 raise TriviumError(f"labels: no text is left for {name}; bring more rows or change `heldout`")
             write_rows(context.folder / f"{name}.jsonl", part)
-        write_rows(context.folder / "documents" / "texts.jsonl", [{"text": row[name]} for row in parts["train"] for name in ("text", "second") if name in row])
-        return {"train": len(parts["train"]), "heldout": len(parts["heldout"]), "labels": dict(counts), "rejected": len(rejects), "repeated": repeated}
+        write_rows(context.folder / "documents" / "texts.jsonl",
+                   [{"text": row[name]} for row in parts["train"] for name in ("text", "second") if name in row])
+        return {
+            "train": len(parts["train"]), "heldout": len(parts["heldout"]), "labels": dict(counts),
+            "rejected": len(rejects), "repeated": repeated
+        }
 
 
 LARGEST = 500_000_000
@@ -109,7 +131,8 @@ def _csv(name: str, data: bytes, settings: Labels) -> Iterator[tuple[str, int, d
         reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
         for wanted in (settings.text, settings.label, *([settings.second] if settings.second else [])):
             if wanted not in (reader.fieldnames or []):
-                raise TriviumError(f"{name}: there is no column {wanted!r}{nearest(wanted, reader.fieldnames or ['(none)'])}")
+                raise TriviumError(
+                    f"{name}: there is no column {wanted!r}{nearest(wanted, reader.fieldnames or ['(none)'])}")
         for number, row in enumerate(reader, 2):
             yield name, number, row
     except UnicodeDecodeError as error:

@@ -25,7 +25,8 @@ class Pairs(Stage):
     numbers: int = Field(0, ge=0)
     """Numbers below a million, chosen by the seed, in English words and in digits."""
     files: list[Input] = []
-    """JSON lines with the two fields; or folders and tar.gz archives in which source.txt and target.txt lie beside each other, line by line."""
+    """JSON lines with the two fields; or folders and tar.gz archives in which source.txt and target.txt lie beside each
+    other, line by line."""
     source: str = "source"
     """The rows' field with what is read."""
     target: str = "target"
@@ -42,8 +43,8 @@ class Pairs(Stage):
         return self
 
     def run(self, context: Context) -> dict[str, object]:
-        """Write ``train.jsonl`` and ``heldout.jsonl`` (``source``, ``target``), and both sides of what is learned from as raw documents, so that a corpus
-        can be made of them that knows nothing of the held-out ones."""
+        """Write ``train.jsonl`` and ``heldout.jsonl`` (``source``, ``target``), and both sides of what is learned from
+        as raw documents, so that a corpus can be made of them that knows nothing of the held-out ones."""
         rows: dict[str, str] = {}
         rejects: list[dict[str, Any]] = []
         found = 0
@@ -55,7 +56,10 @@ class Pairs(Stage):
                 rows.setdefault(source, target)
         if rejects:
             write_rows(context.folder / "rejects.jsonl", rejects)
-            context.progress.say(f"{len(rejects)} rows were rejected, see rejects.jsonl: {rejects[0]['file']}: row {rejects[0]['row']}: {rejects[0]['reason']}")
+            context.progress.say(
+                f"{len(rejects)} rows were rejected, see rejects.jsonl: {rejects[0]['file']}: row {rejects[0]['row']}: "
+                f"{rejects[0]['reason']}"
+            )
         parts: dict[str, list[dict[str, str]]] = {"train": [], "heldout": []}
         for source, target in rows.items():  # by the source itself, so that a pair never changes sides
             kept = randomness.python(context.seed, "pairs", source).random() < self.heldout
@@ -67,22 +71,27 @@ class Pairs(Stage):
         parts["heldout"] = parts["heldout"][:self.heldout_most]
         for name, part in parts.items():
             write_rows(context.folder / f"{name}.jsonl", part)
-        write_rows(context.folder / "documents" / "texts.jsonl", [{"text": text} for pair in parts["train"] for text in (pair["source"], pair["target"])])
-        return {"train": len(parts["train"]), "heldout": len(parts["heldout"]), "rejected": len(rejects), "repeated": found - len(rejects) - len(rows)}
+        write_rows(context.folder / "documents" / "texts.jsonl",
+                   [{"text": text} for pair in parts["train"] for text in (pair["source"], pair["target"])])
+        return {
+            "train": len(parts["train"]), "heldout": len(parts["heldout"]), "rejected": len(rejects),
+            "repeated": found - len(rejects) - len(rows)
+        }
 
 
 LARGEST = 500_000_000
 """Bytes of the largest text that is unpacked."""
 
-ONES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen",
-        "sixteen", "seventeen", "eighteen", "nineteen")
+ONES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+        "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
 TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
 
 
 def in_words(number: int) -> str:
-    """A number below a million in English, as in ``three hundred and five thousand and twelve``. Raises ``ValueError`` for others."""
+    """A number below a million in English, as in ``three hundred and five thousand and twelve``. Raises ``ValueError``
+    for others."""
     if not 0 <= number < 1_000_000:
         raise ValueError(f"{number} is not between 0 and 999,999")
     if number < 20:
@@ -111,7 +120,8 @@ def everything(settings: Pairs, context: Context, rejects: list[dict[str, Any]])
             for number, row in read_rows(path, reject):
                 texts = [row.get(name) for name in (settings.source, settings.target)]
                 if not all(isinstance(text, str) for text in texts):
-                    reject(str(path), number, f"{settings.source} and {settings.target} must be texts", json.dumps(row, ensure_ascii=False))
+                    reject(str(path), number, f"{settings.source} and {settings.target} must be texts",
+                           json.dumps(row, ensure_ascii=False))
                 else:
                     yield path.name, number, str(texts[0]).strip(), str(texts[1]).strip()
 
@@ -119,13 +129,20 @@ def everything(settings: Pairs, context: Context, rejects: list[dict[str, Any]])
 def aligned(path: Path) -> Iterator[tuple[str, int, str, str]]:
     """The lines of ``source.txt`` and of the ``target.txt`` beside it, in a folder or an archive, at any depth."""
     texts = dict(_files(path))
-    places = sorted({name.parent for name in texts if name.name == "source.txt"} & {name.parent for name in texts if name.name == "target.txt"})
+    places = sorted({name.parent
+                     for name in texts if name.name == "source.txt"}
+                    & {name.parent
+                       for name in texts if name.name == "target.txt"})
     if not places:
         raise TriviumError(f"{path}: no source.txt with a target.txt beside it")
     for place in places:
-        source, target = ([line.strip() for line in texts[place / name].splitlines()] for name in ("source.txt", "target.txt"))
+        source, target = ([line.strip() for line in texts[place / name].splitlines()]
+                          for name in ("source.txt", "target.txt"))
         if len(source) != len(target):
-            raise TriviumError(f"{path}: {place}: source.txt has {len(source)} lines and target.txt {len(target)}; they must stand line by line")
+            raise TriviumError(
+                f"{path}: {place}: source.txt has {len(source)} lines and target.txt {len(target)}; they must stand "
+                "line by line"
+            )
         for number, pair in enumerate(zip(source, target, strict=True), 1):
             if any(pair):
                 yield f"{path.name}: {place}", number, *pair
@@ -142,7 +159,8 @@ def _files(path: Path) -> Iterator[tuple[PurePosixPath, str]]:
         try:
             return PurePosixPath(name), data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise TriviumError(f"{path}: {name}: byte {error.start}: not valid UTF-8; convert the file to UTF-8") from error
+            raise TriviumError(
+                f"{path}: {name}: byte {error.start}: not valid UTF-8; convert the file to UTF-8") from error
 
     if path.is_dir():
         for file in sorted(path.rglob("*.txt")):

@@ -22,7 +22,8 @@ class Pictures(Stage):
     version: ClassVar[int] = 1
     title: ClassVar[Title] = Title("pictures with questions", "带问题的图片", "read")
     mnist: Input | None = None
-    """A folder with MNIST's four files in IDX form, gzipped or not; null takes the 1,797 small digits of scikit-learn."""
+    """A folder with MNIST's four files in IDX form, gzipped or not; null takes the 1,797 small digits of
+    scikit-learn."""
     digits: int = Field(12_000, ge=1)
     """Digits to learn from, chosen by the seed; at most as many as there are."""
     shapes: int = Field(12_000, ge=1)
@@ -35,18 +36,22 @@ class Pictures(Stage):
     """Digits, and pictures of shapes, that are kept for the examination."""
 
     def run(self, context: Context) -> dict[str, object]:
-        """Write ``captions.jsonl`` (what a picture shows, for the first step of seeing), ``train.jsonl`` (questions about the same pictures, for the
-        second) and ``heldout.jsonl`` (questions about others). A picture is a part of a message, as in OpenAI's API."""
+        """Write ``captions.jsonl`` (what a picture shows, for the first step of seeing), ``train.jsonl`` (questions
+        about the same pictures, for the second) and ``heldout.jsonl`` (questions about others). A picture is a part of
+        a message, as in OpenAI's API."""
         folder: Path | None = context.inputs.get("mnist")
         counts = {}
         for part, digits, shapes in (("train", self.digits, self.shapes), ("heldout", self.heldout, self.heldout)):
-            pictures = [*drawn_digits(folder, part, digits, context.seed), *drawn_shapes(part, shapes, self.most, context.seed)]
+            pictures = [
+                *drawn_digits(folder, part, digits, context.seed), *drawn_shapes(part, shapes, self.most, context.seed)
+            ]
             captions, questions = [], []
             for number, (kind, pixels, caption, answers) in enumerate(pictures):
                 rng = randomness.python(context.seed, "asked", part, number)
                 url = data_url(255 - pixels if rng.random() < self.inverted else pixels)
                 captions.append(row(kind, url, [(rng.choice(SHOW), caption)]))
-                asked = [((rng.choice(COUNT) if shape else rng.choice(DIGIT)).format(shape), answer) for shape, answer in answers]
+                asked = [((rng.choice(COUNT) if shape else rng.choice(DIGIT)).format(shape), answer)
+                         for shape, answer in answers]
                 questions.append(row(kind, url, rng.sample(asked, len(asked)) if part == "train" else asked[:1]))
             if part == "train":
                 counts["captions"] = write_rows(context.folder / "captions.jsonl", captions)
@@ -57,7 +62,8 @@ class Pictures(Stage):
 SIDE = 28
 """Pixels, as MNIST has them."""
 
-DIGIT = ("Which digit is this?", "What digit do you see?", "Read the digit in the picture.", "Which number was written here?")
+DIGIT = ("Which digit is this?", "What digit do you see?", "Read the digit in the picture.",
+         "Which number was written here?")
 COUNT = ("How many {} are there?", "How many {} do you see?", "Count the {}.", "How many {} are in the picture?")
 SHOW = ("What does the picture show?", "Describe the picture.", "What do you see?")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -68,27 +74,33 @@ SHAPES = ("circle", "square", "triangle")
 
 def row(kind: str, url: str, asked: list[tuple[str, str]]) -> dict[str, Any]:
     """A picture, and a conversation of questions about it and their answers."""
-    messages: list[dict[str, Any]] = [{"role": role, "content": text} for pair in asked for role, text in zip(("user", "assistant"), pair, strict=True)]
-    messages[0]["content"] = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": messages[0]["content"]}]
+    messages: list[dict[str, Any]] = [{"role": role, "content": text} for pair in asked
+                                      for role, text in zip(("user", "assistant"), pair, strict=True)]
+    messages[0]["content"] = [{"type": "image_url", "image_url": {"url": url}},
+                              {"type": "text", "text": messages[0]["content"]}]
     return {"messages": messages, "kind": kind}
 
 
 Drawn = tuple[str, np.ndarray, str, list[tuple[str, str]]]
-"""Its kind, bytes ``[28, 28]`` with 255 for ink, a caption, and of each question what is to be counted (empty: the digit is to be read) and the answer."""
+"""Its kind, bytes ``[28, 28]`` with 255 for ink, a caption, and of each question what is to be counted (empty: the
+digit is to be read) and the answer."""
 
 
 def drawn_digits(folder: Path | None, part: str, count: int, seed: int) -> Iterator[Drawn]:
-    """``count`` handwritten digits of MNIST, or of scikit-learn's small ones, chosen by the seed; at most as many as there are."""
+    """``count`` handwritten digits of MNIST, or of scikit-learn's small ones, chosen by the seed; at most as many as
+    there are."""
     from trivium.lessons.digits import read_mnist, small_digits
-    table = read_mnist(folder, "train" if part == "train" else "t10k") if folder else small_digits(seed)[part != "train"]
+    table = read_mnist(folder,
+                       "train" if part == "train" else "t10k") if folder else small_digits(seed)[part != "train"]
     for i in randomness.numpy(seed, "digits", part).permutation(len(table.targets))[:count]:
         digit = int(table.targets[i])
-        yield "digit", (table.inputs[i] * 255).round().numpy().astype(np.uint8).reshape(SIDE, SIDE), f"a handwritten {digit}", [("", str(digit))]
+        yield "digit", (table.inputs[i] * 255).round().numpy().astype(np.uint8).reshape(
+            SIDE, SIDE), f"a handwritten {digit}", [("", str(digit))]
 
 
 def drawn_shapes(part: str, count: int, most: int, seed: int) -> Iterator[Drawn]:
-    """``count`` pictures of circles, squares and triangles that do not touch. Of the kind that is asked for first there are 0 to ``most``, one number
-    as likely as another; of the others 0 to 2 together."""
+    """``count`` pictures of circles, squares and triangles that do not touch. Of the kind that is asked for first there
+    are 0 to ``most``, one number as likely as another; of the others 0 to 2 together."""
     for number in range(count):
         rng = randomness.python(seed, "shapes", part, number)
         asked = rng.choice(SHAPES)
@@ -103,8 +115,10 @@ def drawn_shapes(part: str, count: int, most: int, seed: int) -> Iterator[Drawn]
                     placed.append((shape, x, y, radius))
                     break
         there = {shape: sum(shape == name for name, *_ in placed) for shape in SHAPES}
-        caption = " and ".join(f"{NUMBERS[n]} {shape}{'s' if n > 1 else ''}" for shape, n in there.items() if n) or "nothing"
-        yield "shapes", draw(placed), caption, [(f"{shape}s", str(there[shape])) for shape in sorted(SHAPES, key=lambda shape: shape != asked)]
+        caption = " and ".join(f"{NUMBERS[n]} {shape}{'s' if n > 1 else ''}"
+                               for shape, n in there.items() if n) or "nothing"
+        yield "shapes", draw(placed), caption, [(f"{shape}s", str(there[shape]))
+                                                for shape in sorted(SHAPES, key=lambda shape: shape != asked)]
 
 
 def draw(placed: list[tuple[str, float, float, float]], fine: int = 4) -> np.ndarray:

@@ -26,18 +26,26 @@ class Tokenizer(Stage):
     vocab_size: int = Field(2048, ge=262)
     """Entries, the six special tokens included."""
     sample_bytes: int | None = Field(None, ge=1)
-    """About how much of the corpus to learn from, chosen by a hash of the text; null takes all. A few gigabytes are plenty."""
+    """About how much of the corpus to learn from, chosen by a hash of the text; null takes all. A few gigabytes are
+    plenty."""
 
     def run(self, context: Context) -> dict[str, object]:
-        """Train the tokenizer, write it as Hugging Face's files, and say how many bytes of each language one of its tokens holds."""
+        """Train the tokenizer, write it as Hugging Face's files, and say how many bytes of each language one of its
+        tokens holds."""
         corpus = context.inputs["corpus"]
         share = 1.0
         if self.sample_bytes is not None:
-            share = self.sample_bytes / max(1, sum(part.stat().st_size for part in (corpus / "documents").glob("part-*.jsonl")))
-        tokenizer = ChatTokenizer(train((text for text in documents_of(corpus)
-                                         if share >= 1 or randomness.derive(context.seed, "tokenizer", text) / 2**64 < share), self.vocab_size))
+            share = self.sample_bytes / max(
+                1, sum(part.stat().st_size for part in (corpus / "documents").glob("part-*.jsonl")))
+        tokenizer = ChatTokenizer(
+            train((text for text in documents_of(corpus)
+                   if share >= 1 or randomness.derive(context.seed, "tokenizer", text) / 2**64 < share),
+                  self.vocab_size))
         if tokenizer.vocab_size < self.vocab_size:
-            context.progress.say(f"{tokenizer.vocab_size:,} entries rather than {self.vocab_size:,}: so small a corpus has no more pairs to merge")
+            context.progress.say(
+                f"{tokenizer.vocab_size:,} entries rather than {self.vocab_size:,}: so small a corpus has no more "
+                "pairs to merge"
+            )
         tokenizer.save(context.folder)
         return {"vocab_size": tokenizer.vocab_size, "bytes_per_token": bytes_per_token(corpus, tokenizer)}
 
@@ -59,7 +67,10 @@ def bytes_per_token(corpus: Path, tokenizer: ChatTokenizer) -> dict[str, float]:
             tokens[language] = tokens.get(language, 0) + len(tokenizer.encode(text))
         elif list(sizes) == ["all"]:
             break
-    return {language: round(sizes[language] / tokens[language], 3) for language in sorted(sizes, key=lambda name: -sizes[name]) if tokens[language]}
+    return {
+        language: round(sizes[language] / tokens[language], 3)
+        for language in sorted(sizes, key=lambda name: -sizes[name]) if tokens[language]
+    }
 
 
 def documents_of(corpus: Path) -> Iterator[str]:

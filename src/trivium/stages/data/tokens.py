@@ -38,15 +38,15 @@ class Tokens(Stage):
             def texts(split: str = split) -> Iterator[str]:
                 nonlocal size
                 for text in documents_of(context.inputs["corpus"]):
-                    if (randomness.derive(context.seed, "validation", text) / 2**64 < self.validation) == (split == "validation"):
+                    if (randomness.derive(context.seed, "validation", text) / 2**64
+                            < self.validation) == (split == "validation"):
                         size += len(text.encode())
                         yield text
 
             header = tokens.write(context.folder / split, texts(), tokenizer)
             if not header["documents"]:
-                raise TriviumError(f"{context.inputs['corpus']}: no document is left for {split}; the corpus is too small")
+                raise TriviumError(
+                    f"{context.inputs['corpus']}: no document is left for {split}; the corpus is too small")
             summary[split] = {"documents": header["documents"], "tokens": header["tokens"], "bytes": size,
                               "bytes_per_token": size / header["tokens"]}
         return summary
-
-

@@ -46,7 +46,8 @@ class Classify(Looped):
     baseline: bool = True
     """Compare with TF-IDF and logistic regression; needs scikit-learn."""
     adapter: AdapterSettings | None = None
-    """Train a LoRA adapter, and the head, beside the frozen encoder; it is folded into the folder's weights. null trains all weights."""
+    """Train a LoRA adapter, and the head, beside the frozen encoder; it is folded into the folder's weights. null
+    trains all weights."""
 
     @model_validator(mode="after")
     def _folds_in(self) -> Classify:
@@ -55,11 +56,13 @@ class Classify(Looped):
         return self
 
     def training_data(self, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
-        """The batches, and the tokenizer that made them. A tree is a text, or two with a token between them; its payload is its label."""
+        """The batches, and the tokenizer that made them. A tree is a text, or two with a token between them; its
+        payload is its label."""
         config, tokenizer = read_encoder_config(context.inputs["model"]), ChatTokenizer.load(context.inputs["model"])
         rows = rows_of(context.inputs["labels"] / "train.jsonl")
         length = min(self.length, config.max_positions)
-        return PackedEpochs(trees_of(rows, tokenizer, length), length, self.rows, context.seed, partial(add_labels, labels_of(rows))), tokenizer
+        return PackedEpochs(trees_of(rows, tokenizer, length), length, self.rows, context.seed,
+                            partial(add_labels, labels_of(rows))), tokenizer
 
     def run(self, context: Context) -> dict[str, object]:
         """Train on the labelled texts, and count right labels on the held-out ones."""
@@ -79,21 +82,27 @@ class Classify(Looped):
         for part in (model.head, model.classifier):  # what is new learns whole
             part.requires_grad_(True)
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
-        outcome = run_training(model, Labelling(), batches, steps, self, context, weights_digest(context.inputs["model"]), contents_of(batches.trees))
+        outcome = run_training(model, Labelling(), batches, steps, self, context,
+                               weights_digest(context.inputs["model"]), contents_of(batches.trees))
         if not outcome.leader:
             return {}
         trained = sum(p.numel() for p in outcome.model.parameters() if p.requires_grad)
-        if attached:  # ModernBERT fuses the matrices that an adapter changes one by one, so its folder holds the changed ones
+        # ModernBERT fuses the matrices that an adapter changes one by one, so its folder holds the changed ones
+        if attached:
             merge(attached, outcome.model)
         guesses = label_all(outcome.model, trees_of(heldout, tokenizer, batches.length), batches.length)
         right = [float(labels[guess] == row["label"]) for guess, row in zip(guesses, heldout, strict=True)]
         save_folder(outcome.model, tokenizer, context, pairs="second" in train[0])
-        write_rows(context.folder / "mistakes.jsonl", [{**row, "guess": labels[guess]} for guess, row in zip(guesses, heldout, strict=True)
-                                                        if labels[guess] != row["label"]])
+        write_rows(context.folder / "mistakes.jsonl",
+                   [{**row, "guess": labels[guess]}
+                    for guess, row in zip(guesses, heldout, strict=True) if labels[guess] != row["label"]])
         most = max(sum(row["label"] == label for row in heldout) for label in labels)
-        return {"labels": labels, "train": len(train), "heldout": len(heldout), "steps": steps, "accuracy": mean_interval(right),
-                "always_the_commonest": most / len(heldout), "tf_idf": baseline(train, heldout) if self.baseline else None,
-                **({"trained_parameters": trained} if attached else {})}
+        return {
+            "labels": labels, "train": len(train), "heldout": len(heldout), "steps": steps,
+            "accuracy": mean_interval(right), "always_the_commonest": most / len(heldout),
+            "tf_idf": baseline(train, heldout) if self.baseline else None,
+            **({"trained_parameters": trained} if attached else {})
+        }
 
 
 Row = dict[str, str]
@@ -126,8 +135,12 @@ def labels_of(rows: Sequence[Row]) -> list[str]:
 def trees_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int) -> list[Tree]:
     """Texts, or pairs of them, cut at ``length`` tokens."""
     firsts, seconds = (tokenizer.encode_batch([row.get(name, "") for row in rows]) for name in ("text", "second"))
-    return [Tree(np.array(joined(first, second, tokenizer.document_id, length) if "second" in row else first[:length], np.int64), (), payload=row["label"])
-            for row, first, second in zip(rows, firsts, seconds, strict=True)]
+    return [
+        Tree(
+            np.array(
+                joined(first, second, tokenizer.document_id, length) if "second" in row else first[:length], np.int64),
+            (), payload=row["label"]) for row, first, second in zip(rows, firsts, seconds, strict=True)
+    ]
 
 
 
@@ -145,20 +158,25 @@ def label_all(model: Classifier, trees: list[Tree], length: int, rows: int = 16)
     packed = pack([max(1, len(tree)) for tree in trees], length)
     for start in range(0, len(packed), rows):
         chosen = packed[start:start + rows]
-        batch = make_batch([[trees[i] for i in row] for row in chosen], length, len(chosen)).to(model.classifier.weight.device)
-        for index, guess in zip((i for row in chosen for i in row), model(batch.tokens, batch.documents).argmax(-1).tolist(), strict=True):
+        batch = make_batch([[trees[i] for i in row] for row in chosen], length,
+                           len(chosen)).to(model.classifier.weight.device)
+        for index, guess in zip((i for row in chosen for i in row),
+                                model(batch.tokens, batch.documents).argmax(-1).tolist(), strict=True):
             found[index] = guess
     return found
 
 
 def baseline(train: Sequence[Row], heldout: Sequence[Row]) -> dict[str, Any]:
-    """Right labels by TF-IDF of one to three characters and logistic regression; of two texts, what they share and where they differ."""
+    """Right labels by TF-IDF of one to three characters and logistic regression; of two texts, what they share and
+    where they differ."""
     try:
         from scipy.sparse import hstack
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
-        raise TriviumError('classify: the comparison needs scikit-learn: pip install "trivium[lessons]", or set baseline to false') from error
+        raise TriviumError(
+            'classify: the comparison needs scikit-learn: pip install "trivium[lessons]", or set baseline to false'
+        ) from error
     counted = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), min_df=2, sublinear_tf=True)
     counted.fit([row[name] for row in train for name in ("text", "second") if name in row])
 

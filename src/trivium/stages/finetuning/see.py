@@ -1,5 +1,6 @@
-"""Teaching a language model to see, in LLaVA's two steps (Liu et al. 2023, section 4.2): first the projector alone learns to say in the model's own
-vectors what a picture shows, then the projector and the model learn to answer questions about it. The encoder of pictures stays as it is."""
+"""Teaching a language model to see, in LLaVA's two steps (Liu et al. 2023, section 4.2): first the projector alone
+learns to say in the model's own vectors what a picture shows, then the projector and the model learn to answer
+questions about it. The encoder of pictures stays as it is."""
 
 from __future__ import annotations
 
@@ -47,8 +48,8 @@ class See(Looped):
     vision: Input | None = None
     """The stage with the encoder of pictures, for a model that does not see yet."""
     pictures: Input = "pictures"
-    """A stage or a folder with `captions.jsonl`, `train.jsonl` and `heldout.jsonl`: chat messages whose contents hold pictures, as data URLs or as
-    names of files in the folder."""
+    """A stage or a folder with `captions.jsonl`, `train.jsonl` and `heldout.jsonl`: chat messages whose contents hold
+    pictures, as data URLs or as names of files in the folder."""
     rows_from: Literal["captions", "train"] = "train"
     """Learn from what pictures show (LLaVA's first step), or from questions about them (its second)."""
     train: list[Literal["projector", "decoder", "vision"]] = ["projector", "decoder"]
@@ -73,16 +74,22 @@ class See(Looped):
         batches = batches_of(self, context, model, tokenizer)
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        context.progress.say(f"{trained:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trained, {steps} steps")
-        outcome = run_training(model, AnswersAboutPictures(), batches, steps, self, context, weights_digest(context.inputs["model"]),
+        context.progress.say(
+            f"{trained:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trained, {steps} steps")
+        outcome = run_training(model, AnswersAboutPictures(), batches, steps, self, context,
+                               weights_digest(context.inputs["model"]),
                                contents_of([Tree(t.prompt, t.responses) for t in batches.trees]))
         seeing = outcome.model.eval()
         save_model(seeing, tokenizer, context.folder)
-        summary: dict[str, object] = {"rows": len(batches.trees), "steps": steps, "loss": outcome.metrics.get("loss"), "trained_parameters": trained}
+        summary: dict[str, object] = {
+            "rows": len(batches.trees), "steps": steps, "loss": outcome.metrics.get("loss"),
+            "trained_parameters": trained
+        }
         if self.examine:
             heldout = read(self, context, "heldout.jsonl", model, tokenizer)
             mistakes, summary["right"] = examine(seeing, tokenizer, heldout)
-            _, summary["right_without_seeing"] = examine(seeing, tokenizer, [row | {"pixels": np.zeros_like(row["pixels"])} for row in heldout])
+            _, summary["right_without_seeing"] = examine(
+                seeing, tokenizer, [row | {"pixels": np.zeros_like(row["pixels"])} for row in heldout])
             write_rows(context.folder / "mistakes.jsonl", mistakes)
         return summary
 
@@ -101,7 +108,8 @@ class AnswersAboutPictures:
 
 
 def show(batch: Batch) -> None:
-    """Give a batch its pictures, if it has any, in the order of their places; ``payload`` of each tree holds its own."""
+    """Give a batch its pictures, if it has any, in the order of their places; ``payload`` of each tree holds its
+    own."""
     if any(len(tree.payload) for tree in batch.trees):
         batch.extra["pixels"] = torch.from_numpy(np.concatenate([tree.payload for tree in batch.trees]))
 
@@ -111,8 +119,10 @@ def show(batch: Batch) -> None:
 def batches_of(settings: See, context: Context, model: SeeingModel, tokenizer: ChatTokenizer) -> PackedEpochs:
     """The conversations to learn from."""
     length = min(settings.length, model.config.max_positions)
-    trees = [replace(conversation(tokenizer, row["messages"], picture_places=model.picture_places), payload=row["pixels"])
-             for row in read(settings, context, f"{settings.rows_from}.jsonl", model, tokenizer)]
+    trees = [
+        replace(conversation(tokenizer, row["messages"], picture_places=model.picture_places), payload=row["pixels"])
+        for row in read(settings, context, f"{settings.rows_from}.jsonl", model, tokenizer)
+    ]
     return PackedEpochs(fits(trees, length, context.progress.say), length, settings.rows, context.seed, show)
 
 
@@ -120,7 +130,8 @@ def freeze(model: SeeingModel, trained: Sequence[str]) -> SeeingModel:
     """Freeze all but the parts that are named. Returns the model."""
     for name, parameter in model.named_parameters():
         part = name.partition(".")[0]
-        parameter.requires_grad_((part if part in ("vision", "projector") else "decoder") in trained and not name.startswith(("vision.mask", "vision.paint")))
+        parameter.requires_grad_((part if part in ("vision", "projector") else "decoder") in trained
+                                 and not name.startswith(("vision.mask", "vision.paint")))
     return model
 
 
@@ -132,9 +143,11 @@ def seeing_model(settings: See, context: Context) -> tuple[SeeingModel, ChatToke
     if isinstance(model, SeeingModel):
         return model, tokenizer
     if type(tokenizer) is not ChatTokenizer:
-        raise TriviumError(f"{context.inputs['model']}: pictures have a place in the chat template of this system's own models alone")
+        raise TriviumError(
+            f"{context.inputs['model']}: pictures have a place in the chat template of this system's own models alone")
     if "vision" not in context.inputs:
-        raise TriviumError(f"{context.name}: {context.inputs['model']} reads text alone; name a `vision` stage, whose encoder it gets")
+        raise TriviumError(
+            f"{context.name}: {context.inputs['model']} reads text alone; name a `vision` stage, whose encoder it gets")
     vision = load_vision(context.inputs["vision"])
     seeing = SeeingModel.from_language_model(model, vision.config, tokenizer.pad_id)
     seeing.vision = vision
@@ -143,7 +156,8 @@ def seeing_model(settings: See, context: Context) -> tuple[SeeingModel, ChatToke
 
 
 def read(settings: See, context: Context, name: str, model: SeeingModel, tokenizer: ChatTokenizer) -> list[Row]:
-    """The rows of a file with their pictures as ``pixels [N, channels, size, size]``; bad ones are rejected with their reason."""
+    """The rows of a file with their pictures as ``pixels [N, channels, size, size]``; bad ones are rejected with their
+    reason."""
     vision = model.vision.config
 
     def check(row: Row) -> None:
@@ -158,11 +172,15 @@ def read(settings: See, context: Context, name: str, model: SeeingModel, tokeniz
 @torch.no_grad()
 def examine(model: SeeingModel, tokenizer: ChatTokenizer, rows: Sequence[Row]) -> tuple[list[Row], dict[str, Any]]:
     """The wrong greedy answers, and the share of right ones among all rows and among those of each ``kind``."""
-    prompts = [tokenizer.encode_chat(row["messages"][:-1], generation_prompt=True, picture_places=model.picture_places)[0] for row in rows]
+    prompts = [
+        tokenizer.encode_chat(row["messages"][:-1], generation_prompt=True, picture_places=model.picture_places)[0]
+        for row in rows
+    ]
     device = model.lm_head.weight.device
     pictures: list[Tensor | None] = [model.pictures(torch.from_numpy(row["pixels"]).to(device)) for row in rows]
     longest = max(len(tokenizer.encode(row["messages"][-1]["content"])) for row in rows) + 1
-    answers = generate(model, prompts, Sampling(temperature=0, max_new_tokens=longest), [tokenizer.end_id], pictures=pictures)
+    answers = generate(model, prompts, Sampling(temperature=0, max_new_tokens=longest), [tokenizer.end_id],
+                       pictures=pictures)
     right: dict[str, list[float]] = defaultdict(list)
     mistakes = []
     for number, (row, answer) in enumerate(zip(rows, answers, strict=True), 1):

@@ -59,22 +59,26 @@ class Sft(Looped):
     epochs: float = Field(2.0, gt=0)
     """Passes over the demonstrations."""
     evaluate_every: int = Field(0, ge=0)
-    """Updates between two sample answers in log.jsonl, and two measurements of the held-out loss; 0 for no samples, and a measurement
-    four times a pass where there is `validation`."""
+    """Updates between two sample answers in log.jsonl, and two measurements of the held-out loss; 0 for no samples, and
+    a measurement four times a pass where there is `validation`."""
     adapter: AdapterSettings | None = None
     """Train an adapter beside the frozen model; null trains all weights."""
     too_long: Literal["leave out", "cut"] = "leave out"
-    """Conversations longer than a row: left out and listed with the rejects, or cut at its end (and so without the token that ends them)."""
+    """Conversations longer than a row: left out and listed with the rejects, or cut at its end (and so without the
+    token that ends them)."""
     validation: float = Field(0.0, ge=0, lt=0.5)
-    """Share of the demonstrations, chosen by a hash, that is held out; the checkpoint of the lowest loss on it is the one kept."""
+    """Share of the demonstrations, chosen by a hash, that is held out; the checkpoint of the lowest loss on it is the
+    one kept."""
     patience: int = Field(0, ge=0)
     """Measurements without a lower held-out loss after which training stops; 0 goes on to the end."""
     earlier: dict[str, Input] = {}
-    """Demonstrations that the model learned from before, each under a name: right answers to some of them are counted before and after."""
+    """Demonstrations that the model learned from before, each under a name: right answers to some of them are counted
+    before and after."""
     rehearsal: Rehearsal | None = None
     """Mix what was learned before into the demonstrations; null does not."""
     prompt_loss: float = Field(0.0, ge=0)
-    """Weight of a loss on the questions too (LAMOL: 0.25): with it the model learns to ask, and can generate its own rehearsal later."""
+    """Weight of a loss on the questions too (LAMOL: 0.25): with it the model learns to ask, and can generate its own
+    rehearsal later."""
 
     @model_validator(mode="after")
     def _rehearsal_has_rows(self) -> Sft:
@@ -95,20 +99,26 @@ class Sft(Looped):
         attached = adapt(model, self.adapter, context)
         steps = max(1, round(self.epochs * train.steps_per_epoch))
         every = self.evaluate_every or (max(1, train.steps_per_epoch // 4) if heldout else 0)
-        outcome = run_training(model, AnswersAndQuestions(self.prompt_loss) if self.prompt_loss else LanguageModelling(), train, steps,
-                               self, context, weights_digest(context.inputs["model"]), contents_of(train.trees),
-                               *([contents_of(heldout.trees)] if heldout else []), heldout=heldout, evaluate_every=every,
-                               keep_best=heldout is not None, patience=self.patience,
-                               sample=(lambda model: sample_text(model, tokenizer, opening_of(train.trees[0]), context.seed))
-                               if self.evaluate_every else None)
+        outcome = run_training(
+            model,
+            AnswersAndQuestions(self.prompt_loss) if self.prompt_loss else LanguageModelling(), train, steps, self,
+            context, weights_digest(context.inputs["model"]), contents_of(train.trees),
+            *([contents_of(heldout.trees)] if heldout else []), heldout=heldout, evaluate_every=every, keep_best=heldout
+            is not None, patience=self.patience,
+            sample=(lambda model: sample_text(model, tokenizer, opening_of(train.trees[0]), context.seed))
+            if self.evaluate_every else None)
         if not outcome.leader:
             return {}
         for name, rows in earlier.items():
             scores[name]["after"] = exact_answers(outcome.model, tokenizer, rows.heldout)
         save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context)
-        summary: dict[str, object] = {"demonstrations": len(train.trees), "steps": outcome.steps, "loss": outcome.metrics.get("loss"), **told}
+        summary: dict[str, object] = {
+            "demonstrations": len(train.trees), "steps": outcome.steps, "loss": outcome.metrics.get("loss"), **told
+        }
         if heldout:
-            summary |= {"validation_loss": outcome.best["loss"], "best_step": int(outcome.best["step"]), "planned_steps": steps}
+            summary |= {
+                "validation_loss": outcome.best["loss"], "best_step": int(outcome.best["step"]), "planned_steps": steps
+            }
         if attached:
             summary["trained_parameters"] = sum(p.numel() for _, p in attached.parameters())
         return summary | ({"earlier": scores} if scores else {})
@@ -130,7 +140,10 @@ class AnswersAndQuestions:
         hidden = hidden_states(model.model, batch)
         log_probs = token_log_probs(hidden[batch.sources], model.lm_head.weight, batch.targets)
         answers = batch.extra["answers"]
-        return {"loss": Total(-(log_probs * answers).sum(), "tokens"), "prompt_loss": Total(-(log_probs * (1 - answers)).sum(), "asked")}
+        return {
+            "loss": Total(-(log_probs * answers).sum(), "tokens"),
+            "prompt_loss": Total(-(log_probs * (1 - answers)).sum(), "asked")
+        }
 
 
 def tell_answers(batch: Batch) -> None:
@@ -144,9 +157,10 @@ def tell_answers(batch: Batch) -> None:
 
 
 
-def all_data(settings: Sft, context: Context, model: LanguageModel | None = None) -> tuple[PackedEpochs, PackedEpochs | None, ChatTokenizer, Row]:
-    """Batches to learn from, held-out ones, the tokenizer, and what there is to tell about the rows. Rehearsal that is generated
-    needs the ``model``."""
+def all_data(settings: Sft, context: Context,
+             model: LanguageModel | None = None) -> tuple[PackedEpochs, PackedEpochs | None, ChatTokenizer, Row]:
+    """Batches to learn from, held-out ones, the tokenizer, and what there is to tell about the rows. Rehearsal that is
+    generated needs the ``model``."""
     config, _ = read_config(context.inputs["model"])
     tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
     length = min(settings.length, config.max_positions)
@@ -155,11 +169,13 @@ def all_data(settings: Sft, context: Context, model: LanguageModel | None = None
     kept: list[Row] = []
     held: list[Row] = []
     for number, row in zip(numbers, rows, strict=True):
-        group = json.dumps(row["group"] if "group" in row else row["messages"], sort_keys=True)  # the phrasings of one row stay together
+        # the phrasings of one row stay together
+        group = json.dumps(row["group"] if "group" in row else row["messages"], sort_keys=True)
         chance = randomness.derive(context.seed, "validation", group) / 2**64 if settings.validation else 1.0
         (held if chance < settings.validation else kept).append({**row, "row": number})
     if settings.validation and not held:
-        raise TriviumError(f"{context.name}: of {len(rows)} demonstrations none is held out; raise `validation` or bring more")
+        raise TriviumError(
+            f"{context.name}: of {len(rows)} demonstrations none is held out; raise `validation` or bring more")
     told: Row = {}
     if settings.rehearsal:
         wanted = round(len(kept) * settings.rehearsal.share / (1 - settings.rehearsal.share))
@@ -180,25 +196,29 @@ def all_data(settings: Sft, context: Context, model: LanguageModel | None = None
     held_trees = trees_of(held, tokenizer, length, limit, settings, context, rejects, unseen) if held else []
     if rejects and context.folder.is_dir():
         write_rows(context.folder / "rejects-trees.jsonl", rejects)
-    context.progress.say(f"{len(trees):,} conversations of {told['tokens']:,} tokens, {told['learned_tokens']:,} of which carry loss; {told['cut']} cut, "
-                         f"{told['left_out']} left out" + (f"; {len(held_trees):,} more are held out" if held else ""))
+    context.progress.say(
+        f"{len(trees):,} conversations of {told['tokens']:,} tokens, {told['learned_tokens']:,} of which carry loss; "
+        f"{told['cut']} cut, "
+        f"{told['left_out']} left out" + (f"; {len(held_trees):,} more are held out" if held else ""))
     if held:
         told["held_out"] = len(held_trees)
     train = PackedEpochs(trees, length, settings.rows, context.seed, finish)
-    return train, PackedEpochs(held_trees, length, settings.rows, context.seed, finish) if held else None, tokenizer, told
+    return train, PackedEpochs(held_trees, length, settings.rows, context.seed,
+                               finish) if held else None, tokenizer, told
 
 
-def trees_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, limit: str, settings: Sft, context: Context, rejects: list[Row],
-             told: Row) -> list[Tree]:
-    """Conversations as trees. Those longer than ``length`` (``limit`` in words) are cut or left out; what the template refuses and what is left
-    out is added to ``rejects``, with its place in the file of demonstrations. ``told`` gets the counts, and those of each
-    source. Raises :class:`TriviumError` where none is left."""
+def trees_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, limit: str, settings: Sft, context: Context,
+             rejects: list[Row], told: Row) -> list[Tree]:
+    """Conversations as trees. Those longer than ``length`` (``limit`` in words) are cut or left out; what the template
+    refuses and what is left out is added to ``rejects``, with its place in the file of demonstrations. ``told`` gets
+    the counts, and those of each source. Raises :class:`TriviumError` where none is left."""
     trees: list[Tree] = []
     refused: list[Row] = []
     counts: dict[str, Row] = {}
     before = len(rejects)
     for row in rows:
-        count = counts.setdefault(row.get("source", ""), {"conversations": 0, "tokens": 0, "learned_tokens": 0, "cut": 0, "left_out": 0})
+        count = counts.setdefault(row.get("source", ""),
+                                  {"conversations": 0, "tokens": 0, "learned_tokens": 0, "cut": 0, "left_out": 0})
         bad = {"row": row.get("row"), "source": row.get("source", ""), "messages": row["messages"]}
         try:
             tree = conversation(tokenizer, row["messages"], bool(settings.prompt_loss))
@@ -222,16 +242,21 @@ def trees_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, limit: 
     if refused:
         context.progress.say(f"{len(refused)} conversations were left out: {refused[0]['reason']}")
     if refused and not trees:
-        raise TriviumError(f"{context.name}: no conversation can be used; row {refused[0]['row']}: {refused[0]['reason']}")
+        raise TriviumError(
+            f"{context.name}: no conversation can be used; row {refused[0]['row']}: {refused[0]['reason']}")
     kept = fits(trees, length, context.progress.say)
-    told |= {name: sum(count[name] for count in counts.values()) for name in ("tokens", "learned_tokens", "cut", "left_out")}
+    told |= {
+        name: sum(count[name] for count in counts.values())
+        for name in ("tokens", "learned_tokens", "cut", "left_out")
+    }
     assert told["left_out"] == len(rejects) - before
     told["by_source"] = counts
     return kept
 
 
 def shortened(tree: Tree, length: int, limit: str) -> Tree:
-    """A tree cut after ``length`` tokens (``limit`` in words). Raises :class:`TriviumError` where nothing to learn is left."""
+    """A tree cut after ``length`` tokens (``limit`` in words). Raises :class:`TriviumError` where nothing to learn is
+    left."""
     room = length - len(tree.prompt)
     assert tree.loss is not None
     if room < 1 or not tree.loss[0][:room].any():
@@ -241,7 +266,8 @@ def shortened(tree: Tree, length: int, limit: str) -> Tree:
 
 
 def answered(row: Row) -> None:
-    """Refuse a demonstration that does not show how to answer; what follows the last answer is of no use, but does no harm."""
+    """Refuse a demonstration that does not show how to answer; what follows the last answer is of no use, but does no
+    harm."""
     last = max((i for i, message in enumerate(row["messages"]) if message["role"] == "assistant"), default=None)
     if last is None:
         raise TriviumError("the assistant says nothing in these messages")
@@ -254,16 +280,15 @@ def opening_of(tree: Tree) -> list[int]:
     return [*tree.prompt.tolist(), *tree.responses[0][:first].tolist()]
 
 
-def conversation(tokenizer: ChatTokenizer, messages: list[dict[str, Any]], questions: bool = False, picture_places: int = 0) -> Tree:
+def conversation(tokenizer: ChatTokenizer, messages: list[dict[str, Any]], questions: bool = False,
+                 picture_places: int = 0) -> Tree:
     """A conversation as a tree: all up to the first word of the assistant is prompt, the rest is the response, in which
-    only what the assistant says carries loss. With ``questions`` all but the first token does, and ``payload`` says which are the
-    assistant's. A picture takes ``picture_places``."""
+    only what the assistant says carries loss. With ``questions`` all but the first token does, and ``payload`` says
+    which are the assistant's. A picture takes ``picture_places``."""
     ids, learn = tokenizer.encode_chat(messages, picture_places=picture_places)
     if True not in learn:
         raise TriviumError("the chat template leaves out what the assistant says")
     first = 1 if questions else learn.index(True)
     mask = np.array(learn[first:], bool)
-    return Tree(np.array(ids[:first], np.int64), (np.array(ids[first:], np.int64),), (np.ones_like(mask) if questions else mask,),
-                mask if questions else None)
-
-
+    return Tree(np.array(ids[:first], np.int64), (np.array(ids[first:], np.int64),),
+                (np.ones_like(mask) if questions else mask,), mask if questions else None)

@@ -1,4 +1,5 @@
-"""Sequence-to-sequence fine-tuning: an encoder-decoder learns to write the target of a source, and is scored on held-out ones."""
+"""Sequence-to-sequence fine-tuning: an encoder-decoder learns to write the target of a source, and is scored on
+held-out ones."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ class Translate(Looped):
         return batches_of(self, context, model, tokenizer)[0], tokenizer
 
     def run(self, context: Context) -> dict[str, object]:
-        """Train on the pairs, write a target for each held-out source, and score it: chrF (Popović 2015), BLEU (Papineni et al. 2002), and how many are right to the letter."""
+        """Train on the pairs, write a target for each held-out source, and score it: chrF (Popović 2015), BLEU
+        (Papineni et al. 2002), and how many are right to the letter."""
         device = prepare(context.threads)
         model, tokenizer = start(context)
         model.to(device)
@@ -68,26 +70,34 @@ class Translate(Looped):
         batches, dropped = batches_of(self, context, model, tokenizer)
         attached = adapt(model, self.adapter, context)
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
-        outcome = run_training(model, WritingTargets(), batches, steps, self, context, weights_digest(context.inputs["model"]), contents_of(batches.trees))
+        outcome = run_training(model, WritingTargets(), batches, steps, self, context,
+                               weights_digest(context.inputs["model"]), contents_of(batches.trees))
         if not outcome.leader:
             return {}
         trained = outcome.model.eval()
-        sources = [ids[:model.config.max_positions] for ids in tokenizer.encode_batch([row["source"] for row in heldout])]
-        written = translate(trained, sources, Sampling(temperature=0, max_new_tokens=self.max_new_tokens), tokenizer.document_id)
+        sources = [
+            ids[:model.config.max_positions] for ids in tokenizer.encode_batch([row["source"] for row in heldout])
+        ]
+        written = translate(trained, sources, Sampling(temperature=0, max_new_tokens=self.max_new_tokens),
+                            tokenizer.document_id)
         said = [tokenizer.decode(ids) for ids in written]
-        write_rows(context.folder / "written.jsonl", [{**row, "written": text} for row, text in zip(heldout, said, strict=True)])
+        write_rows(context.folder / "written.jsonl",
+                   [{**row, "written": text} for row, text in zip(heldout, said, strict=True)])
         if attached:
             save_tokenizer(tokenizer, context)
             place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
             base = context.inputs["model"]
-            adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base), str(base))
+            adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place),
+                                weights_digest(base), str(base))
             if attached.settings.kind != "lora":  # a PEFT folder has none
                 model.save_config(context.folder, ids_of(tokenizer))
         else:
             save_folder(trained, tokenizer, context)
-        return {"pairs": len(batches.trees), "left_out": dropped, "heldout": len(heldout), "steps": steps, "loss": outcome.metrics.get("loss"),
-                **scores(said, [row["target"] for row in heldout]),
-                **({"trained_parameters": sum(p.numel() for _, p in attached.parameters())} if attached else {})}
+        return {
+            "pairs": len(batches.trees), "left_out": dropped, "heldout": len(heldout), "steps": steps,
+            "loss": outcome.metrics.get("loss"), **scores(said, [row["target"] for row in heldout]),
+            **({"trained_parameters": sum(p.numel() for _, p in attached.parameters())} if attached else {})
+        }
 
 
 BOOTSTRAPS = 1000
@@ -104,7 +114,8 @@ def start(context: Context) -> tuple[EncoderDecoder, ChatTokenizer]:
     return model, load_tokenizer(context.inputs["model"], model.config.vocab_size)
 
 
-def batches_of(settings: Translate, context: Context, model: EncoderDecoder, tokenizer: ChatTokenizer) -> tuple[PairEpochs, int]:
+def batches_of(settings: Translate, context: Context, model: EncoderDecoder,
+               tokenizer: ChatTokenizer) -> tuple[PairEpochs, int]:
     """The pairs that fit, as batches, and how many do not."""
     length = min(settings.length, model.config.max_positions)
     rows = rows_of(context.inputs["pairs"], "train.jsonl", ["source", "target"], context, check_pair)
@@ -112,7 +123,8 @@ def batches_of(settings: Translate, context: Context, model: EncoderDecoder, tok
     if not trees:
         raise TriviumError(f"{context.name}: no pair fits {length} tokens; raise `length`")
     if dropped:
-        context.progress.say(f"{dropped} of {len(rows)} pairs have a side longer than {length} tokens and were left out")
+        context.progress.say(
+            f"{dropped} of {len(rows)} pairs have a side longer than {length} tokens and were left out")
     return PairEpochs(trees, length, settings.rows, context.seed, tokenizer.document_id), dropped
 
 
@@ -128,7 +140,10 @@ def check_pair(row: Row) -> None:
 def pairs_of(rows: Sequence[Row], tokenizer: ChatTokenizer) -> list[Tree]:
     """Pairs as trees: the source is the prompt, the target with the token that ends it the response."""
     sources, targets = (tokenizer.encode_batch([row[name] for row in rows]) for name in ("source", "target"))
-    return [Tree(np.array(source, np.int64), (np.array([*target, tokenizer.document_id], np.int64),)) for source, target in zip(sources, targets, strict=True)]
+    return [
+        Tree(np.array(source, np.int64), (np.array([*target, tokenizer.document_id], np.int64),))
+        for source, target in zip(sources, targets, strict=True)
+    ]
 
 
 def fitting(trees: Sequence[Tree], length: int) -> tuple[list[Tree], int]:
@@ -138,8 +153,9 @@ def fitting(trees: Sequence[Tree], length: int) -> tuple[list[Tree], int]:
 
 
 def scores(written: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
-    """chrF and BLEU of a whole set by sacrebleu, from 0 to 100, with 95 % intervals by bootstrap over pairs, and the share that is right to the letter.
-    BLEU counts characters in Chinese, and where no target has several words. Raises :class:`TriviumError` where sacrebleu is missing."""
+    """chrF and BLEU of a whole set by sacrebleu, from 0 to 100, with 95 % intervals by bootstrap over pairs, and the
+    share that is right to the letter. BLEU counts characters in Chinese, and where no target has several words. Raises
+    :class:`TriviumError` where sacrebleu is missing."""
     try:
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
@@ -151,5 +167,8 @@ def scores(written: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
     for name, metric in (("chrf", CHRF()), ("bleu", BLEU(tokenize="zh" if chinese else "13a" if words else "char"))):
         score: Any = metric.corpus_score(list(written), [list(wanted)], n_bootstrap=BOOTSTRAPS)
         low, high = (max(0.0, min(100.0, float(score._mean + sign * score._ci))) for sign in (-1, 1))
-        found[name] = {"value": float(score.score), "low": low, "high": high, "n": len(wanted), "signature": str(metric.get_signature())}
+        found[name] = {
+            "value": float(score.score), "low": low, "high": high, "n": len(wanted),
+            "signature": str(metric.get_signature())
+        }
     return found | {"right": mean_interval([float(a == b) for a, b in zip(written, wanted, strict=True)])}

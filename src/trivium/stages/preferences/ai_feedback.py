@@ -1,4 +1,5 @@
-"""AI feedback: a model ranks responses by written principles, in the place of people (Bai et al. 2022b; Lee et al. 2023)."""
+"""AI feedback: a model ranks responses by written principles, in the place of people (Bai et al. 2022b; Lee et al.
+2023)."""
 
 from __future__ import annotations
 
@@ -75,12 +76,17 @@ class AiFeedback(Speaking):
     """Share of the prompts kept for evaluation."""
 
     def run(self, context: Context) -> dict[str, object]:
-        """Write ``comparisons.jsonl``: rankings by the share of comparisons that a response wins, each made in both orders."""
+        """Write ``comparisons.jsonl``: rankings by the share of comparisons that a response wins, each made in both
+        orders."""
         rows, texts, _ = sampled(self, context, self.responses)
         judge = judge_of(self, context)
-        asked: list[tuple[int, int, int]] = [(n, a, b) for n, found in enumerate(texts) for a, b in itertools.permutations(range(len(found)), 2)]
+        asked: list[tuple[int, int, int]] = [(n, a, b) for n, found in enumerate(texts)
+                                             for a, b in itertools.permutations(range(len(found)), 2)]
         if not asked:
-            raise TriviumError(f"{context.name}: no prompt has two different responses that ended; raise `responses`, `temperature` or max_new_tokens")
+            raise TriviumError(
+                f"{context.name}: no prompt has two different responses that ended; raise `responses`, `temperature` "
+                "or max_new_tokens"
+            )
         verdicts = dict(zip(asked, judge([(rows[n], texts[n][a], texts[n][b]) for n, a, b in asked]), strict=True))
         comparisons, unread, firsts, agreed = [], 0, [], []
         for n, (row, found) in enumerate(zip(rows, texts, strict=True)):
@@ -102,8 +108,10 @@ class AiFeedback(Speaking):
                 continue
             points = [float(np.mean(won)) for won in wins]
             heldout = randomness.python(context.seed, "heldout", row["id"]).random() < self.heldout
-            comparisons.append({**row, "responses": found, "finished": [True] * len(found), "ranking": ranking(points, self.margin),
-                                "shares": points, "annotator": "ai", "split": "heldout" if heldout else "train"})
+            comparisons.append({
+                **row, "responses": found, "finished": [True] * len(found), "ranking": ranking(points, self.margin),
+                "shares": points, "annotator": "ai", "split": "heldout" if heldout else "train"
+            })
         if not comparisons:
             raise TriviumError(f"{context.name}: not one verdict of the judge can be read")
         if unread:
@@ -129,8 +137,8 @@ Which answer is better by these principles, A or B?"""
 
 Pair = tuple[Row, str, str]
 Judge = Callable[[Sequence[Pair]], list[float | None]]
-"""For each (prompt, first, second), in this order only, the probability that the first is better; None where the judge says nothing
-that can be read."""
+"""For each (prompt, first, second), in this order only, the probability that the first is better; None where the judge
+says nothing that can be read."""
 
 
 def said(messages: Sequence[Row]) -> str:
@@ -141,7 +149,8 @@ def said(messages: Sequence[Row]) -> str:
 
 
 def judge_of(settings: Speaking, context: Context) -> Judge:
-    """The judge that the settings name: an endpoint, a reward model, or a language model's own choice between the letters A and B."""
+    """The judge that the settings name: an endpoint, a reward model, or a language model's own choice between the
+    letters A and B."""
     principles = "\n".join(settings.constitution)
     if settings.endpoint:
         endpoint = Endpoint(**settings.endpoint.model_dump())
@@ -149,8 +158,11 @@ def judge_of(settings: Speaking, context: Context) -> Judge:
         def by_endpoint(pairs: Sequence[Pair]) -> list[float | None]:
             texts = [QUESTION.format(principles=principles, prompt=said(row["prompt"]), first=first, second=second) +
                      " End with [[A]] or [[B]]." for row, first, second in pairs]
-            return [judges.verdict(reply) for reply in endpoint.ask_all(texts, lambda done, total: context.progress.update(done, total, "judging"),
-                                                                          kept=context.scratch / "verdicts.jsonl")]
+            return [
+                judges.verdict(reply) for reply in endpoint.ask_all(
+                    texts, lambda done, total: context.progress.update(done, total, "judging"), kept=context.scratch /
+                    "verdicts.jsonl")
+            ]
         return by_endpoint
     folder: Path = context.inputs.get("judge") or context.inputs["model"]
     model = model_folder.load(folder)
@@ -160,18 +172,28 @@ def judge_of(settings: Speaking, context: Context) -> Judge:
         raise TriviumError(f"{folder}: {model_folder.what_is(model)} cannot judge; name a chat model or a reward model")
     if isinstance(model, RewardModel):
         def by_reward(pairs: Sequence[Pair]) -> list[float | None]:
-            both = [Tree(prompt_ids(tokenizer, row["prompt"]), tuple(response_ids(tokenizer, text) for text in texts)) for row, *texts in pairs]
-            scores = score_trees(model, both, max(map(len, both)), 16, choose_precision("auto", model.score.weight.device))
+            both = [
+                Tree(prompt_ids(tokenizer, row["prompt"]), tuple(response_ids(tokenizer, text) for text in texts))
+                for row, *texts in pairs
+            ]
+            scores = score_trees(model, both, max(map(len, both)), 16,
+                                 choose_precision("auto", model.score.weight.device))
             return [float(1 / (1 + np.exp(s[1] - s[0]))) for s in scores]
         return by_reward
 
     def by_letters(pairs: Sequence[Pair]) -> list[float | None]:
-        asked = [prompt_ids(tokenizer, [{"role": "user", "content": QUESTION.format(
-            principles=principles, prompt=said(row["prompt"]), first=first, second=second)}]).tolist() for row, first, second in pairs]
+        asked = [
+            prompt_ids(tokenizer, [{
+                "role": "user", "content": QUESTION.format(principles=principles, prompt=said(row["prompt"]),
+                                                           first=first, second=second)
+            }]).tolist() for row, first, second in pairs
+        ]
         room = model.config.max_positions - 2
         if any(len(ids) > room for ids in asked):
-            raise TriviumError(f"{context.name}: a question to the judge has {max(map(len, asked))} tokens, but the model only {model.config.max_positions} "
-                               "positions; shorten `constitution` or max_new_tokens, or take another judge")
+            raise TriviumError(
+                f"{context.name}: a question to the judge has {max(map(len, asked))} tokens, but the model only "
+                f"{model.config.max_positions} "
+                "positions; shorten `constitution` or max_new_tokens, or take another judge")
         letters = [tokenizer.encode("A"), tokenizer.encode("B")]
         found = score_continuations(model, asked, [letters] * len(asked))
         return [float(1 / (1 + np.exp(b - a))) for (a, _), (b, _) in found]
@@ -187,13 +209,15 @@ def sampled(settings: Speaking, context: Context, each: int) -> tuple[list[Row],
     room = model.config.max_positions - settings.max_new_tokens
     rows = [row for row in rows if len(prompt_ids(tokenizer, row["prompt"])) <= room]
     if not rows:
-        raise TriviumError(f"{context.name}: no prompt is left after skipping {settings.skip}, or none fits the model; lower `skip`, or make more")
-    groups = generate(model.to(device), [prompt_ids(tokenizer, row["prompt"]).tolist() for row in rows],
-                      Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens, seed=context.seed),
-                      [tokenizer.end_id], each, keys=[(context.name, row["id"]) for row in rows],
-                      progress=lambda done, total: context.progress.update(done, total, "sampling responses"))
+        raise TriviumError(
+            f"{context.name}: no prompt is left after skipping {settings.skip}, or none fits the model; lower `skip`, "
+            "or make more"
+        )
+    groups = generate(
+        model.to(device), [prompt_ids(tokenizer, row["prompt"]).tolist() for row in rows],
+        Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens,
+                 seed=context.seed), [tokenizer.end_id], each, keys=[(context.name, row["id"]) for row in rows],
+        progress=lambda done, total: context.progress.update(done, total, "sampling responses"))
     texts = [list(dict.fromkeys(text for sample in group if sample.finished and (
         text := tokenizer.decode([t for t in sample.tokens if t != tokenizer.end_id]).strip()))) for group in groups]
     return rows, texts, model
-
-

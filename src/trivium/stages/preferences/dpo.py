@@ -1,4 +1,5 @@
-"""Direct preference optimisation: the policy itself as the reward model (Rafailov et al. 2023); IPO too (Azar et al. 2023)."""
+"""Direct preference optimisation: the policy itself as the reward model (Rafailov et al. 2023); IPO too (Azar et al.
+2023)."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class Dpo(Looped):
     beta: float = Field(0.1, gt=0)
     """Strength of the implied KL penalty."""
     loss: Literal["sigmoid", "ipo"] = "sigmoid"
-    """sigmoid: DPO's own; ipo: a squared distance that does not push certain preferences without end (Azar et al. 2023)."""
+    """sigmoid: DPO's own; ipo: a squared distance that does not push certain preferences without end (Azar et al.
+    2023)."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """The probability that a preference is labelled the wrong way round; for sigmoid."""
     length_normalised: bool = False
@@ -67,10 +69,14 @@ class Dpo(Looped):
         precision = choose_precision(self.precision, device)
         batches, _ = self.training_data(context)
         trees = list(batches.trees)
-        heldout = [(ranked_tree(tokenizer, row), row) for row in rankings(context.inputs["preferences"], context) if row["split"] == "heldout"]
+        heldout = [(ranked_tree(tokenizer, row), row) for row in rankings(context.inputs["preferences"], context)
+                   if row["split"] == "heldout"]
         fitting = [(tree, row) for tree, row in heldout if len(tree) <= length]
         if len(fitting) < len(heldout):
-            context.progress.say(f"{len(heldout) - len(fitting)} of {len(heldout)} held-out rankings are longer than {length} tokens and were left out")
+            context.progress.say(
+                f"{len(heldout) - len(fitting)} of {len(heldout)} held-out rankings are longer than {length} tokens "
+                "and were left out"
+            )
         heldout = fitting
 
         def all_log_probs(trees: list[Tree]) -> list[np.ndarray]:
@@ -86,7 +92,9 @@ class Dpo(Looped):
 
         def finish(batch: Batch) -> None:
             add_pairs(batch)
-            batch.extra["reference"] = torch.from_numpy(np.concatenate([*(reference[id(tree)] for tree in batch.trees), np.zeros(0, np.float32)]))
+            batch.extra["reference"] = torch.from_numpy(
+                np.concatenate([*(reference[id(tree)] for tree in batch.trees),
+                                np.zeros(0, np.float32)]))
 
         batches.finish = finish
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
@@ -103,7 +111,8 @@ class Dpo(Looped):
 
 
 def response_log_probs(model: Any, batch: Batch, mean: bool = False) -> torch.Tensor:
-    """The log-probability of each whole response of a batch, ``[S]`` in nats: summed over its tokens, or their ``mean``."""
+    """The log-probability of each whole response of a batch, ``[S]`` in nats: summed over its tokens, or their
+    ``mean``."""
     hidden = hidden_states(model.model, batch)
     log_probs = token_log_probs(hidden[batch.sources], model.lm_head.weight, batch.targets)
     nothing = log_probs.new_zeros(len(batch.ends))
@@ -128,5 +137,3 @@ class DirectPreference:
         losses, margins = ipo_losses(*four, s.beta) if s.loss == "ipo" else dpo_losses(*four, s.beta, s.label_smoothing)
         return {"loss": Total((losses * batch.extra["pair_weights"]).sum(), "trees"),
                 "accuracy": Total((margins > 0).float().sum(), "pairs"), "margin": Total(margins.sum(), "pairs")}
-
-

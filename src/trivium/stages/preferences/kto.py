@@ -36,8 +36,8 @@ class Kto(Looped):
     model: Input = "sft"
     """The model to start from, and the reference."""
     feedback: Input = "preferences"
-    """Thumbs: a stage or a JSONL file of prompt, completion and label; or a stage with rankings, of which the upper half of each
-    is liked and the lower half not."""
+    """Thumbs: a stage or a JSONL file of prompt, completion and label; or a stage with rankings, of which the upper
+    half of each is liked and the lower half not."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the responses."""
     beta: float = Field(0.1, gt=0)
@@ -50,8 +50,8 @@ class Kto(Looped):
     """Train an adapter; the reference is then the same weights with it off. null trains all weights."""
 
     def training_data(self, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
-        """The batches, and the tokenizer that made them. A tree is a prompt with its responses; it carries their labels, and a tree of the
-        same prompt with the responses to another one."""
+        """The batches, and the tokenizer that made them. A tree is a prompt with its responses; it carries their
+        labels, and a tree of the same prompt with the responses to another one."""
         model, tokenizer = load_language_model(context.inputs["model"])
         length = min(self.length, model.config.max_positions)
         rows = [row for row in thumbs(self, context) if row["split"] == "train"]
@@ -59,7 +59,8 @@ class Kto(Looped):
         return PackedEpochs(mismatched(shared(trees, length), length), length, self.rows, context.seed), tokenizer
 
     def run(self, context: Context) -> dict[str, object]:
-        """Compute the reference's log-probabilities once, train, and measure held-out preference accuracy where there are rankings."""
+        """Compute the reference's log-probabilities once, train, and measure held-out preference accuracy where there
+        are rankings."""
         device = prepare(context.threads)
         model, tokenizer = load_language_model(context.inputs["model"])
         model.to(device)
@@ -85,14 +86,17 @@ class Kto(Looped):
             for tree, mine, other in zip(trees, own, others, strict=True)]
         place = context.inputs["feedback"]
         ranked = rankings(place, context) if place.is_dir() and (place / "comparisons.jsonl").is_file() else []
-        heldout = [(tree, row) for row in ranked if row["split"] == "heldout" and len(tree := ranked_tree(tokenizer, row)) <= length]
+        heldout = [(tree, row) for row in ranked
+                   if row["split"] == "heldout" and len(tree := ranked_tree(tokenizer, row)) <= length]
         with as_without(attached):
             before = log_probs([tree for tree, _ in heldout])
 
         def finish(batch: Batch) -> None:
             liked = [label for tree in batch.trees for label in tree.payload["liked"]]
-            batch.extra |= {"liked": torch.tensor(liked, dtype=torch.bool),
-                            "reference": torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *(tree.payload["reference"] for tree in batch.trees)]))}
+            batch.extra |= {
+                "liked": torch.tensor(liked, dtype=torch.bool), "reference": torch.from_numpy(
+                    np.concatenate([np.zeros(0, np.float32), *(tree.payload["reference"] for tree in batch.trees)]))
+            }
             batch.counts |= {"liked": float(sum(liked)), "disliked": float(len(liked) - sum(liked))}
 
         batches.finish = finish
@@ -108,12 +112,15 @@ class Kto(Looped):
         if not outcome.leader:
             return {}
         model = outcome.model
-        summary: dict[str, object] = {"liked": liked, "disliked": len(labels) - liked, "weights": list(weights), "steps": steps,
-                                      "loss": outcome.metrics.get("loss")}
+        summary: dict[str, object] = {
+            "liked": liked, "disliked": len(labels) - liked, "weights": list(weights), "steps": steps,
+            "loss": outcome.metrics.get("loss")
+        }
         if heldout:
             after = log_probs([tree for tree, _ in heldout])
-            summary["preference_accuracy"] = accuracy([row for _, row in heldout],
-                                                      [list(map(float, new - old)) for new, old in zip(after, before, strict=True)])
+            summary["preference_accuracy"] = accuracy(
+                [row
+                 for _, row in heldout], [list(map(float, new - old)) for new, old in zip(after, before, strict=True)])
         save_trained(model, attached, tokenizer, context.inputs["model"], context)
         return summary
 
@@ -121,8 +128,9 @@ class Kto(Looped):
 class KahnemanTversky:
     """The mean over responses of what a person would feel a response has lost or gained.
 
-    The baseline is how much likelier the policy makes responses that belong to *other* prompts, on the mean over the whole batch of
-    all processes: it is computed before the update, without gradients, and so accumulation cannot change the loss."""
+    The baseline is how much likelier the policy makes responses that belong to *other* prompts, on the mean over the
+    whole batch of all processes: it is computed before the update, without gradients, and so accumulation cannot change
+    the loss."""
 
     weights = {"loss": 1.0}
 
@@ -146,10 +154,13 @@ class KahnemanTversky:
         """Sums over responses."""
         ratios = response_log_probs(model, batch) - batch.extra["reference"]
         liked = batch.extra["liked"]
-        losses = kto_losses(ratios, liked, batch.extra["baseline"], self.beta, self.desirable_weight, self.undesirable_weight)
-        return {"loss": Total(losses.sum(), "responses"), "liked_reward": Total(self.beta * ratios[liked].sum(), "liked"),
-                "disliked_reward": Total(self.beta * ratios[~liked].sum(), "disliked"),
-                "baseline": Total(batch.extra["baseline"] * len(batch.ends), "responses")}
+        losses = kto_losses(ratios, liked, batch.extra["baseline"], self.beta, self.desirable_weight,
+                            self.undesirable_weight)
+        return {
+            "loss": Total(losses.sum(), "responses"), "liked_reward": Total(self.beta * ratios[liked].sum(), "liked"),
+            "disliked_reward": Total(self.beta * ratios[~liked].sum(), "disliked"),
+            "baseline": Total(batch.extra["baseline"] * len(batch.ends), "responses")
+        }
 
 
 def mismatched_batch(batch: Batch) -> Batch:
@@ -158,13 +169,14 @@ def mismatched_batch(batch: Batch) -> Batch:
     length = max(batch.tokens.shape[1], *(len(tree) for tree in trees)) if trees else batch.tokens.shape[1]
     rows = pack([len(tree) for tree in trees], length)
     made = make_batch([[trees[i] for i in row] for row in rows], length, batch.tokens.shape[0])
-    made.extra["reference"] = torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *(tree.payload for tree in made.trees)]))
+    made.extra["reference"] = torch.from_numpy(
+        np.concatenate([np.zeros(0, np.float32), *(tree.payload for tree in made.trees)]))
     return made
 
 
 def thumbs(settings: Kto, context: Context) -> list[Row]:
-    """Rows of prompt, completion, label and split. Of rankings, the better half of each is liked, the worse half not; a middle
-    response, and a ranking of ties alone, say nothing."""
+    """Rows of prompt, completion, label and split. Of rankings, the better half of each is liked, the worse half not; a
+    middle response, and a ranking of ties alone, say nothing."""
     place = context.inputs["feedback"]
     if place.is_dir() and (place / "comparisons.jsonl").is_file() and not (place / "thumbs.jsonl").is_file():
         rows = []
@@ -172,11 +184,14 @@ def thumbs(settings: Kto, context: Context) -> list[Row]:
             flat = [index for group in row["ranking"] for index in group]
             groups = {index: g for g, group in enumerate(row["ranking"]) for index in group}
             middle = (groups[flat[(len(flat) - 1) // 2]] + groups[flat[len(flat) // 2]]) / 2
-            rows += [{"id": f"{row.get('id')}/{index}", "prompt": row["prompt"], "completion": row["responses"][index],
-                      "label": groups[index] < middle, "split": row["split"], "finished": row.get("finished", [True] * len(flat))[index]}
-                     for index in flat if groups[index] != middle]
+            rows += [{
+                "id": f"{row.get('id')}/{index}", "prompt": row["prompt"], "completion": row["responses"][index],
+                "label": groups[index] < middle, "split": row["split"],
+                "finished": row.get("finished", [True] * len(flat))[index]
+            } for index in flat if groups[index] != middle]
         return rows
-    return [{"split": "train", **row} for row in rows_of(place, "thumbs.jsonl", ["prompt", "completion", "label"], context, check_thumb)]
+    return [{"split": "train", **row}
+            for row in rows_of(place, "thumbs.jsonl", ["prompt", "completion", "label"], context, check_thumb)]
 
 
 def check_thumb(row: Row) -> None:
@@ -192,35 +207,38 @@ def check_thumb(row: Row) -> None:
 def tree_of(tokenizer: ChatTokenizer, row: Row) -> Tree:
     """A thumb as a tree; a completion that was cut short does not teach to stop."""
     ids = response_ids(tokenizer, row["completion"])
-    return Tree(prompt_ids(tokenizer, row["prompt"]), (ids if row.get("finished", True) else ids[:-1],), payload=(bool(row["label"]),))
+    return Tree(prompt_ids(tokenizer, row["prompt"]), (ids if row.get("finished", True) else ids[:-1],),
+                payload=(bool(row["label"]),))
 
 
 def shared(trees: Sequence[Tree], length: int) -> list[Tree]:
-    """Trees of one response each as trees of a prompt with all its responses, or with as many as fit ``length`` tokens: a prompt is
-    computed once. Payloads, the labels, are joined. In the order in which the prompts come first."""
+    """Trees of one response each as trees of a prompt with all its responses, or with as many as fit ``length`` tokens:
+    a prompt is computed once. Payloads, the labels, are joined. In the order in which the prompts come first."""
     groups: dict[bytes, list[list[Tree]]] = {}
     for tree in trees:
         parts = groups.setdefault(tree.prompt.tobytes(), [[]])
         if parts[-1] and len(tree.prompt) + sum(len(one.responses[0]) for one in [*parts[-1], tree]) > length:
             parts.append([])
         parts[-1].append(tree)
-    return [Tree(part[0].prompt, tuple(tree.responses[0] for tree in part), payload=tuple(label for tree in part for label in tree.payload))
-            for parts in groups.values() for part in parts]
+    return [
+        Tree(part[0].prompt, tuple(tree.responses[0] for tree in part), payload=tuple(label for tree in part
+                                                                                      for label in tree.payload))
+        for parts in groups.values() for part in parts
+    ]
 
 
 def mismatched(trees: Sequence[Tree], length: int) -> list[Tree]:
-    """The trees, each with its labels (``liked``) and, as ``mismatched``, its prompt with the responses to the next other prompt, as many as
-    fit ``length`` tokens (Ethayarajh et al. 2024, sec. 4.2: responses of the same batch, shifted). Where all thumbs are of one prompt its own
-    responses stand in."""
+    """The trees, each with its labels (``liked``) and, as ``mismatched``, its prompt with the responses to the next
+    other prompt, as many as fit ``length`` tokens (Ethayarajh et al. 2024, sec. 4.2: responses of the same batch,
+    shifted). Where all thumbs are of one prompt its own responses stand in."""
     carrying = []
     for number, tree in enumerate(trees):
         following = (trees[(number + step) % len(trees)] for step in range(1, len(trees)))
-        other = next((one for one in following if not np.array_equal(one.prompt, tree.prompt)), trees[(number + 1) % len(trees)])
+        other = next((one for one in following if not np.array_equal(one.prompt, tree.prompt)),
+                     trees[(number + 1) % len(trees)])
         room = max(1, length - len(tree.prompt))
         ends = np.cumsum([len(response) for response in other.responses])
         taken = other.responses[:max(1, int((ends <= room).sum()))]
         carrying.append(Tree(tree.prompt, tree.responses, payload={
             "liked": tree.payload, "mismatched": Tree(tree.prompt, (taken[0][:room], *taken[1:]))}))
     return carrying
-
-

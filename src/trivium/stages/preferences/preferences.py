@@ -44,8 +44,8 @@ class Preferences(Stage):
     annotators: int = Field(5, ge=1)
     """Annotators on the panel; two of them rank each prompt, and the first one's ranking counts."""
     noise: float = Field(1.7, ge=0)
-    """Standard deviation of a judgement, in points of the rubric (8 in all). The more alike the responses, the less of it
-    makes two annotators agree on 73 % of their pairs, as people do (InstructGPT)."""
+    """Standard deviation of a judgement, in points of the rubric (8 in all). The more alike the responses, the less of
+    it makes two annotators agree on 73 % of their pairs, as people do (InstructGPT)."""
 
 
     @model_validator(mode="after")
@@ -61,26 +61,35 @@ class Preferences(Stage):
         prompts = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt", "truth"], context)
         prompts = prompts[self.skip:self.skip + self.count]
         if not prompts:
-            raise TriviumError(f"{context.name}: no prompt is left after skipping {self.skip}; lower `skip`, or make more prompts")
-        wanted = [randomness.python(context.seed, "responses", row["id"]).randint(self.fewest, self.most) for row in prompts]
+            raise TriviumError(
+                f"{context.name}: no prompt is left after skipping {self.skip}; lower `skip`, or make more prompts")
+        wanted = [
+            randomness.python(context.seed, "responses", row["id"]).randint(self.fewest, self.most) for row in prompts
+        ]
         sampling = Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=context.seed)
-        completions = generate(model.to(device), [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts], sampling,
-                               [tokenizer.end_id], wanted, keys=[row["id"] for row in prompts],
+        completions = generate(model.to(device), [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts],
+                               sampling, [tokenizer.end_id], wanted, keys=[row["id"] for row in prompts],
                                progress=lambda done, total: context.progress.update(done, total, "sampling responses"))
         panel = Panel(context.seed, self.annotators, self.noise)
         rows, doubly = [], []
         for row, samples in zip(prompts, completions, strict=True):
-            ended = {tokenizer.decode([t for t in sample.tokens if t != tokenizer.end_id]): sample.finished for sample in samples}
+            ended = {
+                tokenizer.decode([t for t in sample.tokens if t != tokenizer.end_id]): sample.finished
+                for sample in samples
+            }
             responses = list(ended)
             if len(responses) < 2:
                 continue  # nothing to compare
             rng = randomness.python(context.seed, "annotators", row["id"])
             heldout = rng.random() < self.heldout
-            judgements = [panel.rank(row, responses, who) for who in rng.sample(range(self.annotators), min(2, self.annotators))]
+            judgements = [
+                panel.rank(row, responses, who) for who in rng.sample(range(self.annotators), min(2, self.annotators))
+            ]
             doubly.append(tuple(judgement["ranking"] for judgement in judgements))
-            rows.append({**row, "responses": responses, "finished": list(ended.values()), **judgements[0], "split": "heldout" if heldout else "train"})
+            rows.append({
+                **row, "responses": responses, "finished": list(ended.values()),
+                **judgements[0], "split": "heldout" if heldout else "train"
+            })
         write_rows(context.folder / "comparisons.jsonl", rows)
         return {"prompts": len(rows), "responses": sum(len(row["responses"]) for row in rows),
                 "agreement": agreement(doubly) if self.annotators > 1 else None}
-
-

@@ -24,27 +24,48 @@ class Revise(Speaking):
     title: ClassVar[Title] = Title("answers revised by a constitution", "按宪章修订回答", "teach")
 
     def run(self, context: Context) -> dict[str, object]:
-        """Write ``demonstrations.jsonl``: prompts with the revised answers, each with its first answer, principle and critique."""
+        """Write ``demonstrations.jsonl``: prompts with the revised answers, each with its first answer, principle and
+        critique."""
         rows, texts, _ = sampled(self, context, 1)
         answered = [(row, found[0]) for row, found in zip(rows, texts, strict=True) if found]
         if not answered:
-            raise TriviumError(f"{context.name}: not one answer ended within {self.max_new_tokens} tokens; raise max_new_tokens")
-        principles = [randomness.python(context.seed, "principle", row["id"]).choice(self.constitution) for row, _ in answered]
-        critiques = speak(self, context, "critique", [CRITIQUE.format(prompt=said(row["prompt"]), answer=answer, principle=principle)
-                                                         for (row, answer), principle in zip(answered, principles, strict=True)])
-        revised = speak(self, context, "revision", [REVISION.format(prompt=said(row["prompt"]), answer=answer, critique=critique)
-                                                        for (row, answer), critique in zip(answered, critiques, strict=True)])
-        kept: list[Row] = [{"id": row["id"], "messages": [*row["prompt"], {"role": "assistant", "content": new}], "first": answer,
-                            "principle": principle, "critique": critique, **{name: row[name] for name in ("task", "truth") if name in row}}
-                           for (row, answer), principle, critique, new in zip(answered, principles, critiques, revised, strict=True) if new]
+            raise TriviumError(
+                f"{context.name}: not one answer ended within {self.max_new_tokens} tokens; raise max_new_tokens")
+        principles = [
+            randomness.python(context.seed, "principle", row["id"]).choice(self.constitution) for row, _ in answered
+        ]
+        critiques = speak(self, context, "critique", [
+            CRITIQUE.format(prompt=said(row["prompt"]), answer=answer, principle=principle)
+            for (row, answer), principle in zip(answered, principles, strict=True)
+        ])
+        revised = speak(self, context, "revision", [
+            REVISION.format(prompt=said(row["prompt"]), answer=answer, critique=critique)
+            for (row, answer), critique in zip(answered, critiques, strict=True)
+        ])
+        kept: list[Row] = [{
+            "id": row["id"], "messages": [*row["prompt"], {"role": "assistant",
+                                                           "content": new}], "first": answer, "principle": principle,
+            "critique": critique, **{name: row[name]
+                                     for name in ("task", "truth") if name in row}
+        } for (row, answer), principle, critique, new in zip(answered, principles, critiques, revised, strict=True)
+                           if new]
         if not kept:
             raise TriviumError(f"{context.name}: every revision is empty")
         write_rows(context.folder / "demonstrations.jsonl", kept)
-        return {"prompts": len(rows), "revised": len(kept), "changed": sum(row["first"] != row["messages"][-1]["content"] for row in kept)}
+        return {
+            "prompts": len(rows), "revised": len(kept),
+            "changed": sum(row["first"] != row["messages"][-1]["content"] for row in kept)
+        }
 
 
-CRITIQUE = "{prompt}\n\nSomebody answered: {answer}\n\nBy this principle, what could be better about the answer? {principle}"
-REVISION = "{prompt}\n\nSomebody answered: {answer}\n\nA critic said: {critique}\n\nWrite the answer anew, mended. Give the answer alone."
+CRITIQUE = (
+    "{prompt}\n\nSomebody answered: {answer}\n\nBy this principle, what could be better about the answer? "
+    "{principle}"
+)
+REVISION = (
+    "{prompt}\n\nSomebody answered: {answer}\n\nA critic said: {critique}\n\nWrite the answer anew, mended. "
+    "Give the answer alone."
+)
 
 
 
@@ -53,15 +74,19 @@ def speak(settings: Revise, context: Context, what: str, texts: Sequence[str]) -
     """What the judge, the endpoint or the model itself says to each text."""
     if settings.endpoint:
         endpoint = Endpoint(**settings.endpoint.model_dump())
-        return [reply.strip() for reply in endpoint.ask_all(texts, lambda done, total: context.progress.update(done, total, what),
-                                                              settings.temperature, settings.max_new_tokens, context.scratch / f"{what}.jsonl")]
+        return [
+            reply.strip() for reply in endpoint.ask_all(texts, lambda done, total: context.progress.update(
+                done, total, what), settings.temperature, settings.max_new_tokens, context.scratch / f"{what}.jsonl")
+        ]
     model, tokenizer = load_language_model(context.inputs.get("judge") or context.inputs["model"])
     room = model.config.max_positions - settings.max_new_tokens
     asked = [prompt_ids(tokenizer, [{"role": "user", "content": text}]).tolist() for text in texts]
     longest = max(map(len, asked))
     if longest > room:
-        raise TriviumError(f"{context.name}: a {what} asks with {longest} tokens, which leaves no room for {settings.max_new_tokens} new ones in the model's "
-                           f"{model.config.max_positions} positions; lower max_new_tokens, or take another judge")
+        raise TriviumError(
+            f"{context.name}: a {what} asks with {longest} tokens, which leaves no room for {settings.max_new_tokens} "
+            "new ones in the model's "
+            f"{model.config.max_positions} positions; lower max_new_tokens, or take another judge")
     groups = generate(model, asked, Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens,
                                              seed=randomness.derive(context.seed, what)), [tokenizer.end_id])
     return [tokenizer.decode([t for t in group[0].tokens if t != tokenizer.end_id]).strip() for group in groups]

@@ -55,9 +55,11 @@ class Reward(Looped):
     loss: Literal["ranking", "regression"] = "ranking"
     """ranking: InstructGPT's, over all pairs; regression: the squared error of ratings 1 to 7, to compare with."""
     margin: float = Field(0.0, ge=0)
-    """ranking: a pair's scores are to differ by this much for each point that its ratings differ (Llama 2: graded preferences)."""
+    """ranking: a pair's scores are to differ by this much for each point that its ratings differ (Llama 2: graded
+    preferences)."""
     member: int = Field(0, ge=0)
-    """Another number gives another head and another order of the same rankings: members of an ensemble are stages that differ in it."""
+    """Another number gives another head and another order of the same rankings: members of an ensemble are stages that
+    differ in it."""
 
     def training_data(self, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
         """The rankings as batches, and the tokenizer that made them."""
@@ -69,15 +71,16 @@ class Reward(Looped):
         policy, tokenizer = load_language_model(context.inputs["model"])
         good = shown_responses(self, context, tokenizer, min(self.length, policy.config.max_positions))
         attached = adapt(policy, self.adapter, context)
-        model = policy.rewarding(randomness.derive(context.seed, "head", *([self.member] if self.member else [])), share=attached is not None).to(device)
+        model = policy.rewarding(randomness.derive(context.seed, "head", *([self.member] if self.member else [])),
+                                 share=attached is not None).to(device)
         length = min(self.length, model.config.max_positions)
         precision = choose_precision(self.precision, device)
         rows = rankings(context.inputs["preferences"], context, self.margin > 0 or self.loss == "regression")
         batches, _ = self.training_data(context)
         training = batches.trees
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
-        outcome = run_training(model, Ranking(self.loss, self.margin), batches, steps, self, context, weights_digest(context.inputs["model"]),
-                               contents_of(training))
+        outcome = run_training(model, Ranking(self.loss, self.margin), batches, steps, self, context,
+                               weights_digest(context.inputs["model"]), contents_of(training))
         if not outcome.leader:
             return {}
         model = outcome.model
@@ -86,7 +89,10 @@ class Reward(Looped):
         heldout = [row for row in rows if row["split"] == "heldout"]
         pairs = [(tree, row) for row in heldout if len(tree := ranked_tree(tokenizer, row)) <= length]
         if len(pairs) < len(heldout):
-            context.progress.say(f"{len(heldout) - len(pairs)} of {len(heldout)} held-out rankings are longer than {length} tokens and were left out")
+            context.progress.say(
+                f"{len(heldout) - len(pairs)} of {len(heldout)} held-out rankings are longer than {length} tokens and "
+                "were left out"
+            )
         scores = score_trees(model, [tree for tree, _ in pairs], length, self.rows, precision)
         judged = [row for _, row in pairs]
         summary: dict[str, object] = {"rankings": len(training), "steps": steps, "shift": model.shift}
@@ -101,8 +107,8 @@ class Reward(Looped):
 
 
 class Ranking:
-    """InstructGPT's loss over all pairs of each prompt's responses, every response encoded once; or, to compare with, regression on
-    the responses' ratings."""
+    """InstructGPT's loss over all pairs of each prompt's responses, every response encoded once; or, to compare with,
+    regression on the responses' ratings."""
 
     weights = {"loss": 1.0}
 
@@ -116,7 +122,8 @@ class Ranking:
         if self.loss == "regression":
             loss = Total(rating_losses(scores, extra["ratings"]).sum(), "responses")
         else:
-            margins = self.margin * (extra["ratings"][winners] - extra["ratings"][losers]).clamp(min=0) if self.margin else None
+            margins = self.margin * (extra["ratings"][winners] -
+                                     extra["ratings"][losers]).clamp(min=0) if self.margin else None
             loss = Total(ranking_losses(scores, winners, losers, extra["pair_weights"], margins).sum(), "trees")
         return {"loss": loss, "accuracy": Total((scores[winners] > scores[losers]).float().sum(), "pairs")}
 
@@ -149,8 +156,10 @@ def add_pairs(batch: Batch, ranking_of: Callable[[Tree], Any] = lambda tree: tre
         losers += [first + worse for _, worse in pairs]
         weights += [1 / len(pairs)] * len(pairs)
         first += len(tree.responses)
-    batch.extra |= {"winners": torch.tensor(winners, dtype=torch.int64), "losers": torch.tensor(losers, dtype=torch.int64),
-                    "pair_weights": torch.tensor(weights)}
+    batch.extra |= {
+        "winners": torch.tensor(winners, dtype=torch.int64), "losers": torch.tensor(losers, dtype=torch.int64),
+        "pair_weights": torch.tensor(weights)
+    }
     batch.counts["pairs"] = float(len(winners))
 
 
@@ -170,14 +179,18 @@ def check_ranking(row: Row) -> None:
     if not all(isinstance(text, str) for text in row["responses"]):
         raise TriviumError("a response is not a text")
     if sorted(index for group in row["ranking"] for index in group) != list(range(len(row["responses"]))):
-        raise TriviumError(f"the ranking {row['ranking']} does not name each of the {len(row['responses'])} responses once, as in [[0], [2, 1]]")
+        raise TriviumError(
+            f"the ranking {row['ranking']} does not name each of the {len(row['responses'])} responses once, as in "
+            "[[0], [2, 1]]"
+        )
 
 
 def check_ratings(row: Row) -> None:
     """Refuse ratings that are not a number from 1 to 7 for each response."""
     ratings = row.get("ratings")
     if not isinstance(ratings, list) or len(ratings) != len(row["responses"]):
-        raise TriviumError(f"a rating of each of the {len(row['responses'])} responses is needed (`ratings`), not {ratings!r}")
+        raise TriviumError(
+            f"a rating of each of the {len(row['responses'])} responses is needed (`ratings`), not {ratings!r}")
     bad = next((value for value in ratings if not isinstance(value, (int, float)) or not 1 <= value <= 7), None)
     if bad is not None:
         raise TriviumError(f"the rating {bad!r} is not a number from 1 to 7")
@@ -191,16 +204,19 @@ def ranked_batches(settings: Looped, context: Context) -> tuple[PackedEpochs, Ch
     rated = isinstance(settings, Reward) and (settings.margin > 0 or settings.loss == "regression")
     rows = [row for row in rankings(context.inputs["preferences"], context, rated) if row["split"] == "train"]
     trees = fits((ranked_tree(tokenizer, row, rated) for row in rows), length, context.progress.say)
-    seed = randomness.derive(context.seed, "member", settings.member) if isinstance(settings, Reward) and settings.member else context.seed
+    seed = randomness.derive(context.seed, "member",
+                             settings.member) if isinstance(settings, Reward) and settings.member else context.seed
     return PackedEpochs(trees, length, settings.rows, seed, add_ratings if rated else add_pairs), tokenizer
 
 
 def ranked_tree(tokenizer: ChatTokenizer, row: Row, rated: bool = False) -> Tree:
-    """A prompt with its ranked responses; those that were cut short (``finished``) have no token that ends them. Its payload is the
-    ranking or, ``rated``, that and the ratings."""
+    """A prompt with its ranked responses; those that were cut short (``finished``) have no token that ends them. Its
+    payload is the ranking or, ``rated``, that and the ratings."""
     finished = row.get("finished") or [True] * len(row["responses"])
-    responses = (response_ids(tokenizer, text)[:None if done else -1] for text, done in zip(row["responses"], finished, strict=True))
-    return Tree(prompt_ids(tokenizer, row["prompt"]), tuple(responses), payload=(row["ranking"], row["ratings"]) if rated else row["ranking"])
+    responses = (response_ids(tokenizer, text)[:None if done else -1]
+                 for text, done in zip(row["responses"], finished, strict=True))
+    return Tree(prompt_ids(tokenizer, row["prompt"]), tuple(responses),
+                payload=(row["ranking"], row["ratings"]) if rated else row["ranking"])
 
 
 def score_trees(model: RewardModel, trees: Sequence[Tree], length: int, rows: int, precision: str) -> list[np.ndarray]:
@@ -224,9 +240,10 @@ BY_MARGIN = ("0 or less", "1", "2", "3 or more")
 
 
 def looked_at(rows: Sequence[Row], points: Sequence[Sequence[float]], bins: int = 8) -> dict[str, object]:
-    """How far the scores can be trusted on held-out rankings. ``calibration``: pairs by the probability that the scores give to the response they
-    put first, sigmoid of the difference, with the share that people put first too. ``accuracy_by_length`` of pairs in which the better response is
-    much shorter, about as long, or much longer; ``accuracy_by_margin``: of pairs by how far apart people rated them, where they did."""
+    """How far the scores can be trusted on held-out rankings. ``calibration``: pairs by the probability that the scores
+    give to the response they put first, sigmoid of the difference, with the share that people put first too.
+    ``accuracy_by_length`` of pairs in which the better response is much shorter, about as long, or much longer;
+    ``accuracy_by_margin``: of pairs by how far apart people rated them, where they did."""
     found: list[tuple[str, float, bool, str, str | None]] = []
     for row, values in zip(rows, points, strict=True):
         lengths, ratings, prompt = [max(1, len(text)) for text in row["responses"]], row.get("ratings"), prompt_of(row)
@@ -234,7 +251,8 @@ def looked_at(rows: Sequence[Row], points: Sequence[Sequence[float]], bins: int 
             ratio = lengths[a] / lengths[b]
             by_length = BY_LENGTH[0 if ratio < 0.8 else 2 if ratio > 1.25 else 1]
             apart = BY_MARGIN[min(3, max(0, math.floor(ratings[a] - ratings[b])))] if ratings else None
-            found.append((prompt, 1 / (1 + math.exp(-min(30.0, abs(values[a] - values[b])))), values[a] > values[b], by_length, apart))
+            found.append((prompt, 1 / (1 + math.exp(-min(30.0, abs(values[a] - values[b])))), values[a]
+                          > values[b], by_length, apart))
 
     def rate(chosen: list[tuple[str, float, bool, str, str | None]]) -> dict[str, Any]:
         return pooled((prompt, float(well), 1.0) for prompt, _, well, *_ in chosen)
@@ -244,10 +262,12 @@ def looked_at(rows: Sequence[Row], points: Sequence[Sequence[float]], bins: int 
     for low, high in itertools.pairwise(edges):
         inside = [pair for pair in found if low <= pair[1] < high or (high == 1.0 and pair[1] == 1.0)]
         if inside:
-            calibration.append({"predicted": float(np.mean([pair[1] for pair in inside])), **rate(inside), "pairs": len(inside)})
+            calibration.append(
+                {"predicted": float(np.mean([pair[1] for pair in inside])), **rate(inside), "pairs": len(inside)})
     summary: dict[str, object] = {"calibration": calibration}
     for name, place, groups in (("accuracy_by_length", 3, BY_LENGTH), ("accuracy_by_margin", 4, BY_MARGIN)):
-        parts = [{"name": group, **rate(inside)} for group in groups if (inside := [pair for pair in found if pair[place] == group])]
+        parts = [{"name": group, **rate(inside)} for group in groups
+                 if (inside := [pair for pair in found if pair[place] == group])]
         if parts:
             summary[name] = parts
     return summary
@@ -260,12 +280,15 @@ def shown_responses(settings: Reward, context: Context, tokenizer: ChatTokenizer
         shown = [(row["messages"][:-1], row["messages"][-1]["content"]) for row in rows
                  if row["messages"] and row["messages"][-1]["role"] == "assistant"]
     else:
-        shown = [(row["prompt"], row["responses"][row["ranking"][0][0]]) for row in rankings(context.inputs["preferences"], context)
-                 if row["split"] == "train"]
+        shown = [(row["prompt"], row["responses"][row["ranking"][0][0]])
+                 for row in rankings(context.inputs["preferences"], context) if row["split"] == "train"]
     trees = [Tree(prompt_ids(tokenizer, prompt), (response_ids(tokenizer, text),)) for prompt, text in shown[:500]]
     kept = [tree for tree in trees if len(tree) <= length]
     if not kept:
-        raise TriviumError(f"reward: no demonstration fits rows of {length} tokens, but their mean score is to become 0; raise `length`")
+        raise TriviumError(
+            f"reward: no demonstration fits rows of {length} tokens, but their mean score is to become 0; raise "
+            "`length`"
+        )
     return kept
 
 
@@ -275,8 +298,8 @@ def prompt_of(row: Row) -> str:
 
 
 def pooled(counts: Iterable[tuple[str, float, float]]) -> dict[str, Any]:
-    """The share of ``(prompt, right, total)`` with a 95 % interval that takes the prompt as what was drawn: its pairs, and what several
-    annotators say of them, stand and fall together."""
+    """The share of ``(prompt, right, total)`` with a 95 % interval that takes the prompt as what was drawn: its pairs,
+    and what several annotators say of them, stand and fall together."""
     right, total = defaultdict[str, float](float), defaultdict[str, float](float)
     for prompt, hits, of in counts:
         if of:
@@ -286,20 +309,21 @@ def pooled(counts: Iterable[tuple[str, float, float]]) -> dict[str, Any]:
 
 
 def accuracy(rows: Sequence[Row], points: Sequence[Sequence[float]], by_length: int = 0) -> dict[str, Any]:
-    """Share of the rankings' pairs that ``points`` order alike (equal points count half), with its :func:`pooled` interval.
-    ``by_length`` of 1 judges by length instead, of -1 by shortness."""
+    """Share of the rankings' pairs that ``points`` order alike (equal points count half), with its :func:`pooled`
+    interval. ``by_length`` of 1 judges by length instead, of -1 by shortness."""
     if by_length:
         points = [[float(by_length * len(text)) for text in row["responses"]] for row in rows]
     found = []
     for row, values in zip(rows, points, strict=True):
         pairs = pairs_of(row["ranking"])
-        found.append((prompt_of(row), sum((values[a] > values[b]) + 0.5 * (values[a] == values[b]) for a, b in pairs), float(len(pairs))))
+        found.append((prompt_of(row), sum(
+            (values[a] > values[b]) + 0.5 * (values[a] == values[b]) for a, b in pairs), float(len(pairs))))
     return pooled(found)
 
 
 def annotators_agreement(rows: Sequence[Row]) -> dict[str, Any]:
-    """How often two annotators order a pair of responses alike, of the pairs that both prefer something in: what a reward model's accuracy is
-    to be held against. Its value is None where nothing was ranked by two."""
+    """How often two annotators order a pair of responses alike, of the pairs that both prefer something in: what a
+    reward model's accuracy is to be held against. Its value is None where nothing was ranked by two."""
     alike: dict[tuple[str, ...], dict[str, Row]] = defaultdict(dict)
     for row in rows:
         if row.get("annotator") is not None:
@@ -319,5 +343,3 @@ def true_points(row: Row) -> list[float]:
         for index in group:
             points[index] = -float(place)
     return points
-
-

@@ -1,4 +1,5 @@
-"""Rejection sampling (Llama 2, 3.2.3; Llama 3, 4.2.2): many responses to each prompt, of which a reward model keeps the best."""
+"""Rejection sampling (Llama 2, 3.2.3; Llama 3, 4.2.2): many responses to each prompt, of which a reward model keeps the
+best."""
 
 from __future__ import annotations
 
@@ -48,19 +49,23 @@ class Select(Stage):
     """Packed rows that the reward model judges at once."""
 
     def run(self, context: Context) -> dict[str, object]:
-        """Write the best response to each prompt as a demonstration (``demonstrations.jsonl``), and best against worst as a comparison
-        (``comparisons.jsonl``): for fine-tuning on the one, or DPO on the other."""
+        """Write the best response to each prompt as a demonstration (``demonstrations.jsonl``), and best against worst
+        as a comparison (``comparisons.jsonl``): for fine-tuning on the one, or DPO on the other."""
         device = prepare(context.threads)
         model, tokenizer = load_language_model(context.inputs["model"])
         reward, reward_tokenizer = load_reward_model(context.inputs["reward"])
         if reward_tokenizer.digest != tokenizer.digest:
-            raise TriviumError(f"{context.inputs['reward']}: the reward model has another tokenizer than the model that responds")
+            raise TriviumError(
+                f"{context.inputs['reward']}: the reward model has another tokenizer than the model that responds")
         rows = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
         length = min(self.length, model.config.max_positions)
         ids = {row["id"]: prompt_ids(tokenizer, row["prompt"]) for row in rows}
         fitting = [row for row in rows if len(ids[row["id"]]) + self.max_new_tokens <= length]
         if not fitting:
-            raise TriviumError(f"{context.name}: no prompt leaves room for {self.max_new_tokens} new tokens in rows of {length}; raise `length`")
+            raise TriviumError(
+                f"{context.name}: no prompt leaves room for {self.max_new_tokens} new tokens in rows of {length}; "
+                "raise `length`"
+            )
         prompts = [fitting[(self.skip + i) % len(fitting)] for i in range(min(self.count, len(fitting)))]
         groups = generate(model.to(device), [ids[row["id"]].tolist() for row in prompts],
                           Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=context.seed),
@@ -72,7 +77,10 @@ class Select(Stage):
         demonstrations, comparisons, firsts, gains, points = [], [], [], [], []
         at = 0
         for row, group in zip(prompts, groups, strict=True):
-            scores = [float(s[0]) + reward.shift if sample.finished else -np.inf for s, sample in zip(found[at:at + len(group)], group, strict=True)]
+            scores = [
+                float(s[0]) + reward.shift if sample.finished else -np.inf
+                for s, sample in zip(found[at:at + len(group)], group, strict=True)
+            ]
             at += len(group)
             texts = [tokenizer.decode([t for t in sample.tokens if t != tokenizer.end_id]) for sample in group]
             best, worst = int(np.argmax(scores)), int(np.argmin(scores))
@@ -80,17 +88,23 @@ class Select(Stage):
                 continue  # none of them ended
             messages = [*row["prompt"], {"role": "assistant", "content": texts[best]}]
             kept = {name: row[name] for name in ("task", "truth") if name in row}
-            demonstrations.append({"id": row["id"], "messages": messages, "score": scores[best], "of": len(group)} | kept)
+            demonstrations.append({"id": row["id"], "messages": messages, "score": scores[best], "of": len(group)}
+                                  | kept)
             ended = [score for score in scores if score > -np.inf]
             firsts.append(float(np.mean(ended)))
             gains.append(scores[best] - firsts[-1])
             if "truth" in row:
-                points.append((rubric.score(row, texts[best]).total, float(np.mean([rubric.score(row, text).total for text in texts]))))
+                points.append((rubric.score(row, texts[best]).total,
+                               float(np.mean([rubric.score(row, text).total for text in texts]))))
             if texts[worst] != texts[best]:
-                comparisons.append({"id": row["id"], "prompt": row["prompt"], "responses": [texts[best], texts[worst]], "ranking": [[0], [1]],
-                                    "finished": [True, group[worst].finished], "annotator": "reward model", "split": "train"})
+                comparisons.append({
+                    "id": row["id"], "prompt": row["prompt"], "responses": [texts[best],
+                                                                            texts[worst]], "ranking": [[0], [1]],
+                    "finished": [True, group[worst].finished], "annotator": "reward model", "split": "train"
+                })
         if not demonstrations:
-            raise TriviumError(f"{context.name}: not one response ended within {self.max_new_tokens} tokens; raise max_new_tokens")
+            raise TriviumError(
+                f"{context.name}: not one response ended within {self.max_new_tokens} tokens; raise max_new_tokens")
         write_rows(context.folder / "demonstrations.jsonl", demonstrations)
         write_rows(context.folder / "comparisons.jsonl", comparisons)
         summary: dict[str, object] = {"prompts": len(prompts), "samples": len(flat), "kept": len(demonstrations),
@@ -98,5 +112,3 @@ class Select(Stage):
         if points:
             summary["better_by_truth"] = mean_interval([float(a > b) + 0.5 * float(a == b) for a, b in points])
         return summary
-
-

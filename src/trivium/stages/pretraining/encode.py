@@ -48,8 +48,9 @@ class Encode(FromText):
         device = prepare(context.threads)
         tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
         if self.length > self.model.max_positions:
-            raise TriviumError(f"encode: rows of {self.length} tokens, but the model has {self.model.max_positions} positions; raise "
-                               "model.max_positions or lower length")
+            raise TriviumError(
+                f"encode: rows of {self.length} tokens, but the model has {self.model.max_positions} positions; raise "
+                "model.max_positions or lower length")
         corpus, config = Tokens.open(context.inputs["tokens"] / "train", tokenizer.digest), shape_of(self, tokenizer)
         batches, unseen = (batches_of(part, self, context, tokenizer) for part in ("train", "validation"))
         if not batches.trees or not unseen.trees:
@@ -68,16 +69,19 @@ class Encode(FromText):
                     nats += MaskedModelling()(model, batch.to(device))["loss"].value.item()
                     count += batch.counts["tokens"]
         save_folder(model, tokenizer, context)
-        return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "validation_loss": nats / max(1.0, count),
-                "chance_loss": float(np.log(config.vocab_size))}
+        return {
+            "parameters": sum(p.numel() for p in model.parameters()), "steps": steps,
+            "validation_loss": nats / max(1.0, count), "chance_loss": float(np.log(config.vocab_size))
+        }
 
 
 MASK = "<|mask|>"
 
 
 class MaskedEpochs(PackedEpochs):
-    """Packed texts of which some tokens are hidden, others in every epoch: what is hidden depends on the seed, the epoch and the text alone, so
-    no slicing of a batch can change it. Of the chosen tokens 80 % become the mask, 10 % another token, 10 % stay (Devlin et al. 2019)."""
+    """Packed texts of which some tokens are hidden, others in every epoch: what is hidden depends on the seed, the
+    epoch and the text alone, so no slicing of a batch can change it. Of the chosen tokens 80 % become the mask, 10 %
+    another token, 10 % stay (Devlin et al. 2019)."""
 
     def __init__(self, trees: list[Tree], length: int, rows: int, seed: int, mask: int, share: float) -> None:
         super().__init__(trees, length, rows, seed)
@@ -94,7 +98,9 @@ class MaskedEpochs(PackedEpochs):
         """Choose and hide tokens of a batch in place."""
         flat, documents = batch.tokens.flatten(), batch.documents.flatten()
         real = (documents >= 0).nonzero()[:, 0]
-        draws = [randomness.numpy(self.seed, "mask", epoch, tree.payload).random((len(tree), 3)) for tree in batch.trees]
+        draws = [
+            randomness.numpy(self.seed, "mask", epoch, tree.payload).random((len(tree), 3)) for tree in batch.trees
+        ]
         drawn = torch.from_numpy(np.concatenate([*draws, np.zeros((0, 3))]))
         chosen = drawn[:, 0] < self.share
         batch.sources = batch.places = real[chosen]
@@ -140,13 +146,15 @@ def shape_of(settings: Encode, tokenizer: ChatTokenizer) -> EncoderConfig:
 
 
 def with_mask(tokenizer: ChatTokenizer, pairs: bool = False) -> ChatTokenizer:
-    """A tokenizer that knows the mask as well; with ``pairs``, other programs that give it two texts get the token between them that :func:`joined` puts there."""
+    """A tokenizer that knows the mask as well; with ``pairs``, other programs that give it two texts get the token
+    between them that :func:`joined` puts there."""
     from tokenizers import Tokenizer
     from tokenizers.processors import TemplateProcessing
     known = Tokenizer.from_buffer(tokenizer.data)
     known.add_special_tokens([MASK])
     if pairs:
-        known.post_processor = TemplateProcessing(single="$A", pair=f"$A {DOCUMENT} $B", special_tokens=[(DOCUMENT, tokenizer.document_id)])
+        known.post_processor = TemplateProcessing(single="$A", pair=f"$A {DOCUMENT} $B",
+                                                  special_tokens=[(DOCUMENT, tokenizer.document_id)])
     return ChatTokenizer(known.to_str(pretty=True).encode())
 
 
@@ -154,8 +162,12 @@ def save_folder(model: Any, tokenizer: ChatTokenizer, context: Context, pairs: b
     """Write the model and its tokenizer, which knows the mask as well."""
     tokenizer.save(context.folder, chat=False)
     write_bytes(context.folder / "tokenizer.json", with_mask(tokenizer, pairs).data)
-    write_json(context.folder / "special_tokens_map.json", {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>", "mask_token": MASK})
-    write_json(context.folder / "tokenizer_config.json", {
-        "eos_token": "<|endoftext|>", "pad_token": "<|pad|>", "mask_token": MASK, "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False, "model_max_length": model.config.max_positions, "model_input_names": ["input_ids", "attention_mask"]})
+    write_json(context.folder / "special_tokens_map.json",
+               {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>", "mask_token": MASK})
+    write_json(
+        context.folder / "tokenizer_config.json", {
+            "eos_token": "<|endoftext|>", "pad_token": "<|pad|>", "mask_token": MASK,
+            "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+            "model_max_length": model.config.max_positions, "model_input_names": ["input_ids", "attention_mask"]
+        })
     save_encoder(model, context.folder, {"pad": tokenizer.pad_id, "document": tokenizer.document_id})

@@ -38,11 +38,15 @@ class Pretrain(FromText):
     @model_validator(mode="after")
     def _rows_have_positions(self) -> Pretrain:
         if self.length > self.model.max_positions:
-            raise ValueError(f"rows of {self.length} tokens, but the model has {self.model.max_positions} positions; raise model.max_positions or lower length")
+            raise ValueError(
+                f"rows of {self.length} tokens, but the model has {self.model.max_positions} positions; raise "
+                "model.max_positions or lower length"
+            )
         return self
 
     def run(self, context: Context) -> dict[str, object]:
-        """Train from random weights (or, with 0 epochs, keep them random) and measure bits per byte on held-out documents."""
+        """Train from random weights (or, with 0 epochs, keep them random) and measure bits per byte on held-out
+        documents."""
         device = prepare(context.threads)
         batches, tokenizer = self.training_data(context)
         corpus = Tokens.open(context.inputs["tokens"] / "train", tokenizer.digest)
@@ -54,8 +58,9 @@ class Pretrain(FromText):
         context.progress.say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {steps} steps, "
                              f"{device.type} in {precision}")
         validation = PackedEpochs(pieces(heldout, tokenizer, self.length), self.length, self.rows, context.seed)
-        outcome = run_training(model, LanguageModelling(), batches, steps, self, context, corpus.header, heldout=validation,
-                               sample=lambda model: sample_text(model, tokenizer, [tokenizer.document_id], context.seed))
+        outcome = run_training(
+            model, LanguageModelling(), batches, steps, self, context, corpus.header, heldout=validation,
+            sample=lambda model: sample_text(model, tokenizer, [tokenizer.document_id], context.seed))
         if not outcome.leader:
             return {}
         model = outcome.model

@@ -1,4 +1,5 @@
-"""Span corruption: an encoder-decoder learns to write what was cut out of a text (Raffel et al. 2020, section 3.1.4)."""
+"""Span corruption: an encoder-decoder learns to write what was cut out of a text (Raffel et al. 2020, section
+3.1.4)."""
 
 from __future__ import annotations
 
@@ -53,8 +54,9 @@ class Spans(FromText):
         device = prepare(context.threads)
         tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
         if self.length > self.model.max_positions:
-            raise TriviumError(f"spans: rows of {self.length} tokens, but the model has {self.model.max_positions} positions; raise "
-                               "model.max_positions or lower length")
+            raise TriviumError(
+                f"spans: rows of {self.length} tokens, but the model has {self.model.max_positions} positions; raise "
+                "model.max_positions or lower length")
         corpus, config = Tokens.open(context.inputs["tokens"] / "train", tokenizer.digest), shape_of(self, tokenizer)
         batches, unseen = (batches_of(part, self, context, tokenizer) for part in ("train", "validation"))
         if not batches.trees or not unseen.trees:
@@ -66,17 +68,20 @@ class Spans(FromText):
         if not outcome.leader:
             return {}
         save_folder(outcome.model.eval(), with_sentinels(tokenizer, self.sentinels), context)
-        return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "validation_loss": mean_loss(outcome.model, unseen, device),
-                "chance_loss": float(np.log(config.vocab_size))}
+        return {
+            "parameters": sum(p.numel() for p in model.parameters()), "steps": steps,
+            "validation_loss": mean_loss(outcome.model, unseen, device), "chance_loss": float(np.log(config.vocab_size))
+        }
 
 
 class PairEpochs(PackedEpochs):
-    """Packed pairs, of which the prompt is the source and the response the target: each row has ``length`` places for sources and as many for their
-    targets, unless ``target_length`` says otherwise. ``end`` begins every target. ``change`` gets a tree and the epoch and makes the pair of it; its sizes must not depend on
-    the epoch."""
+    """Packed pairs, of which the prompt is the source and the response the target: each row has ``length`` places for
+    sources and as many for their targets, unless ``target_length`` says otherwise. ``end`` begins every target.
+    ``change`` gets a tree and the epoch and makes the pair of it; its sizes must not depend on the epoch."""
 
-    def __init__(self, trees: Sequence[Tree], length: int, rows: int, seed: int, end: int, target_length: int | None = None,
-                 change: Callable[[Tree, int], Tree] = lambda tree, epoch: tree) -> None:
+    def __init__(self, trees: Sequence[Tree], length: int, rows: int, seed: int, end: int,
+                 target_length: int | None = None, change: Callable[[Tree, int],
+                                                                    Tree] = lambda tree, epoch: tree) -> None:
         self.end, self.change, self.target_length = end, change, target_length or length
         super().__init__(trees, length, rows, seed)
 
@@ -86,7 +91,8 @@ class PairEpochs(PackedEpochs):
         return max(len(pair.prompt), -(-(1 + len(pair.responses[0])) * self.length // self.target_length))
 
     def make(self, rows: list[list[Tree]], count: int, epoch: int) -> Batch:
-        """The targets' batch, with the sources' in ``extra``: the n-th segment of one belongs to the n-th tree of the other."""
+        """The targets' batch, with the sources' in ``extra``: the n-th segment of one belongs to the n-th tree of the
+        other."""
         pairs = [[self.change(tree, epoch) for tree in row] for row in rows]
         sources = make_batch([[Tree(pair.prompt, ()) for pair in row] for row in pairs], self.length, count)
         begin = np.array([self.end], np.int64)
@@ -105,16 +111,20 @@ class WritingTargets:
         sources = batch.extra
         memory = model.read(sources["tokens"], sources["documents"], sources["positions"])
         owners = batch.documents.div(2, rounding_mode="floor")  # a target is two segments: what begins it, and itself
-        seen = (owners[:, :, None] == sources["documents"][:, None, :]) | (owners < 0)[:, :, None]  # padding sees all, lest it see nothing
+        # padding sees all, lest it see nothing
+        seen = (owners[:, :, None] == sources["documents"][:, None, :]) | (owners < 0)[:, :, None]
         hidden = hidden_states(model.model.decoder, batch, cross=look_at(memory, seen))
-        return {"loss": Total(-token_log_probs(hidden[batch.sources], model.lm_head.weight, batch.targets).sum(), "tokens")}
+        return {
+            "loss": Total(-token_log_probs(hidden[batch.sources], model.lm_head.weight, batch.targets).sum(), "tokens")
+        }
 
 
-def corrupted(tokens: np.ndarray, first: int, share: float, span: float, most: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A text ``[n]`` as a source, in which each span is replaced by a sentinel, and a target, which has each sentinel and what stood there. As in
-    T5, ``round(n * share)`` tokens are cut out in ``round(that / span)`` spans (at least one, at most ``most``, and no more than both kinds of
-    tokens allow), whose lengths, and those of what stays between them, are a random composition; the text begins with what stays. Sentinels
-    count from ``first``."""
+def corrupted(tokens: np.ndarray, first: int, share: float, span: float, most: int,
+              rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A text ``[n]`` as a source, in which each span is replaced by a sentinel, and a target, which has each sentinel
+    and what stood there. As in T5, ``round(n * share)`` tokens are cut out in ``round(that / span)`` spans (at least
+    one, at most ``most``, and no more than both kinds of tokens allow), whose lengths, and those of what stays between
+    them, are a random composition; the text begins with what stays. Sentinels count from ``first``."""
     n = len(tokens)
     cut = min(max(1, round(n * share)), n - 1)
     count = min(max(1, round(cut / span)), most, cut, n - cut)
@@ -133,9 +143,11 @@ def corrupted(tokens: np.ndarray, first: int, share: float, span: float, most: i
 
 
 def cut_out(settings: Spans, seed: int, first: int, end: int) -> Callable[[Tree, int], Tree]:
-    """What makes a pair of a text: other spans in every epoch, by the seed, the epoch and the text's number (``payload``) alone."""
+    """What makes a pair of a text: other spans in every epoch, by the seed, the epoch and the text's number
+    (``payload``) alone."""
     def change(tree: Tree, epoch: int) -> Tree:
-        source, target = corrupted(tree.prompt, first, settings.share, settings.span, settings.sentinels, randomness.numpy(seed, "spans", epoch, tree.payload))
+        source, target = corrupted(tree.prompt, first, settings.share, settings.span, settings.sentinels,
+                                   randomness.numpy(seed, "spans", epoch, tree.payload))
         return Tree(source, (np.append(target, end),), payload=tree.payload)
 
     return change
@@ -144,11 +156,17 @@ def cut_out(settings: Spans, seed: int, first: int, end: int) -> Callable[[Tree,
 
 
 def batches_of(part: str, settings: Spans, context: Context, tokenizer: ChatTokenizer) -> PairEpochs:
-    """Those of the corpus's ``train`` or ``validation``. What is cut out is a small part of what stays, so its rows are shorter."""
-    target_length = max(8, min(settings.length, round(settings.length * settings.share * (1 + 2 / settings.span) * 1.25)))
-    trees = [tree for tree in texts(Tokens.open(context.inputs["tokens"] / part, tokenizer.digest), settings.length) if len(tree) > 1]
+    """Those of the corpus's ``train`` or ``validation``. What is cut out is a small part of what stays, so its rows are
+    shorter."""
+    target_length = max(8, min(settings.length,
+                               round(settings.length * settings.share * (1 + 2 / settings.span) * 1.25)))
+    trees = [
+        tree for tree in texts(Tokens.open(context.inputs["tokens"] / part, tokenizer.digest), settings.length)
+        if len(tree) > 1
+    ]
     end = tokenizer.document_id
-    return PairEpochs(trees, settings.length, settings.rows, context.seed, end, target_length, cut_out(settings, context.seed, tokenizer.vocab_size, end))
+    return PairEpochs(trees, settings.length, settings.rows, context.seed, end, target_length,
+                      cut_out(settings, context.seed, tokenizer.vocab_size, end))
 
 
 def shape_of(settings: Spans, tokenizer: ChatTokenizer) -> EncoderDecoderConfig:
@@ -193,5 +211,8 @@ def save_tokenizer(tokenizer: ChatTokenizer, context: Context) -> None:
     special = {"eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "pad_token": "<|pad|>"}
     write_bytes(context.folder / "tokenizer.json", tokenizer.data)
     write_json(context.folder / "special_tokens_map.json", special)
-    write_json(context.folder / "tokenizer_config.json", {**special, "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
-                                                          "model_max_length": 1 << 30, "model_input_names": ["input_ids", "attention_mask"]})
+    write_json(
+        context.folder / "tokenizer_config.json", {
+            **special, "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+            "model_max_length": 1 << 30, "model_input_names": ["input_ids", "attention_mask"]
+        })

@@ -1,4 +1,5 @@
-"""Masked-patch pretraining: an encoder of pictures learns to paint patches that it does not see (Xie et al. 2022, 'SimMIM')."""
+"""Masked-patch pretraining: an encoder of pictures learns to paint patches that it does not see (Xie et al. 2022,
+'SimMIM')."""
 
 from __future__ import annotations
 
@@ -48,15 +49,20 @@ class Vision(Looped):
         device = prepare(context.threads)
         pixels, unseen = (pictures_of(self, context, name) for name in ("train.jsonl", "heldout.jsonl"))
         model = VisionEncoder(self.model).initialise(randomness.derive(context.seed, "initialise")).to(device)
-        batches, heldout = (PictureEpochs(part, self.model.vocab_size, self.rows, context.seed, self.mask) for part in (pixels, unseen))
+        batches, heldout = (PictureEpochs(part, self.model.vocab_size, self.rows, context.seed, self.mask)
+                            for part in (pixels, unseen))
         steps = round(self.epochs * batches.steps_per_epoch)
-        context.progress.say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {len(pixels)} pictures, {steps} steps")
+        context.progress.say(
+            f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {len(pixels)} pictures, {steps} steps"
+        )
         outcome = run_training(model, Painting(), batches, steps, self, context, len(pixels), heldout=heldout,
                                evaluate_every=max(1, steps))
         save_eyes(context.folder, outcome.model)
         shown = pixels.astype(np.float32) / 127.5 - 1
-        return {"parameters": sum(p.numel() for p in model.parameters()), "pictures": len(pixels), "steps": steps,
-                "validation_loss": outcome.metrics.get("validation_loss"), "variance": float(np.var(shown - shown.mean(0)))}
+        return {
+            "parameters": sum(p.numel() for p in model.parameters()), "pictures": len(pixels), "steps": steps,
+            "validation_loss": outcome.metrics.get("validation_loss"), "variance": float(np.var(shown - shown.mean(0)))
+        }
 
 
 @dataclass
@@ -92,25 +98,32 @@ class PictureEpochs:
     def __call__(self, step: int, part: int = 0, parts: int = 1, rows: int | None = None) -> list[PictureBatch]:
         """The batch of a step, in microbatches of at most ``rows`` pictures."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        chosen = randomness.numpy(self.seed, "order", epoch).permutation(len(self.pixels))[within * self.rows:(within + 1) * self.rows]
+        chosen = randomness.numpy(self.seed, "order",
+                                  epoch).permutation(len(self.pixels))[within * self.rows:(within + 1) * self.rows]
         batches = []
         for some in np.array_split(chosen, -(-len(chosen) // (rows or self.rows))):
-            order = np.stack([randomness.numpy(self.seed, "hidden", epoch, int(i)).permutation(self.patches) for i in some])
+            order = np.stack(
+                [randomness.numpy(self.seed, "hidden", epoch, int(i)).permutation(self.patches) for i in some])
             hidden = torch.from_numpy(order < max(1, round(self.mask * self.patches)))
-            batches.append(PictureBatch(torch.from_numpy(self.pixels[some]), hidden, {"patches": float(hidden.sum()), "seen": float((~hidden).sum())}))
+            batches.append(
+                PictureBatch(torch.from_numpy(self.pixels[some]), hidden,
+                             {"patches": float(hidden.sum()), "seen": float((~hidden).sum())}))
         return batches
 
 
 class Painting:
-    """The squared error of painted patches, a mean over their pixels, which lie between -1 and 1: of those that were hidden and, at a tenth of the
-    weight, of those that were seen, so that their vectors keep what they show for a reader who cannot change them."""
+    """The squared error of painted patches, a mean over their pixels, which lie between -1 and 1: of those that were
+    hidden and, at a tenth of the weight, of those that were seen, so that their vectors keep what they show for a
+    reader who cannot change them."""
 
     weights = {"loss": 1.0, "seen": 0.1}
 
     def __call__(self, model: Any, batch: PictureBatch) -> dict[str, Total]:
         """Two means over patches."""
         errors = ((model.paint(model(batch.pixels, batch.hidden)) - model.cut(batch.pixels))**2).mean(-1)
-        return {"loss": Total(errors[batch.hidden].sum(), "patches"), "seen": Total(errors[~batch.hidden].sum(), "seen")}
+        return {
+            "loss": Total(errors[batch.hidden].sum(), "patches"), "seen": Total(errors[~batch.hidden].sum(), "seen")
+        }
 
 
 
@@ -120,7 +133,9 @@ def pictures_of(settings: Vision, context: Context, name: str) -> np.ndarray:
     found: list[np.ndarray] = []
 
     def keep(row: dict[str, Any]) -> None:
-        found.append(look(check_messages(row["messages"], True), settings.model.size, settings.model.channels, context.inputs["pictures"]))
+        found.append(
+            look(check_messages(row["messages"], True), settings.model.size, settings.model.channels,
+                 context.inputs["pictures"]))
 
     rows_of(context.inputs["pictures"], name, [], context, keep)
     return np.concatenate(found)

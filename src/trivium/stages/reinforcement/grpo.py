@@ -44,8 +44,9 @@ class Grpo(Practice):
     reward: Input | None = None
     """A reward model to learn from, instead of a checker."""
     checker: str = "world"
-    """What says how good a response is: `world` (is it right, by the world's truth), `rubric` (the rubric's points), `number` (does its
-    last number equal that of the row's `answer`), `exact` (is it the row's `answer`), or FILE.py:FUNCTION of your own."""
+    """What says how good a response is: `world` (is it right, by the world's truth), `rubric` (the rubric's points),
+    `number` (does its last number equal that of the row's `answer`), `exact` (is it the row's `answer`), or
+    FILE.py:FUNCTION of your own."""
     checker_seconds: float = Field(10.0, gt=0)
     """The time that a function of your own may take for a rollout's responses to one prompt."""
     samples: int = Field(8, ge=2)
@@ -57,7 +58,8 @@ class Grpo(Practice):
     estimator: Literal["grpo", "rloo"] = "grpo"
     """grpo: rewards minus the group's mean, over its deviation; rloo: minus the mean of the others."""
     scaled: bool = True
-    """grpo: divide by the group's deviation; false keeps hard and easy prompts at their own weight (Liu et al. 2025)."""
+    """grpo: divide by the group's deviation; false keeps hard and easy prompts at their own weight (Liu et al.
+    2025)."""
     clip_high: float | None = Field(None, gt=0)
     """How far a ratio may rise, where it differs from `clip` (Yu et al. 2025: 0.28)."""
     kl_coefficient: float = Field(0.04, ge=0)
@@ -76,7 +78,8 @@ class Grpo(Practice):
         device = prepare(context.threads)
         policy, tokenizer = load_language_model(context.inputs["model"])
         policy.to(device)
-        reward, safety, gold = (load_judge(context, name, policy, tokenizer, share=self.adapter is not None) for name in ("reward", "safety", "gold"))
+        reward, safety, gold = (load_judge(context, name, policy, tokenizer, share=self.adapter is not None)
+                                for name in ("reward", "safety", "gold"))
         attached = adapt(policy, self.adapter, context)
         reference = policy if attached else copy.deepcopy(policy).eval()
         practising = Practising(self, context, policy, tokenizer, self.samples)
@@ -87,7 +90,10 @@ class Grpo(Practice):
         def scores_of(answered: Answered) -> list[np.ndarray]:
             if reward:
                 return practising.scores(reward, answered, safety, self.safety_threshold)
-            return [np.array(checker(row, texts)) for row, texts in zip(answered.rows, answered.texts(tokenizer), strict=True)]
+            return [
+                np.array(checker(row, texts))
+                for row, texts in zip(answered.rows, answered.texts(tokenizer), strict=True)
+            ]
 
         def roll_out(practising: Practising, acting: Any, iteration: int, state: dict[str, float]) -> Rollout:
             answered = practising.answer(practising.chosen(iteration), self.samples, "rollout", iteration)
@@ -96,24 +102,31 @@ class Grpo(Practice):
                 old = practising.log_probs(reference, answered.trees)
             scores = scores_of(answered)
             check_scores(answered, scores)
-            advantages = [spread(self, given, [len(r) for r in tree.responses]) for tree, given in zip(answered.trees, scores, strict=True)]
+            advantages = [
+                spread(self, given, [len(r) for r in tree.responses])
+                for tree, given in zip(answered.trees, scores, strict=True)
+            ]
             sums = measures(answered, new, old)
             sums["score"] = (float(sum(given.sum() for given in scores)), float(sum(map(len, scores))))
             sums["groups_that_teach"] = (float(sum(given.std() > 0 for given in scores)), float(len(scores)))
             if practising.known:
-                sums["gold"] = (float(np.concatenate(practising.true_points(answered)).sum()), float(sum(map(len, scores))))
-            return Rollout(answered.trees, {"log_probs": list(new), "reference": list(old), "advantages": advantages}, sums,
-                           example_of(answered, scores, tokenizer))
+                sums["gold"] = (float(np.concatenate(practising.true_points(answered)).sum()),
+                                float(sum(map(len, scores))))
+            return Rollout(answered.trees, {"log_probs": list(new), "reference": list(old), "advantages": advantages},
+                           sums, example_of(answered, scores, tokenizer))
 
         with checker:
-            return practise(policy, lambda model: model, practising, GroupSurrogate(self), roll_out, state={}, learned_from=scores_of,
-                            gold=gold, attached=attached,
-                            made_from=[weights_digest(context.inputs[name]) for name in ("model", "reward", "safety", "gold") if context.inputs.get(name)])
+            return practise(
+                policy, lambda model: model, practising, GroupSurrogate(self), roll_out, state={},
+                learned_from=scores_of, gold=gold, attached=attached, made_from=[
+                    weights_digest(context.inputs[name]) for name in ("model", "reward", "safety", "gold")
+                    if context.inputs.get(name)
+                ])
 
 
 class GroupSurrogate:
-    """The clipped surrogate plus a KL penalty, over the tokens of a minibatch (Shao et al. 2024, eq. 3, as a mean over all
-    tokens: Yu et al. 2025, eq. 8, so that no response's tokens count less for its length)."""
+    """The clipped surrogate plus a KL penalty, over the tokens of a minibatch (Shao et al. 2024, eq. 3, as a mean over
+    all tokens: Yu et al. 2025, eq. 8, so that no response's tokens count less for its length)."""
 
     def __init__(self, settings: Grpo) -> None:
         self.settings = settings
@@ -138,5 +151,6 @@ class GroupSurrogate:
 
 def spread(settings: Grpo, scores: np.ndarray, lengths: list[int]) -> np.ndarray:
     """The advantage of every token of K responses: that of its response."""
-    given = leave_one_out_advantages(scores) if settings.estimator == "rloo" else group_advantages(scores, settings.scaled)
+    given = leave_one_out_advantages(scores) if settings.estimator == "rloo" else group_advantages(
+        scores, settings.scaled)
     return np.repeat(given, lengths)

@@ -1,8 +1,8 @@
 """Proximal policy optimisation from a reward model, as InstructGPT did it (Ouyang et al. 2022; Schulman et al. 2017).
 
 Each iteration: sample a response to each of some prompts; score it; charge every token for drifting from the model that
-training began with; estimate advantages; then improve policy and value model for a few epochs over those responses. With
-PPO-ptx every update also goes on with pretraining, so that what was learned there is kept.
+training began with; estimate advantages; then improve policy and value model for a few epochs over those responses.
+With PPO-ptx every update also goes on with pretraining, so that what was learned there is kept.
 """
 
 from __future__ import annotations
@@ -81,15 +81,19 @@ class Ppo(Practice):
         device = prepare(context.threads)
         policy, tokenizer = load_language_model(context.inputs["model"])
         policy.to(device)
-        reward, safety, gold = (load_judge(context, name, policy, tokenizer, share=self.adapter is not None) for name in ("reward", "safety", "gold"))
+        reward, safety, gold = (load_judge(context, name, policy, tokenizer, share=self.adapter is not None)
+                                for name in ("reward", "safety", "gold"))
         assert reward
         attached = adapt(policy, self.adapter, context)
-        if attached:  # one copy of the weights is policy and reference, and value model and reward model too where the latter is an adapter on it
+        # one copy of the weights is policy and reference, and value model and reward model too where the latter is an
+        # adapter on it
+        if attached:
             reference, value = policy, reward.twin()
             adapt(value, self.adapter, context, "value adapter")
             value.score.requires_grad_(True)
         else:
-            reference, value = copy.deepcopy(policy).eval(), copy.deepcopy(reward)  # the value model starts from the reward model
+            # the value model starts from the reward model
+            reference, value = copy.deepcopy(policy).eval(), copy.deepcopy(reward)
         model = PolicyAndValue(policy, value)
         practising = Practising(self, context, policy, tokenizer, samples=1)
         pretraining = documents(self, context, tokenizer)
@@ -107,18 +111,23 @@ class Ppo(Practice):
             rollout = learn_from(answered, new, old, values, scores, state["kl_coefficient"], self, practising.world)
             rollout.example = example_of(answered, scores, tokenizer)
             if practising.known:
-                rollout.sums["gold"] = (float(np.concatenate(practising.true_points(answered)).sum()), float(len(answered.rows)))
+                rollout.sums["gold"] = (float(np.concatenate(practising.true_points(answered)).sum()),
+                                        float(len(answered.rows)))
             return rollout
 
         def adapt_kl(state: dict[str, float], metrics: dict[str, float]) -> None:
             if self.kl_target:
-                state["kl_coefficient"] = adapt_kl_coefficient(state["kl_coefficient"], metrics["kl"], self.kl_target, self.kl_horizon,
-                                                               self.episodes)
+                state["kl_coefficient"] = adapt_kl_coefficient(state["kl_coefficient"], metrics["kl"], self.kl_target,
+                                                               self.kl_horizon, self.episodes)
 
-        return practise(model, lambda pair: pair.policy, practising, ClippedSurrogate(self), roll_out,
-                        state={"kl_coefficient": self.kl_coefficient}, adapt=adapt_kl, learned_from=scores_of, gold=gold, attached=attached, apart=apart,
-                        extra=lambda update, part, parts: pretraining(update, part, parts) if pretraining else [],
-                        made_from=[weights_digest(context.inputs[name]) for name in ("model", "reward", "safety", "gold") if context.inputs.get(name)])
+        return practise(
+            model, lambda pair: pair.policy, practising, ClippedSurrogate(self), roll_out,
+            state={"kl_coefficient": self.kl_coefficient}, adapt=adapt_kl, learned_from=scores_of, gold=gold,
+            attached=attached, apart=apart, extra=lambda update, part, parts: pretraining(update, part, parts)
+            if pretraining else [], made_from=[
+                weights_digest(context.inputs[name]) for name in ("model", "reward", "safety", "gold")
+                if context.inputs.get(name)
+            ])
 
 
 __all__ = ["ClippedSurrogate", "PolicyAndValue", "log_probs_of", "values_of"]
@@ -134,22 +143,26 @@ class PolicyAndValue(nn.Module):
 
 
 def values_of(value: Any, batch: Batch) -> Tensor:
-    """The value of the state before every response token, ``[N]``: on the scale of the scores, shift included, so that it
-    need not be learned first."""
+    """The value of the state before every response token, ``[N]``: on the scale of the scores, shift included, so that
+    it need not be learned first."""
     hidden = hidden_states(value.model, batch)
     return value.score(hidden[batch.sources]).squeeze(-1).float() + value.shift
 
 
 def apart(batch: Batch) -> list[Batch]:
-    """A minibatch of responses as one for the policy and one for the value model: no weight is trained by both, and so the activations of one
-    model alone are held at a time."""
-    return [replace(batch, extra={name: batch.extra[name] for name in ("log_probs", "advantages")}),
-            replace(batch, extra={name: batch.extra[name] for name in ("values", "returns")}, counts={"value_tokens": batch.counts["tokens"]})]
+    """A minibatch of responses as one for the policy and one for the value model: no weight is trained by both, and so
+    the activations of one model alone are held at a time."""
+    return [
+        replace(batch, extra={name: batch.extra[name]
+                              for name in ("log_probs", "advantages")}),
+        replace(batch, extra={name: batch.extra[name]
+                              for name in ("values", "returns")}, counts={"value_tokens": batch.counts["tokens"]})
+    ]
 
 
 class ClippedSurrogate:
-    """PPO's policy loss or value loss over the tokens of a minibatch of responses (:func:`apart`); over a batch of documents, PPO-ptx's pretraining
-    loss."""
+    """PPO's policy loss or value loss over the tokens of a minibatch of responses (:func:`apart`); over a batch of
+    documents, PPO-ptx's pretraining loss."""
 
     def __init__(self, settings: Ppo) -> None:
         self.settings = settings
@@ -162,17 +175,25 @@ class ClippedSurrogate:
         if "returns" in extra:
             values = values_of(model.value, batch)
             errors = value_losses(values, extra["values"], extra["returns"], s.clip)
-            return {"value_loss": Total(errors.sum(), "value_tokens"), "value_error": Total(((values.detach() - extra["returns"]) ** 2).sum(), "value_tokens")}
+            return {
+                "value_loss": Total(errors.sum(), "value_tokens"), "value_error": Total(
+                    ((values.detach() - extra["returns"])**2).sum(), "value_tokens")
+            }
         if "advantages" not in extra:
-            return {"pretraining_loss": Total(LanguageModelling()(model.policy, batch)["loss"].value, "pretraining_tokens")}
+            return {
+                "pretraining_loss": Total(LanguageModelling()(model.policy, batch)["loss"].value, "pretraining_tokens")
+            }
         hidden = hidden_states(model.policy.model, batch)[batch.sources]
         log_probs = token_log_probs(hidden, model.policy.lm_head.weight, batch.targets, s.temperature)
         losses, ratios = policy_losses(log_probs, extra["log_probs"], extra["advantages"], s.clip)
         with torch.no_grad():
             changes = (ratios - 1).abs()
             entropy = entropies(hidden, model.policy.lm_head.weight, s.temperature).sum()
-        return {"policy_loss": Total(losses.sum(), "tokens"), "clip_fraction": Total((changes > s.clip).float().sum(), "tokens"),
-                "entropy": Total(entropy, "tokens"), "ratio_error": Total(changes.sum(), "tokens")}
+        return {
+            "policy_loss": Total(losses.sum(), "tokens"), "clip_fraction": Total(
+                (changes > s.clip).float().sum(), "tokens"), "entropy": Total(entropy, "tokens"),
+            "ratio_error": Total(changes.sum(), "tokens")
+        }
 
 
 
@@ -186,11 +207,13 @@ def documents(settings: Ppo, context: Context, tokenizer: ChatTokenizer) -> Pack
     def finish(batch: Batch) -> None:
         batch.counts = {"pretraining_tokens": batch.counts["tokens"]}
 
-    return PackedEpochs(pieces(corpus, tokenizer, settings.length), settings.length, settings.pretraining_rows, context.seed, finish)
+    return PackedEpochs(pieces(corpus, tokenizer, settings.length), settings.length, settings.pretraining_rows,
+                        context.seed, finish)
 
 
 def learn_from(answered: Answered, new: Sequence[np.ndarray], old: Sequence[np.ndarray], values: Sequence[np.ndarray],
-               scores: Sequence[np.ndarray], kl_coefficient: float, settings: Ppo, world: World | None = None) -> Rollout:
+               scores: Sequence[np.ndarray], kl_coefficient: float, settings: Ppo,
+               world: World | None = None) -> Rollout:
     """Rewards, advantages and returns of a rollout. The reward of a token is minus the KL coefficient times how much
     likelier the policy finds it than the reference does; the last token of a response gets its score too.
 
@@ -214,5 +237,7 @@ def learn_from(answered: Answered, new: Sequence[np.ndarray], old: Sequence[np.n
     sums = measures(answered, new, old)
     sums["score"] = (float(sum(given.sum() for given in scores)), float(sum(map(len, scores))))
     sums["explained_variance"] = (1 - float((wanted - predicted).var() / (wanted.var() + 1e-8)), 1.0)
-    return Rollout(answered.trees, {"log_probs": list(new), "values": list(values), "advantages": over_all(advantages, world),
-                                    "returns": returns}, sums)
+    return Rollout(
+        answered.trees,
+        {"log_probs": list(new), "values": list(values), "advantages": over_all(advantages, world), "returns": returns},
+        sums)

@@ -46,12 +46,14 @@ class Practice(Looped):
     prompts: Input = "world"
     """A stage with prompts."""
     safety: Input | None = None
-    """A second reward model, of safety, combined with the one that is learned from as in Llama 2: its score counts on prompts marked `"safety": true` and
-    for responses that it finds unsafe, the first model's elsewhere; scores are then whitened over a rollout. null for none."""
+    """A second reward model, of safety, combined with the one that is learned from as in Llama 2: its score counts on
+    prompts marked `"safety": true` and for responses that it finds unsafe, the first model's elsewhere; scores are then
+    whitened over a rollout. null for none."""
     safety_threshold: float = Field(0.15, ge=0, le=1)
     """The probability of being safe, by the safety model, below which a response counts as unsafe."""
     gold: Input | None = None
-    """A reward model that the policy does not learn from: the judge of the watch where the prompts' truth is not known."""
+    """A reward model that the policy does not learn from: the judge of the watch where the prompts' truth is not
+    known."""
     optimization: Optimization = Optimization(epsilon=1e-5)
     """The optimizer and its schedule; PPO wants a larger epsilon (Huang et al. 2024)."""
     iterations: int = Field(10, ge=1)
@@ -79,18 +81,24 @@ class Practice(Looped):
     watch_patience: int = Field(2, ge=1)
     """Looks in a row that must find the policy worse than the best one before the practice ends."""
     adapter: AdapterSettings | None = None
-    """Train adapters; the reference (and, in PPO, the reward model) is then the same weights with them off. null trains all weights. A reward model that is itself
-    an adapter on `model` shares those weights too."""
+    """Train adapters; the reference (and, in PPO, the reward model) is then the same weights with them off. null trains
+    all weights. A reward model that is itself an adapter on `model` shares those weights too."""
 
     @property
     def shared(self) -> tuple[int, str]:
         """The prompts of an update."""
-        return self.episodes // self.minibatches, "prompts (`episodes` over `minibatches`); raise `episodes`, lower `minibatches`"
+        return self.episodes // self.minibatches, (
+            "prompts (`episodes` over `minibatches`); raise `episodes`, lower "
+            "`minibatches`"
+        )
 
     @model_validator(mode="after")
     def _enough_episodes(self) -> Practice:
         if self.minibatches > self.episodes:
             raise ValueError(f"minibatches ({self.minibatches}) are more than episodes ({self.episodes})")
         if self.precision == "bf16-weights":
-            raise ValueError("precision bf16-weights would set the policy apart from its reference, whose weights are float32; choose bf16")
+            raise ValueError(
+                "precision bf16-weights would set the policy apart from its reference, whose weights are float32; "
+                "choose bf16"
+            )
         return self
