@@ -30,7 +30,7 @@ def prepare_folders(folder: Path, data: Path, layers: int) -> None:
     from trivium.model import LanguageModel, ModelConfig
     from trivium.model.adapters import AdapterSettings, attach
     from trivium.model.adapters import folder as adapter_folder
-    from trivium.model.load import save_config
+    from trivium.model.folder import save_config
     from trivium.stages.models import prompt_ids, save_model
     from trivium.tokenizer.chat import ChatTokenizer
     from trivium.tokenizer.train import train

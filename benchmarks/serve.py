@@ -30,8 +30,7 @@ def small_model(place: Path) -> Path:
     """The benchmark's 6.8M Llama with random weights and a tokenizer, when no model is named."""
     import torch
 
-    from trivium.model import LanguageModel, ModelConfig
-    from trivium.model import load as folder
+    from trivium.model import LanguageModel, ModelConfig, folder
     from trivium.tokenizer import train
     from trivium.tokenizer.chat import ChatTokenizer
     tokenizer = ChatTokenizer(train.train((row["prompt"] + row["completion"] for row in common.demonstrations(Path("/nowhere"), 3000)), 4096))

@@ -15,7 +15,8 @@ import pytest
 
 from trivium.artifacts import open_artifact
 from trivium.errors import TriviumError
-from trivium.pipeline.run import cores, plan, run
+from trivium.pipeline.one_stage import cores, plan
+from trivium.pipeline.run import run
 from trivium.recipe.load import load_recipe
 from trivium.stage import Input, Stage
 

@@ -14,11 +14,11 @@ from trivium.files import read_json
 from trivium.generation.engine import Sampling, generate
 from trivium.generation.translate import translate
 from trivium.model import LanguageModel, RewardModel
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.model.encoder import Classifier, MaskedModel, encode, joined, load_encoder, pooled
 from trivium.model.encoder_decoder import EncoderDecoder
+from trivium.model.folder import what_is
 from trivium.model.images import look
-from trivium.model.load import what_is
 from trivium.model.vision import SeeingModel
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.tokenizer.chat import ChatTokenizer, Message

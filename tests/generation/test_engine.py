@@ -11,8 +11,7 @@ from trivium.errors import TriviumError
 from trivium.generation.decoder import buckets
 from trivium.generation.engine import Engine, Sampling, generate
 from trivium.generation.sampling import Controls, draw
-from trivium.model import LanguageModel, ModelConfig
-from trivium.model import load as folder
+from trivium.model import LanguageModel, ModelConfig, folder
 from trivium.model.config import RopeScaling
 from trivium.randomness import derive
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from trivium.errors import TriviumError
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, ModelConfig
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.model.adapters import AdapterSettings, attach, has_adapters
 from trivium.model.adapters import folder as adapter_folder
 from trivium.stages.pretraining.pretrain import LanguageModelling
@@ -140,11 +140,11 @@ def test_another_base_is_refused(base, tmp_path):
     adapter_folder.save(model, attached, tmp_path / "adapter", str(base), adapter_folder.weights_digest(base))
     model_folder.save(LanguageModel(config(qk_norm=False, attention_bias=True)).initialise(1), tmp_path / "other", IDS)
     with pytest.raises(TriviumError, match="another base .digest mismatch"):
-        adapter_folder.load(tmp_path / "adapter", tmp_path / "other")
+        model_folder.load_adapter(tmp_path / "adapter", tmp_path / "other")
     (tmp_path / "adapter/trivium.json").unlink()
     model_folder.save(LanguageModel(config(qk_norm=False, attention_bias=True, hidden_size=16)).initialise(1), tmp_path / "small", IDS)
     with pytest.raises(TriviumError, match="has shape"):
-        adapter_folder.load(tmp_path / "adapter", tmp_path / "small")
+        model_folder.load_adapter(tmp_path / "adapter", tmp_path / "small")
     values = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(values | {"peft_type": "IA3"}))
     with pytest.raises(TriviumError, match="only LORA is read"):

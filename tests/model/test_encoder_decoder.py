@@ -10,7 +10,7 @@ import torch
 from trivium.errors import TriviumError
 from trivium.generation.sampling import Sampling
 from trivium.generation.translate import translate
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder_decoder import EncoderDecoder, load_encoder_decoder
 

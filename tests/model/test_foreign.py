@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GemmaConfig, Olmo2C
 
 from trivium.errors import TriviumError
 from trivium.generation.engine import Sampling, generate
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.model.adapters import AdapterSettings, attach
 from trivium.training.batch import Tree, hidden_states, make_batch
 

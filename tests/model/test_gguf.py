@@ -7,8 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trivium.errors import TriviumError
-from trivium.model import LanguageModel, ModelConfig, RewardModel, RopeScaling
-from trivium.model import load as folder
+from trivium.model import LanguageModel, ModelConfig, RewardModel, RopeScaling, folder
 from trivium.model.gguf import write_gguf
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer

@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import trivium
 from trivium.errors import TriviumError
-from trivium.model import LanguageModel, ModelConfig, RewardModel, RopeScaling
-from trivium.model import load as folder
+from trivium.model import LanguageModel, ModelConfig, RewardModel, RopeScaling, folder
 from trivium.model.transformer import packed_attention
 from trivium.stages.models import load_language_model, save_model
 from trivium.tokenizer.chat import ChatTokenizer
@@ -93,7 +92,7 @@ def test_llama_3_scaling_and_windows_are_seen_by_long_rows():
 LOADING = """
 import sys, threading, torch
 from pathlib import Path
-from trivium.model import load as folder
+from trivium.model import folder
 def anonymous():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
 folder.load(Path(sys.argv[2]), None)  # what the libraries take once
@@ -202,7 +201,7 @@ def test_a_tokenizer_with_more_entries_than_the_embedding_is_refused(tmp_path):
 def test_a_model_is_loaded_without_the_compiler(tmp_path):
     """What is imported to initialise tensors without contents, or to spread a model, costs seconds."""
     folder.save(LanguageModel(small()).initialise(3), tmp_path, {"eos": 0, "pad": 1})
-    code = ("import sys, pathlib, trivium.training.loop\nfrom trivium.model import load as folder\nmodel = folder.load(pathlib.Path(sys.argv[1]))\n"
+    code = ("import sys, pathlib, trivium.training.loop\nfrom trivium.model import folder\nmodel = folder.load(pathlib.Path(sys.argv[1]))\n"
             "print([name for name in ('torch._dynamo', 'torch.distributed.tensor', 'pydantic') if name in sys.modules], model.lm_head.weight.requires_grad)")
     done = subprocess.run([sys.executable, "-c", code, tmp_path], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[] True"

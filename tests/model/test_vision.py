@@ -14,9 +14,8 @@ from PIL import Image
 
 from trivium.errors import TriviumError
 from trivium.generation.engine import Sampling, generate
-from trivium.model import LanguageModel, ModelConfig
+from trivium.model import LanguageModel, ModelConfig, folder
 from trivium.model import images as pictures
-from trivium.model import load as folder
 from trivium.model.config import VisionConfig
 from trivium.model.vision import SeeingModel, VisionEncoder, load_vision
 

@@ -13,8 +13,7 @@ import torch
 import uvicorn
 
 from trivium.feedback.store import Store
-from trivium.model import LanguageModel, ModelConfig
-from trivium.model import load as folder
+from trivium.model import LanguageModel, ModelConfig, folder
 from trivium.serving.app import Limits, Served, create_app
 from trivium.tokenizer import train
 from trivium.tokenizer.chat import ChatTokenizer

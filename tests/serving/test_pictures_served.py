@@ -15,7 +15,7 @@ from served import running, write_model
 from trivium.api import load
 from trivium.feedback.exports import export
 from trivium.feedback.store import Store
-from trivium.model import load as folder
+from trivium.model import folder
 from trivium.model.config import VisionConfig
 from trivium.model.images import data_url
 from trivium.model.vision import SeeingModel

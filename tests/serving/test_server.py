@@ -23,7 +23,7 @@ from served import running
 from trivium.feedback.exports import export
 from trivium.feedback.store import Store
 from trivium.generation.engine import Sampling, generate
-from trivium.model import load as folder
+from trivium.model import folder
 from trivium.serving.app import Limits, _Held
 from trivium.tokenizer.chat import ChatTokenizer
 

@@ -11,7 +11,7 @@ import torch
 from trivium import randomness
 from trivium.api import load
 from trivium.errors import TriviumError
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.model.encoder import Classifier, joined, load_encoder
 from trivium.pipeline.run import run
 from trivium.planning.inspection import tokens_of

@@ -17,7 +17,7 @@ from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.generation.vllm import VllmEngine, WeightsFromDisk
 from trivium.model import LanguageModel, ModelConfig, RewardModel
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.progress import Progress
 from trivium.recipe.load import load_recipe
 from trivium.stages.models import save_model

@@ -10,8 +10,7 @@ import torch
 
 from trivium.api import load
 from trivium.errors import TriviumError
-from trivium.model import LanguageModel, ModelConfig
-from trivium.model import load as folder
+from trivium.model import LanguageModel, ModelConfig, folder
 from trivium.model.images import look
 from trivium.pipeline.run import run
 from trivium.planning.inspection import tokens_of

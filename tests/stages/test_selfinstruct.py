@@ -13,7 +13,7 @@ import pytest
 import trivium
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.stages.finetuning.selfinstruct import (
     SelfInstruct,
     journal,

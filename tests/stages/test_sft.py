@@ -13,7 +13,7 @@ import trivium
 from trivium.cli.app import inspect_batch
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.stages.finetuning.sft import AnswersAndQuestions, conversation, shortened, tell_answers
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer

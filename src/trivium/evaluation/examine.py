@@ -42,8 +42,8 @@ from trivium.evaluation.tasks import (
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel, RewardModel
-from trivium.model import load as model_folder
-from trivium.model.load import read_config
+from trivium.model import folder as model_folder
+from trivium.model.folder import read_config
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
 
 Progress = Callable[[int, int, str], None]

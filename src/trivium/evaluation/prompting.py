@@ -18,7 +18,7 @@ from trivium.files import read_json, read_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
 from trivium.tokenizer.train import END
 from trivium.world import rubric

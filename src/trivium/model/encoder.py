@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from trivium.errors import TriviumError
 from trivium.files import read_json, write_json
 from trivium.model.config import EncoderConfig
-from trivium.model.load import save_weights, shards
 from trivium.model.transformer import Transformer, both_ways_attention, norm_of
+from trivium.model.weights import save_weights, shards
 
 
 class Head(nn.Module):

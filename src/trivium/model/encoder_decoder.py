@@ -15,8 +15,8 @@ from trivium.errors import TriviumError
 from trivium.files import read_json, write_json
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder import encode
-from trivium.model.load import save_weights, shards
 from trivium.model.transformer import Cross, Transformer
+from trivium.model.weights import save_weights, shards
 
 
 class Halves(nn.Module):

@@ -94,7 +94,7 @@ class ForeignRewardModel(RewardModel):
 
     def save_folder(self, folder: Path, ids: dict[str, Any]) -> None:
         """Write ``config.json`` and the weights under the names of the family's ``ForSequenceClassification``."""
-        from trivium.model.load import save_weights
+        from trivium.model.weights import save_weights
         with _described(self.whole[0], ids):
             self.whole[0].config.save_pretrained(folder)
         values = read_json(folder / "config.json")
@@ -175,7 +175,7 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32,
     config, values = shape_of(folder)
     transformers.AttentionInterface.register("trivium", _attention)
     rewarding = (values.get("architectures") or [""])[0].endswith("ForSequenceClassification")
-    from trivium.model.load import shards
+    from trivium.model.weights import shards
     places = shards(folder)
     try:
         with _quiet(transformers):

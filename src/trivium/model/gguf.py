@@ -13,7 +13,8 @@ from torch import Tensor
 from trivium.errors import TriviumError
 from trivium.files import read_json, read_text, written_aside
 from trivium.model.config import ModelConfig
-from trivium.model.load import read_config, shards
+from trivium.model.folder import read_config
+from trivium.model.weights import shards
 
 ARCHITECTURES = {"Llama": "llama", "Mistral": "llama", "Qwen2": "qwen2", "Qwen3": "qwen3"}
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from trivium.errors import TriviumError
 from trivium.files import read_json, write_json, written_aside
 from trivium.model.config import ModelConfig, VisionConfig
+from trivium.model.families import save_own
 from trivium.model.transformer import Attend, LanguageModel, Transformer
 
 CONFIG, WEIGHTS = "vision.json", "vision.safetensors"
@@ -134,12 +135,11 @@ class SeeingModel(LanguageModel):
 
     def save_folder(self, folder: Path, ids: dict[str, Any]) -> None:
         """Write the decoder's folder and, beside it, what sees."""
-        from trivium.model.load import save
         with torch.device("meta"):
             decoder = LanguageModel(self.config)
         decoder.model, decoder.lm_head = self.model, self.lm_head
         save_eyes(folder, self.vision, self.projector, self.picture_id)
-        save(decoder, folder, ids)
+        save_own(decoder, folder, ids)
 
 
 def save_eyes(folder: Path, vision: VisionEncoder, projector: Projector | None = None,

@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from trivium.artifacts import Artifact, Span, open_artifact
 from trivium.errors import TriviumError
-from trivium.pipeline.run import cores, finished, need, plan, run_stage
+from trivium.pipeline.one_stage import cores, finished, need, plan, run_stage
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe, parse_stage
 from trivium.resources import peak_memory_mb

@@ -14,9 +14,9 @@ import torch
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.model.adapters import attach
-from trivium.model.load import read_config
+from trivium.model.folder import read_config
 from trivium.model.transformer import sharing
-from trivium.pipeline.run import prepared
+from trivium.pipeline.one_stage import prepared
 from trivium.recipe.load import Recipe
 from trivium.stages.data.tokenizer import Tokenizer
 from trivium.stages.finetuning.sft import Sft

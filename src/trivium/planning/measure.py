@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -20,7 +20,7 @@ from trivium.model import LanguageModel
 from trivium.model.encoder import MaskedModel
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.vision import VisionEncoder, save_eyes
-from trivium.pipeline.run import need, nested
+from trivium.pipeline.one_stage import need, nested
 from trivium.planning.inspection import config_of
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe
@@ -157,8 +157,8 @@ def left_by(recipe: Recipe, reference: str, sample: Sample) -> Path:
     elif isinstance(stage, Training):
         save_model(
             LanguageModel(config_of(recipe, stage)).initialise(0),
-            any_tokenizer(sample, stage.tokenizer if isinstance(stage, Pretrain) else str(getattr(stage, "model"))),
-            folder)  # noqa: B009
+            any_tokenizer(sample, stage.tokenizer if isinstance(stage, Pretrain) else str(cast(Any, stage).model)),
+            folder)
     else:
         raise TriviumError(
             f"estimate: what stage {reference!r} would leave cannot be foreseen; run it first, and name its folder "

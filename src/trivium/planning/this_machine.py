@@ -26,9 +26,10 @@ from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.lessons.digits import SMALL_DIGITS
 from trivium.model import LanguageModel, ModelConfig, RewardModel
+from trivium.model.folder import read_config
 from trivium.model.images import data_url
-from trivium.model.load import read_config
-from trivium.pipeline.run import cores, need, run
+from trivium.pipeline.one_stage import cores, need
+from trivium.pipeline.run import run
 from trivium.planning.families import predict_family
 from trivium.planning.flops import parameters
 from trivium.planning.inspection import config_of

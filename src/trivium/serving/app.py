@@ -37,7 +37,7 @@ from trivium.files import read_json
 from trivium.generation.engine import Engine, Sample
 from trivium.generation.sampling import Sampling
 from trivium.model import LanguageModel
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.model.images import look
 from trivium.model.vision import SeeingModel
 from trivium.serving.metrics import Labels, Metrics

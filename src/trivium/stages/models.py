@@ -17,12 +17,14 @@ from trivium.errors import TriviumError
 from trivium.files import digest_json, read_json
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.model.adapters import AdapterSettings, Attached, attach, has_adapters
 from trivium.model.adapters import folder as adapter_folder
 from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.model.encoder import Classifier
 from trivium.model.encoder_decoder import EncoderDecoder
+from trivium.model.families import FAMILIES, described, save_generation
+from trivium.model.weights import shards
 from trivium.resources import peak_memory_mb
 from trivium.stage import Context
 from trivium.tokenizer.chat import ChatTokenizer
@@ -57,7 +59,7 @@ def load_judge(context: Context, name: str, policy: LanguageModel, tokenizer: Ch
     if not folder:
         return None
     if share and adapter_folder.belongs_on(folder, context.inputs["model"]):
-        reward: RewardModel = adapter_folder.load(folder, onto=policy)
+        reward: RewardModel = adapter_folder.beside(policy, folder)
         judged = load_tokenizer(folder, reward.config.vocab_size)
         context.progress.say(f"{name}: an adapter on the policy's own weights, which are held once")
     else:
@@ -87,10 +89,10 @@ def check_model(folder: Path) -> None:
     tokenizer that knows more tokens than the model."""
     if (folder / adapter_folder.CONFIG).exists():
         return  # its base is looked at when it is loaded
-    if read_json(folder / "config.json").get("model_type") not in model_folder.FAMILIES:
-        model_folder.shards(folder)
+    if read_json(folder / "config.json").get("model_type") not in FAMILIES:
+        shards(folder)
         return
-    model, _ = model_folder.described(folder)
+    model, _ = described(folder)
     if (folder / "tokenizer.json").exists():
         load_tokenizer(folder, model.config.vocab_size)
 
@@ -143,7 +145,7 @@ def save_adapter(model: LanguageModel | RewardModel, attached: Attached, tokeniz
     if attached.settings.kind != "lora":
         model_folder.save_config(model, context.folder, tokenizer.ids)
     elif not isinstance(model, RewardModel):
-        model_folder.save_generation(context.folder, tokenizer.ids)
+        save_generation(context.folder, tokenizer.ids)
 
 
 def merge_adapter(adapter: Path, folder: Path, base: Path | None = None) -> None:
@@ -154,7 +156,7 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None) -> None
     if folder.exists() and any(folder.iterdir()):
         raise TriviumError(f"{folder}: holds something already; name a new folder")
     base = base or adapter_folder.base_of(adapter)
-    model = adapter_folder.load(adapter, base)
+    model = model_folder.load_adapter(adapter, base)
     if has_adapters(model):
         raise TriviumError(
             f"{adapter}: a {adapter_folder.settings_of(adapter).kind} adapter is no change of a weight, so it cannot "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tokenizers import Tokenizer
 
@@ -36,6 +36,11 @@ class ChatTokenizer:
     """A byte-level BPE tokenizer with our chat template."""
 
     template = TEMPLATE
+    foreign: ClassVar[type[ChatTokenizer]]
+    """The subclass that reads tokenizers of other makers, with their own templates."""
+
+    def __init_subclass__(cls) -> None:
+        ChatTokenizer.foreign = cls
 
     def __init__(self, tokenizer: Tokenizer | bytes) -> None:
         """``tokenizer`` is a trained one, or the bytes of its ``tokenizer.json``."""
@@ -64,8 +69,7 @@ class ChatTokenizer:
         template = folder / "chat_template.jinja"
         own = all(f'"{token}"'.encode() in data for token in SPECIAL_TOKENS)
         if not own or (template.exists() and template.read_text("utf-8") != TEMPLATE):
-            from trivium.tokenizer.templates import TemplateTokenizer
-            return TemplateTokenizer.load(folder)
+            return cls.foreign.load(folder)
         try:
             return cls(data)
         except TriviumError as error:

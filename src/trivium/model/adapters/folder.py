@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from trivium.files import digest_file, digest_json, read_json, write_json, writt
 from trivium.model.adapters import AdapterSettings, Attached, attach
 from trivium.model.adapters.lora import Lora
 from trivium.model.transformer import sharing
+from trivium.model.weights import shards
 
 CONFIG, WEIGHTS, OURS = "adapter_config.json", "adapter_model.safetensors", "trivium.json"
 PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
@@ -28,7 +28,6 @@ PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitud
 
 def weights_digest(folder: Path) -> str:
     """Digest of a model folder's weights; of an adapter's, with those of its base."""
-    from trivium.model.load import shards
     if (folder / CONFIG).exists() and not (folder / "model.safetensors").exists():
         return digest_json([weights_digest(base_of(folder)), digest_file(folder / WEIGHTS)])
     files = sorted(set(shards(folder).values()))
@@ -109,18 +108,24 @@ def belongs_on(folder: Path, base: Path) -> bool:
     return (folder / CONFIG).exists() and not (folder / "model.safetensors").exists() and weights_digest(base_of(folder)) == weights_digest(base)
 
 
-def load(folder: Path, base: Path | None = None, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu", onto: Any = None) -> Any:
-    """The adapter's base with the adapter: LoRA is folded into the weights, the others stay beside them, frozen. With ``onto``, the base as it is in
-    memory, its weights are shared and frozen and LoRA too stays beside them. Raises :class:`TriviumError` for another base than the adapter's and for
-    weights that do not fit it."""
-    from trivium.model import load as model_folder
-    if onto is not None:
-        model: Any = sharing(onto)
-    elif base is None:
-        model = model_folder.load(base_of(folder), dtype, device)
-    else:
-        check_base(folder, base)
-        model = model_folder.load(base, dtype, device)
+def beside(model: Any, folder: Path) -> Any:
+    """A model with an adapter whose base it is, as it is in memory: its weights are shared and frozen, and LoRA too
+    stays beside them."""
+    adapted, _ = with_adapter(sharing(model), folder)
+    return adapted.requires_grad_(False)
+
+
+def merged_into(model: Any, folder: Path) -> Any:
+    """A model with an adapter: LoRA is folded into its weights, others stay beside them. All its weights can be
+    trained."""
+    adapted, attached = with_adapter(model, folder)
+    merge(attached, adapted)
+    return adapted.requires_grad_(True)
+
+
+def with_adapter(model: Any, folder: Path) -> tuple[Any, Attached]:
+    """A model, or the reward model that it becomes, with an adapter's weights attached. Raises :class:`TriviumError`
+    for weights that do not fit it."""
     try:
         with safetensors.safe_open(folder / WEIGHTS, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}
@@ -143,12 +148,7 @@ def load(folder: Path, base: Path | None = None, dtype: torch.dtype | None = tor
             parameter.data.copy_(weights.pop(key))
     if weights:
         raise TriviumError(f"{folder / WEIGHTS}: holds {next(iter(weights))}, for which the model has no place")
-    if onto is not None:
-        return model.requires_grad_(False)
-    merge(attached, model)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    return model
+    return model, attached
 
 
 def merge(attached: Attached, model: Any) -> None:

@@ -17,7 +17,7 @@ from trivium.files import write_rows
 from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import weights_digest
-from trivium.model.load import read_config
+from trivium.model.folder import read_config
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context, Input, Title
 from trivium.stages.finetuning.rehearsal import asked_by_the_model, exact_answers, split_earlier

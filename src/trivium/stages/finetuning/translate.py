@@ -15,7 +15,7 @@ from trivium.files import write_rows
 from trivium.generation.sampling import Sampling
 from trivium.generation.translate import translate
 from trivium.intervals import mean_interval
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters import folder as adapter_folder
 from trivium.model.adapters.folder import weights_digest

@@ -19,7 +19,7 @@ from trivium.files import write_rows
 from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
-from trivium.model import load as model_folder
+from trivium.model import folder as model_folder
 from trivium.stage import Context, Input, Stage, Title
 from trivium.stages.endpoint import EndpointSettings
 from trivium.stages.models import load_language_model, load_tokenizer, prompt_ids, response_ids

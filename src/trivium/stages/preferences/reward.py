@@ -21,7 +21,7 @@ from trivium.intervals import mean_interval
 from trivium.model import RewardModel
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import weights_digest
-from trivium.model.load import read_config
+from trivium.model.folder import read_config
 from trivium.objectives.ranking import ranking_losses, rating_losses
 from trivium.stage import Context, Input, Title
 from trivium.stages.models import adapt, load_language_model, load_tokenizer, prompt_ids, response_ids, save_trained

@@ -1,0 +1,64 @@
+"""The bytes of a model's folder: safetensors files, or shards of them with their index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trivium.errors import TriviumError
+from trivium.files import read_json, write_json, written_aside
+
+
+def shards(folder: Path) -> dict[str, Path]:
+    """The file that holds each tensor of a model's folder: ``model.safetensors``, or the shards that its index names.
+    Raises for shards that are missing, truncated or outside the folder, and for pickles."""
+    index = folder / "model.safetensors.index.json"
+    names = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    found: dict[str, Path] = {}
+    for name in names:
+        path = folder / name
+        if Path(name).name != name:
+            raise TriviumError(f"{index}: the shard {name!r} lies outside the folder")
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                found |= dict.fromkeys(file.keys(), path)
+        except FileNotFoundError as error:
+            pickled = next(iter(sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None)
+            hint = f"; {pickled.name} is a pickle, which is never read: convert it to safetensors" if pickled else "; copy it again" if index.exists(
+            ) else ""
+            raise TriviumError(f"{path}: no such file{hint}") from error
+        except Exception as error:  # safetensors has one exception type, which its stubs do not export
+            raise TriviumError(f"{path}: not a readable safetensors file ({error}); copy it again") from error
+    return found
+
+
+def save_weights(folder: Path, weights: dict[str, Tensor], shard_bytes: int) -> None:
+    """Write tensors as ``model.safetensors``, or as shards of at most ``shard_bytes`` with their index. Each file is
+    written aside and renamed, so a crash leaves no file half written; the index comes last."""
+    groups: list[dict[str, Tensor]] = [{}]
+    filled = 0
+    for name, tensor in weights.items():
+        if groups[-1] and filled + tensor.nbytes > shard_bytes:
+            groups.append({})
+            filled = 0
+        groups[-1][name] = tensor
+        filled += tensor.nbytes
+    names = ["model.safetensors"] if len(groups) == 1 else [f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors"
+                                                            for i in range(len(groups))]
+    for name, group in zip(names, groups, strict=True):
+        with written_aside(folder / name) as aside:
+            save_file({k: v.detach().cpu().contiguous() for k, v in group.items()}, aside, {"format": "pt"})
+    index = folder / "model.safetensors.index.json"
+    if len(groups) > 1:
+        write_json(
+            index, {
+                "metadata": {"total_size": sum(tensor.nbytes for tensor in weights.values())},
+                "weight_map": {key: name
+                               for name, group in zip(names, groups, strict=True)
+                               for key in group}
+            })
+    else:
+        index.unlink(missing_ok=True)

@@ -1,0 +1,259 @@
+"""One stage: what decides its key, whether it was made before, and how it is run, sealed and put in its place.
+
+A stage works in ``.work/<stage>-<key>/`` and is renamed into place when it is whole, so a kill leaves either the
+old artifact or the new one, and what was half done is found again by its key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trivium.artifacts import (
+    MANIFEST,
+    Artifact,
+    Span,
+    digest_path,
+    open_artifact,
+    seal,
+    span_of,
+)
+from trivium.errors import TriviumError, nearest
+from trivium.extensions import code_files
+from trivium.files import digest_json, disk_errors, fsync_folder, read_json, write_json
+from trivium.progress import Progress
+from trivium.recipe.load import Recipe
+from trivium.resources import peak_memory_mb, usable_cores
+from trivium.stage import Context, Stage
+from trivium.stages.registry import Stages
+
+NOTE_SECONDS = 2.0
+"""How often the seconds spent on a stage are written down: a kill loses no more of the count."""
+
+
+RunStage = Callable[[Any, Context], dict[str, Any]]
+"""Makes an artifact in ``context.folder`` and returns its summary."""
+
+Runners = Mapping[str, tuple[RunStage, int]]
+"""Functions of the caller and their versions, by the kind of stage that they run."""
+
+
+@dataclass
+class Planned:
+    """A stage with all that decides whether it is to be run."""
+
+    name: str
+    stage: Stage
+    runner: RunStage
+    places: dict[str, Path]
+    """Its inputs and the files of its code, by where they are named."""
+    digests: dict[str, str]
+    code: dict[str, str]
+    """The digests of its code alone."""
+    work: str
+    """The key without the code: a killed run goes on with code that was edited since."""
+    key: str
+
+
+def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifact],
+         runners: Runners | None) -> Planned:
+    """Where a stage's inputs are and the key that its artifact will have."""
+    runner, version = (runners or {}).get(stage.kind) or (type(stage).run, stage.version)
+    places = {where: artifacts[reference].folder if reference in artifacts else Path(reference)
+              for where, reference in stage.references()}
+    digests = {where: artifacts[reference].digest if reference in artifacts else digest_path(Path(reference))
+               for where, reference in stage.references()}
+    files = dict(stage.code()) | (code_of(runner) if runners and stage.kind in runners else {})
+    code = {where: digest_path(file) for where, file in files.items()}
+    work = digest_json(
+        {"kind": stage.kind, "version": version, "settings": stage.learned(), "seed": recipe.seed, "inputs": digests})
+    key = digest_json({"work": work, "code": code}) if code else work
+    return Planned(name, stage, runner, places | files, digests | code, code, work, key)
+
+
+def code_of(runner: RunStage) -> dict[str, Path]:
+    """The files of a caller's function, where it has any."""
+    source = getattr(getattr(runner, "__code__", None), "co_filename", "")
+    return dict(code_files("runner", Path(source))) if Path(source).is_file() else {}
+
+
+def finished(recipe: Recipe, planned: Planned, progress: Progress, earlier: list[Span]) -> Artifact | None:
+    """The stage's artifact, where it was made before."""
+    folder, name = recipe.folder, planned.name
+    found = find(folder, name, planned)
+    if not found:
+        return None
+    open_artifact(found)
+    install(folder, name, found)
+    for left in (f"{name}-{planned.work[:12]}", f"{name}-tasks"):
+        shutil.rmtree(folder / ".work" / left, ignore_errors=True)
+    progress.say("unchanged")
+    artifact = open_artifact(folder / name)
+    earlier.append(span_of(artifact.manifest))
+    return artifact
+
+
+def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifact], progress: Progress,
+              runners: Runners | None, earlier: list[Span], wall_seconds: Callable[[], float],
+              shared_mb: float = 0.0) -> Artifact:
+    """One stage: find it finished, or run it and put it in its place. Time spent on it before this run is added to
+    ``earlier``. ``shared_mb`` is the memory of the process that runs stages side by side, of which this is one."""
+    planned = plan(recipe, name, stage, artifacts, runners)
+    place, key = recipe.folder / name, planned.key
+    work = recipe.folder / ".work" / f"{name}-{planned.work[:12]}"
+    context = Context(recipe.name, name, recipe.seed, nested(stage, planned.places), work / "artifact",
+                      work / "scratch", progress, need(recipe, stage), wall_seconds, Stages(map(Path, recipe.plugins)))
+    if os.environ.get("RANK", "0") != "0":
+        if not find(recipe.folder, name, planned) and stage.every_process:
+            planned.runner(stage, context)
+        return awaited(place, planned)
+    if found := finished(recipe, planned, progress, earlier):
+        return found
+    with disk_errors(work):
+        context.folder.mkdir(parents=True, exist_ok=True)
+        context.scratch.mkdir(parents=True, exist_ok=True)
+    with clock(work, earlier) as spent, disk_errors(work):
+        edited = edited_code(work, planned.code, context)
+        summary = planned.runner(stage, context) | ({"edited": edited} if edited else {})
+    inputs = {where: {"path": os.path.relpath(path.absolute(), place.absolute()), "digest": planned.digests[where]}
+              for where, path in planned.places.items()}
+    seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed, settings=stage.model_dump(mode="json"),
+         inputs=inputs, summary=summary, seconds=spent(), peak_memory_mb=peak_memory_mb(), shared_memory_mb=shared_mb)
+    install(recipe.folder, name, context.folder)
+    for left in (work, context.tasks):
+        shutil.rmtree(left, ignore_errors=True)
+    progress.say(f"done in {open_artifact(place).manifest['seconds']:.1f} s")
+    return open_artifact(place)
+
+
+def edited_code(work: Path, code: dict[str, str], context: Context) -> list[str]:
+    """The files of the user's code that were edited, added or left out while an attempt at the stage was interrupted:
+    what was made until then was made with the earlier ones. Says so, and writes down what is used from now on."""
+    note = work / "code.json"
+    before: dict[str, Any] = read_json(note) if note.exists() else {"code": code, "edited": []}
+    now = sorted(where for where in before["code"].keys() | code.keys() if before["code"].get(where) != code.get(where))
+    edited = sorted({*before["edited"], *now})
+    if now:
+        context.progress.say(
+            f"goes on with code that was edited since it began: {', '.join(now)}; what was made before was made with "
+            "the earlier code"
+        )
+    write_json(note, {"code": code, "edited": edited})
+    return edited
+
+
+def awaited(place: Path, planned: Planned) -> Artifact:
+    """The artifact that the first process puts in its place. Processes on several machines need a folder they share."""
+    while find(place.parent, place.name, planned) != place:
+        time.sleep(0.1)
+    return open_artifact(place)
+
+
+def prepared(recipe: Recipe, name: str) -> tuple[Stage, Context]:
+    """A stage and what it would be given, to look at: its inputs must be finished. Nothing is written."""
+    if name not in recipe.stages:
+        raise TriviumError(f"--stage {name}: the recipe has no such stage{nearest(name, recipe.stages)}")
+    stage = recipe.stages[name]
+    places = {
+        where: recipe.folder / reference if reference in recipe.stages else Path(reference)
+        for where, reference in stage.references()
+    }
+    for where, reference in stage.references():
+        if not places[where].exists():
+            raise TriviumError(
+                f"{name}: its input {reference!r} is not there yet; make it with: trivium run RECIPE --only {reference}"
+            )
+    work = recipe.folder / ".work" / f"{name}-look"
+    return stage, Context(recipe.name, name, recipe.seed, nested(stage, places), work, work, Progress(quiet=True),
+                          need(recipe, stage))
+
+
+def cores(recipe: Recipe) -> int:
+    """The processor cores to use: as many as the recipe says, else all that are usable."""
+    return recipe.threads or usable_cores()
+
+
+def need(recipe: Recipe, stage: Stage) -> int:
+    """The processor cores that a stage uses."""
+    return min(stage.threads or cores(recipe), cores(recipe))
+
+
+def nested(stage: Stage, places: dict[str, Path]) -> dict[str, Any]:
+    """Places in the shape of the settings: a path, a list or a mapping for each input field."""
+    shaped: dict[str, Any] = {}
+    for field in stage.input_fields():
+        value = getattr(stage, field)
+        if isinstance(value, str):
+            shaped[field] = places[field]
+        elif isinstance(value, dict):
+            shaped[field] = {key: places[f"{field}.{key}"] for key in value}
+        elif value is not None:
+            shaped[field] = [places[f"{field}.{i}"] for i in range(len(value))]
+    return shaped
+
+
+def find(folder: Path, name: str, planned: Planned) -> Path | None:
+    """A finished artifact of that key: in its place, superseded, or finished but not yet put in its place."""
+    kept = (folder / "superseded").glob(f"{name}-{planned.key[:12]}")
+    for candidate in [folder / name, *kept, folder / ".work" / f"{name}-{planned.work[:12]}" / "artifact"]:
+        if (candidate / MANIFEST).is_file() and read_json(candidate / MANIFEST).get("key") == planned.key:
+            return candidate
+    return None
+
+
+def install(folder: Path, name: str, artifact: Path) -> None:
+    """Put an artifact in its place; one that stood there is kept among the superseded."""
+    place = folder / name
+    if artifact == place:
+        return
+    with disk_errors(place):
+        if place.exists():
+            old = read_json(place / MANIFEST)["key"][:12] if (place /
+                                                              MANIFEST).is_file() else f"unsealed-{time.time_ns()}"
+            (folder / "superseded").mkdir(exist_ok=True)
+            kept = folder / "superseded" / f"{name}-{old}"
+            if kept.exists():
+                shutil.rmtree(kept)  # the same key made it: the same content
+            os.rename(place, kept)
+            fsync_folder(kept.parent)
+        os.rename(artifact, place)
+        fsync_folder(folder)
+
+
+@contextlib.contextmanager
+def clock(work: Path, earlier: list[Span]) -> Iterator[Callable[[], float]]:
+    """Seconds spent on a stage, those of killed attempts included: a thread writes them down every few seconds. What
+    killed attempts took is added to ``earlier``."""
+    note = work / "attempts.json"
+    before = 0.0
+    if note.exists():
+        before = float(read_json(note).get("seconds", 0.0))
+        ended_at = note.stat().st_mtime
+        earlier.append((ended_at - before, ended_at))
+    begun = time.monotonic()
+    ended = threading.Event()
+
+    def spent() -> float:
+        return before + time.monotonic() - begun
+
+    def keep() -> None:
+        while not ended.wait(NOTE_SECONDS):
+            with contextlib.suppress(OSError, TriviumError):  # a full disk is the stage's to report
+                write_json(note, {"seconds": spent()})
+
+    keeper = threading.Thread(target=keep, name="clock", daemon=True)
+    keeper.start()
+    try:
+        yield spent
+    finally:
+        ended.set()
+        keeper.join()
+        with contextlib.suppress(OSError, TriviumError):
+            write_json(note, {"seconds": spent()})
