@@ -8,9 +8,10 @@ from trivium.version import __version__
 
 if TYPE_CHECKING:
     from trivium.api import Model, load
+    from trivium.curriculum import Curriculum
     from trivium.pipeline.run import run
 
-__all__ = ["Model", "__version__", "load", "run"]
+__all__ = ["Curriculum", "Model", "__version__", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,6 +19,9 @@ def __getattr__(name: str) -> Any:
     if name in ("Model", "load"):
         from trivium import api
         return getattr(api, name)
+    if name == "Curriculum":
+        from trivium.curriculum import Curriculum
+        return Curriculum
     if name == "run":
         from trivium.pipeline.run import run
         return run

@@ -14,11 +14,20 @@ from hashlib import blake2b
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 from trivium.errors import TriviumError, nearest
 
 _NAME = ".py:"
+
+
+class CodeMarker:
+    """Marks a setting that may name a function or a class in a file of the user's own."""
+
+
+Code = Annotated[str, CodeMarker()]
+"""The name of something built in, or ``FILE.py:NAME``. The bytes of the file, and of what it imports from beside it,
+are part of the key of a stage whose setting this is."""
 
 
 def file_of(reference: str) -> Path | None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from trivium.errors import TriviumError
-from trivium.extensions import code_files, file_of
+from trivium.extensions import Code as Code
+from trivium.extensions import CodeMarker, code_files, file_of
 from trivium.progress import Progress
 
 if TYPE_CHECKING:
@@ -26,16 +27,8 @@ class InputMarker:
     """Marks a setting that names an earlier stage, or a path."""
 
 
-class CodeMarker:
-    """Marks a setting that may name a function or a class in a file of the user's own."""
-
-
 Input = Annotated[str, InputMarker()]
 """The name of an earlier stage of the recipe, or the path of an artifact, a file or a folder."""
-
-Code = Annotated[str, CodeMarker()]
-"""The name of something built in, or ``FILE.py:NAME``. The bytes of the file, and of what it imports from beside it,
-are part of the key."""
 
 School = Literal["read", "teach", "judge", "exam"]
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
 from io import BytesIO
@@ -38,6 +38,7 @@ from trivium.corpus.shards import read_array
 from trivium.corpus.tasks import Pool, Task, counts_of
 from trivium.data.readers import InputFile, find
 from trivium.errors import TriviumError, nearest
+from trivium.extensions import code_files, file_of
 from trivium.files import digest_file, disk_errors, fsync_folder, write_bytes, write_json
 
 GROUP_FILES, GROUP_BYTES = 1000, 32 << 20
@@ -74,6 +75,8 @@ class Extras:
     """A learned filter that finds good documents."""
     harmful_filter: Path | None = None
     """A learned filter that finds harmful documents."""
+    readers: Mapping[str, str] = field(default_factory=dict)
+    """Functions of the user's own that read files, as ``FILE.py:NAME``, by the suffix of the files' names."""
 
 
 def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, folder: Path, scratch: Path, seed: int,
@@ -90,9 +93,9 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
     it holds the raw documents, private data included. Raises :class:`TriviumError` where nothing can be read or nothing
     is kept.
     """
-    files = find(inputs)
+    files = find(inputs, extras.readers)
     with pool:
-        raw, read = _read(files, settings, pool)
+        raw, read = _read(files, settings, extras.readers, pool)
         counts: steps.Counts = {}
         for done in read:
             steps.add(counts, counts_of(done))
@@ -157,7 +160,8 @@ def _all_rejected(counts: steps.Counts, settings: CorpusSettings) -> tuple[str, 
                  for source, weight in sorted(settings.mixture.weights.items()) if weight and source not in left), None)
 
 
-def _read(files: list[InputFile], settings: CorpusSettings, pool: Pool) -> tuple[list[tuple[Path, str]], list[Path]]:
+def _read(files: list[InputFile], settings: CorpusSettings, readers: Mapping[str, str],
+          pool: Pool) -> tuple[list[tuple[Path, str]], list[Path]]:
     """The raw shards with what names them, and the finished tasks."""
     with ThreadPoolExecutor(pool.workers) as threads:
         digests = list(threads.map(_digest, files))
@@ -165,6 +169,10 @@ def _read(files: list[InputFile], settings: CorpusSettings, pool: Pool) -> tuple
         name: getattr(settings, name)
         for name in ("book_characters", "max_document_bytes", "max_page_bytes", "max_unpacked_bytes", "fields")
     }
+    if readers:
+        limits["readers"] = dict(readers)
+    code = {suffix: {where: digest_file(file) for where, file in code_files(suffix, file_of(reader) or Path())}
+            for suffix, reader in readers.items()}
     tasks: list[Task] = []
     start = size = 0
     for stop, file in enumerate(files, 1):
@@ -172,7 +180,7 @@ def _read(files: list[InputFile], settings: CorpusSettings, pool: Pool) -> tuple
         if stop == len(files) or stop - start == GROUP_FILES or size >= GROUP_BYTES:
             group = files[start:stop]
             parameters = {"files": [[file.name, file.source] for file in group], "limits": limits,
-                          "shard_documents": settings.shard_documents}
+                          "shard_documents": settings.shard_documents, **({"code": code} if code else {})}
             tasks.append(Task("read", steps.read_step, parameters, [file.path for file in group], digests[start:stop]))
             start, size = stop, 0
     done = pool.run(tasks)

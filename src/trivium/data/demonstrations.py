@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from trivium import randomness
 from trivium.data.phrasings import Phraser, Phrasing
 from trivium.data.plain_text import is_text
-from trivium.data.readers import find, has_rows, rows
+from trivium.data.readers import find, has_rows, rows, rows_by
 from trivium.data.unpack import ARCHIVES, Bad
 from trivium.errors import TriviumError, nearest
+from trivium.extensions import Code, file_of, load_object
 from trivium.files import Reject
 from trivium.tokenizer.chat import ROLES, check_messages
 
@@ -41,6 +42,12 @@ class Source(BaseModel):
     once."""
     limit: int | None = Field(None, ge=1)
     """Most rows of it, chosen by a hash; null for all."""
+    reader: Code | None = None
+    """`FILE.py:NAME`: a function of your own that is given a file's path and yields its rows, each a mapping of fields;
+    null reads the kinds of files that are known."""
+    format: Code | None = None
+    """What a row is: chat, sharegpt, alpaca, gsm8k or completion, or `FILE.py:NAME`, a function of your own that makes a
+    list of messages of a row; null finds it out by the row's fields."""
     split: str | None = None
     """Read only files whose name has this word, as the splits of a data set's folder have."""
     columns: dict[str, str] = {}
@@ -71,12 +78,14 @@ class Read:
     """Rows that ask what an earlier one asks, and answer otherwise."""
 
 
-def rows_of_source(source: Path, reject: Reject, split: str | None = None) -> Iterator[tuple[str, int, Row]]:
+def rows_of_source(source: Path, reject: Reject, split: str | None = None,
+                   reader: str | None = None) -> Iterator[tuple[str, int, Row]]:
     """``(file, row from 1, row)`` of a file, a folder or an archive of JSON, JSON lines, CSV or Parquet, compressed or
-    not. ``split`` takes only files whose name has it, as a data set's ``train-00000-of-00002.parquet``."""
+    not. ``split`` takes only files whose name has it, as a data set's ``train-00000-of-00002.parquet``. ``reader`` names
+    a function of the user's own that reads each file instead."""
     files = [
-        file for file in find([source])
-        if not source.is_dir() or has_rows(file.name) or file.name.lower().endswith(ARCHIVES)
+        file for file in find([source], any_kind=reader is not None)
+        if reader or not source.is_dir() or has_rows(file.name) or file.name.lower().endswith(ARCHIVES)
     ]
     chosen = [
         file for file in files if split is None or re.search(rf"(^|[-_./]){re.escape(split)}([-_./]|$)", file.name)
@@ -86,7 +95,7 @@ def rows_of_source(source: Path, reject: Reject, split: str | None = None) -> It
             f"no file's name has {split!r} in it" if files else "no files of rows; known are JSON, JSON lines, "
             "CSV and Parquet"))
     for file in chosen:
-        for name, number, row in rows(file):
+        for name, number, row in rows_by(reader, file) if reader else rows(file):
             if isinstance(row, Bad):
                 reject(name, number, row.reason, row.text)
             elif not is_text(text := json.dumps(row, ensure_ascii=False, default=str)):
@@ -110,11 +119,14 @@ def read(source: Path, settings: Source, where: str, reject: Reject, seen: dict[
         found.rows += 1
         refuse(file, number, reason, text)
 
-    for file, number, raw in rows_of_source(source, unreadable, settings.split):
+    to_messages = format_named(settings.format, where) if settings.format else None
+    for file, number, raw in rows_of_source(source, unreadable, settings.split, settings.reader):
         found.rows += 1
         try:
             row = named(raw, settings)
-            variants = [phraser(row, i) for i in range(len(phraser))] if phraser else [demonstration(row)["messages"]]
+            variants = [phraser(row, i) for i in range(len(phraser))] if phraser else [
+                demonstration(row, to_messages)["messages"]
+            ]
             for messages in variants:
                 check_conversation(messages)
         except KeyError as error:
@@ -207,9 +219,21 @@ def checkable(row: Row) -> str | None:
     return str(answer).rpartition("#### ")[2].strip() if isinstance(answer, (str, int, float)) else None
 
 
-def demonstration(row: Row) -> Row:
-    """A row of any known kind as ``{"messages": ...}``. Raises :class:`TriviumError` for what is none."""
-    for kind, fields in KINDS:
+def format_named(name: str, where: str) -> Callable[[Row], list[Row]]:
+    """The function that makes messages of a row: that of a known format, or ``FILE.py:NAME``."""
+    if file_of(name) is not None:
+        found: Callable[[Row], list[Row]] = load_object(name)
+        return found
+    known = {kind.__name__.removeprefix("_"): kind for kind, _ in KINDS}
+    if name not in known:
+        raise TriviumError(f"{where}.format: there is no format {name!r}{nearest(name, known)}")
+    return known[name]
+
+
+def demonstration(row: Row, to_messages: Callable[[Row], list[Row]] | None = None) -> Row:
+    """A row as ``{"messages": ...}``: by ``to_messages`` or, of any known kind, by its fields. Raises
+    :class:`TriviumError` for what is none."""
+    for kind, fields in [(to_messages, ())] if to_messages else KINDS:
         if all(name in row for name in fields):
             return {"messages": [{"role": m["role"], "content": m["content"]} for m in check_conversation(kind(row))]}
     raise TriviumError(f"no known kind of demonstration has the fields {', '.join(sorted(map(str, row))) or '(none)'}; "

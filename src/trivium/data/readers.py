@@ -21,6 +21,7 @@ from trivium.data.tables import parquet_rows, separated_rows
 from trivium.data.unpack import ARCHIVES, COMPRESSED, Bad, Budget, decompress, members
 from trivium.data.warc import warc_rows
 from trivium.errors import TriviumError
+from trivium.extensions import load_object
 
 ROWS = (".jsonl", ".ndjson")
 LIST = (".json",)
@@ -73,6 +74,8 @@ class Limits:
     """The largest HTML page."""
     max_unpacked_bytes: int = 64 << 30
     """The most that one compressed file or archive may unpack to."""
+    readers: dict[str, str] = field(default_factory=dict)
+    """Functions of the user's own that read files, as ``FILE.py:NAME``, by the suffix of the files' names."""
     fields: dict[str, str] = field(default_factory=dict)
     """What rows call the fields ``text``, ``html``, ``id``, ``url`` and ``source``, where they call them otherwise."""
 
@@ -87,13 +90,16 @@ class InputFile:
     source: str
 
 
-def find(inputs: Iterable[Path]) -> list[InputFile]:
-    """Every file that the inputs name: files, folders (recursively, sorted; hidden files are passed over) and globs."""
+def find(inputs: Iterable[Path], further: Iterable[str] = (), any_kind: bool = False) -> list[InputFile]:
+    """Every file that the inputs name: files, folders (recursively, sorted; hidden files are passed over) and globs.
+
+    Raises :class:`TriviumError` for a file that is named by itself and is of no known kind, unless ``any_kind`` are
+    read; ``further`` suffixes are known too."""
     found: list[InputFile] = []
     for given in inputs:
         path, before = Path(given), len(found)
         if path.is_file():
-            if not path.name.lower().endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED)):
+            if not any_kind and not path.name.lower().endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED, *further)):
                 raise TriviumError(f"{path}: not a kind of file known here; known are {', '.join(KNOWN)}, and these "
                                    f"compressed as {', '.join(COMPRESSED)}")
             found.append(InputFile(path, path.name, path.name))
@@ -136,6 +142,12 @@ def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None
     met = set() if met is None else met
     row = 0
     budget = Budget(limits.max_unpacked_bytes)
+    own = limits.readers.get(PurePosixPath(file.name.lower()).suffix)
+    if own:
+        for name, row, value in rows_by(own, file):
+            yield (_malformed(name, row, value, file.source) if isinstance(value, Bad) else
+                   _document(name, row, value, file.source, limits.max_page_bytes))
+        return
     try:
         with open(file.path, "rb") as stream:
             if file.name.lower().endswith(ARCHIVES):
@@ -176,6 +188,22 @@ def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int,
         yield place, number + 1, bad
     except OSError as error:
         yield place, number + 1, Bad(f"cannot be read: {error.strerror or error}")
+
+
+def rows_by(reader: str, file: InputFile) -> Iterator[tuple[str, int, dict[str, Any] | Bad]]:
+    """What :func:`rows` gives, by a function of the user's own: it is given a path and yields mappings. What it raises
+    is what is bad about the row that it stood at."""
+    function = load_object(reader)
+    number = 0
+    try:
+        for number, row in enumerate(function(file.path), 1):
+            yield file.name, number, row if isinstance(row, dict) else Bad(
+                f"{reader} yields a {type(row).__name__}, where a mapping of fields was expected", str(row)[:2000])
+    except Exception as error:
+        yield file.name, number + 1, Bad(f"{reader} raises {type(error).__name__}: {error}")
+        return
+    if number == 0:
+        yield file.name, 0, Bad(f"{reader} finds no row in it")
 
 
 def has_rows(name: str) -> bool:

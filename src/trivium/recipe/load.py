@@ -65,26 +65,29 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         raise TriviumError(f"{path}: {where}not valid YAML ({getattr(error, 'problem', error)})") from error
+    return parse_recipe(raw, path, overrides, stages, only, free)
+
+
+def parse_recipe(raw: Any, path: Path, overrides: Iterable[str] = (), stages: Mapping[str, type[Stage]] | None = None,
+                 only: Iterable[str] = (), free: Iterable[str] = (),
+                 own: Mapping[str, type[Stage]] | None = None) -> Recipe:
+    """A recipe that was read, or written by a program, as :func:`load_recipe` gives it. ``path`` names it in errors;
+    ``own`` are classes of a program's own, beside those that may be named anyway."""
     if not isinstance(raw, dict) or not isinstance(raw.get("stages"), dict):
         raise TriviumError(f"{path}: a recipe is a mapping with `name` and `stages`")
     # no stage shares an anchor's value
     raw["stages"] = {name: copy.deepcopy(settings) for name, settings in raw["stages"].items()}
     for override in overrides:
         apply(raw, override)
-    header = {key: value for key, value in raw.items() if key != "stages"}
-    known = Header.model_fields.keys() | {"stages"}
     try:
-        top = Header.model_validate(header)
-        known_stages = Stages(map(Path, top.plugins)) if stages is None else stages
-        known_stages = ChainMap({kind: free_stage(kind)
-                                 for kind in free if kind not in known_stages}, known_stages)  # type: ignore[arg-type]
-        raw["stages"] = unroll(raw["stages"], explain, known_stages)
-        parsed: dict[str, Stage] = {}
-        for name, settings in raw["stages"].items():
-            if settings is not None and settings is not False:
-                parsed[name] = parse_stage(str(name), settings, known_stages)
+        top = Header.model_validate({key: value for key, value in raw.items() if key != "stages"})
+        known = Stages(map(Path, top.plugins), own) if stages is None else stages
+        known = ChainMap({kind: free_stage(kind) for kind in free if kind not in known}, known)  # type: ignore[arg-type]
+        raw["stages"] = unroll(raw["stages"], explain, known)
+        parsed = {str(name): parse_stage(str(name), settings, known) for name, settings in raw["stages"].items()
+                  if settings is not None and settings is not False}
     except ValidationError as error:
-        raise TriviumError(f"{path}: {explain(error, '', Header, known)}") from error
+        raise TriviumError(f"{path}: {explain(error, '', Header, (*Header.model_fields, 'stages'))}") from error
     except TriviumError as error:
         raise TriviumError(f"{path}: {error}") from error
     if not top.name or "/" in top.name or top.name.startswith("."):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trivium.corpus.build import Extras, build
 from trivium.corpus.cluster import pool_of
@@ -15,8 +15,9 @@ from trivium.corpus.truth import measure
 from trivium.data.readers import find, rows
 from trivium.data.unpack import Bad
 from trivium.errors import TriviumError
+from trivium.extensions import file_of
 from trivium.files import read_rows
-from trivium.stage import Context, Input, Stage, Title
+from trivium.stage import Code, Context, Input, Stage, Title
 from trivium.stages.rows import rows_of
 
 
@@ -40,6 +41,10 @@ class Corpus(Stage):
     """Files of harmful terms, one a line, with a weight after a tab where it is not 1; '#' begins a comment."""
     blocked_domains: list[Input] = []
     """Files of domains, one a line, whose pages are rejected, subdomains included."""
+    readers: dict[str, Code] = {}
+    """Functions of your own that read files of other kinds, by the suffix of their names, as in
+    `{.eml: readers.py:mails}`: each is given a path and yields mappings with `text` or `html`, and with `id`, `url` and
+    `source` where there are any."""
     settings: CorpusSettings = CorpusSettings()
     """The steps and their thresholds."""
     workers: int | None = Field(None, ge=1)
@@ -47,6 +52,14 @@ class Corpus(Stage):
     executor: Literal["local", "ray"] = "local"
     """Where the tasks run: in processes of this machine, or on a Ray cluster (extra `distributed`), whose machines must
     share the folder of the results and see the documents under the same paths."""
+
+    @field_validator("readers")
+    @classmethod
+    def _suffixes(cls, readers: dict[str, str]) -> dict[str, str]:
+        for suffix, reader in readers.items():
+            if not suffix.startswith(".") or file_of(reader) is None:
+                raise ValueError(f"{suffix}: {reader}: name a suffix such as .eml and a function as FILE.py:NAME")
+        return readers
 
     def run(self, context: Context) -> dict[str, object]:
         """Clean the documents; where the truth about them is known, say how well each kind of dirt was found."""
@@ -59,7 +72,8 @@ class Corpus(Stage):
             text for source in (given if isinstance(given, list) else [given])
             for text in evaluation_texts(source, context)
         ], context.inputs["term_lists"], context.inputs["blocked_domains"], context.inputs.get("quality_filter"),
-                        context.inputs.get("harmful_filter"))
+                        context.inputs.get("harmful_filter"), {suffix.lower(): reader
+                                                               for suffix, reader in self.readers.items()})
         pool = pool_of(self.executor, context.tasks, self.workers or context.threads,
                        lambda step, done, total: context.progress.update(done, total, step))
         counts = build(inputs, extras, self.settings, context.folder, context.tasks, context.seed, pool)

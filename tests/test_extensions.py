@@ -1,0 +1,184 @@
+"""What users bring: stages of plugins, functions in files, recipes in Python, and what an edit of them does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+import trivium
+from trivium.artifacts import lineage, open_artifact
+from trivium.errors import TriviumError
+from trivium.extensions import code_files, load_object
+from trivium.recipe.load import load_recipe
+from trivium.stage import Context, Input, Stage
+from trivium.stages.registry import Stages
+
+PLUGIN = '''
+from pathlib import Path
+from typing import ClassVar
+
+import helper
+from trivium.stage import Context, Input, Stage, Title
+
+
+class Count(Stage):
+    """Counts words."""
+
+    kind: ClassVar[str] = "count"
+    title: ClassVar[Title] = Title("words counted", "数词")
+    texts: Input
+    """A file."""
+    least: int = 1
+    """Shortest word that counts."""
+
+    def run(self, context: Context) -> dict[str, object]:
+        words = [word for word in context.inputs["texts"].read_text().split() if len(word) >= self.least]
+        (context.folder / "count").write_text(str(helper.scaled(len(words))))
+        return {"words": len(words)}
+'''
+HELPER = "def scaled(number):\n    return {factor} * number\n"
+RECIPE = "name: trial\nplugins: [plugins/words.py]\nstages:\n  count: {texts: ./raw.txt}\n"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/words.py").write_text(PLUGIN)
+    (tmp_path / "plugins/helper.py").write_text(HELPER.format(factor=1))
+    (tmp_path / "raw.txt").write_text("one two three")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def command(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "trivium.cli", *arguments], cwd=where, capture_output=True, text=True, check=False)
+
+
+def test_a_plugins_stage_is_run_traced_and_listed_by_the_commands(place):
+    done = command("run", "recipe.yaml", where=place)
+    assert done.returncode == 0, done.stderr
+    assert (place / "runs/trial/count/count").read_text() == "3"
+    traced = command("trace", "runs/trial/count", where=place).stdout
+    assert "plugins/words.py" in traced and "plugins/helper.py" in traced and "raw.txt" in traced
+    assert "Shortest word that counts." in command("schema", "count", "--plugin", "plugins/words.py", where=place).stdout
+    wrong = command("run", "recipe.yaml", "--set", "count.lest=2", where=place)
+    assert (wrong.returncode, wrong.stderr) == (2, "error: recipe.yaml: stages.count.lest: unknown setting; did you mean 'least'?\n")
+
+
+def test_an_edit_of_a_plugin_or_of_what_it_imports_runs_the_stage_again(place):
+    first = trivium.run("recipe.yaml")["count"]
+    assert trivium.run("recipe.yaml")["count"].manifest["key"] == first.manifest["key"]
+    (place / "plugins/helper.py").write_text(HELPER.format(factor=10))
+    second = trivium.run("recipe.yaml")["count"]
+    assert (place / "runs/trial/count/count").read_text() == "30" and second.manifest["key"] != first.manifest["key"]
+    assert not any(changed for *_, changed in lineage(place / "runs/trial/count"))
+    (place / "plugins/helper.py").write_text(HELPER.format(factor=1))
+    assert trivium.run("recipe.yaml")["count"].digest == first.digest  # the earlier result comes back
+    assert (place / "runs/trial/count/count").read_text() == "3"
+
+
+def test_a_stage_goes_on_after_an_edit_and_says_so(place):
+    (place / "plugins/words.py").write_text(PLUGIN.replace('        return {"words"', '        raise KeyboardInterrupt\n        return {"words"'))
+    with pytest.raises(KeyboardInterrupt):
+        trivium.run("recipe.yaml")
+    (place / "plugins/words.py").write_text(PLUGIN)
+    assert trivium.run("recipe.yaml")["count"].summary == {"words": 3, "edited": ["stage.words.py"]}
+
+
+def test_a_plugin_that_fails_or_takes_a_known_kind_is_one_clear_error(place):
+    (place / "plugins/words.py").write_text("x = 1\nraise ValueError('no')\n")
+    with pytest.raises(TriviumError, match=r"plugins/words.py:2: ValueError: no"):
+        load_recipe("recipe.yaml")
+    (place / "plugins/words.py").write_text(PLUGIN.replace('"count"', '"ppo"'))
+    with pytest.raises(TriviumError, match="a stage of kind 'ppo' already"):
+        load_recipe("recipe.yaml")
+    with pytest.raises(TriviumError, match=r"none.py: no such file"):
+        load_recipe("recipe.yaml", ["plugins=[none.py]"])
+
+
+def test_a_function_in_a_file_is_found_by_name(place):
+    assert load_object("plugins/helper.py:scaled")(4) == 4
+    (place / "plugins/helper.py").write_text(HELPER.format(factor=2))
+    assert load_object("plugins/helper.py:scaled")(4) == 8  # as it is now
+    with pytest.raises(TriviumError, match=r"plugins/helper.py: there is no 'scald' in it; did you mean 'scaled'"):
+        load_object("plugins/helper.py:scald")
+
+
+def test_the_files_of_code_are_those_that_it_imports_from_beside_it(place):
+    (place / "plugins/package").mkdir()
+    (place / "plugins/package/__init__.py").write_text("")
+    (place / "plugins/package/deep.py").write_text("from . import other\n")
+    (place / "plugins/package/other.py").write_text("import json, helper\n")
+    (place / "plugins/unused.py").write_text("")
+    (place / "plugins/main.py").write_text("def f():\n    from package.deep import x\n    import torch\n")
+    assert {where for where, _ in code_files("reward", Path("plugins/main.py"))} == {
+        "reward.main.py", "reward.package/__init__.py", "reward.package/deep.py", "reward.package/other.py", "reward.helper.py"}
+
+
+def test_runners_are_added_to_the_stages_that_there_are(place):
+    def shout(settings, context):
+        (context.folder / "text").write_text((context.inputs["inputs"]["said"] / "prompts.jsonl").read_text()[:10].upper())
+        return {"loud": settings.loud}
+
+    (place / "shout.yaml").write_text("name: shout\nstages:\n  world: {size: {documents_bytes: 20000}}\n"
+                                      "  shout: {inputs: {said: world}, loud: true}\n")
+    artifacts = trivium.run("shout.yaml", runners={"shout": (shout, 1)})
+    assert artifacts["shout"].summary == {"loud": True} and list(artifacts) == ["world", "shout"]
+    with pytest.raises(TriviumError, match="there is no stage of kind 'shout'"):
+        trivium.run("shout.yaml")
+
+
+class Shorten(Stage):
+    """Keeps the first letters."""
+
+    kind: ClassVar[str] = "shorten"
+    source: Input
+    letters: int = 3
+
+    def run(self, context: Context) -> dict[str, object]:
+        (context.folder / "text").write_text((context.inputs["source"] / "count").read_text()[:self.letters])
+        return {}
+
+
+def test_a_recipe_in_python_is_the_recipe_of_a_file(place):
+    curriculum = trivium.Curriculum("mine", seed=3, plugins=["plugins/words.py"])
+    counted = curriculum.add("count", name="counted", texts=place / "raw.txt", least=4)
+    curriculum.add(Shorten, source=counted, letters=1)
+    artifacts = curriculum.run()
+    assert (artifacts["shorten"].folder / "text").read_text() == "1" and artifacts["shorten"].manifest["seed"] == 3
+    (place / "mine.yaml").write_text(curriculum.yaml())
+    again = trivium.run("mine.yaml", ["shorten=null"])["counted"]
+    assert again.manifest["key"] == artifacts["counted"].manifest["key"]
+    with pytest.raises(TriviumError, match="there is no stage of kind 'shorten'"):
+        trivium.run("mine.yaml")  # a class of this program's own has no name in a file
+    with pytest.raises(TriviumError, match="has a step of that name already"):
+        curriculum.add("count", name="counted", texts="raw.txt")
+    with pytest.raises(TriviumError, match="belongs to another curriculum"):
+        trivium.Curriculum("other").add(Shorten, source=counted)
+
+
+def test_an_installed_package_offers_stages(place, monkeypatch):
+    """A folder with metadata, as pip writes it, on the path of a new process."""
+    site = place / "site"
+    (site / "wordcount-1.0.dist-info").mkdir(parents=True)
+    (site / "wordcount-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: wordcount\nVersion: 1.0\n")
+    (site / "wordcount-1.0.dist-info/entry_points.txt").write_text("[trivium.stages]\ncount = wordcount:Count\n")
+    (site / "wordcount.py").write_text(PLUGIN.replace("import helper\n", "").replace("helper.scaled", ""))
+    (place / "recipe.yaml").write_text(RECIPE.replace("plugins: [plugins/words.py]\n", ""))
+    monkeypatch.setenv("PYTHONPATH", f"{site}")
+    done = command("run", "recipe.yaml", "--json", where=place)
+    assert done.returncode == 0 and json.loads(done.stdout)["count"]["summary"] == {"words": 3}, done.stderr
+    assert "stage.wordcount.py" in open_artifact(place / "runs/trial/count").manifest["inputs"]
+    assert "count: Counts words." in command("schema", where=place).stdout
+
+
+def test_the_registry_holds_what_a_plugin_brings_and_all_that_is_built_in(place):
+    stages = Stages([Path("plugins/words.py")])
+    assert "count" in stages and "ppo" in stages and "cuont" not in stages
+    assert stages["count"](texts="raw.txt").least == 1 and len(stages) == len(list(stages)) == len(Stages()) + 1
