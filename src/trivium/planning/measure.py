@@ -30,7 +30,7 @@ from trivium.stages.see import seeing_model
 from trivium.stages.settings import Encode, Pretrain, See, Spans, Training, Translate, Vision
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.loop import ANCHOR, Trainer
-from trivium.training.machine import choose_precision
+from trivium.training.machine import resolve_precision
 
 
 @dataclass
@@ -66,7 +66,7 @@ def updates(key: Any, model: Callable[[], Any], objective: Any, batches: Any, op
     """Seconds of one update, in the mean of a few."""
 
     def measure() -> float:
-        trainer = Trainer(model().to(sample.device), optimization, 1000, choose_precision("auto", sample.device))
+        trainer = Trainer(model().to(sample.device), optimization, 1000, resolve_precision("auto", sample.device))
         begun, times = time.monotonic(), list[float]()
         for step in range(14):
             at = time.monotonic()

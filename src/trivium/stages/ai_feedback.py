@@ -22,7 +22,7 @@ from trivium.stages.common import Row, load_language_model, load_tokenizer, prom
 from trivium.stages.reward import score_trees
 from trivium.stages.settings import AiFeedback, Speaking
 from trivium.training.batch import Tree
-from trivium.training.machine import choose_precision, prepare
+from trivium.training.machine import prepare, resolve_precision
 from trivium.world import rubric
 from trivium.world.panel import ranking
 
@@ -72,7 +72,7 @@ def judge_of(settings: Speaking, context: Context) -> Judge:
     if isinstance(model, RewardModel):
         def by_reward(pairs: Sequence[Pair]) -> list[float | None]:
             both = [Tree(prompt_ids(tokenizer, row["prompt"]), tuple(response_ids(tokenizer, text) for text in texts)) for row, *texts in pairs]
-            scores = score_trees(model, both, max(map(len, both)), 16, choose_precision("auto", model.score.weight.device))
+            scores = score_trees(model, both, max(map(len, both)), 16, resolve_precision("auto", model.score.weight.device))
             return [float(1 / (1 + np.exp(s[1] - s[0]))) for s in scores]
         return by_reward
 

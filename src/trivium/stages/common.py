@@ -28,12 +28,12 @@ from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.model.encoder import Classifier
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.pipeline import Context, peak_memory_mb
-from trivium.stages.settings import Dpo, Kto, Looped
+from trivium.stages.settings import Looped
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.batch import map_trees as map_trees
 from trivium.training.loop import Batches, Microbatch, Objective, Outcome, train
-from trivium.training.machine import choose_precision
+from trivium.training.machine import resolve_precision
 
 Row = dict[str, Any]
 
@@ -301,11 +301,9 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
         raise TriviumError(f"{context.name}: models of other families, and those that see, are trained in one process; start it without torchrun")
     if 0 < steps < FEW_UPDATES:
         context.progress.say(f"only {steps} update{'s' if steps != 1 else ''}, which teach little: smaller batches (`rows`, `length`) or more `epochs` give more")
-    precision = settings.precision
-    if isinstance(settings, (Dpo, Kto)):  # their reference was measured under autocast, so the policy is too unless told otherwise
-        precision = choose_precision(precision, next(model.parameters()).device)
     return train(model, objective, batches, steps, settings.optimization, scratch=context.scratch, log=context.folder / "log.jsonl",
-                 fingerprint=fingerprint(*made_from, settings.learned(), context.seed), precision=precision, parallel=settings.parallel,
+                 fingerprint=fingerprint(*made_from, settings.learned(), context.seed), parallel=settings.parallel,
+                 precision=resolve_precision(settings.precision, next(model.parameters()).device),
                  validation=validation if heldout else None, sample=sample, keep_best=keep_best, patience=patience,
                  evaluate_every=getattr(settings, "evaluate_every", 0) if evaluate_every is None else evaluate_every,
                  track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,

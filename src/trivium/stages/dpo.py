@@ -24,7 +24,8 @@ from trivium.stages.reward import accuracy, add_pairs, ranked_tree, rankings, tr
 from trivium.stages.settings import Dpo
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.loop import Total
-from trivium.training.machine import autocast, choose_precision, prepare
+from trivium.training.machine import prepare, resolve_precision
+from trivium.training.precision import as_trained
 
 VERSION = 3
 PARALLEL = True
@@ -65,7 +66,7 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
     model.to(device)
     attached = adapt(model, settings.adapter, context)
     length = min(settings.length, model.config.max_positions)
-    precision = choose_precision(settings.precision, device)
+    precision = resolve_precision(settings.precision, device)
     batches, _ = training_data(settings, context)
     trees = list(batches.trees)
     heldout = [(ranked_tree(tokenizer, row), row) for row in rankings(context.inputs["preferences"], context) if row["split"] == "heldout"]
@@ -76,10 +77,10 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
 
     def all_log_probs(trees: list[Tree]) -> list[np.ndarray]:
         def compute(batch: Batch) -> torch.Tensor:
-            with autocast(precision, device):
-                return response_log_probs(model, batch, settings.length_normalised)
+            return response_log_probs(model, batch, settings.length_normalised)
         model.eval()
-        return map_trees(compute, trees, length, settings.rows, device, per_token=False)
+        with as_trained(model, precision):
+            return map_trees(compute, trees, length, settings.rows, device, per_token=False)
 
     with as_without(attached):
         first, before = all_log_probs(trees), all_log_probs([tree for tree, _ in heldout])
@@ -99,5 +100,5 @@ def run(settings: Dpo, context: Context) -> dict[str, object]:
     after = all_log_probs([tree for tree, _ in heldout])
     margins = [list(map(float, new - old)) for new, old in zip(after, before, strict=True)]
     save_trained(model, attached, tokenizer, context.inputs["model"], context)
-    return {"rankings": len(trees), "steps": steps, "loss": outcome.metrics.get("loss"),
+    return {"rankings": len(trees), "steps": steps, "loss": outcome.metrics.get("loss"), "precision": outcome.precision,
             "preference_accuracy": accuracy([row for _, row in heldout], margins)}

@@ -121,7 +121,8 @@ def run(settings: Encode, context: Context) -> dict[str, object]:
                 nats += MaskedModelling()(model, batch.to(device))["loss"].value.item()
                 count += batch.counts["tokens"]
     save_folder(model, tokenizer, context)
-    return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "validation_loss": nats / max(1.0, count),
+    return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": outcome.precision,
+            "validation_loss": nats / max(1.0, count),
             "chance_loss": float(np.log(config.vocab_size))}
 
 

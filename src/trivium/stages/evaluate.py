@@ -37,7 +37,7 @@ from trivium.stages.settings import Evaluate
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Tree
-from trivium.training.machine import choose_precision, prepare
+from trivium.training.machine import prepare, resolve_precision
 from trivium.world import rubric
 
 VERSION = 5
@@ -205,7 +205,7 @@ def best_of(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Ro
                       progress=lambda done, total: context.progress.update(done, total, f"asking {name}, {max(numbers)} times"))
     trees = [Tree(ids, tuple(np.array(sample.tokens, np.int64) for sample in group)) for ids, group in zip(asked, groups, strict=True)]
     device = model.lm_head.weight.device
-    found = score_trees(reward.to(device), trees, max(map(len, trees)), 4, choose_precision("auto", device))
+    found = score_trees(reward.to(device), trees, max(map(len, trees)), 4, resolve_precision("auto", device))
     picked: dict[int, tuple[list[str], list[int]]] = {number: ([], []) for number in numbers}
     for group, scores in zip(groups, found, strict=True):
         order = sorted(range(len(group)), key=lambda i: (not group[i].finished, -scores[i]))
@@ -227,7 +227,7 @@ def validation_bits(model: LanguageModel, tokenizer: ChatTokenizer, tokens: Path
     heldout = Tokens.open(tokens / "validation", tokenizer.digest)
     size = sum(len(tokenizer.decode(document[:-1].tolist()).encode()) for document in heldout)
     length = min(256, model.config.max_positions)
-    return bits_per_byte(model, PackedEpochs(pieces(heldout, tokenizer, length), length, 16, 0), size, choose_precision("auto", model.lm_head.weight.device))
+    return bits_per_byte(model, PackedEpochs(pieces(heldout, tokenizer, length), length, 16, 0), size, resolve_precision("auto", model.lm_head.weight.device))
 
 
 def judge(prompts: Sequence[Row], answers: Sequence[str], known: bool, reward: Path | None, settings: Evaluate) -> list[float]:
@@ -239,7 +239,7 @@ def judge(prompts: Sequence[Row], answers: Sequence[str], known: bool, reward: P
     model, tokenizer = load_reward_model(reward)
     trees = [Tree(prompt_ids(tokenizer, row["prompt"]), (response_ids(tokenizer, text),)) for row, text in zip(prompts, answers, strict=True)]
     length = max(len(tree) for tree in trees)
-    return [float(scores[0]) for scores in score_trees(model, trees, length, 16, choose_precision("auto", model.score.weight.device))]
+    return [float(scores[0]) for scores in score_trees(model, trees, length, 16, resolve_precision("auto", model.score.weight.device))]
 
 
 def drift(model: LanguageModel, reference: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row],

@@ -33,7 +33,8 @@ from trivium.stages.settings import Kto
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.loop import Total, Trainer
-from trivium.training.machine import autocast, choose_precision, prepare
+from trivium.training.machine import prepare, resolve_precision
+from trivium.training.precision import as_trained
 
 VERSION = 3
 PARALLEL = True
@@ -94,7 +95,7 @@ def thumbs(settings: Kto, context: Context) -> list[Row]:
             groups = {index: g for g, group in enumerate(row["ranking"]) for index in group}
             middle = (groups[flat[(len(flat) - 1) // 2]] + groups[flat[len(flat) // 2]]) / 2
             rows += [{"id": f"{row.get('id')}/{index}", "prompt": row["prompt"], "completion": row["responses"][index],
-                      "label": groups[index] < middle, "split": row["split"], "finished": row.get("finished", [True] * len(flat))[index]}
+                      "label": groups[index] < middle, "split": row["split"], "finished": (row.get("finished") or [True] * len(flat))[index]}
                      for index in flat if groups[index] != middle]
         return rows
     return [{"split": "train", **row} for row in rows_of(place, "thumbs.jsonl", ["prompt", "completion", "label"], context, check_thumb)]
@@ -160,16 +161,16 @@ def run(settings: Kto, context: Context) -> dict[str, object]:
     model.to(device)
     attached = adapt(model, settings.adapter, context)
     length = min(settings.length, model.config.max_positions)
-    precision = choose_precision(settings.precision, device)
+    precision = resolve_precision(settings.precision, device)
     batches, _ = training_data(settings, context)
     trees = list(batches.trees)
 
     def log_probs(trees: list[Tree]) -> list[np.ndarray]:
         def compute(batch: Batch) -> torch.Tensor:
-            with autocast(precision, device):
-                return response_log_probs(model, batch)
+            return response_log_probs(model, batch)
         model.eval()
-        return map_trees(compute, trees, length, settings.rows, device, per_token=False)
+        with as_trained(model, precision):
+            return map_trees(compute, trees, length, settings.rows, device, per_token=False)
 
     contents = contents_of([Tree(tree.prompt, tree.responses, payload=tree.payload["liked"]) for tree in trees])
     with as_without(attached):
@@ -204,7 +205,7 @@ def run(settings: Kto, context: Context) -> dict[str, object]:
         return {}
     model = outcome.model
     summary: dict[str, object] = {"liked": liked, "disliked": len(labels) - liked, "weights": list(weights), "steps": steps,
-                                  "loss": outcome.metrics.get("loss")}
+                                  "loss": outcome.metrics.get("loss"), "precision": outcome.precision}
     if heldout:
         after = log_probs([tree for tree, _ in heldout])
         summary["preference_accuracy"] = accuracy([row for _, row in heldout],

@@ -28,7 +28,8 @@ from trivium.stages.settings import Dpo, Looped, Ppo, Pretrain, Reward, Sft, Tok
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.estimate import Memory, estimate
-from trivium.training.machine import Precision, choose_device, choose_precision
+from trivium.training.machine import choose_device, resolve_precision
+from trivium.training.settings import NumberFormat
 
 
 def tokens_of(recipe: Recipe, name: str, step: int) -> Iterator[dict[str, Any]]:
@@ -76,7 +77,7 @@ class Step:
     """What a process goes through in one update of a stage."""
 
     stage: Looped
-    precision: Precision
+    precision: NumberFormat
     models: Callable[[], tuple[Any, list[Any]]]
     """Makes the model that is trained, and those that are held beside it."""
     objective: Any
@@ -107,7 +108,7 @@ def step_of(recipe: Recipe, name: str, processes: int) -> Step:
     if processes < 1 or shared < parts:
         raise TriviumError(f"--processes {processes}: a batch of {shared} {'prompts' if isinstance(stage, Ppo) else 'rows'} cannot be shared by so many")
     config = config_of(recipe, stage)
-    precision = choose_precision(stage.precision, choose_device())
+    precision = resolve_precision(stage.precision, choose_device())
     length = min(stage.length, config.max_positions)
     objective: Any = LanguageModelling()
     if isinstance(stage, Ppo):

@@ -18,7 +18,7 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Tree
 from trivium.training.language_modelling import LanguageModelling as LanguageModelling
-from trivium.training.machine import autocast, choose_precision, prepare
+from trivium.training.machine import autocast, prepare, resolve_precision
 
 VERSION = 3
 PARALLEL = True
@@ -33,7 +33,7 @@ def run(settings: Pretrain, context: Context) -> dict[str, object]:
     config = replace(settings.model, vocab_size=tokenizer.vocab_size)
     model = LanguageModel(config).initialise(randomness.derive(context.seed, "initialise")).to(device)
     steps = settings.steps if settings.steps is not None else round(settings.epochs * batches.steps_per_epoch)
-    precision = choose_precision(settings.precision, device)
+    precision = resolve_precision(settings.precision, device)
     context.progress.say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {steps} steps, "
                          f"{device.type} in {precision}")
     validation = PackedEpochs(pieces(heldout, tokenizer, settings.length), settings.length, settings.rows, context.seed)
@@ -46,7 +46,7 @@ def run(settings: Pretrain, context: Context) -> dict[str, object]:
     bits = bits_per_byte(model, validation, size, precision)
     save_model(model, tokenizer, context.folder, chat=False)
     trained = steps / batches.steps_per_epoch * batches.tokens
-    return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": precision,
+    return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": outcome.precision,
             "validation_bits_per_byte": bits, "unigram_bits_per_byte": unigram_bits_per_byte(corpus, heldout, size),
             "tokens_per_second": trained / outcome.seconds if steps else 0.0}
 

@@ -41,7 +41,7 @@ from trivium.stages.settings import Dpo, Reward
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.loop import Total
-from trivium.training.machine import autocast, choose_precision, prepare
+from trivium.training.machine import autocast, prepare, resolve_precision
 from trivium.world.panel import judge
 
 VERSION = 4
@@ -117,6 +117,11 @@ def check_ranking(row: Row) -> None:
     """Refuse a ranking that does not name each response once."""
     if not all(isinstance(text, str) for text in row["responses"]):
         raise TriviumError("a response is not a text")
+    finished = row.get("finished") or [True] * len(row["responses"])
+    if len(finished) != len(row["responses"]):
+        raise TriviumError(f"`finished` says of {len(finished)} responses whether they ended; there are {len(row['responses'])}")
+    if not all(text or done for text, done in zip(row["responses"], finished, strict=True)):
+        raise TriviumError("a response is empty and never ended, so it has no token to learn from")
     if sorted(index for group in row["ranking"] for index in group) != list(range(len(row["responses"]))):
         raise TriviumError(f"the ranking {row['ranking']} does not name each of the {len(row['responses'])} responses once, as in [[0], [2, 1]]")
 
@@ -171,7 +176,7 @@ def run(settings: Reward, context: Context) -> dict[str, object]:
     attached = adapt(policy, settings.adapter, context)
     model = policy.rewarding(randomness.derive(context.seed, "head", *([settings.member] if settings.member else [])), share=attached is not None).to(device)
     length = min(settings.length, model.config.max_positions)
-    precision = choose_precision(settings.precision, device)
+    precision = resolve_precision(settings.precision, device)
     rows = rankings(context.inputs["preferences"], context, settings.margin > 0 or settings.loss == "regression")
     batches, _ = training_data(settings, context)
     training = batches.trees
@@ -189,7 +194,7 @@ def run(settings: Reward, context: Context) -> dict[str, object]:
         context.progress.say(f"{len(heldout) - len(pairs)} of {len(heldout)} held-out rankings are longer than {length} tokens and were left out")
     scores = score_trees(model, [tree for tree, _ in pairs], length, settings.rows, precision)
     judged = [row for _, row in pairs]
-    summary: dict[str, object] = {"rankings": len(training), "steps": steps, "shift": model.shift}
+    summary: dict[str, object] = {"rankings": len(training), "steps": steps, "precision": outcome.precision, "shift": model.shift}
     summary["accuracy"] = accuracy(judged, [list(map(float, s)) for s in scores])
     if (people := annotators_agreement(judged))["value"] is not None:
         summary["agreement"] = people

@@ -25,12 +25,12 @@ from trivium.objectives.policy import combined_scores, whiten
 from trivium.pipeline import Context
 from trivium.stages.common import Row, fingerprint, map_trees, prompt_ids, rows_of, save_trained
 from trivium.stages.reward import score_trees
-from trivium.stages.settings import Practice
+from trivium.stages.settings import APART, Practice
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch, pack
 from trivium.training.checkpoint import load_checkpoint, save_checkpoint
 from trivium.training.loop import Log, Objective, Trainer
-from trivium.training.machine import autocast, choose_precision, give_back_freed_memory
+from trivium.training.machine import autocast, give_back_freed_memory, resolve_precision
 from trivium.training.parallel import World, join, whole
 from trivium.world import rubric
 
@@ -109,7 +109,9 @@ class Practising:
         self.settings, self.context, self.policy, self.tokenizer, self.samples = settings, context, policy, tokenizer, samples
         self.engine = engine_of(settings, context)
         self.device = policy.lm_head.weight.device
-        self.precision = choose_precision(settings.precision, self.device)
+        self.precision = resolve_precision(settings.precision, self.device)
+        if self.precision == "bf16-weights":
+            raise TriviumError(f"{context.name}: {APART}")
         rows = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
         self.ids = {row["id"]: prompt_ids(tokenizer, row["prompt"]) for row in rows}
         self.length = min(settings.length, policy.config.max_positions)
@@ -192,11 +194,18 @@ def over_all(arrays: Sequence[np.ndarray], world: World, shift_mean: bool = True
     if world.mesh is None:
         flat = whiten(flat, shift_mean)
     else:
-        count, total, squares = world.add([float(len(flat)), float(flat.sum()), float((flat**2).sum())], torch.device(world.mesh.device_type))
-        mean = total / count
-        scaled = (flat - mean) / (np.sqrt(max(squares / count - mean**2, 0.0)) + 1e-8)
+        mean, variance = moments(flat, world)
+        scaled = (flat - mean) / (np.sqrt(variance) + 1e-8)
         flat = scaled if shift_mean else scaled + mean
     return np.split(flat, np.cumsum([len(a) for a in arrays])[:-1])
+
+
+def moments(flat: np.ndarray, world: World) -> tuple[float, float]:
+    """The mean and the variance of the values of all processes."""
+    if world.mesh is None:
+        return float(flat.mean()), float(flat.var())
+    count, total, squares = world.add([float(len(flat)), float(flat.sum()), float((flat**2).sum())], torch.device(world.mesh.device_type))
+    return total / count, max(squares / count - (total / count)**2, 0.0)
 
 
 def check_scores(answered: Answered, scores: Sequence[np.ndarray]) -> None:
@@ -333,7 +342,7 @@ def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising
     practising.policy = policy_of(acting)
     updates = settings.epochs * settings.minibatches
     trainer = Trainer(model, settings.optimization, settings.iterations * updates, practising.precision, settings.parallel, world)
-    mark = fingerprint(*made_from, practising.prompts, settings.learned(), context.seed)
+    mark = fingerprint(*made_from, practising.prompts, settings.learned(), practising.precision, context.seed)
     context.scratch.mkdir(parents=True, exist_ok=True)
     watch = Watch(practising, gold, context.scratch, learned_from)
     found = load_checkpoint(context.scratch, model, trainer.optimizers, mark, world)
@@ -422,4 +431,5 @@ def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising
                 weight.copy_(best[name])
         context.progress.say("the best policy by the watch is kept")
     save_trained(policy, attached, practising.tokenizer, context.inputs["model"], context)
-    return {"episodes": (iteration - bool(ended)) * settings.episodes * practising.samples, "ended": ended or "all iterations", **state}
+    return {"episodes": (iteration - bool(ended)) * settings.episodes * practising.samples, "ended": ended or "all iterations",
+            "precision": practising.precision, **state}

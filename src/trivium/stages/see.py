@@ -99,7 +99,7 @@ def run(settings: See, context: Context) -> dict[str, object]:
                            contents_of([Tree(t.prompt, t.responses) for t in batches.trees]))
     seeing = outcome.model.eval()
     save_model(seeing, tokenizer, context.folder)
-    summary: dict[str, object] = {"rows": len(batches.trees), "steps": steps, "loss": outcome.metrics.get("loss"), "trained_parameters": trained}
+    summary: dict[str, object] = {"rows": len(batches.trees), "steps": steps, "loss": outcome.metrics.get("loss"), "precision": outcome.precision, "trained_parameters": trained}
     if settings.examine:
         heldout = read(settings, context, "heldout.jsonl", model, tokenizer)
         mistakes, summary["right"] = examine(seeing, tokenizer, heldout)

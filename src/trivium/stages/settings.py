@@ -169,8 +169,8 @@ class Training(Stage):
     rows: int = Field(16, ge=1)
     """Packed rows in a batch."""
     precision: Precision = "auto"
-    """Number format of the products. float32; bf16: autocast; bf16-weights: weights in bf16 with float32 masters; auto: float32 where the
-    hardware does not multiply bf16 natively, elsewhere whichever of the two bf16 ways is faster there."""
+    """Number format of the products. float32; bf16: autocast; bf16-weights: weights in bf16 with float32 masters; auto: bf16 where the
+    hardware multiplies it natively, else float32."""
 
 
 class Looped(Training):
@@ -360,6 +360,9 @@ class Server(BaseModel):
     """Prompts that are asked at a time."""
 
 
+APART = "precision bf16-weights would set the policy apart from its reference, whose weights are float32; choose bf16"
+
+
 class Practice(Looped):
     """What the stages have in common in which a policy learns from its own responses."""
 
@@ -417,7 +420,7 @@ class Practice(Looped):
         if self.minibatches > self.episodes:
             raise ValueError(f"minibatches ({self.minibatches}) are more than episodes ({self.episodes})")
         if self.precision == "bf16-weights":
-            raise ValueError("precision bf16-weights would set the policy apart from its reference, whose weights are float32; choose bf16")
+            raise ValueError(APART)
         return self
 
 

@@ -86,7 +86,8 @@ def run(settings: Sft, context: Context) -> dict[str, object]:
     for name, rows in earlier.items():
         scores[name]["after"] = exact_answers(outcome.model, tokenizer, rows.heldout)
     save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context)
-    summary: dict[str, object] = {"demonstrations": len(train.trees), "steps": outcome.steps, "loss": outcome.metrics.get("loss"), **told}
+    summary: dict[str, object] = {"demonstrations": len(train.trees), "steps": outcome.steps, "loss": outcome.metrics.get("loss"), "precision": outcome.precision,
+                                  **told}
     if heldout:
         summary |= {"validation_loss": outcome.best["loss"], "best_step": int(outcome.best["step"]), "planned_steps": steps}
     if attached:

@@ -137,7 +137,7 @@ def run(settings: Spans, context: Context) -> dict[str, object]:
     if not outcome.leader:
         return {}
     save_folder(outcome.model.eval(), with_sentinels(tokenizer, settings.sentinels), context)
-    return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "validation_loss": mean_loss(outcome.model, unseen, device),
+    return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": outcome.precision, "validation_loss": mean_loss(outcome.model, unseen, device),
             "chance_loss": float(np.log(config.vocab_size))}
 
 

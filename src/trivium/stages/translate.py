@@ -83,7 +83,7 @@ def run(settings: Translate, context: Context) -> dict[str, object]:
             model.save_config(context.folder, ids_of(tokenizer))
     else:
         save_folder(trained, tokenizer, context)
-    return {"pairs": len(batches.trees), "left_out": dropped, "heldout": len(heldout), "steps": steps, "loss": outcome.metrics.get("loss"),
+    return {"pairs": len(batches.trees), "left_out": dropped, "heldout": len(heldout), "steps": steps, "loss": outcome.metrics.get("loss"), "precision": outcome.precision,
             **scores(said, [row["target"] for row in heldout]),
             **({"trained_parameters": sum(p.numel() for _, p in attached.parameters())} if attached else {})}
 

@@ -94,7 +94,7 @@ def run(settings: Vision, context: Context) -> dict[str, object]:
     save_eyes(context.folder, outcome.model)
     shown = pixels.astype(np.float32) / 127.5 - 1
     return {"parameters": sum(p.numel() for p in model.parameters()), "pictures": len(pixels), "steps": steps,
-            "validation_loss": outcome.metrics.get("validation_loss"), "variance": float(np.var(shown - shown.mean(0)))}
+            "validation_loss": outcome.metrics.get("validation_loss"), "precision": outcome.precision, "variance": float(np.var(shown - shown.mean(0)))}
 
 
 def pictures_of(settings: Vision, context: Context, name: str) -> np.ndarray:
