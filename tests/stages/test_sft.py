@@ -113,7 +113,8 @@ def test_what_auto_means_is_recorded(base, tmp_path, monkeypatch, any_precision)
     ranked.write_text("".join(json.dumps({"prompt": asked, "chosen": answered, "rejected": "no"}) + "\n" for asked, answered in PAIRS))
     fast = {**FAST, "optimization": {"learning_rate": 0.003}, "epochs": 2}
     artifacts = run(tmp_path, imports={"demonstrations": [write(tmp_path / "rows.jsonl", PAIRS)], "comparisons": [str(ranked)]},
-                    sft={"model": str(base), **FAST, "epochs": 2, "validation": 0.2}, reward=fast, dpo=fast, kto={"feedback": "imports", **fast})
+                    sft={"model": str(base), "demonstrations": "imports", **FAST, "epochs": 2, "validation": 0.2},
+                    reward={"preferences": "imports", **fast}, dpo={"preferences": "imports", **fast}, kto={"feedback": "imports", **fast})
     for stage in ("sft", "reward", "dpo", "kto"):
         manifest = json.loads((artifacts[stage].folder / "manifest.json").read_text())
         assert manifest["summary"]["precision"] == any_precision and manifest["settings"]["precision"] == "auto"
