@@ -99,7 +99,7 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     from trivium.training.batch import Tree, make_batch, pack
     from trivium.training.epochs import PackedEpochs
     from trivium.training.loop import Trainer
-    from trivium.training.machine import choose_precision, prepare
+    from trivium.training.machine import prepare, resolve_precision
     from trivium.training.optimizers import Optimization
     device = prepare()
     tokenizer = Tokenizer.from_file(options["tokenizer"])
@@ -161,7 +161,7 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     if task != "reward":
         reference = our_model(LanguageModel).initialise(0).to(device).eval()
         batches = PackedEpochs([tree for tree in trees if len(tree) <= length], length, options["batch"], 0, finish)
-    trainer = Trainer(model, Optimization(learning_rate=2e-5), 10**6, choose_precision("auto", device))
+    trainer = Trainer(model, Optimization(learning_rate=2e-5), 10**6, resolve_precision("auto", device))
     for step in range(2):
         trainer.step(step, batches(step), objective)
     begun, done, tokens = time.perf_counter(), 0.0, 0

@@ -48,10 +48,10 @@ def scores(model: Path, rows: Sequence[Row], length: int) -> list[list[float]]:
     """A reward model's centred scores of each row's responses."""
     from trivium.stages.models import load_reward_model
     from trivium.stages.preferences.reward import ranked_tree, score_trees
-    from trivium.training.machine import choose_precision, prepare
+    from trivium.training.machine import prepare, resolve_precision
     device = prepare()
     reward, tokenizer = load_reward_model(model)
-    found = score_trees(reward.to(device), [ranked_tree(tokenizer, row) for row in rows], length, 4, choose_precision("auto", device))
+    found = score_trees(reward.to(device), [ranked_tree(tokenizer, row) for row in rows], length, 4, resolve_precision("auto", device))
     return [[float(score) + reward.shift for score in each] for each in found]
 
 

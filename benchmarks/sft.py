@@ -43,7 +43,7 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     from trivium.training.batch import Tree
     from trivium.training.epochs import PackedEpochs
     from trivium.training.loop import Trainer
-    from trivium.training.machine import choose_precision, prepare
+    from trivium.training.machine import prepare, resolve_precision
     from trivium.training.optimizers import Optimization
     device = prepare()
     tokenizer = Tokenizer.from_file(options["tokenizer"])
@@ -57,7 +57,7 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     if options.get("lora"):
         from trivium.model.adapters import AdapterSettings, attach
         attach(model, AdapterSettings(rank=8, targets=tuple(TARGETS)), 0)
-    trainer = Trainer(model.to(device), Optimization(learning_rate=2e-5), 10**6, choose_precision("auto", device), compiled=options["compile"])
+    trainer = Trainer(model.to(device), Optimization(learning_rate=2e-5), 10**6, resolve_precision("auto", device), compiled=options["compile"])
     begun = time.perf_counter()
     for step in range(2):
         trainer.step(step, batches(step), LanguageModelling())

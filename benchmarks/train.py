@@ -47,13 +47,13 @@ def run(options: dict[str, Any]) -> dict[str, float]:
         from trivium.stages.pretraining.pretrain import LanguageModelling
         from trivium.training.batch import Tree, make_batch
         from trivium.training.loop import Trainer
-        from trivium.training.machine import choose_precision, prepare
+        from trivium.training.machine import prepare, resolve_precision
         from trivium.training.optimizers import Optimization
         device = prepare()
         model = LanguageModel(ModelConfig(vocab_size=vocabulary, hidden_size=width, intermediate_size=inner, num_layers=layers,
                                           num_heads=heads, num_kv_heads=heads, head_dim=width // heads, qk_norm=False,
                                           tie_embeddings=False)).initialise(0)
-        trainer = Trainer(model, Optimization(learning_rate=1e-4), 10**6, choose_precision(options.get("precision", "auto"), device), compiled=options["compile"])
+        trainer = Trainer(model, Optimization(learning_rate=1e-4), 10**6, resolve_precision(options.get("precision", "auto"), device), compiled=options["compile"])
         batch = make_batch([[Tree(np.array(row[:1]), (np.array(row[1:]),))] for row in tokens.numpy()], length)
 
         def step(number: int) -> None:
@@ -104,8 +104,8 @@ def main() -> None:
         return
     import torch
 
-    from trivium.training.machine import choose_precision
-    bf16 = choose_precision("auto", torch.device("cpu")) == "bf16"
+    from trivium.training.machine import resolve_precision
+    bf16 = resolve_precision("auto", torch.device("cpu")) == "bf16"
     results, shares, warm = [], {}, {}
     for size, goal in (("7M", 0.65), ("50M", 0.75)):
         if options.only not in (None, size):

@@ -1,4 +1,4 @@
-"""A core for each process that tests run in, the longest files first, and one browser for all tests that need one."""
+"""A core for each process that tests run in, the longest files first, number formats, and one browser for all tests that need one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ LONGEST = ["test_parallel", "test_whole_way", "test_practice", "test_loop", "tes
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests run in one process: a long file that begins last would leave the other processes idle."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+BF16, BF16_WEIGHTS = (pytest.param(kind, marks=pytest.mark.bf16) for kind in ("bf16", "bf16-weights"))
+
+
+@pytest.fixture(params=["float32", BF16])
+def precision(request: pytest.FixtureRequest) -> str:
+    """The number formats in which every stage can be trained."""
+    return request.param
+
+
+@pytest.fixture(params=["float32", BF16, BF16_WEIGHTS])
+def any_precision(request: pytest.FixtureRequest) -> str:
+    """All number formats."""
+    return request.param
 
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)

@@ -9,6 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from trivium.stages.preferences.preferences.dpo import Dpo
+from trivium.stages.preferences.preferences.kto import Kto
+from trivium.stages.preferences.preferences.reward import Reward
 
 import trivium
 from trivium.errors import TriviumError
@@ -22,10 +25,7 @@ from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_k3
 from trivium.progress import Progress
 from trivium.stages.models import load_reward_model, prompt_ids, response_ids, save_model
-from trivium.stages.preferences import dpo, reward
-from trivium.stages.preferences.dpo import Dpo
-from trivium.stages.preferences.kto import Kto
-from trivium.stages.preferences.reward import Reward
+from trivium.stages.preferences.preferences import dpo, reward
 from trivium.stages.reinforcement import ppo, rollout
 from trivium.stages.reinforcement.grpo import GroupSurrogate, Grpo
 from trivium.stages.reinforcement.ppo import Ppo
@@ -34,6 +34,7 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree, make_batch
 from trivium.training.loop import Trainer
 from trivium.training.optimizers import Optimization
+from trivium.training.precision import masters
 
 ASK = [{"role": "user", "content": "what is two and two?"}]
 
@@ -87,14 +88,16 @@ def test_a_score_is_read_at_the_last_real_token(school, device):
     np.testing.assert_allclose(padded.cpu().numpy(), alone, atol=1e-5)
 
 
-def test_demonstrations_average_zero_and_the_shift_is_in_the_config(school, tmp_path):
+def test_demonstrations_average_zero_and_the_shift_is_in_the_config(school, tmp_path, any_precision):
     rows = [{"messages": [*ASK, {"role": "assistant", "content": text}]} for text in ("it is four.", "four", "hello hello")]
     write_rows(tmp_path / "demonstrations.jsonl", rows)
     place = context(school, tmp_path / "out", preferences=school.folder / "ranked", demonstrations=tmp_path / "demonstrations.jsonl")
-    Reward(demonstrations="d", length=64, rows=2, precision="float32", epochs=2).run(place)
+    summary = Reward(demonstrations="d", length=64, rows=2, precision=any_precision, epochs=2).run(place)
+    assert summary["precision"] == any_precision and np.isfinite(summary["accuracy"]["value"])
     made, tokenizer = load_reward_model(tmp_path / "out")
     trees = [Tree(prompt_ids(tokenizer, ASK), (response_ids(tokenizer, row["messages"][-1]["content"]),)) for row in rows]
-    assert np.mean(np.concatenate(reward.score_trees(made, trees, 64, 2, "float32"))) + made.shift == pytest.approx(0, abs=1e-5)
+    assert np.mean(np.concatenate(reward.score_trees(made, trees, 64, 2, any_precision))) + made.shift == pytest.approx(0, abs=1e-5)
+    assert np.mean(np.concatenate(reward.score_trees(made, trees, 64, 2, "float32"))) + made.shift == pytest.approx(0, abs=0.02)
     assert json.loads((tmp_path / "out/config.json").read_text())["trivium_score_shift"] == made.shift != 0
 
 
@@ -186,8 +189,10 @@ def test_the_value_model_begins_as_the_reward_model(school, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("kind", ["ppo", "grpo", "dpo", "ipo"])
-def test_microbatches_of_any_size_are_one_batch(school, kind):
+def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
     """Sums over all tokens, or prompts, are divided once: never a mean of means."""
+    if any_precision == "bf16-weights" and kind in ("ppo", "grpo"):
+        pytest.skip("refused")
     rng = np.random.default_rng(0)
     trees = [random_tree(rng, *lengths) for lengths in ((3, 9), (2, 2, 6), (14, 1), (5, 4))]
     trees = [Tree(tree.prompt, tree.responses, payload=[[k] for k in range(len(tree.responses))]) for tree in trees]
@@ -206,14 +211,17 @@ def test_microbatches_of_any_size_are_one_batch(school, kind):
         model, objective = {"ppo": lambda p: (ppo.PolicyAndValue(p, RewardModel.from_language_model(p, 0)), ppo.ClippedSurrogate(Ppo())),
                             "grpo": lambda p: (p, GroupSurrogate(Grpo())), "dpo": lambda p: (p, dpo.DirectPreference(Dpo())),
                             "ipo": lambda p: (p, dpo.DirectPreference(Dpo(loss="ipo")))}[kind](policy)
-        trainer = Trainer(model, Optimization(clip=0.0), 1, "float32")
+        trainer = Trainer(model, Optimization(clip=0.0), 1, any_precision)
         kept = []
-        trainer.optimizers = [SimpleNamespace(param_groups=[], step=lambda policy=policy, kept=kept: kept.extend(p.grad.clone() for p in policy.parameters()))]
+        trainer.optimizers = [SimpleNamespace(param_groups=[], step=lambda policy=policy, kept=kept: kept.extend(p.grad.clone() for _, p in masters(policy)))]
         trainer.step(0, batches if kind != "ppo" else [one for batch in batches for one in ppo.apart(batch)], objective)
         gradients.append(kept)
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):
-            torch.testing.assert_close(a, b, atol=1e-5 * float(a.abs().max() + 1), rtol=1e-3)
+            if any_precision == "float32":
+                torch.testing.assert_close(a, b, atol=1e-5 * float(a.abs().max() + 1), rtol=1e-3)
+            else:
+                assert a.dtype == torch.float32 and (a - b).norm() < 0.03 * a.norm() + 1e-6
 
 
 @pytest.mark.parametrize("mean", [False, True])
@@ -228,13 +236,13 @@ def test_a_responses_log_prob_is_the_sum_over_its_own_tokens(school, mean):
             torch.testing.assert_close(value, alone.mean() if mean else alone.sum(), atol=1e-4, rtol=1e-4)
 
 
-def test_the_reference_is_computed_once_and_the_first_margins_are_zero(school, tmp_path, monkeypatch):
+def test_the_reference_is_computed_once_and_the_first_margins_are_zero(school, tmp_path, monkeypatch, any_precision):
     computed, real = [], dpo.map_trees
     monkeypatch.setattr(dpo, "map_trees", lambda compute, trees, *rest, **more: computed.append(len(trees)) or real(compute, trees, *rest, **more))
-    Dpo(length=64, rows=2, epochs=3, precision="float32").run(context(school, tmp_path, preferences=school.folder / "ranked"))
-    assert computed == [9, 3, 3]  # the training rankings once for three passes; those held out before and after
+    summary = Dpo(length=64, rows=2, epochs=3, precision=any_precision).run(context(school, tmp_path, preferences=school.folder / "ranked"))
+    assert summary["precision"] == any_precision and computed == [9, 3, 3]  # the training rankings once for three passes; those held out before and after
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert log[0]["margin"] == pytest.approx(0, abs=1e-5) and log[0]["loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert log[0]["margin"] == 0 and log[-1]["margin"] != 0 and log[0]["loss"] == pytest.approx(np.log(2), abs=1e-5)
 
 
 @pytest.mark.parametrize("text", ["four", " four", "\nfour", "?it is", "two two"])

@@ -33,8 +33,9 @@ stages:
     optimization: {{learning_rate: 0.003}}
     length: 64
     rows: 8
+    precision: {precision}
     steps: 12
-  classify: {{length: 64, rows: 4, epochs: 6, optimization: {{learning_rate: 0.002}}}}
+  classify: {{precision: {precision}, length: 64, rows: 4, epochs: 6, optimization: {{learning_rate: 0.002}}}}
 """
 
 
@@ -46,11 +47,12 @@ def reviews(path, n=240):
     return path
 
 
-def test_reviews_are_told_apart_and_transformers_agrees(tmp_path):
+def test_reviews_are_told_apart_and_transformers_agrees(tmp_path, any_precision):
     from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
-    (tmp_path / "r.yaml").write_text(RECIPE.format(out=tmp_path / "runs", table=reviews(tmp_path / "r.csv")))
+    (tmp_path / "r.yaml").write_text(RECIPE.format(out=tmp_path / "runs", table=reviews(tmp_path / "r.csv"), precision=any_precision))
     artifacts = run(tmp_path / "r.yaml")
     encoded, classified = artifacts["encode"], artifacts["classify"].summary
+    assert encoded.summary["precision"] == classified["precision"] == any_precision
     assert encoded.summary["validation_loss"] < encoded.summary["chance_loss"]
     assert classified["accuracy"]["low"] > classified["always_the_commonest"] and classified["tf_idf"]["value"] > 0.8
     folder = artifacts["classify"].folder
@@ -90,7 +92,7 @@ def test_two_texts_are_judged_together_by_an_adapter(tmp_path):
     rng = randomness.python(0, "two")
     said = [f"{rng.choice(['soup', 'bread', 'fish'])} number {i}" for i in range(60)]
     (tmp_path / "t.csv").write_text("a,b,label\n" + "".join(f"{one},{one if i % 2 else said[i - 1]},{'same' if i % 2 else 'other'}\n" for i, one in enumerate(said)) + "alone,,same\n")
-    text = RECIPE.format(out=tmp_path / "runs", table=tmp_path / "t.csv").replace("text: review", "text: a, second: b").replace("steps: 12", "steps: 1")
+    text = RECIPE.format(out=tmp_path / "runs", table=tmp_path / "t.csv", precision="float32").replace("text: review", "text: a, second: b").replace("steps: 12", "steps: 1")
     (tmp_path / "r.yaml").write_text(text.replace("epochs: 6", "adapter: {rank: 2}, epochs: 1"))
     artifacts = run(tmp_path / "r.yaml")
     assert json.loads((artifacts["labels"].folder / "rejects.jsonl").read_text())["reason"] == "no second text"

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from trivium.errors import TriviumError
+from trivium.files import write_rows
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.progress import Progress
 from trivium.stages.data.imports import Imports
-from trivium.stages.preferences import reward
-from trivium.stages.preferences.reward import Ranking, accuracy, add_ratings, check_ranking, ranked_tree
+from trivium.stages.preferences.preferences import reward
+from trivium.stages.preferences.reward import Ranking, accuracy, add_ratings, check_ranking, ranked_tree, rankings
 from trivium.stages.reinforcement.ppo import values_of
 from trivium.stages.rows import rows_of
 from trivium.tokenizer import train as tokenizer_training
@@ -100,6 +101,18 @@ def test_bad_comparisons_are_rejected_with_a_reason_and_kept(tmp_path, changes, 
 def test_a_ranking_names_each_response_once(ranking):
     with pytest.raises((TriviumError, TypeError)):
         check_ranking({"responses": ["a", "b"], "ranking": ranking})
+
+
+def test_a_response_without_any_token_is_no_row(tmp_path):
+    """An empty one that ended has the token that ends it; one that was cut short before it began has none."""
+    rows = [{"prompt": CHAT[:1], "responses": ["", "yes"], "ranking": [[1], [0]], "split": "train", "finished": finished}
+            for finished in ([True, True], [False, True], None, [True])]
+    write_rows(tmp_path / "comparisons.jsonl", rows)
+    place, said = context(tmp_path / "out")
+    assert rankings(tmp_path, place) == [rows[0], rows[2]]
+    rejects = [json.loads(line) for line in (tmp_path / "out/rejects-comparisons.jsonl").read_text().splitlines()]
+    assert [row["row"] for row in rejects] == [2, 4] and "empty and never ended" in rejects[0]["reason"] and "`finished` says of 1" in rejects[1]["reason"]
+    assert said[0].startswith("2 of 4 rows")
 
 
 def test_a_response_that_was_cut_short_does_not_teach_to_stop():

@@ -29,8 +29,9 @@ stages:
     model: {{size: 28, patch: 14, hidden_size: 32, intermediate_size: 48, num_layers: 1, num_heads: 2, num_kv_heads: 2, head_dim: 16}}
     rows: 16
     epochs: 2
-  align: {{kind: see, model: {model}, vision: vision, rows_from: captions, train: [projector], length: 96, rows: 4, examine: false}}
-  see: {{model: align, length: 96, rows: 4, epochs: 1, optimization: {{learning_rate: 0.003}}}}
+    precision: {precision}
+  align: {{kind: see, model: {model}, vision: vision, rows_from: captions, train: [projector], length: 96, rows: 4, examine: false, precision: {precision}}}
+  see: {{model: align, precision: {precision}, length: 96, rows: 4, epochs: 1, optimization: {{learning_rate: 0.003}}}}
 """
 
 
@@ -44,9 +45,10 @@ def chat_model(place):
     return place
 
 
-def test_the_two_steps_train_what_they_name_and_the_result_answers(tmp_path):
-    (tmp_path / "r.yaml").write_text(RECIPE.format(out=tmp_path / "runs", model=chat_model(tmp_path / "chat")))
+def test_the_two_steps_train_what_they_name_and_the_result_answers(tmp_path, any_precision):
+    (tmp_path / "r.yaml").write_text(RECIPE.format(out=tmp_path / "runs", model=chat_model(tmp_path / "chat"), precision=any_precision))
     artifacts = run(tmp_path / "r.yaml")
+    assert [artifacts[stage].summary["precision"] for stage in ("vision", "align", "see")] == [any_precision] * 3
     before, aligned, seeing = (folder.load(place) for place in (tmp_path / "chat", artifacts["align"].folder, artifacts["see"].folder))
     assert torch.equal(aligned.model.layers[0].mlp.up_proj.weight, before.model.layers[0].mlp.up_proj.weight)
     assert not torch.equal(seeing.model.layers[0].mlp.up_proj.weight, aligned.model.layers[0].mlp.up_proj.weight)

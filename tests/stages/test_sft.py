@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import trivium
 from trivium.cli.app import inspect_batch
@@ -105,9 +106,29 @@ def test_a_batch_is_shown_as_the_model_sees_it(base, tmp_path, capsys):
     assert last.endswith("carry loss (*)") and last.startswith(f"{sum(len(tokens) for (row, _), tokens in shown.items() if row == 1)} tokens")
 
 
-def test_the_best_checkpoint_is_kept_and_training_stops_in_time(base, tmp_path):
+def test_what_auto_means_is_recorded(base, tmp_path, monkeypatch, any_precision):
+    """By the manifest of each stage, and by its first lines: in every format DPO and KTO begin at their reference, and learn."""
+    monkeypatch.setenv("TRIVIUM_AUTO_PRECISION", any_precision)
+    ranked = tmp_path / "ranked.jsonl"
+    ranked.write_text("".join(json.dumps({"prompt": asked, "chosen": answered, "rejected": "no"}) + "\n" for asked, answered in PAIRS))
+    fast = {**FAST, "optimization": {"learning_rate": 0.003}, "epochs": 2}
+    artifacts = run(tmp_path, imports={"demonstrations": [write(tmp_path / "rows.jsonl", PAIRS)], "comparisons": [str(ranked)]},
+                    sft={"model": str(base), "demonstrations": "imports", **FAST, "epochs": 2, "validation": 0.2},
+                    reward={"preferences": "imports", **fast}, dpo={"preferences": "imports", **fast}, kto={"feedback": "imports", **fast})
+    for stage in ("sft", "reward", "dpo", "kto"):
+        manifest = json.loads((artifacts[stage].folder / "manifest.json").read_text())
+        assert manifest["summary"]["precision"] == any_precision and manifest["settings"]["precision"] == "auto"
+        assert {tensor.dtype for tensor in load_file(artifacts[stage].folder / "model.safetensors").values()} == {torch.float32}
+    first, last = ({stage: json.loads((artifacts[stage].folder / "log.jsonl").read_text().splitlines()[place]) for stage in ("dpo", "kto")} for place in (0, -1))
+    assert first["dpo"]["margin"] == first["kto"]["baseline"] == 0 and last["dpo"]["margin"] > 0
+    monkeypatch.setenv("TRIVIUM_AUTO_PRECISION", "half")
+    with pytest.raises(TriviumError, match="TRIVIUM_AUTO_PRECISION is 'half'"):
+        run(tmp_path, sft={"model": str(base), "demonstrations": str(tmp_path / "rows.jsonl"), **FAST})
+
+
+def test_the_best_checkpoint_is_kept_and_training_stops_in_time(base, tmp_path, any_precision):
     rows = write(tmp_path / "rows.jsonl", PAIRS)
-    fast = {**FAST, "rows": 2, "optimization": {"learning_rate": 0.1, "schedule": "constant", "warmup": 0.0}}
+    fast = {**FAST, "rows": 2, "optimization": {"learning_rate": 0.1, "schedule": "constant", "warmup": 0.0}, "precision": any_precision}
     artifact = run(tmp_path, sft={"model": str(base), "demonstrations": rows, "epochs": 20, "validation": 0.3, "patience": 2, "evaluate_every": 3, **fast})["sft"]
     log = [json.loads(line) for line in (artifact.folder / "log.jsonl").read_text().splitlines()]
     seen = {row["step"] + 1: row["validation_loss"] for row in log if "validation_loss" in row}
@@ -137,7 +158,7 @@ def test_the_past_is_rehearsed_and_the_report_shows_what_that_kept(base, tmp_pat
     """One task after another: without rehearsal the first is forgotten, with earlier rows or with the model's own (LAMOL) it is not."""
     old, new = write(tmp_path / "old.jsonl", [(f"Say {word} {n}.", f"{word}!") for word in ("red", "blue", "green") for n in range(40)]), write(
         tmp_path / "new.jsonl", [(f"{n} grey {word}?", f"grey {n}") for word in ("Say", "say") for n in range(20)])
-    fast = {**FAST, "optimization": {"learning_rate": 0.02, "schedule": "linear"}}
+    fast = {**FAST, "optimization": {"learning_rate": 0.02, "schedule": "linear"}, "precision": "float32"}
     second = {"kind": "sft", "model": "first", "demonstrations": new, "epochs": 6, "earlier": {"old": old}, **fast}
     artifacts = run(tmp_path, first={"kind": "sft", "model": str(base), "demonstrations": old, "epochs": 6, "prompt_loss": 0.25, **fast}, without=second,
                     rows={**second, "rehearsal": {"share": 0.4}}, generated={

@@ -35,15 +35,17 @@ stages:
     rows: 8
     sentinels: 12
     epochs: 2
-  translate: {{length: 48, rows: 4, epochs: 2, max_new_tokens: 8, optimization: {{learning_rate: 0.003}}}}
-  adapted: {{kind: translate, length: 48, rows: 4, epochs: 1, max_new_tokens: 8, adapter: {{rank: 2}}}}
+    precision: {precision}
+  translate: {{precision: {precision}, length: 48, rows: 4, epochs: 2, max_new_tokens: 8, optimization: {{learning_rate: 0.003}}}}
+  adapted: {{kind: translate, precision: {precision}, length: 48, rows: 4, epochs: 1, max_new_tokens: 8, adapter: {{rank: 2}}}}
 """
 
 
-def test_the_whole_way_and_transformers_writes_the_same(tmp_path):
+def test_the_whole_way_and_transformers_writes_the_same(tmp_path, any_precision):
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-    (tmp_path / "r.yaml").write_text(RECIPE.format(out=tmp_path / "runs"))
+    (tmp_path / "r.yaml").write_text(RECIPE.format(out=tmp_path / "runs", precision=any_precision))
     artifacts = run(tmp_path / "r.yaml")
+    assert {artifacts[stage].summary["precision"] for stage in ("spans", "translate", "adapted")} == {any_precision}
     assert artifacts["spans"].summary["validation_loss"] < artifacts["spans"].summary["chance_loss"]
     summary, place = artifacts["translate"].summary, artifacts["translate"].folder
     assert summary["heldout"] == 6 and summary["chrf"]["low"] <= summary["chrf"]["value"] <= summary["chrf"]["high"] and summary["right"]["n"] == 6

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 import trivium
 from trivium.artifacts import open_artifact
 from trivium.errors import TriviumError
+from trivium.training.machine import choose_device, resolve_precision
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIVIUM = [sys.executable, "-m", "trivium.cli.app"]
@@ -50,6 +51,8 @@ def finished(tmp_path_factory):
 def test_metrics_have_their_names_and_intervals(finished):
     metrics = json.loads((finished / "report/metrics.json").read_text())
     stages = metrics["stages"]
+    formats = {json.loads((finished / stage / "manifest.json").read_text())["summary"]["precision"] for stage in ("pretrain", "sft", "reward", "ppo", "dpo")}
+    assert formats == {resolve_precision("auto", choose_device())}
     assert metrics["wall_seconds"] > 0 and metrics["peak_memory_mb"] > 0
     assert all(stage["seconds"] >= 0 for stage in stages.values())
     rates = [stages["sft"][name] for name in ("right_answers", "base_right_answers", "untrained_right_answers")]

@@ -119,11 +119,19 @@ def both_ways_attention(documents: Tensor) -> Attend:
     return attend
 
 
+class RMSNorm(nn.RMSNorm):
+    """PyTorch's, for which inputs under autocast have another number format than the weights: those are brought to it, so that one kernel does it all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.weight is not None
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 def norm_of(config: ModelConfig) -> nn.Module:
     """The norm between a model's parts: RMSNorm or, in an encoder, LayerNorm without bias."""
     if isinstance(config, EncoderConfig):
         return nn.LayerNorm(config.hidden_size, eps=config.norm_epsilon, bias=False)
-    return nn.RMSNorm(config.hidden_size, eps=config.norm_epsilon)
+    return RMSNorm(config.hidden_size, eps=config.norm_epsilon)
 
 
 class Attention(nn.Module):
@@ -138,8 +146,8 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, kv, bias=config.attention_bias)
         self.o_proj = nn.Linear(inner, width, bias=False)
         if config.qk_norm:
-            self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon)
-            self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_epsilon)
+            self.q_norm = RMSNorm(config.head_dim, eps=config.norm_epsilon)
+            self.k_norm = RMSNorm(config.head_dim, eps=config.norm_epsilon)
         self.qk_norm = config.qk_norm
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:

@@ -55,7 +55,7 @@ class VisionEncoder(nn.Module):
     def forward(self, pixels: Tensor, hidden: Tensor | None = None) -> Tensor:
         """A vector for every patch, ``[N, patches, hidden_size]``; patches that ``hidden [N, patches]`` names are not
         seen."""
-        x = self.patches(self.cut(pixels))
+        x = self.patches(self.cut(pixels).to(self.patches.weight.dtype))
         if hidden is not None:
             x = torch.where(hidden[..., None], self.mask.to(x.dtype), x)
         places = torch.zeros(1, x.shape[1], dtype=torch.int64, device=x.device)

@@ -29,7 +29,8 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.epochs import PackedEpochs
 from trivium.training.estimate import Memory, estimate
-from trivium.training.machine import Precision, choose_device, choose_precision
+from trivium.training.machine import choose_device, resolve_precision
+from trivium.training.settings import NumberFormat
 
 
 def tokens_of(recipe: Recipe, name: str, step: int) -> Iterator[dict[str, Any]]:
@@ -82,7 +83,7 @@ class Step:
     """What a process goes through in one update of a stage."""
 
     stage: Looped
-    precision: Precision
+    precision: NumberFormat
     models: Callable[[], tuple[Any, list[Any]]]
     """Makes the model that is trained, and those that are held beside it."""
     objective: Any
@@ -120,7 +121,7 @@ def step_of(recipe: Recipe, name: str, processes: int) -> Step:
             "shared by so many"
         )
     config = config_of(recipe, stage)
-    precision = choose_precision(stage.precision, choose_device())
+    precision = resolve_precision(stage.precision, choose_device())
     length = min(stage.length, config.max_positions)
     objective: Any = LanguageModelling()
     if isinstance(stage, Ppo):

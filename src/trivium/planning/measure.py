@@ -37,7 +37,7 @@ from trivium.stages.training import Training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.epochs import PackedEpochs
 from trivium.training.loop import ANCHOR, Trainer
-from trivium.training.machine import choose_precision
+from trivium.training.machine import resolve_precision
 
 
 @dataclass
@@ -74,7 +74,7 @@ def updates(key: Any, model: Callable[[], Any], objective: Any, batches: Any, op
     """Seconds of one update, in the mean of a few."""
 
     def measure() -> float:
-        trainer = Trainer(model().to(sample.device), optimization, 1000, choose_precision("auto", sample.device))
+        trainer = Trainer(model().to(sample.device), optimization, 1000, resolve_precision("auto", sample.device))
         begun, times = time.monotonic(), list[float]()
         for step in range(14):
             at = time.monotonic()

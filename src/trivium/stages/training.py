@@ -13,7 +13,7 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.stage import Context, Input, Stage
 from trivium.training.loop import Batches, Microbatch, Objective, Outcome, train
-from trivium.training.machine import choose_precision
+from trivium.training.machine import resolve_precision
 from trivium.training.settings import Optimization, Parallel, Precision
 
 
@@ -28,8 +28,7 @@ class Training(Stage):
     """Packed rows in a batch."""
     precision: Precision = "auto"
     """Number format of the products. float32; bf16: autocast; bf16-weights: weights in bf16 with float32 masters; auto:
-    float32 where the hardware does not multiply bf16 natively, elsewhere whichever of the two bf16 ways is faster
-    there."""
+    bf16 where the hardware multiplies it natively, else float32. What it was decided to be is part of the key."""
 
 
 class Looped(Training):
@@ -113,7 +112,7 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
             f"only {steps} update{'s' if steps != 1 else ''}, which teach little: smaller batches (`rows`, `length`) "
             "or more `epochs` give more"
         )
-    precision = choose_precision(settings.precision, next(model.parameters()).device)
+    precision = resolve_precision(settings.precision, next(model.parameters()).device)
     return train(model, objective, batches, steps, settings.optimization,
                  scratch=context.scratch, log=context.folder / "log.jsonl", fingerprint=fingerprint(
                      *made_from, settings.learned(), context.seed), precision=precision, parallel=settings.parallel,

@@ -105,7 +105,7 @@ def forget_after(folder: Path, step: int) -> None:
 def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], fingerprint: str,
                     world: World | None = None, latest: int | None = None) -> Found | None:
     """Restore the newest checkpoint that is whole, of a step up to ``latest``; returns its step and extra values, or None when
-    there is none. All processes must call it. Raises when it belongs to other data or settings."""
+    there is none. All processes must call it. Raises when it belongs to other data, settings or number format."""
     world = world or World()
     device = next(model.parameters()).device
     for note in sorted(folder.glob("step-????????.json"), reverse=True):
@@ -116,7 +116,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
             continue  # torn: the one before is taken
         assert values is not None
         if values["extra"].get("fingerprint") != fingerprint:
-            raise TriviumError(f"{note}: this checkpoint belongs to other data or settings; move {folder} away to start anew")
+            raise TriviumError(f"{note}: this checkpoint belongs to other data or settings, or to another number format; move {folder} away to start anew")
         restore(pieces, model, optimizers)
         return values["step"], values["extra"]
     return None

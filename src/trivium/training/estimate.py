@@ -19,7 +19,7 @@ from trivium.training.loop import Objective, Trainer, last_of_its_kind
 from trivium.training.optimizers import Optimization
 from trivium.training.parallel import Parallel, World, by_mesh, mesh_of, total_norm
 from trivium.training.precision import follow_masters, master_of, masters
-from trivium.training.settings import Precision
+from trivium.training.settings import NumberFormat
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Memory:
 
 
 def estimate(make_models: Callable[[], tuple[nn.Module, Sequence[nn.Module]]], objective: Objective, batches: Sequence[Batch],
-             settings: Optimization, parallel: Parallel, precision: Precision, processes: int = 1) -> Memory:
+             settings: Optimization, parallel: Parallel, precision: NumberFormat, processes: int = 1) -> Memory:
     """The peak of a training step. ``make_models()`` gives the model that is trained and those that are held beside it; ``batches``
     are the microbatches of one process (of many alike, two are enough: the gradients of the first are there in the second)."""
     import torch.distributed as dist

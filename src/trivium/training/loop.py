@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trivium.errors import TriviumError
 from trivium.training.checkpoint import check_room, forget_after, load_checkpoint, save_checkpoint
-from trivium.training.machine import Precision, autocast, choose_precision, give_back_freed_memory
+from trivium.training.machine import autocast, give_back_freed_memory
 from trivium.training.optimizers import Optimization, Plateau, factor, make_optimizers
 from trivium.training.parallel import (
     Parallel,
@@ -28,10 +28,12 @@ from trivium.training.parallel import (
     by_mesh,
     join,
     prepare_model,
+    reshard,
     total_norm,
     whole,
 )
-from trivium.training.precision import faster_bf16, follow_masters, masters, restore_masters
+from trivium.training.precision import follow_masters, masters, restore_masters
+from trivium.training.settings import NumberFormat
 
 
 class Total(NamedTuple):
@@ -86,12 +88,12 @@ class Batches(Protocol):
 class Trainer:
     """A model with its optimizers; one call of :meth:`step` is one update."""
 
-    def __init__(self, model: nn.Module, settings: Optimization, steps: int, precision: Precision = "auto",
+    def __init__(self, model: nn.Module, settings: Optimization, steps: int, precision: NumberFormat = "float32",
                  parallel: Parallel | None = None, world: World | None = None, compiled: bool = False) -> None:
         self.settings, self.steps = settings, steps
         self.world = world or World()
         self.device = next(model.parameters()).device
-        self.precision = choose_precision(precision, self.device)
+        self.precision = precision
         self.learner = prepare_model(model, parallel or Parallel(), self.world, self.precision, compiled)
         self.model = model
         self.optimizers = make_optimizers(model, settings)
@@ -163,6 +165,7 @@ class Trainer:
             with self.in_precision():
                 for name, (value, per) in self.learner(objective, batch.to(self.device)).items():
                     sums[name] += value.item() / max(counts[per], 1.0)
+        reshard(self.learner)
         return dict(zip(sums, self.world.add(list(sums.values()), self.device), strict=True))
 
     def gathered(self) -> nn.Module:
@@ -254,10 +257,12 @@ class Outcome:
     ``since``, the evaluations after it."""
     steps: int
     """Updates that were made: fewer than planned where the run was stopped early."""
+    precision: NumberFormat
+    """What the products were made in."""
 
 
 def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, settings: Optimization, *, scratch: Path,
-          log: Path, fingerprint: str, precision: Precision = "auto", parallel: Parallel | None = None,
+          log: Path, fingerprint: str, precision: NumberFormat = "float32", parallel: Parallel | None = None,
           validation: Callable[[int, int], Sequence[Microbatch]] | None = None, evaluate_every: int = 0,
           sample: Callable[[Any], str] | None = None, track: Path | None = None, save_seconds: float = 20.0, keep_best: bool = False, patience: int = 0,
           progress: Callable[[int, int, str], None] = lambda done, total, text: None,
@@ -265,7 +270,7 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     """Train ``model`` in place for ``steps`` updates, going on from a checkpoint in ``scratch`` when there is one. Under
     ``torchrun`` every process calls it and learns from its slice of each batch.
 
-    ``fingerprint`` names data and settings; a checkpoint of another is refused. Every ``evaluate_every`` updates, and after
+    ``fingerprint`` names data and settings; a checkpoint of another, or of another ``precision``, is refused. Every ``evaluate_every`` updates, and after
     the last one, ``validation(part, parts)`` gives held-out batches and ``sample(model)`` a text. With ``keep_best`` the weights of the
     lowest held-out loss are those that it ends with, and after ``patience`` evaluations without a lower one (0: never) it stops. ``track`` is a folder for
     TensorBoard. A batch whose gradient is not finite is left out; after :data:`RETURN_AFTER` in a row the run goes back to
@@ -274,12 +279,11 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     parallel = parallel or Parallel()
     device = next(model.parameters()).device
     world = join(device, parallel.tensor_parallel)
-    precision = settle_precision(precision, scratch, device, world) if steps else precision
+    fingerprint = f"{fingerprint} in {precision}"
     part, parts = world.slice
     first_batch = batches(0, part, parts, parallel.rows) if steps else []
     unit = first_batch[0].unit if first_batch else ""
-    compiled = worth_compiling(parallel, model, steps, sum(batch.size for batch in first_batch) * parts,
-                               choose_precision(precision, device))
+    compiled = worth_compiling(parallel, model, steps, sum(batch.size for batch in first_batch) * parts, precision)
     if steps and world.leader:
         say(f"{world.size} process{'es' if world.size > 1 else ''}, {'compiled' if compiled else 'eager'}, {precision}")
     trainer = Trainer(model, settings, steps, precision, parallel, world, compiled)
@@ -305,7 +309,7 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
         save_checkpoint(scratch, step, model, trainer.optimizers, {
             "fingerprint": fingerprint, "seconds": seconds + time.monotonic() - started,
             "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
-            "precision": trainer.precision, "plateau": plateau.state, "returns": returns, "skipped": skipped,
+            "plateau": plateau.state, "returns": returns, "skipped": skipped,
             **({"best": best} if math.isfinite(best["loss"]) else {})}, world=world, anchor=ANCHOR)
 
     extra: dict[str, Any] = {"seconds": 0.0}
@@ -371,21 +375,7 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
             save(step)
     if keep_best and best["step"]:
         load_checkpoint(scratch / "best", model, [], fingerprint, world, int(best["step"]))
-    return Outcome(trainer.gathered(), metrics, seconds + time.monotonic() - started, world.leader, best, step)
-
-
-def settle_precision(wanted: Precision, scratch: Path, device: torch.device, world: World) -> Precision:
-    """The number format of a run. Where ``auto`` means bf16 it goes on as the checkpoint in ``scratch`` began, else in the way that is
-    measured to be the faster one in the first process."""
-    chosen = choose_precision(wanted, device)
-    if wanted != "auto" or chosen == "float32":
-        return chosen
-    begun = sorted(scratch.glob("step-????????.json"))
-    if begun:
-        kept: Precision = json.loads(begun[-1].read_bytes())["extra"].get("precision", chosen)
-        return kept
-    autocasts = not world.leader or faster_bf16(device) == "bf16"
-    return "bf16" if world.agree(autocasts, device) else "bf16-weights"
+    return Outcome(trainer.gathered(), metrics, seconds + time.monotonic() - started, world.leader, best, step, precision)
 
 
 def worth_compiling(parallel: Parallel, model: nn.Module, steps: int, tokens: int, precision: str) -> bool:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from typing import Literal
+from typing import get_args
 
 import torch
 
+from trivium.errors import TriviumError
+from trivium.training.settings import NumberFormat
 from trivium.training.settings import Precision as Precision
+
+AUTO = "TRIVIUM_AUTO_PRECISION"
+"""The environment variable that says what the precision ``auto`` means, whatever the hardware."""
 
 
 def keep_freed_memory() -> None:
@@ -29,16 +34,27 @@ def give_back_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def choose_precision(wanted: Precision, device: torch.device) -> Literal["float32", "bf16", "bf16-weights"]:
-    """What is asked for; by ``auto``, ``bf16`` where the hardware multiplies it natively (a GPU; a CPU with AMX or AVX-512 bf16), else ``float32``:
-    without those instructions bf16 products are emulated and several times slower."""
+def resolve_precision(wanted: Precision, device: torch.device) -> NumberFormat:
+    """What is asked for; by ``auto`` what the environment variable :data:`AUTO` says, else ``bf16`` where the hardware multiplies it natively (a
+    GPU; a CPU with AMX or AVX-512 bf16) and ``float32`` where such products would be emulated, several times slower. No clock has a say: equal
+    machines decide alike. Raises :class:`TriviumError` for a variable that names no number format."""
     if wanted != "auto":
         return wanted
+    forced = os.environ.get(AUTO)
+    if forced is not None:
+        found = next((kind for kind in get_args(NumberFormat) if kind == forced), None)
+        if found is None:
+            raise TriviumError(f"{AUTO} is {forced!r}; it may be {', '.join(get_args(NumberFormat))}, or not be set")
+        return found
+    return "bf16" if multiplies_bf16(device) else "float32"
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bf16 products."""
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        native = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
-        return "bf16" if native or torch.cpu._is_amx_tile_supported() else "float32"
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16")) or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def choose_device() -> torch.device:

@@ -121,8 +121,8 @@ def blocks_of(model: nn.Module) -> list[Block]:
 
 
 def prepare_model(model: nn.Module, settings: Parallel, world: World, precision: str, compiled: bool) -> Learner:
-    """Apply the settings to ``model`` in place, and wrap it. Spread weights are float32 masters of what FSDP gathers in bf16; a lone
-    process keeps both."""
+    """Apply the settings to ``model`` in place, and wrap it. With bf16 weights the spread ones are float32 masters of what FSDP gathers
+    in bf16; a lone process keeps both. Otherwise float32 is gathered, for autocast computes as in a lone process."""
     if precision == "bf16-weights" and world.mesh is None:
         halve(model)
     for block in blocks_of(model):
@@ -135,11 +135,20 @@ def prepare_model(model: nn.Module, settings: Parallel, world: World, precision:
     learner = Learner(model)
     if world.mesh is not None:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-        policy = MixedPrecisionPolicy() if precision == "float32" else MixedPrecisionPolicy(
+        policy = MixedPrecisionPolicy() if precision != "bf16-weights" else MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for module in [*blocks_of(model), learner]:
             fully_shard(module, mesh=world.mesh["data"], mp_policy=policy)
     return learner
+
+
+def reshard(learner: Learner) -> None:
+    """Give up what FSDP has gathered of the weights. A backward pass does so by itself; after a forward pass alone the weights outside the blocks
+    would stay whole, in the format of the products, and be neither the optimizers' nor the checkpoints'."""
+    for module in learner.modules():
+        spread: Any = module
+        if hasattr(spread, "reshard"):  # FSDP has taken the module over
+            spread.reshard()
 
 
 def cut(block: Block, mesh: DeviceMesh) -> None:

@@ -8,7 +8,11 @@ from typing import ClassVar, Literal
 
 from trivium.errors import TriviumError
 
+NumberFormat = Literal["float32", "bf16", "bf16-weights"]
+"""In what products are made; see :mod:`trivium.training.precision`."""
+
 Precision = Literal["auto", "float32", "bf16", "bf16-weights"]
+"""A number format, or ``auto``: the one that suits the machine."""
 
 
 @dataclass(frozen=True)

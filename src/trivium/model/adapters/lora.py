@@ -16,9 +16,11 @@ class Lora(nn.Module):
 
     The scale is ``alpha / rank``, or ``alpha / sqrt(rank)`` with rsLoRA (Kalajdzievski 2023, theorem 3.2). With DoRA (Liu et al.
     2024, eq. 5) the weight is ``m * (W + s * B @ A) / |W + s * B @ A|`` with norms over each row and a trained length ``m [out]``;
-    no gradient goes through the norm (their section 4.3).
+    no gradient goes through the norm (their section 4.3). Length and norm are float32 whatever the products are made in: rounded, they would
+    not cancel out, and training would not begin at the frozen model.
     """
 
+    in_float32 = ("magnitude",)
     on: bool
 
     def __init__(self, layer: nn.Linear, settings: AdapterSettings, generator: torch.Generator) -> None:
@@ -28,21 +30,27 @@ class Lora(nn.Module):
         self.A = nn.Parameter((torch.rand(rank, layer.in_features, generator=generator) * 2 - 1) * bound)
         self.B = nn.Parameter(torch.zeros(layer.out_features, rank))
         self.scale = settings.alpha / (math.sqrt(rank) if settings.rslora else rank)
-        self.magnitude = nn.Parameter(layer.weight.detach().norm(dim=1)) if settings.dora else None
+        self.magnitude = nn.Parameter(layer.weight.detach().float().norm(dim=1)) if settings.dora else None
 
     def forward(self, x: Tensor, y: Tensor, layer: nn.Linear) -> Tensor:
         """The layer's output ``y`` for the input ``x``, changed."""
         change = F.linear(F.linear(x, self.A), self.B)
         if self.magnitude is None:
             return torch.add(y, change, alpha=self.scale)
-        stretch = self.magnitude / self.changed(layer.weight).norm(dim=1).detach()
-        if layer.bias is None:
-            return (y + self.scale * change) * stretch
-        return (y - layer.bias + self.scale * change) * stretch + layer.bias
+        stretch = self.magnitude / self.lengths(layer.weight)
+        stretched = y if layer.bias is None else y - layer.bias
+        return (y + (stretch - 1) * stretched + self.scale * stretch * change).to(y.dtype)
 
     def changed(self, weight: Tensor) -> Tensor:
         """``W + s * B @ A``."""
         return torch.addmm(weight, self.B, self.A, alpha=self.scale)
+
+    @torch.no_grad()
+    def lengths(self, weight: Tensor) -> Tensor:
+        """The norm of each row of the changed weight, ``[out]`` in float32; of bf16 weights, of their masters (:mod:`trivium.training.precision`)."""
+        with torch.autocast(weight.device.type, enabled=False):
+            whole, b, a = (getattr(one, "master", one).float() for one in (weight, self.B, self.A))
+            return torch.addmm(whole, b, a, alpha=self.scale).norm(dim=1)
 
     @torch.no_grad()
     def merge(self, layer: nn.Linear) -> None:

@@ -82,7 +82,7 @@ class See(Looped):
         seeing = outcome.model.eval()
         save_model(seeing, tokenizer, context.folder)
         summary: dict[str, object] = {
-            "rows": len(batches.trees), "steps": steps, "loss": outcome.metrics.get("loss"),
+            "rows": len(batches.trees), "steps": steps, "precision": outcome.precision, "loss": outcome.metrics.get("loss"),
             "trained_parameters": trained
         }
         if self.examine:

@@ -26,7 +26,7 @@ from trivium.stages.models import load_language_model, load_tokenizer, prompt_id
 from trivium.stages.preferences.reward import score_trees
 from trivium.stages.rows import Row, rows_of
 from trivium.training.batch import Tree
-from trivium.training.machine import choose_precision, prepare
+from trivium.training.machine import prepare, resolve_precision
 from trivium.world import rubric
 from trivium.world.panel import ranking
 
@@ -177,7 +177,7 @@ def judge_of(settings: Speaking, context: Context) -> Judge:
                 for row, *texts in pairs
             ]
             scores = score_trees(model, both, max(map(len, both)), 16,
-                                 choose_precision("auto", model.score.weight.device))
+                                 resolve_precision("auto", model.score.weight.device))
             return [float(1 / (1 + np.exp(s[1] - s[0]))) for s in scores]
         return by_reward
 

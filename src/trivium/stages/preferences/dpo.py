@@ -21,7 +21,8 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import PackedEpochs, contents_of
 from trivium.training.loop import Total
-from trivium.training.machine import autocast, choose_precision, prepare
+from trivium.training.machine import prepare, resolve_precision
+from trivium.training.precision import as_trained
 
 
 class Dpo(Looped):
@@ -66,7 +67,7 @@ class Dpo(Looped):
         model.to(device)
         attached = adapt(model, self.adapter, context)
         length = min(self.length, model.config.max_positions)
-        precision = choose_precision(self.precision, device)
+        precision = resolve_precision(self.precision, device)
         batches, _ = self.training_data(context)
         trees = list(batches.trees)
         heldout = [(ranked_tree(tokenizer, row), row) for row in rankings(context.inputs["preferences"], context)
@@ -81,10 +82,10 @@ class Dpo(Looped):
 
         def all_log_probs(trees: list[Tree]) -> list[np.ndarray]:
             def compute(batch: Batch) -> torch.Tensor:
-                with autocast(precision, device):
-                    return response_log_probs(model, batch, self.length_normalised)
+                return response_log_probs(model, batch, self.length_normalised)
             model.eval()
-            return map_trees(compute, trees, length, self.rows, device, per_token=False)
+            with as_trained(model, precision):
+                return map_trees(compute, trees, length, self.rows, device, per_token=False)
 
         with as_without(attached):
             first, before = all_log_probs(trees), all_log_probs([tree for tree, _ in heldout])
@@ -106,7 +107,7 @@ class Dpo(Looped):
         after = all_log_probs([tree for tree, _ in heldout])
         margins = [list(map(float, new - old)) for new, old in zip(after, before, strict=True)]
         save_trained(model, attached, tokenizer, context.inputs["model"], context)
-        return {"rankings": len(trees), "steps": steps, "loss": outcome.metrics.get("loss"),
+        return {"rankings": len(trees), "steps": steps, "loss": outcome.metrics.get("loss"), "precision": outcome.precision,
                 "preference_accuracy": accuracy([row for _, row in heldout], margins)}
 
 

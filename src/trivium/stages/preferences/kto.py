@@ -23,7 +23,8 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, map_trees, pack
 from trivium.training.epochs import PackedEpochs, contents_of, fits
 from trivium.training.loop import Total, Trainer
-from trivium.training.machine import autocast, choose_precision, prepare
+from trivium.training.machine import prepare, resolve_precision
+from trivium.training.precision import as_trained
 
 
 class Kto(Looped):
@@ -66,16 +67,16 @@ class Kto(Looped):
         model.to(device)
         attached = adapt(model, self.adapter, context)
         length = min(self.length, model.config.max_positions)
-        precision = choose_precision(self.precision, device)
+        precision = resolve_precision(self.precision, device)
         batches, _ = self.training_data(context)
         trees = list(batches.trees)
 
         def log_probs(trees: list[Tree]) -> list[np.ndarray]:
             def compute(batch: Batch) -> torch.Tensor:
-                with autocast(precision, device):
-                    return response_log_probs(model, batch)
+                return response_log_probs(model, batch)
             model.eval()
-            return map_trees(compute, trees, length, self.rows, device, per_token=False)
+            with as_trained(model, precision):
+                return map_trees(compute, trees, length, self.rows, device, per_token=False)
 
         contents = contents_of([Tree(tree.prompt, tree.responses, payload=tree.payload["liked"]) for tree in trees])
         with as_without(attached):
@@ -114,7 +115,7 @@ class Kto(Looped):
         model = outcome.model
         summary: dict[str, object] = {
             "liked": liked, "disliked": len(labels) - liked, "weights": list(weights), "steps": steps,
-            "loss": outcome.metrics.get("loss")
+            "loss": outcome.metrics.get("loss"), "precision": outcome.precision
         }
         if heldout:
             after = log_probs([tree for tree, _ in heldout])
@@ -187,7 +188,7 @@ def thumbs(settings: Kto, context: Context) -> list[Row]:
             rows += [{
                 "id": f"{row.get('id')}/{index}", "prompt": row["prompt"], "completion": row["responses"][index],
                 "label": groups[index] < middle, "split": row["split"],
-                "finished": row.get("finished", [True] * len(flat))[index]
+                "finished": (row.get("finished") or [True] * len(flat))[index]
             } for index in flat if groups[index] != middle]
         return rows
     return [{"split": "train", **row}

@@ -31,7 +31,7 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import PackedEpochs, contents_of, fits
 from trivium.training.loop import Total
-from trivium.training.machine import autocast, choose_precision, prepare
+from trivium.training.machine import autocast, prepare, resolve_precision
 from trivium.world.panel import judge
 
 
@@ -74,7 +74,7 @@ class Reward(Looped):
         model = policy.rewarding(randomness.derive(context.seed, "head", *([self.member] if self.member else [])),
                                  share=attached is not None).to(device)
         length = min(self.length, model.config.max_positions)
-        precision = choose_precision(self.precision, device)
+        precision = resolve_precision(self.precision, device)
         rows = rankings(context.inputs["preferences"], context, self.margin > 0 or self.loss == "regression")
         batches, _ = self.training_data(context)
         training = batches.trees
@@ -95,7 +95,7 @@ class Reward(Looped):
             )
         scores = score_trees(model, [tree for tree, _ in pairs], length, self.rows, precision)
         judged = [row for _, row in pairs]
-        summary: dict[str, object] = {"rankings": len(training), "steps": steps, "shift": model.shift}
+        summary: dict[str, object] = {"rankings": len(training), "steps": steps, "precision": outcome.precision, "shift": model.shift}
         summary["accuracy"] = accuracy(judged, [list(map(float, s)) for s in scores])
         if (people := annotators_agreement(judged))["value"] is not None:
             summary["agreement"] = people
@@ -178,6 +178,12 @@ def check_ranking(row: Row) -> None:
     """Refuse a ranking that does not name each response once."""
     if not all(isinstance(text, str) for text in row["responses"]):
         raise TriviumError("a response is not a text")
+    finished = row.get("finished") or [True] * len(row["responses"])
+    if len(finished) != len(row["responses"]):
+        raise TriviumError(f"`finished` says of {len(finished)} responses whether they ended; there are "
+                           f"{len(row['responses'])}")
+    if not all(text or done for text, done in zip(row["responses"], finished, strict=True)):
+        raise TriviumError("a response is empty and never ended, so it has no token to learn from")
     if sorted(index for group in row["ranking"] for index in group) != list(range(len(row["responses"]))):
         raise TriviumError(
             f"the ranking {row['ranking']} does not name each of the {len(row['responses'])} responses once, as in "

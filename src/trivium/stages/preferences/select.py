@@ -17,7 +17,7 @@ from trivium.stages.models import load_language_model, load_reward_model, prompt
 from trivium.stages.preferences.reward import score_trees
 from trivium.stages.rows import rows_of
 from trivium.training.batch import Tree
-from trivium.training.machine import choose_precision, prepare
+from trivium.training.machine import prepare, resolve_precision
 from trivium.world import rubric
 
 
@@ -73,7 +73,7 @@ class Select(Stage):
                           progress=lambda done, total: context.progress.update(done, total, "sampling responses"))
         flat = [(row, sample) for row, group in zip(prompts, groups, strict=True) for sample in group]
         trees = [Tree(ids[row["id"]], (np.array(sample.tokens, np.int64),)) for row, sample in flat]
-        found = score_trees(reward.to(device), trees, length, self.rows, choose_precision("auto", device))
+        found = score_trees(reward.to(device), trees, length, self.rows, resolve_precision("auto", device))
         demonstrations, comparisons, firsts, gains, points = [], [], [], [], []
         at = 0
         for row, group in zip(prompts, groups, strict=True):

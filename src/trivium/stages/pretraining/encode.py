@@ -70,7 +70,7 @@ class Encode(FromText):
                     count += batch.counts["tokens"]
         save_folder(model, tokenizer, context)
         return {
-            "parameters": sum(p.numel() for p in model.parameters()), "steps": steps,
+            "parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": outcome.precision,
             "validation_loss": nats / max(1.0, count), "chance_loss": float(np.log(config.vocab_size))
         }
 

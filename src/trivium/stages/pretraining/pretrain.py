@@ -21,7 +21,7 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Tree
 from trivium.training.epochs import PackedEpochs
-from trivium.training.machine import autocast, choose_precision, prepare
+from trivium.training.machine import autocast, prepare, resolve_precision
 from trivium.training.next_token import LanguageModelling as LanguageModelling
 
 
@@ -54,7 +54,7 @@ class Pretrain(FromText):
         config = replace(self.model, vocab_size=tokenizer.vocab_size)
         model = LanguageModel(config).initialise(randomness.derive(context.seed, "initialise")).to(device)
         steps = self.steps if self.steps is not None else round(self.epochs * batches.steps_per_epoch)
-        precision = choose_precision(self.precision, device)
+        precision = resolve_precision(self.precision, device)
         context.progress.say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {steps} steps, "
                              f"{device.type} in {precision}")
         validation = PackedEpochs(pieces(heldout, tokenizer, self.length), self.length, self.rows, context.seed)
@@ -68,7 +68,7 @@ class Pretrain(FromText):
         bits = bits_per_byte(model, validation, size, precision)
         save_model(model, tokenizer, context.folder, chat=False)
         trained = steps / batches.steps_per_epoch * batches.tokens
-        return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": precision,
+        return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": outcome.precision,
                 "validation_bits_per_byte": bits, "unigram_bits_per_byte": unigram_bits_per_byte(corpus, heldout, size),
                 "tokens_per_second": trained / outcome.seconds if steps else 0.0}
 

@@ -69,7 +69,7 @@ class Spans(FromText):
             return {}
         save_folder(outcome.model.eval(), with_sentinels(tokenizer, self.sentinels), context)
         return {
-            "parameters": sum(p.numel() for p in model.parameters()), "steps": steps,
+            "parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": outcome.precision,
             "validation_loss": mean_loss(outcome.model, unseen, device), "chance_loss": float(np.log(config.vocab_size))
         }
 

@@ -33,6 +33,7 @@ from trivium.stages.reinforcement.rollout import (
     example_of,
     log_probs_of,
     measures,
+    moments,
     over_all,
     practise,
     split_tokens,
@@ -236,7 +237,7 @@ def learn_from(answered: Answered, new: Sequence[np.ndarray], old: Sequence[np.n
     predicted, wanted = np.concatenate(values), np.concatenate(returns)
     sums = measures(answered, new, old)
     sums["score"] = (float(sum(given.sum() for given in scores)), float(sum(map(len, scores))))
-    sums["explained_variance"] = (1 - float((wanted - predicted).var() / (wanted.var() + 1e-8)), 1.0)
+    sums["explained_variance"] = (1 - moments(wanted - predicted, world)[1] / (moments(wanted, world)[1] + 1e-8), 1.0)
     return Rollout(
         answered.trees,
         {"log_probs": list(new), "values": list(values), "advantages": over_all(advantages, world), "returns": returns},

@@ -11,6 +11,9 @@ from trivium.stage import Input
 from trivium.stages.training import Looped
 from trivium.training.settings import Optimization
 
+APART = ("precision bf16-weights would set the policy apart from its reference, whose weights are float32; "
+         "choose bf16")
+
 
 class Server(BaseModel):
     """A vLLM server that samples in the place of this process; docs/scale.md says how it is started."""
@@ -97,8 +100,5 @@ class Practice(Looped):
         if self.minibatches > self.episodes:
             raise ValueError(f"minibatches ({self.minibatches}) are more than episodes ({self.episodes})")
         if self.precision == "bf16-weights":
-            raise ValueError(
-                "precision bf16-weights would set the policy apart from its reference, whose weights are float32; "
-                "choose bf16"
-            )
+            raise ValueError(APART)
         return self

@@ -25,14 +25,14 @@ from trivium.objectives.policy import combined_scores, whiten
 from trivium.stage import Context
 from trivium.stages.models import prompt_ids, save_trained
 from trivium.stages.preferences.reward import score_trees
-from trivium.stages.reinforcement.practice import Practice
+from trivium.stages.reinforcement.practice import APART, Practice
 from trivium.stages.rows import Row, rows_of
 from trivium.stages.training import fingerprint
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch, map_trees, pack
 from trivium.training.checkpoint import load_checkpoint, save_checkpoint
 from trivium.training.loop import Log, Objective, Trainer
-from trivium.training.machine import autocast, choose_precision, give_back_freed_memory
+from trivium.training.machine import autocast, give_back_freed_memory, resolve_precision
 from trivium.training.parallel import World, join, whole
 from trivium.world import rubric
 
@@ -116,7 +116,9 @@ class Practising:
         self.settings, self.context, self.policy, self.tokenizer, self.samples = settings, context, policy, tokenizer, samples
         self.engine = engine_of(settings, context)
         self.device = policy.lm_head.weight.device
-        self.precision = choose_precision(settings.precision, self.device)
+        self.precision = resolve_precision(settings.precision, self.device)
+        if self.precision == "bf16-weights":
+            raise TriviumError(f"{context.name}: {APART}")
         rows = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
         self.ids = {row["id"]: prompt_ids(tokenizer, row["prompt"]) for row in rows}
         self.length = min(settings.length, policy.config.max_positions)
@@ -214,12 +216,19 @@ def over_all(arrays: Sequence[np.ndarray], world: World, shift_mean: bool = True
     if world.mesh is None:
         flat = whiten(flat, shift_mean)
     else:
-        count, total, squares = world.add(
-            [float(len(flat)), float(flat.sum()), float((flat**2).sum())], torch.device(world.mesh.device_type))
-        mean = total / count
-        scaled = (flat - mean) / (np.sqrt(max(squares / count - mean**2, 0.0)) + 1e-8)
+        mean, variance = moments(flat, world)
+        scaled = (flat - mean) / (np.sqrt(variance) + 1e-8)
         flat = scaled if shift_mean else scaled + mean
     return np.split(flat, np.cumsum([len(a) for a in arrays])[:-1])
+
+
+def moments(flat: np.ndarray, world: World) -> tuple[float, float]:
+    """The mean and the variance of the values of all processes."""
+    if world.mesh is None:
+        return float(flat.mean()), float(flat.var())
+    count, total, squares = world.add(
+        [float(len(flat)), float(flat.sum()), float((flat**2).sum())], torch.device(world.mesh.device_type))
+    return total / count, max(squares / count - (total / count)**2, 0.0)
 
 
 def check_scores(answered: Answered, scores: Sequence[np.ndarray]) -> None:
@@ -378,7 +387,7 @@ def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising
     updates = settings.epochs * settings.minibatches
     trainer = Trainer(model, settings.optimization, settings.iterations * updates, practising.precision,
                       settings.parallel, world)
-    mark = fingerprint(*made_from, practising.prompts, settings.learned(), context.seed)
+    mark = fingerprint(*made_from, practising.prompts, settings.learned(), practising.precision, context.seed)
     context.scratch.mkdir(parents=True, exist_ok=True)
     watch = Watch(practising, gold, context.scratch, learned_from)
     found = load_checkpoint(context.scratch, model, trainer.optimizers, mark, world)

@@ -30,7 +30,7 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Tree, map_trees
 from trivium.training.epochs import PackedEpochs
-from trivium.training.machine import choose_precision, prepare
+from trivium.training.machine import prepare, resolve_precision
 from trivium.world import rubric
 
 
@@ -297,7 +297,7 @@ def best_of(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Ro
         for ids, group in zip(asked, groups, strict=True)
     ]
     device = model.lm_head.weight.device
-    found = score_trees(reward.to(device), trees, max(map(len, trees)), 4, choose_precision("auto", device))
+    found = score_trees(reward.to(device), trees, max(map(len, trees)), 4, resolve_precision("auto", device))
     picked: dict[int, tuple[list[str], list[int]]] = {number: ([], []) for number in numbers}
     for group, scores in zip(groups, found, strict=True):
         order = sorted(range(len(group)), key=lambda i: (not group[i].finished, -scores[i]))
@@ -320,7 +320,7 @@ def validation_bits(model: LanguageModel, tokenizer: ChatTokenizer, tokens: Path
     size = sum(len(tokenizer.decode(document[:-1].tolist()).encode()) for document in heldout)
     length = min(256, model.config.max_positions)
     return bits_per_byte(model, PackedEpochs(pieces(heldout, tokenizer, length), length, 16, 0), size,
-                         choose_precision("auto", model.lm_head.weight.device))
+                         resolve_precision("auto", model.lm_head.weight.device))
 
 
 def judge(prompts: Sequence[Row], answers: Sequence[str], known: bool, reward: Path | None,
@@ -339,7 +339,7 @@ def judge(prompts: Sequence[Row], answers: Sequence[str], known: bool, reward: P
     length = max(len(tree) for tree in trees)
     return [
         float(scores[0])
-        for scores in score_trees(model, trees, length, 16, choose_precision("auto", model.score.weight.device))
+        for scores in score_trees(model, trees, length, 16, resolve_precision("auto", model.score.weight.device))
     ]
 
 
