@@ -188,6 +188,15 @@ def test_gradients_travel_after_the_last_microbatch_alone():
 
 
 @pytest.mark.long
+@pytest.mark.bf16
+@pytest.mark.parametrize("kind", ["bf16", "bf16-weights"])
+def test_matrices_are_cut_in_every_format(tmp_path, runs_alone, kind):
+    found, weights = go(tmp_path, 2, parallel={"tensor_parallel": 2, "checkpoint_activations": True}, evaluate=True, precision=kind)
+    assert found == pytest.approx(runs_alone(kind)[0], abs=0.02)
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+
+
+@pytest.mark.long
 def test_other_families_are_cut_too(tmp_path):
     options = {"model": {"qk_norm": False, "attention_bias": True, "tie_embeddings": False}, "optimization": {}}
     found, _ = go(tmp_path / "one", 1, **options)
