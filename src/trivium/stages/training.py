@@ -13,11 +13,27 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.stage import Context, Input, Stage
 from trivium.training.loop import Batches, Microbatch, Objective, Outcome, train
-from trivium.training.machine import resolve_precision
-from trivium.training.settings import Optimization, Parallel, Precision
+from trivium.training.machine import choose_device, resolve_precision
+from trivium.training.settings import NumberFormat, Optimization, Parallel, Precision
 
 
-class Training(Stage):
+class Measuring(Stage):
+    """What every stage that computes with a model has in common: what it makes depends on the number format."""
+
+    precision: Precision = "auto"
+    """Number format of the products. float32; bf16: autocast; bf16-weights: weights in bf16 with float32 masters; auto:
+    bf16 where the hardware multiplies it natively, else float32. What it was decided to be is part of the key."""
+
+    def number_format(self) -> NumberFormat:
+        """The number format, decided from the setting and the machine alone."""
+        return resolve_precision(self.precision, choose_device())
+
+    def learned(self) -> dict[str, Any]:
+        """The settings that decide what the stage makes, with the number format that was decided."""
+        return super().learned() | {"precision": self.number_format()}
+
+
+class Training(Measuring):
     """What every stage that trains a model has in common."""
 
     optimization: Optimization = Optimization()
@@ -26,9 +42,6 @@ class Training(Stage):
     """Tokens in one packed row: the longest sequence that can be trained on."""
     rows: int = Field(16, ge=1)
     """Packed rows in a batch."""
-    precision: Precision = "auto"
-    """Number format of the products. float32; bf16: autocast; bf16-weights: weights in bf16 with float32 masters; auto:
-    bf16 where the hardware multiplies it natively, else float32. What it was decided to be is part of the key."""
 
 
 class Looped(Training):

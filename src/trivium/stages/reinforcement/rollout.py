@@ -486,6 +486,6 @@ def practise(model: Any, policy_of: Callable[[Any], Any], practising: Practising
         context.progress.say("the best policy by the watch is kept")
     save_trained(policy, attached, practising.tokenizer, context.inputs["model"], context)
     return {
-        "episodes": (iteration - bool(ended)) * settings.episodes * practising.samples, "ended": ended
+        "episodes": (iteration - bool(ended)) * settings.episodes * practising.samples, "precision": practising.precision, "ended": ended
         or "all iterations", **state
     }
