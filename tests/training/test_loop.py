@@ -22,7 +22,7 @@ from trivium.stages.pretraining.pretrain import LanguageModelling, pieces
 from trivium.training import checkpoint, loop
 from trivium.training.batch import Tree, make_batch
 from trivium.training.epochs import PackedEpochs
-from trivium.training.loop import Trainer, train, worth_compiling
+from trivium.training.loop import Evaluation, train, worth_compiling
 from trivium.training.optimizers import (
     TWO_QUINTICS,
     Muon,
@@ -33,6 +33,7 @@ from trivium.training.optimizers import (
     orthogonalise,
 )
 from trivium.training.parallel import Parallel
+from trivium.training.trainer import Trainer
 
 CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16)
 
@@ -166,8 +167,8 @@ def test_a_single_bad_batch_is_left_out(tmp_path):
 def test_held_out_loss_and_samples_are_written_along_the_way(tmp_path):
     batches = PackedEpochs(trees(), 32, 2, 0)
     train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), batches, 8, Optimization(), scratch=tmp_path,
-          log=tmp_path / "log.jsonl", fingerprint="x", validation=lambda part, parts: batches(0, part, parts), evaluate_every=3,
-          sample=lambda model: "spoken", track=tmp_path / "tensorboard")
+          log=tmp_path / "log.jsonl", fingerprint="x", track=tmp_path / "tensorboard",
+          evaluation=Evaluation(3, lambda part, parts: batches(0, part, parts), lambda model: "spoken"))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "validation_loss" in line] == [2, 5, 7]
     assert [line["step"] for line in lines if line.get("sample") == "spoken"] == [2, 5, 7]

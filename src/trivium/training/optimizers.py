@@ -39,6 +39,10 @@ class Plateau:
         self.patience = settings.patience if settings.schedule == "plateau" else 0
         self.state = {"share": 1.0, "sum": 0.0, "count": 0.0, "lowest": 1e300}
 
+    def restore(self, state: dict[str, float] | None) -> None:
+        """Go on from a checkpoint's state, where it has one."""
+        self.state = state or self.state
+
     @property
     def share(self) -> float:
         """What the learning rate is multiplied by."""

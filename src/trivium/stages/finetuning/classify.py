@@ -26,8 +26,8 @@ from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.epochs import PackedEpochs, contents_of
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 
 
 class Classify(Looped):

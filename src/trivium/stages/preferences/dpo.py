@@ -20,8 +20,8 @@ from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import PackedEpochs, contents_of
-from trivium.training.loop import Total
 from trivium.training.machine import prepare, resolve_precision
+from trivium.training.objective import Total
 from trivium.training.precision import as_trained
 
 

@@ -22,9 +22,10 @@ from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, map_trees, pack
 from trivium.training.epochs import PackedEpochs, contents_of, fits
-from trivium.training.loop import Total, Trainer
 from trivium.training.machine import prepare, resolve_precision
+from trivium.training.objective import Total
 from trivium.training.precision import as_trained
+from trivium.training.trainer import Trainer
 
 
 class Kto(Looped):

@@ -30,8 +30,8 @@ from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import PackedEpochs, contents_of, fits
-from trivium.training.loop import Total
 from trivium.training.machine import autocast, prepare, resolve_precision
+from trivium.training.objective import Total
 from trivium.world.panel import judge
 
 

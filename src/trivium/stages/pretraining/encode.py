@@ -22,8 +22,8 @@ from trivium.tokenizer.tokens import Tokens
 from trivium.tokenizer.train import DOCUMENT
 from trivium.training.batch import Batch, Tree
 from trivium.training.epochs import PackedEpochs
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 
 
 class Encode(FromText):

@@ -24,8 +24,8 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch
 from trivium.training.epochs import PackedEpochs
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 
 
 class Spans(FromText):

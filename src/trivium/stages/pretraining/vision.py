@@ -22,8 +22,8 @@ from trivium.stage import Context, Input, Title
 from trivium.stages.rows import rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import check_messages
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 
 
 class Vision(Looped):

@@ -30,8 +30,8 @@ from trivium.stages.reinforcement.rollout import (
     practise,
 )
 from trivium.training.batch import Batch, hidden_states
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 
 
 class Grpo(Practice):
