@@ -36,7 +36,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_every_example_of_the_page_runs(folder):
-    made = {path.parent.relative_to(folder / "runs").as_posix() for path in folder.glob("runs/*/*/artifact.json")}
+    made = {path.parent.relative_to(folder / "runs").as_posix() for path in folder.glob("runs/*/*/manifest.json")}
     assert made >= {"robust/dpo", "simple/dpo", "rl/grpo", "rl/ppo", "examine/evaluate", "imported/imports", "letters/corpus",
                     "judged/ai_feedback", "tuned/sft", "counted/lengths", "counted/report", "written/sft"}
 

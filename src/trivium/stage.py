@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trivium.errors import TriviumError
 from trivium.extensions import Code as Code
-from trivium.extensions import CodeMarker, code_files, file_of
+from trivium.extensions import CodeMarker, code_files, file_of, resolve
 from trivium.progress import Progress
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Stage(BaseModel):
                 yield from code_files("stage", Path(str(module.__file__)))  # type: ignore[union-attr]
         for name in self._marked(CodeMarker):
             for where, value in _items(name, getattr(self, name)):
-                file = file_of(value)
+                file = file_of(resolve(value))
                 if file is not None:
                     yield from code_files(where, file)
 

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from trivium.errors import TriviumError
-from trivium.extensions import file_of, installed, load_object
+from trivium.extensions import load_object, resolve
 from trivium.training.parallel import by_mesh, shard_like, whole
 from trivium.training.precision import masters
-from trivium.training.settings import OPTIMIZERS
 from trivium.training.settings import Optimization as Optimization
 
 
@@ -171,7 +170,7 @@ def own_optimizer(groups: list[dict[str, Any]], settings: Optimization) -> torch
     with ``lr``, and with ``optimizer_options`` by name. Raises :class:`TriviumError` for one that fails, or that keeps
     anything but tensors of each parameter, which no checkpoint would hold."""
     name = settings.optimizer
-    make = load_object(name) if file_of(name) else installed(OPTIMIZERS)[name].load()
+    make = load_object(resolve(name, "optimizers"))
     try:
         made = make(groups, lr=settings.learning_rate, **settings.optimizer_options)
     except Exception as error:

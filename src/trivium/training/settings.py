@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from trivium.errors import TriviumError, nearest
-from trivium.extensions import Code, file_of, installed
+from trivium.extensions import Code, file_of, names, resolve
 
 BUILT_IN = ("muon", "adamw", "sgd")
 """The optimizers that are here."""
-
-OPTIMIZERS = "trivium.optimizers"
-"""The entry points under which installed packages offer others."""
 
 NumberFormat = Literal["float32", "bf16", "bf16-weights"]
 """In what products are made; see :mod:`trivium.training.precision`."""
@@ -70,11 +67,10 @@ class Optimization:
         for name in ("learning_rate", "matrix_learning_rate", "weight_decay", "epsilon", "clip"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must be 0 or more")
-        if self.optimizer not in BUILT_IN and file_of(self.optimizer) is None and self.optimizer not in (
-                packaged := installed(OPTIMIZERS)):
+        if self.optimizer not in BUILT_IN and file_of(resolve(self.optimizer, "optimizers")) is None:
             raise TriviumError(f"optimization: there is no optimizer {self.optimizer!r}"
-                               f"{nearest(self.optimizer, [*BUILT_IN, *packaged])}; one of your own is named as "
-                               "FILE.py:NAME")
+                               f"{nearest(self.optimizer, [*BUILT_IN, *names('optimizers')])}; one of your own is named "
+                               "as FILE.py:NAME")
         if self.optimizer_options and self.optimizer in BUILT_IN:
             raise TriviumError(f"optimization: optimizer_options are for optimizers of your own, not for {self.optimizer}")
         for name in ("newton_schulz", "patience"):
