@@ -57,6 +57,18 @@ class Figure(NamedTuple):
     chinese: str
 
 
+class Panel(NamedTuple):
+    """What the report draws of a stage, and which of its figures come first. Each is a key of the summary or the
+    log."""
+
+    headline: str = ""
+    """The figure of the summary that stands in large type at the top of the page."""
+    beside: tuple[str, ...] = ()
+    """Figures of the summary that stand below the headline, to compare it with."""
+    curves: tuple[str, ...] = ()
+    """What the log holds that is drawn by step, besides the losses and the speed, which are drawn of every stage."""
+
+
 @dataclass
 class Context:
     """What a stage is given besides its settings."""
@@ -102,6 +114,8 @@ class Stage(BaseModel):
     """What people call it; None takes its kind."""
     figures: ClassVar[tuple[Figure, ...]] = ()
     """Names of the numbers that only this stage has, for the report."""
+    panel: ClassVar[Panel] = Panel()
+    """What the report draws of it and puts first."""
     every_process: ClassVar[bool] = False
     """Whether all processes run it under ``torchrun``, rather than the first one alone."""
     unlearned: ClassVar[frozenset[str]] = frozenset()
@@ -161,6 +175,16 @@ class Stage(BaseModel):
                 file = file_of(value)
                 if file is not None:
                     yield from code_files(where, file)
+
+
+def display(stage: type[Stage]) -> dict[str, Any]:
+    """What a report needs to know of a stage, as JSON: its title, its figures' names, its panel, and its settings'
+    defaults. The manifests of stages that are not built in hold it, so that their runs can be read without them."""
+    return {
+        "title": Title(*stage.title)._asdict() if stage.title else None,
+        "figures": [Figure(*figure)._asdict() for figure in stage.figures], "panel": Panel(*stage.panel)._asdict(),
+        "defaults": stage.model_construct().model_dump(mode="json", warnings=False)
+    }
 
 
 def _items(name: str, value: Any) -> Iterator[tuple[str, str]]:

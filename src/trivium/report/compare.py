@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trivium.report.again import flat
+from trivium.report.formats import is_number, is_rate
 from trivium.report.gather import Gathered, gather
-from trivium.report.page import flat, is_rate
 
 TIMES = {"seconds", "tokens_per_second"}
 """Results that differ from run to run of the same thing."""
@@ -43,7 +44,7 @@ def differences(first: Path, second: Path) -> dict[str, Any]:
 def numbers(run: Gathered, stage: str) -> list[tuple[str, Any]]:
     """A stage's numbers and rates by dotted name; an examination's stand beside the stages that it examined."""
     def walk(value: Any, prefix: str) -> list[tuple[str, Any]]:
-        if is_rate(value) or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        if is_rate(value) or is_number(value):
             return [(prefix, value)]
         if isinstance(value, dict):
             return [one for key, part in value.items() for one in walk(part, f"{prefix}.{key}" if prefix else str(key))]
