@@ -167,8 +167,7 @@ class Stage(BaseModel):
         that its settings name, and what they import from beside them."""
         for kind in type(self).__mro__:
             module = sys.modules.get(kind.__module__)
-            if issubclass(kind, Stage) and not kind.__module__.startswith("trivium.") and getattr(
-                    module, "__file__", None):
+            if issubclass(kind, Stage) and not is_built_in(kind) and getattr(module, "__file__", None):
                 yield from code_files("stage", Path(str(module.__file__)))  # type: ignore[union-attr]
         for name in self._marked(CodeMarker):
             for where, value in _items(name, getattr(self, name)):
@@ -177,14 +176,25 @@ class Stage(BaseModel):
                     yield from code_files(where, file)
 
 
+def is_built_in(stage: type[Stage]) -> bool:
+    """Whether a stage comes with Trivium, rather than from a plugin, an installed package or the caller."""
+    return stage.__module__.startswith("trivium.")
+
+
 def display(stage: type[Stage]) -> dict[str, Any]:
     """What a report needs to know of a stage, as JSON: its title, its figures' names, its panel, and its settings'
-    defaults. The manifests of stages that are not built in hold it, so that their runs can be read without them."""
-    return {
-        "title": Title(*stage.title)._asdict() if stage.title else None,
-        "figures": [Figure(*figure)._asdict() for figure in stage.figures], "panel": Panel(*stage.panel)._asdict(),
-        "defaults": stage.model_construct().model_dump(mode="json", warnings=False)
-    }
+    defaults. The manifest of a stage that is not built in holds it, so that runs can be read without their plugins.
+
+    Raises :class:`TriviumError` where one of them is not of the shape that it has in :class:`Stage`."""
+    try:
+        return {
+            "title": Title(*stage.title)._asdict() if stage.title else None,
+            "figures": [Figure(*figure)._asdict() for figure in stage.figures], "panel": Panel(*stage.panel)._asdict(),
+            "defaults": stage.model_construct().model_dump(mode="json", warnings=False)
+        }
+    except (TypeError, ValueError) as error:
+        raise TriviumError(f"a stage of kind {stage.kind!r} cannot be shown: its title, figures and panel are a Title, "
+                           f"a tuple of Figures and a Panel ({error})") from error
 
 
 def _items(name: str, value: Any) -> Iterator[tuple[str, str]]:

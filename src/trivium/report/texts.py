@@ -102,8 +102,7 @@ PARTS: dict[str, Pair] = {
 """What a reward model's accuracy is split by: lengths, and how far apart people rated the two responses."""
 
 PRECISIONS: dict[str, Pair] = {
-    "bf16": ("bfloat16, weights kept in float32", "bfloat16（权重保持 float32）"),
-    "bf16-weights": ("bfloat16, weights too", "bfloat16（含权重）")
+    "bf16": ("bfloat16", "bfloat16"), "bf16-weights": ("bfloat16, weights too", "bfloat16（含权重）")
 }
 """The number formats that a model is trained in; others are called by their name."""
 
@@ -116,9 +115,10 @@ TASKS = {
 STEPS = {
     "input": "输入", "read": "读取", "extract": "正文提取", "repetition": "重复过滤", "quality": "质量过滤",
     "c4": "C4 规则", "fineweb": "FineWeb 规则", "harmful": "有害内容", "exact_duplicates": "精确去重",
-    "near_duplicates": "近似去重", "private": "隐私替换", "contamination": "去污染", "language": "语言", "address": "网址", "classifier": "质量分类器",
-    "spans": "重复段落", "mixture": "配比", "output": "输出", "boilerplate": "网页样板", "contaminated": "评测题泄漏",
-    "exact_duplicate": "精确重复", "near_duplicate": "近似重复", "spam": "垃圾页"
+    "near_duplicates": "近似去重", "private": "隐私替换", "contamination": "去污染", "language": "语言",
+    "address": "网址", "classifier": "质量分类器", "spans": "重复段落", "mixture": "配比", "output": "输出",
+    "boilerplate": "网页样板", "contaminated": "评测题泄漏", "exact_duplicate": "精确重复",
+    "near_duplicate": "近似重复", "spam": "垃圾页"
 }
 """Cleaning's steps and kinds of dirt, in Chinese."""
 
