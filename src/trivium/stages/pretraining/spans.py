@@ -17,7 +17,7 @@ from trivium.files import write_bytes, write_json
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder_decoder import EncoderDecoder, look_at
 from trivium.objectives.language_modeling import token_log_probs
-from trivium.stage import Context, Title
+from trivium.stage import Context, Panel, Title
 from trivium.stages.pretraining.encode import texts
 from trivium.stages.training import FromText, run_training
 from trivium.tokenizer.chat import ChatTokenizer
@@ -34,6 +34,7 @@ class Spans(FromText):
     kind: ClassVar[str] = "spans"
     version: ClassVar[int] = 1
     title: ClassVar[Title] = Title("pretraining, cut-out spans", "预训练（挖空片段）", "read")
+    panel: ClassVar[Panel] = Panel(headline="validation_loss", beside=("chance_loss",))
     every_process: ClassVar[bool] = True
     model: EncoderDecoderConfig = EncoderDecoderConfig()
     """The model's shape; vocab_size is taken from the tokenizer, with one more for each sentinel."""
