@@ -22,7 +22,7 @@ from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_k3
 from trivium.progress import Progress
 from trivium.stages.models import load_reward_model, prompt_ids, response_ids, save_model
-from trivium.stages.preferences import dpo, reward
+from trivium.stages.preferences import dpo, reference, reward
 from trivium.stages.preferences.dpo import Dpo
 from trivium.stages.preferences.kto import Kto
 from trivium.stages.preferences.reward import Reward
@@ -229,8 +229,8 @@ def test_a_responses_log_prob_is_the_sum_over_its_own_tokens(school, mean):
 
 
 def test_the_reference_is_computed_once_and_the_first_margins_are_zero(school, tmp_path, monkeypatch):
-    computed, real = [], dpo.map_trees
-    monkeypatch.setattr(dpo, "map_trees", lambda compute, trees, *rest, **more: computed.append(len(trees)) or real(compute, trees, *rest, **more))
+    computed, real = [], reference.map_trees
+    monkeypatch.setattr(reference, "map_trees", lambda compute, trees, *rest, **more: computed.append(len(trees)) or real(compute, trees, *rest, **more))
     Dpo(length=64, rows=2, epochs=3, precision="float32").run(context(school, tmp_path, preferences=school.folder / "ranked"))
     assert computed == [9, 3, 3]  # the training rankings once for three passes; those held out before and after
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

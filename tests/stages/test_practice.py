@@ -27,6 +27,7 @@ from trivium.progress import Progress
 from trivium.stages.endpoint import EndpointSettings as Endpoint
 from trivium.stages.models import load_language_model, load_reward_model, save_model
 from trivium.stages.preferences import ai_feedback, dpo, kto
+from trivium.stages.preferences import reference as preference_reference
 from trivium.stages.preferences.ai_feedback import AiFeedback
 from trivium.stages.preferences.kto import Kto
 from trivium.stages.preferences.revise import Revise
@@ -394,7 +395,7 @@ def test_a_policy_that_collapses_is_said(school, tmp_path):
 def test_ktos_baseline_is_that_of_the_whole_batch(school, tmp_path, monkeypatch):
     place, _ = context(school, tmp_path, feedback=school / "thumbs.jsonl")
     seen = []
-    monkeypatch.setattr(kto, "run_training", lambda model, objective, batches, *rest: seen.append((model, objective, batches)) or SimpleNamespace(
+    monkeypatch.setattr(preference_reference, "run_training", lambda model, objective, batches, *rest: seen.append((model, objective, batches)) or SimpleNamespace(
         leader=False))
     Kto(length=64, rows=4, precision="float32").run(place)
     model, objective, batches = seen[0]
@@ -407,9 +408,9 @@ def test_ktos_baseline_is_that_of_the_whole_batch(school, tmp_path, monkeypatch)
         outcomes.append(trainer.step(0, batches(0, rows=rows), objective))
     assert outcomes[0]["loss"] == pytest.approx(outcomes[1]["loss"], abs=1e-6)
     assert outcomes[0]["gradient_norm"] == pytest.approx(outcomes[1]["gradient_norm"], rel=1e-4)
-    others = [tree.payload["mismatched"] for tree in batches(0)[0].trees]
+    others = [tree.payload.mismatched for tree in batches(0)[0].trees]
     with torch.no_grad():
-        ratios = [dpo.response_log_probs(model, make_batch([[tree]], 64)).numpy() - tree.payload for tree in others]
+        ratios = [(dpo.response_log_probs(model, make_batch([[tree]], 64)) - objective.reference([tree])).numpy() for tree in others]
     assert outcomes[0]["baseline"] == pytest.approx(np.concatenate(ratios).mean(), abs=1e-5) and abs(np.concatenate(ratios).mean()) > 1e-4
 
 
@@ -417,10 +418,10 @@ def test_ktos_prompts_are_shared_and_meet_the_responses_to_another_one():
     trees = [Tree(np.array([1, 2 + n // 3]), (np.arange(n + 1),), payload=(n % 2 == 0,)) for n in range(9)]
     made = kto.mismatched(kto.shared(trees, 16), 16)
     assert [[len(response) for response in tree.responses] for tree in made] == [[1, 2, 3], [4, 5], [6], [7], [8], [9]]
-    assert [tree.payload["liked"] for tree in made][:2] == [(True, False, True), (False, True)]
+    assert [tree.payload.liked for tree in made][:2] == [(True, False, True), (False, True)]
     home = {len(tree.responses[0]): tree.prompt[1] for tree in trees}
     for tree in made:
-        other = tree.payload["mismatched"]
+        other = tree.payload.mismatched
         assert np.array_equal(other.prompt, tree.prompt) and len(other) <= 16
         assert all(home[len(response)] != tree.prompt[1] for response in other.responses)
 
