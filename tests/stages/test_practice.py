@@ -25,7 +25,7 @@ from trivium.model.adapters import folder as adapter_folder
 from trivium.objectives.policy import generalised_advantages, whiten
 from trivium.progress import Progress
 from trivium.stages.endpoint import EndpointSettings as Endpoint
-from trivium.stages.models import load_language_model, load_reward_model, save_model
+from trivium.stages.models import load_language_model, load_reward_model, response_ids, save_model
 from trivium.stages.preferences import ai_feedback, dpo, kto
 from trivium.stages.preferences import reference as preference_reference
 from trivium.stages.preferences.ai_feedback import AiFeedback
@@ -57,7 +57,7 @@ def school(tmp_path_factory):
                          head_dim=16, max_positions=256)
     policy = LanguageModel(config).initialise(0)
     trees = [Tree(ai_feedback.prompt_ids(tokenizer, [{"role": "user", "content": f"say {n} please"}]),
-                  (ai_feedback.response_ids(tokenizer, ("yes", "no thanks", "hello")[n % 3] * (n % 2 + 1)),)) for n in range(24)]
+                  (response_ids(tokenizer, ("yes", "no thanks", "hello")[n % 3] * (n % 2 + 1)),)) for n in range(24)]
     trainer = Trainer(policy, Optimization(learning_rate=5e-3), 40, "float32")
     for step in range(40):  # until most answers end
         trainer.step(step, [make_batch([[tree] for tree in trees], 64)], LanguageModelling())
@@ -429,7 +429,7 @@ def test_ktos_prompts_are_shared_and_meet_the_responses_to_another_one():
 def test_sharing_a_prompt_changes_no_thumbs_log_prob(school):
     policy, tokenizer = ppo.load_language_model(school / "sft")
     prompt = ai_feedback.prompt_ids(tokenizer, [{"role": "user", "content": "say 1"}])
-    alone = [Tree(prompt, (ai_feedback.response_ids(tokenizer, text),), payload=(True,)) for text in ("yes", "no thanks", "hello hello")]
+    alone = [Tree(prompt, (response_ids(tokenizer, text),), payload=(True,)) for text in ("yes", "no thanks", "hello hello")]
     with torch.no_grad():
         apart = torch.cat([dpo.response_log_probs(policy, make_batch([[tree]], 64)) for tree in alone])
         together = dpo.response_log_probs(policy, make_batch([kto.shared(alone, 64)], 64))
@@ -589,7 +589,7 @@ def test_a_reward_model_may_judge(school, tmp_path):
     AiFeedback(judge="reward", responses=2, count=6, max_new_tokens=24, temperature=1.5, margin=0.0).run(place)
     reward, tokenizer = load_reward_model(school / "reward")
     for row in map(json.loads, (tmp_path / "comparisons.jsonl").read_text().splitlines()):
-        trees = [Tree(ai_feedback.prompt_ids(tokenizer, row["prompt"]), (ai_feedback.response_ids(tokenizer, text),)) for text in row["responses"]]
+        trees = [Tree(ai_feedback.prompt_ids(tokenizer, row["prompt"]), (response_ids(tokenizer, text),)) for text in row["responses"]]
         scores = [float(s[0]) for s in rollout.score_trees(reward, trees, 128, 4, "float32")]
         assert row["ranking"][0] == [int(np.argmax(scores))]
 

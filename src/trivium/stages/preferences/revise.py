@@ -12,7 +12,8 @@ from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Sampling, generate
 from trivium.stage import Context, Title
 from trivium.stages.models import load_language_model, prompt_ids
-from trivium.stages.preferences.ai_feedback import Speaking, said, sampled
+from trivium.stages.preferences.ai_feedback import Speaking, sampled
+from trivium.stages.preferences.judges import as_text
 from trivium.stages.rows import Row
 
 
@@ -35,11 +36,11 @@ class Revise(Speaking):
             randomness.python(context.seed, "principle", row["id"]).choice(self.constitution) for row, _ in answered
         ]
         critiques = speak(self, context, "critique", [
-            CRITIQUE.format(prompt=said(row["prompt"]), answer=answer, principle=principle)
+            CRITIQUE.format(prompt=as_text(row["prompt"]), answer=answer, principle=principle)
             for (row, answer), principle in zip(answered, principles, strict=True)
         ])
         revised = speak(self, context, "revision", [
-            REVISION.format(prompt=said(row["prompt"]), answer=answer, critique=critique)
+            REVISION.format(prompt=as_text(row["prompt"]), answer=answer, critique=critique)
             for (row, answer), critique in zip(answered, critiques, strict=True)
         ])
         kept: list[Row] = [{
@@ -66,8 +67,6 @@ REVISION = (
     "{prompt}\n\nSomebody answered: {answer}\n\nA critic said: {critique}\n\nWrite the answer anew, mended. "
     "Give the answer alone."
 )
-
-
 
 
 def speak(settings: Revise, context: Context, what: str, texts: Sequence[str]) -> list[str]:
