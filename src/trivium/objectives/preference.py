@@ -110,8 +110,8 @@ def find_preference_loss(reference: str) -> PreferenceLoss:
             raise TriviumError(f"the installed preference loss {reference!r} cannot be loaded: "
                                f"{type(error).__name__}: {error}") from error
     else:
-        raise TriviumError(f"there is no preference loss {reference!r}"
-                           f"{nearest(reference, {*PREFERENCE_LOSSES, *packaged})}; one of your own is FILE.py:NAME")
+        raise TriviumError(f"there is no preference loss {reference!r} (one of your own is FILE.py:NAME)"
+                           f"{nearest(reference, {*PREFERENCE_LOSSES, *packaged})}")
     declared = next((loss for loss in PREFERENCE_LOSSES.values() if loss.function is function), None)
     return replace(declared, name=reference) if declared else PreferenceLoss(reference, function)
 

@@ -92,28 +92,18 @@ class AiFeedback(Speaking):
     def run(self, context: Context) -> dict[str, object]:
         """Write ``comparisons.jsonl``: rankings by the share of comparisons that a response wins, each made in both
         orders."""
-        if self.judge and file_of(self.judge):
-            judge = judge_of(self.judge, None, self.constitution, self.judge_seconds, context.scratch)
-        else:
-            judge = judge_of(context.inputs.get("judge") or context.inputs["model"], self.endpoint, self.constitution,
-                             self.judge_seconds, context.scratch / "verdicts.jsonl")
+        own = self.judge is not None and file_of(self.judge) is not None
+        judge = judge_of(self.judge if own and self.judge else context.inputs.get("judge") or context.inputs["model"],
+                         self.endpoint, self.constitution, self.judge_seconds, context.scratch / "verdicts.jsonl")
         with contextlib.closing(judge) if isinstance(judge, FunctionJudge) else contextlib.nullcontext():
             rows, texts, _ = sampled(self, context, self.responses)
             verdicts = self.verdicts(judge, rows, texts, context)
-        comparisons = []
-        for row, responses, judged in zip(rows, texts, verdicts, strict=True):
-            shares = shares_of(judged, len(responses))
-            if shares is not None:
-                heldout = randomness.python(context.seed, "heldout", row["id"]).random() < self.heldout
-                comparisons.append({
-                    **row, "responses": responses, "finished": [True] * len(responses),
-                    "ranking": ranking(shares, self.margin), "shares": shares, "annotator": "ai",
-                    "split": "heldout" if heldout else "train"
-                })
+        judged = list(zip(rows, texts, verdicts, strict=True))
+        comparisons = [comparison for each in judged if (comparison := self.comparison(*each, context)) is not None]
         if not comparisons:
             raise TriviumError(f"{context.name}: not one verdict of the judge can be read")
         write_rows(context.folder / "comparisons.jsonl", comparisons)
-        every = [verdict for judged in verdicts for verdict in judged.values()]
+        every = [verdict for each in verdicts for verdict in each.values()]
         firsts = [probability for verdict in every if verdict.complete
                   for probability in (verdict.forward, verdict.backward) if probability is not None]
         unread = sum(not verdict.complete for verdict in every)
@@ -121,9 +111,20 @@ class AiFeedback(Speaking):
             context.progress.say(f"{unread} comparisons were left out: the judge's verdict could not be read")
         summary: dict[str, object] = {"prompts": len(comparisons), "comparisons": len(firsts) // 2, "unread": unread,
                                       "first_is_preferred": float(np.mean(firsts))}
-        agreed = [hit for row, responses, judged in zip(rows, texts, verdicts, strict=True)
-                  for hit in agreement_with_truth(row, responses, judged)]
+        agreed = [hit for each in judged for hit in agreement_with_truth(*each)]
         return summary | ({"agreement_with_truth": mean_interval(agreed)} if agreed else {})
+
+    def comparison(self, row: Row, responses: Sequence[str], verdicts: Verdicts, context: Context) -> Row | None:
+        """A prompt's responses, ranked by the shares of comparisons that they win; None where too few could be
+        read."""
+        shares = shares_of(verdicts, len(responses))
+        if shares is None:
+            return None
+        heldout = randomness.python(context.seed, "heldout", row["id"]).random() < self.heldout
+        return {
+            **row, "responses": responses, "finished": [True] * len(responses), "ranking": ranking(shares, self.margin),
+            "shares": shares, "annotator": "ai", "split": "heldout" if heldout else "train"
+        }
 
     def verdicts(self, judge: Judge, rows: Sequence[Row], texts: Sequence[Sequence[str]],
                  context: Context) -> list[Verdicts]:

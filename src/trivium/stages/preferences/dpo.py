@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from trivium.errors import TriviumError
 from trivium.extensions import code_files, file_of
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.objectives.preference import find_preference_loss, implicit_margins
 from trivium.stage import Code, Context, Input, Title
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
-from trivium.stages.preferences.reward import add_pairs, ranked_batches, rankings
+from trivium.stages.preferences.reward import add_pairs, ranked_batches, rankings, refusing
 from trivium.stages.training import Looped
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch
@@ -43,7 +42,7 @@ class Dpo(Looped):
     2023); hinge: no more is learned from a pair that is far enough apart (Zhao et al. 2023). Or one of a plugin or an
     installed package by its name, or FILE.py:NAME: a function of (policy_chosen, policy_rejected, reference_chosen,
     reference_rejected, beta)."""
-    loss_options: dict[str, bool | int | float | str] = {}
+    loss_options: dict[str, bool | int | float | str] = Field({}, validate_default=True)
     """Further arguments of the loss, by name."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """The probability that a preference is labelled the wrong way round; for sigmoid, and any other loss that takes
@@ -53,13 +52,29 @@ class Dpo(Looped):
     adapter: AdapterSettings | None = None
     """Train an adapter; the reference is then the same weights with it off. null trains all weights."""
 
-    @model_validator(mode="after")
-    def _loss_takes_its_options(self) -> Dpo:
-        try:
-            find_preference_loss(self.loss).check(self.options)
-        except TriviumError as error:
-            raise ValueError(str(error)) from error
-        return self
+    @field_validator("loss")
+    @classmethod
+    def _a_loss(cls, loss: str) -> str:
+        with refusing():
+            find_preference_loss(loss)
+        return loss
+
+    @field_validator("loss_options")
+    @classmethod
+    def _options_of_the_loss(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "loss" in info.data:
+            with refusing():
+                find_preference_loss(info.data["loss"]).check(options)
+        return options
+
+    @field_validator("label_smoothing")
+    @classmethod
+    def _smoothing_of_the_loss(cls, smoothing: float, info: ValidationInfo) -> float:
+        if smoothing and "loss" in info.data and "loss_options" in info.data:
+            with refusing():
+                options = info.data["loss_options"] | {"label_smoothing": smoothing}
+                find_preference_loss(info.data["loss"]).check(options)
+        return smoothing
 
     @property
     def options(self) -> dict[str, Any]:

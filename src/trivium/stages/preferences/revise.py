@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from pydantic import model_validator
+
 from trivium import randomness
 from trivium.errors import TriviumError
+from trivium.extensions import file_of
 from trivium.files import write_rows
 from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Sampling, generate
@@ -23,6 +26,12 @@ class Revise(Speaking):
     kind: ClassVar[str] = "revise"
     version: ClassVar[int] = 1
     title: ClassVar[Title] = Title("answers revised by a constitution", "按宪章修订回答", "teach")
+
+    @model_validator(mode="after")
+    def _a_judge_that_writes(self) -> Revise:
+        if self.judge and file_of(self.judge):
+            raise ValueError(f"{self.judge}: a function judges, but cannot write; name a model or an `endpoint`")
+        return self
 
     def run(self, context: Context) -> dict[str, object]:
         """Write ``demonstrations.jsonl``: prompts with the revised answers, each with its first answer, principle and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from trivium import randomness
 from trivium.errors import TriviumError, nearest
@@ -65,13 +66,12 @@ class Reward(Looped):
     """Another number gives another head and another order of the same rankings: members of an ensemble are stages that
     differ in it."""
 
-    @model_validator(mode="after")
-    def _a_loss(self) -> Reward:
-        try:
-            objective_of(self)
-        except TriviumError as error:
-            raise ValueError(str(error)) from error
-        return self
+    @field_validator("loss")
+    @classmethod
+    def _a_loss(cls, loss: str) -> str:
+        with refusing():
+            find_objective(loss)
+        return loss
 
     @property
     def rated(self) -> bool:
@@ -96,7 +96,7 @@ class Reward(Looped):
         batches, _ = self.training_data(context)
         training = batches.trees
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
-        outcome = run_training(model, objective_of(self), batches, steps, self, context,
+        outcome = run_training(model, find_objective(self.loss, self.margin), batches, steps, self, context,
                                weights_digest(context.inputs["model"]), contents_of(training))
         if not outcome.leader:
             return {}
@@ -147,17 +147,26 @@ class Regression:
                 "accuracy": right_pairs(scores, batch)}
 
 
-def objective_of(settings: Reward) -> Ranking | Regression:
+def find_objective(loss: str, margin: float = 0.0) -> Ranking | Regression:
     """The objective that the setting ``loss`` names. Raises :class:`TriviumError` for an unknown one, and for a
     function of the user's own that does not take what it is given."""
-    if settings.loss == "regression":
+    if loss == "regression":
         return Regression()
-    if settings.loss == "ranking":
-        return Ranking(settings.margin)
-    if file_of(settings.loss) is None:
-        known = nearest(settings.loss, ("ranking", "regression"))
-        raise TriviumError(f"there is no loss {settings.loss!r}{known}; one of your own is FILE.py:NAME")
-    return Ranking(settings.margin, find_pairwise_loss(settings.loss), settings.loss)
+    if loss == "ranking":
+        return Ranking(margin)
+    if file_of(loss) is None:
+        raise TriviumError(f"there is no loss {loss!r} (one of your own is FILE.py:NAME)"
+                           f"{nearest(loss, ('ranking', 'regression'))}")
+    return Ranking(margin, find_pairwise_loss(loss), loss)
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Within it, a :class:`TriviumError` refuses the setting that is being validated."""
+    try:
+        yield
+    except TriviumError as error:
+        raise ValueError(str(error)) from error
 
 
 def right_pairs(scores: torch.Tensor, batch: Batch) -> Total:
