@@ -92,9 +92,7 @@ class AiFeedback(Speaking):
     def run(self, context: Context) -> dict[str, object]:
         """Write ``comparisons.jsonl``: rankings by the share of comparisons that a response wins, each made in both
         orders."""
-        own = self.judge is not None and file_of(self.judge) is not None
-        judge = judge_of(self.judge if own and self.judge else context.inputs.get("judge") or context.inputs["model"],
-                         self.endpoint, self.constitution, self.judge_seconds, context.scratch / "verdicts.jsonl")
+        judge = self.judge_of(context)
         with contextlib.closing(judge) if isinstance(judge, FunctionJudge) else contextlib.nullcontext():
             rows, texts, _ = sampled(self, context, self.responses)
             verdicts = self.verdicts(judge, rows, texts, context)
@@ -103,16 +101,17 @@ class AiFeedback(Speaking):
         if not comparisons:
             raise TriviumError(f"{context.name}: not one verdict of the judge can be read")
         write_rows(context.folder / "comparisons.jsonl", comparisons)
-        every = [verdict for each in verdicts for verdict in each.values()]
-        firsts = [probability for verdict in every if verdict.complete
-                  for probability in (verdict.forward, verdict.backward) if probability is not None]
-        unread = sum(not verdict.complete for verdict in every)
-        if unread:
-            context.progress.say(f"{unread} comparisons were left out: the judge's verdict could not be read")
-        summary: dict[str, object] = {"prompts": len(comparisons), "comparisons": len(firsts) // 2, "unread": unread,
-                                      "first_is_preferred": float(np.mean(firsts))}
+        summary = {"prompts": len(comparisons), **bias_of_order(verdicts)}
+        if summary["unread"]:
+            context.progress.say(f"{summary['unread']} comparisons were left out: the judge's verdict could not be read")
         agreed = [hit for each in judged for hit in agreement_with_truth(*each)]
         return summary | ({"agreement_with_truth": mean_interval(agreed)} if agreed else {})
+
+    def judge_of(self, context: Context) -> Judge:
+        """The judge that the settings name; where they name none, the model that responds."""
+        function = self.judge if self.judge and file_of(self.judge) else None
+        return judge_of(function or context.inputs.get("judge") or context.inputs["model"], self.endpoint,
+                        self.constitution, self.judge_seconds, context.scratch / "verdicts.jsonl")
 
     def comparison(self, row: Row, responses: Sequence[str], verdicts: Verdicts, context: Context) -> Row | None:
         """A prompt's responses, ranked by the shares of comparisons that they win; None where too few could be
@@ -162,6 +161,16 @@ def shares_of(verdicts: Verdicts, count: int) -> list[float] | None:
             wins[a].append(share)
             wins[b].append(1 - share)
     return [float(np.mean(won)) for won in wins] if count >= 2 and all(wins) else None
+
+
+def bias_of_order(verdicts: Sequence[Verdicts]) -> dict[str, object]:
+    """How many ``comparisons`` could be read in both orders and how many not (``unread``), and how often the answer
+    that was shown first was preferred: a half where the order does not matter."""
+    every = [verdict for each in verdicts for verdict in each.values()]
+    firsts = [probability for verdict in every if verdict.complete
+              for probability in (verdict.forward, verdict.backward) if probability is not None]
+    return {"comparisons": len(firsts) // 2, "unread": sum(not verdict.complete for verdict in every),
+            "first_is_preferred": float(np.mean(firsts))}
 
 
 def agreement_with_truth(row: Row, responses: Sequence[str], verdicts: Verdicts) -> Iterator[float]:

@@ -364,24 +364,30 @@ def score_statistics(rows: Sequence[Row], points: Sequence[Sequence[float]], bin
     which the better response is much shorter, about as long, or much longer. ``accuracy_by_margin``: of pairs by how
     far apart people rated them, where they did."""
     pairs = [pair for row, scores in zip(rows, points, strict=True) for pair in judged_pairs(row, scores)]
+    summary: dict[str, object] = {"calibration": calibration(pairs, bins)}
+    by_length = [(group, [pair for pair in pairs if pair.length == group]) for group in BY_LENGTH]
+    by_margin = [(group, [pair for pair in pairs if pair.margin == group]) for group in BY_MARGIN]
+    for name, groups in (("accuracy_by_length", by_length), ("accuracy_by_margin", by_margin)):
+        parts = [{"name": group, **rate_of(inside)} for group, inside in groups if inside]
+        if parts:
+            summary[name] = parts
+    return summary
 
-    def rate(chosen: Sequence[JudgedPair]) -> dict[str, Any]:
-        return pooled((pair.prompt, float(pair.right), 1.0) for pair in chosen)
 
-    calibration = []
+def calibration(pairs: Sequence[JudgedPair], bins: int) -> list[dict[str, Any]]:
+    """Pairs by their confidence, in ``bins`` of equal width from a half to 1: its mean, and the share that is right."""
+    parts = []
     for low, high in itertools.pairwise([0.5 + 0.5 * i / bins for i in range(bins + 1)]):
         inside = [pair for pair in pairs if low <= pair.confidence < high or high == pair.confidence == 1.0]
         if inside:
             predicted = float(np.mean([pair.confidence for pair in inside]))
-            calibration.append({"predicted": predicted, **rate(inside), "pairs": len(inside)})
-    summary: dict[str, object] = {"calibration": calibration}
-    by_length = [(group, [pair for pair in pairs if pair.length == group]) for group in BY_LENGTH]
-    by_margin = [(group, [pair for pair in pairs if pair.margin == group]) for group in BY_MARGIN]
-    for name, groups in (("accuracy_by_length", by_length), ("accuracy_by_margin", by_margin)):
-        parts = [{"name": group, **rate(inside)} for group, inside in groups if inside]
-        if parts:
-            summary[name] = parts
-    return summary
+            parts.append({"predicted": predicted, **rate_of(inside), "pairs": len(inside)})
+    return parts
+
+
+def rate_of(pairs: Sequence[JudgedPair]) -> dict[str, Any]:
+    """The share of pairs that is right, with its interval."""
+    return pooled((pair.prompt, float(pair.right), 1.0) for pair in pairs)
 
 
 def shown_responses(settings: Reward, context: Context, tokenizer: ChatTokenizer, length: int) -> list[Tree]:
