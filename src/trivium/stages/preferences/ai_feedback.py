@@ -103,7 +103,8 @@ class AiFeedback(Speaking):
         write_rows(context.folder / "comparisons.jsonl", comparisons)
         summary = {"prompts": len(comparisons), **bias_of_order(verdicts)}
         if summary["unread"]:
-            context.progress.say(f"{summary['unread']} comparisons were left out: the judge's verdict could not be read")
+            context.progress.say(f"{summary['unread']} comparisons were left out: the judge's verdict could not be "
+                                 "read")
         agreed = [hit for each in judged for hit in agreement_with_truth(*each)]
         return summary | ({"agreement_with_truth": mean_interval(agreed)} if agreed else {})
 
