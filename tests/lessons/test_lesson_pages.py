@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from trivium.data.digits import read_idx, read_mnist
 from trivium.errors import TriviumError
 from trivium.lessons.animals import Animals, best_possible, herd
-from trivium.lessons.digits import PARAMETERS, bend, network, read_idx, read_mnist
+from trivium.lessons.digits import PARAMETERS, bend, network
 from trivium.lessons.lesson import Epochs, Table
 from trivium.lessons.next_word import Counts
 from trivium.lessons.run import run_lesson
@@ -101,7 +102,7 @@ def test_a_label_outside_the_list_and_a_bomb_are_refused(tmp_path, monkeypatch):
     small_mnist(tmp_path, label=12)
     with pytest.raises(TriviumError, match="label 4 is 12; the labels are 0 to 9"):
         read_mnist(tmp_path, "train")
-    monkeypatch.setattr("trivium.lessons.digits.LARGEST", 10_000)
+    monkeypatch.setattr("trivium.data.digits.LARGEST", 10_000)
     bomb = idx(tmp_path / "bomb.gz", (100_000,), bytes(100_000), zipped=True)
     with pytest.raises(TriviumError, match="more than 10,000 bytes"):
         read_idx(bomb, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import html
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trivium import randomness
-from trivium.errors import TriviumError
+from trivium.data.digits import read_mnist, small_digits
 from trivium.lessons.lesson import (
     Classification,
     Epochs,
@@ -60,8 +59,7 @@ class Digits(Stage):
         """The lesson, top to bottom."""
         prepare(context.threads)
         folder: Path | None = context.inputs.get("data")
-        train, test = (read_mnist(folder, "train"),
-                       read_mnist(folder, "t10k")) if folder else small_digits(context.seed)
+        train, test = images(folder, context.seed)
         # 4. Learn from all images, bent a little. What counts is the digits that the network never saw.
         batches = Epochs(train, self.rows, context.seed, lambda batch, step: bend(batch, context.seed, step))
         optimization = Optimization("adamw", 1.5e-3, schedule="cosine", warmup=0.02, weight_decay=0.01, clip=1.0)
@@ -113,88 +111,13 @@ class Digits(Stage):
         return write_numbers(context, numbers)
 
 
-# 1. The images. An IDX file is a number that says what follows, the sizes, and then one byte after another.
+# 1. The images: numbers from 0 to 1, and which digit each shows.
 
-def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """The bytes of an IDX file of ``dimensions`` dimensions (LeCun's format: two zero bytes, 8 for unsigned bytes, the
-    number of dimensions; then each size as four bytes, the highest first; then the data). Raises :class:`TriviumError`
-    that names the file and what is wrong with it; nothing is allocated before the sizes are known to fit the file."""
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            with gzip.open(path) as file:
-                raw = file.read(LARGEST + 1)
-    except FileNotFoundError as error:
-        raise TriviumError(f"{path}: no such file") from error
-    except (OSError, EOFError) as error:
-        raise TriviumError(f"{path}: cannot be read ({error})") from error
-    if len(raw) > LARGEST:
-        raise TriviumError(f"{path}: more than {LARGEST:,} bytes; MNIST's largest file has 47,040,016")
-    head = 4 + 4 * dimensions
-    if len(raw) < head or raw[:2] != b"\0\0" or raw[2] != 8 or raw[3] != dimensions:
-        raise TriviumError(
-            f"{path}: not an IDX file of bytes in {dimensions} dimension{'s' if dimensions > 1 else ''} (it begins "
-            "with "
-            f"{raw[:4].hex(' ') or 'nothing'}; 00 00 08 {dimensions:02x} was expected)")
-    sizes = [int.from_bytes(raw[4 + 4 * i:8 + 4 * i], "big") for i in range(dimensions)]
-    expected = 1
-    for size in sizes:
-        expected *= size
-    if expected != len(raw) - head:
-        raise TriviumError(
-            f"{path}: its head announces {' × '.join(map(str, sizes))} = {expected:,} bytes, but {len(raw) - head:,} "
-            "follow; "
-            "the file is cut short or damaged, fetch it again")
-    return np.frombuffer(raw, np.uint8, offset=head).reshape(sizes)
-
-
-LARGEST = 200_000_000
-"""Bytes of the largest IDX file that is read."""
-
-
-def find(folder: Path, name: str) -> Path:
-    """A file of MNIST in a folder, under either of the names in use, gzipped or not."""
-    names = [form + suffix for form in (name, name.replace("-idx", ".idx")) for suffix in ("", ".gz")]
-    found = next((folder / form for form in names if (folder / form).is_file()), None)
-    if found is None:
-        raise TriviumError(f"{folder}: {name} (or {name}.gz) is missing; MNIST has four files, train-* and t10k-*")
-    return found
-
-
-def read_mnist(folder: Path, part: str) -> Table:
-    """The images ``[N, 784]`` from 0 to 1 and labels of ``part``, ``train`` or ``t10k``."""
-    places = find(folder, f"{part}-images-idx3-ubyte"), find(folder, f"{part}-labels-idx1-ubyte")
-    images, labels = read_idx(places[0], 3), read_idx(places[1], 1)
-    if len(images) != len(labels) or not len(images):
-        raise TriviumError(
-            f"{places[1]}: {len(labels):,} labels for {len(images):,} images; they must be as many, and at least one")
-    if images.shape[1:] != (28, 28):
-        raise TriviumError(f"{places[0]}: images of {images.shape[1]} × {images.shape[2]}; 28 × 28 was expected")
-    wrong = np.flatnonzero(labels > 9)
-    if len(wrong):
-        raise TriviumError(f"{places[1]}: label {wrong[0] + 1} is {labels[wrong[0]]}; the labels are 0 to 9")
-    return Table(torch.from_numpy(images.reshape(len(images), -1).astype(np.float32) / 255),
-                 torch.from_numpy(labels.astype(np.int64)))
-
-
-SMALL_DIGITS = 1347, 450
-"""scikit-learn's small digits to learn from, and to be tested on."""
-
-
-def small_digits(seed: int) -> tuple[Table, Table]:
-    """scikit-learn's 8 × 8 digits drawn as 28 × 28 (training, test): for when MNIST is not at hand."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise TriviumError(
-            'lesson digits: name a folder with MNIST\'s files (--data FOLDER), or install the small digits: '
-            'pip install "trivium[lessons]"') from error
-    images, labels = load_digits(return_X_y=True)
-    large = F.interpolate(torch.tensor(images.reshape(-1, 1, 8, 8) / 16, dtype=torch.float32), size=(20, 20),
-                          mode="bilinear")
-    table = Table(F.pad(large, (4, 4, 4, 4)).flatten(1), torch.tensor(labels))
-    order = torch.from_numpy(randomness.numpy(seed, "heldout").permutation(len(labels)))
-    return table.rows(order[:SMALL_DIGITS[0]]), table.rows(order[SMALL_DIGITS[0]:])
+def images(folder: Path | None, seed: int) -> tuple[Table, Table]:
+    """The digits to learn from, and to be tested on: MNIST's, or scikit-learn's small ones where no folder is given."""
+    parts = (read_mnist(folder, "train"), read_mnist(folder, "t10k")) if folder else small_digits(seed)
+    train, test = (Table(torch.from_numpy(pixels), torch.from_numpy(labels)) for pixels, labels in parts)
+    return train, test
 
 
 # 2. The network: three layers. Each unit adds up all its inputs, weighted, and passes on what is above zero.

@@ -9,13 +9,18 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
+from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.adapters import attach
 from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.objectives.preference import dpo_losses, ipo_losses
 from trivium.stage import Context, Input, Title
+from trivium.stages.cost import Estimate
 from trivium.stages.models import adapt, as_without, load_language_model, save_trained
-from trivium.stages.preferences.reward import accuracy, add_pairs, ranked_batches, ranked_tree, rankings
+from trivium.stages.outlook import Cost, Outlook, Step
+from trivium.stages.preferences.cost import cost_of_rankings
+from trivium.stages.preferences.reward import accuracy, add_pairs, full_ranking, ranked_batches, ranked_tree, rankings
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
@@ -108,6 +113,34 @@ class Dpo(Looped):
         save_trained(model, attached, tokenizer, context.inputs["model"], context)
         return {"rankings": len(trees), "steps": steps, "loss": outcome.metrics.get("loss"),
                 "preference_accuracy": accuracy([row for _, row in heldout], margins)}
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, and passes over all rankings for the reference, and over the held-out ones again."""
+        given = estimate.rankings(self.preferences)
+        return cost_of_rankings(self, self.model, given, self.epochs, estimate, lambda model: model,
+                                DirectPreference(self), add_pairs, 1 - given.heldout + 2 * given.heldout)
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """A model like the one it starts from."""
+        return Outlook(like=self.model, adapter=self.adapter)
+
+    def training_step(self, estimate: Estimate, processes: int) -> Step:
+        """A model, or its adapter, and full rows of rankings."""
+        config = estimate.config(self.model)
+        length = min(self.length, config.max_positions)
+
+        def models() -> tuple[LanguageModel, list[Any]]:
+            model = LanguageModel(config)
+            if self.adapter is not None:
+                attach(model, self.adapter, 0)
+            return model, []
+
+        def finish(batch: Batch) -> None:
+            add_pairs(batch)
+            batch.extra["reference"] = torch.zeros(len(batch.ends))
+
+        return self.step_with(estimate, models, DirectPreference(self),
+                              self.full_batches(processes, full_ranking(length), finish, length))
 
 
 def response_log_probs(model: Any, batch: Batch, mean: bool = False) -> torch.Tensor:

@@ -14,9 +14,12 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.preference import balanced_weights, kto_losses
 from trivium.stage import Context, Input, Title
+from trivium.stages.cost import Estimate
 from trivium.stages.models import adapt, as_without, load_language_model, prompt_ids, response_ids, save_trained
+from trivium.stages.outlook import Cost, Outlook
+from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.dpo import response_log_probs
-from trivium.stages.preferences.reward import accuracy, ranked_tree, rankings
+from trivium.stages.preferences.reward import accuracy, add_pairs, ranked_tree, rankings
 from trivium.stages.rows import Row, rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
@@ -24,6 +27,7 @@ from trivium.training.batch import Batch, Tree, make_batch, map_trees, pack
 from trivium.training.epochs import PackedEpochs, contents_of, fits
 from trivium.training.loop import Total, Trainer
 from trivium.training.machine import autocast, choose_precision, prepare
+from trivium.training.next_token import LanguageModelling
 
 
 class Kto(Looped):
@@ -123,6 +127,16 @@ class Kto(Looped):
                  for _, row in heldout], [list(map(float, new - old)) for new, old in zip(after, before, strict=True)])
         save_trained(model, attached, tokenizer, context.inputs["model"], context)
         return summary
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, which read the responses to other prompts too, and passes over both for the reference."""
+        given = estimate.rankings(self.feedback)
+        return cost_of_rankings(self, self.model, given, self.epochs, estimate, lambda model: model,
+                                LanguageModelling(), add_pairs, 2 * (1 - given.heldout) + 2 * given.heldout, 1)
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """A model like the one it starts from."""
+        return Outlook(like=self.model, adapter=self.adapter)
 
 
 class KahnemanTversky:
