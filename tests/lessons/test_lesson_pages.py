@@ -14,7 +14,7 @@ from trivium.data.digits import read_idx, read_mnist
 from trivium.errors import TriviumError
 from trivium.lessons.animals import Animals, best_possible, herd
 from trivium.lessons.digits import PARAMETERS, bend, network
-from trivium.lessons.lesson import Epochs, Table
+from trivium.lessons.lesson import Epochs, Examples
 from trivium.lessons.next_word import Counts
 from trivium.lessons.run import run_lesson
 
@@ -109,13 +109,13 @@ def test_a_label_outside_the_list_and_a_bomb_are_refused(tmp_path, monkeypatch):
 
 
 def test_bent_images_depend_on_seed_and_step_alone():
-    batch = Table(torch.rand(4, 784), torch.arange(4))
+    batch = Examples(torch.rand(4, 784), torch.arange(4))
     assert torch.equal(bend(batch, 1, 2).inputs, bend(batch, 1, 2).inputs)
     assert not torch.equal(bend(batch, 1, 2).inputs, bend(batch, 1, 3).inputs)
 
 
 def test_an_epoch_shows_every_example_once_whatever_the_number_of_slices():
-    table = Table(torch.arange(10.0), torch.arange(10))
+    table = Examples(torch.arange(10.0), torch.arange(10))
     batches = Epochs(table, 4, 0)
     whole = [batches(step)[0].targets.tolist() for step in range(3)]
     assert sorted(target for batch in whole for target in batch) == list(range(10)) and batches.steps_per_epoch == 3

@@ -14,23 +14,8 @@ from torch import Tensor, nn
 
 from trivium import randomness
 from trivium.data.digits import read_mnist, small_digits
-from trivium.lessons.lesson import (
-    Classification,
-    Epochs,
-    Heading,
-    Piece,
-    Raw,
-    Rows,
-    Table,
-    Text,
-    curve,
-    initialise,
-    learn,
-    lines,
-    saved,
-    write_numbers,
-    write_page,
-)
+from trivium.lessons.lesson import Classification, Epochs, Examples, curve, initialise, learn, save_weights
+from trivium.lessons.page import Heading, Piece, Raw, Table, Text, lines, write_numbers, write_page
 from trivium.stage import Context, Input, Stage
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization
@@ -72,8 +57,8 @@ class Digits(Stage):
         some = train.rows(
             torch.from_numpy(randomness.numpy(context.seed, "few").permutation(len(train.targets))[:self.few]))
         experiment = {}
-        for name, change in (("few", lambda batch, step: batch), ("few-bent",
-                                                                  lambda batch, step: bend(batch, context.seed, step))):
+        for name, change in (("few", lambda batch, step: batch),
+                             ("few-bent", lambda batch, step: bend(batch, context.seed, step))):
             few = Epochs(some, min(self.rows, self.few), context.seed, change)
             steps = self.few_epochs * few.steps_per_epoch
             tried = learn(network(context.seed), Classification(), few, steps,
@@ -106,17 +91,17 @@ class Digits(Stage):
             "mistakes": len(wrong), "overfitting": experiment, "most_confused": dict(
                 sorted(confused.items(), key=lambda item: -item[1])[:5])
         }
-        saved(model, context.folder / "model.safetensors")
+        save_weights(model, context.folder / "model.safetensors")
         write_page(context, "Reading digits", page(numbers, context, test, wrong[:40], probabilities))
         return write_numbers(context, numbers)
 
 
 # 1. The images: numbers from 0 to 1, and which digit each shows.
 
-def images(folder: Path | None, seed: int) -> tuple[Table, Table]:
+def images(folder: Path | None, seed: int) -> tuple[Examples, Examples]:
     """The digits to learn from, and to be tested on: MNIST's, or scikit-learn's small ones where no folder is given."""
     parts = (read_mnist(folder, "train"), read_mnist(folder, "t10k")) if folder else small_digits(seed)
-    train, test = (Table(torch.from_numpy(pixels), torch.from_numpy(labels)) for pixels, labels in parts)
+    train, test = (Examples(torch.from_numpy(pixels), torch.from_numpy(labels)) for pixels, labels in parts)
     return train, test
 
 
@@ -131,7 +116,7 @@ def network(seed: int) -> nn.Module:
 
 # 3. Augmentation: the same digit, shifted, turned and resized a little, is a new example for free.
 
-def bend(batch: Table, seed: int, step: int) -> Table:
+def bend(batch: Examples, seed: int, step: int) -> Examples:
     """Each image shifted by up to 2 pixels, turned by up to 12 degrees and resized by up to 10 %, as (seed, step)
     decides."""
     n = len(batch.targets)
@@ -142,10 +127,10 @@ def bend(batch: Table, seed: int, step: int) -> Table:
                      np.stack([np.sin(angle) / zoom, np.cos(angle) / zoom, shift[:, 1]], 1)], 1)
     grid = F.affine_grid(torch.tensor(turn, dtype=torch.float32), [n, 1, 28, 28], align_corners=False)
     images = F.grid_sample(batch.inputs.view(n, 1, 28, 28), grid, align_corners=False)
-    return Table(images.flatten(1), batch.targets)
+    return Examples(images.flatten(1), batch.targets)
 
 
-def drawn(image: Tensor, caption: str) -> str:
+def as_svg(image: Tensor, caption: str) -> str:
     """An image ``[784]`` as SVG, a square a dark pixel."""
     dots = "".join(f'<rect x="{i % 28}" y="{i // 28}" width="1.02" height="1.02" opacity="{value:.2f}"/>'
                    for i, value in enumerate(image.tolist()) if value > 0.1)
@@ -155,11 +140,12 @@ def drawn(image: Tensor, caption: str) -> str:
         f'style="background:#fff" fill="#000">{dots}</svg><figcaption>{html.escape(caption)}</figcaption></figure>')
 
 
-def page(numbers: dict[str, Any], context: Context, test: Table, wrong: Tensor, probabilities: Tensor) -> list[Piece]:
+def page(numbers: dict[str, Any], context: Context, test: Examples, wrong: Tensor,
+         probabilities: Tensor) -> list[Piece]:
     """What the lesson shows."""
-    some = "".join(drawn(test.inputs[i], str(int(test.targets[i]))) for i in range(min(16, len(test.targets))))
+    some = "".join(as_svg(test.inputs[i], str(int(test.targets[i]))) for i in range(min(16, len(test.targets))))
     mistakes = "".join(
-        drawn(
+        as_svg(
             test.inputs[i],
             f"{int(test.targets[i])}, read as {int(probabilities[i].argmax())} ({float(probabilities[i].max()):.0%})")
         for i in wrong.tolist())
@@ -191,7 +177,7 @@ def page(numbers: dict[str, Any], context: Context, test: Table, wrong: Tensor, 
             "a person, others would not."
         ),
         Raw(mistakes),
-        Rows(("confusion", "times"), list(numbers["most_confused"].items())),
+        Table(("confusion", "times"), list(numbers["most_confused"].items())),
         Heading("Learning by heart"),
         Text(
             f"With {few['images']:,} images only, the network soon knows every one of them, and on unseen digits its "
@@ -203,7 +189,7 @@ def page(numbers: dict[str, Any], context: Context, test: Table, wrong: Tensor, 
                     context, "few", "validation_loss"), "few, bent: training": curve(context, "few-bent", "loss"),
                 "few, bent: unseen": curve(context, "few-bent", "validation_loss")
             }, "step", "loss (nats)", log=True),
-        Rows(("images", "right on them", "right on unseen ones", "loss on unseen ones", "its lowest"),
+        Table(("images", "right on them", "right on unseen ones", "loss on unseen ones", "its lowest"),
              [(f"{e['images']:,}{', bent' if name else ''}", f"{e['train_accuracy']:.1%}", f"{e['test_accuracy']:.1%}",
                f"{e['test_loss']:.3f}", f"{e['lowest_test_loss']:.3f}") for name, e in enumerate((few, bent))]),
     ]

@@ -193,7 +193,7 @@ class Estimate:
         is beginnings: processes, tables, names."""
         name = self.name_of(stage)
         if name not in self.seconds:
-            raise Unforeseen(UNFORESEEN.format(name))
+            raise Unforeseen(f"stage {name!r} could not be run on the sample: it needs what cannot be foreseen")
         factor = self.factor(name)
         return Cost(self.seconds[name] * (1 + growing * (factor - 1)), f"a sample of 1/{factor:.3g}")
 
@@ -270,7 +270,8 @@ class Estimate:
     def judging(self, prompts: str) -> float:
         """Seconds in which the world's rubric judges an answer."""
         rows = self.rows(prompts, "prompts.jsonl", ["id", "prompt", "truth"])[:100]
-        said = [row["messages"][-1]["content"] for row in self.rows(prompts, "demonstrations.jsonl", ["messages"])[:100]]
+        shown = self.rows(prompts, "demonstrations.jsonl", ["messages"])[:100]
+        said = [row["messages"][-1]["content"] for row in shown]
 
         def measure() -> float:
             begun = time.monotonic()

@@ -169,7 +169,7 @@ def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
         own = 0
         for document in read(file):
             if isinstance(document, Document) and (document.text or document.html):
-                texts.append({"text": document.text or document.html})
+                texts.append({"text": document.text or document.html, "source": document.source})
                 own += len(texts[-1]["text"].encode())
             if own > SAMPLE_BYTES / len(chosen):
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -82,11 +83,9 @@ class Pictures(Stage):
                 data_url(pixels)
             return (time.monotonic() - begun) / 50
 
-        name = estimate.name_of(self)
-        factor = estimate.factor(name)
+        cost, factor = estimate.sampled(self, 0), estimate.factor(estimate.name_of(self))
         rest = (1 - 1 / factor) * (self.digits + self.shapes + 2 * self.heldout)
-        return Cost(estimate.seconds[name] + rest * estimate.once(("drawing", self.most), draw_one),
-                    f"a sample of 1/{factor:.3g}")
+        return replace(cost, seconds=cost.seconds + rest * estimate.once(("drawing", self.most), draw_one))
 
 
 SAMPLE = 320
