@@ -7,14 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from pydantic import Field, ValidationInfo, field_validator
 
 from trivium.extensions import code_files, file_of
+from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.adapters import attach
 from trivium.objectives.preference import find_preference_loss, implicit_margins
 from trivium.stage import Code, Context, Figure, Input, Panel, Title
+from trivium.stages.cost import Estimate
+from trivium.stages.outlook import Cost, Outlook, Step
+from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
-from trivium.stages.preferences.reward import add_pairs, ranked_batches, rankings, refusing
+from trivium.stages.preferences.reward import (
+    add_pairs,
+    full_ranking,
+    ranked_batches,
+    rankings,
+    refusing,
+)
 from trivium.stages.training import Looped
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch
@@ -120,6 +132,34 @@ class Dpo(Looped):
             return {}
         return {"rankings": trained.sequences, "steps": trained.steps, "loss": trained.loss, "precision": trained.precision,
                 "preference_accuracy": trained.preference_accuracy}
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, and passes over all rankings for the reference, and over the held-out ones again."""
+        given = estimate.rankings(self.preferences)
+        return cost_of_rankings(self, self.model, given, self.epochs, estimate, lambda model: model,
+                                DirectPreference(self), add_pairs, 1 - given.heldout + 2 * given.heldout)
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """A model like the one it starts from."""
+        return Outlook(like=self.model, adapter=self.adapter)
+
+    def training_step(self, estimate: Estimate, processes: int) -> Step:
+        """A model, or its adapter, and full rows of rankings."""
+        config = estimate.config(self.model)
+        length = min(self.length, config.max_positions)
+
+        def models() -> tuple[LanguageModel, list[Any]]:
+            model = LanguageModel(config)
+            if self.adapter is not None:
+                attach(model, self.adapter, 0)
+            return model, []
+
+        def finish(batch: Batch) -> None:
+            add_pairs(batch)
+            batch.extra["reference"] = torch.zeros(len(batch.ends))
+
+        return self.step_with(estimate, models, DirectPreference(self),
+                              self.full_batches(processes, full_ranking(length), finish, length))
 
 
 class DirectPreference:

@@ -14,14 +14,18 @@ from trivium.errors import TriviumError
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.objectives.preference import balanced_weights, kto_losses
 from trivium.stage import Context, Figure, Input, Panel, Title
+from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model, prompt_ids, response_ids
+from trivium.stages.outlook import Cost, Outlook
+from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
-from trivium.stages.preferences.reward import rankings
+from trivium.stages.preferences.reward import add_pairs, rankings
 from trivium.stages.rows import Row, rows_of
 from trivium.stages.training import Looped
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.epochs import PackedEpochs, contents_of, fits
+from trivium.training.next_token import LanguageModelling
 from trivium.training.objective import Total
 from trivium.training.trainer import Trainer
 
@@ -94,6 +98,16 @@ class Kto(Looped):
         if trained.preference_accuracy["value"] is not None:
             summary["preference_accuracy"] = trained.preference_accuracy
         return summary
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, which read the responses to other prompts too, and passes over both for the reference."""
+        given = estimate.rankings(self.feedback)
+        return cost_of_rankings(self, self.model, given, self.epochs, estimate, lambda model: model,
+                                LanguageModelling(), add_pairs, 2 * (1 - given.heldout) + 2 * given.heldout, 1)
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """A model like the one it starts from."""
+        return Outlook(like=self.model, adapter=self.adapter)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@ from trivium.errors import TriviumError
 from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.stage import Context, Input, Stage, Title
+from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model, prompt_ids
+from trivium.stages.outlook import Cost, Outlook, Rankings
+from trivium.stages.preferences.cost import DISTINCT
 from trivium.stages.rows import Row, rows_of
 from trivium.training.machine import prepare
 from trivium.world.panel import Panel, agreement
@@ -96,3 +99,15 @@ class Preferences(Stage):
         for row, samples in zip(prompts, completions, strict=True):
             yield row, [(tokenizer.decode([token for token in sample.tokens if token != tokenizer.end_id]),
                          sample.finished) for sample in samples]
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The responses, each judged by two annotators."""
+        count = self.count * (self.fewest + self.most) / 2
+        seconds = estimate.answers(self.model, count, self.max_new_tokens)
+        return Cost(seconds + 2 * DISTINCT * count * estimate.judging(self.prompts),
+                    f"{count:,.0f} answers, each judged twice")
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """Rankings of the responses that differ."""
+        responses = max(2.0, (self.fewest + self.most) / 2 * DISTINCT)
+        return Outlook(rankings=Rankings(self.count, self.heldout, responses, self.prompts))

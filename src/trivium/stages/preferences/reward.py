@@ -8,7 +8,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,14 +21,18 @@ from trivium.errors import TriviumError, nearest
 from trivium.extensions import file_of
 from trivium.feedback.agreement import pair_agreement
 from trivium.intervals import mean_interval
-from trivium.model import RewardModel
+from trivium.model import LanguageModel, RewardModel
 from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.adapters import attach
 from trivium.model.adapters.folder import weights_digest
 from trivium.model.folder import read_config
 from trivium.objectives.functions import pair_losses
 from trivium.objectives.ranking import find_pairwise_loss, ranking_losses, rating_losses
 from trivium.stage import Code, Context, Figure, Input, Panel, Title
+from trivium.stages.cost import Estimate
 from trivium.stages.models import adapt, load_language_model, load_tokenizer, prompt_ids, response_ids, save_trained
+from trivium.stages.outlook import Cost, Outlook, Step
+from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.rows import Row, rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
@@ -118,6 +122,35 @@ class Reward(Looped):
         return {"rankings": len(training), "steps": steps, "precision": outcome.precision, "shift": model.shift} | heldout_summary(
             [row for _, row in judged], [list(map(float, each)) for each in scores],
             [row for row in rows if row["split"] == "train"])
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, and passes over the held-out rankings and over what becomes 0; a judge for the ceiling."""
+        given = estimate.rankings(self.preferences)
+        cost = cost_of_rankings(self, self.model, given, self.epochs, estimate,
+                                lambda model: RewardModel.from_language_model(model, 0), Ranking(), add_pairs,
+                                given.heldout + 500 / given.count)
+        if given.prompts is None:
+            return cost
+        judged = given.count * given.heldout * given.responses
+        return replace(cost, seconds=cost.seconds + judged * estimate.judging(given.prompts))
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """A reward model with the trunk of the model it starts from, or an adapter on it."""
+        return Outlook(like=self.model, adapter=self.adapter)
+
+    def training_step(self, estimate: Estimate, processes: int) -> Step:
+        """A reward model, or its adapter, and full rows of rankings."""
+        config = estimate.config(self.model)
+
+        def models() -> tuple[RewardModel, list[Any]]:
+            model = LanguageModel(config)
+            if self.adapter is not None:
+                attach(model, self.adapter, 0)
+            return model.rewarding(0, share=self.adapter is not None), []
+
+        tree = full_ranking(min(self.length, config.max_positions))
+        return self.step_with(estimate, models, Ranking(),
+                              self.full_batches(processes, tree, add_pairs, min(self.length, config.max_positions)))
 
 
 PairwiseLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -476,3 +509,10 @@ def true_points(row: Row) -> list[float]:
         for index in group:
             points[index] = -float(place)
     return points
+
+
+def full_ranking(length: int) -> Tree:
+    """A prompt with four ranked responses that fills a row of ``length`` places."""
+    each = max(1, length // 5)
+    return Tree(np.zeros(max(1, length - 4 * each), np.int64), (np.zeros(each, np.int64),) * 4,
+                payload=[[0], [1], [2], [3]])
