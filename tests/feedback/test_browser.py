@@ -149,6 +149,7 @@ def test_writing_a_demonstration_and_one_of_ones_own(served: Served, visit: Visi
     page = visit("anna", locale="zh-CN")
     page.goto("/work")
     page.click("text=开始写作")
+    page.wait_for_url("**/write")  # loaded, so that the script hears what is typed
     page.fill("#answer", "\nA pear.\nOr <b>a plum</b>.")
     page.reload()
     assert page.input_value("#answer") == "\nA pear.\nOr <b>a plum</b>."
