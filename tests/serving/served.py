@@ -15,7 +15,8 @@ import uvicorn
 from trivium.feedback.store import Store
 from trivium.model import LanguageModel, ModelConfig
 from trivium.model import load as folder
-from trivium.serving.app import Limits, Served, create_app
+from trivium.serving.app import create_app
+from trivium.serving.models import Limits, Served
 from trivium.tokenizer import train
 from trivium.tokenizer.chat import ChatTokenizer
 

@@ -119,7 +119,7 @@ def test_errors_are_shown(opened):
     page.route("**/v1/chat/completions", lambda route: route.abort())
     page.fill("#text", "Hello")
     page.press("#text", "Enter")
-    assert "cannot be reached" in page.inner_text(".fault")
+    page.wait_for_selector(".fault:has-text('cannot be reached')")
     page.unroute("**/v1/chat/completions")
     with page.expect_response("**/v1/chat/completions"):
         page.click(".fault button")

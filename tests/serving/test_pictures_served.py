@@ -19,7 +19,7 @@ from trivium.model import load as folder
 from trivium.model.config import VisionConfig
 from trivium.model.images import data_url
 from trivium.model.vision import SeeingModel
-from trivium.serving.app import Limits
+from trivium.serving.models import Limits
 from trivium.tokenizer.chat import ChatTokenizer
 
 DRAWN = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)

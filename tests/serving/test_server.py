@@ -24,7 +24,8 @@ from trivium.feedback.exports import export
 from trivium.feedback.store import Store
 from trivium.generation.engine import Sampling, generate
 from trivium.model import load as folder
-from trivium.serving.app import Limits, _Held
+from trivium.serving.models import Limits
+from trivium.serving.waiting import HeldStream
 from trivium.tokenizer.chat import ChatTokenizer
 
 ASKED = [{"role": "user", "content": "To be?"}]
@@ -210,7 +211,7 @@ def test_who_reads_nothing_or_sends_half_is_let_go(folders):
     async def main():
         context = place()
         await context.__aenter__()
-        await _Held(context, 0.05, answers())({"type": "http", "asgi": {"spec_version": "2.4"}}, reads_nothing, reads_nothing)
+        await HeldStream(context, 0.05, answers())({"type": "http", "asgi": {"spec_version": "2.4"}}, reads_nothing, reads_nothing)
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:  # this thread may have a browser's loop
         pool.submit(lambda: asyncio.run(asyncio.wait_for(main(), 5))).result()

@@ -39,7 +39,8 @@ def serve(
     import uvicorn
 
     from trivium.feedback.store import Store
-    from trivium.serving.app import Limits, Served, create_app
+    from trivium.serving.app import create_app
+    from trivium.serving.models import Limits, Served
     from trivium.training.machine import keep_freed_memory
     keep_freed_memory()
     if threads:
