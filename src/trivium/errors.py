@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class TriviumError(Exception):
@@ -15,3 +16,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def missing(extra: str, error: ImportError) -> TriviumError:
+    """The fault that a package of an optional extra is not installed."""
+    return TriviumError(f"{error.name} is not installed; this needs the extra `{extra}`: "
+                        f'pip install "trivium[{extra}]"')
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Imports of what only the extra ``name`` installs. Raises :func:`missing` where a package is not there; a fault in
+    Trivium's own modules stays an :class:`ImportError`."""
+    try:
+        yield
+    except ImportError as error:
+        if error.name is None or error.name.split(".")[0] == "trivium":
+            raise
+        raise missing(name, error) from error

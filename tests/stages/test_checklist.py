@@ -112,14 +112,14 @@ def test_members_of_an_ensemble_differ_and_say_what_to_ask_next(school, tmp_path
     with Store(tmp_path / "project", create=True) as store:
         store.change_settings(uncertain_share=1.0, heldout=0.0, overlap=1, repeat_share=0)
         store.add_items(given)
-        with pytest.raises(TriviumError, match="one reward model cannot disagree with itself"):
-            score_items(store, [tmp_path / "a"])
-        assert score_items(store, [tmp_path / "a", tmp_path / "b"]) == len(given)
         models = [trivium.load(tmp_path / name) for name in ("a", "b")]
+        with pytest.raises(TriviumError, match="one reward model cannot disagree with itself"):
+            score_items(store, [models[0].score])
+        assert score_items(store, [model.score for model in models]) == len(given)
         scores = {row["id"]: [[model.score([{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": text}]) for text in row["responses"]]
                               for model in models] for row in given}
         most = max(scores, key=lambda name: disagreement(scores[name]))
-        assert reward_model(store, tmp_path / "a", "judge", most=1) == 1
+        assert reward_model(store, models[0].score, "judge", most=1) == 1
         (row,) = export(store, "rankings")
         assert row["id"] == most and row["chosen"] == "uncertain" and row["annotator"] == "judge"
         assert row["ranking"] == [[place] for place in np.argsort(-np.array(scores[most][0]))]
