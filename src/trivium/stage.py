@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 class InputMarker:
     """Marks a setting that names an earlier stage, or a path."""
 
+    def is_input(self, text: str) -> bool:
+        """Whether a text in such a setting is one. A setting that may name other things too has a marker of its own."""
+        return True
+
 
 class CodeMarker:
     """Marks a setting that may name a function or a class in a file of the user's own."""
@@ -90,7 +94,7 @@ class Context:
 
 class Stage(BaseModel):
     """One step of the curriculum. Its fields are its settings; those of type :data:`Input`, or lists and mappings of
-    it, are its inputs."""
+    it, are its inputs. They may stand in nested pydantic models too."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), frozen=True)
     kind: ClassVar[str]
@@ -138,15 +142,29 @@ class Stage(BaseModel):
 
     def learned(self) -> dict[str, Any]:
         """The settings that decide what the stage makes, its inputs aside."""
-        return self.model_dump(mode="json", exclude={*self.input_fields(), *self.unlearned, "threads"})
+        mixed = set(self.input_fields()) & set(self._marked(CodeMarker))
+        plain = set(self.input_fields()) - mixed
+        learned = self.model_dump(mode="json", exclude={*plain, *self.unlearned, "threads"})
+        for name in mixed:
+            if learned[name] is None:
+                del learned[name]
+        for place in reversed(list(self._inputs())):  # so that places in lists stay what they were
+            if place.path[0] in learned:
+                _take_out(learned, place.path)
+        return learned
 
     def check_processes(self, processes: int) -> None:
         """Raise :class:`TriviumError` where so many processes cannot share the work."""
 
     def references(self) -> Iterator[tuple[str, str]]:
         """``(where, reference)`` for every input that is given, such as ``("models.sft", "sft")``."""
-        for name in self.input_fields():
-            yield from _items(name, getattr(self, name))
+        for place in self._inputs():
+            yield place.where, place.text
+
+    def _inputs(self) -> Iterator[Marked]:
+        for place in _marked_texts(self):
+            if any(isinstance(marker, InputMarker) and marker.is_input(place.text) for marker in place.markers):
+                yield place
 
     def code(self) -> Iterator[tuple[str, Path]]:
         """``(where, file)`` for every file of the user's own code that the stage runs: the one that defines it, those
@@ -156,23 +174,53 @@ class Stage(BaseModel):
             if issubclass(kind, Stage) and not kind.__module__.startswith("trivium.") and getattr(
                     module, "__file__", None):
                 yield from code_files("stage", Path(str(module.__file__)))  # type: ignore[union-attr]
-        for name in self._marked(CodeMarker):
-            for where, value in _items(name, getattr(self, name)):
-                file = file_of(value)
-                if file is not None:
-                    yield from code_files(where, file)
+        for place in _marked_texts(self):
+            file = file_of(place.text)
+            if file is not None and any(isinstance(marker, CodeMarker) for marker in place.markers):
+                yield from code_files(place.where, file)
 
 
-def _items(name: str, value: Any) -> Iterator[tuple[str, str]]:
+class Marked(NamedTuple):
+    """A text in a marked setting."""
+
+    path: tuple[str | int, ...]
+    text: str
+    markers: tuple[Any, ...]
+
+    @property
+    def where(self) -> str:
+        """Its place, such as ``reward.helpful.model``."""
+        return ".".join(map(str, self.path))
+
+
+def _marked_texts(settings: BaseModel, path: tuple[str | int, ...] = ()) -> Iterator[Marked]:
+    """Every text in a marked setting of a model and of the models inside it."""
+    for name, field in type(settings).model_fields.items():
+        markers = tuple(part for part in (*_parts(field.annotation), *field.metadata)
+                        if isinstance(part, (InputMarker, CodeMarker)))
+        yield from _texts((*path, name), getattr(settings, name), markers)
+
+
+def _texts(path: tuple[str | int, ...], value: Any, markers: tuple[Any, ...]) -> Iterator[Marked]:
     """The texts in a setting's value, each with its place."""
-    if isinstance(value, str):
-        yield name, value
+    if isinstance(value, BaseModel):
+        yield from _marked_texts(value, path)
+    elif isinstance(value, str):
+        if markers:
+            yield Marked(path, value, markers)
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _items(f"{name}.{key}", item)
+            yield from _texts((*path, key), item, markers)
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
-            yield from _items(f"{name}.{number}", item)
+            yield from _texts((*path, number), item, markers)
+
+
+def _take_out(values: Any, path: tuple[str | int, ...]) -> None:
+    """Remove what stands at a place within nested mappings and lists."""
+    for part in path[:-1]:
+        values = values[part]
+    del values[path[-1]]
 
 
 def _parts(annotation: Any) -> Iterator[Any]:

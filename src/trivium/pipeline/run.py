@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import BaseModel
+
 from trivium.artifacts import (
     MANIFEST,
     Artifact,
@@ -286,17 +288,23 @@ def need(recipe: Recipe, stage: Stage) -> int:
 
 
 def nested(stage: Stage, places: dict[str, Path]) -> dict[str, Any]:
-    """Places in the shape of the settings: a path, a list or a mapping for each input field."""
-    shaped: dict[str, Any] = {}
-    for field in stage.input_fields():
-        value = getattr(stage, field)
-        if isinstance(value, str):
-            shaped[field] = places[field]
-        elif isinstance(value, dict):
-            shaped[field] = {key: places[f"{field}.{key}"] for key in value}
-        elif value is not None:
-            shaped[field] = [places[f"{field}.{i}"] for i in range(len(value))]
-    return shaped
+    """Places in the shape of the settings: a path, or lists and mappings of paths, for each setting that is an input or
+    holds one. Settings of other kinds inside them are left out."""
+    names = dict.fromkeys([*stage.input_fields(), *(where.partition(".")[0] for where, _ in stage.references())])
+    shaped = {name: places_in(getattr(stage, name), name, places) for name in names}
+    return {name: value for name, value in shaped.items() if value is not None}
+
+
+def places_in(value: Any, where: str, places: dict[str, Path]) -> Any:
+    """The places of a setting's value; None where it has none."""
+    if isinstance(value, (list, tuple)):
+        return [places_in(item, f"{where}.{number}", places) for number, item in enumerate(value)]
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    if isinstance(value, dict):
+        inside = {key: places_in(item, f"{where}.{key}", places) for key, item in value.items()}
+        return {key: item for key, item in inside.items() if item not in (None, {}, [])}
+    return places.get(where) if isinstance(value, str) else None
 
 
 def find(folder: Path, name: str, planned: Planned) -> Path | None:

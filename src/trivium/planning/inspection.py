@@ -23,7 +23,7 @@ from trivium.stages.finetuning.sft import Sft
 from trivium.stages.preferences.dpo import DirectPreference, Dpo
 from trivium.stages.preferences.reward import Ranking, Reward, add_pairs
 from trivium.stages.pretraining.pretrain import LanguageModelling, Pretrain
-from trivium.stages.reinforcement.ppo import ClippedSurrogate, PolicyAndValue, Ppo, apart
+from trivium.stages.reinforcement.ppo import ClippedSurrogate, PolicyAndValue, Ppo, split_by_model
 from trivium.stages.training import Looped, Training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
@@ -138,7 +138,7 @@ def step_of(recipe: Recipe, name: str, processes: int) -> Step:
         model = LanguageModel(config)
         reward: RewardModel | None = None
         if isinstance(stage, Ppo):
-            judge = recipe.stages.get(stage.reward)
+            judge = recipe.stages.get(stage.reward) if isinstance(stage.reward, str) else None
             beside = judge.adapter if adapter is not None and isinstance(
                 judge, Reward) and judge.model == stage.model else None
             reward = sharing(model).rewarding(0) if beside else RewardModel(config)
@@ -171,7 +171,7 @@ def practice_batches(stage: Ppo, parts: int, length: int) -> list[Batch]:
     each = min(len(packed), stage.parallel.rows or len(packed))
     batch = make_batch([[tree] * len(row) for row in packed[:each]], length)
     batch.extra = {name: torch.zeros(len(batch.targets)) for name in ("log_probs", "values", "advantages", "returns")}
-    responses = apart(batch) * min(2, -(-len(packed) // each))
+    responses = split_by_model(batch) * min(2, -(-len(packed) // each))
     if stage.pretraining is None:
         return responses
     documents = make_batch([[Tree(np.zeros(1, np.int64),

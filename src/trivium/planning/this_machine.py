@@ -51,7 +51,7 @@ from trivium.stages.preferences.reward import Ranking, Reward, add_pairs
 from trivium.stages.preferences.select import Select
 from trivium.stages.pretraining.pretrain import LanguageModelling, Pretrain, pieces
 from trivium.stages.reinforcement.grpo import GroupSurrogate, Grpo
-from trivium.stages.reinforcement.ppo import ClippedSurrogate, PolicyAndValue, Ppo, apart, log_probs_of
+from trivium.stages.reinforcement.ppo import ClippedSurrogate, PolicyAndValue, Ppo, log_probs_of, split_by_model
 from trivium.stages.results.evaluate import Evaluate
 from trivium.stages.results.report import Report
 from trivium.stages.rows import rows_of as read_some
@@ -445,7 +445,7 @@ def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
                 for name in ("log_probs", "values", "advantages", "returns")
             }
             begun = time.monotonic()
-            trainer.step(step, apart(batch), ClippedSurrogate(stage))
+            trainer.step(step, split_by_model(batch), ClippedSurrogate(stage))
             times.append(time.monotonic() - begun)
         return statistics.mean(times[1:])
 

@@ -14,7 +14,7 @@ from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.objectives.preference import dpo_losses, ipo_losses
 from trivium.stage import Context, Input, Title
-from trivium.stages.models import adapt, as_without, load_language_model, save_trained
+from trivium.stages.models import adapt, load_language_model, save_trained, without_adapter
 from trivium.stages.preferences.reward import accuracy, add_pairs, ranked_batches, ranked_tree, rankings
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
@@ -86,7 +86,7 @@ class Dpo(Looped):
             model.eval()
             return map_trees(compute, trees, length, self.rows, device, per_token=False)
 
-        with as_without(attached):
+        with without_adapter(attached):
             first, before = all_log_probs(trees), all_log_probs([tree for tree, _ in heldout])
         reference = {id(tree): values for tree, values in zip(trees, first, strict=True)}
 

@@ -14,7 +14,7 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.preference import balanced_weights, kto_losses
 from trivium.stage import Context, Input, Title
-from trivium.stages.models import adapt, as_without, load_language_model, prompt_ids, response_ids, save_trained
+from trivium.stages.models import adapt, load_language_model, prompt_ids, response_ids, save_trained, without_adapter
 from trivium.stages.preferences.dpo import response_log_probs
 from trivium.stages.preferences.reward import accuracy, ranked_tree, rankings
 from trivium.stages.rows import Row, rows_of
@@ -78,7 +78,7 @@ class Kto(Looped):
             return map_trees(compute, trees, length, self.rows, device, per_token=False)
 
         contents = contents_of([Tree(tree.prompt, tree.responses, payload=tree.payload["liked"]) for tree in trees])
-        with as_without(attached):
+        with without_adapter(attached):
             own, others = log_probs(trees), log_probs([tree.payload["mismatched"] for tree in trees])
         batches.trees = [Tree(tree.prompt, tree.responses, payload={
             "liked": tree.payload["liked"], "reference": mine,
@@ -88,7 +88,7 @@ class Kto(Looped):
         ranked = rankings(place, context) if place.is_dir() and (place / "comparisons.jsonl").is_file() else []
         heldout = [(tree, row) for row in ranked
                    if row["split"] == "heldout" and len(tree := ranked_tree(tokenizer, row)) <= length]
-        with as_without(attached):
+        with without_adapter(attached):
             before = log_probs([tree for tree, _ in heldout])
 
         def finish(batch: Batch) -> None:

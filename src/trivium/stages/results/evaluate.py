@@ -20,7 +20,7 @@ from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
-from trivium.stage import Context, Input, Stage, Title
+from trivium.stage import Code, Context, Input, Stage, Title
 from trivium.stages.models import load_language_model, load_reward_model, prompt_ids, response_ids
 from trivium.stages.preferences.reward import score_trees
 from trivium.stages.pretraining.pretrain import bits_per_byte, pieces
@@ -52,7 +52,7 @@ class Evaluate(Stage):
     """Where the base model's few examples come from."""
     reward: Input | None = None
     """The reward model that judges where no rubric is known."""
-    checkers: dict[str, str] = {}
+    checkers: dict[str, Code] = {}
     """What else is counted on greedy answers: checkers as grpo has them, each under a name of your own, as `{right:
     number}`. Where there is no rubric and no `reward`, the first of them judges."""
     checker_seconds: float = Field(10.0, gt=0)
