@@ -207,7 +207,7 @@ def test_microbatches_of_any_size_are_one_batch(school, kind):
         trainer = Trainer(model, Optimization(clip=0.0), 1, "float32")
         kept = []
         trainer.optimizers = [SimpleNamespace(param_groups=[], step=lambda policy=policy, kept=kept: kept.extend(p.grad.clone() for p in policy.parameters()))]
-        trainer.step(0, batches if kind != "ppo" else [one for batch in batches for one in ppo.split_by_model(batch)], objective)
+        trainer.step(0, batches if kind != "ppo" else ppo.split_by_model(batches), objective)
         gradients.append(kept)
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):

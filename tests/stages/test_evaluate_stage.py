@@ -54,6 +54,7 @@ def test_checkers_count_what_is_asked_of_greedy_answers(school, tmp_path):
     (tmp_path / "checks.py").write_text("def longer(row, responses):\n    return [float(len(text)) for text in responses]\n")
     models, answers = examined(school, tmp_path, checkers={"right": "number", "long": f"{tmp_path}/checks.py:longer"})
     assert models["sft"]["long"]["value"] == pytest.approx(np.mean([len(row["answers"]["sft"]) for row in answers]))
+    assert list(dict(Evaluate(checkers={"long": f"{tmp_path}/checks.py:longer"}).code())) == ["checkers.long.checks.py"]
     assert 0 <= models["sft"]["right"]["low"] <= models["sft"]["right"]["value"] <= models["sft"]["right"]["high"] <= 1
 
 

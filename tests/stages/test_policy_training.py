@@ -18,8 +18,10 @@ from trivium.stages.models import load_language_model, load_reward_model, save_m
 from trivium.stages.reinforcement import grpo, ppo, rollout
 from trivium.stages.reinforcement.grpo import Grpo
 from trivium.stages.reinforcement.ppo import Ppo
+from trivium.stages.reinforcement.training import RunState
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.loop import Trainer
 from trivium.training.optimizers import Optimization
 from trivium.training.parallel import Parallel
 
@@ -68,6 +70,29 @@ def test_rows_of_parallel_change_nothing_but_memory(school, tmp_path):
         logs.append(lines(tmp_path / str(rows)))
     for one, other in zip(*logs, strict=True):
         assert other == {name: pytest.approx(value, abs=1e-4) for name, value in one.items()}
+
+
+def test_a_killed_run_remembers_what_its_watch_saw(school, tmp_path, monkeypatch):
+    settings = Grpo(**FEW | {"iterations": 4, "episodes": 4, "samples": 3}, checker="number", watch_every=1, watch_prompts=6, gold="gold",
+                    optimization=Optimization(learning_rate=0.02))
+    settings.run(context(school, tmp_path / "whole", reward=None, gold=school / "reward")[0])
+    place, _ = context(school, tmp_path / "stopped", reward=None, gold=school / "reward")
+    real, calls = Trainer.step, []
+
+    def stops(*given, **more):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(*given, **more)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "step", stops)
+        settings.run(place)
+    note = json.loads((tmp_path / "stopped/scratch/step-00000002.json").read_text())["extra"]
+    state = RunState.from_json(note)
+    assert len(state.watch.best) == 6 and state.to_json() == note
+    settings.run(place)
+    assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+    assert (tmp_path / "stopped/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
 CHECKS = """

@@ -66,7 +66,7 @@ def test_ptx_adds_the_pretraining_gradient(school):
     documents = make_batch([[Tree(np.array([0]), (rng.integers(0, 200, 9),))]], 16)
     documents.counts = {"pretraining_tokens": documents.counts["tokens"]}
     gradients = []
-    for batches in (ppo.split_by_model(episodes), [documents], [documents, *ppo.split_by_model(episodes)]):
+    for batches in (ppo.split_by_model([episodes]), [documents], [documents, *ppo.split_by_model([episodes])]):
         model = ppo.PolicyAndValue(copy.deepcopy(policy), copy.deepcopy(reward))
         trainer = Trainer(model, Optimization(clip=0.0), 1, "float32")
         kept = []

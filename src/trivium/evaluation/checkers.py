@@ -47,7 +47,8 @@ class Checker:
     prompt. ``where`` and ``limit`` are what its messages call the setting that names it, and the one that holds the
     seconds."""
 
-    def __init__(self, name: str, seconds: float = 10.0, where: str = "checker", limit: str = "checker_seconds") -> None:
+    def __init__(self, name: str, seconds: float = 10.0, where: str = "checker",
+                 limit: str = "checker_seconds") -> None:
         self.name, self.seconds, self.where, self.limit = name, seconds, where, limit
         self.process: FunctionProcess | None = None
         self.needs: str | None
@@ -56,8 +57,8 @@ class Checker:
         if self.check is None:
             file = file_of(name)
             if file is None:
-                raise TriviumError(
-                    f"{where}: there is no checker {name!r}{nearest(name, CHECKS)}; one of your own is FILE.py:FUNCTION")
+                raise TriviumError(f"{where}: there is no checker {name!r}{nearest(name, CHECKS)}; one of your own is "
+                                   "FILE.py:FUNCTION")
             if not file.is_file():
                 raise TriviumError(f"{where}: {file}: no such file; it is looked for from {Path.cwd()}")
 

@@ -27,7 +27,8 @@ _PROGRAM = ("import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
 
 
 class FunctionProcess:
-    """The process of the function that ``FILE.py:FUNCTION`` names. Raises :class:`TriviumError` where it does not load."""
+    """The process of the function that ``FILE.py:FUNCTION`` names. Raises :class:`TriviumError` where it does not
+    load."""
 
     def __init__(self, reference: str) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", _PROGRAM, json.dumps(sys.path), reference],

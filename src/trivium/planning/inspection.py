@@ -171,7 +171,7 @@ def practice_batches(stage: Ppo, parts: int, length: int) -> list[Batch]:
     each = min(len(packed), stage.parallel.rows or len(packed))
     batch = make_batch([[tree] * len(row) for row in packed[:each]], length)
     batch.extra = {name: torch.zeros(len(batch.targets)) for name in ("log_probs", "values", "advantages", "returns")}
-    responses = split_by_model(batch) * min(2, -(-len(packed) // each))
+    responses = split_by_model([batch]) * min(2, -(-len(packed) // each))
     if stage.pretraining is None:
         return responses
     documents = make_batch([[Tree(np.zeros(1, np.int64),

@@ -445,7 +445,7 @@ def ppo(recipe: Recipe, stage: Ppo, sample: Sample) -> tuple[float, str]:
                 for name in ("log_probs", "values", "advantages", "returns")
             }
             begun = time.monotonic()
-            trainer.step(step, split_by_model(batch), ClippedSurrogate(stage))
+            trainer.step(step, split_by_model([batch]), ClippedSurrogate(stage))
             times.append(time.monotonic() - begun)
         return statistics.mean(times[1:])
 

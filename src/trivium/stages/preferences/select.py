@@ -1,4 +1,5 @@
-"""Rejection sampling (Llama 2, 3.2.3; Llama 3, 4.2.2): many responses to each prompt, of which a reward keeps the best."""
+"""Rejection sampling (Llama 2, 3.2.3; Llama 3, 4.2.2): many responses to each prompt, of which a reward keeps the
+best."""
 
 from __future__ import annotations
 
@@ -82,13 +83,7 @@ class Select(Stage):
                 f"{context.name}: not one response ended within {self.max_new_tokens} tokens; raise max_new_tokens")
         write_rows(context.folder / "demonstrations.jsonl", (one.demonstration for one in picks))
         write_rows(context.folder / "comparisons.jsonl", (one.comparison for one in picks if one.comparison))
-        summary: dict[str, object] = {"prompts": len(prompts), "samples": sum(map(len, completions)),
-                                      "kept": len(picks), "mean_score": float(np.mean([one.mean for one in picks])),
-                                      "mean_gain": float(np.mean([one.gain for one in picks]))}
-        points = [one.points for one in picks if one.points]
-        if points:
-            summary["better_by_truth"] = mean_interval([float(a > b) + 0.5 * float(a == b) for a, b in points])
-        return summary
+        return {"prompts": len(prompts), "samples": sum(map(len, completions)), **summary_of(picks)}
 
     def chosen(self, rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, context: Context) -> list[Row]:
         """The prompts of this round, of those that leave room for an answer. Raises :class:`TriviumError` where none
@@ -124,6 +119,16 @@ class Pick:
     """How far the best one's is above it."""
     points: tuple[float, float] | None
     """The rubric's points for the best one, and for all of them in the mean; None where the truth is not known."""
+
+
+def summary_of(picks: Sequence[Pick]) -> dict[str, object]:
+    """The means over prompts and, where the truth is known, how often the pick is better than the mean response."""
+    summary: dict[str, object] = {"kept": len(picks), "mean_score": float(np.mean([one.mean for one in picks])),
+                                  "mean_gain": float(np.mean([one.gain for one in picks]))}
+    points = [one.points for one in picks if one.points]
+    if points:
+        summary["better_by_truth"] = mean_interval([float(a > b) + 0.5 * float(a == b) for a, b in points])
+    return summary
 
 
 def pick(row: Row, texts: Sequence[str], finished: Sequence[bool], scores: np.ndarray, annotator: str) -> Pick | None:

@@ -84,9 +84,7 @@ class Ppo(ReinforcementSettings):
         start = judges.judge("value") or score
         value = value_model(self, start.model if isinstance(start, ModelReward) else None, policy, context.seed)
         attached = adapt(policy, self.adapter, context)
-        if attached:
-            adapt(value, self.adapter, context, "value adapter")
-            value.score.requires_grad_(True)
+        adapt_value(value, self, context)
         reference = policy if attached else copy.deepcopy(policy).eval()
         rollouts = Rollouts(self, context, policy, tokenizer, samples=1)
         score.check_rows(rollouts.prompts)
@@ -123,7 +121,7 @@ class Ppo(ReinforcementSettings):
 
                 for update, responses in training.minibatches(rollout):
                     texts = pretraining(update, *rollouts.world.slice) if pretraining else []
-                    metrics |= training.step(update, [*texts, *(part for batch in responses for part in split_by_model(batch))])
+                    metrics |= training.step(update, texts + split_by_model(responses))
                 if self.kl_target and not training.ended:
                     training.state.carried["kl_coefficient"] = adapt_kl_coefficient(
                         training.state.carried["kl_coefficient"], metrics["kl"], self.kl_target, self.kl_horizon,
@@ -139,6 +137,13 @@ def value_model(settings: Ppo, start: RewardModel | None, policy: LanguageModel,
         head = randomness.derive(seed, "value head")
         return sharing(policy).rewarding(head) if settings.adapter else policy.rewarding(head, share=False)
     return start.twin() if settings.adapter else copy.deepcopy(start)
+
+
+def adapt_value(value: RewardModel, settings: Ppo, context: Context) -> None:
+    """Give the value model an adapter of its own, where adapters are trained. Its head is trained whole."""
+    if settings.adapter:
+        adapt(value, settings.adapter, context, "value adapter")
+        value.score.requires_grad_(True)
 
 
 def token_rewards(trees: Sequence[Tree], log_probs: Sequence[np.ndarray], reference_log_probs: Sequence[np.ndarray],
@@ -181,15 +186,15 @@ def values_of(value: Any, batch: Batch) -> Tensor:
     return values
 
 
-def split_by_model(batch: Batch) -> list[Batch]:
-    """A minibatch of responses as one for the policy and one for the value model: no weight is trained by both, and so
+def split_by_model(batches: Sequence[Batch]) -> list[Batch]:
+    """Each batch of responses as one for the policy and one for the value model: no weight is trained by both, and so
     the activations of one model alone are held at a time."""
-    return [
-        replace(batch, extra={name: batch.extra[name]
-                              for name in ("log_probs", "advantages")}),
-        replace(batch, extra={name: batch.extra[name]
-                              for name in ("values", "returns")}, counts={"value_tokens": batch.counts["tokens"]})
-    ]
+    split = []
+    for batch in batches:
+        split.append(replace(batch, extra={name: batch.extra[name] for name in ("log_probs", "advantages")}))
+        split.append(replace(batch, extra={name: batch.extra[name] for name in ("values", "returns")},
+                             counts={"value_tokens": batch.counts["tokens"]}))
+    return split
 
 
 class ClippedSurrogate:
@@ -207,25 +212,21 @@ class ClippedSurrogate:
         if "returns" in extra:
             values = values_of(model.value, batch)
             errors = value_losses(values, extra["values"], extra["returns"], s.clip)
-            return {
-                "value_loss": Total(errors.sum(), "value_tokens"), "value_error": Total(
-                    ((values.detach() - extra["returns"])**2).sum(), "value_tokens")
-            }
+            squares = (values.detach() - extra["returns"])**2
+            return {"value_loss": Total(errors.sum(), "value_tokens"),
+                    "value_error": Total(squares.sum(), "value_tokens")}
         if "advantages" not in extra:
-            return {
-                "pretraining_loss": Total(LanguageModelling()(model.policy, batch)["loss"].value, "pretraining_tokens")
-            }
+            loss = LanguageModelling()(model.policy, batch)["loss"].value
+            return {"pretraining_loss": Total(loss, "pretraining_tokens")}
         hidden = hidden_states(model.policy.model, batch)[batch.sources]
         log_probs = token_log_probs(hidden, model.policy.lm_head.weight, batch.targets, s.temperature)
         losses, ratios = policy_losses(log_probs, extra["log_probs"], extra["advantages"], s.clip)
         with torch.no_grad():
             changes = (ratios - 1).abs()
             entropy = entropies(hidden, model.policy.lm_head.weight, s.temperature).sum()
-        return {
-            "policy_loss": Total(losses.sum(), "tokens"), "clip_fraction": Total(
-                (changes > s.clip).float().sum(), "tokens"), "entropy": Total(entropy, "tokens"),
-            "ratio_error": Total(changes.sum(), "tokens")
-        }
+        return {"policy_loss": Total(losses.sum(), "tokens"),
+                "clip_fraction": Total((changes > s.clip).float().sum(), "tokens"),
+                "entropy": Total(entropy, "tokens"), "ratio_error": Total(changes.sum(), "tokens")}
 
 
 def documents(settings: Ppo, context: Context, tokenizer: ChatTokenizer) -> PackedEpochs | None:

@@ -14,7 +14,8 @@ from trivium.objectives.policy import combined_scores, whiten
 from trivium.stage import Context
 from trivium.stages.models import load_judge
 from trivium.stages.reinforcement.settings import ReinforcementSettings
-from trivium.stages.rewards import Answers, ModelReward, Reward, RewardTerm, load_reward
+from trivium.stages.reward_settings import RewardTerm
+from trivium.stages.rewards import Answers, ModelReward, Reward, load_reward
 from trivium.stages.rows import Row
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.machine import choose_precision

@@ -104,8 +104,8 @@ class PolicyTraining:
         return bool(self.state.ended)
 
     def iterations(self) -> Iterator[int]:
-        """The iterations that are left, until the KL budget is spent or the watch says so; the policy that answers is up
-        to date in each."""
+        """The iterations that are left, until the KL budget is spent or the watch says so. The policy that answers is
+        up to date in each."""
         while self.iteration < self.settings.iterations and not self.ended:
             self._refresh()
             self._in_iteration = True
