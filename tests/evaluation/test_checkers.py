@@ -32,7 +32,8 @@ with Checker(sys.argv[1]) as checker:
 """
 
 
-@pytest.mark.parametrize("text, number", [("it is 1,234.50.", 1234.5), ("3 and then -4", -4), ("none", None), ("#### 18", 18), ("5.", 5)])
+@pytest.mark.parametrize("text, number", [("it is 1,234.50.", 1234.5), ("3 and then -4", -4), ("none", None),
+                                          ("#### 18", 18), ("5.", 5)])
 def test_the_last_number_counts(text, number):
     assert last_number(text) == number
 
@@ -45,16 +46,18 @@ def test_checks_by_name():
         Checker("number").suits([row, {"id": "b"}])
 
 
-@pytest.mark.parametrize("name, message", [("nunber", "did you mean 'number'"), ("absent.py:f", "absent.py: no such file")])
+@pytest.mark.parametrize("name, message", [("nunber", "did you mean 'number'"),
+                                           ("absent.py:f", "absent.py: no such file")])
 def test_unknown_checkers_are_refused(name, message):
     with pytest.raises(TriviumError, match=message):
         Checker(name)
 
 
-@pytest.mark.parametrize("function, message", [
-    ("raises", "prompt 'p': ValueError: no such thing"), ("hangs", "no answer about prompt 'p' within 1 seconds"),
-    ("short", "prompt 'p': 2 finite numbers were expected"), ("infinite", "2 finite numbers"), ("dies", "its process ended"),
-    ("absent", "there is no 'absent' in it")])
+@pytest.mark.parametrize("function, message", [("raises", "prompt 'p': ValueError: no such thing"),
+                                               ("hangs", "no answer about prompt 'p' within 1 seconds"),
+                                               ("short", "prompt 'p': 2 finite numbers were expected"),
+                                               ("infinite", "2 finite numbers"), ("dies", "its process ended"),
+                                               ("absent", "there is no 'absent' in it")])
 def test_functions_of_ones_own_may_misbehave(tmp_path, function, message):
     (tmp_path / "own.py").write_text(OWN)
     begun = time.monotonic()
@@ -95,5 +98,8 @@ def test_a_long_row_reaches_a_function_whole(tmp_path):
 def test_a_program_that_uses_a_function_needs_no_guard(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "program.py").write_text(UNGUARDED)
-    done = subprocess.run([sys.executable, tmp_path / "program.py", f"{tmp_path}/own.py:good"], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, tmp_path / "program.py", f"{tmp_path}/own.py:good"],
+                          capture_output=True,
+                          text=True,
+                          timeout=100)
     assert done.stdout == "[1.0, 2.0]\n", done.stderr

@@ -22,8 +22,14 @@ def school(tmp_path_factory):
     """A policy, a reward model, prompts and thumbs."""
     folder = tmp_path_factory.mktemp("school")
     tokenizer = ChatTokenizer(tokenizer_training.train(TEXTS, 300))
-    config = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1,
-                         head_dim=16, max_positions=256)
+    config = ModelConfig(vocab_size=tokenizer.vocab_size,
+                         hidden_size=32,
+                         intermediate_size=48,
+                         num_layers=2,
+                         num_heads=2,
+                         num_kv_heads=1,
+                         head_dim=16,
+                         max_positions=256)
     policy = LanguageModel(config).initialise(0)
     trees = [Tree(prompt_ids(tokenizer, [{"role": "user", "content": f"say {n} please"}]),
                   (response_ids(tokenizer, ("yes", "no thanks", "hello")[n % 3] * (n % 2 + 1)),)) for n in range(24)]
@@ -36,8 +42,11 @@ def school(tmp_path_factory):
         (folder / name).mkdir()
         save_model(model, tokenizer, folder / name)
     (folder / "world").mkdir()
-    write_rows(folder / "world/prompts.jsonl", [{"id": f"p{n}", "prompt": [{"role": "user", "content": f"say {n} please"}], "answer": str(n)}
-                                                for n in range(24)])
-    write_rows(folder / "thumbs.jsonl", [{"prompt": [{"role": "user", "content": f"say {n}"}], "completion": "yes " * (n % 5 + 1),
-                                          "label": n % 3 == 0} for n in range(20)])
+    write_rows(folder / "world/prompts.jsonl",
+               [{"id": f"p{n}", "prompt": [{"role": "user", "content": f"say {n} please"}], "answer": str(n)}
+                for n in range(24)])
+    write_rows(
+        folder / "thumbs.jsonl",
+        [{"prompt": [{"role": "user", "content": f"say {n}"}], "completion": "yes " * (n % 5 + 1), "label": n % 3 == 0}
+         for n in range(20)])
     return folder

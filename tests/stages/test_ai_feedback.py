@@ -73,7 +73,8 @@ def test_an_endpoint_ranks_in_both_orders(school, tmp_path, endpoint):
 
 def test_a_model_judges_itself_without_a_bias_of_order(school, tmp_path):
     place, _ = context(school, tmp_path)
-    summary = AiFeedback(responses=2, count=6, max_new_tokens=24, temperature=1.5, constitution=["Be right."]).run(place)
+    summary = AiFeedback(responses=2, count=6, max_new_tokens=24, temperature=1.5,
+                         constitution=["Be right."]).run(place)
     rows = [json.loads(line) for line in (tmp_path / "comparisons.jsonl").read_text().splitlines()]
     assert summary["comparisons"] == len(rows) and all(sum(row["shares"]) == pytest.approx(1) for row in rows)
 
@@ -83,7 +84,10 @@ def test_a_reward_model_may_judge(school, tmp_path):
     AiFeedback(judge="reward", responses=2, count=6, max_new_tokens=24, temperature=1.5, margin=0.0).run(place)
     reward, tokenizer = load_reward_model(school / "reward")
     for row in map(json.loads, (tmp_path / "comparisons.jsonl").read_text().splitlines()):
-        trees = [Tree(ai_feedback.prompt_ids(tokenizer, row["prompt"]), (ai_feedback.response_ids(tokenizer, text),)) for text in row["responses"]]
+        trees = [
+            Tree(ai_feedback.prompt_ids(tokenizer, row["prompt"]), (ai_feedback.response_ids(tokenizer, text),))
+            for text in row["responses"]
+        ]
         scores = [float(s[0]) for s in score_trees(reward, trees, 128, 4, "float32")]
         assert row["ranking"][0] == [int(np.argmax(scores))]
 
@@ -106,7 +110,11 @@ def test_what_a_judge_said_before_its_endpoint_failed_is_not_asked_again(school,
         self.end_headers()
         self.wfile.write(b"<html>out of order</html>")
     monkeypatch.setattr(Judged, "do_POST", lambda self: (broken if len(Judged.asked) >= 9 else answer)(self))
-    settings = AiFeedback(endpoint=endpoint.model_copy(update={"tries": 2, "workers": 1}), responses=3, count=8, max_new_tokens=48, temperature=1.5)
+    settings = AiFeedback(endpoint=endpoint.model_copy(update={"tries": 2, "workers": 1}),
+                          responses=3,
+                          count=8,
+                          max_new_tokens=48,
+                          temperature=1.5)
     place, _ = context(school, tmp_path)
     with pytest.raises(TriviumError, match=r"127.0.0.1:\d+/v1: .*; see that it runs .* run the same command again"):
         settings.run(place)

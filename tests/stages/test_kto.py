@@ -23,8 +23,9 @@ from trivium.training.optimizers import Optimization
 def test_ktos_baseline_is_that_of_the_whole_batch(school, tmp_path, monkeypatch):
     place, _ = context(school, tmp_path, feedback=school / "thumbs.jsonl")
     seen = []
-    monkeypatch.setattr(kto, "run_training", lambda model, objective, batches, *rest: seen.append((model, objective, batches)) or SimpleNamespace(
-        leader=False))
+    monkeypatch.setattr(
+        kto, "run_training", lambda model, objective, batches, *rest: seen.append(
+            (model, objective, batches)) or SimpleNamespace(leader=False))
     Kto(length=64, rows=4, precision="float32").run(place)
     model, objective, batches = seen[0]
     with torch.no_grad():
@@ -39,7 +40,8 @@ def test_ktos_baseline_is_that_of_the_whole_batch(school, tmp_path, monkeypatch)
     others = [tree.payload["mismatched"] for tree in batches(0)[0].trees]
     with torch.no_grad():
         ratios = [dpo.response_log_probs(model, make_batch([[tree]], 64)).numpy() - tree.payload for tree in others]
-    assert outcomes[0]["baseline"] == pytest.approx(np.concatenate(ratios).mean(), abs=1e-5) and abs(np.concatenate(ratios).mean()) > 1e-4
+    assert outcomes[0]["baseline"] == pytest.approx(np.concatenate(ratios).mean(), abs=1e-5) and abs(
+        np.concatenate(ratios).mean()) > 1e-4
 
 
 def test_ktos_prompts_are_shared_and_meet_the_responses_to_another_one():
@@ -57,7 +59,10 @@ def test_ktos_prompts_are_shared_and_meet_the_responses_to_another_one():
 def test_sharing_a_prompt_changes_no_thumbs_log_prob(school):
     policy, tokenizer = ppo.load_language_model(school / "sft")
     prompt = ai_feedback.prompt_ids(tokenizer, [{"role": "user", "content": "say 1"}])
-    alone = [Tree(prompt, (ai_feedback.response_ids(tokenizer, text),), payload=(True,)) for text in ("yes", "no thanks", "hello hello")]
+    alone = [
+        Tree(prompt, (ai_feedback.response_ids(tokenizer, text),), payload=(True,))
+        for text in ("yes", "no thanks", "hello hello")
+    ]
     with torch.no_grad():
         apart = torch.cat([dpo.response_log_probs(policy, make_batch([[tree]], 64)) for tree in alone])
         together = dpo.response_log_probs(policy, make_batch([kto.shared(alone, 64)], 64))
@@ -65,7 +70,8 @@ def test_sharing_a_prompt_changes_no_thumbs_log_prob(school):
 
 
 def test_thumbs_that_are_none_are_rejected(school, tmp_path):
-    write_rows(tmp_path / "thumbs.jsonl", [{"prompt": [{"role": "user", "content": "a"}], "completion": "b", "label": "yes"}])
+    write_rows(tmp_path / "thumbs.jsonl",
+               [{"prompt": [{"role": "user", "content": "a"}], "completion": "b", "label": "yes"}])
     place, _ = context(school, tmp_path / "out", feedback=tmp_path / "thumbs.jsonl")
     with pytest.raises(TriviumError, match="'yes' is not true or false"):
         Kto().run(place)
@@ -79,4 +85,5 @@ def test_rankings_become_thumbs(school, tmp_path):
         {"prompt": ask, "responses": ["a", "b"], "ranking": [[0, 1]], "split": "train"},
         {"prompt": ask, "responses": ["a", "b"], "ranking": [[1], [0]], "split": "train"}])
     place, _ = context(school, tmp_path / "out", feedback=tmp_path / "in")
-    assert [(row["completion"], row["label"]) for row in kto.thumbs(Kto(), place)] == [("c", True), ("d", False), ("b", True), ("a", False)]
+    assert [(row["completion"], row["label"]) for row in kto.thumbs(Kto(), place)] == [("c", True), ("d", False),
+                                                                                       ("b", True), ("a", False)]

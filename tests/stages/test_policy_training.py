@@ -1,4 +1,5 @@
-"""What PPO and GRPO have in common: prompts, judges, the KL budget, what is said when it goes wrong, and several processes."""
+"""What PPO and GRPO have in common: prompts, judges, the KL budget, what is said when it goes wrong, and several
+processes."""
 
 from __future__ import annotations
 
@@ -43,22 +44,27 @@ def test_prompts_that_are_too_long_are_said(school, tmp_path):
 
 def test_a_prompt_that_leaves_no_room_is_left_out(school, tmp_path):
     rows = [json.loads(line) for line in (school / "world/prompts.jsonl").read_text().splitlines()]
-    write_rows(tmp_path / "prompts.jsonl", [*rows[:8], {"id": "long", "prompt": [{"role": "user", "content": "say hello " * 70}]}])
+    write_rows(tmp_path / "prompts.jsonl",
+               [*rows[:8], {"id": "long", "prompt": [{"role": "user", "content": "say hello " * 70}]}])
     place, said = context(school, tmp_path / "run", prompts=tmp_path / "prompts.jsonl")
     policy, tokenizer = ppo.load_language_model(school / "sft")
     rollouts = rollout.Rollouts(Ppo(**FEW), place, policy, tokenizer, 1)
-    assert [row["id"] for row in rollouts.prompts] == [f"p{n}" for n in range(8)] and said == ["1 of 9 prompts with 1 x 6 new tokens do not fit rows of 128 "
-                                                                                                "and are left out"]
+    assert [row["id"] for row in rollouts.prompts] == [f"p{n}" for n in range(8)] and said == [
+        "1 of 9 prompts with 1 x 6 new tokens do not fit rows of 128 "
+        "and are left out"
+    ]
 
 
 @pytest.mark.parametrize("name", ["reward", "safety", "gold"])
 def test_a_judge_must_read_the_policys_tokens(school, tmp_path, name):
     tokenizer = ChatTokenizer(tokenizer_training.train(["ein anderer Text, noch einer"] * 9, 280))
-    judge = RewardModel.from_language_model(LanguageModel(load_reward_model(school / "reward")[0].config).initialise(1), 1)
+    judge = RewardModel.from_language_model(
+        LanguageModel(load_reward_model(school / "reward")[0].config).initialise(1), 1)
     (tmp_path / "judge").mkdir()
     save_model(judge, tokenizer, tmp_path / "judge")
     place, _ = context(school, tmp_path / "run", **{name: tmp_path / "judge"})
-    with pytest.raises(TriviumError, match=rf"judge: this reward model \(`{name}`\) has another tokenizer than the policy"):
+    with pytest.raises(TriviumError,
+                       match=rf"judge: this reward model \(`{name}`\) has another tokenizer than the policy"):
         Ppo(**FEW, **({name: "judge"} if name != "reward" else {})).run(place)
 
 
@@ -73,7 +79,11 @@ def test_rows_of_parallel_change_nothing_but_memory(school, tmp_path):
 
 
 def test_a_killed_run_remembers_what_its_watch_saw(school, tmp_path, monkeypatch):
-    settings = Grpo(**FEW | {"iterations": 4, "episodes": 4, "samples": 3}, checker="number", watch_every=1, watch_prompts=6, gold="gold",
+    settings = Grpo(**FEW | {"iterations": 4, "episodes": 4, "samples": 3},
+                    checker="number",
+                    watch_every=1,
+                    watch_prompts=6,
+                    gold="gold",
                     optimization=Optimization(learning_rate=0.02))
     settings.run(context(school, tmp_path / "whole", reward=None, gold=school / "reward")[0])
     place, _ = context(school, tmp_path / "stopped", reward=None, gold=school / "reward")
@@ -111,7 +121,12 @@ def test_a_function_that_fails_names_the_iteration_and_loses_nothing(school, tmp
     (tmp_path / "checks.py").write_text(CHECKS)
     place, _ = context(school, tmp_path / "run", reward=None)
     settings = Grpo(**FEW | {"episodes": 4, "samples": 2, "iterations": 3}, checker=f"{tmp_path}/checks.py:counting")
-    with pytest.raises(TriviumError, match=r"practice: iteration 1: checker .*ValueError: the file of answers is gone \(the checkpoint after iteration 0 is kept\)"):
+    with pytest.raises(
+            TriviumError,
+            match=
+            r"practice: iteration 1: checker .*ValueError: the file of answers is gone "
+            r"\(the checkpoint after iteration 0 is kept\)"
+    ):
         settings.run(place)
     first = lines(tmp_path / "run")
     (tmp_path / "mended").touch()
@@ -126,16 +141,19 @@ def test_scores_that_are_no_numbers_end_it(school, tmp_path, stage):
     (tmp_path / "reward").mkdir()
     save_model(reward, tokenizer, tmp_path / "reward")
     place, _ = context(school, tmp_path / "run", reward=tmp_path / "reward")
-    settings = Ppo(**FEW, unfinished_score=1.0) if stage is ppo else Grpo(**FEW | {"episodes": 4, "samples": 3}, reward="reward")
+    settings = Ppo(**FEW, unfinished_score=1.0) if stage is ppo else Grpo(**FEW | {"episodes": 4, "samples": 3},
+                                                                          reward="reward")
     with pytest.raises(TriviumError, match=r"iteration 0: the score of a response to prompt p\d+ is not finite"):
         settings.run(place)
 
 
-@pytest.mark.parametrize(("rate", "message"), [(0.3, "nats from the reference: the policy has run away"), (1e30, "not finite")])
+@pytest.mark.parametrize(("rate", "message"), [(0.3, "nats from the reference: the policy has run away"),
+                                               (1e30, "not finite")])
 def test_a_policy_that_runs_away_is_said(school, tmp_path, rate, message):
     place, said = context(school, tmp_path)
     try:
-        Ppo(**FEW | {"max_new_tokens": 30, "epochs": 1}, optimization=Optimization(learning_rate=rate, clip=0.0)).run(place)
+        Ppo(**FEW | {"max_new_tokens": 30, "epochs": 1}, optimization=Optimization(learning_rate=rate,
+                                                                                   clip=0.0)).run(place)
     except TriviumError as error:
         said.append(str(error))
     assert any(text.startswith(("iteration 1: ", "practice: iteration ")) and message in text for text in said), said
@@ -155,26 +173,36 @@ def test_a_policy_that_collapses_is_said(school, tmp_path):
 RECIPE = """
 name: r
 stages:
-  ppo: {{model: {school}/sft, reward: {school}/reward, prompts: {school}/world, iterations: 2, episodes: 8, max_new_tokens: 6, rows: 4,
-        length: 40, epochs: 2, precision: float32, parallel: {{rows: 2}}}}
-  grpo: {{model: {school}/sft, prompts: {school}/world, checker: number, iterations: 2, episodes: 4, samples: 3, max_new_tokens: 6, rows: 4,
-        length: 64, precision: float32}}
+  ppo: {{model: {school}/sft, reward: {school}/reward, prompts: {school}/world, iterations: 2, episodes: 8,
+        max_new_tokens: 6, rows: 4, length: 40, epochs: 2, precision: float32, parallel: {{rows: 2}}}}
+  grpo: {{model: {school}/sft, prompts: {school}/world, checker: number, iterations: 2, episodes: 4, samples: 3,
+        max_new_tokens: 6, rows: 4, length: 64, precision: float32}}
   dpo: {{model: {school}/sft, preferences: {school}/ranked, length: 64, rows: 4, epochs: 2, precision: float32}}
   kto: {{model: {school}/sft, feedback: {school}/thumbs.jsonl, length: 64, rows: 4, epochs: 2, precision: float32}}
 """
 
 
 def test_two_processes_learn_alike(school, tmp_path):
-    """PPO and GRPO, whose processes ask a share of the prompts each, DPO, and KTO with its baseline over all processes."""
+    """PPO and GRPO, whose processes ask a share of the prompts each, DPO, and KTO with its baseline over all."""
     (school / "ranked").mkdir(exist_ok=True)
-    write_rows(school / "ranked/comparisons.jsonl", [{"prompt": [{"role": "user", "content": f"say {n}"}], "responses": ["yes", "no " * (n % 4), "it is"],
-                                                      "ranking": [[n % 3], [(n + 1) % 3, (n + 2) % 3]], "split": "train"} for n in range(16)])
+    write_rows(school / "ranked/comparisons.jsonl", [{
+        "prompt": [{"role": "user", "content": f"say {n}"}], "responses": ["yes", "no " * (n % 4), "it is"],
+        "ranking": [[n % 3], [(n + 1) % 3, (n + 2) % 3]], "split": "train"
+    } for n in range(16)])
     (tmp_path / "r.yaml").write_text(RECIPE.format(school=school))
     found = []
     for processes in (1, 2):
-        launcher = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        done = subprocess.run([*launcher, "-m", "trivium.cli.app", "run", str(tmp_path / "r.yaml"), "--quiet", "--set", f"out={tmp_path}/{processes}",
-                               "--set", "threads=1"], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
+        launcher = [sys.executable] if processes == 1 else [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"
+        ]
+        done = subprocess.run([
+            *launcher, "-m", "trivium.cli.app", "run",
+            str(tmp_path / "r.yaml"), "--quiet", "--set", f"out={tmp_path}/{processes}", "--set", "threads=1"
+        ],
+                              capture_output=True,
+                              text=True,
+                              env=os.environ | {"OMP_NUM_THREADS": "1"},
+                              timeout=200)
         assert done.returncode == 0, done.stderr[-3000:]
         found.append({stage: lines(tmp_path / f"{processes}/r/{stage}") for stage in ("ppo", "grpo", "dpo", "kto")})
     for stage, alone in found[0].items():

@@ -28,7 +28,8 @@ def test_the_first_ratio_is_one_and_log_probs_agree(school, tmp_path):
     place, _ = context(school, tmp_path)
     Ppo(**FEW).run(place)
     first, second = lines(tmp_path)
-    assert first["sample_prompt"].startswith("say ") and isinstance(first["sample"], str) and np.isfinite(first["sample_score"])
+    assert first["sample_prompt"].startswith("say ") and isinstance(first["sample"], str) and np.isfinite(
+        first["sample_score"])
     assert first["first_ratio_error"] < 1e-6 and first["kl"] == 0 and abs(second["kl"]) > 0
     assert first["log_prob_disagreement"] < 1e-4 and second["log_prob_disagreement"] < 1e-4
     place, _ = context(school, tmp_path / "g", reward=None)
@@ -43,7 +44,9 @@ def test_a_rollout_is_scored_as_the_papers_say():
     trees = [Tree(np.array([1]), (np.arange(n),)) for n in lengths]
     new, old, values = ([rng.normal(size=n) for n in lengths] for _ in range(3))
     rewards = ppo.token_rewards(trees, new, old, [np.array([2.0]), np.array([-1.0])], 0.1)
-    advantages = [ppo.advantages_of(*one, settings.gamma, settings.lam) for one in zip(trees, rewards, values, strict=True)]
+    advantages = [
+        ppo.advantages_of(*one, settings.gamma, settings.lam) for one in zip(trees, rewards, values, strict=True)
+    ]
     expected = []
     for now, before, value, score in zip(new, old, values, (2.0, -1.0), strict=True):
         rewards = -0.1 * (now - before)
@@ -62,7 +65,10 @@ def test_ptx_adds_the_pretraining_gradient(school):
     objective = ppo.ClippedSurrogate(settings)
     rng = np.random.default_rng(0)
     episodes = make_batch([[Tree(np.array([1, 2]), (rng.integers(0, 200, 5),))]], 16)
-    episodes.extra = {name: torch.from_numpy(rng.normal(size=5).astype(np.float32)) for name in ("advantages", "values", "returns", "log_probs")}
+    episodes.extra = {
+        name: torch.from_numpy(rng.normal(size=5).astype(np.float32))
+        for name in ("advantages", "values", "returns", "log_probs")
+    }
     documents = make_batch([[Tree(np.array([0]), (rng.integers(0, 200, 9),))]], 16)
     documents.counts = {"pretraining_tokens": documents.counts["tokens"]}
     gradients = []
@@ -70,8 +76,13 @@ def test_ptx_adds_the_pretraining_gradient(school):
         model = ppo.PolicyAndValue(copy.deepcopy(policy), copy.deepcopy(reward))
         trainer = Trainer(model, Optimization(clip=0.0), 1, "float32")
         kept = []
-        trainer.optimizers = [SimpleNamespace(param_groups=[], step=lambda model=model, kept=kept: kept.append(
-            {n: p.grad.clone() for n, p in model.policy.named_parameters() if p.grad is not None}))]
+        trainer.optimizers = [
+            SimpleNamespace(param_groups=[],
+                            step=lambda model=model, kept=kept: kept.append(
+                                {n: p.grad.clone()
+                                 for n, p in model.policy.named_parameters()
+                                 if p.grad is not None}))
+        ]
         trainer.step(0, batches, objective)
         gradients.append(kept[0])
     for name, both in gradients[2].items():
@@ -92,6 +103,7 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bits(school, tmp_path, monk
         if len(calls) == last + 1:
             raise KeyboardInterrupt
         return real(*given, **more)
+
     place, _ = context(school, tmp_path / "stopped")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(holder, name, stops)
@@ -117,8 +129,13 @@ def on_sft(school, folder, settings):
     return folder
 
 
-@pytest.mark.parametrize("adapter", [AdapterSettings(rank=2), AdapterSettings(rank=2, dora=True), AdapterSettings(kind="bottleneck", width=3),
-                                     AdapterSettings(kind="prefix", tokens=2)], ids=["lora", "dora", "bottleneck", "prefix"])
+@pytest.mark.parametrize("adapter", [
+    AdapterSettings(rank=2),
+    AdapterSettings(rank=2, dora=True),
+    AdapterSettings(kind="bottleneck", width=3),
+    AdapterSettings(kind="prefix", tokens=2)
+],
+                         ids=["lora", "dora", "bottleneck", "prefix"])
 def test_with_adapters_four_models_share_one_trunk(school, tmp_path, adapter, monkeypatch):
     place, said = context(school, tmp_path, reward=on_sft(school, tmp_path / "reward", adapter))
     models, training, load = [], ppo.PolicyTraining, scoring.load_judge
@@ -126,8 +143,11 @@ def test_with_adapters_four_models_share_one_trunk(school, tmp_path, adapter, mo
     def loaded(given, name, folder, policy, *rest, **more):
         models.extend([policy, load(given, name, folder, policy, *rest, **more)])
         return models[-1]
+
     monkeypatch.setattr(scoring, "load_judge", loaded)
-    monkeypatch.setattr(ppo, "PolicyTraining", lambda rollouts, pair, *rest, **more: models.append(pair) or training(rollouts, pair, *rest, **more))
+    monkeypatch.setattr(
+        ppo, "PolicyTraining",
+        lambda rollouts, pair, *rest, **more: models.append(pair) or training(rollouts, pair, *rest, **more))
     Ppo(**FEW, adapter=adapter, optimization=Optimization(learning_rate=0.01)).run(place)
     policy, reward, pair = models[0], models[1], models[-1]
     trunk = {name: weight for name, weight in policy.model.named_parameters() if ".adapters." not in f".{name}"}
@@ -140,7 +160,8 @@ def test_with_adapters_four_models_share_one_trunk(school, tmp_path, adapter, mo
     alone = load_reward_model(tmp_path / "reward")[0]
     with torch.no_grad():  # training moved policy and value model, and neither reward model nor reference
         torch.testing.assert_close(reward(tokens), alone(tokens), atol=1e-4, rtol=1e-4)
-        assert (pair.value(tokens) - reward(tokens)).abs().max() > 1e-3 and (policy(tokens) - kept(tokens)).abs().max() > 1e-3
+        assert (pair.value(tokens) - reward(tokens)).abs().max() > 1e-3 and (policy(tokens) -
+                                                                             kept(tokens)).abs().max() > 1e-3
     log = lines(tmp_path)
     assert log[1]["kl"] != log[0]["kl"] and log[0]["first_ratio_error"] < 1e-5
     if adapter.kind != "prefix":  # which changes something from the first

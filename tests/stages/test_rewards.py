@@ -14,6 +14,7 @@ from tiny import FEW, context, lines
 
 from trivium.errors import TriviumError
 from trivium.pipeline.run import nested
+from trivium.recipe.load import load_recipe
 from trivium.stages.models import load_reward_model
 from trivium.stages.preferences.reward import score_trees
 from trivium.stages.preferences.select import Select
@@ -44,12 +45,14 @@ def own(tmp_path):
 
 class Scored(http.server.BaseHTTPRequestHandler):
     """Scores a response by its length; its faults come first."""
-
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((asked, self.headers.get("Authorization")))
-        status, reply = self.server.faults.pop(0) if self.server.faults else (
-            200, {"scores": [len(text) if ended else -9 for text, ended in zip(asked["responses"], asked["finished"], strict=True)]})
+        status, reply = self.server.faults.pop(0) if self.server.faults else (200, {
+            "scores": [
+                len(text) if ended else -9 for text, ended in zip(asked["responses"], asked["finished"], strict=True)
+            ]
+        })
         body = json.dumps(reply).encode()
         self.send_response(status)
         if status in (301, 302, 307):
@@ -76,13 +79,15 @@ def server():
 
 
 def answers(school, texts=(("yes", "no thanks"), ("hello",)), finished=None):
-    rows = [{"id": f"p{n}", "prompt": [{"role": "user", "content": f"say {n} please"}], "answer": str(n)} for n in range(len(texts))]
+    rows = [{"id": f"p{n}", "prompt": [{"role": "user", "content": f"say {n} please"}], "answer": str(n)}
+            for n in range(len(texts))]
     return Answers.of_texts(ChatTokenizer.load(school / "sft"), rows, texts, finished)
 
 
 def loaded(setting, folder=None):
     def load(place, where):
         return ModelReward(load_reward_model(place)[0], 128, 4, "float32")
+
     return load_reward(setting, folder, load)
 
 
@@ -102,13 +107,16 @@ def test_a_model_a_checker_and_a_function_in_one_word(school, own):
 
 def test_a_function_is_told_which_responses_ended(school, own):
     with loaded(f"{own}:ended") as reward:
-        assert [found.tolist() for found in reward(answers(school, finished=[[True, False], [True]]))] == [[1.0, -5.0], [1.0]]
+        assert [found.tolist() for found in reward(answers(school, finished=[[True, False], [True]]))] == [[1.0, -5.0],
+                                                                                                           [1.0]]
 
 
 def test_read_one_by_one_a_response_has_the_score_that_it_has_among_others(school):
     model, _ = load_reward_model(school / "reward")
     given = answers(school)
-    for alone, together in zip(ModelReward(model, 128, 4, "float32", one_by_one=True)(given), ModelReward(model, 128, 4, "float32")(given), strict=True):
+    for alone, together in zip(ModelReward(model, 128, 4, "float32", one_by_one=True)(given),
+                               ModelReward(model, 128, 4, "float32")(given),
+                               strict=True):
         np.testing.assert_allclose(alone, together, atol=1e-5)
 
 
@@ -116,20 +124,25 @@ def test_an_address_is_asked_about_each_prompt(school, server, monkeypatch):
     monkeypatch.setenv("SCORES_KEY", "secret")
     server.faults = [(503, {}), (200, {"other": 1})]
     reward = EndpointReward(RewardEndpoint(address=server.address, key_variable="SCORES_KEY", pause=0.0, workers=1))
-    assert [found.tolist() for found in reward(answers(school, finished=[[True, False], [True]]))] == [[3.0, -9.0], [5.0]]
+    assert [found.tolist() for found in reward(answers(school, finished=[[True, False], [True]]))] == [[3.0, -9.0],
+                                                                                                       [5.0]]
     asked, key = server.asked[-1]
-    assert asked["row"]["id"] == "p1" and asked["responses"] == ["hello"] and asked["finished"] == [True] and key == "Bearer secret"
+    assert asked["row"]["id"] == "p1" and asked["responses"] == ["hello"] and asked["finished"] == [
+        True
+    ] and key == "Bearer secret"
 
 
-@pytest.mark.parametrize("fault, message", [
-    ((200, {"scores": [1.0]}), "2 finite numbers were expected"), ((200, {"scores": [1.0, float("nan")]}), "2 finite numbers were expected"),
-    ((403, {"error": "no"}), "status 403"), ((302, {}), "status 302"), ((307, {}), "status 307")])
+@pytest.mark.parametrize("fault, message", [((200, {"scores": [1.0]}), "2 finite numbers were expected"),
+                                            ((200, {"scores": [1.0, float("nan")]}), "2 finite numbers were expected"),
+                                            ((403, {"error": "no"}), "status 403"), ((302, {}), "status 302"),
+                                            ((307, {}), "status 307")])
 def test_an_address_that_misbehaves_is_said_with_the_prompt(school, server, fault, message):
     server.faults = [fault] * 9
     reward = EndpointReward(RewardEndpoint(address=server.address, pause=0.0, tries=2, workers=1))
     with pytest.raises(TriviumError, match=f"reward: at prompt 'p0': .*{message}"):
         reward(answers(school))
-    assert [asked["row"]["id"] for asked, _ in server.asked].count("p0") == 1  # neither asked again, nor asked where it redirects to
+    assert [asked["row"]["id"]
+            for asked, _ in server.asked].count("p0") == 1  # neither asked again, nor asked where it redirects to
 
 
 def test_an_address_that_is_silent_is_said_with_the_prompt(school, server):
@@ -140,34 +153,47 @@ def test_an_address_that_is_silent_is_said_with_the_prompt(school, server):
         EndpointReward(RewardEndpoint(address="http://127.0.0.1:9/s", pause=0.0, tries=2))(answers(school))
 
 
-@pytest.mark.parametrize("function, message", [
-    ("raises", "ValueError: the file of answers is gone"), ("hangs", r"within 0.5 seconds; raise `reward.mine.seconds`"),
-    ("short", "2 finite numbers were expected"), ("nothing", "2 finite numbers were expected"), ("absent", "there is no 'absent'")])
+@pytest.mark.parametrize("function, message", [("raises", "ValueError: the file of answers is gone"),
+                                               ("hangs", r"within 0.5 seconds; raise `reward.mine.seconds`"),
+                                               ("short", "2 finite numbers were expected"),
+                                               ("nothing", "2 finite numbers were expected"),
+                                               ("absent", "there is no 'absent'")])
 def test_a_function_that_misbehaves_ends_it_and_names_the_prompt(school, own, function, message):
     term = RewardTerm.model_validate({"function": f"{own}:{function}", "seconds": 0.5 if function == "hangs" else 20})
-    with loaded({"mine": term}, {}) as reward, pytest.raises(TriviumError, match=rf"(?s)reward.mine .*prompt 'p0'.*{message}"):
+    with loaded({"mine": term}, {}) as reward, pytest.raises(TriviumError,
+                                                             match=rf"(?s)reward.mine .*prompt 'p0'.*{message}"):
         reward(answers(school))
 
 
 def test_a_weighted_sum_tells_its_parts(school, own):
-    terms = {"long": RewardTerm.model_validate({"function": f"{own}:length", "weight": 0.5}),
-             "right": RewardTerm.model_validate({"function": "number", "weight": -2.0}),
-             "liked": RewardTerm.model_validate({"model": "reward"})}
+    terms = {
+        "long": RewardTerm.model_validate({"function": f"{own}:length", "weight": 0.5}),
+        "right": RewardTerm.model_validate({"function": "number",
+                                            "weight": -2.0}), "liked": RewardTerm.model_validate({"model": "reward"})
+    }
     given = answers(school, [("0", "12"), ("123",)])
     liked = loaded("reward", school / "reward")(given)
     with loaded(terms, {"liked": {"model": school / "reward"}}) as reward:
         found = reward(given)
     np.testing.assert_allclose(found[0], [0.5 * 1 - 2.0 + liked[0][0], 0.5 * 2 + liked[0][1]], rtol=1e-6)
-    assert {name: [part.tolist() for part in parts] for name, parts in given.parts.items() if name != "liked"} == {
-        "long": [[1.0, 2.0], [3.0]], "right": [[1.0, 0.0], [0.0]]}
+    assert {name: [part.tolist()
+                   for part in parts]
+            for name, parts in given.parts.items()
+            if name != "liked"} == {"long": [[1.0, 2.0], [3.0]], "right": [[1.0, 0.0], [0.0]]}
 
 
 def test_ppo_learns_from_a_sum_and_logs_its_parts(school, tmp_path, own, server):
     place, _ = context(school, tmp_path, reward={"helpful": {"model": school / "reward"}})
-    Ppo(**FEW, reward={"helpful": {"model": "reward"}, "short": {"function": f"{own}:length", "weight": -0.1},
-                       "judge": {"endpoint": {"address": server.address}, "weight": 0.25}}, unfinished_score=None).run(place)
+    Ppo(**FEW,
+        reward={
+            "helpful": {"model": "reward"}, "short": {"function": f"{own}:length", "weight": -0.1},
+            "judge": {"endpoint": {"address": server.address}, "weight": 0.25}
+        },
+        unfinished_score=None).run(place)
     for line in lines(tmp_path):
-        assert line["score"] == pytest.approx(line["score_helpful"] - 0.1 * line["score_short"] + 0.25 * line["score_judge"], abs=1e-5)
+        assert line["score"] == pytest.approx(line["score_helpful"] - 0.1 * line["score_short"] +
+                                              0.25 * line["score_judge"],
+                                              abs=1e-5)
     assert len(server.asked) == 16
 
 
@@ -191,8 +217,11 @@ def captured(school, tmp_path, monkeypatch, settings, **inputs):
     seen, real = [], ppo.PolicyTraining
 
     def kept(rollouts, pair, *rest, **more):
-        seen.append([{name: weight.detach().clone() for name, weight in part.named_parameters()} for part in (pair.policy, pair.value)])
+        seen.append([{name: weight.detach().clone()
+                      for name, weight in part.named_parameters()}
+                     for part in (pair.policy, pair.value)])
         return real(rollouts, pair, *rest, **more)
+
     monkeypatch.setattr(ppo, "PolicyTraining", kept)
     place, _ = context(school, tmp_path, **inputs)
     Ppo(**FEW | {"iterations": 1}, **settings).run(place)
@@ -207,7 +236,11 @@ def test_without_a_reward_model_the_value_model_is_the_policy_under_a_new_head(s
 
 
 def test_the_value_model_may_start_from_another_reward_model(school, tmp_path, monkeypatch, own):
-    _, value = captured(school, tmp_path, monkeypatch, {"reward": f"{own}:length", "value": "reward"}, reward=None, value=school / "reward")
+    _, value = captured(school,
+                        tmp_path,
+                        monkeypatch, {"reward": f"{own}:length", "value": "reward"},
+                        reward=None,
+                        value=school / "reward")
     judge, _ = load_reward_model(school / "reward")
     assert all(torch.equal(weight, value[name]) for name, weight in judge.named_parameters())
 
@@ -238,10 +271,14 @@ def test_the_inputs_of_a_reward_are_found_wherever_they_stand(own, tmp_path):
     assert inputs("number")[0] == inputs("http://127.0.0.1:1/s")[0] == []
     found, code, _ = inputs(f"{own}:length")
     assert found == [] and list(code) == ["reward.own.py"]
-    found, code, stage = inputs({"helpful": {"model": "judge"}, "short": {"function": f"{own}:length"}, "asked": {"endpoint": {"address": "http://h"}}})
+    found, code, stage = inputs({
+        "helpful": {"model": "judge"}, "short": {"function": f"{own}:length"},
+        "asked": {"endpoint": {"address": "http://h"}}
+    })
     assert found == [("reward.helpful.model", "judge")] and list(code) == ["reward.short.function.own.py"]
     places = {"model": tmp_path, "prompts": tmp_path, "reward.helpful.model": tmp_path / "j"}
-    assert nested(stage, places) == {"model": tmp_path, "prompts": tmp_path, "reward": {"helpful": {"model": tmp_path / "j"}}}
+    assert nested(stage,
+                  places) == {"model": tmp_path, "prompts": tmp_path, "reward": {"helpful": {"model": tmp_path / "j"}}}
 
 
 def test_what_decides_a_reward_besides_its_inputs_is_learned(own):
@@ -252,9 +289,22 @@ def test_what_decides_a_reward_besides_its_inputs_is_learned(own):
     assert one != Ppo(reward={"helpful": {"model": "judge", "weight": 1.0}}).learned()
 
 
-@pytest.mark.parametrize("reward, message", [
-    ({"a": {}}, "a term of a reward is one of"), ({"a": {"model": "m", "function": "number"}}, "a term of a reward is one of"), ({}, "at least 1 item"),
-    ({"a": {"endpoint": {"address": "ftp://h"}}}, "is no http"), ({"a": {"modle": "m"}}, "modle"), (3, "valid dictionary")])
+@pytest.mark.parametrize("reward, message",
+                         [({"a": {}}, "a term of a reward is one of"),
+                          ({"a": {"model": "m", "function": "number"}}, "a term of a reward is one of"),
+                          ({}, "at least 1 item"), ({"a": {"endpoint": {"address": "ftp://h"}}}, "is no http"),
+                          ({"a": {"modle": "m"}}, "modle"), (3, "valid dictionary")])
 def test_settings_that_are_no_reward_are_refused(reward, message):
     with pytest.raises(ValidationError, match=message):
         Ppo(reward=reward)
+
+
+@pytest.mark.parametrize("reward, message", [
+    ("{a: {modle: x}}", r"stages.ppo.reward.a.modle: unknown setting; did you mean 'model'\?"),
+    ("{a: {model: x, weight: much}}", "stages.ppo.reward.a.weight: Input should be a valid number"),
+    ("{a: {endpoint: {addres: x}}}", "stages.ppo.reward.a.endpoint"), ("judge", "no earlier stage and no file is called 'judge'")])
+def test_a_fault_in_a_recipes_reward_is_told_with_its_place(school, tmp_path, reward, message):
+    (tmp_path / "r.yaml").write_text(
+        f"name: r\nstages:\n  ppo: {{model: {school}/sft, prompts: {school}/world, reward: {reward}}}\n")
+    with pytest.raises(TriviumError, match=message):
+        load_recipe(tmp_path / "r.yaml")

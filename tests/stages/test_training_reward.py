@@ -33,12 +33,14 @@ def test_a_response_that_never_ends_gets_the_fixed_score(school, tmp_path):
     scores = TrainingReward(ModelReward(reward, 128, 4, "float32"), -7.0)(answers)
     batch = make_batch([[answers.trees[1]]], 128)
     assert scores[0].tolist() == [-7.0]
-    assert scores[1][0] == pytest.approx(score_trees(reward, [answers.trees[1]], 128, 1, "float32")[0][0] + 0.5, abs=1e-5)
+    assert scores[1][0] == pytest.approx(score_trees(reward, [answers.trees[1]], 128, 1, "float32")[0][0] + 0.5,
+                                         abs=1e-5)
     assert batch.ends.tolist() == [len(answers.trees[1]) - 1]
 
 
 def test_two_reward_models_judge_a_rollout(school, tmp_path):
-    safety = RewardModel.from_language_model(LanguageModel(load_reward_model(school / "reward")[0].config).initialise(2), 2)
+    safety = RewardModel.from_language_model(
+        LanguageModel(load_reward_model(school / "reward")[0].config).initialise(2), 2)
     safety.shift = -0.25
     (tmp_path / "safety").mkdir()
     save_model(safety, ChatTokenizer.load(school / "sft"), tmp_path / "safety")
@@ -53,8 +55,10 @@ def test_two_reward_models_judge_a_rollout(school, tmp_path):
     reward, _ = load_reward_model(school / "reward")
     both = TrainingReward(ModelReward(reward, 128, 4, "float32"), -1.0, ModelReward(safety, 128, 4, "float32"), 0.0)
     models = {False: reward.eval(), True: safety.eval()}
-    alone = [score_trees(models[bool(row.get("safety"))], [tree], 128, 1, "float32")[0][0] + models[bool(row.get("safety"))].shift
-             for row, tree in zip(answers.rows, answers.trees, strict=True)]
+    alone = [
+        score_trees(models[bool(row.get("safety"))], [tree], 128, 1, "float32")[0][0] +
+        models[bool(row.get("safety"))].shift for row, tree in zip(answers.rows, answers.trees, strict=True)
+    ]
     assert {bool(row.get("safety")) for row in answers.rows} == {False, True}
     np.testing.assert_allclose(np.concatenate(both(answers)), whiten(np.array(alone)), atol=1e-4)
     settings.run(place)

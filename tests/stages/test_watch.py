@@ -29,7 +29,8 @@ def test_the_watch_keeps_the_best_policy_and_ends_past_the_peak(school, tmp_path
     (tmp_path / "gold").mkdir()
     save_model(gold, tokenizer, tmp_path / "gold")
     place, said = context(school, tmp_path, gold=tmp_path / "gold")
-    summary = Ppo(**FEW | {"iterations": 9}, watch_every=1, watch_prompts=6, gold="gold", unfinished_score=None).run(place)
+    summary = Ppo(**FEW | {"iterations": 9}, watch_every=1, watch_prompts=6, gold="gold",
+                  unfinished_score=None).run(place)
     assert summary["ended"] == "past the peak" and len(lines(tmp_path)) == 4
     assert [line["watched_gold"] for line in lines(tmp_path)] == pytest.approx([1.05, 2.05, 0.55, 0.45])
     best, final = load_file(tmp_path / "scratch/best.safetensors"), load_file(tmp_path / "model.safetensors")

@@ -16,7 +16,13 @@ def context(school, folder, **inputs):
     progress = Progress(quiet=True)
     progress.say = said.append
     places = {"model": school / "sft", "reward": school / "reward", "prompts": school / "world"} | inputs
-    return SimpleNamespace(folder=folder, scratch=folder / "scratch", progress=progress, inputs=places, seed=0, name="practice", threads=1), said
+    return SimpleNamespace(folder=folder,
+                           scratch=folder / "scratch",
+                           progress=progress,
+                           inputs=places,
+                           seed=0,
+                           name="practice",
+                           threads=1), said
 
 
 def lines(folder):

@@ -91,8 +91,8 @@ RewardName = Annotated[str, RewardMarker(), CodeMarker()]
 """A reward in one word."""
 
 RewardSetting = Annotated[
-    Annotated[RewardName, Tag("name")] | Annotated[dict[str, RewardTerm], Field(min_length=1), Tag("terms")],
-    Discriminator(lambda given: "name" if isinstance(given, str) else "terms")]
+    Annotated[RewardName, Tag("<name>")] | Annotated[dict[str, RewardTerm], Field(min_length=1), Tag("<terms>")],
+    Discriminator(lambda given: "<name>" if isinstance(given, str) else "<terms>")]
 """A reward in one word, or the terms of a weighted sum by names of the user's own."""
 
 

@@ -198,8 +198,8 @@ def split_by_model(batches: Sequence[Batch]) -> list[Batch]:
 
 
 class ClippedSurrogate:
-    """PPO's policy loss or value loss over the tokens of a minibatch of responses (:func:`split_by_model`); over a batch of
-    documents, PPO-ptx's pretraining loss."""
+    """PPO's policy loss or value loss over the tokens of a minibatch of responses (:func:`split_by_model`); over a
+    batch of documents, PPO-ptx's pretraining loss."""
 
     def __init__(self, settings: Ppo) -> None:
         self.settings = settings
