@@ -47,7 +47,8 @@ SCHEDULE = {"learning_rate": 0.0006, "schedule": "linear"}
 def scores(model: Path, rows: Sequence[Row], length: int) -> list[list[float]]:
     """A reward model's centred scores of each row's responses."""
     from trivium.stages.models import load_reward_model
-    from trivium.stages.preferences.reward import ranked_tree, score_trees
+    from trivium.stages.preferences.reward import ranked_tree
+    from trivium.stages.scores import score_trees
     from trivium.training.machine import prepare, resolve_precision
     device = prepare()
     reward, tokenizer = load_reward_model(model)

@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):  # 
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
 
-LONGEST = ["test_parallel", "test_whole_way", "test_practice", "test_loop", "test_beside", "test_look", "test_browser", "test_chat_page", "test_corpus_build"]
+LONGEST = ["test_parallel", "test_whole_way", "test_policy_training", "test_loop", "test_beside", "test_look", "test_browser", "test_chat_page", "test_corpus_build"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

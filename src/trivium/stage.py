@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 class InputMarker:
     """Marks a setting that names an earlier stage, or a path."""
+
+    def is_input(self, text: str) -> bool:
+        """Whether a text in such a setting is one. A setting that may name other things too has a marker of its own."""
+        return True
 
 
 Input = Annotated[str, InputMarker()]
@@ -96,7 +100,7 @@ class Context:
 
 class Stage(BaseModel):
     """One step of the curriculum. Its fields are its settings; those of type :data:`Input`, or lists and mappings of
-    it, are its inputs."""
+    it, are its inputs. They may stand in nested pydantic models too."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), frozen=True)
     kind: ClassVar[str]
@@ -165,15 +169,29 @@ class Stage(BaseModel):
 
     def learned(self) -> dict[str, Any]:
         """The settings that decide what the stage makes, its inputs aside."""
-        return self.model_dump(mode="json", exclude={*self.input_fields(), *self.unlearned, "threads"})
+        mixed = set(self.input_fields()) & set(self._marked(CodeMarker))
+        plain = set(self.input_fields()) - mixed
+        learned = self.model_dump(mode="json", exclude={*plain, *self.unlearned, "threads"})
+        for name in mixed:
+            if learned[name] is None:
+                del learned[name]
+        for place in reversed(list(self._inputs())):  # so that places in lists stay what they were
+            if place.path[0] in learned:
+                _take_out(learned, place.path)
+        return learned
 
     def check_processes(self, processes: int) -> None:
         """Raise :class:`TriviumError` where so many processes cannot share the work."""
 
     def references(self) -> Iterator[tuple[str, str]]:
         """``(where, reference)`` for every input that is given, such as ``("models.sft", "sft")``."""
-        for name in self.input_fields():
-            yield from _items(name, getattr(self, name))
+        for place in self._inputs():
+            yield place.where, place.text
+
+    def _inputs(self) -> Iterator[Marked]:
+        for place in _marked_texts(self):
+            if any(isinstance(marker, InputMarker) and marker.is_input(place.text) for marker in place.markers):
+                yield place
 
     def code(self) -> Iterator[tuple[str, Path]]:
         """``(where, file)`` for every file of the user's own code that the stage runs: the one that defines it, those
@@ -182,11 +200,11 @@ class Stage(BaseModel):
             module = sys.modules.get(kind.__module__)
             if issubclass(kind, Stage) and not is_built_in(kind) and getattr(module, "__file__", None):
                 yield from code_files("stage", Path(str(module.__file__)))  # type: ignore[union-attr]
-        for name in self._marked(CodeMarker):
-            for where, value in _items(name, getattr(self, name)):
-                file = file_of(resolve(value))
+        for place in _marked_texts(self):
+            if any(isinstance(marker, CodeMarker) for marker in place.markers):
+                file = file_of(resolve(place.text))
                 if file is not None:
-                    yield from code_files(where, file)
+                    yield from code_files(place.where, file)
 
 
 def is_built_in(stage: type[Stage]) -> bool:
@@ -211,29 +229,71 @@ def display(stage: type[Stage]) -> dict[str, Any]:
 
 
 def nested(stage: Stage, places: dict[str, Path]) -> dict[str, Any]:
-    """Places in the shape of the settings: a path, a list or a mapping for each input field."""
-    shaped: dict[str, Any] = {}
-    for field in stage.input_fields():
-        value = getattr(stage, field)
-        if isinstance(value, str):
-            shaped[field] = places[field]
-        elif isinstance(value, dict):
-            shaped[field] = {key: places[f"{field}.{key}"] for key in value}
-        elif value is not None:
-            shaped[field] = [places[f"{field}.{i}"] for i in range(len(value))]
-    return shaped
+    """Places in the shape of the settings: a path, or lists and mappings of paths, for each setting that is an input or
+    holds one. Settings of other kinds inside them are left out."""
+    names = dict.fromkeys([*stage.input_fields(), *(where.partition(".")[0] for where, _ in stage.references())])
+    shaped = {name: _places_in(getattr(stage, name), name, places) for name in names}
+    return {name: value for name, value in shaped.items() if value is not None}
 
 
-def _items(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def _places_in(value: Any, where: str, places: dict[str, Path]) -> Any:
+    """The places of a setting's value; None where it has none."""
+    if isinstance(value, (list, tuple)):
+        return [_places_in(item, f"{where}.{number}", places) for number, item in enumerate(value)]
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    if isinstance(value, dict):
+        inside = {key: _places_in(item, f"{where}.{key}", places) for key, item in value.items()}
+        return {key: item for key, item in inside.items() if item not in (None, {}, [])}
+    return places.get(where) if isinstance(value, str) else None
+
+
+class Marked(NamedTuple):
+    """A text in a marked setting."""
+
+    path: tuple[str | int, ...]
+    text: str
+    markers: tuple[Any, ...]
+
+    @property
+    def where(self) -> str:
+        """Its place, such as ``reward.helpful.model``."""
+        return ".".join(map(str, self.path))
+
+
+def _marked_texts(settings: Any, path: tuple[str | int, ...] = ()) -> Iterator[Marked]:
+    """Every text in a marked setting of a model or a dataclass and of those inside it."""
+    if isinstance(settings, BaseModel):
+        annotations = {name: (field.annotation, *field.metadata) for name, field in type(settings).model_fields.items()}
+    else:
+        annotations = {name: (hint,) for name, hint in get_type_hints(type(settings), include_extras=True).items()
+                       if name in settings.__dataclass_fields__}
+    for name, parts in annotations.items():
+        markers = tuple(marker for part in parts for marker in _parts(part)
+                        if isinstance(marker, (InputMarker, CodeMarker)))
+        yield from _texts((*path, name), getattr(settings, name), markers)
+
+
+def _texts(path: tuple[str | int, ...], value: Any, markers: tuple[Any, ...]) -> Iterator[Marked]:
     """The texts in a setting's value, each with its place."""
-    if isinstance(value, str):
-        yield name, value
+    if isinstance(value, BaseModel) or is_dataclass(value):
+        yield from _marked_texts(value, path)
+    elif isinstance(value, str):
+        if markers:
+            yield Marked(path, value, markers)
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _items(f"{name}.{key}", item)
+            yield from _texts((*path, key), item, markers)
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
-            yield from _items(f"{name}.{number}", item)
+            yield from _texts((*path, number), item, markers)
+
+
+def _take_out(values: Any, path: tuple[str | int, ...]) -> None:
+    """Remove what stands at a place within nested mappings and lists."""
+    for part in path[:-1]:
+        values = values[part]
+    del values[path[-1]]
 
 
 def _parts(annotation: Any) -> Iterator[Any]:

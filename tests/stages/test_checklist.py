@@ -17,7 +17,6 @@ from trivium.feedback.exports import export
 from trivium.feedback.simulate import reward_model, score_items
 from trivium.feedback.store import Store
 from trivium.files import write_rows
-from trivium.generation.engine import Completion
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_k3
 from trivium.progress import Progress
@@ -26,9 +25,10 @@ from trivium.stages.preferences import dpo, reference, reward
 from trivium.stages.preferences.dpo import Dpo
 from trivium.stages.preferences.kto import Kto
 from trivium.stages.preferences.reward import Reward
-from trivium.stages.reinforcement import ppo, rollout
+from trivium.stages.reinforcement import ppo, rollout, training
 from trivium.stages.reinforcement.grpo import GroupSurrogate, Grpo
 from trivium.stages.reinforcement.ppo import Ppo
+from trivium.stages.rewards import Answers
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree, make_batch
@@ -149,27 +149,27 @@ def test_one_temperature_is_used_everywhere(school, tmp_path):
 
 def test_nothing_is_cut_off_the_distribution(school, tmp_path):
     place = context(school, tmp_path)
-    practising = rollout.Practising(Ppo(episodes=4, max_new_tokens=4, rows=4, length=64, temperature=0.6), place, school.policy, school.tokenizer, 1)
+    rollouts = rollout.Rollouts(Ppo(episodes=4, max_new_tokens=4, rows=4, length=64, temperature=0.6), place, school.policy, school.tokenizer, 1)
     seen = []
-    practising.engine = lambda model, prompts, sampling, *rest: seen.append(sampling) or [[] for _ in prompts]
-    practising.answer(practising.chosen(0), 1, "rollout", 0)
+    rollouts.engine = lambda model, prompts, sampling, *rest: seen.append(sampling) or [[] for _ in prompts]
+    rollouts.answer(rollouts.prompts_of(0), 1, "rollout", 0)
     assert (seen[0].temperature, seen[0].top_k, seen[0].top_p, seen[0].min_p, seen[0].repetition_penalty) == (0.6, 0, 1.0, 0.0, 1.0)
 
 
 def test_the_penalty_is_k1_and_the_token_kl_that_is_logged_k3():
     rng = np.random.default_rng(0)
     new, old = [rng.normal(size=3), rng.normal(size=5)], [rng.normal(size=3), rng.normal(size=5)]
-    answered = rollout.Answered([{"id": 1}, {"id": 2}], [Tree(np.array([1]), (np.arange(len(n)),)) for n in new],
-                                [[Completion([0] * len(n), n.astype(np.float32), True)] for n in new])
-    found = {name: total / count for name, (total, count) in rollout.measures(answered, new, old).items()}
+    trees = [Tree(np.array([1]), (np.arange(len(n)),)) for n in new]
+    answers = Answers([{"id": 1}, {"id": 2}], trees, [["a"], ["b"]], [[True], [True]], [[n.astype(np.float32)] for n in new])
+    found = {name: total / count for name, (total, count) in rollout.drift_metrics(answers, new, old).items()}
     ratios = np.concatenate(new) - np.concatenate(old)
     assert found["kl"] == pytest.approx(ratios.sum() / 2)
     assert found["kl_per_token"] == pytest.approx(float(kl_k3(np.concatenate(new), np.concatenate(old)).mean()))
 
 
 def test_every_pass_sees_each_episode_once_in_an_order_of_its_own(school, tmp_path, monkeypatch):
-    seen, real = [], rollout.microbatches
-    monkeypatch.setattr(rollout, "microbatches", lambda made, chosen, *rest: seen.append(list(chosen)) or real(made, chosen, *rest))
+    seen, real = [], training.microbatches
+    monkeypatch.setattr(training, "microbatches", lambda made, chosen, *rest: seen.append(list(chosen)) or real(made, chosen, *rest))
     Ppo(iterations=1, episodes=8, max_new_tokens=4, rows=4, length=64, precision="float32").run(context(school, tmp_path))
     passes = [seen[2 * i] + seen[2 * i + 1] for i in range(4)]
     assert len(seen) == 8 and all(sorted(one) == list(range(8)) for one in passes)
@@ -179,11 +179,9 @@ def test_every_pass_sees_each_episode_once_in_an_order_of_its_own(school, tmp_pa
 def test_the_value_model_begins_as_the_reward_model(school, tmp_path, monkeypatch):
     seen = []
 
-    def stop(model, policy_of, practising, *rest, **more):
-        seen.append(model)
-        return {}
-    monkeypatch.setattr(ppo, "practise", stop)
-    Ppo(episodes=8, max_new_tokens=4, length=64).run(context(school, tmp_path))
+    real = ppo.PolicyTraining
+    monkeypatch.setattr(ppo, "PolicyTraining", lambda rollouts, pair, *rest, **more: seen.append(copy.deepcopy(pair)) or real(rollouts, pair, *rest, **more))
+    Ppo(iterations=1, episodes=8, max_new_tokens=4, length=64, precision="float32").run(context(school, tmp_path))
     assert all(torch.equal(a, b) for a, b in zip(seen[0].value.parameters(), school.reward.parameters(), strict=True))
     assert not {id(p) for p in seen[0].value.parameters()} & {id(p) for p in seen[0].policy.parameters()}
 
@@ -214,7 +212,7 @@ def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
         trainer = Trainer(model, Optimization(clip=0.0), 1, any_precision)
         kept = []
         trainer.optimizers = [SimpleNamespace(param_groups=[], step=lambda policy=policy, kept=kept: kept.extend(p.grad.clone() for _, p in masters(policy)))]
-        trainer.step(0, batches if kind != "ppo" else [one for batch in batches for one in ppo.apart(batch)], objective)
+        trainer.step(0, batches if kind != "ppo" else ppo.split_by_model(batches), objective)
         gradients.append(kept)
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):

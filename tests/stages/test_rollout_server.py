@@ -22,7 +22,7 @@ from trivium.progress import Progress
 from trivium.recipe.load import load_recipe
 from trivium.stages.models import save_model
 from trivium.stages.reinforcement.ppo import Ppo
-from trivium.stages.reinforcement.practice import Server
+from trivium.stages.reinforcement.settings import Server
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.optimizers import Optimization

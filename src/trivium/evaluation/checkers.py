@@ -3,16 +3,15 @@ function of the user's own, which runs in a process of its own with a time limit
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import multiprocessing
 import re
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from trivium.errors import TriviumError, nearest
+from trivium.evaluation.function_process import FunctionProcess
+from trivium.extensions import file_of, names, resolve
 from trivium.world import rubric
 
 Row = dict[str, Any]
@@ -21,8 +20,8 @@ Check = Callable[[Row, str], float]
 
 def last_number(text: str) -> float | None:
     """The last number in a text, its thousands separated or not; None when there is none."""
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
-    return float(found[-1].replace(",", "").rstrip(".")) if found else None
+    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
+    return float(numbers[-1].replace(",", "").rstrip(".")) if numbers else None
 
 
 def _number(row: Row, text: str) -> float:
@@ -40,78 +39,61 @@ CHECKS: dict[str, tuple[str, Check]] = {
 
 
 class Checker:
-    """A checker by its name, or ``FILE.py:FUNCTION`` with ``FUNCTION(row, responses) -> list of numbers``.
+    """A checker by its name, or ``FILE.py:FUNCTION`` with ``FUNCTION(row, responses) -> list of numbers``. Such a
+    function may take a third argument, ``finished``: which of the responses ended by themselves.
 
     A function of the user's own is called in a process of its own. One that raises, hangs longer than ``seconds`` or
     gives anything but a finite number for each response ends the run with a :class:`TriviumError` that names the
-    prompt."""
+    prompt. ``where`` and ``limit`` are what its messages call the setting that names it, and the one that holds the
+    seconds."""
 
-    def __init__(self, name: str, seconds: float = 10.0) -> None:
-        self.name, self.seconds = name, seconds
-        self.process: Any = None
+    def __init__(self, name: str, seconds: float = 10.0, where: str = "checker",
+                 limit: str = "checker_seconds") -> None:
+        name = name if name in CHECKS else resolve(name, "rewards")
+        self.name, self.seconds, self.where, self.limit = name, seconds, where, limit
+        self.process: FunctionProcess | None = None
         self.needs: str | None
         self.check: Check | None
         self.needs, self.check = CHECKS.get(name, (None, None))
         if self.check is None:
-            file, colon, function = name.rpartition(":")
-            if not colon:
-                raise TriviumError(
-                    f"checker: there is no checker {name!r}{nearest(name, CHECKS)}; one of your own is FILE.py:FUNCTION"
-                )
-            if not Path(file).is_file():
-                raise TriviumError(f"checker: {file}: no such file")
-            self.file, self.function = file, function
+            file = file_of(name)
+            if file is None:
+                raise TriviumError(f"{where}: there is no checker {name!r}{nearest(name, [*CHECKS, *names('rewards')])}; one of your own is "
+                                   "FILE.py:FUNCTION")
+            if not file.is_file():
+                raise TriviumError(f"{where}: {file}: no such file; it is looked for from {Path.cwd()}")
 
     def suits(self, rows: Sequence[Row]) -> None:
         """Raise :class:`TriviumError` where a row lacks what the checker needs."""
         bad = next((row for row in rows if self.needs and self.needs not in row), None)
         if bad is not None:
-            raise TriviumError(
-                f"checker {self.name!r} needs the field {self.needs!r}, which prompt {bad.get('id')!r} does not have")
+            raise TriviumError(f"{self.where} {self.name!r} needs the field {self.needs!r}, which prompt "
+                               f"{bad.get('id')!r} does not have")
 
-    def __call__(self, row: Row, responses: Sequence[str]) -> list[float]:
-        """How good each response is."""
+    def __call__(self, row: Row, responses: Sequence[str], finished: Sequence[bool] | None = None) -> list[float]:
+        """How good each response is. ``finished`` says which ended by themselves; all of them, unless it is given."""
         if self.check is not None:
             return [self.check(row, text) for text in responses]
-        if self.process is None:
-            context = multiprocessing.get_context("spawn")
-            self.pipe, theirs = context.Pipe()
-            self.process = context.Process(target=_serve, args=(theirs, self.file, self.function), daemon=True)
-            self.process.start()
-            theirs.close()  # so that the end of the process is seen
-            if not self.pipe.poll(60.0):
-                raise TriviumError(f"checker {self.name}: the file did not load within 60 seconds")
-            self._heard(row)
-        self.pipe.send((row, list(responses)))
-        if not self.pipe.poll(self.seconds):
-            self.close()
-            raise TriviumError(
-                f"checker {self.name}: no answer about prompt {row.get('id')!r} within {self.seconds:g} seconds; raise "
-                "`checker_seconds` or mend the function")
-        found = self._heard(row)
-        if not isinstance(found, list) or len(found) != len(responses) or not all(
-                isinstance(value, (int, float)) and math.isfinite(value) for value in found):
-            raise TriviumError(
-                f"checker {self.name}: {len(responses)} finite numbers were expected for prompt {row.get('id')!r}, not "
-                f"{found!r:.200}"
-            )
-        return [float(value) for value in found]
-
-    def _heard(self, row: Row) -> Any:
+        about = f"{self.where} {self.name}: at prompt {row.get('id')!r}"
+        ended = [True] * len(responses) if finished is None else [bool(one) for one in finished]
         try:
-            kind, value = self.pipe.recv()
-        except EOFError as error:
-            raise TriviumError(f"checker {self.name}: its process ended at prompt {row.get('id')!r}") from error
-        if kind == "error":
-            raise TriviumError(f"checker {self.name}: at prompt {row.get('id')!r}: {value}")
-        return value
+            self.process = self.process or FunctionProcess(self.name)
+            scores = self.process.call([row, list(responses), ended], self.seconds)
+        except TimeoutError as error:
+            self.close()
+            raise TriviumError(f"{self.where} {self.name}: no answer about prompt {row.get('id')!r} within "
+                               f"{self.seconds:g} seconds; raise `{self.limit}` or mend the function") from error
+        except TriviumError as error:
+            raise TriviumError(f"{about}: {error}") from error
+        if not isinstance(scores, list) or len(scores) != len(responses) or not all(
+                isinstance(value, (int, float)) and math.isfinite(value) for value in scores):
+            raise TriviumError(f"{about}: {len(responses)} finite numbers were expected, not {scores!r:.200}")
+        return [float(value) for value in scores]
 
     def close(self) -> None:
         """End the process, if there is one."""
         if self.process is not None:
-            self.process.kill()
-            self.process.join()
-            self.pipe.close()
+            self.process.close()
             self.process = None
 
     def __enter__(self) -> Checker:
@@ -119,23 +101,3 @@ class Checker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _serve(pipe: Connection, file: str, function: str) -> None:
-    """The process of a user's function."""
-    try:
-        spec = importlib.util.spec_from_file_location("checker", file)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        call = getattr(module, function)
-    except BaseException as error:
-        pipe.send(("error", f"{type(error).__name__}: {error}"))
-        return
-    pipe.send(("ready", None))
-    while True:
-        row, responses = pipe.recv()
-        try:
-            pipe.send(("value", [float(value) for value in call(row, responses)]))
-        except Exception as error:
-            pipe.send(("error", f"{type(error).__name__}: {error}"))

@@ -23,9 +23,16 @@ LONGEST_PAUSE = 30.0
 """Seconds between two attempts, at most."""
 
 
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirection unfollowed: the key and the question are for the address that was named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """No other request: the status is then an error."""
+
+
 class Endpoint:
     """A model behind an address. Its key comes from the environment variable ``key_variable`` and is neither kept nor
-    logged."""
+    logged. Redirections are not followed."""
 
     def __init__(self, address: str, model: str, key_variable: str = "", tries: int = 4, timeout: float = 60.0,
                  pause: float = 1.0, workers: int = 8) -> None:
@@ -35,7 +42,7 @@ class Endpoint:
         self.key = os.environ.get(key_variable, "")
         self.tries, self.timeout, self.pause, self.workers = tries, timeout, pause, workers
         near = urllib.parse.urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
-        self.opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if near else []))
+        self.opener = urllib.request.build_opener(NoRedirects, *([urllib.request.ProxyHandler({})] if near else []))
 
     def ask(self, text: str, temperature: float = 0.0, max_tokens: int = 256, seed: int | None = None) -> str:
         """The reply to one message. Raises :class:`TriviumError` that names the address when none comes."""

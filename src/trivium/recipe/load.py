@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import glob
-import types
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -174,22 +173,30 @@ def parse_stage(name: str, settings: Any, stages: Mapping[str, type[Stage]]) -> 
 def explain(error: ValidationError, prefix: str, model: type, known: Iterable[str]) -> str:
     """The first fault that pydantic found, as one line."""
     fault = error.errors(include_url=False)[0]
-    where = prefix + ".".join(map(str, fault["loc"]))
+    place = [part for part in fault["loc"] if not str(part).startswith("<")]  # which form it was tried as is no place
+    where = prefix + ".".join(map(str, place))
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        names = known if len(fault["loc"]) == 1 else _known_at(model, fault["loc"][:-1])
-        return f"{where}: unknown setting{nearest(str(fault['loc'][-1]), names)}"
+        names = known if len(place) == 1 else _known_at(model, place[:-1])
+        return f"{where}: unknown setting{nearest(str(place[-1]), names)}"
     if fault["type"] == "missing":
         return f"{where}: this setting is needed"
     return f"{where}: {fault['msg'].removeprefix('Value error, ')} (it is {fault['input']!r})"
 
 
-def _known_at(model: Any, place: tuple[int | str, ...]) -> list[str]:
+def _known_at(model: Any, place: Iterable[int | str]) -> list[str]:
     """The settings that exist at ``place`` inside a stage's settings."""
     for part in place:
-        annotation = _annotations(model).get(str(part))
-        options = annotation.__args__ if isinstance(annotation, types.UnionType) else (annotation,)
-        model = next((option for option in options if is_dataclass(option) or hasattr(option, "model_fields")), None)
+        if str(part) in _annotations(model):  # else it is a key of a mapping, or a number in a list
+            model = next(_models_in(_annotations(model)[str(part)]), None)
     return list(_annotations(model))
+
+
+def _models_in(annotation: Any) -> Iterator[Any]:
+    """The classes of settings in an annotation, at any depth."""
+    if is_dataclass(annotation) or hasattr(annotation, "model_fields"):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _models_in(part)
 
 
 def _annotations(model: Any) -> dict[str, Any]:

@@ -49,15 +49,12 @@ def load_reward_model(folder: Path) -> tuple[RewardModel, ChatTokenizer]:
     return model, load_tokenizer(folder, model.config.vocab_size)
 
 
-def load_judge(context: Context, name: str, policy: LanguageModel, tokenizer: ChatTokenizer,
-               share: bool) -> RewardModel | None:
-    """The reward model that the input ``name`` names, on the policy's device; None where it names none. ``share`` says
-    that the policy's weights are to stay as they are (call it before the policy is given an adapter): a reward model
-    that is an adapter on the model that the stage begins with then has no weights of its own but that adapter and its
-    head. Raises :class:`TriviumError` for another tokenizer than the policy's."""
-    folder = context.inputs.get(name)
-    if not folder:
-        return None
+def load_judge(context: Context, name: str, folder: Path, policy: LanguageModel, tokenizer: ChatTokenizer,
+               share: bool) -> RewardModel:
+    """The reward model of a folder, which the settings name as ``name``, on the policy's device. ``share`` says that
+    the policy's weights are to stay as they are (call it before the policy is given an adapter): a reward model that is
+    an adapter on the model that the stage begins with then has no weights of its own but that adapter and its head.
+    Raises :class:`TriviumError` for another tokenizer than the policy's."""
     if share and adapter_folder.belongs_on(folder, context.inputs["model"]):
         reward: RewardModel = adapter_folder.beside(policy, folder)
         judged = load_tokenizer(folder, reward.config.vocab_size)
@@ -118,7 +115,7 @@ def adapt(model: LanguageModel | RewardModel | EncoderDecoder | Classifier, sett
     return attached
 
 
-def as_without(attached: Attached | None) -> contextlib.AbstractContextManager[None]:
+def without_adapter(attached: Attached | None) -> contextlib.AbstractContextManager[None]:
     """The context in which a model is what it was before its adapter; any context for a model that has none."""
     return attached.off() if attached else contextlib.nullcontext()
 

@@ -20,13 +20,7 @@ from trivium.stages.cost import Estimate
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
-from trivium.stages.preferences.reward import (
-    add_pairs,
-    full_ranking,
-    ranked_batches,
-    rankings,
-    refusing,
-)
+from trivium.stages.preferences.reward import add_pairs, full_ranking, ranked_batches, rankings, refusing
 from trivium.stages.training import Looped
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch

@@ -17,8 +17,8 @@ from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
 from trivium.stages.endpoint import EndpointSettings
 from trivium.stages.models import load_tokenizer, prompt_ids, response_ids
-from trivium.stages.preferences.reward import score_trees
 from trivium.stages.rows import Row
+from trivium.stages.scores import score_trees
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree
 from trivium.training.machine import resolve_precision

@@ -14,7 +14,7 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context
-from trivium.stages.models import adapt, as_without, load_language_model, save_trained
+from trivium.stages.models import adapt, load_language_model, save_trained, without_adapter
 from trivium.stages.preferences.reward import accuracy, fitting
 from trivium.stages.rows import Row
 from trivium.stages.training import Looped, run_training
@@ -101,7 +101,7 @@ def with_reference(settings: Looped, context: Context, make_objective: MakeObjec
 
     reference, before = NO_REFERENCE, [np.zeros(len(tree.responses), np.float32) for tree in judged_trees]
     if needs_reference:
-        with as_without(attached):
+        with without_adapter(attached):
             groups = measured(batches.trees)
             values = [found for group in groups for found in log_probs(group)]
             reference = Reference([tree for group in groups for tree in group], values)

@@ -34,11 +34,12 @@ from trivium.stages.models import adapt, load_language_model, load_tokenizer, pr
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.rows import Row, rows_of
+from trivium.stages.scores import score_ends, score_trees
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
-from trivium.training.batch import Batch, Tree, hidden_states, map_trees
+from trivium.training.batch import Batch, Tree
 from trivium.training.epochs import PackedEpochs, contents_of, fits
-from trivium.training.machine import autocast, prepare, resolve_precision
+from trivium.training.machine import prepare, resolve_precision
 from trivium.training.objective import Total
 from trivium.world.panel import judge
 
@@ -218,12 +219,6 @@ def right_pairs(scores: torch.Tensor, batch: Batch) -> Total:
     return Total(right.float().sum(), "pairs")
 
 
-def score_ends(model: Any, batch: Batch) -> torch.Tensor:
-    """The score of each response of a batch, read at its last token, ``[S]`` in float32."""
-    hidden = hidden_states(model.model, batch)
-    return model.score(hidden[batch.ends]).squeeze(-1).float()
-
-
 def pairs_of(ranking: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     """All (better, worse) pairs of a ranking; ties are in none."""
     return [(better, worse) for i, group in enumerate(ranking) for better in group
@@ -346,18 +341,6 @@ def fitting(tokenizer: ChatTokenizer, rows: Sequence[Row], length: int, context:
         context.progress.say(f"{len(rows) - len(found)} of {len(rows)} held-out rankings are longer than {length} "
                              "tokens and were left out")
     return found
-
-
-def score_trees(model: RewardModel, trees: Sequence[Tree], length: int, rows: int, precision: str) -> list[np.ndarray]:
-    """The scores of each tree's responses, in the order of the trees, without the shift."""
-    model.eval()
-    device = model.score.weight.device
-
-    def compute(batch: Batch) -> torch.Tensor:
-        with autocast(precision, device):
-            return score_ends(model, batch)
-
-    return map_trees(compute, trees, length, rows, device, per_token=False)
 
 
 def heldout_summary(rows: Sequence[Row], points: Sequence[Sequence[float]],

@@ -1,8 +1,11 @@
-"""Rejection sampling (Llama 2, 3.2.3; Llama 3, 4.2.2): many responses to each prompt, of which a reward model keeps the
+"""Rejection sampling (Llama 2, 3.2.3; Llama 3, 4.2.2): many responses to each prompt, of which a reward keeps the
 best."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -10,21 +13,22 @@ from pydantic import Field
 
 from trivium.errors import TriviumError
 from trivium.files import write_rows
-from trivium.generation.engine import Sampling, generate
+from trivium.generation.engine import Completion, Sampling, generate
 from trivium.intervals import mean_interval
+from trivium.model import LanguageModel
 from trivium.stage import Context, Figure, Input, Stage, Title
 from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model, load_reward_model, prompt_ids
 from trivium.stages.outlook import Cost
-from trivium.stages.preferences.reward import score_trees
-from trivium.stages.rows import rows_of
-from trivium.training.batch import Tree
+from trivium.stages.rewards import Answers, ModelReward, RewardSetting, load_reward
+from trivium.stages.rows import Row, rows_of
+from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.machine import prepare, resolve_precision
 from trivium.world import rubric
 
 
 class Select(Stage):
-    """Rejection sampling: sample several responses to each prompt and keep what a reward model likes best."""
+    """Rejection sampling: sample several responses to each prompt and keep what a reward likes best."""
 
     kind: ClassVar[str] = "select"
     version: ClassVar[int] = 1
@@ -37,8 +41,8 @@ class Select(Stage):
     )
     model: Input = "sft"
     """The model that responds."""
-    reward: Input = "reward"
-    """The reward model that picks."""
+    reward: RewardSetting = "reward"
+    """What picks: a reward model, or whatever else ppo's `reward` may be."""
     prompts: Input = "world"
     """A stage with prompts."""
     samples: int = Field(8, ge=2)
@@ -61,65 +65,52 @@ class Select(Stage):
         as a comparison (``comparisons.jsonl``): for fine-tuning on the one, or DPO on the other."""
         device = prepare(context.threads)
         model, tokenizer = load_language_model(context.inputs["model"])
-        reward, reward_tokenizer = load_reward_model(context.inputs["reward"])
-        if reward_tokenizer.digest != tokenizer.digest:
-            raise TriviumError(
-                f"{context.inputs['reward']}: the reward model has another tokenizer than the model that responds")
-        rows = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
         length = min(self.length, model.config.max_positions)
-        ids = {row["id"]: prompt_ids(tokenizer, row["prompt"]) for row in rows}
-        fitting = [row for row in rows if len(ids[row["id"]]) + self.max_new_tokens <= length]
+
+        def load_model(folder: Path, where: str) -> ModelReward:
+            judge, judge_tokenizer = load_reward_model(folder)
+            if judge_tokenizer.digest != tokenizer.digest:
+                raise TriviumError(
+                    f"{folder}: the reward model has another tokenizer than the model that responds")
+            return ModelReward(judge.to(device), length, self.rows, resolve_precision("auto", device), one_by_one=True)
+
+        with load_reward(self.reward, context.inputs.get("reward"), load_model) as reward:
+            rows = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
+            prompts = self.chosen(rows, tokenizer, length, context)
+            reward.check_rows(prompts)
+            completions = self.respond(model.to(device), tokenizer, prompts, context)
+            ids = [prompt_ids(tokenizer, row["prompt"]) for row in prompts]
+            answers = Answers.of_completions(tokenizer, prompts, ids, completions)
+            scores = [np.where(finished, given, -np.inf)  # what never ends is never the best
+                      for finished, given in zip(answers.finished, reward(answers), strict=True)]
+        annotator = "reward model" if isinstance(reward, ModelReward) else "reward"
+        picks = [picked for i, row in enumerate(prompts) if (picked := pick(
+            row, answers.texts[i], answers.finished[i], scores[i], annotator))]
+        if not picks:
+            raise TriviumError(
+                f"{context.name}: not one response ended within {self.max_new_tokens} tokens; raise max_new_tokens")
+        write_rows(context.folder / "demonstrations.jsonl", (one.demonstration for one in picks))
+        write_rows(context.folder / "comparisons.jsonl", (one.comparison for one in picks if one.comparison))
+        return {"prompts": len(prompts), "samples": sum(map(len, completions)), **summary_of(picks)}
+
+    def chosen(self, rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, context: Context) -> list[Row]:
+        """The prompts of this round, of those that leave room for an answer. Raises :class:`TriviumError` where none
+        does."""
+        room = length - self.max_new_tokens
+        fitting = [row for row in rows if len(prompt_ids(tokenizer, row["prompt"])) <= room]
         if not fitting:
             raise TriviumError(
                 f"{context.name}: no prompt leaves room for {self.max_new_tokens} new tokens in rows of {length}; "
-                "raise `length`"
-            )
-        prompts = [fitting[(self.skip + i) % len(fitting)] for i in range(min(self.count, len(fitting)))]
-        groups = generate(model.to(device), [ids[row["id"]].tolist() for row in prompts],
-                          Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=context.seed),
-                          [tokenizer.end_id], self.samples, keys=[(context.name, row["id"]) for row in prompts],
-                          progress=lambda done, total: context.progress.update(done, total, "sampling responses"))
-        flat = [(row, sample) for row, group in zip(prompts, groups, strict=True) for sample in group]
-        trees = [Tree(ids[row["id"]], (np.array(sample.tokens, np.int64),)) for row, sample in flat]
-        found = score_trees(reward.to(device), trees, length, self.rows, resolve_precision("auto", device))
-        demonstrations, comparisons, firsts, gains, points = [], [], [], [], []
-        at = 0
-        for row, group in zip(prompts, groups, strict=True):
-            scores = [
-                float(s[0]) + reward.shift if sample.finished else -np.inf
-                for s, sample in zip(found[at:at + len(group)], group, strict=True)
-            ]
-            at += len(group)
-            texts = [tokenizer.decode([t for t in sample.tokens if t != tokenizer.end_id]) for sample in group]
-            best, worst = int(np.argmax(scores)), int(np.argmin(scores))
-            if scores[best] == -np.inf or not texts[best]:
-                continue  # none of them ended
-            messages = [*row["prompt"], {"role": "assistant", "content": texts[best]}]
-            kept = {name: row[name] for name in ("task", "truth") if name in row}
-            demonstrations.append({"id": row["id"], "messages": messages, "score": scores[best], "of": len(group)}
-                                  | kept)
-            ended = [score for score in scores if score > -np.inf]
-            firsts.append(float(np.mean(ended)))
-            gains.append(scores[best] - firsts[-1])
-            if "truth" in row:
-                points.append((rubric.score(row, texts[best]).total,
-                               float(np.mean([rubric.score(row, text).total for text in texts]))))
-            if texts[worst] != texts[best]:
-                comparisons.append({
-                    "id": row["id"], "prompt": row["prompt"], "responses": [texts[best],
-                                                                            texts[worst]], "ranking": [[0], [1]],
-                    "finished": [True, group[worst].finished], "annotator": "reward model", "split": "train"
-                })
-        if not demonstrations:
-            raise TriviumError(
-                f"{context.name}: not one response ended within {self.max_new_tokens} tokens; raise max_new_tokens")
-        write_rows(context.folder / "demonstrations.jsonl", demonstrations)
-        write_rows(context.folder / "comparisons.jsonl", comparisons)
-        summary: dict[str, object] = {"prompts": len(prompts), "samples": len(flat), "kept": len(demonstrations),
-                                      "mean_score": float(np.mean(firsts)), "mean_gain": float(np.mean(gains))}
-        if points:
-            summary["better_by_truth"] = mean_interval([float(a > b) + 0.5 * float(a == b) for a, b in points])
-        return summary
+                "raise `length`")
+        return [fitting[(self.skip + i) % len(fitting)] for i in range(min(self.count, len(fitting)))]
+
+    def respond(self, model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row],
+               context: Context) -> list[list[Completion]]:
+        """The responses to each prompt."""
+        return generate(model, [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts],
+                        Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=context.seed),
+                        [tokenizer.end_id], self.samples, keys=[(context.name, row["id"]) for row in prompts],
+                        progress=lambda done, total: context.progress.update(done, total, "sampling responses"))
 
     def cost(self, estimate: Estimate) -> Cost:
         """The responses, and a pass of the reward model over them."""
@@ -127,3 +118,49 @@ class Select(Stage):
         seconds = estimate.answers(self.model, count, self.max_new_tokens)
         seconds += count * estimate.reading(estimate.config(self.model), self.length)
         return Cost(seconds + 1.0, f"{count:,} answers, each scored")
+
+
+
+@dataclass
+class Pick:
+    """What is kept of the responses to a prompt."""
+
+    demonstration: Row
+    """The prompt with its best response."""
+    comparison: Row | None
+    """The best response against the worst; None where they are alike."""
+    mean: float
+    """The mean score of those that ended."""
+    gain: float
+    """How far the best one's is above it."""
+    points: tuple[float, float] | None
+    """The rubric's points for the best one, and for all of them in the mean; None where the truth is not known."""
+
+
+def summary_of(picks: Sequence[Pick]) -> dict[str, object]:
+    """The means over prompts and, where the truth is known, how often the pick is better than the mean response."""
+    summary: dict[str, object] = {"kept": len(picks), "mean_score": float(np.mean([one.mean for one in picks])),
+                                  "mean_gain": float(np.mean([one.gain for one in picks]))}
+    points = [one.points for one in picks if one.points]
+    if points:
+        summary["better_by_truth"] = mean_interval([float(a > b) + 0.5 * float(a == b) for a, b in points])
+    return summary
+
+
+def pick(row: Row, texts: Sequence[str], finished: Sequence[bool], scores: np.ndarray, annotator: str) -> Pick | None:
+    """The best of a prompt's responses; None where none of them ended. ``scores`` are minus infinity for those that did
+    not."""
+    best, worst = int(np.argmax(scores)), int(np.argmin(scores))
+    if scores[best] == -np.inf or not texts[best]:
+        return None
+    kept = {name: row[name] for name in ("task", "truth") if name in row}
+    demonstration = {"id": row["id"], "messages": [*row["prompt"], {"role": "assistant", "content": texts[best]}],
+                     "score": float(scores[best]), "of": len(texts)} | kept
+    comparison = None if texts[worst] == texts[best] else {
+        "id": row["id"], "prompt": row["prompt"], "responses": [texts[best], texts[worst]], "ranking": [[0], [1]],
+        "finished": [True, finished[worst]], "annotator": annotator, "split": "train"}
+    points = None
+    if "truth" in row:
+        points = rubric.score(row, texts[best]).total, float(np.mean([rubric.score(row, one).total for one in texts]))
+    mean = float(np.mean(scores[scores > -np.inf]))
+    return Pick(demonstration, comparison, mean, float(scores[best]) - mean, points)

@@ -14,29 +14,26 @@ import torch
 from pydantic import Field, model_validator
 
 from trivium.evaluation.checkers import Checker
-from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import group_advantages, kl_penalties, leave_one_out_advantages, policy_losses
-from trivium.stage import Context, Input, Panel, Title
+from trivium.stage import Code, Context, Panel, Title
 from trivium.stages.cost import Estimate
-from trivium.stages.models import adapt, as_without, load_judge, load_language_model
+from trivium.stages.models import adapt, load_language_model, without_adapter
 from trivium.stages.outlook import Cost
-from trivium.stages.reinforcement.practice import Practice
-from trivium.stages.reinforcement.rollout import (
-    Answered,
-    Practising,
-    Rollout,
-    check_scores,
-    example_of,
-    measures,
-    practise,
-)
+from trivium.stages.reinforcement.rollout import Rollout, Rollouts, example_of
+from trivium.stages.reinforcement.scoring import JudgeLoader, TrainingReward
+from trivium.stages.reinforcement.settings import ReinforcementSettings
+from trivium.stages.reinforcement.training import PolicyTraining
+from trivium.stages.rewards import FunctionReward, RewardSetting
 from trivium.training.batch import Batch, hidden_states
 from trivium.training.machine import prepare
 from trivium.training.objective import Total
 
+NEVER_ENDED = -1.0
+"""The score of a response that never ends, unless a setting gives another."""
 
-class Grpo(Practice):
+
+class Grpo(ReinforcementSettings):
     """Reinforcement learning from rewards that can be checked, without a value model: GRPO, or RLOO."""
 
     kind: ClassVar[str] = "grpo"
@@ -45,14 +42,17 @@ class Grpo(Practice):
     panel: ClassVar[Panel] = Panel(curves=("score", "gold", "watched_gold", "kl", "entropy", "length", "finished",
                                    "clip_fraction"))
     every_process: ClassVar[bool] = True
-    reward: Input | None = None
-    """A reward model to learn from, instead of a checker."""
-    checker: str = "world"
+    reward: RewardSetting | None = None
+    """What is learned from instead of `checker`: whatever ppo's `reward` may be, such as a reward model."""
+    checker: Code = "world"
     """What says how good a response is: `world` (is it right, by the world's truth), `rubric` (the rubric's points),
     `number` (does its last number equal that of the row's `answer`), `exact` (is it the row's `answer`), or
     FILE.py:FUNCTION of your own."""
     checker_seconds: float = Field(10.0, gt=0)
     """The time that a function of your own may take for a rollout's responses to one prompt."""
+    unfinished_score: float | None = None
+    """The score of a response that never ends, whoever judges; null: -1 where there is a `reward`, and whatever
+    `checker` says of it where that judges."""
     samples: int = Field(8, ge=2)
     """Responses to each prompt, which are compared with one another."""
     episodes: int = Field(32, ge=1)
@@ -74,62 +74,60 @@ class Grpo(Practice):
     @model_validator(mode="after")
     def _safety_stands_beside_a_reward_model(self) -> Grpo:
         if self.safety and not self.reward:
-            raise ValueError("a safety model is combined with a reward model, not with a checker; name it as `reward`")
+            raise ValueError("a safety model is combined with a reward, not with a checker; name that as `reward`")
         return self
 
     def run(self, context: Context) -> dict[str, object]:
-        """All of GRPO, top to bottom."""
+        """All of GRPO, from top to bottom."""
         device = prepare(context.threads)
         policy, tokenizer = load_language_model(context.inputs["model"])
         policy.to(device)
-        reward, safety, gold = (load_judge(context, name, policy, tokenizer, share=self.adapter is not None)
-                                for name in ("reward", "safety", "gold"))
+        judges = JudgeLoader(self, context, policy, tokenizer)
+        score = judges.reward(self.reward) if self.reward else FunctionReward(
+            Checker(self.checker, self.checker_seconds))
+        safety, gold = judges.judge("safety"), judges.judge("gold")
         attached = adapt(policy, self.adapter, context)
         reference = policy if attached else copy.deepcopy(policy).eval()
-        practising = Practising(self, context, policy, tokenizer, self.samples)
-        checker = Checker(self.checker, self.checker_seconds)
-        if not reward:
-            checker.suits(practising.prompts)
+        rollouts = Rollouts(self, context, policy, tokenizer, self.samples)
+        score.check_rows(rollouts.prompts)
+        never_ended = NEVER_ENDED if self.unfinished_score is None else self.unfinished_score
+        reward = TrainingReward(score, never_ended if self.reward else self.unfinished_score, safety,
+                                self.safety_threshold, rollouts.world)
+        training = PolicyTraining(rollouts, policy, policy, GroupSurrogate(self), reward,
+                                  gold and TrainingReward(gold, never_ended), attached,
+                                  inputs=("model", "reward", "safety", "gold"))
+        with reward, training:
+            for iteration in training.iterations():
+                answers = rollouts.answer(rollouts.prompts_of(iteration), self.samples, "rollout", iteration)
+                log_probs = rollouts.log_probs(training.policy, answers.trees)
+                with without_adapter(attached):
+                    reference_log_probs = rollouts.log_probs(reference, answers.trees)
+                scores = reward(answers)
 
-        def scores_of(answered: Answered) -> list[np.ndarray]:
-            if reward:
-                return practising.scores(reward, answered, safety, self.safety_threshold)
-            return [
-                np.array(checker(row, texts))
-                for row, texts in zip(answered.rows, answered.texts(tokenizer), strict=True)
-            ]
+                advantages = [np.repeat(self.advantages(given), [len(response) for response in tree.responses])
+                              for tree, given in zip(answers.trees, scores, strict=True)]
 
-        def roll_out(practising: Practising, acting: Any, iteration: int, state: dict[str, float]) -> Rollout:
-            answered = practising.answer(practising.chosen(iteration), self.samples, "rollout", iteration)
-            new = practising.log_probs(acting, answered.trees)
-            with as_without(attached):
-                old = practising.log_probs(reference, answered.trees)
-            scores = scores_of(answered)
-            check_scores(answered, scores)
-            advantages = [
-                spread(self, given, [len(r) for r in tree.responses])
-                for tree, given in zip(answered.trees, scores, strict=True)
-            ]
-            sums = measures(answered, new, old)
-            sums["score"] = (float(sum(given.sum() for given in scores)), float(sum(map(len, scores))))
-            sums["groups_that_teach"] = (float(sum(given.std() > 0 for given in scores)), float(len(scores)))
-            if practising.known:
-                sums["gold"] = (float(np.concatenate(practising.true_points(answered)).sum()),
-                                float(sum(map(len, scores))))
-            return Rollout(answered.trees, {"log_probs": list(new), "reference": list(old), "advantages": advantages},
-                           sums, example_of(answered, scores, tokenizer))
+                rollout = Rollout(answers.trees, {"log_probs": log_probs, "reference": reference_log_probs,
+                                                  "advantages": advantages})
+                unlike = float(sum(given.std() > 0 for given in scores))
+                rollout.sums = (rollouts.metrics(answers, scores, log_probs, reference_log_probs) |
+                                {"groups_that_teach": (unlike, float(len(scores)))} | rollouts.gold(answers))
+                metrics = training.measure(rollout)
 
-        with checker:
-            return practise(
-                policy, lambda model: model, practising, GroupSurrogate(self), roll_out, state={},
-                learned_from=scores_of, gold=gold, attached=attached, made_from=[
-                    weights_digest(context.inputs[name]) for name in ("model", "reward", "safety", "gold")
-                    if context.inputs.get(name)
-                ])
+                for update, responses in training.minibatches(rollout):
+                    metrics |= training.step(update, responses)
+                training.finish(metrics, example_of(answers, scores))
+            return training.save()
+
+    def advantages(self, scores: np.ndarray) -> np.ndarray:
+        """The advantage of each of K responses to one prompt, by their scores ``[K]``."""
+        if self.estimator == "rloo":
+            return leave_one_out_advantages(scores)
+        return group_advantages(scores, self.scaled)
 
     def cost(self, estimate: Estimate) -> Cost:
         """Groups of answers, two passes without gradients (three with a reward model), updates of the policy."""
-        return self.practice_cost(estimate, self.samples, 3 if self.reward else 2, lambda policy: policy,
+        return self.rollout_cost(estimate, self.samples, 3 if self.reward else 2, lambda policy: policy,
                                   GroupSurrogate(self), ("log_probs", "reference", "advantages"))
 
 
@@ -154,12 +152,3 @@ class GroupSurrogate:
         return {"policy_loss": Total(losses.sum(), "tokens"), "kl_loss": Total(penalties.sum(), "tokens"),
                 "clip_fraction": Total((changes > s.clip).float().sum(), "tokens"), "entropy": Total(entropy, "tokens"),
                 "ratio_error": Total(changes.sum(), "tokens")}
-
-
-
-
-def spread(settings: Grpo, scores: np.ndarray, lengths: list[int]) -> np.ndarray:
-    """The advantage of every token of K responses: that of its response."""
-    given = leave_one_out_advantages(scores) if settings.estimator == "rloo" else group_advantages(
-        scores, settings.scaled)
-    return np.repeat(given, lengths)

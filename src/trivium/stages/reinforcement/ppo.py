@@ -17,31 +17,23 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from trivium import randomness
 from trivium.model import LanguageModel, RewardModel
 from trivium.model.adapters import attach
-from trivium.model.adapters.folder import weights_digest
 from trivium.model.transformer import sharing
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import adapt_kl_coefficient, generalised_advantages, policy_losses, value_losses
 from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.cost import Estimate
-from trivium.stages.models import adapt, as_without, load_judge, load_language_model
-from trivium.stages.outlook import Cost, Step
+from trivium.stages.models import adapt, load_language_model, without_adapter
+from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.pretraining.pretrain import LanguageModelling, pieces
-from trivium.stages.reinforcement.practice import Practice
-from trivium.stages.reinforcement.rollout import (
-    Answered,
-    Practising,
-    Rollout,
-    check_scores,
-    example_of,
-    log_probs_of,
-    measures,
-    moments,
-    over_all,
-    practise,
-    split_tokens,
-)
+from trivium.stages.reinforcement.rollout import Rollout, Rollouts, example_of, split_by_response
+from trivium.stages.reinforcement.rollout import log_probs_of as log_probs_of
+from trivium.stages.reinforcement.scoring import JudgeLoader, TrainingReward, moments, whiten_together
+from trivium.stages.reinforcement.settings import ReinforcementSettings
+from trivium.stages.reinforcement.training import PolicyTraining
+from trivium.stages.rewards import ModelReward, RewardSetting
 from trivium.stages.training import full_row
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
@@ -52,7 +44,7 @@ from trivium.training.objective import Total
 from trivium.training.parallel import World
 
 
-class Ppo(Practice):
+class Ppo(ReinforcementSettings):
     """Reinforcement learning from the reward model, with a KL penalty to the model it starts from."""
 
     kind: ClassVar[str] = "ppo"
@@ -66,8 +58,13 @@ class Ppo(Practice):
     panel: ClassVar[Panel] = Panel(curves=("score", "gold", "watched_gold", "kl", "entropy", "length", "finished",
                                    "clip_fraction", "explained_variance", "pretraining_loss"))
     every_process: ClassVar[bool] = True
-    reward: Input = "reward"
-    """The reward model; the value model starts from it too."""
+    reward: RewardSetting = "reward"
+    """What is learned from: a reward model, a checker (world, rubric, number, exact), FILE.py:FUNCTION, an http
+    address, or a weighted sum of such terms by names of your own, as `{helpful: {model: reward, weight: 1.0}, short:
+    {function: f.py:short, weight: 0.2}}`."""
+    value: Input | None = None
+    """A reward model that the value model starts from; null: `reward`, where it is a model, else the policy under a new
+    head."""
     kl_coefficient: float = 0.05
     """Weight of the per-token KL penalty (InstructGPT: 0.02)."""
     kl_target: float | None = None
@@ -90,68 +87,70 @@ class Ppo(Practice):
     """Packed rows of documents in an update."""
 
     def run(self, context: Context) -> dict[str, object]:
-        """All of PPO, top to bottom."""
+        """All of PPO, from top to bottom."""
         device = prepare(context.threads)
         policy, tokenizer = load_language_model(context.inputs["model"])
         policy.to(device)
-        reward, safety, gold = (load_judge(context, name, policy, tokenizer, share=self.adapter is not None)
-                                for name in ("reward", "safety", "gold"))
-        assert reward
+        judges = JudgeLoader(self, context, policy, tokenizer)
+        score, safety, gold = judges.reward(self.reward), judges.judge("safety"), judges.judge("gold")
+        start = judges.judge("value") or score
+        value = value_model(self, start.model if isinstance(start, ModelReward) else None, policy, context.seed)
         attached = adapt(policy, self.adapter, context)
-        # one copy of the weights is policy and reference, and value model and reward model too where the latter is an
-        # adapter on it
-        if attached:
-            reference, value = policy, reward.twin()
-            adapt(value, self.adapter, context, "value adapter")
-            value.score.requires_grad_(True)
-        else:
-            # the value model starts from the reward model
-            reference, value = copy.deepcopy(policy).eval(), copy.deepcopy(reward)
-        model = PolicyAndValue(policy, value)
-        practising = Practising(self, context, policy, tokenizer, samples=1)
+        adapt_value(value, self, context)
+        reference = policy if attached else copy.deepcopy(policy).eval()
+        rollouts = Rollouts(self, context, policy, tokenizer, samples=1)
+        score.check_rows(rollouts.prompts)
+        reward = TrainingReward(score, self.unfinished_score, safety, self.safety_threshold, rollouts.world)
         pretraining = documents(self, context, tokenizer)
+        training = PolicyTraining(
+            rollouts, PolicyAndValue(policy, value), policy, ClippedSurrogate(self), reward,
+            gold and TrainingReward(gold, self.unfinished_score), attached,
+            inputs=("model", "reward", "safety", "gold", "value"), carried={"kl_coefficient": self.kl_coefficient})
+        with reward, training:
+            for iteration in training.iterations():
+                answers = rollouts.answer(rollouts.prompts_of(iteration), 1, "rollout", iteration)
+                log_probs = rollouts.log_probs(training.policy, answers.trees)
+                values = rollouts.over_tokens(lambda batch: values_of(training.acting.value, batch), answers.trees)
+                with without_adapter(attached):
+                    reference_log_probs = rollouts.log_probs(reference, answers.trees)
+                scores = reward(answers)
 
-        def scores_of(answered: Answered) -> list[np.ndarray]:
-            return practising.scores(reward, answered, safety, self.safety_threshold)
+                rewards = token_rewards(answers.trees, log_probs, reference_log_probs, scores,
+                                        training.state.carried["kl_coefficient"])
+                if self.whiten_rewards:
+                    rewards = whiten_together(rewards, rollouts.world, shift_mean=False)
+                advantages = [advantages_of(*one, self.gamma, self.lam)
+                              for one in zip(answers.trees, rewards, values, strict=True)]
+                returns = [gained + value for gained, value in zip(advantages, values, strict=True)]
 
-        def roll_out(practising: Practising, acting: Any, iteration: int, state: dict[str, float]) -> Rollout:
-            answered = practising.answer(practising.chosen(iteration), 1, "rollout", iteration)
-            new = practising.log_probs(acting.policy, answered.trees)
-            values = practising.over_tokens(lambda batch: values_of(acting.value, batch), answered.trees)
-            with as_without(attached):
-                old = practising.log_probs(reference, answered.trees)
-            scores = scores_of(answered)
-            rollout = learn_from(answered, new, old, values, scores, state["kl_coefficient"], self, practising.world)
-            rollout.example = example_of(answered, scores, tokenizer)
-            if practising.known:
-                rollout.sums["gold"] = (float(np.concatenate(practising.true_points(answered)).sum()),
-                                        float(len(answered.rows)))
-            return rollout
+                rollout = Rollout(answers.trees, {
+                    "log_probs": log_probs, "values": values,
+                    "advantages": whiten_together(advantages, rollouts.world), "returns": returns})
+                rollout.sums = (rollouts.metrics(answers, scores, log_probs, reference_log_probs) |
+                                {"explained_variance": (explained_variance(values, returns, rollouts.world), 1.0)} |
+                                rollouts.gold(answers))
+                metrics = training.measure(rollout)
 
-        def adapt_kl(state: dict[str, float], metrics: dict[str, float]) -> None:
-            if self.kl_target:
-                state["kl_coefficient"] = adapt_kl_coefficient(state["kl_coefficient"], metrics["kl"], self.kl_target,
-                                                               self.kl_horizon, self.episodes)
-
-        return practise(
-            model, lambda pair: pair.policy, practising, ClippedSurrogate(self), roll_out,
-            state={"kl_coefficient": self.kl_coefficient}, adapt=adapt_kl, learned_from=scores_of, gold=gold,
-            attached=attached, apart=apart, extra=lambda update, part, parts: pretraining(update, part, parts)
-            if pretraining else [], made_from=[
-                weights_digest(context.inputs[name]) for name in ("model", "reward", "safety", "gold")
-                if context.inputs.get(name)
-            ])
+                for update, responses in training.minibatches(rollout):
+                    texts = pretraining(update, *rollouts.world.slice) if pretraining else []
+                    metrics |= training.step(update, texts + split_by_model(responses))
+                if self.kl_target and not training.ended:
+                    training.state.carried["kl_coefficient"] = adapt_kl_coefficient(
+                        training.state.carried["kl_coefficient"], metrics["kl"], self.kl_target, self.kl_horizon,
+                        self.episodes)
+                training.finish(metrics, example_of(answers, scores))
+            return training.save()
 
     def cost(self, estimate: Estimate) -> Cost:
         """Answers, four passes without gradients, updates of two models."""
-        return self.practice_cost(
+        return self.rollout_cost(
             estimate, 1, 4, lambda policy: PolicyAndValue(policy, RewardModel.from_language_model(policy, 0)),
-            ClippedSurrogate(self), ("log_probs", "values", "advantages", "returns"), apart)
+            ClippedSurrogate(self), ("log_probs", "values", "advantages", "returns"), lambda batch: split_by_model([batch]))
 
     def training_step(self, estimate: Estimate, processes: int) -> Step:
         """Policy and value model, with the reference and the reward model beside them; responses of the greatest
         length, to prompts as long as they."""
-        config, judge = estimate.config(self.model), estimate.outlook(self.reward)
+        config, judge = estimate.config(self.model), estimate.outlook(self.reward) if isinstance(self.reward, str) else Outlook()
         onto = judge.adapter if self.adapter is not None and judge.like == self.model else None
 
         def models() -> tuple[PolicyAndValue, list[Any]]:
@@ -174,8 +173,44 @@ class Ppo(Practice):
         return self.step_with(estimate, models, ClippedSurrogate(self), batches)
 
 
-__all__ = ["ClippedSurrogate", "PolicyAndValue", "log_probs_of", "values_of"]
+def value_model(settings: Ppo, start: RewardModel | None, policy: LanguageModel, seed: int) -> RewardModel:
+    """The value model: a copy of ``start`` or, without one, the policy under a new head. Where adapters are trained,
+    which both are given afterwards, it shares the weights of what it is made from."""
+    if start is None:
+        head = randomness.derive(seed, "value head")
+        return sharing(policy).rewarding(head) if settings.adapter else policy.rewarding(head, share=False)
+    return start.twin() if settings.adapter else copy.deepcopy(start)
 
+
+def adapt_value(value: RewardModel, settings: Ppo, context: Context) -> None:
+    """Give the value model an adapter of its own, where adapters are trained. Its head is trained whole."""
+    if settings.adapter:
+        adapt(value, settings.adapter, context, "value adapter")
+        value.score.requires_grad_(True)
+
+
+def token_rewards(trees: Sequence[Tree], log_probs: Sequence[np.ndarray], reference_log_probs: Sequence[np.ndarray],
+                  scores: Sequence[np.ndarray], kl_coefficient: float) -> list[np.ndarray]:
+    """The reward of every token: minus the KL coefficient times how much likelier the policy finds it than the
+    reference does; the last token of a response gets its score too."""
+    rewards = []
+    for tree, now, before, given in zip(trees, log_probs, reference_log_probs, scores, strict=True):
+        reward = -kl_coefficient * (now - before).astype(np.float64)
+        reward[np.cumsum([len(response) for response in tree.responses]) - 1] += given
+        rewards.append(reward)
+    return rewards
+
+
+def advantages_of(tree: Tree, rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> np.ndarray:
+    """GAE over each of a tree's responses, one after another."""
+    return np.concatenate([generalised_advantages(reward, value, gamma, lam) for reward, value in zip(
+        split_by_response(tree, rewards), split_by_response(tree, values), strict=True)])
+
+
+def explained_variance(values: Sequence[np.ndarray], returns: Sequence[np.ndarray], world: World) -> float:
+    """The share of the returns' variance that the values predict, over those of all processes."""
+    predicted, wanted = np.concatenate(values), np.concatenate(returns)
+    return 1 - moments(wanted - predicted, world)[1] / (moments(wanted, world)[1] + 1e-8)
 
 
 class PolicyAndValue(nn.Module):
@@ -190,23 +225,24 @@ def values_of(value: Any, batch: Batch) -> Tensor:
     """The value of the state before every response token, ``[N]``: on the scale of the scores, shift included, so that
     it need not be learned first."""
     hidden = hidden_states(value.model, batch)
-    return value.score(hidden[batch.sources]).squeeze(-1).float() + value.shift
+    values: Tensor = value.score(hidden[batch.sources]).squeeze(-1).float() + value.shift
+    return values
 
 
-def apart(batch: Batch) -> list[Batch]:
-    """A minibatch of responses as one for the policy and one for the value model: no weight is trained by both, and so
+def split_by_model(batches: Sequence[Batch]) -> list[Batch]:
+    """Each batch of responses as one for the policy and one for the value model: no weight is trained by both, and so
     the activations of one model alone are held at a time."""
-    return [
-        replace(batch, extra={name: batch.extra[name]
-                              for name in ("log_probs", "advantages")}),
-        replace(batch, extra={name: batch.extra[name]
-                              for name in ("values", "returns")}, counts={"value_tokens": batch.counts["tokens"]})
-    ]
+    split = []
+    for batch in batches:
+        split.append(replace(batch, extra={name: batch.extra[name] for name in ("log_probs", "advantages")}))
+        split.append(replace(batch, extra={name: batch.extra[name] for name in ("values", "returns")},
+                             counts={"value_tokens": batch.counts["tokens"]}))
+    return split
 
 
 class ClippedSurrogate:
-    """PPO's policy loss or value loss over the tokens of a minibatch of responses (:func:`apart`); over a batch of
-    documents, PPO-ptx's pretraining loss."""
+    """PPO's policy loss or value loss over the tokens of a minibatch of responses (:func:`split_by_model`); over a
+    batch of documents, PPO-ptx's pretraining loss."""
 
     def __init__(self, settings: Ppo) -> None:
         self.settings = settings
@@ -219,27 +255,21 @@ class ClippedSurrogate:
         if "returns" in extra:
             values = values_of(model.value, batch)
             errors = value_losses(values, extra["values"], extra["returns"], s.clip)
-            return {
-                "value_loss": Total(errors.sum(), "value_tokens"), "value_error": Total(
-                    ((values.detach() - extra["returns"])**2).sum(), "value_tokens")
-            }
+            squares = (values.detach() - extra["returns"])**2
+            return {"value_loss": Total(errors.sum(), "value_tokens"),
+                    "value_error": Total(squares.sum(), "value_tokens")}
         if "advantages" not in extra:
-            return {
-                "pretraining_loss": Total(LanguageModelling()(model.policy, batch)["loss"].value, "pretraining_tokens")
-            }
+            loss = LanguageModelling()(model.policy, batch)["loss"].value
+            return {"pretraining_loss": Total(loss, "pretraining_tokens")}
         hidden = hidden_states(model.policy.model, batch)[batch.sources]
         log_probs = token_log_probs(hidden, model.policy.lm_head.weight, batch.targets, s.temperature)
         losses, ratios = policy_losses(log_probs, extra["log_probs"], extra["advantages"], s.clip)
         with torch.no_grad():
             changes = (ratios - 1).abs()
             entropy = entropies(hidden, model.policy.lm_head.weight, s.temperature).sum()
-        return {
-            "policy_loss": Total(losses.sum(), "tokens"), "clip_fraction": Total(
-                (changes > s.clip).float().sum(), "tokens"), "entropy": Total(entropy, "tokens"),
-            "ratio_error": Total(changes.sum(), "tokens")
-        }
-
-
+        return {"policy_loss": Total(losses.sum(), "tokens"),
+                "clip_fraction": Total((changes > s.clip).float().sum(), "tokens"),
+                "entropy": Total(entropy, "tokens"), "ratio_error": Total(changes.sum(), "tokens")}
 
 
 def documents(settings: Ppo, context: Context, tokenizer: ChatTokenizer) -> PackedEpochs | None:
@@ -255,38 +285,6 @@ def documents(settings: Ppo, context: Context, tokenizer: ChatTokenizer) -> Pack
                         context.seed, finish)
 
 
-def learn_from(answered: Answered, new: Sequence[np.ndarray], old: Sequence[np.ndarray], values: Sequence[np.ndarray],
-               scores: Sequence[np.ndarray], kl_coefficient: float, settings: Ppo,
-               world: World | None = None) -> Rollout:
-    """Rewards, advantages and returns of a rollout. The reward of a token is minus the KL coefficient times how much
-    likelier the policy finds it than the reference does; the last token of a response gets its score too.
-
-    Raises :class:`TriviumError` for a score that is not finite, naming the prompt."""
-    world = world or World()
-    check_scores(answered, scores)
-    rewards = []
-    for tree, now, before, given in zip(answered.trees, new, old, scores, strict=True):
-        reward = -kl_coefficient * (now - before).astype(np.float64)
-        reward[np.cumsum([len(response) for response in tree.responses]) - 1] += given
-        rewards.append(reward)
-    if settings.whiten_rewards:
-        rewards = over_all(rewards, world, shift_mean=False)
-    advantages, returns = [], []
-    for tree, reward, value in zip(answered.trees, rewards, values, strict=True):
-        gained = np.concatenate([generalised_advantages(r, v, settings.gamma, settings.lam)
-                                 for r, v in zip(split_tokens(tree, reward), split_tokens(tree, value), strict=True)])
-        advantages.append(gained)
-        returns.append(gained + value)
-    predicted, wanted = np.concatenate(values), np.concatenate(returns)
-    sums = measures(answered, new, old)
-    sums["score"] = (float(sum(given.sum() for given in scores)), float(sum(map(len, scores))))
-    sums["explained_variance"] = (1 - moments(wanted - predicted, world)[1] / (moments(wanted, world)[1] + 1e-8), 1.0)
-    return Rollout(
-        answered.trees,
-        {"log_probs": list(new), "values": list(values), "advantages": over_all(advantages, world), "returns": returns},
-        sums)
-
-
 def full_minibatch(settings: Ppo, parts: int, length: int) -> list[Batch]:
     """What one of ``parts`` processes goes through in an update: documents, where pretraining goes on, and the
     responses of a minibatch."""
@@ -296,7 +294,7 @@ def full_minibatch(settings: Ppo, parts: int, length: int) -> list[Batch]:
     each = min(len(packed), settings.parallel.rows or len(packed))
     batch = make_batch([[tree] * len(row) for row in packed[:each]], length)
     batch.extra = {name: torch.zeros(len(batch.targets)) for name in ("log_probs", "values", "advantages", "returns")}
-    responses = apart(batch) * min(2, -(-len(packed) // each))
+    responses = split_by_model([batch]) * min(2, -(-len(packed) // each))
     if settings.pretraining is None:
         return responses
     return [make_batch([[full_row(length)]] * -(-settings.pretraining_rows // parts), length), *responses]

@@ -20,14 +20,14 @@ from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
-from trivium.stage import Context, Input, Stage, Title
+from trivium.stage import Code, Context, Input, Stage, Title
 from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model, load_reward_model, prompt_ids, response_ids
 from trivium.stages.outlook import Cost
-from trivium.stages.preferences.reward import score_trees
 from trivium.stages.pretraining.pretrain import bits_per_byte, pieces
 from trivium.stages.reinforcement.rollout import log_probs_of
 from trivium.stages.rows import Row, rows_of
+from trivium.stages.scores import score_trees
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Tree, map_trees
@@ -54,7 +54,7 @@ class Evaluate(Stage):
     """Where the base model's few examples come from."""
     reward: Input | None = None
     """The reward model that judges where no rubric is known."""
-    checkers: dict[str, str] = {}
+    checkers: dict[str, Code] = {}
     """What else is counted on greedy answers: checkers as grpo has them, each under a name of your own, as `{right:
     number}`. Where there is no rubric and no `reward`, the first of them judges."""
     checker_seconds: float = Field(10.0, gt=0)

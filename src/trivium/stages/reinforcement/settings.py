@@ -49,7 +49,7 @@ class Server(BaseModel):
     """Prompts that are asked at a time."""
 
 
-class Practice(Looped):
+class ReinforcementSettings(Looped):
     """What the stages have in common in which a policy learns from its own responses."""
 
     unlearned: ClassVar[frozenset[str]] = Looped.unlearned | {"engine"}
@@ -86,14 +86,14 @@ class Practice(Looped):
     """How far a token's probability ratio, and a value, may move."""
     kl_budget: float | None = Field(None, gt=0)
     """End when a rollout's KL to the reference, in nats a response, is beyond it."""
-    unfinished_score: float = -1.0
-    """The score of a response that never ends."""
+    unfinished_score: float | None = -1.0
+    """The score of a response that never ends, whoever judges; null leaves it to what judges."""
     watch_every: int = Field(0, ge=0)
     """Rollouts between two looks of the over-optimisation watch; 0 for none."""
     watch_prompts: int = Field(64, ge=2)
     """Prompts kept out of training for the watch."""
     watch_patience: int = Field(2, ge=1)
-    """Looks in a row that must find the policy worse than the best one before the practice ends."""
+    """Looks in a row that must find the policy worse than the best one before training ends."""
     adapter: AdapterSettings | None = None
     """Train adapters; the reference (and, in PPO, the reward model) is then the same weights with them off. null trains
     all weights. A reward model that is itself an adapter on `model` shares those weights too."""
@@ -107,7 +107,7 @@ class Practice(Looped):
         )
 
     @model_validator(mode="after")
-    def _enough_episodes(self) -> Practice:
+    def _enough_episodes(self) -> ReinforcementSettings:
         if self.minibatches > self.episodes:
             raise ValueError(f"minibatches ({self.minibatches}) are more than episodes ({self.episodes})")
         if self.precision == "bf16-weights":
@@ -118,7 +118,7 @@ class Practice(Looped):
         """A model like the one it starts from."""
         return Outlook(like=self.model, adapter=self.adapter)
 
-    def practice_cost(self, estimate: Estimate, samples: int, passes: int, model: Callable[[LanguageModel], nn.Module],
+    def rollout_cost(self, estimate: Estimate, samples: int, passes: int, model: Callable[[LanguageModel], nn.Module],
                       objective: Objective, extra: Sequence[str],
                       cut: Callable[[Batch], list[Batch]] = lambda batch: [batch]) -> Cost:
         """The cost of rollouts of ``samples`` responses to a prompt, each read in ``passes`` passes without gradients,

@@ -1,0 +1,120 @@
+"""A function of the user's own in a process of its own, which can be ended when it hangs.
+
+The two processes speak lines of JSON. What the function prints goes to standard error. The program that uses Trivium is
+not imported again in the new process, so it needs no ``if __name__ == "__main__"``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from trivium.errors import TriviumError
+from trivium.extensions import load_object
+
+LOADING_SECONDS = 60.0
+"""The time that the file may take to load."""
+
+_PROGRAM = ("import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+            "from trivium.evaluation.function_process import serve; serve(sys.argv[2])")
+
+
+class FunctionProcess:
+    """The process of the function that ``FILE.py:FUNCTION`` names. Raises :class:`TriviumError` where it does not
+    load."""
+
+    def __init__(self, reference: str) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", _PROGRAM, json.dumps(sys.path), reference],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self.unread = b""
+        try:
+            self._reply(LOADING_SECONDS)
+        except (TimeoutError, TriviumError) as error:
+            self.close()
+            problem = str(error) or f"the file did not load within {LOADING_SECONDS:g} seconds"
+            raise TriviumError(problem) from error
+
+    def call(self, arguments: list[Any], seconds: float) -> Any:
+        """What the function gives. Raises :class:`TimeoutError` when ``seconds`` have passed, and :class:`TriviumError`
+        when it fails or its process ends."""
+        deadline = time.monotonic() + seconds
+        assert self.process.stdin is not None
+        request = memoryview(json.dumps(arguments).encode() + b"\n")
+        try:
+            while request:
+                self._wait(self.process.stdin.fileno(), selectors.EVENT_WRITE, deadline)
+                request = request[os.write(self.process.stdin.fileno(), request[:4096]):]
+        except BrokenPipeError as error:
+            raise TriviumError("its process ended") from error
+        return self._reply(deadline - time.monotonic())
+
+    def _reply(self, seconds: float) -> Any:
+        """The next line that the process writes."""
+        deadline = time.monotonic() + seconds
+        assert self.process.stdout is not None
+        while b"\n" not in self.unread:
+            self._wait(self.process.stdout.fileno(), selectors.EVENT_READ, deadline)
+            piece = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not piece:
+                raise TriviumError("its process ended")
+            self.unread += piece
+        line, _, self.unread = self.unread.partition(b"\n")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise TriviumError(reply["error"])
+        return reply["value"]
+
+    def _wait(self, descriptor: int, event: int, deadline: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, event)
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def serve(reference: str) -> None:
+    """The work of the new process: load the function, and answer until nothing more is asked."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what the function prints is no reply
+
+    def reply(make: Callable[[], Any]) -> None:
+        try:
+            line = json.dumps({"value": make()})
+        except TriviumError as error:
+            line = json.dumps({"error": str(error)})
+        except Exception as error:
+            line = json.dumps({"error": f"{type(error).__name__}: {error}"})
+        replies.write(line + "\n")
+        replies.flush()
+
+    function: list[Callable[..., Any]] = []
+    reply(lambda: function.append(load_object(reference)))
+    if not function:
+        return
+    for line in sys.stdin:
+        row, responses, finished = json.loads(line)
+        more = {"finished": finished} if takes_finished(function[0]) else {}
+        reply(lambda: [float(value) for value in function[0](row, responses, **more)])  # noqa: B023
+
+
+def takes_finished(function: Callable[..., Any]) -> bool:
+    """Whether a function has an argument ``finished``, or takes any by name."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(one.name == "finished" or one.kind is one.VAR_KEYWORD for one in parameters)

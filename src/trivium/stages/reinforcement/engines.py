@@ -1,0 +1,50 @@
+"""What samples a policy's responses: this process, or a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from trivium.errors import TriviumError
+from trivium.generation.engine import Completion, Sampling, generate
+from trivium.generation.vllm import VllmEngine
+from trivium.model import LanguageModel
+from trivium.stage import Context
+from trivium.stages.reinforcement.settings import ReinforcementSettings
+
+
+class Engine(Protocol):
+    """What samples responses: this process, or a server that is sent the weights."""
+
+    def send(self, model: LanguageModel) -> None:
+        """Sample from these weights from now on. Called by the first process, whenever the policy has changed."""
+
+    def __call__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int],
+                 samples: int, keys: Sequence[object]) -> list[list[Completion]]:
+        """``samples`` completions of each prompt; ``keys`` name their random streams."""
+
+
+class LocalEngine:
+    """The engine of this process: it samples from the model itself."""
+
+    def send(self, model: LanguageModel) -> None:
+        """Nothing needs to be sent."""
+
+    def __call__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int],
+                 samples: int, keys: Sequence[object]) -> list[list[Completion]]:
+        """``samples`` completions of each prompt."""
+        return generate(model, prompts, sampling, stop, samples, keys=keys)
+
+
+def engine_of(settings: ReinforcementSettings, context: Context) -> Engine:
+    """The engine that the settings name. Raises :class:`TriviumError` for a server and an adapter together."""
+    if settings.engine is None:
+        return LocalEngine()
+    if settings.adapter:
+        raise TriviumError(
+            f"{context.name}: a server is sent whole models only; train without `adapter`, or sample here, without "
+            "`engine`"
+        )
+    given = settings.engine.model_dump()
+    return VllmEngine(weights=Path(given.pop("weights")) / context.name, **given)

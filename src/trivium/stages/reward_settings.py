@@ -1,0 +1,113 @@
+"""A reward as a setting.
+
+In recipes the setting ``reward`` names any of them::
+
+    reward: reward                     # a stage, or the folder of a reward model
+    reward: number                     # a checker: world, rubric, number or exact
+    reward: mychecks.py:score          # a function of your own
+    reward: http://127.0.0.1:8000/score
+    reward:                            # a weighted sum, each term under a name of your own
+      helpful: {model: reward, weight: 1.0}
+      short: {function: mychecks.py:short, weight: 0.2}
+      judge: {endpoint: {address: "http://127.0.0.1:8000/score"}, weight: 0.5}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from trivium.evaluation.checkers import CHECKS
+from trivium.extensions import Code, CodeMarker, file_of, resolve
+from trivium.stage import Input, InputMarker
+
+FUNCTION_SECONDS = 10.0
+"""The time that a function of the user's own may take for the responses to one prompt, unless a setting says more."""
+
+
+class RewardEndpoint(BaseModel):
+    """An address that scores responses. It is sent ``{"row": ..., "responses": [K texts], "finished": [K booleans]}``
+    by POST for each prompt, and replies ``{"scores": [K numbers]}``."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+    address: str
+    """Such as http://127.0.0.1:8000/score. It is not left for another one that it redirects to."""
+    key_variable: str = ""
+    """The environment variable that holds the key; the key itself belongs in no recipe."""
+    tries: int = Field(6, ge=1)
+    """Attempts at each prompt; between them the pause doubles."""
+    pause: float = Field(1.0, ge=0)
+    """Seconds before the second attempt."""
+    timeout: float = Field(60.0, gt=0)
+    """Seconds to wait for a reply."""
+    workers: int = Field(8, ge=1)
+    """Prompts that are asked about at a time."""
+
+    @model_validator(mode="after")
+    def _an_address(self) -> Self:
+        if not self.address.startswith(("http://", "https://")):
+            raise ValueError(f"{self.address!r} is no http(s) address")
+        return self
+
+
+class RewardTerm(BaseModel):
+    """One term of a weighted sum: a model, a function or an endpoint."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), frozen=True)
+
+    model: Input | None = None
+    """A reward model."""
+    function: Code | None = None
+    """`world`, `rubric`, `number`, `exact`, or FILE.py:FUNCTION with FUNCTION(row, responses) -> K numbers. It may take
+    a third argument `finished`: which of the responses ended."""
+    endpoint: RewardEndpoint | None = None
+    """An address that scores responses."""
+    weight: float = Field(1.0, allow_inf_nan=False)
+    """What its scores are multiplied by."""
+    seconds: float = Field(FUNCTION_SECONDS, gt=0)
+    """The time that a function of your own may take for the responses to one prompt."""
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        if sum(given is not None for given in (self.model, self.function, self.endpoint)) != 1:
+            raise ValueError("a term of a reward is one of `model`, `function` and `endpoint`")
+        return self
+
+
+class RewardMarker(InputMarker):
+    """Marks a setting that names a reward: an earlier stage or a folder, unless it is a checker, a function or an
+    address."""
+
+    def is_input(self, text: str) -> bool:
+        """Whether a reward's name is that of a stage or a folder."""
+        return text not in CHECKS and file_of(resolve(text, "rewards")) is None and "://" not in text
+
+
+RewardName = Annotated[str, RewardMarker(), CodeMarker()]
+"""A reward in one word."""
+
+RewardSetting = Annotated[
+    Annotated[RewardName, Tag("<name>")] | Annotated[dict[str, RewardTerm], Field(min_length=1), Tag("<terms>")],
+    Discriminator(lambda given: "<name>" if isinstance(given, str) else "<terms>")]
+"""A reward in one word, or the terms of a weighted sum by names of the user's own."""
+
+
+def terms_of(setting: str | Mapping[str, RewardTerm]) -> dict[str, RewardTerm]:
+    """A setting's terms; one without a name where it is one word."""
+    if not isinstance(setting, str):
+        return dict(setting)
+    kind = "model" if RewardMarker().is_input(setting) else "endpoint" if "://" in setting else "function"
+    given = {"address": setting} if kind == "endpoint" else setting
+    return {"": RewardTerm.model_validate({kind: given})}
+
+
+def model_places(setting: str | Mapping[str, RewardTerm] | None, place: Any) -> dict[str, Path]:
+    """The folders of a reward's models by the names of their terms; ``place`` is the setting's entry in
+    ``Context.inputs``."""
+    if isinstance(setting, Mapping):
+        return {name: place[name]["model"] for name, term in setting.items() if term.model is not None}
+    return {"": place} if setting is not None and RewardMarker().is_input(setting) else {}
