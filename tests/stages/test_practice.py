@@ -35,7 +35,7 @@ from trivium.stages.pretraining.pretrain import LanguageModelling
 from trivium.stages.reinforcement import grpo, ppo, rollout
 from trivium.stages.reinforcement.grpo import Grpo
 from trivium.stages.reinforcement.ppo import Ppo
-from trivium.stages.results import evaluate
+from trivium.stages.results import answers as model_answers
 from trivium.stages.results.evaluate import Evaluate
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
@@ -497,8 +497,8 @@ def examined(school, folder, **settings):
 def test_the_best_of_more_scores_higher_and_is_of_the_same_samples(school, tmp_path, monkeypatch):
     reward, tokenizer = load_reward_model(school / "reward")
     drawn = []
-    real = evaluate.generate
-    monkeypatch.setattr(evaluate, "generate", lambda *given, **more: drawn.append(real(*given, **more)) or drawn[-1])
+    real = model_answers.generate
+    monkeypatch.setattr(model_answers, "generate", lambda *given, **more: drawn.append(real(*given, **more)) or drawn[-1])
     models, answers = examined(school, tmp_path, checkers={"right": "number"}, best_of={"sft": [2, 8]}, picker="reward")
     for number in (2, 8):
         for row, group in zip(answers, drawn[-1], strict=True):
@@ -542,7 +542,7 @@ def test_the_mark_of_a_documents_end_is_no_part_of_an_answer(school, tmp_path):
     (tmp_path / "mute").mkdir()
     save_model(model, tokenizer, tmp_path / "mute")
     prompts = [{"id": "p", "prompt": [{"role": "user", "content": "say it"}]}]
-    assert evaluate.few_shot(tmp_path / "mute", [], prompts, Evaluate(models={}, max_new_tokens=4), 0) == [""]
+    assert model_answers.few_shot_answers(tmp_path / "mute", [], prompts, shots=4, max_new_tokens=4, seed=0) == [""]
 
 
 class Judged(http.server.BaseHTTPRequestHandler):
