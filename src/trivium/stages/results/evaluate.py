@@ -26,7 +26,7 @@ from trivium.files import write_rows
 from trivium.generation.engine import Sampling
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
-from trivium.stage import Context, Input, Stage, Title
+from trivium.stage import Code, Context, Input, Stage, Title
 from trivium.stages.models import load_language_model
 from trivium.stages.results.answers import (
     ModelAnswers,
@@ -63,7 +63,7 @@ class Evaluate(Stage):
     """Where the base model's few examples come from."""
     reward: Input | None = None
     """The reward model that judges where no rubric is known."""
-    checkers: dict[str, str] = {}
+    checkers: dict[str, Code] = {}
     """What else is counted on greedy answers: checkers as grpo has them, each under a name of your own, as `{right:
     number}`. Where there is no rubric and no `reward`, the first of them judges."""
     checker_seconds: float = Field(10.0, gt=0)
