@@ -8,7 +8,11 @@ from trivium.evaluation.win_rates import win_rates, wins_by_points
 
 
 def test_more_points_win_and_as_many_are_a_tie():
-    assert wins_by_points([2.0, 1.0, 0.5], [1.0, 1.0, 0.75]) == [1.0, 0.5, 0.0]
+    assert wins_by_points([2.0, 1.0, 0.5], [1.0, 1.0, 0.75], ["a", "b", "c"], ["d", "e", "f"]) == [1.0, 0.5, 0.0]
+
+
+def test_the_same_text_is_a_tie_whatever_rounding_says():
+    assert wins_by_points([1.0, 1.0], [1.0 + 1e-7, 1.0 + 1e-7], ["yes", "yes"], ["yes", "no"]) == [0.5, 0.0]
 
 
 def test_samples_of_one_prompt_say_less_than_as_many_prompts():

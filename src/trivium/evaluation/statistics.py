@@ -52,6 +52,11 @@ def ratio_bootstrap(sums: Sequence[float], weights: Sequence[float], seed: int =
     }
 
 
+def mean_with_interval(values: Sequence[float], seed: int = 0) -> dict[str, Any]:
+    """The mean with an analytic interval where all values are shares, else with a bootstrap one."""
+    return mean_interval(values) if max(values) <= 1 and min(values) >= 0 else bootstrap(values, None, seed)
+
+
 def rate(scores: Sequence[float], clusters: Sequence[Hashable] | None = None) -> dict[str, Any]:
     """A rate over questions, with an analytic interval: Wilson's where each stands alone, else the ratio estimator's
     over clusters."""

@@ -13,9 +13,13 @@ from trivium.evaluation.statistics import bootstrap, length_controlled
 from trivium.intervals import mean_interval
 
 
-def wins_by_points(points: Sequence[float], others: Sequence[float]) -> list[float]:
-    """1 where a model's answer has more points than the other's, 0 where it has fewer, a half where as many."""
-    return [(a > b) + 0.5 * (a == b) for a, b in zip(points, others, strict=True)]
+def wins_by_points(points: Sequence[float], others: Sequence[float], answers: Sequence[str],
+                   other_answers: Sequence[str]) -> list[float]:
+    """1 where a model's answer has more points than the other's, 0 where it has fewer, a half where as many.
+
+    The same text is a tie: a reward model that reads it in two batches may give it points that differ by rounding."""
+    return [0.5 if answer == other else (a > b) + 0.5 * (a == b)
+            for a, b, answer, other in zip(points, others, answers, other_answers, strict=True)]
 
 
 def win_rates(wins: Sequence[float], answers: Sequence[str], others: Sequence[str],

@@ -136,16 +136,15 @@ class Wins(Task):
                 ["\n\n".join(message["content"] for message in pair.row["prompt"]) for pair in pairs],
                 [pair.answer for pair in pairs], [pair.other for pair in pairs],
                 lambda done, total: progress(done, total, "judging"))
+        answers, others = [pair.answer for pair in pairs], [pair.other for pair in pairs]
+        return wins_by_points(self.points(file, pairs, answers), self.points(file, pairs, others), answers, others)
+
+    def points(self, file: Path, pairs: Sequence[Pair], texts: Sequence[str]) -> list[float]:
+        """The points of one text for each pair's prompt, by the rubric or by a reward model."""
         if self.judge == "rubric":
-            rows = [pair.row for pair in pairs]
-            points, others = (world.points(rows, texts) for texts in ([pair.answer for pair in pairs],
-                                                                      [pair.other for pair in pairs]))
-            return wins_by_points(points, others)
-        folder = place_of(file, self.judge)
-        points, others = (reward_scores(folder, [(pair.row["prompt"], text) for pair, text in zip(pairs, texts)])
-                          for texts in ([pair.answer for pair in pairs], [pair.other for pair in pairs]))
-        wins = wins_by_points(points, others)  # the same text is a tie
-        return [win if pair.answer != pair.other else 0.5 for win, pair in zip(wins, pairs, strict=True)]
+            return world.points([pair.row for pair in pairs], texts)
+        return reward_scores(place_of(file, self.judge), [(pair.row["prompt"], text)
+                                                          for pair, text in zip(pairs, texts, strict=True)])
 
 
 def metrics_of(rows: Sequence[Row], seed: int) -> dict[str, Any]:

@@ -18,13 +18,12 @@ from trivium.evaluation import world
 from trivium.evaluation.checkers import Checker
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.run import LoadedTask, answer_rows, examine, load_tasks
-from trivium.evaluation.statistics import bootstrap
+from trivium.evaluation.statistics import bootstrap, mean_with_interval
 from trivium.evaluation.tasks.load import load_task
 from trivium.evaluation.tasks.rows import place_of
 from trivium.evaluation.win_rates import win_rates, wins_by_points
 from trivium.files import write_rows
 from trivium.generation.engine import Sampling
-from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
 from trivium.stage import Code, Context, Input, Stage, Title
 from trivium.stages.models import load_language_model
@@ -49,7 +48,7 @@ class Evaluate(Stage):
     """Measure the models on held-out prompts."""
 
     kind: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     title: ClassVar[Title] = Title("the examination", "评测", "exam")
     models: dict[str, Input] = {}
     """The chat models to measure, each under a name of your own."""
@@ -188,7 +187,7 @@ class Examination:
             answers.greedy = answer(model, tokenizer, self.prompts, self.sampling(0.0), progress, name).texts
         for label, checker in self.checkers.items():
             answers.checked[label] = check_answers(checker, self.prompts, answers.greedy)
-            answers.figures[label] = checked_mean(answers.checked[label], self.context.seed)
+            answers.figures[label] = mean_with_interval(answers.checked[label], self.context.seed)
         if self.truth_known:
             answers.figures |= self.right_answers(answers.greedy)
         if model is not baseline:
@@ -222,7 +221,7 @@ class Examination:
         answers = ModelAnswers("base", greedy=greedy, figures=self.right_answers(greedy))
         if baseline:
             points, others = world.points(self.prompts, greedy), world.points(self.prompts, baseline.greedy)
-            answers.figures |= self.win_rates(wins_by_points(points, others), greedy, baseline.greedy)
+            answers.figures |= self.win_rates(points, others, greedy, baseline.greedy)
         return answers
 
     def judge(self, models: Sequence[ModelAnswers]) -> None:
@@ -244,7 +243,7 @@ class Examination:
     def compare_with(self, one: ModelAnswers, baseline: ModelAnswers) -> None:
         """Add a model's win rates over the baseline, and how much more often its greedy answers are right."""
         seed, name = self.context.seed, self.settings.baseline
-        one.figures |= self.win_rates(wins_by_points(one.points, baseline.points), one.samples, baseline.samples)
+        one.figures |= self.win_rates(one.points, baseline.points, one.samples, baseline.samples)
         for label, checked in one.checked.items():
             differences = [a - b for a, b in zip(checked, baseline.checked[label], strict=True)]
             one.figures[f"{label}_difference_vs_{name}"] = bootstrap(differences, None, seed) | {"n": len(self.prompts)}
@@ -252,10 +251,11 @@ class Examination:
             one.figures[f"right_difference_vs_{name}"] = world.right_difference(self.prompts, one.greedy,
                                                                                 baseline.greedy, seed)
 
-    def win_rates(self, wins: Sequence[float], answers: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
+    def win_rates(self, points: Sequence[float], other_points: Sequence[float], answers: Sequence[str],
+                  others: Sequence[str]) -> dict[str, Any]:
         """The win rate over the baseline, and the same with the answers' length held equal."""
+        wins, name = wins_by_points(points, other_points, answers, others), self.settings.baseline
         rates = win_rates(wins, answers, others, seed=self.context.seed, draws=200)
-        name = self.settings.baseline
         return {f"win_rate_vs_{name}": rates["win_rate"],
                 f"length_controlled_win_rate_vs_{name}": rates["length_controlled"]}
 
@@ -278,11 +278,6 @@ class Examination:
              "samples": {one.name: one.samples[number] for one in models if one.samples},
              "points": {one.name: one.points[number] for one in models if one.points}}
             for number, row in enumerate(self.prompts)))
-
-
-def checked_mean(values: Sequence[float], seed: int) -> dict[str, Any]:
-    """The mean of what a checker says, with an interval that suits shares or any other numbers."""
-    return mean_interval(values) if max(values) <= 1 and min(values) >= 0 else bootstrap(values, None, seed)
 
 
 def run_tasks(settings: Evaluate, context: Context, tasks: Sequence[LoadedTask]) -> dict[str, dict[str, object]]:
