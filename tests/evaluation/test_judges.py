@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from trivium.errors import TriviumError
-from trivium.evaluation.examine import Examinee, examine
 from trivium.evaluation.judges import EndpointJudge, FunctionJudge, Pair, Verdict, ask_both_orders, verdict
-from trivium.evaluation.tasks import load_task
+from trivium.evaluation.model import EvaluatedModel
+from trivium.evaluation.tasks.load import load_task
 from trivium.generation.endpoint import Endpoint
 
 
@@ -100,7 +100,8 @@ def test_a_win_rate_by_an_endpoint(models, tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"Tell me about {i}."}) + "\n" for i in range(6)))
     with Server(lambda first, second: "[[A]]" if len(first) > len(second) else "[[B]]" if len(second) > len(first) else "[[C]]") as server:
         path.write_text(f"kind: wins\ndata: rows.jsonl\njudge: {server.address}\nmax_new_tokens: 6\n")
-        result = examine(load_task(path), path, Examinee.load(models["chat"]), Examinee.load(models["other"]))
+        result = load_task(path).examine(path, EvaluatedModel.load(models["chat"]),
+                                         EvaluatedModel.load(models["other"]))
     expected = [(len(row["first"]) > len(row["second"])) + 0.5 * (len(row["first"]) == len(row["second"])) for row in result.rows]
     assert [row["score"] for row in result.rows] == expected
     assert result.metrics["win_rate"]["value"] == sum(expected) / 6

@@ -208,10 +208,11 @@ def evaluate(model: Annotated[list[Path], typer.Argument(help="Models' folders."
              as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False) -> None:
     """Examine models on tasks: multiple choice, free answers, bits per byte, refusals, made-up things, memorisation,
     win rates."""
-    from trivium.cli.evaluation import run_tasks, told
+    from trivium.cli.evaluation import describe
+    from trivium.evaluation.run import run_tasks
     overrides = [*(set_ or []), *([f"limit={limit}"] if limit else [])]
     results = run_tasks(model, task, against, overrides, seed, answers)
-    print(json.dumps(results, indent=1, ensure_ascii=False) if as_json else told(results))
+    print(json.dumps(results, indent=1, ensure_ascii=False) if as_json else describe(results))
 
 
 @app.command()

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from trivium.errors import TriviumError
 from trivium.evaluation import likelihood
-from trivium.evaluation.examine import Examinee, cut
+from trivium.evaluation.model import EvaluatedModel, cut_at
 from trivium.generation.engine import Sampling, generate
 
 BATCH = 256
@@ -30,15 +30,15 @@ class HarnessModel(LM):
 
     def __init__(self, pretrained: str | Path, device: torch.device | str = "cpu", max_gen_toks: int = 256) -> None:
         super().__init__()
-        self.examinee = Examinee.load(Path(pretrained), device=device)
+        self.evaluated = EvaluatedModel.load(Path(pretrained), device=device)
         self.max_gen_toks = max_gen_toks
         self.texts = Tokenizer.from_file(str(Path(pretrained) / "tokenizer.json"))
-        self.start = self.examinee.tokenizer.end_id if self.examinee.chats else self.examinee.tokenizer.document_id
+        self.start = self.evaluated.tokenizer.end_id if self.evaluated.chat else self.evaluated.tokenizer.document_id
 
     @property
     def tokenizer_name(self) -> str:
         """What the harness keeps its rendered chats under."""
-        return self.examinee.tokenizer.digest
+        return self.evaluated.tokenizer.digest
 
     def encode(self, text: str) -> list[int]:
         """A text's tokens. The harness writes chats as text, so special tokens are read as such here."""
@@ -62,13 +62,13 @@ class HarnessModel(LM):
         for index, request in enumerate(requests):
             context, continuation = self.pair(*request.args)
             # cut for each pair, as the harness does
-            context = context[-max(1, self.examinee.room(0) + 1 - len(continuation)):]
+            context = context[-max(1, self.evaluated.longest_prompt(0) + 1 - len(continuation)):]
             order.setdefault(tuple(context), []).append((index, continuation))
         found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
         groups = list(order.items())
         for start in range(0, len(groups), BATCH):
             part = groups[start:start + BATCH]
-            scored = likelihood.score_continuations(self.examinee.model, [context for context, _ in part],
+            scored = likelihood.score_continuations(self.evaluated.language_model, [context for context, _ in part],
                                                     [[ids for _, ids in group] for _, group in part])
             for (_, group), values in zip(part, scored, strict=True):
                 for (index, _), value in zip(group, values, strict=True):
@@ -77,12 +77,12 @@ class HarnessModel(LM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """The log-probability of each whole text, in nats."""
-        return likelihood.text_log_probs(self.examinee.model, [self.encode(request.args[0]) for request in requests],
-                                         self.start)
+        texts = [self.encode(request.args[0]) for request in requests]
+        return likelihood.text_log_probs(self.evaluated.language_model, texts, self.start)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """What the model writes after each context, up to the first of the texts in ``until``."""
-        tokenizer, found = self.examinee.tokenizer, [""] * len(requests)
+        tokenizer, found = self.evaluated.tokenizer, [""] * len(requests)
         by_settings: dict[tuple[Any, ...], list[int]] = {}
         for index, request in enumerate(requests):
             settings = dict(request.args[1])
@@ -94,17 +94,17 @@ class HarnessModel(LM):
                    float(settings.get("top_p", 1.0)) if sampled else 1.0)
             by_settings.setdefault(key, []).append(index)
         for (until, new, temperature, top_p), indices in by_settings.items():
-            room = self.examinee.room(new)
-            if room < 1:
-                raise TriviumError(
-                    f"max_gen_toks: {new} leave no room for a prompt in the model's {self.examinee.room(0)} positions")
-            prompts = [self.encode(requests[index].args[0])[-room:] or [self.start] for index in indices]
-            groups = generate(self.examinee.model, prompts,
+            longest = self.evaluated.longest_prompt(new)
+            if longest < 1:
+                raise TriviumError(f"max_gen_toks: {new} leave no room for a prompt in the model's "
+                                   f"{self.evaluated.longest_prompt(0)} positions")
+            prompts = [self.encode(requests[index].args[0])[-longest:] or [self.start] for index in indices]
+            groups = generate(self.evaluated.language_model, prompts,
                               Sampling(temperature=temperature, top_p=top_p, max_new_tokens=new), [self.start])
             for index, group in zip(indices, groups, strict=True):
                 tokens = [token for token in group[0].tokens if token != self.start]
-                found[index] = cut(self.texts.decode(tokens, skip_special_tokens=True),
-                                   self.stops(until, tokenizer.decode([self.start])))
+                found[index] = cut_at(self.texts.decode(tokens, skip_special_tokens=True),
+                                      self.stops(until, tokenizer.decode([self.start])))
         return found
 
     @staticmethod
@@ -114,4 +114,4 @@ class HarnessModel(LM):
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """A chat as text, by the model's own template."""
-        return self.examinee.tokenizer.render(chat_history, generation_prompt=add_generation_prompt)
+        return self.evaluated.tokenizer.render(chat_history, generation_prompt=add_generation_prompt)

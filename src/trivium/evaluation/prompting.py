@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,48 @@ def compare(folder: Path, questions: Sequence[Question], examples: Sequence[Exam
     of a paired mean. Questions that are too long for the model with any method are left out for all, so that all answer
     the same ones.
     """
+    check_methods(methods, examples, shots)
+    model = model_folder.load(folder)
+    if not isinstance(model, LanguageModel):
+        raise TriviumError(f"{folder}: a reward model, where a language model was expected")
+    tokenizer = ChatTokenizer.load(folder)
+    chat = read_json(folder / "tokenizer_config.json").get("eos_token") == END
+    chosen = [choose(examples, question, shots, seed, number) for number, question in enumerate(questions)]
+    prompts = {method: [prompt_for(method, question, before, tokenizer, chat)
+                        for question, before in zip(questions, chosen, strict=True)] for method in methods}
+    longest = model.config.max_positions - max_new_tokens
+    fitting = [i for i in range(len(questions)) if all(len(prompts[method][i]) <= longest for method in methods)]
+    if not fitting:
+        raise TriviumError(f"no question fits the model's {model.config.max_positions} positions with {shots} examples "
+                           f"and {max_new_tokens} new tokens; lower --shots or --max-new-tokens")
+    results: dict[str, Any] = {}
+    first: list[float] = []
+    for method in methods:
+        answers, lengths = ask(model, tokenizer, [prompts[method][i] for i in fitting], chat, max_new_tokens,
+                               partial(progress, method))
+        right = [float(questions[i].right(answer)) for i, answer in zip(fitting, answers, strict=True)]
+        first = first or right
+        results[method] = {"right": mean_interval(right), "mean_tokens": float(np.mean(lengths)),
+                           "versus": paired(right, first) if method != methods[0] else None, "answers": answers}
+    return {
+        "model": str(folder), "questions": len(fitting), "left_out": len(questions) - len(fitting), "shots": shots,
+        "chat": chat, "first": methods[0], "methods": results
+    }
+
+
+def ask(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[list[int]], chat: bool, max_new_tokens: int,
+        progress: Callable[[int, int], None]) -> tuple[list[str], list[int]]:
+    """A greedy answer to each prompt, and its length in tokens. Without ``chat`` an answer ends with its line."""
+    stop = [tokenizer.end_id, tokenizer.document_id]
+    if not chat:
+        stop += [token for token in range(tokenizer.vocab_size) if "\n" in tokenizer.decode([token])]
+    groups = generate(model, prompts, Sampling(temperature=0.0, max_new_tokens=max_new_tokens), stop, progress=progress)
+    answers = [tokenizer.decode([token for token in group[0].tokens if token not in stop]).strip() for group in groups]
+    return answers, [len(group[0].tokens) for group in groups]
+
+
+def check_methods(methods: Sequence[str], examples: Sequence[Example], shots: int) -> None:
+    """Raise :class:`TriviumError` for an unknown way to ask, and for one that the examples do not suffice for."""
     for method in methods:
         if method not in METHODS:
             raise TriviumError(f"--method {method}: unknown{nearest(method, METHODS)}")
@@ -185,50 +228,8 @@ def compare(folder: Path, questions: Sequence[Question], examples: Sequence[Exam
     if needs and not examples:
         raise TriviumError(f"{' and '.join(sorted(needs))} need examples: name a file of them with --examples")
     if "chain-of-thought" in methods and not any(example.reasons for example in examples):
-        raise TriviumError(
-            "chain-of-thought needs examples that reason: answers with more than the conclusion, which is marked by "
-            "`####` or "
-            "\"The answer is\"")
-    model = model_folder.load(folder)
-    if not isinstance(model, LanguageModel):
-        raise TriviumError(f"{folder}: a reward model, where a language model was expected")
-    tokenizer = ChatTokenizer.load(folder)
-    chat = read_json(folder / "tokenizer_config.json").get("eos_token") == END
-    shown = [choose(examples, question, shots, seed, number) for number, question in enumerate(questions)]
-    asked = {
-        method: [
-            prompt_for(method, question, before, tokenizer, chat)
-            for question, before in zip(questions, shown, strict=True)
-        ]
-        for method in methods
-    }
-    room = model.config.max_positions - max_new_tokens
-    fitting = [i for i in range(len(questions)) if all(len(asked[method][i]) <= room for method in methods)]
-    if not fitting:
-        raise TriviumError(
-            f"no question fits the model's {model.config.max_positions} positions with {shots} examples and "
-            f"{max_new_tokens} new "
-            "tokens; lower --shots or --max-new-tokens")
-    stop = [tokenizer.end_id, tokenizer.document_id]
-    if not chat:
-        stop += [i for i in range(tokenizer.vocab_size) if "\n" in tokenizer.decode([i])]
-    results: dict[str, Any] = {}
-    first: list[float] = []
-    for method in methods:
-        groups = generate(
-            model, [asked[method][i] for i in fitting], Sampling(temperature=0.0, max_new_tokens=max_new_tokens), stop,
-            progress=lambda done, total, method=method: progress(method, done, total))  # type: ignore[misc]
-        answers = [tokenizer.decode([t for t in group[0].tokens if t not in stop]).strip() for group in groups]
-        right = [float(questions[i].right(answer)) for i, answer in zip(fitting, answers, strict=True)]
-        first = first or right
-        results[method] = {
-            "right": mean_interval(right), "mean_tokens": float(np.mean([len(group[0].tokens) for group in groups])),
-            "versus": paired(right, first) if method != methods[0] else None, "answers": answers
-        }
-    return {
-        "model": str(folder), "questions": len(fitting), "left_out": len(questions) - len(fitting), "shots": shots,
-        "chat": chat, "first": methods[0], "methods": results
-    }
+        raise TriviumError("chain-of-thought needs examples that reason: answers with more than the conclusion, which "
+                           "is marked by `####` or \"The answer is\"")
 
 
 def paired(values: Sequence[float], others: Sequence[float]) -> dict[str, float]:

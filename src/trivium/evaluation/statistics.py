@@ -1,4 +1,4 @@
-"""Comparisons that say how sure they are: bootstrap and permutation over prompts, and win rates freed of length."""
+"""Figures that say how sure they are: bootstrap and permutation over prompts, and win rates freed of length."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trivium import randomness
+from trivium.intervals import mean_interval
 
 Vector = np.ndarray
 
@@ -38,6 +39,31 @@ def bootstrap(values: Sequence[float], clusters: Sequence[Hashable] | None = Non
     means = drawn @ sums / (drawn @ counts)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return {"value": float(sums.sum() / counts.sum()), "low": float(low), "high": float(high), "n": len(sums)}
+
+
+def ratio_bootstrap(sums: Sequence[float], weights: Sequence[float], seed: int = 0,
+                    draws: int = 1000) -> dict[str, Any]:
+    """``sum(sums) / sum(weights)`` with a percentile bootstrap interval over the items."""
+    drawn = randomness.numpy(seed, "ratio").multinomial(len(sums), np.full(len(sums), 1 / len(sums)), draws)
+    ratios = drawn @ np.asarray(sums, float) / np.maximum(drawn @ np.asarray(weights, float), 1e-9)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return {
+        "value": math.fsum(sums) / max(1.0, math.fsum(weights)), "low": float(low), "high": float(high), "n": len(sums)
+    }
+
+
+def mean_with_interval(values: Sequence[float], seed: int = 0) -> dict[str, Any]:
+    """The mean with an analytic interval where all values are shares, else with a bootstrap one."""
+    return mean_interval(values) if max(values) <= 1 and min(values) >= 0 else bootstrap(values, None, seed)
+
+
+def rate(scores: Sequence[float], clusters: Sequence[Hashable] | None = None) -> dict[str, Any]:
+    """A rate over questions, with an analytic interval: Wilson's where each stands alone, else the ratio estimator's
+    over clusters."""
+    if clusters is None or len(set(clusters)) == len(clusters):
+        return mean_interval(scores)
+    sums, counts = clustered(scores, clusters)
+    return mean_interval(sums.tolist(), counts.tolist()) | {"n": len(scores)}
 
 
 def paired_test(first: Sequence[float], second: Sequence[float], clusters: Sequence[Hashable] | None = None,

@@ -2,45 +2,55 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
 
 from trivium import randomness
 from trivium.errors import TriviumError, nearest
+from trivium.evaluation import world
 from trivium.evaluation.checkers import Checker
-from trivium.evaluation.examine import Examinee, examine
-from trivium.evaluation.statistics import bootstrap, length_controlled, paired_test
-from trivium.evaluation.tasks import load_task
+from trivium.evaluation.model import EvaluatedModel
+from trivium.evaluation.run import LoadedTask, answer_rows, examine, load_tasks
+from trivium.evaluation.statistics import bootstrap, mean_with_interval
+from trivium.evaluation.tasks.load import load_task
+from trivium.evaluation.tasks.rows import place_of
+from trivium.evaluation.win_rates import win_rates, wins_by_points
 from trivium.files import write_rows
-from trivium.generation.engine import Sampling, generate
-from trivium.intervals import mean_interval
+from trivium.generation.engine import Sampling
 from trivium.model import LanguageModel
 from trivium.stage import Code, Context, Input, Stage, Title
 from trivium.stages.cost import Estimate
-from trivium.stages.models import load_language_model, load_reward_model, prompt_ids, response_ids
+from trivium.stages.models import load_language_model
 from trivium.stages.outlook import Cost
-from trivium.stages.pretraining.pretrain import bits_per_byte, pieces
-from trivium.stages.reinforcement.rollout import log_probs_of
+from trivium.stages.results.answers import (
+    ModelAnswers,
+    answer,
+    best_of,
+    best_of_kl,
+    check_answers,
+    few_shot_answers,
+    prompts_that_fit,
+    reward_points,
+    sampled_kl,
+    validation_bits,
+)
 from trivium.stages.rows import Row, rows_of
-from trivium.stages.scores import score_trees
 from trivium.tokenizer.chat import ChatTokenizer
-from trivium.tokenizer.tokens import Tokens
-from trivium.training.batch import Tree, map_trees
-from trivium.training.epochs import PackedEpochs
-from trivium.training.machine import prepare, resolve_precision
-from trivium.world import rubric
+from trivium.training.machine import prepare
 
 
 class Evaluate(Stage):
     """Measure the models on held-out prompts."""
 
     kind: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     title: ClassVar[Title] = Title("the examination", "评测", "exam")
     models: dict[str, Input] = {}
     """The chat models to measure, each under a name of your own."""
@@ -93,8 +103,6 @@ class Evaluate(Stage):
 
     def references(self) -> Iterator[tuple[str, str]]:
         """The inputs, and what the tasks' files name: a change in a question is a change of the examination."""
-        from trivium.evaluation.tasks import load_task, place_of
-
         yield from super().references()
         for number, name in enumerate(self.tasks):
             if Path(name).is_file():
@@ -103,101 +111,26 @@ class Evaluate(Stage):
 
     def run(self, context: Context) -> dict[str, object]:
         """Ask every model the same prompts; judge by the hidden rubric where the truth is known, else by the reward
-        model."""
+        model, or else by the first checker."""
         device = prepare(context.threads)
         if self.models and self.baseline not in self.models:
             raise TriviumError(
                 f"evaluate: baseline {self.baseline!r} is none of the models{nearest(self.baseline, self.models)}")
+        tasks = load_tasks(context.inputs["tasks"], [f"limit={self.task_limit}"] if self.task_limit else [])
         prompts = rows_of(context.inputs["prompts"], "evaluation.jsonl", ["id", "prompt"], context)[:self.limit]
-        known = all("truth" in row for row in prompts)
-        checkers = {label: Checker(name, self.checker_seconds) for label, name in self.checkers.items()}
-        for checker in checkers.values():
-            checker.suits(prompts)
-        checked: dict[str, dict[str, list[float]]] = {}
-        results: dict[str, dict[str, object]] = {}
-        greedy: dict[str, list[str]] = {}
-        sampled: dict[str, list[str]] = {}
-        reference: LanguageModel | None = None
-        digest = ""
-        for name, folder in sorted(context.inputs["models"].items(), key=lambda item: item[0] != self.baseline):
-            model, tokenizer = load_language_model(folder)
-            model.to(device)
-            digest = digest or tokenizer.digest
-            if tokenizer.digest != digest:
-                raise TriviumError(
-                    f"{folder}: another tokenizer than the baseline's; only models of one tokenizer can be compared")
-            if not results:
-                prompts = those_that_fit(prompts, model, tokenizer, self, context)
-            if name == self.baseline:
-                reference = model
-            sampled[name], tokens = answer(model, tokenizer, prompts, self, self.temperature, context, name)
-            results[name] = {"mean_length": float(np.mean([len(t) for t in tokens]))}
-            if known or checkers:
-                greedy[name], _ = answer(model, tokenizer, prompts, self, 0.0, context, name)
-                checked[name] = {
-                    label: check_all(checker, prompts, greedy[name])
-                    for label, checker in checkers.items()
-                }
-                results[name] |= {
-                    label: mean_interval(found) if max(found) <= 1 and min(found) >= 0 else bootstrap(
-                        found, None, context.seed)
-                    for label, found in checked[name].items()
-                }
-            if known:
-                results[name]["right_answers"] = right_answers(prompts, greedy[name])
-                results[name]["right_by_task"] = by_task(prompts, greedy[name])
-            if reference is not None and model is not reference:
-                results[name]["kl"] = drift(model, reference, tokenizer, prompts, tokens, self)
-            if self.tokens:
-                results[name]["bits_per_byte"] = validation_bits(model, tokenizer, context.inputs["tokens"], self)
-            for number, (texts, lengths) in best_of(model, tokenizer, prompts, self, context, name).items():
-                best = f"{name}-best-of-{number}"
-                sampled[best] = texts
-                results[best] = {"mean_length": float(np.mean(lengths)), "best_of": number}
-                if name == self.baseline:
-                    results[best]["kl"] = best_of_kl(number)
-        first = next(iter(checkers.values()), None)
-        points = {
-            name: check_all(first, prompts, answers) if first and not known and not self.reward else judge(
-                prompts, answers, known, context.inputs.get("reward"), self)
-            for name, answers in sampled.items()
-        }
-        for checker in checkers.values():
-            checker.close()
-        for name in points:
-            if name != self.baseline:
-                results[name] |= against_baseline(points[name], points[self.baseline], sampled[name],
-                                                  sampled[self.baseline], self, context.seed)
-                for label, found in checked.get(name, {}).items():
-                    differences = [a - b for a, b in zip(found, checked[self.baseline][label], strict=True)]
-                    results[name][f"{label}_difference_vs_{self.baseline}"] = bootstrap(
-                        differences, None, context.seed) | {"n": len(prompts)}
-                if known and name in greedy:
-                    results[name][f"right_difference_vs_{self.baseline}"] = right_difference(
-                        prompts, greedy[name], greedy[self.baseline], context.seed)
-            results[name]["mean_points"] = float(np.mean(points[name]))
-        if self.base and known:
-            base = few_shot(context.inputs["base"],
-                            rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"], context),
-                            prompts, self, context.seed)
-            greedy["base"] = base
-            results["base"] = {"right_answers": right_answers(prompts, base),
-                               "right_by_task": by_task(prompts, base)}
-            if self.models:  # it is asked greedily, so it is compared with the baseline's greedy answers
-                both = [judge(prompts, greedy[name], known, None, self) for name in ("base", self.baseline)]
-                results["base"] |= against_baseline(both[0], both[1], base, greedy[self.baseline], self, context.seed)
-        write_rows(context.folder / "answers.jsonl", (
-            {"id": row["id"], "task": row.get("task"), "prompt": row["prompt"],
-             "answers": {name: answers[i] for name, answers in (greedy or sampled).items()},
-             "samples": {name: answers[i] for name, answers in sampled.items()},
-             "points": {name: values[i] for name, values in points.items()}} for i, row in enumerate(prompts)))
-        tasks = run_tasks(self, context)
-        summary: dict[str, object] = {
-            "models": results,
-            "judge": "rubric" if known else "reward model" if self.reward or first is None else "checker",
-            "prompts": len(prompts)
-        }
-        return summary | ({"tasks": tasks} if tasks else {})
+        with ExitStack() as stack:
+            checkers = {label: stack.enter_context(Checker(name, self.checker_seconds))
+                        for label, name in self.checkers.items()}
+            exam = Examination(self, context, prompts, checkers)
+            models = exam.ask(device)
+            exam.judge(models)
+        exam.compare(models)
+        if self.base and exam.truth_known:
+            models.append(exam.ask_base(models[0] if models else None))
+        exam.write_answers(models)
+        summary: dict[str, object] = {"models": {one.name: one.figures for one in models}, "judge": exam.judge_name,
+                                      "prompts": len(exam.prompts)}
+        return summary | ({"tasks": run_tasks(self, context, tasks)} if tasks else {})
 
     def cost(self, estimate: Estimate) -> Cost:
         """Two answers of each model to each prompt, and two passes over the sampled ones."""
@@ -217,211 +150,170 @@ class Evaluate(Stage):
         return Cost(seconds, f"{len(self.models)} models, {count:,} prompts")
 
 
-def run_tasks(settings: Evaluate, context: Context) -> dict[str, dict[str, object]]:
+@dataclass
+class Examination:
+    """The same prompts put to every model."""
+
+    settings: Evaluate
+    context: Context
+    prompts: list[Row]
+    checkers: Mapping[str, Checker]
+
+    def __post_init__(self) -> None:
+        self.truth_known = all("truth" in row for row in self.prompts)
+        for checker in self.checkers.values():
+            checker.suits(self.prompts)
+        if self.settings.models and self.judge_name == "reward model" and not self.context.inputs.get("reward"):
+            raise TriviumError(
+                "evaluate: these prompts have no known truth; name a reward model to judge the answers (`reward:`)")
+
+    @property
+    def judge_name(self) -> str:
+        """What the sampled answers are judged by: rubric, reward model or checker."""
+        if self.truth_known:
+            return "rubric"
+        return "reward model" if self.settings.reward or not self.checkers else "checker"
+
+    def ask(self, device: torch.device) -> list[ModelAnswers]:
+        """The answers of every model, the baseline first, and of the best of its samples where that is wanted.
+
+        Prompts that are too long for the baseline are left out for all."""
+        answers: list[ModelAnswers] = []
+        baseline: LanguageModel | None = None
+        digest = ""
+        folders = self.context.inputs["models"]
+        for name, folder in sorted(folders.items(), key=lambda item: item[0] != self.settings.baseline):
+            model, tokenizer = load_language_model(folder)
+            model.to(device)
+            if baseline is None:
+                baseline, digest = model, tokenizer.digest
+                self.prompts = prompts_that_fit(self.prompts, model, tokenizer, self.settings.max_new_tokens,
+                                                self.context.progress)
+            elif tokenizer.digest != digest:
+                raise TriviumError(
+                    f"{folder}: another tokenizer than the baseline's; only models of one tokenizer can be compared")
+            answers.append(self.ask_model(name, model, tokenizer, baseline))
+            answers += self.ask_best_of(name, model, tokenizer)
+        return answers
+
+    def ask_model(self, name: str, model: LanguageModel, tokenizer: ChatTokenizer,
+                  baseline: LanguageModel) -> ModelAnswers:
+        """A model's answers, and all that is measured of the model alone."""
+        settings, progress = self.settings, self.context.progress
+        sampled = answer(model, tokenizer, self.prompts, self.sampling(settings.temperature), progress, name)
+        answers = ModelAnswers(name, sampled.texts, figures={"mean_length": sampled.mean_length})
+        if self.truth_known or self.checkers:
+            answers.greedy = answer(model, tokenizer, self.prompts, self.sampling(0.0), progress, name).texts
+        for label, checker in self.checkers.items():
+            answers.checked[label] = check_answers(checker, self.prompts, answers.greedy)
+            answers.figures[label] = mean_with_interval(answers.checked[label], self.context.seed)
+        if self.truth_known:
+            answers.figures |= self.right_answers(answers.greedy)
+        if model is not baseline:
+            answers.figures["kl"] = sampled_kl(model, baseline, tokenizer, self.prompts, sampled.tokens,
+                                               settings.temperature)
+        if settings.tokens:
+            answers.figures["bits_per_byte"] = validation_bits(model, tokenizer, self.context.inputs["tokens"])
+        return answers
+
+    def ask_best_of(self, name: str, model: LanguageModel, tokenizer: ChatTokenizer) -> list[ModelAnswers]:
+        """The best of a model's samples, for each number that ``best_of`` names for it."""
+        numbers = self.settings.best_of.get(name)
+        if not numbers:
+            return []
+        best = best_of(model, tokenizer, self.prompts, numbers, self.context.inputs["picker"],
+                       self.sampling(self.settings.temperature, "best of"), self.context.progress, name)
+        answers = []
+        for number, sampled in best.items():
+            figures: dict[str, Any] = {"mean_length": sampled.mean_length, "best_of": number}
+            if name == self.settings.baseline:
+                figures["kl"] = best_of_kl(number)
+            answers.append(ModelAnswers(f"{name}-best-of-{number}", sampled.texts, figures=figures))
+        return answers
+
+    def ask_base(self, baseline: ModelAnswers | None) -> ModelAnswers:
+        """The base model's greedy answers, compared with the baseline's greedy ones."""
+        settings, inputs = self.settings, self.context.inputs
+        demonstrations = rows_of(inputs["demonstrations"], "demonstrations.jsonl", ["messages"], self.context)
+        greedy = few_shot_answers(inputs["base"], demonstrations, self.prompts, settings.shots, settings.max_new_tokens,
+                                  self.context.seed)
+        answers = ModelAnswers("base", greedy=greedy, figures=self.right_answers(greedy))
+        if baseline:
+            points, others = world.points(self.prompts, greedy), world.points(self.prompts, baseline.greedy)
+            answers.figures |= self.win_rates(points, others, greedy, baseline.greedy)
+        return answers
+
+    def judge(self, models: Sequence[ModelAnswers]) -> None:
+        """Give points to every sampled answer."""
+        judges: dict[str, Callable[[Sequence[str]], list[float]]] = {
+            "rubric": lambda texts: world.points(self.prompts, texts),
+            "reward model": lambda texts: reward_points(self.context.inputs["reward"], self.prompts, texts),
+            "checker": lambda texts: check_answers(next(iter(self.checkers.values())), self.prompts, texts)}
+        for one in models:
+            one.points = judges[self.judge_name](one.samples)
+
+    def compare(self, models: Sequence[ModelAnswers]) -> None:
+        """Compare every model with the baseline, the first of them."""
+        for one in models:
+            if one is not models[0]:
+                self.compare_with(one, models[0])
+            one.figures["mean_points"] = float(np.mean(one.points))
+
+    def compare_with(self, one: ModelAnswers, baseline: ModelAnswers) -> None:
+        """Add a model's win rates over the baseline, and how much more often its greedy answers are right."""
+        seed, name = self.context.seed, self.settings.baseline
+        one.figures |= self.win_rates(one.points, baseline.points, one.samples, baseline.samples)
+        for label, checked in one.checked.items():
+            differences = [a - b for a, b in zip(checked, baseline.checked[label], strict=True)]
+            one.figures[f"{label}_difference_vs_{name}"] = bootstrap(differences, None, seed) | {"n": len(self.prompts)}
+        if self.truth_known and one.greedy:
+            one.figures[f"right_difference_vs_{name}"] = world.right_difference(self.prompts, one.greedy,
+                                                                                baseline.greedy, seed)
+
+    def win_rates(self, points: Sequence[float], other_points: Sequence[float], answers: Sequence[str],
+                  others: Sequence[str]) -> dict[str, Any]:
+        """The win rate over the baseline, and the same with the answers' length held equal."""
+        wins, name = wins_by_points(points, other_points, answers, others), self.settings.baseline
+        rates = win_rates(wins, answers, others, seed=self.context.seed, draws=200)
+        return {f"win_rate_vs_{name}": rates["win_rate"],
+                f"length_controlled_win_rate_vs_{name}": rates["length_controlled"]}
+
+    def right_answers(self, answers: Sequence[str]) -> dict[str, Any]:
+        """The shares of right answers to the embedded world's prompts."""
+        return {"right_answers": world.right_answers(self.prompts, answers),
+                "right_by_task": world.right_by_task(self.prompts, answers)}
+
+    def sampling(self, temperature: float, *path: str) -> Sampling:
+        """How the answers are drawn; ``path`` names a stream of random numbers of its own."""
+        return Sampling(temperature=temperature, max_new_tokens=self.settings.max_new_tokens,
+                        seed=randomness.derive(self.context.seed, "evaluate", *path))
+
+    def write_answers(self, models: Sequence[ModelAnswers]) -> None:
+        """Write ``answers.jsonl``: each prompt with all answers to it and their points."""
+        asked_greedily = [one for one in models if one.greedy]
+        write_rows(self.context.folder / "answers.jsonl", (
+            {"id": row["id"], "task": row.get("task"), "prompt": row["prompt"],
+             "answers": {one.name: (one.greedy or one.samples)[number] for one in asked_greedily or models},
+             "samples": {one.name: one.samples[number] for one in models if one.samples},
+             "points": {one.name: one.points[number] for one in models if one.points}}
+            for number, row in enumerate(self.prompts)))
+
+
+
+def run_tasks(settings: Evaluate, context: Context, tasks: Sequence[LoadedTask]) -> dict[str, dict[str, object]]:
     """``{model: {task: figures}}`` of the tasks' files, for every model and the base model; the answers go to
-    ``tasks.jsonl``."""
-    found: dict[str, dict[str, object]] = {}
-    tasks = [(path, load_task(path, [f"limit={settings.task_limit}"] if settings.task_limit else []))
-             for path in context.inputs["tasks"]]
+    ``tasks.jsonl``. The baseline is not compared with itself."""
     folders = context.inputs["models"] | ({"base": context.inputs["base"]} if settings.base else {})
+    results: dict[str, dict[str, object]] = {}
     rows: list[Row] = []
-    for name, folder in folders.items() if tasks else []:
-        examinee = Examinee.load(folder, context.seed, context.progress.update)
-        other = Examinee.load(folders[settings.baseline],
-                              context.seed) if name != settings.baseline and settings.baseline in folders else None
-        for path, task in tasks:
-            if task.kind == "wins" and other is None:
-                continue  # the baseline has nothing to win against
-            result = examine(task, path, examinee, other)
-            found.setdefault(name, {})[task.name] = result.summary()
-            rows += [{"model": name, "task": task.name, **row} for row in result.rows]
+    for name, folder in folders.items():
+        model = EvaluatedModel.load(folder, context.seed, context.progress.update)
+        baseline = None
+        if name != settings.baseline and settings.baseline in folders:
+            baseline = EvaluatedModel.load(folders[settings.baseline], context.seed)
+        for task, result in examine(model, tasks, baseline):
+            results.setdefault(name, {})[task] = result.summary()
+            rows += answer_rows(name, result)
     if rows:
         write_rows(context.folder / "tasks.jsonl", rows)
-    return found
-
-
-def against_baseline(points: Sequence[float], others: Sequence[float], answers: Sequence[str],
-                     other_answers: Sequence[str], settings: Evaluate, seed: int) -> dict[str, Any]:
-    """The win rate over the baseline, and the same with the answers' length held equal."""
-    wins = [(a > b) + 0.5 * (a == b) for a, b in zip(points, others, strict=True)]
-    lengths = [float(len(a) - len(b)) for a, b in zip(answers, other_answers, strict=True)]
-    return {
-        f"win_rate_vs_{settings.baseline}": mean_interval(wins),
-        f"length_controlled_win_rate_vs_{settings.baseline}": length_controlled(wins, lengths, seed=seed, draws=200)
-    }
-
-
-def right_difference(prompts: Sequence[Row], answers: Sequence[str], others: Sequence[str],
-                     seed: int) -> dict[str, Any]:
-    """How much more often a model is right than the baseline on the same prompts, with a bootstrap interval over facts
-    and the p-value of a paired test."""
-    first, second = ([float(rubric.is_right(row, text)) for row, text in zip(prompts, texts, strict=True)]
-                     for texts in (answers, others))
-    clusters = [fact_of(row) for row in prompts]
-    difference = bootstrap([a - b for a, b in zip(first, second, strict=True)], clusters, seed)
-    return difference | {"n": len(prompts), "p_value": paired_test(first, second, clusters, seed)}
-
-
-def those_that_fit(prompts: list[Row], model: LanguageModel, tokenizer: ChatTokenizer, settings: Evaluate,
-                   context: Context) -> list[Row]:
-    """The prompts that leave the model room for an answer; how many do not is said."""
-    room = model.config.max_positions - settings.max_new_tokens
-    kept = [row for row in prompts if len(prompt_ids(tokenizer, row["prompt"])) <= room]
-    if len(kept) < len(prompts):
-        context.progress.say(
-            f"{len(prompts) - len(kept)} of {len(prompts)} prompts are too long for the model and were left out")
-    if not kept:
-        raise TriviumError(
-            "evaluate: every prompt is too long for the model; raise model.max_positions or lower max_new_tokens")
-    return kept
-
-
-def answer(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row], settings: Evaluate,
-           temperature: float, context: Context, name: str) -> tuple[list[str], list[list[int]]]:
-    """A model's answers, as texts and as tokens."""
-    sampling = Sampling(temperature=temperature, max_new_tokens=settings.max_new_tokens,
-                        seed=randomness.derive(context.seed, "evaluate"))
-    groups = generate(model, [prompt_ids(tokenizer, row["prompt"]).tolist()
-                              for row in prompts], sampling, [tokenizer.end_id], keys=[row["id"] for row in prompts],
-                      progress=lambda done, total: context.progress.update(done, total, f"asking {name}"))
-    tokens = [group[0].tokens for group in groups]
-    return [tokenizer.decode([t for t in ids if t != tokenizer.end_id]) for ids in tokens], tokens
-
-
-def check_all(checker: Checker, prompts: Sequence[Row], answers: Sequence[str]) -> list[float]:
-    """What a checker says of each answer."""
-    return [checker(row, [text])[0] for row, text in zip(prompts, answers, strict=True)]
-
-
-def best_of(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row], settings: Evaluate,
-            context: Context, name: str) -> dict[int, tuple[list[str], list[int]]]:
-    """By each N that is asked for: of the first N of a model's samples the one that the reward model `picker` scores
-    highest, as texts and their lengths in tokens. A response that never ends is picked only where none does."""
-    numbers = settings.best_of.get(name)
-    if not numbers:
-        return {}
-    reward, reward_tokenizer = load_reward_model(context.inputs["picker"])
-    if reward_tokenizer.digest != tokenizer.digest:
-        raise TriviumError(f"{context.inputs['picker']}: the reward model that picks has another tokenizer than {name}")
-    asked = [prompt_ids(tokenizer, row["prompt"]) for row in prompts]
-    groups = generate(
-        model, [ids.tolist() for ids in asked],
-        Sampling(temperature=settings.temperature,
-                 max_new_tokens=settings.max_new_tokens, seed=randomness.derive(context.seed, "evaluate",
-                                                                                "best of")), [tokenizer.end_id],
-        max(numbers), keys=[row["id"] for row in prompts],
-        progress=lambda done, total: context.progress.update(done, total, f"asking {name}, {max(numbers)} times"))
-    trees = [
-        Tree(ids, tuple(np.array(sample.tokens, np.int64) for sample in group))
-        for ids, group in zip(asked, groups, strict=True)
-    ]
-    device = model.lm_head.weight.device
-    found = score_trees(reward.to(device), trees, max(map(len, trees)), 4, resolve_precision("auto", device))
-    picked: dict[int, tuple[list[str], list[int]]] = {number: ([], []) for number in numbers}
-    for group, scores in zip(groups, found, strict=True):
-        order = sorted(range(len(group)), key=lambda i: (not group[i].finished, -scores[i]))
-        for number, (texts, lengths) in picked.items():
-            tokens = group[next(i for i in order if i < number)].tokens
-            texts.append(tokenizer.decode([t for t in tokens if t != tokenizer.end_id]))
-            lengths.append(len(tokens))
-    return picked
-
-
-def best_of_kl(number: int) -> float:
-    """KL(best of N || the model) in nats: ``log N - (N - 1) / N`` (Stiennon et al. 2020, G.3), an upper bound where
-    responses repeat (Beirami et al. 2024)."""
-    return math.log(number) - (number - 1) / number
-
-
-def validation_bits(model: LanguageModel, tokenizer: ChatTokenizer, tokens: Path, settings: Evaluate) -> float:
-    """Bits per byte of a tokenised corpus's validation documents."""
-    heldout = Tokens.open(tokens / "validation", tokenizer.digest)
-    size = sum(len(tokenizer.decode(document[:-1].tolist()).encode()) for document in heldout)
-    length = min(256, model.config.max_positions)
-    return bits_per_byte(model, PackedEpochs(pieces(heldout, tokenizer, length), length, 16, 0), size,
-                         resolve_precision("auto", model.lm_head.weight.device))
-
-
-def judge(prompts: Sequence[Row], answers: Sequence[str], known: bool, reward: Path | None,
-          settings: Evaluate) -> list[float]:
-    """Points for each answer: the rubric's total, or the reward model's score."""
-    if known:
-        return [rubric.score(row, text).total for row, text in zip(prompts, answers, strict=True)]
-    if reward is None:
-        raise TriviumError(
-            "evaluate: these prompts have no known truth; name a reward model to judge the answers (`reward:`)")
-    model, tokenizer = load_reward_model(reward)
-    trees = [
-        Tree(prompt_ids(tokenizer, row["prompt"]), (response_ids(tokenizer, text),))
-        for row, text in zip(prompts, answers, strict=True)
-    ]
-    length = max(len(tree) for tree in trees)
-    return [
-        float(scores[0])
-        for scores in score_trees(model, trees, length, 16, resolve_precision("auto", model.score.weight.device))
-    ]
-
-
-def drift(model: LanguageModel, reference: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row],
-          tokens: Sequence[Sequence[int]], settings: Evaluate) -> float:
-    """KL(model || reference) of a response in nats, estimated from the model's own samples."""
-    trees = [
-        Tree(prompt_ids(tokenizer, row["prompt"]), (np.array(ids, np.int64),))
-        for row, ids in zip(prompts, tokens, strict=True)
-    ]
-    length = max(len(tree) for tree in trees)
-    device = model.lm_head.weight.device
-    model.eval()
-    reference.eval()
-    new = map_trees(lambda batch: log_probs_of(model, batch, settings.temperature), trees, length, 16, device,
-                    per_token=True)
-    old = map_trees(lambda batch: log_probs_of(reference, batch, settings.temperature), trees, length, 16, device,
-                    per_token=True)
-    return float(np.mean([(a - b).sum() for a, b in zip(new, old, strict=True)]))
-
-
-def right_answers(prompts: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
-    """The share of right answers. Questions about one fact stand and fall together, so they count as one cluster."""
-    clusters: dict[Hashable, list[float]] = {}
-    for row, text in zip(prompts, answers, strict=True):
-        clusters.setdefault(fact_of(row), []).append(float(rubric.is_right(row, text)))
-    return mean_interval([sum(right)
-                          for right in clusters.values()], [float(len(right))
-                                                            for right in clusters.values()]) | {"n": len(prompts)}
-
-
-def fact_of(row: Row) -> Hashable:
-    """What a prompt asks about: questions about one fact stand and fall together."""
-    truth = row["truth"]
-    return (truth["entity"], truth["attribute"]) if "entity" in truth else str(row["id"])
-
-
-def by_task(prompts: Sequence[Row], answers: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Right answers for each family of tasks."""
-    found = {}
-    for task in sorted({row["task"] for row in prompts}):
-        asked = [(row, text) for row, text in zip(prompts, answers, strict=True) if row["task"] == task]
-        found[task] = right_answers([row for row, _ in asked], [text for _, text in asked])
-    return found
-
-
-def few_shot(folder: Path, demonstrations: Sequence[Row], prompts: Sequence[Row], settings: Evaluate,
-             seed: int) -> list[str]:
-    """A pretrained model's answers, prompted with a few demonstrations of the same task as plain text (GPT-3)."""
-    model, tokenizer = load_language_model(folder)
-    asked = []
-    for row in prompts:
-        alike = [d for d in demonstrations if d.get("task") == row.get("task")]
-        shots = randomness.python(seed, "shots", row["id"]).sample(alike, min(settings.shots, len(alike)))
-        text = "".join(f"Question: {d['messages'][0]['content']}\nAnswer: {d['messages'][-1]['content']}\n\n"
-                       for d in shots)
-        text += f"Question: {row['prompt'][-1]['content']}\nAnswer:"
-        room = model.config.max_positions - settings.max_new_tokens - 1
-        asked.append([tokenizer.document_id, *tokenizer.encode(text)[-room:]])
-    breaks = [i for i in range(tokenizer.vocab_size) if "\n" in tokenizer.decode([i])]
-    groups = generate(model, asked, Sampling(temperature=0.0, max_new_tokens=settings.max_new_tokens),
-                      [tokenizer.document_id, *breaks])
-    return [
-        tokenizer.decode([t for t in group[0].tokens if t != tokenizer.document_id]).split("\n")[0].strip()
-        for group in groups
-    ]
+    return results

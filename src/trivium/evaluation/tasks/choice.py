@@ -1,0 +1,129 @@
+"""Multiple choice: the likeliest of several continuations counts as the answer."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from trivium.errors import TriviumError
+from trivium.evaluation import likelihood
+from trivium.evaluation.model import EvaluatedModel
+from trivium.evaluation.statistics import bootstrap, rate
+from trivium.evaluation.tasks.questions import Item, QuestionTask, limit_groups, rate_with_groups
+from trivium.evaluation.tasks.rows import Row
+from trivium.evaluation.tasks.task import Result
+from trivium.evaluation.tasks.templates import evaluate_expression
+
+AT_ONCE = 64
+"""Questions that are scored in one go."""
+
+
+class Choice(QuestionTask):
+    """Multiple choice: the likeliest of several continuations counts as the answer."""
+
+    kind: ClassVar[str] = "choice"
+    choices: str = "choices"
+    """An expression over the row's fields that gives the list of continuations."""
+    answer: str = "answer"
+    """An expression that gives the right one's place from 0, its text, or a list of right places."""
+    lead: str = " "
+    """What stands between the prompt and a choice in text."""
+
+    def examine(self, file: Path, model: EvaluatedModel, opponent: EvaluatedModel | None = None) -> Result:
+        """``accuracy`` by the sum of log-probabilities, ``accuracy_per_byte`` by their mean over bytes,
+        ``probability_of_right``: the share that right choices have of all choices' probability (TruthfulQA's MC2)."""
+        every = self.items(file, self.data, model.seed)
+        items = limit_groups(every, self.limit)
+        # a fault anywhere in the file is found before hours of work
+        checked = {id(item): self.choices_of(item) for item in every}
+        choices = [checked[id(item)] for item in items]
+        pool = self.example_pool(file, every, model.seed)
+        contexts, continuations, trimmed = [], [], 0
+        for item, (texts, _) in zip(items, choices, strict=True):
+            examples = [self.example(other) for other in self.choose_examples(item, pool, model.seed)]
+            group = self.encode_choices(item, texts, model)
+            context, short = self.fit_question(item, examples, model, model.longest_prompt(max(map(len, group))),
+                                               self.lead)
+            contexts.append(context)
+            continuations.append(group)
+            trimmed += short
+        scored = self.score(contexts, continuations, model)
+        rows = [scored_row(item, texts, places, sums)
+                for item, (texts, places), sums in zip(items, choices, scored, strict=True)]
+        return self.result(self.metrics(rows, items, model.seed), rows, self.conditions(model, trimmed))
+
+    def choices_of(self, item: Item) -> tuple[list[str], list[int]]:
+        """An item's choices and the places of the right ones.
+
+        Raises :class:`TriviumError` that names file and row for an answer outside the choices."""
+        choices = evaluate_expression(self.choices, item.row, item.where)
+        if not isinstance(choices, (list, tuple)) or len(choices) < 2 or not all(
+                isinstance(choice, (str, int, float)) for choice in choices):
+            raise TriviumError(
+                f"{item.where}: the choices are no list of at least two texts (they are {str(choices)[:80]!r})")
+        texts = [str(choice) for choice in choices]
+        if "" in texts:
+            raise TriviumError(f"{item.where}: choice {texts.index('')} is empty")
+        answer = evaluate_expression(self.answer, item.row, item.where)
+        answers = answer if isinstance(answer, (list, tuple)) else [answer]
+        if not answers:
+            raise TriviumError(f"{item.where}: no choice is right")
+        return texts, [place_in(texts, one, item.where) for one in answers]
+
+    def example(self, item: Item) -> tuple[str, str]:
+        """An item as an example: its prompt and the first right choice."""
+        texts, places = self.choices_of(item)
+        return item.prompt, texts[places[0]]
+
+    def encode_choices(self, item: Item, choices: Sequence[str], model: EvaluatedModel) -> list[list[int]]:
+        """The tokens of each choice after the prompt. In text, prompt and choice are tokenised as one."""
+        if self.asks_by_chat(model) or not item.prompt:
+            return [model.tokenizer.encode(choice) for choice in choices]
+        return [likelihood.split_at(model.tokenizer, item.prompt, self.lead + choice)[1] for choice in choices]
+
+    def score(self, contexts: Sequence[list[int]], continuations: Sequence[list[list[int]]],
+              model: EvaluatedModel) -> list[list[float]]:
+        """The log-probability in nats of each continuation of each context."""
+        scored: list[list[float]] = []
+        for start in range(0, len(contexts), AT_ONCE):
+            part = likelihood.score_continuations(model.language_model, contexts[start:start + AT_ONCE],
+                                                  continuations[start:start + AT_ONCE])
+            scored += [[total for total, _ in group] for group in part]
+            model.progress(len(scored), len(contexts), self.name)
+        return scored
+
+    def metrics(self, rows: Sequence[Row], items: Sequence[Item], seed: int) -> dict[str, Any]:
+        """The figures of all questions together, and the accuracy of each group."""
+        clusters = [item.cluster for item in items]
+        chances = math.fsum(len(row["right"]) / len(row["choices"]) for row in rows)
+        return rate_with_groups("accuracy", rows, items) | {
+            "accuracy_per_byte": rate([row["score_per_byte"] for row in rows], clusters),
+            "probability_of_right": bootstrap([row["probability_of_right"] for row in rows], clusters, seed),
+            "chance": chances / len(rows)}
+
+
+def place_in(choices: Sequence[str], answer: Any, where: str) -> int:
+    """The place of an answer, given by its text or its place, among the choices."""
+    if isinstance(answer, str) and answer in choices:
+        return choices.index(answer)
+    number = isinstance(answer, (int, str)) and not isinstance(answer, bool) and re.fullmatch(r"\d{1,4}", str(answer))
+    if number and int(answer) < len(choices):
+        return int(answer)
+    raise TriviumError(f"{where}: the answer {answer!r} is outside its {len(choices)} choices (0 to "
+                       f"{len(choices) - 1}, or one of their texts)")
+
+
+def scored_row(item: Item, choices: list[str], right: list[int], log_probs: list[float]) -> Row:
+    """A question with the log-probability of each choice, and what follows from them."""
+    per_byte = [total / max(1, len(choice.encode())) for total, choice in zip(log_probs, choices, strict=True)]
+    chosen, chosen_per_byte = log_probs.index(max(log_probs)), per_byte.index(max(per_byte))
+    shares = [math.exp(total - max(log_probs)) for total in log_probs]
+    return {
+        "where": item.where, "group": item.group, "prompt": item.prompt, "choices": choices, "right": right,
+        "log_probs": log_probs, "chosen": chosen, "score": float(chosen in right),
+        "score_per_byte": float(chosen_per_byte in right),
+        "probability_of_right": math.fsum(shares[place] for place in right) / math.fsum(shares)
+    }

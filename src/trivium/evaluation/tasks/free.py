@@ -1,0 +1,136 @@
+"""Free answers: the model writes, an extractor finds the answer, a comparison judges it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from trivium.errors import TriviumError
+from trivium.evaluation.model import EvaluatedModel
+from trivium.evaluation.statistics import classification, rate
+from trivium.evaluation.tasks.questions import Item, QuestionTask, limit_groups, rate_with_groups
+from trivium.evaluation.tasks.rows import Row
+from trivium.evaluation.tasks.task import Pattern, Result
+from trivium.evaluation.tasks.templates import render
+
+
+class Free(QuestionTask):
+    """Free answers: the model writes, an extractor finds the answer, a comparison judges it."""
+
+    kind: ClassVar[str] = "free"
+    answer: str = "{{ answer }}"
+    """The right answer, as a template."""
+    worked: str = ""
+    """What an example shows as its answer, as a template: with the reasoning, it makes a chain of thought. Empty: the
+    answer."""
+    think: str = ""
+    """What the answer begins with, such as "Let's think step by step." (Kojima et al. 2022)."""
+    extract: Pattern = ""
+    """A regular expression for the answer in what the model wrote: its first group, or all of it. Empty takes all."""
+    take: Literal["first", "last"] = "last"
+    """Which match."""
+    compare: Literal["exact", "number", "choice", "contains"] = "exact"
+    """How it is judged. exact: the same apart from case, spaces and closing marks; number: the same number; choice: the
+    same letter; contains: the answer stands in it as whole words."""
+    stop: list[str] = ["\n\n"]
+    """Where an answer ends, in text."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Longest answer, in tokens."""
+    labels: list[str] = []
+    """The classes, when the answers are such: precision, recall and F1 are then reported for each."""
+
+    def examine(self, file: Path, model: EvaluatedModel, opponent: EvaluatedModel | None = None) -> Result:
+        """``right``: the share of answers that the task's comparison accepts; ``answered``: of those in which the
+        extractor found anything."""
+        every = self.items(file, self.data, model.seed)
+        items = limit_groups(every, self.limit)
+        expected = {id(item): self.expected_answer(item) for item in every}
+        answers = [expected[id(item)] for item in items]
+        prompts, trimmed = self.prompts(file, items, every, model)
+        texts = [group[0] for group in model.generate(prompts, self.max_new_tokens, what=self.name,
+                                                      stop=() if self.asks_by_chat(model) else self.stop)]
+        rows: list[Row] = []
+        for item, answer, text in zip(items, answers, texts, strict=True):
+            found = self.extracted(text)
+            rows.append({
+                "where": item.where, "group": item.group, "prompt": item.prompt, "answer": answer, "said": text,
+                "found": found, "score": float(found is not None and self.same(found, answer))
+            })
+        return self.result(self.metrics(rows, items), rows, self.conditions(model, trimmed))
+
+    def expected_answer(self, item: Item) -> str:
+        """The right answer. Raises :class:`TriviumError` that names file and row for one that cannot be right."""
+        answer = render(self.answer, item.row, item.where)
+        if self.labels and answer not in self.labels:
+            raise TriviumError(f"{item.where}: the answer {answer!r} is outside its choices ({', '.join(self.labels)})")
+        if self.compare == "number" and number_in(answer) is None:
+            raise TriviumError(f"{item.where}: the answer {answer!r} is no number")
+        return answer
+
+    def prompts(self, file: Path, items: Sequence[Item], every: list[Item],
+                model: EvaluatedModel) -> tuple[list[list[int]], int]:
+        """The questions with their examples as token ids, and how many had to be shortened."""
+        longest = model.longest_prompt(self.max_new_tokens)
+        if longest < 2:
+            raise TriviumError(f"{file}: max_new_tokens: {self.max_new_tokens} leave no room for a question in the "
+                               f"model's {model.longest_prompt(0)} positions")
+        pool = self.example_pool(file, every, model.seed)
+        prompts, trimmed = [], 0
+        for item in items:
+            examples = [(other.prompt, render(self.worked or self.answer, other.row, other.where))
+                        for other in self.choose_examples(item, pool, model.seed)]
+            prompt, short = self.fit_question(item, examples, model, longest, " ", self.think)
+            prompts.append(prompt[-longest:])
+            trimmed += short
+        return prompts, trimmed
+
+    def extracted(self, text: str) -> str | None:
+        """The answer in what a model wrote, or None."""
+        if not self.extract:
+            return text.strip() or None
+        matches = list(re.finditer(self.extract, text, re.MULTILINE))
+        if not matches:
+            return None
+        match = matches[0 if self.take == "first" else -1]
+        return next((group for group in match.groups() if group is not None), match[0]).strip()
+
+    def same(self, found: str, answer: str) -> bool:
+        """Whether an extracted answer is the right one."""
+        if self.compare == "number":
+            first, second = number_in(found), number_in(answer)
+            return first is not None and first == second
+        one, other = normalised(found), normalised(answer)
+        if self.compare == "choice":
+            letters = re.findall(r"\b[a-z]\b", one)
+            return bool(letters) and letters[0] == other.strip("()")
+        if self.compare == "contains":
+            return re.search(rf"(?<!\w){re.escape(other)}(?!\w)", one) is not None
+        return one == other
+
+    def metrics(self, rows: Sequence[Row], items: Sequence[Item]) -> dict[str, Any]:
+        """The figures of all questions together, and the rate of right answers of each group."""
+        metrics = rate_with_groups("right", rows, items)
+        metrics["answered"] = rate([float(row["found"] is not None) for row in rows])
+        if self.labels:
+            metrics["classification"] = classification([row["answer"] for row in rows],
+                                                       [self.label_of(row["found"]) for row in rows])
+        return metrics
+
+    def label_of(self, found: str | None) -> str | None:
+        """The class that an extracted answer names."""
+        return None if found is None else next((label for label in self.labels if self.same(found, label)), None)
+
+
+def number_in(text: str) -> float | None:
+    """The last number in a text; commas between thousands are passed over."""
+    numbers = re.findall(r"-?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3})", "", text))
+    return float(numbers[-1]) if numbers else None
+
+
+def normalised(text: str) -> str:
+    """Lower case, one space between words, no closing marks."""
+    return " ".join(text.casefold().split()).strip(" .!,;:\"'`。")

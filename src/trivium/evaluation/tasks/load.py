@@ -1,0 +1,80 @@
+"""Reads a task's YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from trivium.errors import TriviumError, nearest
+from trivium.evaluation.tasks.bits import Bits
+from trivium.evaluation.tasks.choice import Choice
+from trivium.evaluation.tasks.free import Free
+from trivium.evaluation.tasks.memorisation import Memorisation
+from trivium.evaluation.tasks.refusals import Refusals
+from trivium.evaluation.tasks.task import Task
+from trivium.evaluation.tasks.unknown import Unknown
+from trivium.evaluation.tasks.wins import Wins
+from trivium.files import read_text
+
+KINDS: dict[str, type[Task]] = {kind.kind: kind
+                                for kind in (Choice, Free, Bits, Refusals, Unknown, Memorisation, Wins)}
+"""Every kind of task, by the name that YAML files call it."""
+
+
+def load_task(path: Path, overrides: Iterable[str] = ()) -> Task:
+    """A task's file. ``overrides`` are texts such as ``shots=5``. Raises :class:`TriviumError` that names the file and
+    the setting."""
+    settings = _overridden(_read(path), overrides)
+    for key in ("data", "examples", "stop"):
+        if isinstance(settings.get(key), str):
+            settings[key] = [settings[key]]
+    kind = settings.pop("kind", None)
+    if not isinstance(kind, str) or kind not in KINDS:
+        fault = "is missing" if kind is None else f"there is no task of kind {kind!r}"
+        raise TriviumError(f"{path}: kind: {fault}{nearest(str(kind), KINDS)}")
+    try:
+        task = KINDS[kind].model_validate({"name": path.stem, **settings})
+    except ValidationError as error:
+        raise TriviumError(f"{path}: {_fault(error, KINDS[kind])}") from error
+    if not task.data:
+        raise TriviumError(f"{path}: data: name at least one file of rows")
+    return task
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise TriviumError(f"{path}: {line}not valid YAML ({getattr(error, 'problem', error)})") from error
+    if not isinstance(settings, dict):
+        raise TriviumError(f"{path}: a task is a mapping with `kind` and `data`")
+    return settings
+
+
+def _overridden(settings: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise TriviumError(f"--set {override}: write it as setting=value")
+        try:
+            settings[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise TriviumError(f"--set {override}: the value is not valid YAML") from error
+    return settings
+
+
+def _fault(error: ValidationError, kind: type[Task]) -> str:
+    """The first fault of a task's settings, in one line."""
+    fault = error.errors(include_url=False)[0]
+    place, message = [str(part) for part in fault["loc"]], fault["msg"].removeprefix("Value error, ")
+    if not place:
+        return message
+    if fault["type"] == "extra_forbidden":
+        return f"{'.'.join(place)}: unknown setting{nearest(place[-1], kind.model_fields)}"
+    return f"{'.'.join(place)}: {message} (it is {fault['input']!r})"

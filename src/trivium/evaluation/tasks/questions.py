@@ -1,0 +1,162 @@
+"""Tasks whose rows are questions: how a row becomes a question, and a question with its examples a prompt."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from trivium import randomness
+from trivium.errors import TriviumError
+from trivium.evaluation.model import EvaluatedModel
+from trivium.evaluation.statistics import rate
+from trivium.evaluation.tasks.rows import Row, read_files
+from trivium.evaluation.tasks.task import Task
+from trivium.evaluation.tasks.templates import render
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question made from a row."""
+
+    where: str
+    """The file and row, for errors."""
+    row: Row
+    prompt: str
+    group: str
+    cluster: str
+    key: int
+    """A hash of the row's content, by which rows are chosen."""
+
+
+class QuestionTask(Task):
+    """What tasks have whose rows are questions."""
+
+    prompt: str = "{{ prompt }}"
+    """The question, as a template over the row's fields. ``stem`` is the name of its file without endings."""
+    group: str = ""
+    """A template that names the part a row belongs to, such as its subject: results come for each part too."""
+    cluster: str = ""
+    """A template that names questions which stand and fall together: intervals count them as one. Empty: each is its
+    own."""
+    examples: list[str] = []
+    """Files of rows to show as examples; when empty, other rows of ``data`` are shown."""
+    shots: int = Field(0, ge=0)
+    """Examples before each question: rows of the same group, chosen by a hash of the question's row."""
+    separator: str = "\n\n"
+    """What stands between examples in text."""
+    intro: str = ""
+    """What stands before everything, as a template over the row."""
+    form: Literal["auto", "chat", "text"] = "auto"
+    """Ask by chat messages or by plain text; auto asks models that end turns by chat."""
+
+    def files(self) -> list[str]:
+        """Every file, folder or pattern that the task reads."""
+        return [*self.data, *self.examples]
+
+    def asks_by_chat(self, model: EvaluatedModel) -> bool:
+        """Whether a model is asked by chat messages."""
+        return self.form == "chat" or (self.form == "auto" and model.chat)
+
+    def items(self, file: Path, names: Iterable[str], seed: int) -> list[Item]:
+        """The questions of the files ``names``, in their order. Raises :class:`TriviumError` that names file and
+        row."""
+        items = []
+        for source, number, row in read_files(file, names, self.rows):
+            where = f"{source}: row {number}"
+            key = randomness.derive(seed, "task", json.dumps(row, sort_keys=True, ensure_ascii=False, default=str))
+            group = render(self.group, row, where) if self.group else ""
+            cluster = render(self.cluster, row, where) if self.cluster else where
+            items.append(Item(where, row, render(self.prompt, row, where), group, cluster, key))
+        if not items:
+            raise TriviumError(f"{file}: no rows in {', '.join(names)}")
+        return items
+
+    def example_pool(self, file: Path, items: list[Item], seed: int) -> dict[str, list[Item]]:
+        """The questions that may be shown as examples, by group: those of ``examples``, or else the task's own."""
+        return by_group(self.items(file, self.examples, seed) if self.examples else items)
+
+    def choose_examples(self, item: Item, pool: dict[str, list[Item]], seed: int) -> list[Item]:
+        """The examples for a question, from ``pool`` by group: of its own group if that has any.
+
+        Of ``examples`` the first ones are shown, the same for all; of the task's own questions some that a hash
+        chooses, never the question itself."""
+        if not self.shots:
+            return []
+        alike = pool.get(item.group) or [other for group in pool.values() for other in group]
+        if len(alike) < self.shots + (not self.examples):
+            raise TriviumError(f"{item.where}: {len(alike)} rows are there to show as examples, but shots is "
+                               f"{self.shots}; lower `shots` or name more `examples`")
+        if self.examples:
+            return alike[:self.shots]
+        drawn = randomness.python(seed, "shots", item.key).sample(alike, self.shots + 1)
+        return [other for other in drawn if other is not item][:self.shots]
+
+    def encode_question(self, item: Item, examples: Sequence[tuple[str, str]], model: EvaluatedModel, lead: str,
+                        think: str = "") -> list[int]:
+        """A question after its examples ``(prompt, answer)``, as the tokens that the answer continues.
+
+        ``lead`` stands between a prompt and its answer in text; ``think`` is what the answer begins with."""
+        intro, tokenizer = render(self.intro, item.row, item.where), model.tokenizer
+        if self.asks_by_chat(model):
+            messages = [{"role": role, "content": text} for prompt, answer in examples
+                        for role, text in (("user", prompt), ("assistant", answer))]
+            messages.append({"role": "user", "content": item.prompt})
+            messages[0] = {"role": "user", "content": intro + messages[0]["content"]}
+            tokens = tokenizer.encode_chat(messages, generation_prompt=True)[0]
+            return tokens + (tokenizer.encode(think) if think else [])
+        before = "".join(f"{prompt}{lead}{answer}{self.separator}" for prompt, answer in examples)
+        text = intro + before + item.prompt + (lead + think if think else "")
+        return [tokenizer.document_id, *tokenizer.encode(text)]
+
+    def fit_question(self, item: Item, examples: Sequence[tuple[str, str]], model: EvaluatedModel, longest: int,
+                     lead: str, think: str = "") -> tuple[list[int], bool]:
+        """A question after as many of its examples as fit into ``longest`` tokens, the first ones left out, and whether
+        anything was too long. A question that does not fit alone is not cut."""
+        for start in range(len(examples) + 1):
+            tokens = self.encode_question(item, examples[start:], model, lead, think)
+            if len(tokens) <= longest:
+                break
+        return tokens, len(tokens) > longest or len(examples) - start < self.shots
+
+    def conditions(self, model: EvaluatedModel, trimmed: int = 0) -> dict[str, Any]:
+        """How a model was asked. ``trimmed`` counts questions with fewer examples, or with a beginning cut off, because
+        the model has no more room."""
+        form = "chat" if self.asks_by_chat(model) else "text"
+        return {"form": form, "shots": self.shots} | ({"trimmed": trimmed} if trimmed else {})
+
+
+def by_group(items: Iterable[Item]) -> dict[str, list[Item]]:
+    """Items under the names of their groups."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.group, []).append(item)
+    return groups
+
+
+def limit_groups(items: list[Item], limit: int | None) -> list[Item]:
+    """At most ``limit`` items of each group, by their keys; in the order of ``items``."""
+    if limit is None:
+        return items
+    kept = {id(item) for group in by_group(items).values() for item in sorted(group, key=lambda item: item.key)[:limit]}
+    return [item for item in items if id(item) in kept]
+
+
+def rate_with_groups(name: str, rows: Sequence[Row], items: Sequence[Item]) -> dict[str, Any]:
+    """The rate of ``score`` over all rows, under ``name``; the same for each group, and the mean over groups."""
+    scores = [float(row["score"]) for row in rows]
+    metrics: dict[str, Any] = {name: rate(scores, [item.cluster for item in items])}
+    groups: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        groups.setdefault(item.group, []).append(index)
+    if set(groups) != {""}:
+        metrics["groups"] = {group: rate([scores[i] for i in members], [items[i].cluster for i in members])
+                             for group, members in sorted(groups.items())}
+        total = math.fsum(part["value"] for part in metrics["groups"].values())
+        metrics[f"mean_over_groups_{name}"] = total / len(groups)
+    return metrics

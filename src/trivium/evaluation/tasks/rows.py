@@ -1,0 +1,114 @@
+"""Files of rows that tasks name: JSON lines, JSON, Parquet or CSV, compressed or in an archive."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from trivium.data.readers import find, rows
+from trivium.data.unpack import Bad
+from trivium.errors import TriviumError
+from trivium.files import read_text
+from trivium.tokenizer.chat import check_messages
+
+Row = dict[str, Any]
+
+
+def place_of(task_file: Path, name: str) -> Path:
+    """A file that a task names: beside the task's file if it is there, else from the folder that the command runs
+    in."""
+    beside = task_file.parent / name
+    matches = glob.has_magic(name) and glob.glob(str(beside), recursive=True)
+    return beside if beside.exists() or matches else Path(name)
+
+
+def read_files(task_file: Path, names: Iterable[str], inner: str = "") -> Iterator[tuple[str, int, Row]]:
+    """``(file, row from 1, row)`` of all the files that a task names; ``inner`` is the field that holds the rows.
+
+    Raises :class:`TriviumError` for a file that is not there and a row that is none."""
+    for name in names:
+        for file in _matches(task_file, name):
+            for where, number, row in _rows(file):
+                stem = Path(where).name.partition(".")[0]
+                if inner:
+                    yield from ((where, index, {"stem": stem, **part})
+                                for index, part in _inner_rows(row, inner, where, number))
+                else:
+                    yield where, number, {"stem": stem, **row}
+
+
+def messages_of(prompt: Any, where: str) -> list[dict[str, str]]:
+    """A prompt as chat messages: it may be a text. Raises :class:`TriviumError` that begins with ``where``."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    try:
+        check_messages(messages)
+    except TriviumError as error:
+        raise TriviumError(f"{where}: prompt: {error}") from error
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def _matches(task_file: Path, name: str) -> list[Path]:
+    """The files of a name or a pattern."""
+    place = place_of(task_file, name)
+    files = sorted(map(Path, glob.glob(str(place), recursive=True))) if glob.has_magic(name) else [place]
+    if not files or not files[0].exists():
+        raise TriviumError(f"{task_file}: data: {name}: no such file beside it or in {Path.cwd()}; change it in the "
+                           "file, or with --set 'data=[PATH]'")
+    return files
+
+
+def _inner_rows(row: Row, inner: str, where: str, number: int) -> Iterator[tuple[int, Row]]:
+    """The rows in a field of a row, numbered from 1."""
+    if not isinstance(row.get(inner), list):
+        raise TriviumError(f"{where}: row {number}: the field {inner!r} is missing or no list")
+    for index, part in enumerate(row[inner], 1):
+        if not isinstance(part, dict):
+            raise TriviumError(f"{where}: row {index} of {inner!r}: a JSON object was expected")
+        yield index, part
+
+
+def _rows(file: Path) -> Iterator[tuple[str, int, Row]]:
+    kind = file.suffix.lower()
+    if kind == ".csv":
+        yield from _csv_rows(str(file), file.read_bytes())
+    elif kind in (".txt", ".md"):
+        yield str(file), 1, {"text": read_text(file)}
+    elif kind == ".zip" and (names := _csv_names(file)):
+        with zipfile.ZipFile(file) as archive:
+            for name in names:
+                yield from _csv_rows(f"{file}/{name}", archive.read(name))
+    else:
+        yield from _other_rows(file)
+
+
+def _other_rows(file: Path) -> Iterator[tuple[str, int, Row]]:
+    """The rows of a file in one of the formats that corpora come in."""
+    for source in find([file]):
+        for where, number, row in rows(source):
+            if any(part.startswith((".", "__MACOSX")) for part in Path(where).parts):
+                continue  # what some systems put into their archives
+            where = str(file) if where == file.name else where
+            if isinstance(row, Bad):
+                raise TriviumError(f"{where}: row {number}: {row.reason}")
+            yield where, number, row
+
+
+def _csv_names(file: Path) -> list[str]:
+    with zipfile.ZipFile(file) as archive:
+        return sorted(name for name in archive.namelist() if name.lower().endswith(".csv"))
+
+
+def _csv_rows(where: str, data: bytes) -> Iterator[tuple[str, int, Row]]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TriviumError(f"{where}: byte {error.start}: not valid UTF-8; convert the file to UTF-8") from error
+    for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), 1):
+        if None in row or None in row.values():
+            raise TriviumError(f"{where}: row {number}: as many fields as the header names ({len(row)}) were expected")
+        yield where, number, dict(row)

@@ -1,0 +1,34 @@
+"""Win rates: how often one model's answers are better than another's to the same prompts.
+
+A win is 1 for the better answer, 0 for the worse one, and a half for a tie; a judge that is asked in both orders may
+give something in between. Every win rate of the package is computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from trivium.evaluation.statistics import bootstrap, length_controlled
+from trivium.intervals import mean_interval
+
+
+def wins_by_points(points: Sequence[float], others: Sequence[float], answers: Sequence[str],
+                   other_answers: Sequence[str]) -> list[float]:
+    """1 where a model's answer has more points than the other's, 0 where it has fewer, a half where as many.
+
+    The same text is a tie: a reward model that reads it in two batches may give it points that differ by rounding."""
+    return [0.5 if answer == other else (a > b) + 0.5 * (a == b)
+            for a, b, answer, other in zip(points, others, answers, other_answers, strict=True)]
+
+
+def win_rates(wins: Sequence[float], answers: Sequence[str], others: Sequence[str],
+              prompts: Sequence[Hashable] | None = None, seed: int = 0, draws: int = 500) -> dict[str, dict[str, Any]]:
+    """``win_rate``, the mean of ``wins``, and ``length_controlled``, the rate without the judge's liking for length
+    (see :func:`trivium.evaluation.statistics.length_controlled`, which draws ``draws`` times).
+
+    ``prompts`` names the prompt of each win, and the interval is a bootstrap over prompts. Without it each win has a
+    prompt of its own, and the interval is analytic."""
+    lengths = [float(len(a) - len(b)) for a, b in zip(answers, others, strict=True)]
+    return {"win_rate": mean_interval(wins) if prompts is None else bootstrap(wins, prompts, seed),
+            "length_controlled": length_controlled(wins, lengths, seed=seed, draws=draws)}
