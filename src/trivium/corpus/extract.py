@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, missing
 
 Profile = Literal["accurate", "fast"]
 
@@ -107,8 +107,11 @@ def _most_open(opens: np.ndarray, closes: np.ndarray) -> int:
 
 def _depth(html: str) -> int:
     """How deep a page is nested."""
-    from lxml.etree import LxmlError
-    from lxml.html import HTMLParser, fromstring
+    try:
+        from lxml.etree import LxmlError
+        from lxml.html import HTMLParser, fromstring
+    except ImportError as error:
+        raise missing("corpus", error) from error
 
     try:
         root = fromstring(html.encode(), parser=HTMLParser(encoding="utf-8", huge_tree=True))
@@ -161,7 +164,10 @@ def _quiet() -> None:
 
 
 def _trafilatura(html: str, url: str | None) -> str | None:
-    import trafilatura
+    try:
+        import trafilatura
+    except ImportError as error:
+        raise missing("corpus", error) from error
 
     _quiet()
     text: str | None = trafilatura.extract(html, url=url, fast=True, include_comments=False)
@@ -169,7 +175,10 @@ def _trafilatura(html: str, url: str | None) -> str | None:
 
 
 def _resiliparse(html: str, url: str | None) -> str | None:
-    from resiliparse.extract.html2text import extract_plain_text
+    try:
+        from resiliparse.extract.html2text import extract_plain_text
+    except ImportError as error:
+        raise missing("corpus", error) from error
 
     text: str = extract_plain_text(html, main_content=True, alt_texts=False, list_bullets=False, comments=False)
     return text

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import IO
 
+from trivium.errors import missing
+
 PIECE = 1 << 18
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 ARCHIVES = (".tar", ".tgz", ".zip", *(f".tar{suffix}" for suffix in COMPRESSED))
@@ -96,7 +98,10 @@ def _library_pieces(stream: IO[bytes], suffix: str) -> Iterator[bytes]:
 def _zstd_pieces(stream: IO[bytes]) -> Iterator[bytes]:
     """The library's own reader takes a truncated frame for a whole one, so frames are followed here. 1 KiB of input at
     a time unpacks to 32 MiB at most."""
-    import zstandard
+    try:
+        import zstandard
+    except ImportError as error:
+        raise missing("corpus", error) from error
 
     frame, started = zstandard.ZstdDecompressor().decompressobj(), False
     try:

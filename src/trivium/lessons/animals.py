@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from pydantic import Field
 from torch import nn
@@ -24,6 +23,7 @@ from trivium.lessons.lesson import (
     initialise,
     learn,
     lines,
+    plotly,
     write_numbers,
     write_page,
 )
@@ -144,6 +144,7 @@ def best_possible(points: np.ndarray, settings: Animals, seed: int) -> np.ndarra
 def page(numbers: dict[str, Any], curves: dict[str, Any], points: np.ndarray, species: np.ndarray) -> list[Piece]:
     """What the lesson shows."""
     shown = slice(None, None, max(1, len(points) // 4000))
+    go = plotly()
     cloud = go.Figure(
         go.Scattergl(x=np.exp(points[shown, 0]).tolist(), y=(np.exp(points[shown, 1]) / 1000).tolist(), mode="markers",
                      marker={"size": 3, "color": (species[shown] * 37 % 100).tolist(), "colorscale": "Turbo"}), {

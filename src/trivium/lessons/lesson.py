@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
-from plotly.offline import get_plotlyjs
 from torch import Tensor, nn
 
 from trivium import randomness
+from trivium.errors import missing
 from trivium.files import read_rows, write_json, write_text
 from trivium.stage import Context
 from trivium.training.loop import Outcome, Total, train
@@ -163,8 +162,19 @@ table{border-collapse:collapse;margin:1rem 0}td,th{text-align:left;padding:.25re
 pre{background:#8881;padding:.8rem 1rem;border-radius:.4rem;overflow:auto}h1{margin-bottom:0}h2{margin-top:2.2rem}"""
 
 
+def plotly() -> Any:
+    """The library's module ``graph_objects``. Raises :class:`TriviumError` where it is not installed."""
+    try:
+        import plotly.graph_objects
+    except ImportError as error:
+        raise missing("lessons", error) from error
+    return plotly.graph_objects
+
+
 def write_page(context: Context, title: str, pieces: Iterable[Piece]) -> None:
     """Write ``index.html``: one file that needs no network. All text is escaped."""
+    plotly()
+    from plotly.offline import get_plotlyjs
     body = []
     for piece in pieces:
         if isinstance(piece, Heading):
@@ -200,8 +210,9 @@ def write_numbers(context: Context, numbers: dict[str, Any]) -> dict[str, Any]:
 
 
 def lines(named: dict[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, log: bool = False,
-          log_x: bool = False) -> go.Figure:
+          log_x: bool = False) -> Any:
     """Curves in one drawing."""
+    go = plotly()
     return go.Figure([go.Scatter(x=list(xs), y=list(ys), name=name, mode="lines") for name, (xs, ys) in named.items()],
                      {"xaxis": {"title": {"text": x}, "type": "log" if log_x else "linear"},
                       "yaxis": {"title": {"text": y}, "type": "log" if log else "linear"}})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from trivium.lessons.lesson import (
     curve,
     learn,
     lines,
+    plotly,
     write_numbers,
     write_page,
 )
@@ -147,6 +147,7 @@ def page(x: np.ndarray, y: np.ndarray, numbers: dict[str, Any], errors: dict[str
     """What the lesson shows."""
     best = numbers["least_squares"]
     ends = [float(x.min()), float(x.max())]
+    go = plotly()
     drawn = [go.Scatter(x=x.tolist(), y=y.tolist(), mode="markers", name="points")]
     drawn += [go.Scatter(x=ends, y=[o["a"] * e + o["b"] for e in ends], mode="lines", name=name)
               for name, o in numbers["attempts"].items() if "(too long)" not in name]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, missing
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 """What is read: decoders of rarer formats are seldom used, and so seldom tested."""
@@ -59,7 +59,7 @@ def opened(data: bytes, size: int, channels: int, most: int = MOST_PIXELS) -> tu
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise TriviumError("pictures need Pillow: pip install pillow") from error
+        raise missing("vision", error) from error
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
             width, height = file.size
@@ -116,7 +116,10 @@ def look(messages: Sequence[Any], size: int, channels: int, folder: Path | None 
 
 def data_url(pixels: np.ndarray) -> str:
     """Bytes ``[height, width]`` as a data URL of a PNG."""
-    from PIL import Image
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise missing("vision", error) from error
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

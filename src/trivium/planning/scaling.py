@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
@@ -22,7 +21,7 @@ from pydantic import Field
 from trivium import randomness
 from trivium.artifacts import Artifact
 from trivium.errors import TriviumError
-from trivium.lessons.lesson import Heading, Rows, Text, write_numbers, write_page
+from trivium.lessons.lesson import Heading, Rows, Text, plotly, write_numbers, write_page
 from trivium.model.config import ModelConfig
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.pipeline.run import run
@@ -116,6 +115,7 @@ class Scaling(Stage):
         grid = np.geomspace(compute[0] / 2, compute[-1] * 20, 60)
         band = np.array([at(one, grid, compute[0]) for one in laws])
         low, high = np.percentile(band, 2.5, axis=0), np.percentile(band, 97.5, axis=0)
+        go = plotly()
         figure = go.Figure(
             [
                 go.Scatter(x=[*grid, *grid[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none",
@@ -224,6 +224,7 @@ def ladder(rungs: int, tokens_a_parameter: float, out: Path, seed: int, document
 
 def run_ladder(recipe: Recipe, quiet: bool) -> Artifact:
     """Train what is missing, fit, and return the fit's artifact."""
+    plotly()  # not only when the page is to be written
     return run(recipe, quiet=quiet)["scaling"]
 
 
