@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from trivium import randomness
 from trivium.errors import TriviumError, nearest
-from trivium.files import read_text
+from trivium.files import read_text, shipped
 
 Row = dict[str, Any]
 
@@ -218,7 +218,7 @@ def load_task(path: Path, overrides: Iterable[str] = ()) -> Task:
     """A task's file. ``overrides`` are texts such as ``shots=5``. Raises :class:`TriviumError` that names the file and
     the setting."""
     try:
-        raw = yaml.safe_load(read_text(path))
+        raw = yaml.safe_load(read_text(shipped(path)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise TriviumError(
