@@ -73,10 +73,10 @@ def ours(options: dict[str, Any], tokens: torch.Tensor, device: torch.device) ->
 
     from trivium.model import LanguageModel, ModelConfig
     from trivium.training.batch import Tree, make_batch
-    from trivium.training.loop import Trainer
     from trivium.training.machine import prepare
     from trivium.training.next_token import LanguageModelling
     from trivium.training.settings import Optimization, Parallel
+    from trivium.training.trainer import Trainer
     prepare()
     if not options.get("deterministic", True):
         torch.use_deterministic_algorithms(False)

@@ -98,9 +98,9 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     from trivium.stages.preferences.reward import Ranking, add_pairs, pairs_of
     from trivium.training.batch import Tree, make_batch, pack
     from trivium.training.epochs import PackedEpochs
-    from trivium.training.loop import Trainer
     from trivium.training.machine import prepare, resolve_precision
     from trivium.training.optimizers import Optimization
+    from trivium.training.trainer import Trainer
     device = prepare()
     tokenizer = Tokenizer.from_file(options["tokenizer"])
 

@@ -42,9 +42,9 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     from trivium.stages.pretraining.pretrain import LanguageModelling
     from trivium.training.batch import Tree
     from trivium.training.epochs import PackedEpochs
-    from trivium.training.loop import Trainer
     from trivium.training.machine import prepare, resolve_precision
     from trivium.training.optimizers import Optimization
+    from trivium.training.trainer import Trainer
     device = prepare()
     tokenizer = Tokenizer.from_file(options["tokenizer"])
     rows = json.loads(Path(options["rows"]).read_text())

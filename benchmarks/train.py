@@ -46,9 +46,9 @@ def run(options: dict[str, Any]) -> dict[str, float]:
         from trivium.model import LanguageModel, ModelConfig
         from trivium.stages.pretraining.pretrain import LanguageModelling
         from trivium.training.batch import Tree, make_batch
-        from trivium.training.loop import Trainer
         from trivium.training.machine import prepare, resolve_precision
         from trivium.training.optimizers import Optimization
+        from trivium.training.trainer import Trainer
         device = prepare()
         model = LanguageModel(ModelConfig(vocab_size=vocabulary, hidden_size=width, intermediate_size=inner, num_layers=layers,
                                           num_heads=heads, num_kv_heads=heads, head_dim=width // heads, qk_norm=False,

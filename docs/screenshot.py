@@ -11,6 +11,7 @@ from playwright.sync_api import sync_playwright
 
 from trivium.report.gather import gather
 from trivium.report.page import write_page
+from trivium.stages.registry import Stages
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page_file = Path(folder) / "index.html"
-        write_page(page_file, gather(given.run))
+        write_page(page_file, gather(given.run, Stages()))
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": given.width, "height": given.height}, color_scheme="dark" if given.dark else "light",
                                 locale="zh-CN" if given.chinese else "en-US")

@@ -11,9 +11,10 @@ from typing import ClassVar
 import pytest
 
 import trivium
+import trivium.errors
 from trivium.artifacts import lineage, open_artifact
 from trivium.errors import TriviumError
-from trivium.extensions import code_files, load_object
+from trivium.extensions import code_files, file_of, load_object, resolve
 from trivium.recipe.load import load_recipe
 from trivium.stage import Context, Input, Stage
 from trivium.stages.registry import Stages
@@ -182,3 +183,30 @@ def test_the_registry_holds_what_a_plugin_brings_and_all_that_is_built_in(place)
     stages = Stages([Path("plugins/words.py")])
     assert "count" in stages and "ppo" in stages and "cuont" not in stages
     assert stages["count"](texts="raw.txt").least == 1 and len(stages) == len(list(stages)) == len(Stages()) + 1
+
+
+def test_a_plugin_registers_by_name_what_settings_take(place):
+    """A format of rows that a plugin's file registers, and one that an installed package offers, as FILE.py:NAME."""
+    (place / "formats.py").write_text(
+        "from trivium.extensions import register\n\n@register('formats', 'pair')\ndef pair(row):\n"
+        "    return [{'role': 'user', 'content': row['q']}, {'role': 'assistant', 'content': row['a']}]\n")
+    (place / "rows.jsonl").write_text('{"q": "One?", "a": "Two."}\n')
+    (place / "recipe.yaml").write_text("name: named\nplugins: [formats.py]\nstages:\n  imports:\n"
+                                       "    demonstrations: {mine: rows.jsonl}\n    sources: {mine: {format: pair}}\n")
+    done = command("run", "recipe.yaml", where=place)
+    assert done.returncode == 0, done.stderr
+    assert '"Two."' in (place / "runs/named/imports/demonstrations.jsonl").read_text()
+    wrong = command("run", "recipe.yaml", "--set", "imports.sources.mine.format=piar", where=place)
+    assert "there is no format 'piar'; did you mean 'pair'" in wrong.stderr and wrong.returncode == 2
+
+
+def test_a_name_resolves_to_the_file_that_its_code_is_in(place):
+    (place / "named.py").write_text("from trivium.extensions import register\n\n@register('rewards', 'mine')\ndef score(row, texts):\n    return [1] * len(texts)\n")
+    load_object("named.py:score")
+    assert resolve("mine", "rewards") == f"{place / 'named.py'}:score" and resolve("mine", "judges") == "mine"
+    assert resolve("x.py:f") == "x.py:f" and resolve("http://a:80/b") == "http://a:80/b" and resolve("exact") == "exact"
+    assert file_of("trivium.errors:nearest") == Path(trivium.errors.__file__) and load_object("trivium.errors:nearest") is trivium.errors.nearest
+    assert file_of("no.such.module:name") is None and file_of("runs/base/sft") is None
+    (place / "other.py").write_text((place / "named.py").read_text())
+    with pytest.raises(TriviumError, match="rewards: the name 'mine' is taken by"):
+        load_object("other.py:score")

@@ -85,8 +85,10 @@ def open_artifact(folder: Path, verify: bool = False) -> Artifact:
 
 
 def seal(folder: Path, *, kind: str, name: str, key: str, seed: int, settings: dict[str, Any], inputs: dict[str, Any],
-         summary: dict[str, Any], seconds: float, peak_memory_mb: float, shared_memory_mb: float = 0.0) -> Artifact:
-    """Make ``folder`` an artifact: hash and fsync its files, and write the manifest last."""
+         summary: dict[str, Any], seconds: float, peak_memory_mb: float, shared_memory_mb: float = 0.0,
+         display: dict[str, Any] | None = None) -> Artifact:
+    """Make ``folder`` an artifact: hash and fsync its files, and write the manifest last. ``display`` says how a
+    report shows a stage that is not built in."""
     files: dict[str, dict[str, Any]] = {}
     records: dict[str, str] = {}
     with disk_errors(folder):
@@ -123,6 +125,7 @@ def seal(folder: Path, *, kind: str, name: str, key: str, seed: int, settings: d
             "trivium": __version__, "python": platform.python_version(),
             **({"torch": torch.__version__} if torch else {})
         },
+        **({"display": display} if display else {}),
     }
     write_json(folder / MANIFEST, manifest)
     fsync_folder(folder)

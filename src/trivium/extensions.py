@@ -1,24 +1,31 @@
 """Code that users bring: a function or a class in a file of their own, or in an installed package.
 
-``FILE.py:NAME`` names something in a file. The file is run as a module of its own, and may import what lies beside it.
+``FILE.py:NAME`` names something in a file, ``MODULE:NAME`` something in an installed package. The file is run as a module of its own, and may import what lies beside it.
 What a stage makes depends on that code, so :func:`code_files` finds all the files whose bytes belong to its key.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from trivium.errors import TriviumError, nearest
 
-_NAME = ".py:"
+GROUPS = ("stages", "preference_losses", "rewards", "readers", "formats", "judges", "optimizers")
+"""What can be registered: ``trivium.`` before each is the entry-point group of installed packages."""
+
+_registered: dict[tuple[str, str], Any] = {}
+
+Thing = TypeVar("Thing", bound=Callable[..., Any])
 
 
 class CodeMarker:
@@ -26,13 +33,63 @@ class CodeMarker:
 
 
 Code = Annotated[str, CodeMarker()]
-"""The name of something built in, or ``FILE.py:NAME``. The bytes of the file, and of what it imports from beside it,
-are part of the key of a stage whose setting this is."""
+"""The name of something built in, registered or offered by an installed package, ``FILE.py:NAME``, or ``MODULE:NAME``.
+The bytes of the file, and of what it imports from beside it, are part of the key of a stage whose setting this is."""
+
+
+def register(group: str, name: str) -> Callable[[Thing], Thing]:
+    """A decorator for plugins' files: a function or a class can be named in recipes by ``name``. Raises
+    :class:`TriviumError` for a group that there is not, and for a name that another file has registered."""
+    if group not in GROUPS:
+        raise TriviumError(f"there is no group {group!r} to register {name!r} in{nearest(group, GROUPS)}")
+
+    def keep(thing: Thing) -> Thing:
+        known = _registered.get((group, name))
+        if known is not None and inspect.getsourcefile(known) != inspect.getsourcefile(thing):
+            raise TriviumError(f"{group}: the name {name!r} is taken by {inspect.getsourcefile(known)}")
+        _registered[group, name] = thing
+        return thing
+    return keep
+
+
+def installed(group: str) -> dict[str, metadata.EntryPoint]:
+    """What installed packages offer under an entry-point group such as ``trivium.stages``, by name."""
+    return {entry.name: entry for entry in metadata.entry_points(group=group)}
+
+
+def names(group: str) -> list[str]:
+    """What is registered or offered by installed packages in a group."""
+    return [*(name for place, name in _registered if place == group), *installed(f"trivium.{group}")]
+
+
+def resolve(reference: str, *groups: str) -> str:
+    """``FILE.py:NAME`` or ``MODULE:NAME`` of what a text names: itself, or what is registered or offered under that name
+    in one of the groups. A text that names nothing of that kind is returned as it is."""
+    if file_of(reference) is not None:
+        return reference
+    for group in groups or GROUPS:
+        if (group, reference) in _registered:
+            thing = _registered[group, reference]
+            return f"{inspect.getsourcefile(thing)}:{thing.__qualname__}"
+        if (entry := installed(f"trivium.{group}").get(reference)) is not None:
+            return entry.value
+    return reference
 
 
 def file_of(reference: str) -> Path | None:
-    """The file that ``FILE.py:NAME`` names; None for any other text."""
-    return Path(reference.rpartition(":")[0]) if _NAME in reference and "://" not in reference else None
+    """The file that ``FILE.py:NAME`` or ``MODULE:NAME`` names; None for any other text."""
+    place, colon, name = reference.rpartition(":")
+    if not colon or not name.isidentifier() or "://" in reference:
+        return None
+    if place.endswith(".py"):
+        return Path(place)
+    if not all(part.isidentifier() for part in place.split(".")):
+        return None
+    try:
+        spec = importlib.util.find_spec(place)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
 def load_module(path: Path) -> ModuleType:
@@ -77,12 +134,18 @@ def _line(error: BaseException, place: Path) -> int:
 
 
 def load_object(reference: str) -> Any:
-    """What ``FILE.py:NAME`` names. Raises :class:`TriviumError` where there is no such file or name."""
-    path, _, name = reference.rpartition(":")
-    module = load_module(Path(path))
+    """What ``FILE.py:NAME`` or ``MODULE:NAME`` names. Raises :class:`TriviumError` where there is no such file or name."""
+    place, _, name = reference.rpartition(":")
+    if place.endswith(".py"):
+        module = load_module(Path(place))
+    else:
+        try:
+            module = importlib.import_module(place)
+        except Exception as error:
+            raise TriviumError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         known = [known for known in vars(module) if not known.startswith("_")]
-        raise TriviumError(f"{path}: there is no {name!r} in it{nearest(name, known)}")
+        raise TriviumError(f"{place}: there is no {name!r} in it{nearest(name, known)}")
     return getattr(module, name)
 
 
@@ -132,8 +195,3 @@ def _module_files(base: Path, parts: list[str]) -> set[Path]:
         place = base.joinpath(*parts[:end])
         found |= {file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
     return found
-
-
-def installed(group: str) -> dict[str, metadata.EntryPoint]:
-    """What installed packages offer under an entry-point group such as ``trivium.stages``, by name."""
-    return {entry.name: entry for entry in metadata.entry_points(group=group)}

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trivium.errors import TriviumError
 from trivium.extensions import Code as Code
-from trivium.extensions import CodeMarker, code_files, file_of
+from trivium.extensions import CodeMarker, code_files, file_of, resolve
 from trivium.progress import Progress
 
 if TYPE_CHECKING:
@@ -48,6 +48,18 @@ class Figure(NamedTuple):
     key: str
     english: str
     chinese: str
+
+
+class Panel(NamedTuple):
+    """What the report draws of a stage, and which of its figures come first. Each is a key of the summary or the
+    log."""
+
+    headline: str = ""
+    """The figure of the summary that stands in large type at the top of the page."""
+    beside: tuple[str, ...] = ()
+    """Figures of the summary that stand below the headline, to compare it with."""
+    curves: tuple[str, ...] = ()
+    """What the log holds that is drawn by step, besides the losses and the speed, which are drawn of every stage."""
 
 
 @dataclass
@@ -95,6 +107,8 @@ class Stage(BaseModel):
     """What people call it; None takes its kind."""
     figures: ClassVar[tuple[Figure, ...]] = ()
     """Names of the numbers that only this stage has, for the report."""
+    panel: ClassVar[Panel] = Panel()
+    """What the report draws of it and puts first."""
     every_process: ClassVar[bool] = False
     """Whether all processes run it under ``torchrun``, rather than the first one alone."""
     unlearned: ClassVar[frozenset[str]] = frozenset()
@@ -146,14 +160,34 @@ class Stage(BaseModel):
         that its settings name, and what they import from beside them."""
         for kind in type(self).__mro__:
             module = sys.modules.get(kind.__module__)
-            if issubclass(kind, Stage) and not kind.__module__.startswith("trivium.") and getattr(
-                    module, "__file__", None):
+            if issubclass(kind, Stage) and not is_built_in(kind) and getattr(module, "__file__", None):
                 yield from code_files("stage", Path(str(module.__file__)))  # type: ignore[union-attr]
         for name in self._marked(CodeMarker):
             for where, value in _items(name, getattr(self, name)):
-                file = file_of(value)
+                file = file_of(resolve(value))
                 if file is not None:
                     yield from code_files(where, file)
+
+
+def is_built_in(stage: type[Stage]) -> bool:
+    """Whether a stage comes with Trivium, rather than from a plugin, an installed package or the caller."""
+    return stage.__module__.startswith("trivium.")
+
+
+def display(stage: type[Stage]) -> dict[str, Any]:
+    """What a report needs to know of a stage, as JSON: its title, its figures' names, its panel, and its settings'
+    defaults. The manifest of a stage that is not built in holds it, so that runs can be read without their plugins.
+
+    Raises :class:`TriviumError` where one of them is not of the shape that it has in :class:`Stage`."""
+    try:
+        return {
+            "title": Title(*stage.title)._asdict() if stage.title else None,
+            "figures": [Figure(*figure)._asdict() for figure in stage.figures], "panel": Panel(*stage.panel)._asdict(),
+            "defaults": stage.model_construct().model_dump(mode="json", warnings=False)
+        }
+    except (TypeError, ValueError) as error:
+        raise TriviumError(f"a stage of kind {stage.kind!r} cannot be shown: its title, figures and panel are a Title, "
+                           f"a tuple of Figures and a Panel ({error})") from error
 
 
 def _items(name: str, value: Any) -> Iterator[tuple[str, str]]:

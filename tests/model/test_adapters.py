@@ -19,9 +19,9 @@ from trivium.model.adapters import AdapterSettings, attach, has_adapters
 from trivium.model.adapters import folder as adapter_folder
 from trivium.stages.pretraining.pretrain import LanguageModelling
 from trivium.training.batch import Tree, hidden_states, make_batch
-from trivium.training.loop import Trainer
 from trivium.training.optimizers import Optimization
 from trivium.training.precision import as_trained
+from trivium.training.trainer import Trainer
 
 IDS = {"eos": 0, "pad": 1}
 KINDS = [AdapterSettings(), AdapterSettings(rank=4, rslora=True, targets=("q_proj", "down_proj")), AdapterSettings(dora=True, rank=3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -186,6 +187,8 @@ def test_rows_memory_and_overfitting_are_shown(tmp_path):
     assert "plain (without rehearsal) forgot: right answers to the earlier task sums fell from 90.0 % to 20.0 %" in page and "kept (30%" not in page
     assert "plain began to learn its rows by heart: the loss on rows held out was lowest (2) after update 12 and 2.64 after update 20" in page
     curve = page[page.index('id="c-plain-losses-t"'):]
+    legend = re.sub(r"<[^>]*>", " ", curve[curve.index('<p class="legend">'):curve.index("</p>")]).split()
+    assert legend == ["training", "训练", "held", "out", "留出", "kept", "保留"]
     assert "training: 3 → 1.1; held out: 2.64 → 2.64; kept: 2 → 2" in curve and 'id="c-plain-loss-t"' not in page
 
 

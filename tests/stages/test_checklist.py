@@ -32,9 +32,9 @@ from trivium.stages.reinforcement.ppo import Ppo
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree, make_batch
-from trivium.training.loop import Trainer
 from trivium.training.optimizers import Optimization
 from trivium.training.precision import masters
+from trivium.training.trainer import Trainer
 
 ASK = [{"role": "user", "content": "what is two and two?"}]
 

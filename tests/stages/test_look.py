@@ -21,7 +21,7 @@ from trivium.training.machine import prepare
 prepare(2)
 from trivium.recipe.load import load_recipe
 from trivium.planning.inspection import step_of
-from trivium.training.loop import Trainer
+from trivium.training.trainer import Trainer
 from trivium.training.precision import master_of
 step = step_of(load_recipe(sys.argv[1], json.loads(sys.argv[2])), sys.argv[4], 1)
 model, beside = step.models()

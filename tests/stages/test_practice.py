@@ -40,10 +40,10 @@ from trivium.stages.results.evaluate import Evaluate
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree, make_batch
-from trivium.training.loop import Trainer
 from trivium.training.optimizers import Optimization
 from trivium.training.parallel import Parallel
 from trivium.training.precision import as_trained
+from trivium.training.trainer import Trainer
 
 TEXTS = ["what is two and two? it is four.", "please say hello to the cat.", "goodbye, my friend, and thank you."] * 9
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from trivium.stages.pretraining.pretrain import LanguageModelling, pieces
 from trivium.training import checkpoint, loop
 from trivium.training.batch import Tree, make_batch
 from trivium.training.epochs import PackedEpochs
-from trivium.training.loop import Trainer, train, worth_compiling
+from trivium.training.loop import Evaluation, train, worth_compiling
 from trivium.training.optimizers import (
     TWO_QUINTICS,
     Muon,
@@ -33,6 +34,7 @@ from trivium.training.optimizers import (
     orthogonalise,
 )
 from trivium.training.parallel import Parallel
+from trivium.training.trainer import Trainer
 
 CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16)
 
@@ -166,8 +168,8 @@ def test_a_single_bad_batch_is_left_out(tmp_path):
 def test_held_out_loss_and_samples_are_written_along_the_way(tmp_path):
     batches = PackedEpochs(trees(), 32, 2, 0)
     train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), batches, 8, Optimization(), scratch=tmp_path,
-          log=tmp_path / "log.jsonl", fingerprint="x", validation=lambda part, parts: batches(0, part, parts), evaluate_every=3,
-          sample=lambda model: "spoken", track=tmp_path / "tensorboard")
+          log=tmp_path / "log.jsonl", fingerprint="x", track=tmp_path / "tensorboard",
+          evaluation=Evaluation(3, lambda part, parts: batches(0, part, parts), lambda model: "spoken"))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "validation_loss" in line] == [2, 5, 7]
     assert [line["step"] for line in lines if line.get("sample") == "spoken"] == [2, 5, 7]
@@ -429,3 +431,75 @@ def test_a_run_that_goes_on_says_from_where(tmp_path, monkeypatch):
         train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 64, 4, 1), 3, Optimization(), scratch=tmp_path,
               log=tmp_path / "log.jsonl", fingerprint="same", say=said.append)
         assert ("goes on from its last checkpoint, after 3 of 3 updates" in said) is expected
+
+
+LION = """
+import torch
+
+class Lion(torch.optim.Optimizer):
+    def __init__(self, params, lr, beta=0.9, weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "beta": beta, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    mean = self.state[p].setdefault("mean", torch.zeros_like(p))
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(torch.sign(mean.lerp(p.grad, 0.1)), alpha=group["lr"])
+                    mean.lerp_(p.grad, 1 - group["beta"])
+
+def forgetful(params, lr):
+    optimizer = Lion(params, lr)
+    step = optimizer.step
+    def remember():
+        step()
+        optimizer.state[optimizer.param_groups[0]["params"][0]]["note"] = "text"
+    optimizer.step = remember
+    return optimizer
+
+def none(params, lr):
+    return lr
+"""
+
+
+def test_an_optimizer_of_ones_own_learns_and_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lion.py").write_text(LION)
+    settings = Optimization(optimizer="lion.py:Lion", learning_rate=3e-3, optimizer_options={"beta": 0.95})
+
+    def run(folder, steps):
+        return train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 32, 2, 0), steps, settings,
+                     scratch=tmp_path / folder, log=tmp_path / "log.jsonl", fingerprint="x")
+
+    whole = run("whole", 12)
+    assert whole.metrics["loss"] < 0.95 * json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["loss"]
+    monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
+    stopped = PackedEpochs(trees(), 32, 2, 0)
+
+    def until_seven(step, *arguments):
+        if step == 7:
+            raise KeyboardInterrupt
+        return stopped(step, *arguments)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), until_seven, 12, settings, scratch=tmp_path / "cut",
+              log=tmp_path / "log.jsonl", fingerprint="x")
+    again = run("cut", 12)
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"optimizer": "adamv"}, "there is no optimizer 'adamv'; did you mean 'adamw'"),
+    ({"optimizer_options": {"beta": 1.0}}, "optimizer_options are for optimizers of your own, not for adamw"),
+    ({"optimizer": "lion.py:none"}, "lion.py:none makes a float, where a torch.optim.Optimizer was expected"),
+    ({"optimizer": "lion.py:Lion", "optimizer_options": {"betta": 1.0}}, "lion.py:Lion: the optimizer cannot be made: TypeError"),
+    ({"optimizer": "lion.py:forgetful"}, "keeps a str as 'note' of a weight"),
+])
+def test_an_optimizer_that_cannot_be_used_is_one_clear_error(tmp_path, monkeypatch, settings, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
+    (tmp_path / "lion.py").write_text(LION)
+    with pytest.raises(TriviumError, match=re.escape(message)):
+        train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 32, 2, 0), 2, Optimization(**settings),
+              scratch=tmp_path / "scratch", log=tmp_path / "log.jsonl", fingerprint="x")

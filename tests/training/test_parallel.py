@@ -20,9 +20,9 @@ from test_loop import CONFIG, trees
 from trivium.model import LanguageModel
 from trivium.stages.pretraining.pretrain import LanguageModelling
 from trivium.training.batch import make_batch
-from trivium.training.loop import Trainer
 from trivium.training.optimizers import Optimization
 from trivium.training.parallel import World, mesh_of
+from trivium.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 WORKER = """
@@ -39,7 +39,7 @@ from trivium.training.epochs import PackedEpochs
 from trivium.stages.pretraining.spans import PairEpochs, WritingTargets
 from trivium.stages.pretraining.pretrain import LanguageModelling
 from trivium.training.batch import Tree
-from trivium.training.loop import train
+from trivium.training.loop import Evaluation, train
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization
 from trivium.training.parallel import Parallel
@@ -55,8 +55,8 @@ outcome = train(kind(config).initialise(0), objective, batches, options.get("ste
                 Optimization(**options.get("optimization", {"optimizer": "muon"})), scratch=folder / "scratch",
                 log=folder / "log.jsonl", fingerprint="same",
                 precision=options.get("precision", "float32"), parallel=Parallel(**options.get("parallel", {})),
-                **({"evaluate_every": 5, "validation": lambda part, parts: batches(3, part, parts),
-                    "sample": lambda model: str(model(torch.arange(20)[None]).argmax(-1).tolist())} if "evaluate" in options else {}))
+                evaluation=Evaluation(5, lambda part, parts: batches(3, part, parts), lambda model: str(
+                    model(torch.arange(20)[None]).argmax(-1).tolist())) if "evaluate" in options else Evaluation())
 if outcome.leader:
     save_file({name: p.detach().contiguous() for name, p in outcome.model.named_parameters()}, folder / "final.safetensors")
 if torch.distributed.is_initialized():

@@ -15,11 +15,12 @@ from trivium.model import LanguageModel, ModelConfig
 from trivium.training import machine
 from trivium.training.batch import Tree, make_batch
 from trivium.training.epochs import PackedEpochs
-from trivium.training.loop import Trainer, train
+from trivium.training.loop import train
 from trivium.training.machine import AUTO, resolve_precision
 from trivium.training.next_token import LanguageModelling
 from trivium.training.optimizers import Optimization
 from trivium.training.precision import as_trained, master_of, masters
+from trivium.training.trainer import Trainer
 
 CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16)
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from typing import Any
 
@@ -98,7 +97,7 @@ def test_same_responses_tie_and_ratings_span_the_scale(judged: Judged) -> None:
 def test_agreement_counts_strict_pairs_only() -> None:
     assert agreement([([[0], [1]], [[0], [1]]), ([[0], [1]], [[1], [0]])]) == 0.5
     assert agreement([([[0], [1], [2]], [[0, 1], [2]])]) == 1.0
-    assert math.isnan(agreement([([[0, 1]], [[0], [1]])]))
+    assert agreement([([[0, 1]], [[0], [1]])]) is None  # a manifest has no place for a number that is none
 
 
 def test_unknown_annotators_are_named(judged: Judged) -> None:

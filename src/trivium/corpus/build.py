@@ -38,7 +38,7 @@ from trivium.corpus.shards import read_array
 from trivium.corpus.tasks import Pool, Task, counts_of
 from trivium.data.readers import InputFile, find
 from trivium.errors import TriviumError, nearest
-from trivium.extensions import code_files, file_of
+from trivium.extensions import code_files, file_of, resolve
 from trivium.files import digest_file, disk_errors, fsync_folder, write_bytes, write_json
 
 GROUP_FILES, GROUP_BYTES = 1000, 32 << 20
@@ -171,7 +171,7 @@ def _read(files: list[InputFile], settings: CorpusSettings, readers: Mapping[str
     }
     if readers:
         limits["readers"] = dict(readers)
-    code = {suffix: {where: digest_file(file) for where, file in code_files(suffix, file_of(reader) or Path())}
+    code = {suffix: {where: digest_file(file) for where, file in code_files(suffix, file_of(resolve(reader, "readers")) or Path())}
             for suffix, reader in readers.items()}
     tasks: list[Task] = []
     start = size = 0

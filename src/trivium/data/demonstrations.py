@@ -19,7 +19,7 @@ from trivium.data.plain_text import is_text
 from trivium.data.readers import find, has_rows, rows, rows_by
 from trivium.data.unpack import ARCHIVES, Bad
 from trivium.errors import TriviumError, nearest
-from trivium.extensions import Code, file_of, load_object
+from trivium.extensions import Code, file_of, load_object, names, resolve
 from trivium.files import Reject
 from trivium.tokenizer.chat import ROLES, check_messages
 
@@ -221,12 +221,12 @@ def checkable(row: Row) -> str | None:
 
 def format_named(name: str, where: str) -> Callable[[Row], list[Row]]:
     """The function that makes messages of a row: that of a known format, or ``FILE.py:NAME``."""
-    if file_of(name) is not None:
-        found: Callable[[Row], list[Row]] = load_object(name)
+    if file_of(own := resolve(name, "formats")) is not None:
+        found: Callable[[Row], list[Row]] = load_object(own)
         return found
     known = {kind.__name__.removeprefix("_"): kind for kind, _ in KINDS}
     if name not in known:
-        raise TriviumError(f"{where}.format: there is no format {name!r}{nearest(name, known)}")
+        raise TriviumError(f"{where}.format: there is no format {name!r}{nearest(name, [*known, *names('formats')])}")
     return known[name]
 
 

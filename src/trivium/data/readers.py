@@ -21,7 +21,7 @@ from trivium.data.tables import parquet_rows, separated_rows
 from trivium.data.unpack import ARCHIVES, COMPRESSED, Bad, Budget, decompress, members
 from trivium.data.warc import warc_rows
 from trivium.errors import TriviumError
-from trivium.extensions import load_object
+from trivium.extensions import load_object, resolve
 
 ROWS = (".jsonl", ".ndjson")
 LIST = (".json",)
@@ -193,7 +193,7 @@ def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int,
 def rows_by(reader: str, file: InputFile) -> Iterator[tuple[str, int, dict[str, Any] | Bad]]:
     """What :func:`rows` gives, by a function of the user's own: it is given a path and yields mappings. What it raises
     is what is bad about the row that it stood at."""
-    function = load_object(reader)
+    function = load_object(resolve(reader, "readers"))
     number = 0
     try:
         for number, row in enumerate(function(file.path), 1):

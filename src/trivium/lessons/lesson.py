@@ -23,7 +23,8 @@ from trivium import randomness
 from trivium.errors import missing
 from trivium.files import read_rows, write_json, write_text
 from trivium.stage import Context
-from trivium.training.loop import Outcome, Total, train
+from trivium.training.loop import Evaluation, Outcome, train
+from trivium.training.objective import Total
 from trivium.training.optimizers import Optimization
 
 
@@ -101,7 +102,7 @@ def learn(model: nn.Module, objective: Any, batches: Any, steps: int, settings: 
     return train(model, objective, batches, steps, settings, scratch=context.scratch / name,
                  log=context.folder / name / "log.jsonl", fingerprint=str(
                      randomness.derive(context.seed, name, repr(settings), steps)), precision="float32",
-                 validation=(lambda part, parts: heldout) if heldout else None, evaluate_every=evaluate_every,
+                 evaluation=Evaluation(evaluate_every, (lambda part, parts: heldout) if heldout else None),
                  progress=lambda done, total, text: context.progress.update(done, total, f"{name}  {text}"))
 
 

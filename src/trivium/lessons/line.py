@@ -26,8 +26,8 @@ from trivium.lessons.lesson import (
     write_page,
 )
 from trivium.stage import Context, Stage
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 from trivium.training.optimizers import Optimization
 
 

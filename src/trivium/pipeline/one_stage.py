@@ -31,7 +31,7 @@ from trivium.files import digest_json, disk_errors, fsync_folder, read_json, wri
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe
 from trivium.resources import peak_memory_mb, usable_cores
-from trivium.stage import Context, Stage
+from trivium.stage import Context, Stage, display, is_built_in
 from trivium.stages.registry import Stages
 
 NOTE_SECONDS = 2.0
@@ -125,12 +125,18 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
     inputs = {where: {"path": os.path.relpath(path.absolute(), place.absolute()), "digest": planned.digests[where]}
               for where, path in planned.places.items()}
     seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed, settings=stage.model_dump(mode="json"),
-         inputs=inputs, summary=summary, seconds=spent(), peak_memory_mb=peak_memory_mb(), shared_memory_mb=shared_mb)
+         inputs=inputs, summary=summary, seconds=spent(), peak_memory_mb=peak_memory_mb(), shared_memory_mb=shared_mb,
+         display=shown_as(stage))
     install(recipe.folder, name, context.folder)
     for left in (work, context.tasks):
         shutil.rmtree(left, ignore_errors=True)
     progress.say(f"done in {open_artifact(place).manifest['seconds']:.1f} s")
     return open_artifact(place)
+
+
+def shown_as(stage: Stage) -> dict[str, Any] | None:
+    """How a report shows a stage that is not built in: whoever reads the run may not have its class."""
+    return None if is_built_in(type(stage)) else display(type(stage))
 
 
 def edited_code(work: Path, code: dict[str, str], context: Context) -> list[str]:

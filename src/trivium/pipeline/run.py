@@ -18,7 +18,7 @@ from trivium.artifacts import (
 )
 from trivium.errors import TriviumError
 from trivium.files import disk_errors, read_json
-from trivium.pipeline.one_stage import Runners, cores, need, run_stage
+from trivium.pipeline.one_stage import Runners, cores, need, run_stage, shown_as
 from trivium.pipeline.workers import run_beside
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe, load_recipe, needed
@@ -84,10 +84,12 @@ def digestible(value: Any) -> str:
 
 def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
     """Raise :class:`TriviumError` for what would end a stage when time has been spent on those before it: more
-    processes than can share what is still to be trained, and models from elsewhere that cannot be read."""
+    processes than can share what is still to be trained, stages that a report could not show, and models from elsewhere
+    that cannot be read."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     for name in wanted:
         stage = recipe.stages[name]
+        shown_as(stage)
         if not (recipe.folder / name / MANIFEST).is_file():
             try:
                 stage.check_processes(processes)

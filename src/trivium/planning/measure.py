@@ -36,8 +36,9 @@ from trivium.stages.pretraining.vision import Vision
 from trivium.stages.training import Training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.epochs import PackedEpochs
-from trivium.training.loop import ANCHOR, Trainer
+from trivium.training.loop import ANCHOR
 from trivium.training.machine import resolve_precision
+from trivium.training.trainer import Trainer
 
 
 @dataclass

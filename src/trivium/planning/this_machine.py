@@ -60,8 +60,8 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens as TokenFiles
 from trivium.training.batch import Batch, Tree, make_batch, map_trees, pack
 from trivium.training.epochs import PackedEpochs
-from trivium.training.loop import Trainer
 from trivium.training.machine import prepare
+from trivium.training.trainer import Trainer
 from trivium.world import rubric
 
 SAMPLE_BYTES = 150_000

@@ -5,45 +5,52 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trivium.report.again import flat
+from trivium.report.formats import is_number, is_rate
 from trivium.report.gather import Gathered, gather
-from trivium.report.page import flat, is_rate
 
 TIMES = {"seconds", "tokens_per_second"}
 """Results that differ from run to run of the same thing."""
 
 
 def differences(first: Path, second: Path) -> dict[str, Any]:
-    """``{"runs", "stages": {stage: {"only_in"?, "same"?, "settings", "results"}}}``. Settings are ``[before, after]``,
-    null for one that is not there; results are ``[before, after, apart]``, where ``apart`` says that two intervals do
-    not touch (null where there are none). Raises :class:`TriviumError` for a folder that is no run."""
+    """``{"runs", "stages": {stage: {"only_in"?, "same"?, "settings", "results", "names"}}}``. Settings are
+    ``[before, after]``, null for one that is not there; results are ``[before, after, apart]``, where ``apart`` says
+    that two intervals do not touch (null where there are none); names are what a stage that is not built in calls its
+    figures. Raises :class:`TriviumError` for a folder that is no run."""
     runs = gather(first, {}), gather(second, {})
     stages: dict[str, Any] = {}
     for name in dict.fromkeys([*runs[0].manifests, *runs[1].manifests]):
-        if any(name not in run.manifests for run in runs):
-            stages[name] = {
-                "only_in": str(first if name in runs[0].manifests else second), "settings": {}, "results": {}
-            }
-            continue
-        old, new = (run.manifests[name] for run in runs)
-        before, after = dict(flat(old["settings"])), dict(flat(new["settings"]))
-        if old["seed"] != new["seed"]:
-            before["seed"], after["seed"] = str(old["seed"]), str(new["seed"])
-        settings = {
-            key: [before.get(key), after.get(key)]
-            for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)
-        }
-        figures = [dict(numbers(run, name)) for run in runs]
-        results = {key: [figures[0].get(key), figures[1].get(key), apart(figures[0].get(key), figures[1].get(key))]
-                   for key in dict.fromkeys([*figures[0], *figures[1]]) if figures[0].get(key) != figures[1].get(key)}
-        stages[name] = {"same": old["digest"] == new["digest"], "settings": settings, "results": results}
+        if all(name in run.manifests for run in runs):
+            stages[name] = changes(*runs, name)
+        else:
+            place = first if name in runs[0].manifests else second
+            stages[name] = {"only_in": str(place), "settings": {}, "results": {}, "names": {}}
     return {"runs": [str(first), str(second)], "wall_seconds": [run.metrics["wall_seconds"] for run in runs],
             "peak_memory_mb": [run.metrics["peak_memory_mb"] for run in runs], "stages": stages}
+
+
+def changes(first: Gathered, second: Gathered, stage: str) -> dict[str, Any]:
+    """How a stage differs that both runs have."""
+    runs = first, second
+    old, new = (run.manifests[stage] for run in runs)
+    before, after = dict(flat(old["settings"])), dict(flat(new["settings"]))
+    if old["seed"] != new["seed"]:
+        before["seed"], after["seed"] = str(old["seed"]), str(new["seed"])
+    settings = {key: [before.get(key), after.get(key)] for key in {**before, **after}
+                if before.get(key) != after.get(key)}
+    one, other = (dict(numbers(run, stage)) for run in runs)
+    results = {key: [one.get(key), other.get(key), apart(one.get(key), other.get(key))] for key in {**one, **other}
+               if one.get(key) != other.get(key)}
+    names = {key: english for run in runs for key, (english, _) in run.displays[stage].figures.items()
+             if key in results}
+    return {"same": old["digest"] == new["digest"], "settings": settings, "results": results, "names": names}
 
 
 def numbers(run: Gathered, stage: str) -> list[tuple[str, Any]]:
     """A stage's numbers and rates by dotted name; an examination's stand beside the stages that it examined."""
     def walk(value: Any, prefix: str) -> list[tuple[str, Any]]:
-        if is_rate(value) or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        if is_rate(value) or is_number(value):
             return [(prefix, value)]
         if isinstance(value, dict):
             return [one for key, part in value.items() for one in walk(part, f"{prefix}.{key}" if prefix else str(key))]
@@ -79,10 +86,9 @@ def told(found: dict[str, Any]) -> str:
             f"    {key}: {before if before is not None else '–'} → {after if after is not None else '–'}"
             for key, (before, after) in stage["settings"].items()
         ]
-        lines += [
-            f"    {key.replace('_', ' '):44} {shown(before)} → {shown(after)}{'   intervals apart' if far else ''}"
-            for key, (before, after, far) in stage["results"].items()
-        ]
+        for key, (before, after, far) in stage["results"].items():
+            figure = stage["names"].get(key, key.replace("_", " "))
+            lines.append(f"    {figure:44} {shown(before)} → {shown(after)}{'   intervals apart' if far else ''}")
     return "\n".join(lines)
 
 

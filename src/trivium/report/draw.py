@@ -9,39 +9,32 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
-from trivium.report.texts import LINES, both, both_svg
+from trivium.report.formats import number
+from trivium.report.texts import Pair, both, both_svg
 
-Words = tuple[str, str]
-"""The same in English and Chinese."""
+LEFT, RIGHT, TOP, BOTTOM = 50, 368, 14, 186
+"""The frame of a line chart, in units of its drawing."""
 
 
 @dataclass(frozen=True)
 class Series:
     """A line: its name, its points in order, and the class of its colour."""
 
-    name: str
+    name: str | Pair
+    """What it is called; a stage's or a model's name is the same in both languages."""
     points: list[tuple[float, float]]
     colour: int = 0
     marks: bool = False
     """Draw each point, with its value when pointed at."""
 
-
-def number(value: float) -> str:
-    """A number for people."""
-    if value == 0:
-        return "0"
-    size = abs(value)
-    if size >= 1e6:
-        return f"{value / 1e6:.3g}M"
-    if size >= 1e4:
-        return f"{value / 1e3:.3g}k"
-    if size >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    @property
+    def words(self) -> Pair:
+        """Its name in both languages."""
+        return (self.name, self.name) if isinstance(self.name, str) else self.name
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
@@ -64,76 +57,77 @@ def thinned(points: Sequence[tuple[float, float]], most: int = 240) -> list[tupl
     return [(math.fsum(x for x, _ in part) / len(part), math.fsum(y for _, y in part) / len(part)) for part in parts]
 
 
-def line_chart(title: Words, x_words: Words, y_words: Words, series: Sequence[Series], *, key: str, smooth: bool = True,
-               reference: tuple[float, Words] | None = None,
+@dataclass(frozen=True)
+class Frame:
+    """Where the numbers of a line chart lie in its drawing."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """The place of a point."""
+        (x0, x1), (y0, y1) = self.x, self.y
+        return (round(LEFT + (x - x0) / (x1 - x0) * (RIGHT - LEFT), 1),
+                round(BOTTOM - (y - y0) / (y1 - y0) * (BOTTOM - TOP), 1))
+
+    def axes(self, x_words: Pair) -> str:
+        """Grid, numbers and axis."""
+        parts = []
+        for y in ticks(*self.y):
+            _, v = self.at(0.0, y)
+            parts.append(f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{v}" y2="{v}"/><text class="tick" '
+                         f'x="{LEFT - 6}" y="{v + 4}" text-anchor="end">{number(y)}</text>')
+        for x in ticks(*self.x, 5):
+            u, _ = self.at(x, 0.0)
+            parts.append(f'<text class="tick" x="{u}" y="{BOTTOM + 16}" text-anchor="middle">{number(x)}</text>')
+        parts.append(f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/><text class="label" '
+                     f'x="{(LEFT + RIGHT) / 2}" y="{BOTTOM + 34}" text-anchor="middle">{both_svg(*x_words)}</text>')
+        return "".join(parts)
+
+    def line(self, series: Series) -> str:
+        """A line, and its points where they are to be seen."""
+        places = [self.at(x, y) for x, y in series.points]
+        drawn = f'<path class="line s{series.colour}" d="M{" L".join(f"{u} {v}" for u, v in places)}"/>'
+        if series.marks or len(places) == 1:
+            size = 3.4 if len(places) > 1 else 5.5
+            drawn += "".join(
+                f'<circle class="dot s{series.colour}" cx="{u}" cy="{v}" r="{size}">'
+                f'<title>{escape(series.words[0])}: {number(x)}, {number(y)}</title></circle>'
+                for (u, v), (x, y) in zip(places, series.points, strict=True))
+        return drawn
+
+    def label(self, point: tuple[float, float], text: str) -> str:
+        """A text beside a point, inside the frame."""
+        u, v = self.at(*point)
+        side, anchor = (-6, "end") if u > RIGHT - 40 else (6, "start")
+        return f'<text class="tick strong" x="{u + side}" y="{v - 6}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def line_chart(title: Pair, x_words: Pair, y_words: Pair, series: Sequence[Series], *, key: str, smooth: bool = True,
                labels: Mapping[tuple[float, float], str] | None = None) -> Markup:
-    """Lines over a common pair of axes, 380 by 230, with its table of numbers. ``reference`` is a horizontal line;
-    ``labels`` stand at points."""
-    drawn = [
-        Series(one.name,
-               thinned(one.points) if smooth else one.points, one.colour, one.marks) for one in series if one.points
-    ]
+    """Lines over a common pair of axes, 380 by 230, with its table of numbers; empty without any point. ``labels``
+    stand at points."""
+    drawn = [replace(one, points=thinned(one.points)) if smooth else one for one in series if one.points]
     if not drawn:
         return Markup("")
-    xs = [x for one in drawn for x, _ in one.points]
-    ys = [y for one in drawn for _, y in one.points] + ([reference[0]] if reference else [])
-    (x0, x1), (y0, y1) = _range(xs, 0.0), _range(ys, 0.06)
-    left, right, top, bottom = 50, 368, 14, 186
-
-    def px(x: float) -> float:
-        return round(left + (x - x0) / (x1 - x0) * (right - left), 1)
-
-    def py(y: float) -> float:
-        return round(bottom - (y - y0) / (y1 - y0) * (bottom - top), 1)
-
-    parts = []
-    for y in ticks(y0, y1):
-        parts.append(
-            f'<line class="grid" x1="{left}" x2="{right}" y1="{py(y)}" y2="{py(y)}"/><text class="tick" x="{left - 6}" '
-            f'y="{py(y) + 4}" text-anchor="end">{number(y)}</text>'
-        )
-    for x in ticks(x0, x1, 5):
-        parts.append(f'<text class="tick" x="{px(x)}" y="{bottom + 16}" text-anchor="middle">{number(x)}</text>')
-    parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    parts.append(
-        f'<text class="label" x="{(left + right) / 2}" y="{bottom + 34}" '
-        f'text-anchor="middle">{both_svg(*x_words)}</text>'
-    )
-    if reference:
-        parts.append(
-            f'<line class="reference" x1="{left}" x2="{right}" y1="{py(reference[0])}" y2="{py(reference[0])}"/>'
-            f'<text class="tick" x="{right}" y="{py(reference[0]) - 4}" '
-            f'text-anchor="end">{both_svg(*reference[1])}</text>'
-        )
-    for one in drawn:
-        path = "M" + " L".join(f"{px(x)} {py(y)}" for x, y in one.points)
-        parts.append(f'<path class="line s{one.colour}" d="{path}"/>')
-        if one.marks or len(one.points) == 1:
-            parts += [
-                f'<circle class="dot s{one.colour}" cx="{px(x)}" cy="{py(y)}" '
-                f'r="{3.4 if len(one.points) > 1 else 5.5}"><title>{escape(one.name)}: {number(x)}, '
-                f'{number(y)}</title></circle>'
-                for x, y in one.points
-            ]
-    for (x, y), text in (labels or {}).items():
-        near = px(x) > right - 40
-        parts.append(
-            f'<text class="tick strong" x="{px(x) + (-6 if near else 6)}" y="{py(y) - 6}" '
-            f'text-anchor="{"end" if near else "start"}">{escape(text)}</text>'
-        )
-    legend = Markup("")
-    if len(drawn) > 1 and not labels:
-        legend = Markup('<p class="legend">') + Markup(" ").join(
-            Markup('<span><i class="s{}"></i>{}</span>').format(one.colour, both(one.name, LINES.get(
-                one.name, one.name))) for one in drawn) + Markup("</p>")
-    said = "; ".join(f"{one.name}: {number(one.points[0][1])} → {number(one.points[-1][1])}" for one in drawn)
+    frame = Frame(_range([x for one in drawn for x, _ in one.points], 0.0),
+                  _range([y for one in drawn for _, y in one.points], 0.06))
+    parts = [frame.axes(x_words), *map(frame.line, drawn),
+             *(frame.label(point, text) for point, text in (labels or {}).items())]
+    legend = _legend(drawn) if len(drawn) > 1 and not labels else Markup("")
+    said = "; ".join(f"{one.words[0]}: {number(one.points[0][1])} → {number(one.points[-1][1])}" for one in drawn)
     svg = Markup(
         f'<svg viewBox="0 0 380 226" role="img" aria-labelledby="{key}-t {key}-d"><title '
         f'id="{key}-t">{escape(title[0])}</title><desc id="{key}-d">'
-        f'{escape(y_words[0])} by {escape(x_words[0])}. {escape(said)}</desc>{"".join(map(str, parts))}</svg>')
-    table = _table([x_words, *((one.name, LINES.get(one.name, one.name)) for one in drawn)], _joined(drawn))
+        f'{escape(y_words[0])} by {escape(x_words[0])}. {escape(said)}</desc>{"".join(parts)}</svg>')
+    table = _table([x_words, *(one.words for one in drawn)], _joined(drawn))
     return Markup('<figure class="chart"><figcaption>{}</figcaption>{}{}{}</figure>').format(
         both(*title), svg, legend, table)
+
+
+def _legend(series: Sequence[Series]) -> Markup:
+    names = (Markup('<span><i class="s{}"></i>{}</span>').format(one.colour, both(*one.words)) for one in series)
+    return Markup('<p class="legend">{}</p>').format(Markup(" ").join(names))
 
 
 def _range(values: Sequence[float], margin: float) -> tuple[float, float]:
@@ -160,7 +154,7 @@ def _some(points: Sequence[tuple[float, float]], most: int = 24) -> list[tuple[f
     ]
 
 
-def _table(head: Sequence[Words], rows: Sequence[Sequence[str]]) -> Markup:
+def _table(head: Sequence[Pair], rows: Sequence[Sequence[str]]) -> Markup:
     """The numbers behind a drawing."""
     top = Markup("").join(Markup("<th scope=col>{}</th>").format(both(*words)) for words in head)
     body = Markup("").join(
@@ -179,8 +173,10 @@ def track(value: float, low: float, high: float, colour: int = 0, *, start: floa
     def at(x: float) -> float:
         return round(min(1.0, max(0.0, (x - start) / (end - start))) * 100, 2)
 
-    across = f'<line class="reference" x1="{at(reference)}%" x2="{at(reference)}%" y1="0" y2="22"/>' if reference is not None else ""
-    extra = f'<rect class="dot hollow s{colour}" x="{at(diamond)}%" y="7" width="8" height="8" transform="translate(-4 0)"/>' if diamond is not None else ""
+    across = (f'<line class="reference" x1="{at(reference)}%" x2="{at(reference)}%" y1="0" y2="22"/>'
+              if reference is not None else "")
+    extra = (f'<rect class="dot hollow s{colour}" x="{at(diamond)}%" y="7" width="8" height="8" '
+             'transform="translate(-4 0)"/>' if diamond is not None else "")
     return Markup(
         '<svg class="track" aria-hidden="true" height="22" width="100%"><line class="grid" x1="0" x2="100%" y1="11" '
         f'y2="11"/>{across}'
@@ -191,11 +187,12 @@ def track(value: float, low: float, high: float, colour: int = 0, *, start: floa
 
 def scale(start: float = 0.0, end: float = 1.0, steps: int = 4) -> Markup:
     """The numbers along a column of tracks, in per cent."""
-    parts = "".join(
-        f'<text class="tick{"" if k in (0, steps) else " optional"}" x="{100 * k / steps}%" y="11" '
-        f'text-anchor="{"start" if k == 0 else "end" if k == steps else "middle"}">{(start + (end - start) * k / steps) * 100:.0f}'
-        f'{" %" if k == steps else ""}</text>' for k in range(steps + 1))
-    return Markup(f'<svg class="track" aria-hidden="true" height="14" width="100%">{parts}</svg>')
+    parts = []
+    for k in range(steps + 1):
+        optional, anchor = (" optional", "middle") if 0 < k < steps else ("", "end" if k else "start")
+        text = f"{(start + (end - start) * k / steps) * 100:.0f}{' %' if k == steps else ''}"
+        parts.append(f'<text class="tick{optional}" x="{100 * k / steps}%" y="11" text-anchor="{anchor}">{text}</text>')
+    return Markup(f'<svg class="track" aria-hidden="true" height="14" width="100%">{"".join(parts)}</svg>')
 
 
 def bar(share: float, colour: int = 0, start: float = 0.0) -> Markup:
@@ -208,7 +205,7 @@ def bar(share: float, colour: int = 0, start: float = 0.0) -> Markup:
     )
 
 
-def graph(nodes: Mapping[str, tuple[Words, str, int]], edges: Sequence[tuple[str, str]], title: Words) -> Markup:
+def graph(nodes: Mapping[str, tuple[Pair, str, int]], edges: Sequence[tuple[str, str]], title: Pair) -> Markup:
     """A graph in layers, each node to the right of all that it is made from. ``nodes``: name → (words, small print,
     colour)."""
     above: dict[str, list[str]] = {name: [a for a, b in edges if b == name and a in nodes] for name in nodes}

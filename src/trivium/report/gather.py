@@ -6,12 +6,16 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from trivium.artifacts import MANIFEST, Artifact, open_artifact, span_of
 from trivium.errors import TriviumError
 from trivium.files import read_json, read_rows
+from trivium.report import texts
+from trivium.report.display import Display, display_of
+from trivium.report.formats import is_number
 from trivium.stage import Stage
 
 Row = dict[str, Any]
@@ -31,6 +35,25 @@ class Gathered:
     logs: dict[str, list[Row]] = field(default_factory=dict)
     answers: list[Row] = field(default_factory=list)
     """Prompts with every model's answer; ``right`` says of each whether it is, where that is known."""
+
+    @cached_property
+    def displays(self) -> dict[str, Display]:
+        """How each stage is shown."""
+        return {name: display_of(manifest, self.stages) for name, manifest in self.manifests.items()}
+
+    def title(self, stage: str) -> texts.Pair:
+        """What a stage is called besides its name."""
+        title = self.displays[stage].title
+        return title.english, title.chinese
+
+    def figure(self, key: str, stage: str) -> texts.Pair:
+        """What a figure of a stage is called."""
+        return self.displays[stage].figures.get(key) or texts.figure_words(key)
+
+    def points(self, stage: str, x: str, y: str) -> list[tuple[float, float]]:
+        """The rows of a stage's log that have both numbers."""
+        return [(float(row[x]), float(row[y])) for row in self.logs.get(stage, ())
+                if is_number(row.get(x)) and is_number(row.get(y))]
 
 
 def gather(run: Path, stages: Mapping[str, type[Stage]]) -> Gathered:

@@ -12,8 +12,9 @@ from pydantic import Field
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.stage import Context, Input, Stage
-from trivium.training.loop import Batches, Microbatch, Objective, Outcome, train
+from trivium.training.loop import Evaluation, Outcome, train
 from trivium.training.machine import choose_device, resolve_precision
+from trivium.training.objective import Batches, Microbatch, Objective
 from trivium.training.settings import NumberFormat, Optimization, Parallel, Precision
 
 
@@ -126,11 +127,11 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
             "or more `epochs` give more"
         )
     precision = resolve_precision(settings.precision, next(model.parameters()).device)
+    every: int = getattr(settings, "evaluate_every", 0) if evaluate_every is None else evaluate_every
     return train(model, objective, batches, steps, settings.optimization,
                  scratch=context.scratch, log=context.folder / "log.jsonl", fingerprint=fingerprint(
                      *made_from, settings.learned(), context.seed), precision=precision, parallel=settings.parallel,
-                 validation=validation if heldout else None, sample=sample, keep_best=keep_best, patience=patience,
-                 evaluate_every=getattr(settings, "evaluate_every", 0) if evaluate_every is None else evaluate_every,
+                 evaluation=Evaluation(every, validation if heldout else None, sample, keep_best, patience),
                  track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,
                  say=context.progress.say)
 

@@ -37,8 +37,8 @@ def local_part(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
 
 
 def state_of(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor that training goes on from, by name: weights in float32, whatever the run's precision; frozen ones are where they
-    came from."""
+    """Every tensor that training goes on from, by name: weights in float32, whatever the run's precision; frozen ones are
+    where they came from. Raises :class:`TriviumError` for state of an optimizer that is no tensor."""
     names = {id(parameter): name for name, parameter in masters(model)}
     for name, parameter in masters(model):
         if parameter.requires_grad:
@@ -46,6 +46,9 @@ def state_of(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Itera
     for optimizer in optimizers:
         for owner, values in optimizer.state.items():
             for key, value in values.items():
+                if not isinstance(value, (Tensor, int, float)):
+                    raise TriviumError(f"the optimizer {type(optimizer).__name__} keeps a {type(value).__name__} as {key!r} "
+                                       "of a weight; only tensors and numbers can be kept in a checkpoint")
                 yield f"optimizer.{names[id(owner)]}/{key}", torch.as_tensor(value)
 
 
@@ -80,7 +83,7 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[
 def check_room(folder: Path, model: nn.Module, optimizer: str, world: World) -> None:
     """Refuse to begin a run whose checkpoints the disk has no room for: the two newest, an anchor and the one that is being written, each with weights
     and the optimizer's means in float32. Raises :class:`TriviumError` in every process."""
-    means = {"adamw": 2, "muon": 2, "sgd": 0}[optimizer]  # Muon has one, but AdamW moves the embeddings
+    means = {"sgd": 0}.get(optimizer, 2)  # Muon has one, but AdamW moves the embeddings
     needed = 4 * (1 + means) * 4 * sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     free = shutil.disk_usage(folder).free if world.leader else needed
     if not world.agree(free >= needed, next(model.parameters()).device):

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from trivium.training.batch import Batch
-from trivium.training.loop import Objective, Trainer, last_of_its_kind
+from trivium.training.objective import Objective
 from trivium.training.optimizers import Optimization
 from trivium.training.parallel import Parallel, World, by_mesh, mesh_of, total_norm
 from trivium.training.precision import follow_masters, master_of, masters
 from trivium.training.settings import NumberFormat
+from trivium.training.trainer import Trainer, last_of_its_kind
 
 
 @dataclass(frozen=True)

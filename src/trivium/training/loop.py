@@ -1,234 +1,27 @@
 """The one training loop. Pretraining, fine-tuning, reward modelling and DPO differ in their objective and in their
-batches; PPO is a rollout around :meth:`Trainer.step`."""
+batches; PPO is a rollout around :meth:`~trivium.training.trainer.Trainer.step`."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trivium.errors import TriviumError
 from trivium.training.checkpoint import check_room, forget_after, load_checkpoint, save_checkpoint
-from trivium.training.machine import autocast, give_back_freed_memory
-from trivium.training.optimizers import Optimization, Plateau, factor, make_optimizers
-from trivium.training.parallel import (
-    Parallel,
-    World,
-    by_mesh,
-    join,
-    prepare_model,
-    reshard,
-    total_norm,
-    whole,
-)
-from trivium.training.precision import follow_masters, masters, restore_masters
-from trivium.training.settings import NumberFormat
-
-
-class Total(NamedTuple):
-    """A sum over a batch, and the name of the count (:attr:`Batch.counts`) that makes it a mean."""
-
-    value: Tensor
-    per: str
-
-
-class Microbatch(Protocol):
-    """What a model learns from at once: packed rows of tokens (:class:`~trivium.training.batch.Batch`), or anything else
-    that its objective understands."""
-
-    counts: dict[str, float]
-    """What the objective's sums are divided by, once they are added over all microbatches and processes."""
-    unit: ClassVar[str]
-    """What ``real`` counts."""
-
-    @property
-    def size(self) -> int:
-        """Places, padding included: the work there is."""
-
-    @property
-    def real(self) -> int:
-        """Places that are not padding."""
-
-    def to(self, device: torch.device) -> Any:
-        """The same on another device."""
-
-
-class Objective(Protocol):
-    """A loss. ``weights`` names the totals whose weighted means are minimised, those of them that a batch has; all others are
-    only reported."""
-
-    weights: dict[str, float]
-    # An objective that needs to know something of the whole batch has a method ``before(trainer, batches)`` too, which is called
-    # before each update and puts it into every microbatch's ``extra``.
-
-    def __call__(self, model: Any, batch: Any) -> dict[str, Total]:
-        """Sums over one microbatch. They are divided once, by counts over all microbatches and processes: so gradient
-        accumulation and data parallelism cannot change the loss."""
-
-
-class Batches(Protocol):
-    """The microbatches of the global batch at a step: a pure function of the step."""
-
-    def __call__(self, step: int, part: int = 0, parts: int = 1, rows: int | None = None) -> Sequence[Microbatch]:
-        """The slice ``part`` of ``parts`` of the global batch, in microbatches of at most ``rows`` rows; as many for every
-        slice."""
-
-
-class Trainer:
-    """A model with its optimizers; one call of :meth:`step` is one update."""
-
-    def __init__(self, model: nn.Module, settings: Optimization, steps: int, precision: NumberFormat = "float32",
-                 parallel: Parallel | None = None, world: World | None = None, compiled: bool = False) -> None:
-        self.settings, self.steps = settings, steps
-        self.world = world or World()
-        self.device = next(model.parameters()).device
-        self.precision = precision
-        self.learner = prepare_model(model, parallel or Parallel(), self.world, self.precision, compiled)
-        self.model = model
-        self.optimizers = make_optimizers(model, settings)
-        self.frozen = self.device.type == "cpu" and any(not weight.requires_grad for weight in model.parameters())
-        """Whether an adapter is trained: then activations are most of the memory, and :func:`give_back_freed_memory` saves some of it."""
-        self.share = 1.0
-        """What the schedule's learning rate is multiplied by: halved by a plateau and after a return to a checkpoint."""
-
-    def in_precision(self) -> contextlib.AbstractContextManager[object]:
-        """The context of a forward pass: bf16 weights need no autocast."""
-        return contextlib.nullcontext() if self.precision == "bf16-weights" else autocast(self.precision, self.device)
-
-    def step(self, number: int, batches: Sequence[Microbatch], objective: Objective) -> dict[str, float]:
-        """Update ``number`` (from 0). Returns the means of all totals, the gradient's norm and the learning rate. A
-        gradient that is not finite changes nothing and is reported as ``skipped``."""
-        counts = self.count(batches)
-        sums: dict[str, float] = defaultdict(float)
-        self.model.train()
-        if hasattr(objective, "before"):
-            objective.before(self, batches)
-        for place, batch in enumerate(batches):
-            last = last_of_its_kind(batches, place)
-            self.learner.share_gradients(last)
-            with self.in_precision():
-                totals = self.learner(objective, batch.to(self.device))
-            terms = [weight * totals[name].value / max(counts[totals[name].per], 1.0)
-                     for name, weight in objective.weights.items() if name in totals]
-            # FSDP takes the mean over the slices of the batch; the counts are those of all of them.
-            (torch.stack(terms).sum() * self.world.slice[1]).backward()  # type: ignore[no-untyped-call]
-            for name, (value, per) in totals.items():
-                sums[name] += value.item() / max(counts[per], 1.0)
-            if self.frozen and last and place + 1 < len(batches):  # what follows needs other activations
-                give_back_freed_memory()
-        metrics = dict(zip(sums, self.world.add(list(sums.values()), self.device), strict=True))
-        parameters = [p for _, p in masters(self.model) if p.grad is not None]
-        norm = total_norm(p.grad for p in parameters if p.grad is not None)
-        metrics["gradient_norm"] = norm.item()
-        share = self.share * factor(self.settings, number, self.steps)
-        metrics["learning_rate"] = share * self.settings.learning_rate
-        if math.isfinite(metrics["gradient_norm"]):
-            if self.settings.clip:
-                for group in by_mesh(parameters):
-                    torch.nn.utils.clip_grads_with_norm_(group, self.settings.clip, norm)
-            for optimizer in self.optimizers:
-                for settings in optimizer.param_groups:
-                    settings["lr"] = share * settings["highest"]
-                optimizer.step()
-            follow_masters(self.model)
-        else:
-            metrics["skipped"] = 1.0
-        for parameter in parameters:
-            parameter.grad = None
-        return metrics
-
-    def count(self, batches: Sequence[Microbatch]) -> dict[str, float]:
-        """The counts of all microbatches of all processes."""
-        counts: dict[str, float] = defaultdict(float)
-        for batch in batches:
-            for name, count in batch.counts.items():
-                counts[name] += count
-        return defaultdict(float, zip(counts, self.world.add(list(counts.values()), self.device), strict=True))
-
-    @torch.no_grad()
-    def evaluate(self, batches: Sequence[Microbatch], objective: Objective) -> dict[str, float]:
-        """The means of the objective's totals over the slices that the processes were given."""
-        counts, sums = self.count(batches), defaultdict[str, float](float)
-        self.model.eval()
-        for batch in batches:
-            with self.in_precision():
-                for name, (value, per) in self.learner(objective, batch.to(self.device)).items():
-                    sums[name] += value.item() / max(counts[per], 1.0)
-        reshard(self.learner)
-        return dict(zip(sums, self.world.add(list(sums.values()), self.device), strict=True))
-
-    def gathered(self) -> nn.Module:
-        """The model in one piece and in float32, when training is over: the one that was given or, when it is spread over processes, a new one in the first
-        process and one without memory in the others. All processes must call it."""
-        if self.world.mesh is None:
-            restore_masters(self.model)
-            return self.model
-        with torch.device("meta"):
-            model = type(self.model)(self.model.config)
-        weights: dict[str, Tensor] = {}
-        for name, parameter in self.model.named_parameters():
-            full = whole(parameter.detach())
-            if self.world.leader:
-                weights[name] = full.clone()
-        if self.world.leader:
-            model.load_state_dict(weights, assign=True, strict=False)
-            tie: Any = getattr(model, "tie", None)
-            if tie is not None:
-                tie()
-        return model
-
-
-def last_of_its_kind(batches: Sequence[Microbatch], place: int) -> bool:
-    """Whether gradients travel after a microbatch: after the last of those that are divided by the same counts, as others may train other weights."""
-    return all(later.counts.keys() != batches[place].counts.keys() for later in batches[place + 1:])
-
-
-class Log:
-    """Metrics as JSON lines, and for TensorBoard in the folder ``track``. A line after the step that a run resumes from is
-    taken back, so no step is logged twice."""
-
-    def __init__(self, path: Path, resume: int, track: Path | None = None) -> None:
-        self.path = path
-        self.writer: Any = None
-        if track is not None:
-            try:
-                from torch.utils import tensorboard
-            except ImportError as error:
-                raise TriviumError('`track` needs TensorBoard: pip install "trivium[track]"') from error
-            self.writer = tensorboard.SummaryWriter(str(track), purge_step=resume)
-        kept = []
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    if json.loads(line)["step"] < resume:
-                        kept.append(line)
-                except (ValueError, KeyError):
-                    break  # a line torn by a crash; nothing good follows it
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-
-    def __call__(self, step: int, values: dict[str, Any]) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            finite = {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in values.items()}
-            file.write(json.dumps({"step": step, **finite}, ensure_ascii=False) + "\n")
-        if self.writer is not None:
-            for name, value in values.items():
-                if isinstance(value, str):
-                    self.writer.add_text(name, value, step)
-                else:
-                    self.writer.add_scalar(name, value, step)
-            self.writer.flush()
-
+from trivium.training.log import Log
+from trivium.training.objective import Batches, Microbatch, Objective
+from trivium.training.optimizers import Plateau
+from trivium.training.parallel import join
+from trivium.training.settings import NumberFormat, Optimization, Parallel
+from trivium.training.trainer import Trainer
 
 RETURN_AFTER = 3
 """Updates in a row without a finite gradient after which the run goes back to a checkpoint."""
@@ -238,6 +31,64 @@ ANCHOR = 100
 
 RETURNS = 3
 """How often it does so before it gives up."""
+
+
+@dataclass
+class Best:
+    """The best evaluation so far."""
+
+    loss: float = math.inf
+    """Held-out loss."""
+    step: int = 0
+    """Updates before it."""
+    since: int = 0
+    """Evaluations after it."""
+
+
+@dataclass
+class RunState:
+    """All that a run carries from update to update, besides weights and the optimizers' state."""
+
+    step: int = 0
+    """Updates that were made."""
+    seconds: float = 0.0
+    """Spent in attempts before this one."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Those of the last update."""
+    plateau: dict[str, float] | None = None
+    """State of the schedule that waits for plateaus."""
+    returns: int = 0
+    """How often the run has gone back to a checkpoint."""
+    skipped: int = 0
+    """Updates in a row that were left out, as their gradients were not finite."""
+    best: Best = field(default_factory=Best)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a checkpoint's note holds. Numbers that are not finite have no JSON and are left out."""
+        best = asdict(self.best) if math.isfinite(self.best.loss) else None
+        return asdict(self) | {
+            "metrics": {name: value for name, value in self.metrics.items() if math.isfinite(value)}, "best": best}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RunState:
+        """What :meth:`to_json` gave."""
+        return cls(**{**values, "best": Best(**values["best"]) if values["best"] else Best()})
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured while training goes on: every ``every`` updates, and after the last one."""
+
+    every: int = 0
+    """Updates between two evaluations; 0 for none."""
+    batches: Callable[[int, int], Sequence[Microbatch]] | None = None
+    """``batches(part, parts)`` gives a process's slice of the held-out batches."""
+    sample: Callable[[Any], str] | None = None
+    """``sample(model)`` gives a text to be logged."""
+    keep_best: bool = False
+    """End with the weights of the lowest held-out loss."""
+    patience: int = 0
+    """Evaluations without a lower held-out loss after which training stops; 0 for never."""
 
 
 @dataclass
@@ -252,34 +103,70 @@ class Outcome:
     """Spent in all attempts."""
     leader: bool
     """Whether this is the first process: the others are done."""
-    best: dict[str, float]
-    """Of the best checkpoint, where one was kept: its ``loss`` on held-out data, and after how many updates (``step``) it was; and
-    ``since``, the evaluations after it."""
+    best: Best
+    """The best evaluation, where the best weights were kept."""
     steps: int
     """Updates that were made: fewer than planned where the run was stopped early."""
     precision: NumberFormat
     """What the products were made in."""
 
 
-def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, settings: Optimization, *, scratch: Path,
-          log: Path, fingerprint: str, precision: NumberFormat = "float32", parallel: Parallel | None = None,
-          validation: Callable[[int, int], Sequence[Microbatch]] | None = None, evaluate_every: int = 0,
-          sample: Callable[[Any], str] | None = None, track: Path | None = None, save_seconds: float = 20.0, keep_best: bool = False, patience: int = 0,
-          progress: Callable[[int, int, str], None] = lambda done, total, text: None,
-          say: Callable[[str], None] = lambda text: None) -> Outcome:
-    """Train ``model`` in place for ``steps`` updates, going on from a checkpoint in ``scratch`` when there is one. Under
-    ``torchrun`` every process calls it and learns from its slice of each batch.
+class Checkpoints:
+    """The checkpoints of a run: saved now and then, gone back to when the run is killed or has lost its way."""
 
-    ``fingerprint`` names data and settings; a checkpoint of another, or of another ``precision``, is refused. Every ``evaluate_every`` updates, and after
-    the last one, ``validation(part, parts)`` gives held-out batches and ``sample(model)`` a text. With ``keep_best`` the weights of the
-    lowest held-out loss are those that it ends with, and after ``patience`` evaluations without a lower one (0: never) it stops. ``track`` is a folder for
-    TensorBoard. A batch whose gradient is not finite is left out; after :data:`RETURN_AFTER` in a row the run goes back to
-    the checkpoint of the last multiple of :data:`ANCHOR` and on at half the learning rate; raises after :data:`RETURNS` returns.
+    def __init__(self, folder: Path, fingerprint: str, trainer: Trainer, keep_best: bool) -> None:
+        self.folder, self.fingerprint, self.trainer, self.world = folder, fingerprint, trainer, trainer.world
+        (folder / "best" if keep_best else folder).mkdir(parents=True, exist_ok=True)
+        self.begun = self.saved = time.monotonic()
+
+    def resume(self, latest: int | None = None) -> RunState | None:
+        """The state of the newest checkpoint of a step up to ``latest``, its weights restored; None where there is
+        none."""
+        found = load_checkpoint(self.folder, self.trainer.model, self.trainer.optimizers, self.fingerprint, self.world,
+                                latest)
+        return RunState.from_json(found[1]["state"]) if found else None
+
+    def save(self, state: RunState) -> None:
+        """Write a checkpoint of all that there is."""
+        self.saved = time.monotonic()
+        values = state.to_json() | {"seconds": self.seconds(state)}
+        save_checkpoint(self.folder, state.step, self.trainer.model, self.trainer.optimizers,
+                        {"fingerprint": self.fingerprint, "state": values}, world=self.world, anchor=ANCHOR)
+
+    def seconds(self, state: RunState) -> float:
+        """Spent in all attempts."""
+        return state.seconds + time.monotonic() - self.begun
+
+    def due(self, after: float) -> bool:
+        """Whether so many seconds have passed since the last one, as all processes agree."""
+        now = time.monotonic() - self.saved > after or "TRIVIUM_SAVE_EVERY_STEP" in os.environ
+        return self.world.agree(now, self.trainer.device)
+
+    def keep_best(self, step: int) -> None:
+        """Keep the weights as the best so far."""
+        save_checkpoint(self.folder / "best", step, self.trainer.model, [], {"fingerprint": self.fingerprint},
+                        world=self.world)
+
+    def restore_best(self, best: Best) -> None:
+        """Put the best weights in the place of the last."""
+        load_checkpoint(self.folder / "best", self.trainer.model, [], self.fingerprint, self.world, best.step)
+
+
+def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, settings: Optimization, *,
+          scratch: Path, log: Path, fingerprint: str, precision: NumberFormat = "float32",
+          parallel: Parallel | None = None, evaluation: Evaluation = Evaluation(), track: Path | None = None,
+          save_seconds: float = 20.0, progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+          say: Callable[[str], None] = lambda text: None) -> Outcome:
+    """Train ``model`` in place for ``steps`` updates, going on from a checkpoint in ``scratch`` when there is one.
+    Under ``torchrun`` every process calls it and learns from its slice of each batch.
+
+    ``fingerprint`` names data and settings; a checkpoint of another, or of another ``precision``, is refused.
+    ``track`` is a folder for TensorBoard. A batch whose gradient is not finite is left out; after
+    :data:`RETURN_AFTER` in a row the run goes back to the checkpoint of the last multiple of :data:`ANCHOR` and on at
+    half the learning rate. Raises :class:`TriviumError` after :data:`RETURNS` returns.
     """
     parallel = parallel or Parallel()
-    device = next(model.parameters()).device
-    world = join(device, parallel.tensor_parallel)
-    fingerprint = f"{fingerprint} in {precision}"
+    world = join(next(model.parameters()).device, parallel.tensor_parallel)
     part, parts = world.slice
     first_batch = batches(0, part, parts, parallel.rows) if steps else []
     unit = first_batch[0].unit if first_batch else ""
@@ -287,95 +174,95 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     if steps and world.leader:
         say(f"{world.size} process{'es' if world.size > 1 else ''}, {'compiled' if compiled else 'eager'}, {precision}")
     trainer = Trainer(model, settings, steps, precision, parallel, world, compiled)
-    (scratch / "best" if keep_best else scratch).mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(scratch, f"{fingerprint} in {precision}", trainer, evaluation.keep_best)
     plateau = Plateau(settings)
-    returns = skipped = 0
-    metrics: dict[str, float] = {}
-    best = {"loss": math.inf, "step": 0.0, "since": 0.0}
 
-    def resume(latest: int | None = None) -> int | None:
-        nonlocal metrics, returns, skipped
-        found = load_checkpoint(scratch, model, trainer.optimizers, fingerprint, world, latest)
-        if found is None:
-            return None
-        metrics = found[1]["metrics"]
-        plateau.state = found[1]["plateau"]
-        returns, skipped = found[1]["returns"], found[1]["skipped"]
-        best.update(found[1].get("best", {"loss": math.inf, "step": 0.0, "since": 0.0}))
-        extra.update(found[1])
-        return found[0]
-
-    def save(step: int) -> None:
-        save_checkpoint(scratch, step, model, trainer.optimizers, {
-            "fingerprint": fingerprint, "seconds": seconds + time.monotonic() - started,
-            "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
-            "plateau": plateau.state, "returns": returns, "skipped": skipped,
-            **({"best": best} if math.isfinite(best["loss"]) else {})}, world=world, anchor=ANCHOR)
-
-    extra: dict[str, Any] = {"seconds": 0.0}
-    begin = resume()
-    seconds, step = float(extra["seconds"]), begin or 0
-    write_line = Log(log, step, track) if world.leader else None
-    started = saved = time.monotonic()
-    if begin is None and steps:
+    # ---------------------------------------------------------------- go on from where an earlier attempt was killed
+    resumed = checkpoints.resume()
+    state = resumed or RunState()
+    plateau.restore(state.plateau)
+    write_line = Log(log, state.step, track) if world.leader else None
+    if steps and not resumed:
         check_room(scratch, model, settings.optimizer, world)
-        save(0)
-    elif begin and world.leader:
-        say(f"goes on from its last checkpoint, after {begin} of {steps} updates")
-    while step < steps and not (patience and best["since"] >= patience):
-        micro = batches(step, part, parts, parallel.rows)
-        trainer.share = plateau.share * 0.5**returns
+        checkpoints.save(state)
+    elif state.step and world.leader:
+        say(f"goes on from its last checkpoint, after {state.step} of {steps} updates")
+
+    while state.step < steps and not (evaluation.patience and state.best.since >= evaluation.patience):
+
+        # ------------------------------------------------------------------------------------------------ one update
+        step = state.step
+        microbatches = batches(step, part, parts, parallel.rows)
+        trainer.share = plateau.share * 0.5**state.returns
         begun = time.monotonic()
-        metrics = trainer.step(step, micro, objective)
-        real = world.add([float(sum(batch.real for batch in micro))], trainer.device)[0]
-        speed = real / (time.monotonic() - begun)
-        metrics[f"{unit}_per_second"] = speed
-        if "skipped" in metrics:
-            skipped += 1
+        state.metrics = trainer.step(step, microbatches, objective)
+        real = world.add([float(sum(batch.real for batch in microbatches))], trainer.device)[0]
+        speed = state.metrics[f"{unit}_per_second"] = real / (time.monotonic() - begun)
+        if "skipped" in state.metrics:
+            state.skipped += 1
             say(f"step {step}: the gradient is not finite, so its batch was left out; `trivium inspect batch` shows it "
                 f"(--step {step})")
         else:
-            skipped = 0
-            plateau(metrics.get("loss", 0.0))
-        if evaluate_every and ((step + 1) % evaluate_every == 0 or step + 1 == steps):
-            if validation:
-                metrics |= {f"validation_{k}": v for k, v in trainer.evaluate(validation(part, parts), objective).items()}
-                if keep_best:
-                    if metrics["validation_loss"] < best["loss"]:
-                        best |= {"loss": metrics["validation_loss"], "step": step + 1.0, "since": 0.0}
-                        save_checkpoint(scratch / "best", step + 1, model, [], {"fingerprint": fingerprint}, world=world)
-                    else:
-                        best["since"] += 1
-            if sample:
-                speaker = trainer.gathered() if world.size > 1 else model
-                if write_line:
-                    write_line(step, {"sample": sample(speaker)})
-                del speaker
+            state.skipped = 0
+            plateau(state.metrics.get("loss", 0.0))
+        state.plateau = plateau.state
+        state.step += 1
+
+        # ------------------------------------------------------------------------------ once in a while: measure, log
+        if evaluation.every and (state.step % evaluation.every == 0 or state.step == steps):
+            evaluate(trainer, objective, evaluation, state, checkpoints, write_line)
         if write_line:
-            write_line(step, metrics)
-            progress(step + 1, steps, f"loss {metrics.get('loss', 0.0):.3f}  {speed:,.0f} {unit}/s")
-        step += 1
-        if skipped >= RETURN_AFTER:
-            if returns >= RETURNS:
-                raise TriviumError(f"the gradients of steps {step - skipped} to {step - 1} are not finite, even at a learning rate "
-                                   f"of {0.5**returns:g} times the one set; lower it (the last good checkpoint is kept)")
-            before = returns
-            step = resume((step - 1) // ANCHOR * ANCHOR) or 0
-            returns, skipped = before + 1, 0
-            say(f"going back to step {step}, and on at {0.5**returns:g} of the learning rate")
+            write_line(step, state.metrics)
+            progress(state.step, steps, f"loss {state.metrics.get('loss', 0.0):.3f}  {speed:,.0f} {unit}/s")
+
+        # ------------------------------------------------------------ when it has lost its way: back, at half the rate
+        if state.skipped >= RETURN_AFTER:
+            state = go_back(checkpoints, state, say)
+            plateau.restore(state.plateau)
             if write_line:
-                write_line = Log(log, step, track)
-                forget_after(scratch, step)
+                write_line = Log(log, state.step, track)
+                forget_after(scratch, state.step)
             world.wait()
-            save(step)
-            continue
-        due = world.agree(time.monotonic() - saved > save_seconds or "TRIVIUM_SAVE_EVERY_STEP" in os.environ, trainer.device)
-        if (due and not skipped) or step % ANCHOR == 0:
-            saved = time.monotonic()
-            save(step)
-    if keep_best and best["step"]:
-        load_checkpoint(scratch / "best", model, [], fingerprint, world, int(best["step"]))
-    return Outcome(trainer.gathered(), metrics, seconds + time.monotonic() - started, world.leader, best, step, precision)
+            checkpoints.save(state)
+
+        # ------------------------------------------------------------------------------------ once in a while: save
+        elif (checkpoints.due(save_seconds) and not state.skipped) or state.step % ANCHOR == 0:
+            checkpoints.save(state)
+
+    if evaluation.keep_best and state.best.step:
+        checkpoints.restore_best(state.best)
+    return Outcome(trainer.gathered(), state.metrics, checkpoints.seconds(state), world.leader, state.best, state.step,
+                   precision)
+
+
+def evaluate(trainer: Trainer, objective: Objective, evaluation: Evaluation, state: RunState, checkpoints: Checkpoints,
+             write_line: Log | None) -> None:
+    """Add the held-out means to the metrics, keep the best weights, and log a sample."""
+    if evaluation.batches:
+        means = trainer.evaluate(evaluation.batches(*trainer.world.slice), objective)
+        state.metrics |= {f"validation_{name}": value for name, value in means.items()}
+        if evaluation.keep_best and means["loss"] < state.best.loss:
+            state.best = Best(means["loss"], state.step)
+            checkpoints.keep_best(state.step)
+        elif evaluation.keep_best:
+            state.best.since += 1
+    if evaluation.sample:
+        speaker = trainer.gathered() if trainer.world.size > 1 else trainer.model
+        if write_line:
+            write_line(state.step - 1, {"sample": evaluation.sample(speaker)})
+
+
+def go_back(checkpoints: Checkpoints, state: RunState, say: Callable[[str], None]) -> RunState:
+    """The state to go on from after too many gradients that were not finite: that of the last anchor, at half the
+    learning rate. Raises :class:`TriviumError` when that was done too often."""
+    if state.returns >= RETURNS:
+        raise TriviumError(
+            f"the gradients of steps {state.step - state.skipped} to {state.step - 1} are not finite, even at a learning "
+            f"rate of {0.5**state.returns:g} times the one set; lower it (the last good checkpoint is kept)")
+    earlier = checkpoints.resume((state.step - 1) // ANCHOR * ANCHOR) or RunState()
+    earlier.returns, earlier.skipped, earlier.seconds = state.returns + 1, 0, state.seconds
+    say(f"going back to step {earlier.step}, and on at {0.5**earlier.returns:g} of the learning rate")
+    return earlier
 
 
 def worth_compiling(parallel: Parallel, model: nn.Module, steps: int, tokens: int, precision: str) -> bool:

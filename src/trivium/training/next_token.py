@@ -6,7 +6,7 @@ from typing import Any
 
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.training.batch import Batch, hidden_states
-from trivium.training.loop import Total
+from trivium.training.objective import Total
 
 
 class LanguageModelling:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trivium.errors import TriviumError
+from trivium.extensions import load_object, resolve
 from trivium.training.parallel import by_mesh, shard_like, whole
 from trivium.training.precision import masters
 from trivium.training.settings import Optimization as Optimization
@@ -38,6 +39,10 @@ class Plateau:
     def __init__(self, settings: Optimization) -> None:
         self.patience = settings.patience if settings.schedule == "plateau" else 0
         self.state = {"share": 1.0, "sum": 0.0, "count": 0.0, "lowest": 1e300}
+
+    def restore(self, state: dict[str, float] | None) -> None:
+        """Go on from a checkpoint's state, where it has one."""
+        self.state = state or self.state
 
     @property
     def share(self) -> float:
@@ -125,27 +130,31 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(model: nn.Module, settings: Optimization) -> list[torch.optim.Optimizer]:
-    """The optimizers of ``model``; every trainable parameter is in exactly one group (asserted)."""
-    matrices, embeddings, vectors = [], [], []
+    """The optimizers of ``model``; every trainable parameter is in exactly one group (asserted). Raises
+    :class:`TriviumError` where there is nothing to train, and for an optimizer of the user's own that cannot be made."""
+    blocks: list[Tensor] = []  # matrices that Muon moves
+    decayed: list[Tensor] = []
+    vectors: list[Tensor] = []
     for name, parameter in masters(model):
-        if not parameter.requires_grad:
-            continue
-        if parameter.ndim < 2:
-            vectors.append(parameter)
-        elif settings.optimizer == "muon" and ".layers." in f".{name}":
-            matrices.append(parameter)
-        else:
-            embeddings.append(parameter)
-    if not (matrices or embeddings or vectors):
+        if parameter.requires_grad:
+            muon = settings.optimizer == "muon" and parameter.ndim > 1 and ".layers." in f".{name}"
+            (vectors if parameter.ndim < 2 else blocks if muon else decayed).append(parameter)
+    if not (blocks or decayed or vectors):
         raise TriviumError("nothing to train: every parameter is frozen")
-    groups = [{"params": group, "weight_decay": decay} for parameters, decay in ((embeddings, settings.weight_decay), (vectors, 0.0))
+    groups = [{"params": group, "weight_decay": decay}
+              for parameters, decay in ((decayed, settings.weight_decay), (vectors, 0.0))
               for group in by_mesh(parameters)]
     optimizers: list[torch.optim.Optimizer] = []
     if groups:  # an adapter may be matrices alone
-        optimizers.append(torch.optim.SGD(groups, lr=settings.learning_rate) if settings.optimizer == "sgd" else torch.optim.AdamW(
-            groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=settings.epsilon, fused=True))
-    if matrices:
-        optimizers.append(Muon(matrices, settings.matrix_learning_rate, weight_decay=settings.weight_decay,
+        if settings.optimizer == "sgd":
+            optimizers.append(torch.optim.SGD(groups, lr=settings.learning_rate))
+        elif settings.optimizer in ("adamw", "muon"):
+            optimizers.append(torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2),
+                                                eps=settings.epsilon, fused=True))
+        else:
+            optimizers.append(own_optimizer(groups, settings))
+    if blocks:
+        optimizers.append(Muon(blocks, settings.matrix_learning_rate, weight_decay=settings.weight_decay,
                                steps=settings.newton_schulz))
     grouped = [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
     trainable = {id(p) for _, p in masters(model) if p.requires_grad}
@@ -154,3 +163,18 @@ def make_optimizers(model: nn.Module, settings: Optimization) -> list[torch.opti
         for group in optimizer.param_groups:
             group["highest"] = group["lr"]
     return optimizers
+
+
+def own_optimizer(groups: list[dict[str, Any]], settings: Optimization) -> torch.optim.Optimizer:
+    """The optimizer that the user's code makes: it is called with groups of parameters, each with its ``weight_decay``,
+    with ``lr``, and with ``optimizer_options`` by name. Raises :class:`TriviumError` for one that fails, or that keeps
+    anything but tensors of each parameter, which no checkpoint would hold."""
+    name = settings.optimizer
+    make = load_object(resolve(name, "optimizers"))
+    try:
+        made = make(groups, lr=settings.learning_rate, **settings.optimizer_options)
+    except Exception as error:
+        raise TriviumError(f"{name}: the optimizer cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise TriviumError(f"{name} makes a {type(made).__name__}, where a torch.optim.Optimizer was expected")
+    return made

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, nearest
+from trivium.extensions import Code, file_of, names, resolve
+
+BUILT_IN = ("muon", "adamw", "sgd")
+"""The optimizers that are here."""
 
 NumberFormat = Literal["float32", "bf16", "bf16-weights"]
 """In what products are made; see :mod:`trivium.training.precision`."""
@@ -21,10 +25,11 @@ class Optimization:
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    optimizer: Literal["muon", "adamw", "sgd"] = "adamw"
-    """muon: Muon for the blocks' matrices and AdamW for the rest; adamw: AdamW for all; sgd: plain gradient descent."""
+    optimizer: Code = "adamw"
+    """muon: Muon for the blocks' matrices and AdamW for the rest; adamw: AdamW for all; sgd: plain gradient descent;
+    `FILE.py:NAME`, or what an installed package offers: an optimizer of your own for all weights."""
     learning_rate: float = 3e-4
-    """AdamW's highest learning rate, or that of plain gradient descent."""
+    """The highest learning rate; with muon that of the weights outside the blocks."""
     matrix_learning_rate: float = 0.02
     """Muon's highest learning rate."""
     newton_schulz: int = 5
@@ -51,6 +56,8 @@ class Optimization:
     """Share of the highest learning rate that is left at the end."""
     clip: float = 1.0
     """Highest norm of the gradient; 0 leaves it as it is."""
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
+    """What an optimizer of your own is given besides, by name."""
 
     def __post_init__(self) -> None:
         shares = ("warmup", "final", "decay", "beta1", "beta2")
@@ -60,6 +67,12 @@ class Optimization:
         for name in ("learning_rate", "matrix_learning_rate", "weight_decay", "epsilon", "clip"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must be 0 or more")
+        if self.optimizer not in BUILT_IN and file_of(resolve(self.optimizer, "optimizers")) is None:
+            raise TriviumError(f"optimization: there is no optimizer {self.optimizer!r}"
+                               f"{nearest(self.optimizer, [*BUILT_IN, *names('optimizers')])}; one of your own is named "
+                               "as FILE.py:NAME")
+        if self.optimizer_options and self.optimizer in BUILT_IN:
+            raise TriviumError(f"optimization: optimizer_options are for optimizers of your own, not for {self.optimizer}")
         for name in ("newton_schulz", "patience"):
             if getattr(self, name) < 1:
                 raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must be at least 1")

@@ -97,12 +97,12 @@ def preferences(ranked: Sequence[Sequence[int]]) -> set[tuple[int, int]]:
             for worse in below}
 
 
-def agreement(rankings: Iterable[tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]]) -> float:
+def agreement(rankings: Iterable[tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]]) -> float | None:
     """The share of pairs of responses that two judges order alike, among those that both order strictly. Takes the two
-    judges' rankings of each prompt; NaN when no pair is comparable."""
+    judges' rankings of each prompt; None when no pair is comparable."""
     same = compared = 0
     for one, other in rankings:
         first, second = preferences(one), preferences(other)
         same += len(first & second)
         compared += len(first & second) + len(first & {(worse, better) for better, worse in second})
-    return same / compared if compared else math.nan
+    return same / compared if compared else None

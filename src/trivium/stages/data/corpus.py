@@ -15,7 +15,7 @@ from trivium.corpus.truth import measure
 from trivium.data.readers import find, rows
 from trivium.data.unpack import Bad
 from trivium.errors import TriviumError
-from trivium.extensions import file_of
+from trivium.extensions import file_of, resolve
 from trivium.files import read_rows
 from trivium.stage import Code, Context, Input, Stage, Title
 from trivium.stages.rows import rows_of
@@ -57,7 +57,7 @@ class Corpus(Stage):
     @classmethod
     def _suffixes(cls, readers: dict[str, str]) -> dict[str, str]:
         for suffix, reader in readers.items():
-            if not suffix.startswith(".") or file_of(reader) is None:
+            if not suffix.startswith(".") or file_of(resolve(reader, "readers")) is None:
                 raise ValueError(f"{suffix}: {reader}: name a suffix such as .eml and a function as FILE.py:NAME")
         return readers
 

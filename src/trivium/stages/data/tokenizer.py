@@ -10,7 +10,7 @@ from pydantic import Field
 
 from trivium import randomness
 from trivium.files import read_rows
-from trivium.stage import Context, Input, Stage, Title
+from trivium.stage import Context, Figure, Input, Stage, Title
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.train import train
 
@@ -21,6 +21,9 @@ class Tokenizer(Stage):
     kind: ClassVar[str] = "tokenizer"
     version: ClassVar[int] = 1
     title: ClassVar[Title] = Title("the tokenizer", "训练分词器", "read")
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("vocab_size", "vocabulary", "词表大小"),
+    )
     corpus: Input = "corpus"
     """The clean documents."""
     vocab_size: int = Field(2048, ge=262)

@@ -19,15 +19,15 @@ from trivium.intervals import mean_interval
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import merge, weights_digest
 from trivium.model.encoder import Classifier, MaskedModel, joined, load_encoder, read_encoder_config
-from trivium.stage import Context, Input, Title
+from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.models import adapt
 from trivium.stages.pretraining.encode import save_folder
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.epochs import PackedEpochs, contents_of
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 
 
 class Classify(Looped):
@@ -36,6 +36,12 @@ class Classify(Looped):
     kind: ClassVar[str] = "classify"
     version: ClassVar[int] = 1
     title: ClassVar[Title] = Title("fine-tuning on labels", "按标签微调", "teach")
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("accuracy", "texts labelled right", "标签正确率"),
+        Figure("always_the_commonest", "… always the commonest label", "……总答最常见的标签"),
+        Figure("tf_idf", "… TF-IDF and logistic regression", "……TF-IDF 与逻辑回归"),
+    )
+    panel: ClassVar[Panel] = Panel(headline="accuracy", beside=("always_the_commonest", "tf_idf"), curves=("accuracy",))
     alone: ClassVar[bool] = True
     model: Input = "encode"
     """The encoder to start from."""

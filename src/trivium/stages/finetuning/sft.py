@@ -28,8 +28,8 @@ from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.epochs import PackedEpochs, contents_of, fits
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 
 
 class Rehearsal(BaseModel):
@@ -117,7 +117,7 @@ class Sft(Looped):
         }
         if heldout:
             summary |= {
-                "validation_loss": outcome.best["loss"], "best_step": int(outcome.best["step"]), "planned_steps": steps
+                "validation_loss": outcome.best.loss, "best_step": outcome.best.step, "planned_steps": steps
             }
         if attached:
             summary["trained_parameters"] = sum(p.numel() for _, p in attached.parameters())

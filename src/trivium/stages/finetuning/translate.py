@@ -20,7 +20,7 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters import folder as adapter_folder
 from trivium.model.adapters.folder import weights_digest
 from trivium.model.encoder_decoder import EncoderDecoder
-from trivium.stage import Context, Input, Title
+from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.models import adapt, load_tokenizer
 from trivium.stages.pretraining.spans import PairEpochs, WritingTargets, ids_of, save_folder, save_tokenizer
 from trivium.stages.rows import Row, rows_of
@@ -37,6 +37,13 @@ class Translate(Looped):
     kind: ClassVar[str] = "translate"
     version: ClassVar[int] = 2
     title: ClassVar[Title] = Title("fine-tuning on pairs", "按句对微调", "teach")
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("pairs", "pairs learned from", "学习的句对"),
+        Figure("chrf", "chrF", "chrF"),
+        Figure("bleu", "BLEU", "BLEU"),
+        Figure("right", "right to the letter", "逐字正确"),
+    )
+    panel: ClassVar[Panel] = Panel(headline="chrf", beside=("bleu", "right"))
     every_process: ClassVar[bool] = True
     model: Input = "spans"
     """The encoder-decoder to start from."""

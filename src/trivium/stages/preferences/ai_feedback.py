@@ -20,7 +20,7 @@ from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
-from trivium.stage import Context, Input, Stage, Title
+from trivium.stage import Context, Figure, Input, Stage, Title
 from trivium.stages.endpoint import EndpointSettings
 from trivium.stages.models import load_language_model, load_tokenizer, prompt_ids, response_ids
 from trivium.stages.preferences.reward import score_trees
@@ -68,6 +68,12 @@ class AiFeedback(Speaking):
     kind: ClassVar[str] = "ai_feedback"
     version: ClassVar[int] = 1
     title: ClassVar[Title] = Title("a model's rankings", "模型的排序", "judge")
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("comparisons", "comparisons", "比较次数"),
+        Figure("unread", "answers that no choice could be read from", "读不出选择的回答"),
+        Figure("first_is_preferred", "the first one is preferred", "偏好先出现者的比例"),
+        Figure("agreement_with_truth", "agrees with the truth", "与真值一致的比例"),
+    )
     responses: int = Field(4, ge=2)
     """Responses to each prompt."""
     margin: float = Field(0.05, ge=0)

@@ -13,15 +13,15 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.objectives.preference import dpo_losses, ipo_losses
-from trivium.stage import Context, Input, Title
+from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.models import adapt, as_without, load_language_model, save_trained
 from trivium.stages.preferences.reward import accuracy, add_pairs, ranked_batches, ranked_tree, rankings
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import PackedEpochs, contents_of
-from trivium.training.loop import Total
 from trivium.training.machine import prepare, resolve_precision
+from trivium.training.objective import Total
 from trivium.training.precision import as_trained
 
 
@@ -31,6 +31,11 @@ class Dpo(Looped):
     kind: ClassVar[str] = "dpo"
     version: ClassVar[int] = 3
     title: ClassVar[Title] = Title("direct preferences (DPO)", "直接偏好优化（DPO）", "judge")
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("accuracy", "pairs ordered right", "成对排序正确率"),
+        Figure("margin", "margin", "间隔"),
+    )
+    panel: ClassVar[Panel] = Panel(curves=("accuracy", "margin"))
     every_process: ClassVar[bool] = True
     model: Input = "sft"
     """The model to start from, and the reference."""

@@ -13,7 +13,7 @@ from trivium.errors import TriviumError
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.preference import balanced_weights, kto_losses
-from trivium.stage import Context, Input, Title
+from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.models import adapt, as_without, load_language_model, prompt_ids, response_ids, save_trained
 from trivium.stages.preferences.dpo import response_log_probs
 from trivium.stages.preferences.reward import accuracy, ranked_tree, rankings
@@ -22,9 +22,10 @@ from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, map_trees, pack
 from trivium.training.epochs import PackedEpochs, contents_of, fits
-from trivium.training.loop import Total, Trainer
 from trivium.training.machine import prepare, resolve_precision
+from trivium.training.objective import Total
 from trivium.training.precision import as_trained
+from trivium.training.trainer import Trainer
 
 
 class Kto(Looped):
@@ -33,6 +34,13 @@ class Kto(Looped):
     kind: ClassVar[str] = "kto"
     version: ClassVar[int] = 3
     title: ClassVar[Title] = Title("thumbs up and down (KTO)", "赞与踩（KTO）", "judge")
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("liked", "responses liked", "获赞的回答"),
+        Figure("disliked", "responses disliked", "被踩的回答"),
+        Figure("liked_reward", "implied reward, liked", "隐含奖励（赞）"),
+        Figure("disliked_reward", "implied reward, disliked", "隐含奖励（踩）"),
+    )
+    panel: ClassVar[Panel] = Panel(curves=("liked_reward", "disliked_reward"))
     every_process: ClassVar[bool] = True
     model: Input = "sft"
     """The model to start from, and the reference."""

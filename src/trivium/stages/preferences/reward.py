@@ -23,15 +23,15 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import weights_digest
 from trivium.model.folder import read_config
 from trivium.objectives.ranking import ranking_losses, rating_losses
-from trivium.stage import Context, Input, Title
+from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.models import adapt, load_language_model, load_tokenizer, prompt_ids, response_ids, save_trained
 from trivium.stages.rows import Row, rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import PackedEpochs, contents_of, fits
-from trivium.training.loop import Total
 from trivium.training.machine import autocast, prepare, resolve_precision
+from trivium.training.objective import Total
 from trivium.world.panel import judge
 
 
@@ -41,6 +41,16 @@ class Reward(Looped):
     kind: ClassVar[str] = "reward"
     version: ClassVar[int] = 4
     title: ClassVar[Title] = Title("reward model", "奖励模型", "judge")
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("accuracy", "pairs ordered right", "成对排序正确率"),
+        Figure("ceiling", "a judge without noise", "无噪声裁判"),
+        Figure("length_accuracy", "length alone", "仅凭长度"),
+        Figure("accuracy_by_length", "accuracy by length", "按长度的正确率"),
+        Figure("accuracy_by_margin", "accuracy by how far apart people rated", "按评分差距的正确率"),
+        Figure("shift", "score shift", "分数平移"),
+    )
+    panel: ClassVar[Panel] = Panel(headline="accuracy", beside=("agreement", "ceiling", "length_accuracy"),
+                                   curves=("accuracy",))
     every_process: ClassVar[bool] = True
     model: Input = "sft"
     """The model whose trunk it starts from."""

@@ -12,7 +12,7 @@ from trivium.errors import TriviumError
 from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
-from trivium.stage import Context, Input, Stage, Title
+from trivium.stage import Context, Figure, Input, Stage, Title
 from trivium.stages.models import load_language_model, load_reward_model, prompt_ids
 from trivium.stages.preferences.reward import score_trees
 from trivium.stages.rows import rows_of
@@ -27,6 +27,12 @@ class Select(Stage):
     kind: ClassVar[str] = "select"
     version: ClassVar[int] = 1
     title: ClassVar[Title] = Title("best of N (rejection sampling)", "N 选最优（拒绝采样）", "judge")
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("samples", "responses sampled", "采样的回答"),
+        Figure("mean_score", "score before selection", "选优前分数"),
+        Figure("mean_gain", "gain by selection", "选优增益"),
+        Figure("better_by_truth", "selected is better, by the truth", "按真值更好的比例"),
+    )
     model: Input = "sft"
     """The model that responds."""
     reward: Input = "reward"

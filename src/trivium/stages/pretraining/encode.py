@@ -15,15 +15,15 @@ from trivium.files import write_bytes, write_json
 from trivium.model.config import EncoderConfig
 from trivium.model.encoder import MaskedModel, encode, save_encoder
 from trivium.objectives.language_modeling import token_log_probs
-from trivium.stage import Context, Title
+from trivium.stage import Context, Panel, Title
 from trivium.stages.training import FromText, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.tokenizer.train import DOCUMENT
 from trivium.training.batch import Batch, Tree
 from trivium.training.epochs import PackedEpochs
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 
 
 class Encode(FromText):
@@ -32,6 +32,7 @@ class Encode(FromText):
     kind: ClassVar[str] = "encode"
     version: ClassVar[int] = 1
     title: ClassVar[Title] = Title("pretraining, hidden tokens", "预训练（遮盖词元）", "read")
+    panel: ClassVar[Panel] = Panel(headline="validation_loss", beside=("chance_loss",))
     every_process: ClassVar[bool] = True
     model: EncoderConfig = EncoderConfig()
     """The model's shape; vocab_size is taken from the tokenizer, and one for the mask."""

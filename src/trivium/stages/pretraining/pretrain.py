@@ -14,7 +14,7 @@ from pydantic import model_validator
 from trivium import randomness
 from trivium.model import LanguageModel
 from trivium.model.config import ModelConfig
-from trivium.stage import Context, Title
+from trivium.stage import Context, Figure, Panel, Title
 from trivium.stages.models import sample_text, save_model
 from trivium.stages.training import FromText, run_training
 from trivium.tokenizer.chat import ChatTokenizer
@@ -31,6 +31,11 @@ class Pretrain(FromText):
     kind: ClassVar[str] = "pretrain"
     version: ClassVar[int] = 3
     title: ClassVar[Title] = Title("pretraining", "预训练", "read")
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("validation_bits_per_byte", "bits per byte, held-out text", "每字节比特数（留出文本）"),
+        Figure("unigram_bits_per_byte", "… of a unigram model", "……一元模型"),
+    )
+    panel: ClassVar[Panel] = Panel(headline="validation_bits_per_byte", beside=("unigram_bits_per_byte",))
     every_process: ClassVar[bool] = True
     model: ModelConfig = ModelConfig()
     """The model's shape; vocab_size is taken from the tokenizer."""

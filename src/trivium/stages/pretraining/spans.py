@@ -17,15 +17,15 @@ from trivium.files import write_bytes, write_json
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder_decoder import EncoderDecoder, look_at
 from trivium.objectives.language_modeling import token_log_probs
-from trivium.stage import Context, Title
+from trivium.stage import Context, Panel, Title
 from trivium.stages.pretraining.encode import texts
 from trivium.stages.training import FromText, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch
 from trivium.training.epochs import PackedEpochs
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 
 
 class Spans(FromText):
@@ -34,6 +34,7 @@ class Spans(FromText):
     kind: ClassVar[str] = "spans"
     version: ClassVar[int] = 1
     title: ClassVar[Title] = Title("pretraining, cut-out spans", "预训练（挖空片段）", "read")
+    panel: ClassVar[Panel] = Panel(headline="validation_loss", beside=("chance_loss",))
     every_process: ClassVar[bool] = True
     model: EncoderDecoderConfig = EncoderDecoderConfig()
     """The model's shape; vocab_size is taken from the tokenizer, with one more for each sentinel."""

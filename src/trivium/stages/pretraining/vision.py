@@ -18,12 +18,12 @@ from trivium.errors import TriviumError
 from trivium.model.config import VisionConfig
 from trivium.model.images import look
 from trivium.model.vision import VisionEncoder, save_eyes
-from trivium.stage import Context, Input, Title
+from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.rows import rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import check_messages
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 
 
 class Vision(Looped):
@@ -32,6 +32,13 @@ class Vision(Looped):
     kind: ClassVar[str] = "vision"
     version: ClassVar[int] = 1
     title: ClassVar[Title] = Title("pretraining, hidden patches", "预训练（遮盖图块）", "read")
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("loss", "squared error of hidden patches", "遮盖图块的平方误差"),
+        Figure("validation_loss", "squared error of hidden patches, held out", "遮盖图块的平方误差（留出图片）"),
+        Figure("variance", "… of guessing the mean picture", "……猜平均图片"),
+        Figure("pictures", "pictures", "图片数"),
+    )
+    panel: ClassVar[Panel] = Panel(headline="validation_loss", beside=("variance",))
     alone: ClassVar[bool] = True
     pictures: Input = "pictures"
     """A stage or a folder with `train.jsonl` and `heldout.jsonl`, whose messages hold pictures."""

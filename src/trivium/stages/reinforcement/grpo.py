@@ -17,7 +17,7 @@ from trivium.evaluation.checkers import Checker
 from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import group_advantages, kl_penalties, leave_one_out_advantages, policy_losses
-from trivium.stage import Context, Input, Title
+from trivium.stage import Context, Input, Panel, Title
 from trivium.stages.models import adapt, as_without, load_judge, load_language_model
 from trivium.stages.reinforcement.practice import Practice
 from trivium.stages.reinforcement.rollout import (
@@ -30,8 +30,8 @@ from trivium.stages.reinforcement.rollout import (
     practise,
 )
 from trivium.training.batch import Batch, hidden_states
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 
 
 class Grpo(Practice):
@@ -40,6 +40,8 @@ class Grpo(Practice):
     kind: ClassVar[str] = "grpo"
     version: ClassVar[int] = 3
     title: ClassVar[Title] = Title("group-relative RL (GRPO)", "组相对强化学习（GRPO）", "judge")
+    panel: ClassVar[Panel] = Panel(curves=("score", "gold", "watched_gold", "kl", "entropy", "length", "finished",
+                                   "clip_fraction"))
     every_process: ClassVar[bool] = True
     reward: Input | None = None
     """A reward model to learn from, instead of a checker."""

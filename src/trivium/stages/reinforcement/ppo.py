@@ -21,7 +21,7 @@ from trivium.model import LanguageModel, RewardModel
 from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import adapt_kl_coefficient, generalised_advantages, policy_losses, value_losses
-from trivium.stage import Context, Input, Title
+from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.models import adapt, as_without, load_judge, load_language_model
 from trivium.stages.pretraining.pretrain import LanguageModelling, pieces
 from trivium.stages.reinforcement.practice import Practice
@@ -42,8 +42,8 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, hidden_states
 from trivium.training.epochs import PackedEpochs
-from trivium.training.loop import Total
 from trivium.training.machine import prepare
+from trivium.training.objective import Total
 from trivium.training.parallel import World
 
 
@@ -53,6 +53,13 @@ class Ppo(Practice):
     kind: ClassVar[str] = "ppo"
     version: ClassVar[int] = 5
     title: ClassVar[Title] = Title("reinforcement learning (PPO)", "强化学习（PPO）", "judge")
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("kl_coefficient", "KL coefficient", "KL 系数"),
+        Figure("explained_variance", "explained variance", "解释方差"),
+        Figure("pretraining_loss", "pretraining loss (nats)", "预训练损失（奈特）"),
+    )
+    panel: ClassVar[Panel] = Panel(curves=("score", "gold", "watched_gold", "kl", "entropy", "length", "finished",
+                                   "clip_fraction", "explained_variance", "pretraining_loss"))
     every_process: ClassVar[bool] = True
     reward: Input = "reward"
     """The reward model; the value model starts from it too."""

@@ -31,9 +31,11 @@ from trivium.stages.training import fingerprint
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch, map_trees, pack
 from trivium.training.checkpoint import load_checkpoint, save_checkpoint
-from trivium.training.loop import Log, Objective, Trainer
+from trivium.training.log import Log
 from trivium.training.machine import autocast, give_back_freed_memory, resolve_precision
+from trivium.training.objective import Objective
 from trivium.training.parallel import World, join, whole
+from trivium.training.trainer import Trainer
 from trivium.world import rubric
 
 

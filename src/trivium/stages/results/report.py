@@ -16,7 +16,7 @@ class Report(Stage):
     """Write the report page and metrics.json."""
 
     kind: ClassVar[str] = "report"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     title: ClassVar[Title] = Title("this report", "本报告", "exam")
     stages: list[Input] = []
     """The stages to report on."""
