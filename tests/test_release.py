@@ -173,3 +173,11 @@ def test_the_quickstart_installs_no_tools_of_developers():
                                     check=True).stdout for target in ("quickstart", "lint")}
     assert "[corpus,lessons,serve]" in plans["quickstart"] and "trivium quickstart" in plans["quickstart"]
     assert "dev]" not in plans["quickstart"] and "dev]" in plans["lint"]
+
+
+def test_the_guide_for_contributors_names_what_there_is():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    places = [place for place in re.findall(r"`([\w./-]+)`", text) if "/" in place and not place.endswith("dist/")]
+    assert len(places) > 30 and not [place for place in places if not (ROOT / place).exists()]
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M)) <= {*targets}
