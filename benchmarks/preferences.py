@@ -15,7 +15,6 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +92,9 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     from tokenizers import Tokenizer
 
     from trivium.model import LanguageModel, RewardModel
-    from trivium.stages.preferences.dpo import DirectPreference, Dpo, response_log_probs
-    from trivium.stages.preferences.kto import KahnemanTversky, mismatched, mismatched_batch, shared
+    from trivium.stages.preferences.dpo import DirectPreference, Dpo
+    from trivium.stages.preferences.kto import KahnemanTversky, add_labels, mismatched, mismatched_batch, shared
+    from trivium.stages.preferences.reference import response_log_probs
     from trivium.stages.preferences.reward import Ranking, add_pairs, pairs_of
     from trivium.training.batch import Tree, make_batch, pack
     from trivium.training.epochs import PackedEpochs
@@ -147,16 +147,12 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     else:
         model, counted = language_model, "responses"
         single = [Tree(ids(row["prompt"]), (ids(row["completion"], True),), payload=(row["label"],)) for row in rows]
-        trees = [replace(tree, payload=tree.payload | {"mismatched": replace(other := tree.payload["mismatched"], payload=np.zeros(len(other.responses), np.float32))})
-                 for tree in mismatched(shared([tree for tree in single if len(tree) <= length], length), length)]
-        objective = KahnemanTversky(0.1, 1.0, 1.0)
+        trees = mismatched(shared([tree for tree in single if len(tree) <= length], length), length)
+        objective = KahnemanTversky(0.1, 1.0, 1.0, lambda trees: torch.zeros(sum(len(tree.responses) for tree in trees)))
 
         def finish(batch: Any) -> None:
-            liked = [label for tree in batch.trees for label in tree.payload["liked"]]
-            batch.extra["liked"] = torch.tensor(liked, dtype=torch.bool)
-            batch.counts |= {"liked": float(sum(liked)), "disliked": float(len(liked) - sum(liked))}
             with torch.no_grad():  # a stage computes these once for all epochs; the mismatched ones are made for their cost, and count as 0
-                batch.extra["reference"] = response_log_probs(reference, batch)
+                add_labels(batch, lambda _: response_log_probs(reference, batch))
                 response_log_probs(reference, mismatched_batch(batch))
     if task != "reward":
         reference = our_model(LanguageModel).initialise(0).to(device).eval()

@@ -19,8 +19,8 @@ from trivium.version import __version__
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-IMPORTED_AS = {"argon2": "argon2-cffi", "lm_eval": "lm-eval", "PIL": "pillow", "sklearn": "scikit-learn",
-               "yaml": "pyyaml"}
+IMPORTED_AS = {"argon2": "argon2-cffi", "lm_eval": "lm-eval", "PIL": "pillow", "python_multipart": "python-multipart",
+               "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Packages whose modules have another name."""
 COME_ALONG = {"markupsafe": "jinja2", "scipy": "scikit-learn"}
 """Packages that another one cannot do without."""
@@ -91,18 +91,20 @@ for module in pkgutil.walk_packages(trivium.__path__, "trivium."):
         try:
             importlib.import_module(module.name)
         except TriviumError as error:
-            print(module.name, error)
+            print(module.name, str(error).partition("pip install ")[2])
 """
     done = python(code, cwd=tmp_path)
-    only = 'trivium.evaluation.harness lm_eval is not installed: pip install "trivium[eval]"\n'
-    assert done.stdout == only, done.stderr
+    lessons = [f"trivium.{name}" for name in ("lessons.animals", "lessons.digits", "lessons.line", "lessons.next_word",
+                                              "lessons.page", "planning.scaling")]
+    assert done.stdout.splitlines() == ['trivium.evaluation.harness "trivium[eval]"',
+                                        *(f'{name} "trivium[lessons]"' for name in lessons)], done.stderr
 
 
 @pytest.mark.parametrize(("missing", "words", "message"), [
-    ("trafilatura", ["quickstart"], 'trafilatura is not installed: pip install "trivium[corpus]"'),
+    ("trafilatura", ["quickstart"], 'trafilatura is not installed; this needs the extra `corpus`: pip install "trivium[corpus]"'),
     ("zstandard", ["run", "recipes/quickstart.yaml", "--only", "corpus", "--set", "world.size.documents_bytes=50000"],
-     'zstandard is not installed: pip install "trivium[corpus]"'),
-    ("plotly", ["lesson", "line"], 'plotly is not installed: pip install "trivium[lessons]"'),
+     'zstandard is not installed; this needs the extra `corpus`: pip install "trivium[corpus]"'),
+    ("plotly", ["lesson", "line"], 'plotly is not installed; this needs the extra `lessons`: pip install "trivium[lessons]"'),
 ])
 def test_a_missing_extra_is_one_line_that_names_it(tmp_path, missing, words, message):
     code = HIDE.format(names=[missing]) + "from trivium.cli.__main__ import main; main()"

@@ -37,7 +37,7 @@ def file_of(module: str) -> Path | None:
 
 def counts(module: str) -> bool:
     """Whether a module's source may change what a stage computes; the package itself only leads to others."""
-    without = any(module == name or module.startswith(f"{name}.") for name in WITHOUT)
+    without = any(module == name or module.startswith(f"{name}.") for name in WITHOUT) or module.endswith(".cost")
     return module != "trivium" and not without and file_of(module) is not None
 
 

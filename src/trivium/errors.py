@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class TriviumError(Exception):
@@ -25,5 +26,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def missing(extra: str, error: ImportError) -> TriviumError:
-    """What to raise where a package of an extra is not installed: one line that says how to get it."""
-    return TriviumError(f'{error.name} is not installed: pip install "trivium[{extra}]"')
+    """The fault that a package of an optional extra is not installed."""
+    return TriviumError(f"{error.name} is not installed; this needs the extra `{extra}`: "
+                        f'pip install "trivium[{extra}]"')
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Imports of what only the extra ``name`` installs. Raises :func:`missing` where a package is not there; a fault in
+    Trivium's own modules stays an :class:`ImportError`."""
+    try:
+        yield
+    except ImportError as error:
+        if error.name is None or error.name.split(".")[0] == "trivium":
+            raise
+        raise missing(name, error) from error

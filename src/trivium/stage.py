@@ -21,6 +21,7 @@ from trivium.progress import Progress
 
 if TYPE_CHECKING:
     from trivium.stages.cost import Cost, Estimate
+    from trivium.stages.outlook import Outlook, Small, Step
 
 
 class InputMarker:
@@ -133,6 +134,25 @@ class Stage(BaseModel):
         """How long the stage will take, for ``trivium estimate``; None where that cannot be said."""
         return None
 
+    def outlook(self, estimate: Estimate) -> Outlook | None:
+        """What the stage will leave, for the stages that come after it; None where none of them asks."""
+        return None
+
+    def sample(self, estimate: Estimate) -> Small | None:
+        """The stage as it is run for the sample of the data from which times are predicted; None for a stage that
+        makes no data, or that takes long even for little of it."""
+        return None
+
+    def stand_in(self, estimate: Estimate) -> Path | None:
+        """A folder like the artifact that the stage will leave, with random weights; None where nothing is like it,
+        and for a stage whose model has the shape of the one that it starts from."""
+        return None
+
+    def training_step(self, estimate: Estimate, processes: int) -> Step | None:
+        """What each of so many processes holds and goes through in an update, for ``trivium estimate memory``; None
+        where that cannot be said. Nothing of the run needs to be there, and ``estimate`` has no sample."""
+        return None
+
     @classmethod
     def input_fields(cls) -> list[str]:
         """The names of the settings that are inputs."""
@@ -188,6 +208,20 @@ def display(stage: type[Stage]) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise TriviumError(f"a stage of kind {stage.kind!r} cannot be shown: its title, figures and panel are a Title, "
                            f"a tuple of Figures and a Panel ({error})") from error
+
+
+def nested(stage: Stage, places: dict[str, Path]) -> dict[str, Any]:
+    """Places in the shape of the settings: a path, a list or a mapping for each input field."""
+    shaped: dict[str, Any] = {}
+    for field in stage.input_fields():
+        value = getattr(stage, field)
+        if isinstance(value, str):
+            shaped[field] = places[field]
+        elif isinstance(value, dict):
+            shaped[field] = {key: places[f"{field}.{key}"] for key in value}
+        elif value is not None:
+            shaped[field] = [places[f"{field}.{i}"] for i in range(len(value))]
+    return shaped
 
 
 def _items(name: str, value: Any) -> Iterator[tuple[str, str]]:

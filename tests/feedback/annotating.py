@@ -24,8 +24,10 @@ from trivium.feedback.web import COOKIE, create_app
 
 def items(count: int, responses: int = 3) -> list[dict[str, Any]]:
     """Comparisons ``item-0`` and so on, whose response 0 is the best."""
-    return [{"id": f"item-{i}", "prompt": f"Question number {i}?", "responses": [f"Answer {j} to question {i}" for j in range(responses)]}
-            for i in range(count)]
+    return [{
+        "id": f"item-{i}", "prompt": f"Question number {i}?",
+        "responses": [f"Answer {j} to question {i}" for j in range(responses)]
+    } for i in range(count)]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -62,7 +64,8 @@ class Served:
     def client(self, name: str, role: str = "annotator") -> Iterator[httpx.Client]:
         """Somebody with a session, whose requests carry its token against forgery."""
         token = self.token(name, role)
-        with httpx.Client(base_url=self.url, cookies={COOKIE: token}, headers={"x-csrf-token": Accounts(self.store).csrf(token)}) as client:
+        with httpx.Client(base_url=self.url, cookies={COOKIE: token},
+                          headers={"x-csrf-token": Accounts(self.store).csrf(token)}) as client:
             yield client
 
 
@@ -70,7 +73,8 @@ class Served:
 def serving(store: Store, address: str | None = None) -> Iterator[Served]:
     """The app on a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(create_app(store, address), log_level="error", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(
+            uvicorn.Config(create_app(store, address), log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:
@@ -92,8 +96,8 @@ def served(store: Store) -> Iterator[Served]:
 
 @pytest.fixture
 def visit(chromium: Any, served: Served) -> Iterator[Callable[..., Any]]:
-    """``visit(name, role)`` gives somebody's page in a browser of their own. Whatever the page or its scripts complain about
-    fails the test."""
+    """``visit(name, role)`` gives somebody's page in a browser of their own. Whatever the page or its scripts complain
+    about fails the test."""
     complaints: list[str] = []
     contexts = []
 

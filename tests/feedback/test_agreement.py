@@ -1,4 +1,4 @@
-"""Agreement statistics against tables in print, against definitions computed slowly, and against what must hold of them."""
+"""Agreement statistics against tables in print, definitions computed slowly, and what must hold of them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def slow_alpha(units: list[list[int]], level: str) -> float:
             return float(a - b)**2
         low, high = min(a, b), max(a, b)
         return (sum(count for value, count in often.items() if low <= value <= high) - (often[a] + often[b]) / 2)**2
-    within = sum(distance(a, b) / (len(unit) - 1) for unit in units for a, b in itertools.permutations(unit, 2)) / len(values)
+
+    within = sum(distance(a, b) / (len(unit) - 1)
+                 for unit in units
+                 for a, b in itertools.permutations(unit, 2)) / len(values)
     between = sum(distance(a, b) for a, b in itertools.permutations(values, 2)) / (len(values) * (len(values) - 1))
     return 1 - within / between if between else math.nan
 
@@ -128,7 +131,8 @@ def test_w_is_the_variance_of_the_rank_sums_over_its_maximum(found: list[list[li
     most = m * m * (n**3 - n) / 12 - m * ties / 12
     got = kendall_w(found)
     if most:
-        assert got == pytest.approx(np.square(ranks.sum(0) - ranks.sum(0).mean()).sum() / most, abs=1e-9) and -1e-9 <= got <= 1 + 1e-9
+        assert got == pytest.approx(np.square(ranks.sum(0) - ranks.sum(0).mean()).sum() / most,
+                                    abs=1e-9) and -1e-9 <= got <= 1 + 1e-9
     else:
         assert math.isnan(got)
 
@@ -186,7 +190,8 @@ def test_intervals_of_shares_cover() -> None:
 def test_shares_at_the_edges() -> None:
     assert math.isnan(share([]).value) and math.isnan(share([(0, 0)]).value)
     sure = share([(3, 3)] * 4)
-    assert sure.value == 1.0 and sure.high == 1.0 and 0.4 < sure.low < 0.6 and sure.n == 4  # four clusters, not twelve pairs
+    assert sure.value == 1.0 and sure.high == 1.0 and 0.4 < sure.low < 0.6
+    assert sure.n == 4  # four clusters, not twelve pairs
     assert share([(0, 5)]).low == 0.0
     assert share([(1, 2)] * 10).low < 0.5 < share([(1, 2)] * 10).high
     assert mean([0.5, math.nan, 0.7]).value == pytest.approx(0.6) and mean([math.nan]).n == 0

@@ -30,7 +30,10 @@ def drag(page: Any, chip: str, to: tuple[float, float]) -> None:
 
 
 def shown_ranking(page: Any) -> list[list[int]]:
-    return page.evaluate("[...document.querySelectorAll('.rank')].map((row) => [...row.querySelectorAll('.chip')].map((chip) => Number(chip.dataset.place)))")
+    return page.evaluate(
+        "[...document.querySelectorAll('.rank')].map((row) => [...row.querySelectorAll('.chip')]"
+        ".map((chip) => Number(chip.dataset.place)))"
+    )
 
 
 def said(store: Store) -> list[dict[str, Any]]:
@@ -89,7 +92,8 @@ def test_ranking_by_keys_alone(served: Served, visit: Visit) -> None:
         page.keyboard.press(key)
     page.keyboard.press("=")
     assert shown_ranking(page) == [[1], [2, 3], [0]]
-    for key in ("d", "Shift+ArrowUp", "Shift+ArrowUp", "Shift+ArrowUp"):  # out of the tie, into one with the best, past it
+    for key in ("d", "Shift+ArrowUp", "Shift+ArrowUp",
+                "Shift+ArrowUp"):  # out of the tie, into one with the best, past it
         page.keyboard.press(key)
     assert shown_ranking(page) == [[3], [1], [2], [0]]
     page.keyboard.press("a")
@@ -136,7 +140,8 @@ def test_ranking_by_touch_on_a_phone(served: Served, visit: Visit) -> None:
     assert shown_ranking(page) == [[2], [0]]
     swipe(centre(page, "#tray .chip[data-place='1']"), centre(page, ".rank[data-at='0']"))
     assert shown_ranking(page) == [[1, 2], [0]]
-    page.locator(".rank .chip[data-place='1'] button").nth(1).click()  # or the buttons; a tap so soon would be taken for a double tap
+    page.locator(".rank .chip[data-place='1'] button").nth(
+        1).click()  # or the buttons; a tap so soon would be taken for a double tap
     expect(page.locator(".rank")).to_have_count(3)
     assert shown_ranking(page) == [[2], [1], [0]]
     page.click("#submit")
@@ -145,10 +150,12 @@ def test_ranking_by_touch_on_a_phone(served: Served, visit: Visit) -> None:
 
 
 def test_writing_a_demonstration_and_one_of_ones_own(served: Served, visit: Visit) -> None:
-    served.store.add_items([{"prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a fruit."}]}])
+    served.store.add_items(
+        [{"prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a fruit."}]}])
     page = visit("anna", locale="zh-CN")
     page.goto("/work")
     page.click("text=开始写作")
+    page.wait_for_url("**/write")  # loaded, so that the script hears what is typed
     page.fill("#answer", "\nA pear.\nOr <b>a plum</b>.")
     page.reload()
     assert page.input_value("#answer") == "\nA pear.\nOr <b>a plum</b>."
@@ -162,7 +169,8 @@ def test_writing_a_demonstration_and_one_of_ones_own(served: Served, visit: Visi
     page.fill("#answer", "A stone fruit.")
     page.click("#submit")
     page.wait_for_url("**/history")
-    assert [row["messages"][-1]["content"] for row in export(served.store, "demonstrations")] == ["A pear.\nOr <b>a plum</b>.", "A stone fruit."]
+    assert [row["messages"][-1]["content"]
+            for row in export(served.store, "demonstrations")] == ["A pear.\nOr <b>a plum</b>.", "A stone fruit."]
     assert len(said(served.store)) == 3
 
 
@@ -194,7 +202,8 @@ def test_two_at_once_skip_and_the_lead_watches_and_settles(served: Served, visit
     ben.keyboard.press("Enter")
     ben.wait_for_selector("text=Nothing is left")
     assert next(event.body for event in served.store.events(["skip"]))["note"] == "physics"
-    expect(lead.locator("[data-number=judgements]")).to_have_text("3 / 4", timeout=10_000)  # live, without loading it again
+    expect(lead.locator("[data-number=judgements]")).to_have_text("3 / 4",
+                                                                  timeout=10_000)  # live, without loading it again
     assert lead.locator("[data-figure=agreement] .value").inner_text().endswith("%")
     assert lead.locator("[data-figure=alpha] svg").count() == 1 and lead.locator("#people tr").count() == 3
     lead.goto("/lead/disputed")
@@ -217,7 +226,8 @@ def test_a_lease_ends_while_somebody_is_away(served: Served, visit: Visit) -> No
     anna, ben = visit("anna"), visit("ben")
     anna.goto("/compare")
     anna.wait_for_selector(".chip")
-    anna.evaluate("() => { post = async () => { throw new Error('away'); }; }")  # the laptop is closed: nothing is renewed
+    anna.evaluate(
+        "() => { post = async () => { throw new Error('away'); }; }")  # the laptop is closed: nothing is renewed
     ben.goto("/compare")
     assert ben.locator("text=Nothing is left").count() == 1
     time.sleep(8.1)
@@ -233,7 +243,10 @@ def test_a_lease_ends_while_somebody_is_away(served: Served, visit: Visit) -> No
 
 @pytest.mark.long
 def test_hostile_text_does_nothing_in_a_real_browser(served: Served, visit: Visit) -> None:
-    evil = ["<script>document.title='owned'</script>", "<img src=x onerror=\"document.title='owned'\">", "[x](javascript:alert(1))"]
+    evil = [
+        "<script>document.title='owned'</script>", "<img src=x onerror=\"document.title='owned'\">",
+        "[x](javascript:alert(1))"
+    ]
     served.store.add_items([{"id": "evil", "prompt": evil[1], "responses": evil}])
     page = visit("lead", "lead")
     for path in ("/compare", "/lead/settle?item=evil"):

@@ -24,7 +24,8 @@ ANNOTATORS = 50
 
 
 def start(project: Path) -> tuple[subprocess.Popen[str], int]:
-    process = subprocess.Popen([sys.executable, "-m", "trivium.cli.app", "annotate", str(project), "--port", "0"], stdout=subprocess.PIPE, text=True,
+    process = subprocess.Popen([sys.executable, "-m", "trivium.cli.app", "annotate",
+                                str(project), "--port", "0"], stdout=subprocess.PIPE, text=True,
                                env={**os.environ, "PYTHONUNBUFFERED": "1"})
     assert process.stdout is not None
     for line in process.stdout:
@@ -40,7 +41,10 @@ def test_kill_minus_nine_under_load(tmp_path: Path) -> None:
         store.change_settings(overlap=2, repeat_share=0.1, repeat_after=2)
         store.add_items(items(3000))
         desk = Accounts(store)
-        people = {number: (token := desk.open_session(number), desk.csrf(token)) for number in (store.add_person(f"p{i}") for i in range(ANNOTATORS))}
+        people = {
+            number: (token := desk.open_session(number), desk.csrf(token))
+            for number in (store.add_person(f"p{i}") for i in range(ANNOTATORS))
+        }
     acknowledged: dict[int, list[int]] = {}  # work -> the ratings that the server said it has
     lock, stop = threading.Lock(), threading.Event()
 
@@ -58,7 +62,8 @@ def test_kill_minus_nine_under_load(tmp_path: Path) -> None:
                     return
                 turn += 1
                 ratings = [turn % 7 + 1, (turn + 2) % 7 + 1, (turn + 4) % 7 + 1]
-                connection.request("POST", f"/api/work/{found.group(1)}/judgement", json.dumps({"ranking": [[1], [0, 2]], "ratings": ratings}), headers)
+                connection.request("POST", f"/api/work/{found.group(1)}/judgement",
+                                   json.dumps({"ranking": [[1], [0, 2]], "ratings": ratings}), headers)
                 answer = connection.getresponse()
                 answer.read()
                 if answer.status == 200:
@@ -87,8 +92,11 @@ def test_kill_minus_nine_under_load(tmp_path: Path) -> None:
         process.stdout.close()
         assert len(acknowledged) >= 150 * (kills + 1)
     with Store(project) as store, store.state() as state:
-        lost = [number for number, ratings in acknowledged.items()
-                if number not in state.works or [state.works[number].ratings[place] for place in state.works[number].order] != ratings]  # type: ignore[index]
+        lost = []
+        for number, ratings in acknowledged.items():
+            work = state.works.get(number)
+            if work is None or work.ratings is None or [work.ratings[place] for place in work.order] != ratings:
+                lost.append(number)
         assert not lost
         with store.engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"

@@ -1,4 +1,5 @@
-"""Requests made up from the app's own OpenAPI description: whatever comes is answered as described, and not by a fault of the server."""
+"""Requests made up from the app's own OpenAPI description: whatever comes is answered as described, and not by a fault
+of the server."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def test_no_request_breaks_the_server(project: Path, under: str, examples: int) 
         desk, turns, seen = Accounts(store), itertools.count(), set()
         works = [event.id for event in store.events(["lease"])]
         schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(store))
-        operations = [operation for found in schema.get_all_operations() if (operation := found.ok()).path.startswith(under)]
+        operations = [
+            operation for found in schema.get_all_operations() if (operation := found.ok()).path.startswith(under)
+        ]
         assert len(operations) > (25 if under == "/" else 5)
         for operation in operations:
             @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -51,7 +54,8 @@ def test_no_request_breaks_the_server(project: Path, under: str, examples: int) 
                         case.path_parameters["number"] = works[turn % len(works)]
                 answer = case.call()
                 seen.add(answer.status_code)
-                case.validate_response(answer, checks=[not_a_server_error, response_schema_conformance, status_code_conformance])
+                case.validate_response(
+                    answer, checks=[not_a_server_error, response_schema_conformance, status_code_conformance])
                 assert "default-src 'none'" in answer.headers["content-security-policy"][0]
             ask()
         assert {200, 401, 422} <= seen

@@ -36,12 +36,16 @@ def url() -> Iterator[str]:
     try:
         if as_user:
             shutil.chown(folder, "postgres")
-        subprocess.run([*as_user, binaries / "initdb", "-D", folder / "data", "-U", "tester", "--auth", "trust"], check=True, stdout=subprocess.DEVNULL, cwd="/")
-        subprocess.run([*as_user, binaries / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", f"-p {port} -k {folder} -h 127.0.0.1", "start"],
+        subprocess.run([*as_user, binaries / "initdb", "-D", folder / "data", "-U", "tester", "--auth", "trust"],
                        check=True, stdout=subprocess.DEVNULL, cwd="/")
+        subprocess.run([
+            *as_user, binaries / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o",
+            f"-p {port} -k {folder} -h 127.0.0.1", "start"
+        ], check=True, stdout=subprocess.DEVNULL, cwd="/")
         yield f"postgresql://tester@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run([*as_user, binaries / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], check=False, stdout=subprocess.DEVNULL, cwd="/")
+        subprocess.run([*as_user, binaries / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], check=False,
+                       stdout=subprocess.DEVNULL, cwd="/")
         time.sleep(0.2)
         shutil.rmtree(folder, ignore_errors=True)
 

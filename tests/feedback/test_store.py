@@ -59,7 +59,9 @@ def test_orders_differ_between_people_and_are_stored(store: Store) -> None:
             store.judge(task.id, person, [[0], [1], [2], [3]], [7, 5, 4, 3])
     differing = sum(orders["anna", item["id"]] != orders["ben", item["id"]] for item in items(30))
     assert differing > 20 and len(set(orders.values())) > 12
-    stored = {(event.who, event.body["item"]): tuple(event.body["order"]) for event in store.events(["lease"]) if event.body["why"] != "repeat"}
+    stored = {(event.who, event.body["item"]): tuple(event.body["order"])
+              for event in store.events(["lease"])
+              if event.body["why"] != "repeat"}
     assert len(stored) == 60 and stored[1, "item-7"] == orders["anna", "item-7"]
 
 
@@ -119,7 +121,10 @@ def test_events_cannot_be_changed_by_the_store(store: Store, project: Path) -> N
 
 def test_known_answers_and_repetitions_are_mixed_in_unseen(store: Store) -> None:
     store.change_settings(overlap=1, known_share=0.2, repeat_share=0.2, repeat_after=3)
-    store.add_items(items(120) + [{"id": f"known-{i}", "prompt": f"Known {i}", "responses": ["a", "b", "c"], "known": [[0], [1], [2]]} for i in range(15)])
+    store.add_items(
+        items(120) +
+        [{"id": f"known-{i}", "prompt": f"Known {i}", "responses": ["a", "b", "c"], "known": [[0], [1], [2]]}
+         for i in range(15)])
     anna = store.add_person("anna")
     seen: dict[str, list[tuple[int, ...]]] = {}
     whys = Counter()
@@ -128,7 +133,8 @@ def test_known_answers_and_repetitions_are_mixed_in_unseen(store: Store) -> None
         seen.setdefault(str(task.item), []).append(task.order)
         store.judge(task.id, anna, [[0], [1], [2]] if task.why != "repeat" else [[0], [2], [1]], [7, 4, 1])
     assert whys["random"] == 120 and 8 < whys["known"] <= 15 and 15 < whys["repeat"] < 70
-    assert all(len(orders) <= 2 for orders in seen.values()) and all(len(seen[name]) == 1 for name in seen if name.startswith("known"))
+    assert all(len(orders) <= 2
+               for orders in seen.values()) and all(len(seen[name]) == 1 for name in seen if name.startswith("known"))
     assert any(orders[0] != orders[1] for orders in seen.values() if len(orders) == 2)
     assert len(list(export(store, "rankings"))) == 120  # neither of them is exported
     figures = Dashboard(store).figures()["agreement"]
@@ -162,7 +168,7 @@ def test_uncertain_items_come_first_but_never_from_the_test_split(store: Store) 
 
 
 def test_finished_items_leave_the_queue_and_come_back(store: Store) -> None:
-    """Whoever looks for work looks past nothing that is done; what is asked again, or of more people, is there again."""
+    """Whoever looks for work looks past nothing that is done. What is asked again, or of more people, is back."""
     store.change_settings(overlap=1, repeat_share=0, heldout=0.3)
     store.add_items([{**item, "scores": [[0, 1, 2], [2, place, 0]]} for place, item in enumerate(items(8))])
     anna, ben = store.add_person("anna"), store.add_person("ben")
@@ -178,13 +184,15 @@ def test_finished_items_leave_the_queue_and_come_back(store: Store) -> None:
     store.add_scores([{"id": "item-5", "scores": [[0, 1, 2], [9, 1, 0]]}])  # of a finished one: nothing to ask
     assert waiting()[0] == {"item-3"} and judge_all(store, ben) == 1
     store.change_settings(overlap=2)
-    assert waiting()[0] == {item["id"] for item in items(8)} and judge_all(store, ben) == 7 and judge_all(store, anna) == 1 and waiting() == (set(), 0)
+    assert waiting()[0] == {item["id"] for item in items(8)}
+    assert judge_all(store, ben) == 7 and judge_all(store, anna) == 1 and waiting() == (set(), 0)
 
 
 def test_scores_that_come_later_change_what_is_asked(store: Store) -> None:
     store.change_settings(uncertain_share=1.0, heldout=0.0)
     store.add_items(items(20, 2))
-    outcome = store.add_scores([{"id": "item-3", "scores": [[0, 5], [5, 0]]}, {"id": "nobody", "scores": [[0, 5], [5, 0]]}, {"id": "item-4", "scores": [[0]]},
+    outcome = store.add_scores([{"id": "item-3", "scores": [[0, 5], [5, 0]]},
+                                {"id": "nobody", "scores": [[0, 5], [5, 0]]}, {"id": "item-4", "scores": [[0]]},
                                 {"id": "item-5", "scores": [[0, float("nan")], [1, 2]]}])
     assert outcome.added == 1 and [reject["row"] for reject in outcome.rejects] == [2, 3, 4]
     task = store.next_work(store.add_person("anna"))
@@ -226,8 +234,12 @@ BAD_JUDGEMENTS = {
     "unknown flag": {"id": "item-0", "annotator": "anna", "ranking": [[0], [1], [2]], "flags": [["boring"], [], []]},
     "no annotator 'zoe'": {"id": "item-0", "annotator": "zoe", "ranking": [[0], [1], [2]]},
     "no comparison 'item-77'": {"id": "item-77", "annotator": "anna", "ranking": [[0], [1], [2]]},
-    "the prompt is not that of the item": {"id": "item-0", "annotator": "anna", "ranking": [[0], [1], [2]], "prompt": "Another question?"},
-    "not those of the item": {"id": "item-0", "annotator": "anna", "ranking": [[0], [1], [2]], "responses": ["other", "b", "c"]},
+    "the prompt is not that of the item": {
+        "id": "item-0", "annotator": "anna", "ranking": [[0], [1], [2]], "prompt": "Another question?"
+    },
+    "not those of the item": {
+        "id": "item-0", "annotator": "anna", "ranking": [[0], [1], [2]], "responses": ["other", "b", "c"]
+    },
     "`ranking` is missing": {"id": "item-0", "annotator": "anna"},
 }
 
@@ -242,7 +254,9 @@ def test_bad_judgements_are_kept_aside_and_good_ones_taken(store: Store) -> None
     for reason, reject in zip(BAD_JUDGEMENTS, outcome.rejects, strict=True):
         assert reason in reject["reason"], reject
     assert store.add_judgements([BAD_JUDGEMENTS["no annotator 'zoe'"]], add_people=True).added == 1
-    assert sorted((row["id"], row["annotator"]) for row in export(store, "rankings")) == [("item-0", "anna"), ("item-0", "zoe"), ("item-1", "anna")]
+    assert sorted((row["id"], row["annotator"]) for row in export(store, "rankings")) == [("item-0", "anna"),
+                                                                                          ("item-0", "zoe"),
+                                                                                          ("item-1", "anna")]
 
 
 @settings(max_examples=80, deadline=None)
@@ -260,7 +274,8 @@ def test_removing_a_person_keeps_the_work(store: Store) -> None:
     lead, anna = store.add_person("lead", "lead"), store.add_person("anna")
     judge_all(store, anna)
     store.remove_person(anna, forget=True)
-    assert len(list(export(store, "rankings"))) == 4 and {row["annotator"] for row in export(store, "rankings")} == {f"person {anna}"}
+    assert len(list(export(store, "rankings"))) == 4 and {row["annotator"]
+                                                          for row in export(store, "rankings")} == {f"person {anna}"}
     with pytest.raises(Conflict):
         store.next_work(anna)
     assert store.add_person("anna") != anna  # the name is free again
@@ -283,7 +298,8 @@ def test_disputed_items_are_settled_and_the_settled_ranking_is_exported(store: S
                 upside_down = task.item == "item-1" and person == people[1]
                 store.judge(task.id, person, [[2], [1], [0]] if upside_down else [[0], [1], [2]], [4, 4, 4])
     with store.state() as state:
-        assert next((item.id, round(agreed, 3), skips) for item, agreed, skips in disputed(state)) == ("item-1", round(1 / 3, 3), 0)
+        assert next((item.id, round(agreed, 3), skips)
+                    for item, agreed, skips in disputed(state)) == ("item-1", round(1 / 3, 3), 0)
         assert {item.id for item, _, _ in disputed(state)} == {"item-1", "item-2"}
     store.settle("item-1", lead, [[1], [0], [2]])
     with store.state() as state:
@@ -310,9 +326,16 @@ def test_exports_are_read_by_the_stages_and_split_by_prompt(store: Store, tmp_pa
     store.add_choice(PROMPT, ["Hi!", "Ho!"], [[1], [0]], who="visitor", models=["a", "b"])
     store.add_choice("Bye", ["1", "2"], None)
     counts = export_all(store, tmp_path / "out")
-    assert counts == {"demonstrations": 2, "rankings": 81, "pairs": 40 * 2 + 40 * 3 + 1, "ratings": 240, "thumbs": 240 + 1 + 2}
-    read = {kind: [json.loads(line) for line in (tmp_path / "out" / f"{kind}.jsonl").read_text().splitlines()] for kind in counts}
-    assert all(comparison(row)["ranking"] == row["ranking"] for row in read["rankings"]) and all(comparison(row) for row in read["pairs"])
+    assert counts == {
+        "demonstrations": 2, "rankings": 81, "pairs": 40 * 2 + 40 * 3 + 1, "ratings": 240, "thumbs": 240 + 1 + 2
+    }
+    read = {
+        kind: [json.loads(line)
+               for line in (tmp_path / "out" / f"{kind}.jsonl").read_text().splitlines()]
+        for kind in counts
+    }
+    assert all(comparison(row)["ranking"] == row["ranking"]
+               for row in read["rankings"]) and all(comparison(row) for row in read["pairs"])
     assert [demonstration(row)["messages"][-1]["content"] for row in read["demonstrations"]] == ["Gladly.", "Yes."]
     assert next(row["label"] for row in read["thumbs"] if row["source"] == "chat") is False
     splits: dict[str, set[str]] = {}
@@ -339,19 +362,23 @@ def test_nobody_answers_for_others(store: Store) -> None:
     anna, ben = store.add_person("anna"), store.add_person("ben")
     task = store.next_work(anna)
     assert task is not None
-    for call in (lambda: store.judge(task.id, ben, [[0], [1], [2]]), lambda: store.task(task.id, ben), lambda: store.skip(task.id, ben, "other"),
-                 lambda: store.renew(task.id, ben), lambda: store.task(10**9, ben)):
+    for call in (lambda: store.judge(task.id, ben, [[0], [1], [2]]), lambda: store.task(task.id, ben),
+                 lambda: store.skip(task.id, ben, "other"), lambda: store.renew(task.id, ben),
+                 lambda: store.task(10**9, ben)):
         with pytest.raises(Conflict):
             call()
 
 
 def test_two_stores_on_one_project_share_its_work(store: Store, project: Path) -> None:
-    """Many threads in two stores, as of two processes: nobody gets an item twice, no overlap is exceeded, no answer is lost."""
+    """Many threads in two stores, as of two processes: nobody gets an item twice, no overlap is exceeded, no answer is
+    lost."""
     store.change_settings(overlap=2, repeat_share=0)
     store.add_items(items(12))
     people = [store.add_person(f"p{i}") for i in range(6)]
     with Store(project) as other, ThreadPoolExecutor(6) as pool:
-        done = list(pool.map(lambda pair: judge_all(pair[0], pair[1]), [((store, other)[i % 2], person) for i, person in enumerate(people)]))
+        done = list(
+            pool.map(lambda pair: judge_all(pair[0], pair[1]),
+                     [((store, other)[i % 2], person) for i, person in enumerate(people)]))
     found = [(row["id"], row["annotator"]) for row in export(store, "rankings")]
     assert sum(done) == 24 == len(found) == len(set(found)) and set(Counter(item for item, _ in found).values()) == {2}
 
@@ -369,16 +396,23 @@ def test_settings_are_checked_and_kept(store: Store, project: Path) -> None:
 def test_the_panel_agrees_about_as_often_as_people_do(store: Store) -> None:
     """Simulated annotators through the same store; a program judging the true order is an annotator like any other."""
     wanted = prompts(Town(3), 3, 40, "preference")
-    store.add_items([{**row, "responses": [row["truth"].get("answer", "Yes.") if isinstance(row["truth"], dict) else "Yes.", "I do not know.", "Hello there!", ""
-                      "You should ask somebody else, because I really have no idea about it at all."]} for row in wanted])
+    store.add_items([{
+        **row, "responses": [
+            row["truth"].get("answer", "Yes.") if isinstance(row["truth"], dict) else "Yes.", "I do not know.",
+            "Hello there!", ""
+            "You should ask somebody else, because I really have no idea about it at all."
+        ]
+    } for row in wanted])
     store.change_settings(overlap=3, repeat_share=0)
     counts = panel(store, annotators=3, seed=1)
     assert sum(counts.values()) > 60
     assert annotate(store, "oracle", lambda task, item: {"ranking": [[0], [1], [2], [3]]}, most=2) <= 2
     made = Dashboard(store).figures()
     figures, people = made["agreement"], made["people"]
-    assert 0.55 < figures["agreement"]["value"] < 0.95 and figures["agreement"]["low"] < figures["agreement"]["value"] < figures["agreement"]["high"]
-    assert 0.3 < figures["first"]["value"] < 0.7 and figures["alpha"]["n"] > 20 and made["progress"]["seconds"] is not None
+    agreement = figures["agreement"]
+    assert 0.55 < agreement["value"] < 0.95 and agreement["low"] < agreement["value"] < agreement["high"]
+    assert 0.3 < figures["first"]["value"] < 0.7 and figures["alpha"]["n"] > 20
+    assert made["progress"]["seconds"] is not None
     assert {person["kind"] for person in people} == {"simulated", "ai"} and people[0]["agreement"]["n"] > 10
 
 
@@ -395,22 +429,32 @@ def test_without_a_project_there_is_a_clear_error(tmp_path: Path) -> None:
 def test_from_the_command_line(tmp_path: Path) -> None:
     run, project = CliRunner().invoke, str(tmp_path / "p")
     lines = [json.dumps(row) for row in items(5)]
-    (tmp_path / "items.jsonl").write_text("\n".join([*lines, "no json", json.dumps({"prompt": "x", "responses": ["a"]}), lines[0]]) + "\n")
-    (tmp_path / "said.jsonl").write_text("".join(json.dumps({"id": f"item-{i}", "annotator": who, "ranking": [[0], [1], [2]]}) + "\n" for i in range(5) for who in ("anna", "ben")))
+    (tmp_path / "items.jsonl").write_text(
+        "\n".join([*lines, "no json", json.dumps({"prompt": "x", "responses": ["a"]}), lines[0]]) + "\n")
+    (tmp_path / "said.jsonl").write_text("".join(
+        json.dumps({"id": f"item-{i}", "annotator": who, "ranking": [[0], [1], [2]]}) + "\n"
+        for i in range(5)
+        for who in ("anna", "ben")))
     assert run(app, ["feedback", "create", project, "--set", "overlap=3"]).exit_code == 0
     said = run(app, ["feedback", "import", project, str(tmp_path / "items.jsonl")])
     assert "5 added, 1 there already, 2 refused" in said.output
     refused = [json.loads(line) for line in (tmp_path / "items.jsonl.rejects.jsonl").read_text().splitlines()]
-    assert [(row["row"], row["text"].strip()) for row in refused] == [(6, "no json"), (7, '{"prompt": "x", "responses": ["a"]}')]
-    assert "0 added, 0 there already, 10 refused" in run(app, ["feedback", "judgements", project, str(tmp_path / "said.jsonl")]).output
+    assert [(row["row"], row["text"].strip()) for row in refused] == [(6, "no json"),
+                                                                      (7, '{"prompt": "x", "responses": ["a"]}')]
+    assert "0 added, 0 there already, 10 refused" in run(
+        app, ["feedback", "judgements", project, str(tmp_path / "said.jsonl")]).output
     both = [str(tmp_path / "items.jsonl"), str(tmp_path / "more.jsonl"), "--rejects", str(tmp_path / "kept.jsonl")]
     (tmp_path / "more.jsonl").write_text('{"prompt": "y", "responses": ["b"]}\n')
-    assert run(app, ["feedback", "import", project, *both]).exit_code == 0  # what is refused of one file is not lost by the next
-    assert [Path(json.loads(line)["file"]).name for line in (tmp_path / "kept.jsonl").read_text().splitlines()] == ["items.jsonl"] * 2 + ["more.jsonl"]
-    assert "10 added" in run(app, ["feedback", "judgements", project, str(tmp_path / "said.jsonl"), "--add-people"]).output
+    assert run(app, ["feedback", "import", project, *both
+                     ]).exit_code == 0  # what is refused of one file is not lost by the next
+    assert [Path(json.loads(line)["file"]).name
+            for line in (tmp_path / "kept.jsonl").read_text().splitlines()] == ["items.jsonl"] * 2 + ["more.jsonl"]
+    assert "10 added" in run(app, ["feedback", "judgements", project,
+                                   str(tmp_path / "said.jsonl"), "--add-people"]).output
     assert "/invite/" in run(app, ["feedback", "invite", project, "--role", "lead"]).output
     assert "anna" in run(app, ["feedback", "people", project]).output
-    assert json.loads(run(app, ["feedback", "status", project, "--json"]).output)["agreement"]["agreement"]["value"] == 1.0
+    assert json.loads(run(app,
+                          ["feedback", "status", project, "--json"]).output)["agreement"]["agreement"]["value"] == 1.0
     assert "Kendall's W of the rankings" in run(app, ["feedback", "status", project]).output
     assert run(app, ["feedback", "remove", project, "anna", "--forget"]).exit_code == 0
     assert "rankings.jsonl: 10 rows" in run(app, ["feedback", "export", project, "--to", str(tmp_path / "out")]).output
@@ -423,5 +467,8 @@ def test_passwords_and_tokens_are_not_in_the_database(store: Store) -> None:
     doors = Accounts(store)
     session = doors.accept(invite := doors.invite(), "anna", "a very long password", "here")
     with store.engine.connect() as connection:
-        held = "".join(str(tuple(row)) for table in ("people", "sessions", "invites", "events") for row in connection.execute(sql.text(f"SELECT * FROM {table}")))
+        held = "".join(
+            str(tuple(row))
+            for table in ("people", "sessions", "invites", "events")
+            for row in connection.execute(sql.text(f"SELECT * FROM {table}")))
     assert "$argon2id$" in held and not any(secret in held for secret in (invite, session, "a very long password"))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from trivium.data.digits import read_idx, read_mnist
 from trivium.errors import TriviumError
 from trivium.lessons.animals import Animals, best_possible, herd
-from trivium.lessons.digits import PARAMETERS, bend, network, read_idx, read_mnist
-from trivium.lessons.lesson import Epochs, Table
+from trivium.lessons.digits import PARAMETERS, bend, network
+from trivium.lessons.lesson import Epochs, Examples
 from trivium.lessons.next_word import Counts
 from trivium.lessons.run import run_lesson
 
@@ -101,20 +102,20 @@ def test_a_label_outside_the_list_and_a_bomb_are_refused(tmp_path, monkeypatch):
     small_mnist(tmp_path, label=12)
     with pytest.raises(TriviumError, match="label 4 is 12; the labels are 0 to 9"):
         read_mnist(tmp_path, "train")
-    monkeypatch.setattr("trivium.lessons.digits.LARGEST", 10_000)
+    monkeypatch.setattr("trivium.data.digits.LARGEST", 10_000)
     bomb = idx(tmp_path / "bomb.gz", (100_000,), bytes(100_000), zipped=True)
     with pytest.raises(TriviumError, match="more than 10,000 bytes"):
         read_idx(bomb, 1)
 
 
 def test_bent_images_depend_on_seed_and_step_alone():
-    batch = Table(torch.rand(4, 784), torch.arange(4))
+    batch = Examples(torch.rand(4, 784), torch.arange(4))
     assert torch.equal(bend(batch, 1, 2).inputs, bend(batch, 1, 2).inputs)
     assert not torch.equal(bend(batch, 1, 2).inputs, bend(batch, 1, 3).inputs)
 
 
 def test_an_epoch_shows_every_example_once_whatever_the_number_of_slices():
-    table = Table(torch.arange(10.0), torch.arange(10))
+    table = Examples(torch.arange(10.0), torch.arange(10))
     batches = Epochs(table, 4, 0)
     whole = [batches(step)[0].targets.tolist() for step in range(3)]
     assert sorted(target for batch in whole for target in batch) == list(range(10)) and batches.steps_per_epoch == 3

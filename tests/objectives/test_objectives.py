@@ -26,7 +26,14 @@ from trivium.objectives.policy import (
     value_losses,
     whiten,
 )
-from trivium.objectives.preference import balanced_weights, dpo_losses, ipo_losses, kto_losses
+from trivium.objectives.preference import (
+    balanced_weights,
+    dpo_losses,
+    hinge_losses,
+    implicit_margins,
+    ipo_losses,
+    kto_losses,
+)
 from trivium.objectives.ranking import ranking_losses
 from trivium.stages.preferences.reward import pairs_of
 
@@ -34,13 +41,13 @@ from trivium.stages.preferences.reward import pairs_of
 def test_ranking_loss_is_instructgpts():
     scores = torch.tensor([0.3, -1.2, 2.0], dtype=torch.float64)
     pairs = pairs_of([[2], [0], [1]])
-    losses = ranking_losses(scores, torch.tensor([w for w, _ in pairs]), torch.tensor([l for _, l in pairs]), torch.full((3,), 1 / 3))
-    expected = sum(math.log(1 + math.exp(-(scores[w] - scores[l]).item())) for w, l in pairs) / 3
-    assert losses.sum().item() == pytest.approx(expected, abs=1e-7)
+    losses = ranking_losses(scores[[w for w, _ in pairs]], scores[[l for _, l in pairs]], torch.tensor([0.0, 0.5, 1.0]))
+    expected = [math.log(1 + math.exp(-(scores[w] - scores[l]).item() + margin)) for (w, l), margin in zip(pairs, (0.0, 0.5, 1.0), strict=True)]
+    assert losses.tolist() == pytest.approx(expected, abs=1e-7)
 
 
 def test_ranking_loss_does_not_overflow():
-    losses = ranking_losses(torch.tensor([1000.0, -1000.0]), torch.tensor([1]), torch.tensor([0]), torch.ones(1))
+    losses = ranking_losses(torch.tensor([-1000.0]), torch.tensor([1000.0]), torch.zeros(1))
     assert losses.item() == 2000.0
 
 
@@ -56,7 +63,7 @@ def test_pairs_leave_ties_out(sizes):
 
 def test_dpo_is_equation_seven():
     c, r, rc, rr = (torch.tensor([v], dtype=torch.float64) for v in (-10.0, -12.0, -11.0, -11.5))
-    losses, margins = dpo_losses(c, r, rc, rr, 0.1)
+    losses, margins = dpo_losses(c, r, rc, rr, 0.1), implicit_margins(c, r, rc, rr, 0.1)
     margin = 0.1 * ((-10 + 11) - (-12 + 11.5))
     assert margins.item() == pytest.approx(margin) and losses.item() == pytest.approx(-math.log(1 / (1 + math.exp(-margin))))
 
@@ -69,14 +76,16 @@ numbers = st.floats(-30, 0)
 
 
 @given(numbers, numbers, numbers, numbers, st.floats(0.01, 1), st.floats(0, 0.4))
-def test_smoothed_dpo_and_ipo_are_their_papers(c, r, rc, rr, beta, smoothing):
+def test_smoothed_dpo_ipo_and_hinge_are_their_papers(c, r, rc, rr, beta, smoothing):
     four = [torch.tensor([v], dtype=torch.float64) for v in (c, r, rc, rr)]
     h = (c - rc) - (r - rr)  # = log (pi(y_w) ref(y_l) / (pi(y_l) ref(y_w)))
-    losses, _ = dpo_losses(*four, beta, smoothing)
+    losses = dpo_losses(*four, beta, smoothing)
     expected = -(1 - smoothing) * math.log(sigmoid(beta * h)) - smoothing * math.log(sigmoid(-beta * h))
     assert losses.item() == pytest.approx(expected, rel=1e-9)
-    losses, margins = ipo_losses(*four, beta)
-    assert losses.item() == pytest.approx((h - 1 / (2 * beta)) ** 2, rel=1e-9) and margins.item() == pytest.approx(beta * h, abs=1e-9)
+    assert ipo_losses(*four, beta).item() == pytest.approx((h - 1 / (2 * beta)) ** 2, rel=1e-9)
+    assert hinge_losses(*four, beta).item() == pytest.approx(max(0.0, 1 - beta * h), rel=1e-9, abs=1e-12)
+    assert implicit_margins(*four, beta).item() == pytest.approx(beta * h, abs=1e-9)
+    assert implicit_margins(four[0], four[1], None, None, beta).item() == pytest.approx(beta * (c - r), abs=1e-9)
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.booleans()), min_size=1, max_size=6), st.floats(-2, 5), st.floats(0.05, 1))

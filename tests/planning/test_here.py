@@ -73,6 +73,7 @@ def test_the_other_families_are_predicted(tmp_path):
 
 
 def test_stages_that_run_side_by_side_are_counted_once(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
     recipe = load_recipe(RECIPES / "quickstart.yaml")
     seconds = dict.fromkeys(recipe.stages, 0.0) | {"pretrain": 100.0, "sft": 50.0, "untrained-sft": 80.0, "preferences": 20.0, "reward": 30.0, "ppo": 50.0, "dpo": 40.0,
@@ -81,3 +82,41 @@ def test_stages_that_run_side_by_side_are_counted_once(monkeypatch):
     assert elapsed(recipe, seconds) == 100 + 50 + max(80 + 40, 20 + 30 + 50) + 20
     alone = load_recipe(RECIPES / "quickstart.yaml", [f"{name}.threads=null" for name in seconds])
     assert elapsed(alone, seconds) == sum(seconds.values())
+
+
+PLUGIN = """
+from trivium.stage import Input, Stage
+from trivium.stages.cost import Cost
+
+
+class Counted(Stage):
+    kind = "counted"
+    world: Input = "world"
+
+    def cost(self, estimate):
+        prompts = estimate.outlook(self.world).evaluation_prompts
+        return Cost(prompts * 2.0, f"{prompts} prompts, with {estimate.cores(self)} core")
+
+
+class Silent(Stage):
+    kind = "silent"
+    world: Input = "world"
+"""
+
+
+def test_a_stage_of_a_plugin_is_predicted_where_it_says_what_it_costs(tmp_path):
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    (tmp_path / "r.yaml").write_text(f"""
+name: plugged
+plugins: [{tmp_path / 'plugin.py'}]
+stages:
+  world: {{size: {{documents_bytes: 50000, demonstrations: 20, preference_prompts: 20, evaluation_prompts: 60}}}}
+  counted: {{threads: 1}}
+  silent:
+  tokenizer: {{corpus: silent}}
+""")
+    found = predict(load_recipe(tmp_path / "r.yaml", [f"out={tmp_path / 'runs'}"]))
+    rows = {row["stage"]: (row["seconds"], row["from"]) for row in found["stages"]}
+    assert rows["counted"] == (120.0, "60 prompts, with 1 core")
+    assert rows["silent"] == (None, "a stage of kind 'silent' is not predicted")
+    assert found["not_predicted"] == ["silent", "tokenizer"] and "could not be run on the sample" in rows["tokenizer"][1]

@@ -14,7 +14,8 @@ import uvicorn
 
 from trivium.feedback.store import Store
 from trivium.model import LanguageModel, ModelConfig, folder
-from trivium.serving.app import Limits, Served, create_app
+from trivium.serving.app import create_app
+from trivium.serving.models import Limits, Served
 from trivium.tokenizer import train
 from trivium.tokenizer.chat import ChatTokenizer
 
@@ -22,8 +23,9 @@ from trivium.tokenizer.chat import ChatTokenizer
 def write_model(place, seed):
     """A model of random weights that rarely ends a turn by itself, so that answers last as long as asked."""
     tokenizer = ChatTokenizer(train.train(iter(["to be, or not to be: that is the question. 你好，世界。"] * 20), 300))
-    model = LanguageModel(ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2,
-                                      head_dim=8, max_positions=2048, tie_embeddings=False)).initialise(seed)
+    model = LanguageModel(
+        ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4,
+                    num_kv_heads=2, head_dim=8, max_positions=2048, tie_embeddings=False)).initialise(seed)
     with torch.no_grad():
         unfit = [token for token in range(6, tokenizer.vocab_size) if not tokenizer.decode([token]).isprintable()]
         model.lm_head.weight[[*range(6), *unfit]] = 0

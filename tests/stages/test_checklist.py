@@ -9,9 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from trivium.stages.preferences.preferences.dpo import Dpo
-from trivium.stages.preferences.preferences.kto import Kto
-from trivium.stages.preferences.preferences.reward import Reward
 
 import trivium
 from trivium.errors import TriviumError
@@ -25,7 +22,10 @@ from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_k3
 from trivium.progress import Progress
 from trivium.stages.models import load_reward_model, prompt_ids, response_ids, save_model
-from trivium.stages.preferences.preferences import dpo, reward
+from trivium.stages.preferences import dpo, reference, reward
+from trivium.stages.preferences.dpo import Dpo
+from trivium.stages.preferences.kto import Kto
+from trivium.stages.preferences.reward import Reward
 from trivium.stages.reinforcement import ppo, rollout
 from trivium.stages.reinforcement.grpo import GroupSurrogate, Grpo
 from trivium.stages.reinforcement.ppo import Ppo
@@ -112,14 +112,14 @@ def test_members_of_an_ensemble_differ_and_say_what_to_ask_next(school, tmp_path
     with Store(tmp_path / "project", create=True) as store:
         store.change_settings(uncertain_share=1.0, heldout=0.0, overlap=1, repeat_share=0)
         store.add_items(given)
-        with pytest.raises(TriviumError, match="one reward model cannot disagree with itself"):
-            score_items(store, [tmp_path / "a"])
-        assert score_items(store, [tmp_path / "a", tmp_path / "b"]) == len(given)
         models = [trivium.load(tmp_path / name) for name in ("a", "b")]
+        with pytest.raises(TriviumError, match="one reward model cannot disagree with itself"):
+            score_items(store, [models[0].score])
+        assert score_items(store, [model.score for model in models]) == len(given)
         scores = {row["id"]: [[model.score([{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": text}]) for text in row["responses"]]
                               for model in models] for row in given}
         most = max(scores, key=lambda name: disagreement(scores[name]))
-        assert reward_model(store, tmp_path / "a", "judge", most=1) == 1
+        assert reward_model(store, models[0].score, "judge", most=1) == 1
         (row,) = export(store, "rankings")
         assert row["id"] == most and row["chosen"] == "uncertain" and row["annotator"] == "judge"
         assert row["ranking"] == [[place] for place in np.argsort(-np.array(scores[most][0]))]
@@ -237,8 +237,8 @@ def test_a_responses_log_prob_is_the_sum_over_its_own_tokens(school, mean):
 
 
 def test_the_reference_is_computed_once_and_the_first_margins_are_zero(school, tmp_path, monkeypatch, any_precision):
-    computed, real = [], dpo.map_trees
-    monkeypatch.setattr(dpo, "map_trees", lambda compute, trees, *rest, **more: computed.append(len(trees)) or real(compute, trees, *rest, **more))
+    computed, real = [], reference.map_trees
+    monkeypatch.setattr(reference, "map_trees", lambda compute, trees, *rest, **more: computed.append(len(trees)) or real(compute, trees, *rest, **more))
     summary = Dpo(length=64, rows=2, epochs=3, precision=any_precision).run(context(school, tmp_path, preferences=school.folder / "ranked"))
     assert summary["precision"] == any_precision and computed == [9, 3, 3]  # the training rankings once for three passes; those held out before and after
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

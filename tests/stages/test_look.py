@@ -25,7 +25,7 @@ from trivium.training.trainer import Trainer
 from trivium.training.precision import master_of
 step = step_of(load_recipe(sys.argv[1], json.loads(sys.argv[2])), sys.argv[4], 1)
 model, beside = step.models()
-trainer = Trainer(model, step.stage.optimization, 10, step.precision, step.stage.parallel)
+trainer = Trainer(model, step.optimization, 10, step.precision, step.parallel)
 trainer.step(0, step.batches, step.objective)
 with torch.profiler.profile(profile_memory=True) as profile:
     trainer.step(1, step.batches, step.objective)
@@ -75,7 +75,7 @@ def test_more_processes_need_less_each():
 
 
 @pytest.mark.parametrize(("stage", "processes", "message"), [
-    ("pretrian", 1, "no such stage"), ("corpus", 1, "not of a stage of kind 'corpus'"), ("pretrain", 64, "cannot be shared"),
+    ("pretrian", 1, "no such stage"), ("corpus", 1, "a stage of kind 'corpus' is not predicted"), ("pretrain", 64, "cannot share a batch of 3 rows"),
 ])
 def test_what_cannot_be_predicted_is_said(stage, processes, message):
     with pytest.raises(TriviumError, match=message):

@@ -15,10 +15,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from trivium.stages.preferences.preferences.ai_feedback import AiFeedback
-from trivium.stages.preferences.preferences.kto import Kto
-from trivium.stages.preferences.preferences.revise import Revise
-from trivium.stages.preferences.preferences.select import Select
 
 from trivium.errors import TriviumError
 from trivium.files import write_rows
@@ -29,8 +25,13 @@ from trivium.model.adapters import folder as adapter_folder
 from trivium.objectives.policy import generalised_advantages, whiten
 from trivium.progress import Progress
 from trivium.stages.endpoint import EndpointSettings as Endpoint
-from trivium.stages.models import load_language_model, load_reward_model, save_model
-from trivium.stages.preferences.preferences import ai_feedback, dpo, kto
+from trivium.stages.models import load_language_model, load_reward_model, response_ids, save_model
+from trivium.stages.preferences import ai_feedback, dpo, kto
+from trivium.stages.preferences import reference as preference_reference
+from trivium.stages.preferences.ai_feedback import AiFeedback
+from trivium.stages.preferences.kto import Kto
+from trivium.stages.preferences.revise import Revise
+from trivium.stages.preferences.select import Select
 from trivium.stages.pretraining.pretrain import LanguageModelling
 from trivium.stages.reinforcement import grpo, ppo, rollout
 from trivium.stages.reinforcement.grpo import Grpo
@@ -57,7 +58,7 @@ def school(tmp_path_factory):
                          head_dim=16, max_positions=256)
     policy = LanguageModel(config).initialise(0)
     trees = [Tree(ai_feedback.prompt_ids(tokenizer, [{"role": "user", "content": f"say {n} please"}]),
-                  (ai_feedback.response_ids(tokenizer, ("yes", "no thanks", "hello")[n % 3] * (n % 2 + 1)),)) for n in range(24)]
+                  (response_ids(tokenizer, ("yes", "no thanks", "hello")[n % 3] * (n % 2 + 1)),)) for n in range(24)]
     trainer = Trainer(policy, Optimization(learning_rate=5e-3), 40, "float32")
     for step in range(40):  # until most answers end
         trainer.step(step, [make_batch([[tree] for tree in trees], 64)], LanguageModelling())
@@ -413,7 +414,7 @@ def test_ktos_baseline_is_that_of_the_whole_batch(school, tmp_path, monkeypatch,
     exact = any_precision == "float32"
     place, _ = context(school, tmp_path, feedback=school / "thumbs.jsonl")
     seen = []
-    monkeypatch.setattr(kto, "run_training", lambda model, objective, batches, *rest: seen.append((model, objective, batches)) or SimpleNamespace(
+    monkeypatch.setattr(preference_reference, "run_training", lambda model, objective, batches, *rest: seen.append((model, objective, batches)) or SimpleNamespace(
         leader=False))
     Kto(length=64, rows=4, precision=any_precision).run(place)
     model, objective, batches = seen[0]
@@ -427,9 +428,9 @@ def test_ktos_baseline_is_that_of_the_whole_batch(school, tmp_path, monkeypatch,
         outcomes.append(trainer.step(0, batches(0, rows=rows), objective))
     assert outcomes[0]["loss"] == pytest.approx(outcomes[1]["loss"], abs=1e-6 if exact else 5e-3)
     assert outcomes[0]["gradient_norm"] == pytest.approx(outcomes[1]["gradient_norm"], rel=1e-4 if exact else 0.02)
-    others = [tree.payload["mismatched"] for tree in batches(0)[0].trees]
+    others = [tree.payload.mismatched for tree in batches(0)[0].trees]
     with torch.no_grad(), as_trained(model, any_precision):
-        ratios = [dpo.response_log_probs(model, make_batch([[tree]], 64)).numpy() - tree.payload for tree in others]
+        ratios = [(dpo.response_log_probs(model, make_batch([[tree]], 64)) - objective.reference([tree])).numpy() for tree in others]
     assert outcomes[0]["baseline"] == pytest.approx(np.concatenate(ratios).mean(), abs=1e-5 if exact else 0.02) and abs(np.concatenate(ratios).mean()) > 1e-4
 
 
@@ -437,10 +438,10 @@ def test_ktos_prompts_are_shared_and_meet_the_responses_to_another_one():
     trees = [Tree(np.array([1, 2 + n // 3]), (np.arange(n + 1),), payload=(n % 2 == 0,)) for n in range(9)]
     made = kto.mismatched(kto.shared(trees, 16), 16)
     assert [[len(response) for response in tree.responses] for tree in made] == [[1, 2, 3], [4, 5], [6], [7], [8], [9]]
-    assert [tree.payload["liked"] for tree in made][:2] == [(True, False, True), (False, True)]
+    assert [tree.payload.liked for tree in made][:2] == [(True, False, True), (False, True)]
     home = {len(tree.responses[0]): tree.prompt[1] for tree in trees}
     for tree in made:
-        other = tree.payload["mismatched"]
+        other = tree.payload.mismatched
         assert np.array_equal(other.prompt, tree.prompt) and len(other) <= 16
         assert all(home[len(response)] != tree.prompt[1] for response in other.responses)
 
@@ -448,7 +449,7 @@ def test_ktos_prompts_are_shared_and_meet_the_responses_to_another_one():
 def test_sharing_a_prompt_changes_no_thumbs_log_prob(school):
     policy, tokenizer = ppo.load_language_model(school / "sft")
     prompt = ai_feedback.prompt_ids(tokenizer, [{"role": "user", "content": "say 1"}])
-    alone = [Tree(prompt, (ai_feedback.response_ids(tokenizer, text),), payload=(True,)) for text in ("yes", "no thanks", "hello hello")]
+    alone = [Tree(prompt, (response_ids(tokenizer, text),), payload=(True,)) for text in ("yes", "no thanks", "hello hello")]
     with torch.no_grad():
         apart = torch.cat([dpo.response_log_probs(policy, make_batch([[tree]], 64)) for tree in alone])
         together = dpo.response_log_probs(policy, make_batch([kto.shared(alone, 64)], 64))
@@ -608,7 +609,7 @@ def test_a_reward_model_may_judge(school, tmp_path):
     AiFeedback(judge="reward", responses=2, count=6, max_new_tokens=24, temperature=1.5, margin=0.0).run(place)
     reward, tokenizer = load_reward_model(school / "reward")
     for row in map(json.loads, (tmp_path / "comparisons.jsonl").read_text().splitlines()):
-        trees = [Tree(ai_feedback.prompt_ids(tokenizer, row["prompt"]), (ai_feedback.response_ids(tokenizer, text),)) for text in row["responses"]]
+        trees = [Tree(ai_feedback.prompt_ids(tokenizer, row["prompt"]), (response_ids(tokenizer, text),)) for text in row["responses"]]
         scores = [float(s[0]) for s in rollout.score_trees(reward, trees, 128, 4, "float32")]
         assert row["ranking"][0] == [int(np.argmax(scores))]
 

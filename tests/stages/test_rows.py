@@ -18,8 +18,17 @@ from trivium.intervals import mean_interval
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.progress import Progress
 from trivium.stages.data.imports import Imports
-from trivium.stages.preferences.preferences import reward
-from trivium.stages.preferences.reward import Ranking, accuracy, add_ratings, check_ranking, ranked_tree, rankings
+from trivium.stages.preferences import reward
+from trivium.stages.preferences.reward import (
+    Ranking,
+    Rated,
+    Regression,
+    accuracy,
+    add_ratings,
+    check_ranking,
+    ranked_tree,
+    rankings,
+)
 from trivium.stages.reinforcement.ppo import values_of
 from trivium.stages.rows import rows_of
 from trivium.tokenizer import train as tokenizer_training
@@ -148,13 +157,12 @@ def test_length_can_be_judged_both_ways():
 
 def test_margins_and_ratings_enter_the_loss():
     scores, ratings = torch.tensor([1.0, 0.0, 0.5]), [7, 4, 2]
-    batch = make_batch([[Tree(np.array([1]), tuple(np.array([2, 3]) for _ in range(3)), payload=([[0], [1], [2]], ratings))]], 16)
+    batch = make_batch([[Tree(np.array([1]), tuple(np.array([2, 3]) for _ in range(3)), payload=Rated([[0], [1], [2]], ratings))]], 16)
     add_ratings(batch)
     assert batch.extra["ratings"].tolist() == ratings
 
-    for loss, margin, expected in (("ranking", 0.1, sum(math.log(1 + math.exp(-(d - 0.1 * m))) for d, m in ((1.0, 3), (0.5, 5), (-0.5, 2))) / 3),
-                                   ("regression", 0.0, (1 - 1.5) ** 2 + 0.0 + (0.5 + 1.0) ** 2)):
-        objective = Ranking(loss, margin)
+    for objective, expected in ((Ranking(0.1), sum(math.log(1 + math.exp(-(d - 0.1 * m))) for d, m in ((1.0, 3), (0.5, 5), (-0.5, 2))) / 3),
+                                (Regression(), (1 - 1.5) ** 2 + 0.0 + (0.5 + 1.0) ** 2)):
         original, reward.score_ends = reward.score_ends, lambda model, batch: scores
         try:
             assert objective(None, batch)["loss"].value.item() == pytest.approx(expected, abs=1e-6)
@@ -168,10 +176,10 @@ def test_ratings_are_checked(ratings, message):
         reward.check_ratings({"responses": ["a", "b"], "ratings": ratings})
 
 
-def test_scores_are_looked_at_by_confidence_length_and_margin():
+def test_scores_have_statistics_by_confidence_length_and_margin():
     rows = [{"prompt": "one", "responses": ["long answer here", "short"], "ranking": [[0], [1]], "ratings": [6, 2]},
             {"prompt": "two", "responses": ["ab", "ac"], "ranking": [[1], [0]], "ratings": [3, 4]}]
-    found = reward.looked_at(rows, [[2.0, 0.0], [1.0, 0.0]])
+    found = reward.score_statistics(rows, [[2.0, 0.0], [1.0, 0.0]])
     assert [(round(b["predicted"], 3), b["value"]) for b in found["calibration"]] == [(0.731, 0.0), (0.881, 1.0)]
     assert [(part["name"], part["value"]) for part in found["accuracy_by_length"]] == [("alike", 0.0), ("better is longer", 1.0)]
     assert [(part["name"], part["value"]) for part in found["accuracy_by_margin"]] == [("1", 0.0), ("3 or more", 1.0)]
@@ -183,7 +191,7 @@ def test_what_several_annotators_say_of_a_prompt_is_one_cluster_and_their_agreem
             for prompt, ranking in (("one", [[0], [1], [2]]), ("two", [[2], [1], [0]])) for n in range(20)]
     found = accuracy(rows, [[3.0, 2.0, 1.0]] * 40)
     assert found["n"] == 2 and found["value"] == 0.5 and found["high"] - found["low"] > 0.9
-    assert reward.looked_at(rows, [[3.0, 2.0, 1.0]] * 40)["calibration"][-1]["n"] == 2
+    assert reward.score_statistics(rows, [[3.0, 2.0, 1.0]] * 40)["calibration"][-1]["n"] == 2
     said = {"prompt": "one", "responses": ["a", "b", "c"]}
     rows = [said | {"annotator": "anna", "ranking": [[0], [1], [2]]}, said | {"annotator": "anna", "ranking": [[2], [1], [0]]},
             said | {"annotator": "ben", "ranking": [[0], [2], [1]]}, said | {"annotator": "carl", "ranking": [[1], [0, 2]]},

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, extra
 
 if TYPE_CHECKING:
+    from trivium.feedback.accounts import Accounts
     from trivium.feedback.store import Imported, Store
 
 app = typer.Typer(
@@ -38,13 +39,11 @@ def annotate(
 ) -> None:
     """Start the annotation app of a project, which is made when it is not there."""
     import socket
+    with extra("annotate"):
+        import uvicorn
 
-    import uvicorn
-
-    from trivium.feedback.accounts import Accounts
-    from trivium.feedback.store import Store
-    from trivium.feedback.web import create_app
-    with Store(project, create=True) as store:
+        from trivium.feedback.web import create_app
+    with open_store(project, create=True) as store:
         _set(store, set_)
         _import(store, "items", prompts or [], None)
         try:
@@ -58,10 +57,8 @@ def annotate(
             address = url or f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
             if not any(person.role == "lead" and person.kind == "human" and not person.removed
                        for person in store.people()):
-                print(
-                    "Open this link within 72 hours to become the lead of the project:\n  "
-                    f"{address}/invite/{Accounts(store).invite('lead', 'the first lead')}"
-                )
+                print("Open this link within 72 hours to become the lead of the project:\n  "
+                      f"{address}/invite/{_accounts(store).invite('lead', 'the first lead')}")
             print(f"{store.settings.title}: {address} (Ctrl+C ends it)", flush=True)
             server = uvicorn.Server(
                 uvicorn.Config(create_app(store, url), log_level="warning", forwarded_allow_ips=proxies,
@@ -72,8 +69,7 @@ def annotate(
 @app.command()
 def create(project: Project, set_: Settings = None) -> None:
     """Make a project, or change the settings of one."""
-    from trivium.feedback.store import Store
-    with Store(project, create=True) as store:
+    with open_store(project, create=True) as store:
         _set(store, set_)
         for name, value in store.settings.model_dump().items():
             print(f"{name} = {json.dumps(value, ensure_ascii=False)}")
@@ -109,13 +105,12 @@ def scores(project: Project,
     if files:
         _each(project, "scores", files, rejects)
     if model:
-        from trivium.feedback.simulate import score_items
-        from trivium.feedback.store import Store
-        with Store(project) as store:
-            print(
-                f"{score_items(store, model, lambda done, total: print(f'{done} of {total}', flush=True))} items "
-                f"scored by {len(model)} models"
-            )
+        with open_store(project) as store:
+            from trivium.api import load
+            from trivium.feedback.simulate import score_items
+            count = score_items(store, [load(folder).score for folder in model],
+                                lambda done, total: print(f"{done} of {total}", flush=True))
+        print(f"{count} items scored by {len(model)} models")
     if not files and not model:
         raise TriviumError("name files with scores, or reward models with --model")
 
@@ -130,33 +125,27 @@ def invite(project: Project, role: Annotated[str, typer.Option(help="annotator o
                                   typer.Option(help="A person who gets a new password instead.")] = None,
            url: Annotated[str, typer.Option(help="The app's address.")] = "http://127.0.0.1:8700") -> None:
     """Make links by which people join, or set a new password."""
-    from trivium.feedback.accounts import Accounts
-    from trivium.feedback.store import Store
-    with Store(project) as store:
+    with open_store(project) as store:
         person = _person(store, password_of) if password_of else None
         for _ in range(count):
-            print(f"{url.rstrip('/')}/invite/{Accounts(store).invite(role, note, hours, person)}")
+            print(f"{url.rstrip('/')}/invite/{_accounts(store).invite(role, note, hours, person)}")
 
 
 @app.command()
 def people(project: Project) -> None:
     """List everybody and what they have done."""
-    from trivium.feedback.dashboard import Dashboard
-    from trivium.feedback.store import Store
-    with Store(project) as store:
+    with open_store(project) as store:
+        from trivium.feedback.dashboard import Dashboard
         for row in Dashboard(store).figures()["people"]:
             state = "removed" if row["removed"] else row["kind"]
-            print(
-                f"{row['id']:>4} {row['name']:24} {row['role']:10} {state:10} {row['judged']:6} compared "
-                f"{row['written']:6} written {row['skipped']:6} skipped"
-            )
+            print(f"{row['id']:>4} {row['name']:24} {row['role']:10} {state:10} {row['judged']:6} compared "
+                  f"{row['written']:6} written {row['skipped']:6} skipped")
 
 
 @app.command()
 def role(project: Project, name: str, to: Annotated[str, typer.Argument(help="annotator or lead.")]) -> None:
     """Change somebody's role."""
-    from trivium.feedback.store import Store
-    with Store(project) as store:
+    with open_store(project) as store:
         store.change_role(_person(store, name), to)
 
 
@@ -164,8 +153,7 @@ def role(project: Project, name: str, to: Annotated[str, typer.Argument(help="an
 def remove(project: Project, name: str, forget: Annotated[bool,
                                                           typer.Option(help="Erase the name, too.")] = False) -> None:
     """End somebody's access. Their work stays."""
-    from trivium.feedback.store import Store
-    with Store(project) as store:
+    with open_store(project) as store:
         store.remove_person(_person(store, name), forget=forget)
 
 
@@ -178,12 +166,13 @@ def simulate(
                                 typer.Option(help="Let this reward model judge instead of the panel.")] = None,
         name: Annotated[str, typer.Option(help="The reward model's name as an annotator.")] = "reward-model") -> None:
     """Let programs annotate: the embedded world's panel, or a reward model."""
-    from trivium.feedback.simulate import panel
-    from trivium.feedback.simulate import reward_model as by_reward_model
-    from trivium.feedback.store import Store
-    with Store(project) as store:
-        counts = {name: by_reward_model(store, reward_model, name, most)} if reward_model else panel(
-            store, annotators, seed, most=most)
+    with open_store(project) as store:
+        from trivium.feedback import simulate as programs
+        if reward_model:
+            from trivium.api import load
+            counts = {name: programs.reward_model(store, load(reward_model).score, name, most)}
+        else:
+            counts = programs.panel(store, annotators, seed, most=most)
     for who, count in counts.items():
         print(f"{who:24} {count:6} judged")
 
@@ -192,10 +181,9 @@ def simulate(
 def status(project: Project, as_json: Annotated[bool,
                                                 typer.Option("--json", help="Every figure as JSON.")] = False) -> None:
     """Print progress and agreement."""
-    from trivium.feedback.dashboard import Dashboard
-    from trivium.feedback.store import Store
     from trivium.feedback.texts import translate
-    with Store(project) as store:
+    with open_store(project) as store:
+        from trivium.feedback.dashboard import Dashboard
         figures = Dashboard(store).figures()
     if as_json:
         print(json.dumps(figures, ensure_ascii=False))
@@ -212,11 +200,23 @@ def status(project: Project, as_json: Annotated[bool,
 @app.command()
 def export(project: Project, to: Annotated[Path, typer.Option(help="The folder to write to.")]) -> None:
     """Write demonstrations, rankings, pairs, ratings and thumbs as JSON lines."""
-    from trivium.feedback.exports import export_all
-    from trivium.feedback.store import Store
-    with Store(project) as store:
+    with open_store(project) as store:
+        from trivium.feedback.exports import export_all
         for kind, count in export_all(store, to).items():
             print(f"{to / kind}.jsonl: {count} rows")
+
+
+def open_store(project: str, create: bool = False) -> Store:
+    """Open a project. Raises :class:`TriviumError` where its extra is not installed."""
+    with extra("annotate"):
+        from trivium.feedback.store import Store
+    return Store(project, create)
+
+
+def _accounts(store: Store) -> Accounts:
+    with extra("annotate"):
+        from trivium.feedback.accounts import Accounts
+    return Accounts(store)
 
 
 def _set(store: Store, given: list[str] | None) -> None:
@@ -244,8 +244,7 @@ def _person(store: Store, name: str) -> int:
 
 
 def _each(project: str, kind: str, files: list[Path], rejects: Path | None, add_people: bool = False) -> None:
-    from trivium.feedback.store import Store
-    with Store(project) as store:
+    with open_store(project) as store:
         _import(store, kind, files, rejects, add_people)
 
 
@@ -268,14 +267,21 @@ def _import_file(store: Store, kind: str, file: Path, add_people: bool) -> list[
     from trivium.files import read_rows
     bad: list[dict[str, Any]] = []
     numbers: list[int] = []
-    found: list[dict[str, Any]] = []
-    for number, row in read_rows(
-            file,
-            lambda name, line, reason, text: bad.append({"file": name, "row": line, "reason": reason, "text": text})):
+    rows: list[dict[str, Any]] = []
+
+    def refuse(name: str, line: int, reason: str, text: str) -> None:
+        bad.append({"file": name, "row": line, "reason": reason, "text": text})
+
+    for number, row in read_rows(file, refuse):
         numbers.append(number)
-        found.append(row)
-    outcome: Imported = (store.add_items(found) if kind == "items" else store.add_scores(found) if kind == "scores" else
-                         store.add_judgements(found, add_people))
+        rows.append(row)
+    outcome: Imported
+    if kind == "items":
+        outcome = store.add_items(rows)
+    elif kind == "scores":
+        outcome = store.add_scores(rows)
+    else:
+        outcome = store.add_judgements(rows, add_people)
     bad += [{"file": str(file), **reject, "row": numbers[reject["row"] - 1]} for reject in outcome.rejects]
     print(f"{file}: {outcome.added} added, {outcome.known_already} there already, {len(bad)} refused")
     return sorted(bad, key=lambda row: row["row"])

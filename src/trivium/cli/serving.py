@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, extra
 
 KEYS = "TRIVIUM_API_KEYS"
 
@@ -36,10 +36,12 @@ def serve(
     import socket
 
     import torch
-    import uvicorn
+    with extra("serve"):
+        import uvicorn
 
-    from trivium.feedback.store import Store
-    from trivium.serving.app import Limits, Served, create_app
+        from trivium.feedback.store import Store
+        from trivium.serving.app import create_app
+        from trivium.serving.models import Limits, Served
     from trivium.training.machine import keep_freed_memory
     keep_freed_memory()
     if threads:
@@ -68,17 +70,17 @@ def serve(
 
 def named(models: list[str]) -> dict[str, Path]:
     """Folders by name: the given one, or the folder's."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for given in models:
         name, sign, folder = given.partition("=")
         path = Path(folder if sign else given)
         name = name if sign else path.resolve().name
         if not name or not name.isprintable() or len(name) > 100:
             raise TriviumError(f"{given!r}: the name must have 1 to 100 printable characters; write NAME=FOLDER")
-        if name in found:
+        if name in folders:
             raise TriviumError(f"two models are named {name!r}; write NAME=FOLDER")
-        found[name] = path
-    return found
+        folders[name] = path
+    return folders
 
 
 def read_keys(file: Path | None) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from trivium.errors import TriviumError, missing, nearest
+from trivium.errors import TriviumError, extra, nearest
 
 UNKNOWN = "und"
 """The code of a text whose language cannot be told (ISO 639-2)."""
@@ -44,10 +44,8 @@ class LanguageSettings:
 
 @lru_cache(maxsize=1)
 def _identifier() -> Any:
-    try:
+    with extra("corpus"):
         from py3langid import langid
-    except ImportError as error:
-        raise missing("corpus", error) from error
 
     return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 

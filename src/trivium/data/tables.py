@@ -8,17 +8,15 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from trivium.data.unpack import Bad
-from trivium.errors import missing
+from trivium.errors import extra
 
 
 def parquet_rows(stream: IO[bytes], named: set[str] | None = None) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
     """``(row from 1, the row)``, batch by batch. The table needs a column ``text`` or ``html``, or one in ``named``;
     any will do without it."""
-    try:
+    with extra("corpus"):
         import pyarrow
         from pyarrow import parquet
-    except ImportError as error:
-        raise missing("corpus", error) from error
 
     row = 0
     try:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import IO
 
-from trivium.errors import missing
+from trivium.errors import extra
 
 PIECE = 1 << 18
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
@@ -98,10 +98,8 @@ def _library_pieces(stream: IO[bytes], suffix: str) -> Iterator[bytes]:
 def _zstd_pieces(stream: IO[bytes]) -> Iterator[bytes]:
     """The library's own reader takes a truncated frame for a whole one, so frames are followed here. 1 KiB of input at
     a time unpacks to 32 MiB at most."""
-    try:
+    with extra("corpus"):
         import zstandard
-    except ImportError as error:
-        raise missing("corpus", error) from error
 
     frame, started = zstandard.ZstdDecompressor().decompressobj(), False
     try:

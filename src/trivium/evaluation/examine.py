@@ -15,7 +15,7 @@ import torch
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation import likelihood
-from trivium.evaluation.judges import Judge
+from trivium.evaluation.judges import EndpointJudge, Pair, ask_both_orders
 from trivium.evaluation.statistics import bootstrap, classification, length_controlled, mcnemar, paired_test
 from trivium.evaluation.tasks import (
     Asked,
@@ -39,6 +39,7 @@ from trivium.evaluation.tasks import (
     shots_for,
     value,
 )
+from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel, RewardModel
@@ -643,10 +644,10 @@ def judged_by(task: Wins, task_file: Path, pairs: Sequence[tuple[Row, str, str]]
         from trivium.world import rubric
         points = [(rubric.score(row, a).total, rubric.score(row, b).total) for row, a, b in pairs]
     elif task.judge.startswith(("http://", "https://")):
-        endpoint = Judge(task.judge, task.judge_model, task.judge_key)
-        asked_of = ["\n\n".join(message["content"] for message in row["prompt"]) for row, _, _ in pairs]
-        return endpoint.compare(asked_of, [a for _, a, _ in pairs], [b for _, _, b in pairs],
-                                lambda done, total: progress(done, total, "judging"))
+        judge = EndpointJudge(Endpoint(task.judge, task.judge_model, task.judge_key))
+        verdicts = ask_both_orders(judge, [Pair(row["prompt"], a, b) for row, a, b in pairs],
+                                   lambda done, total: progress(done, total, "judging"))
+        return [verdict.preference for verdict in verdicts]
     else:
         first, second = (reward_points(place_of(task_file, task.judge), [(pair[0]["prompt"], str(pair[side]))
                                                                          for pair in pairs]) for side in (1, 2))

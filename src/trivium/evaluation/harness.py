@@ -14,16 +14,14 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from trivium.errors import TriviumError, missing
+from trivium.errors import TriviumError, extra
 from trivium.evaluation import likelihood
 from trivium.evaluation.examine import Examinee, cut
 from trivium.generation.engine import Sampling, generate
 
-try:
+with extra("eval"):
     from lm_eval.api.instance import Instance
     from lm_eval.api.model import LM
-except ImportError as error:
-    raise missing("eval", error) from error
 
 BATCH = 256
 """Requests that are laid out at once."""

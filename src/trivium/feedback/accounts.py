@@ -124,9 +124,9 @@ class Accounts:
         if not token or len(token) > 100:
             return None
         with self.engine.connect() as connection:
-            found = connection.execute(VISITOR,
-                                       {"token": _digest(token), "now": time.time() if now is None else now}).first()
-        return Visitor(found.id, found.name, found.role, self.csrf(token)) if found else None
+            row = connection.execute(VISITOR,
+                                     {"token": _digest(token), "now": time.time() if now is None else now}).first()
+        return Visitor(row.id, row.name, row.role, self.csrf(token)) if row else None
 
     def logout(self, token: str) -> None:
         """End a session."""

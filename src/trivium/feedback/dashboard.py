@@ -89,18 +89,18 @@ def _sum(counts: Iterable[Counts]) -> Counts:
     return hits, total
 
 
-def agreements(found: Sequence[Figures]) -> dict[str, Estimate]:
+def agreements(figures: Sequence[Figures]) -> dict[str, Estimate]:
     """Every figure of agreement and bias over all people. Intervals are at 95 %."""
-    tables = [one.table for one in found if one.table is not None]
-    return {**{name: share(one.shares[name] for one in found) for name in SHARES},
+    tables = [one.table for one in figures if one.table is not None]
+    return {**{name: share(one.shares[name] for one in figures) for name in SHARES},
             "alpha": alpha_of_tables(tables, list(RATINGS), resamples=400) if tables else NOTHING,
-            "w": mean((one.w for one in found), resamples=400)}
+            "w": mean((one.w for one in figures), resamples=400)}
 
 
-def agreements_of_people(found: Sequence[Figures]) -> dict[int, dict[str, Estimate]]:
+def agreements_of_people(figures: Sequence[Figures]) -> dict[int, dict[str, Estimate]]:
     """The figures of :data:`SHARES` for each person, against everybody else."""
     counts: dict[int, dict[str, list[Counts]]] = defaultdict(lambda: {name: [] for name in SHARES})
-    for one in found:
+    for one in figures:
         for person, named in one.people.items():
             for name, counted in named.items():
                 counts[person][name].append(counted)
@@ -109,14 +109,14 @@ def agreements_of_people(found: Sequence[Figures]) -> dict[int, dict[str, Estima
 
 def disputed(state: State) -> list[tuple[Item, float, int]]:
     """``(item, agreement, skips)`` of items that the lead should settle, the worst first."""
-    found = []
+    result = []
     for item in state.items.values():
         if item.kind != "compare" or item.known or item.settled or item.closed:
             continue
         skips = len({work.person for work in item.works if work.state == SKIPPED})
         if skips >= state.settings.disputed_skips or item.agreement < state.settings.disputed_below:
-            found.append((item, item.agreement, skips))
-    return sorted(found, key=lambda one: (one[1] if math.isfinite(one[1]) else 1.0, -one[2], one[0].id))
+            result.append((item, item.agreement, skips))
+    return sorted(result, key=lambda one: (one[1] if math.isfinite(one[1]) else 1.0, -one[2], one[0].id))
 
 
 def progress(state: State, now: float) -> Row:
@@ -179,25 +179,25 @@ class Dashboard:
                 return self._figures
             with self.store.state() as state:
                 snapshot, last = state.snapshot(), state.last
-            made = {"progress": progress(snapshot, time.time()), "last": last}
+            fresh = {"progress": progress(snapshot, time.time()), "last": last}
             if last != self._last:
                 for item in snapshot.items.values():
                     if item.kind == "compare" and (item.id not in self._items
                                                    or self._items[item.id].version != _version(item)):
                         self._items[item.id] = item_figures(item)
-                found = [one for one in self._items.values() if one.version]
-                made |= {
+                figures = [one for one in self._items.values() if one.version]
+                fresh |= {
                     "agreement": {name: estimate.row()
-                                  for name, estimate in agreements(found).items()},
-                    "people": self._people(found, snapshot)
+                                  for name, estimate in agreements(figures).items()},
+                    "people": self._people(figures, snapshot)
                 }
-            self._figures, self._last = {**self._figures, **made}, last
+            self._figures, self._last = {**self._figures, **fresh}, last
             took = time.monotonic() - started
             self._next = started + took + max(self.every, took / BUSY)
             return self._figures
 
-    def _people(self, found: Sequence[Figures], state: State) -> list[Row]:
-        by_person, nothing = agreements_of_people(found), dict.fromkeys(SHARES, NOTHING)
+    def _people(self, figures: Sequence[Figures], state: State) -> list[Row]:
+        by_person, nothing = agreements_of_people(figures), dict.fromkeys(SHARES, NOTHING)
         return [{
             "id": person.id, "name": person.name, "role": person.role, "kind": person.kind, "removed": person.removed,
             **_done(state.by_person.get(person.id, [])),

@@ -49,8 +49,9 @@ def demonstrations(store: Store) -> Iterator[Row]:
     for batch in _batches(chosen):
         bodies = store.bodies(event for _, event, _ in batch)
         for _, event, person in batch:
-            said = bodies[event]["messages"]
-            yield {"messages": said, "annotator": names[person], "split": split_of(prompt_key(said[:-1]), heldout)}
+            messages = bodies[event]["messages"]
+            yield {"messages": messages, "annotator": names[person],
+                   "split": split_of(prompt_key(messages[:-1]), heldout)}
 
 
 def rankings(store: Store) -> Iterator[Row]:
@@ -163,6 +164,6 @@ def _batches(values: list[Any], size: int = 200) -> Iterator[list[Any]]:
 
 def write_lines(store: Store, kind: str) -> Iterator[bytes]:
     """An export as JSON lines, for a download."""
-    with contextlib.closing(export(store, kind)) as found:  # type: ignore[type-var]
-        for row in found:
+    with contextlib.closing(export(store, kind)) as exported:  # type: ignore[type-var]
+        for row in exported:
             yield (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()

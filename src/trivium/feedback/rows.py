@@ -70,48 +70,48 @@ def item(row: Mapping[str, Any]) -> Row:
     prompt = messages(row["prompt"])
     if prompt[-1]["role"] == "assistant":
         raise TriviumError("the prompt ends with the assistant's message; nothing is left to answer")
-    made: Row = {"kind": "compare" if row.get("responses") is not None else "write", "prompt": prompt}
-    if made["kind"] == "compare":
-        made["responses"] = responses(row["responses"])
+    result: Row = {"kind": "compare" if row.get("responses") is not None else "write", "prompt": prompt}
+    if result["kind"] == "compare":
+        result["responses"] = responses(row["responses"])
         for name in ("models", "finished"):
             if row.get(name) is not None:
-                if not isinstance(row[name], list) or len(row[name]) != len(made["responses"]):
+                if not isinstance(row[name], list) or len(row[name]) != len(result["responses"]):
                     raise TriviumError(
-                        f"`{name}` does not have one value for each of the {len(made['responses'])} responses")
-                made[name] = row[name]
+                        f"`{name}` does not have one value for each of the {len(result['responses'])} responses")
+                result[name] = row[name]
         if row.get("known") is not None:
-            made["known"] = ranking(row["known"], len(made["responses"]))
+            result["known"] = ranking(row["known"], len(result["responses"]))
         if row.get("scores") is not None:
-            made["scores"] = scores(row["scores"], len(made["responses"]))
+            result["scores"] = scores(row["scores"], len(result["responses"]))
     identity = row.get("id")
     if identity is None:
-        identity = hashlib.sha256(canonical([prompt, made.get("responses")]).encode()).hexdigest()[:16]
+        identity = hashlib.sha256(canonical([prompt, result.get("responses")]).encode()).hexdigest()[:16]
     elif isinstance(identity, bool) or not isinstance(identity, str | int):
         raise TriviumError("the `id` is neither a text nor a whole number")
-    made["item"] = text(str(identity), "the `id`", LONGEST_ID)
+    result["item"] = text(str(identity), "the `id`", LONGEST_ID)
     for name in ("source", "task", "truth"):
         if row.get(name) is not None:
-            made[name] = row[name]
+            result[name] = row[name]
     unknown = sorted(set(map(str, row)) - set(known_fields))
     if unknown:
-        made["more"] = {name: row[name] for name in unknown}
-    canonical(made).encode()  # anything that is no text is found here
-    return made
+        result["more"] = {name: row[name] for name in unknown}
+    canonical(result).encode()  # anything that is no text is found here
+    return result
 
 
 def responses(value: Any) -> list[str]:
     """Two or more different, nonempty texts."""
     if not isinstance(value, list):
         raise TriviumError("`responses` is not a list of texts")
-    found = [text(one, f"response {number}") for number, one in enumerate(value)]
-    if len(found) < 2:
-        raise TriviumError(f"{'one response' if found else 'no response'} only; there is nothing to compare it with")
-    if len(found) > MOST_RESPONSES:
-        raise TriviumError(f"{len(found)} responses are more than {MOST_RESPONSES}")
-    for place, one in enumerate(found):
-        if one in found[:place]:
-            raise TriviumError(f"responses {found.index(one)} and {place} are the same")
-    return found
+    texts = [text(one, f"response {number}") for number, one in enumerate(value)]
+    if len(texts) < 2:
+        raise TriviumError(f"{'one response' if texts else 'no response'} only; there is nothing to compare it with")
+    if len(texts) > MOST_RESPONSES:
+        raise TriviumError(f"{len(texts)} responses are more than {MOST_RESPONSES}")
+    for place, one in enumerate(texts):
+        if one in texts[:place]:
+            raise TriviumError(f"responses {texts.index(one)} and {place} are the same")
+    return texts
 
 
 def scores(value: Any, count: int) -> list[list[float]]:

@@ -1,12 +1,11 @@
 """Annotators who are programs: the world's panel, reward models, and whatever else can judge. They come through the
-same store as people do, with the same leases, orders and overlap."""
+same store as people do, with the same leases, orders and overlap. Who calls brings the models, as functions."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from trivium.errors import TriviumError
@@ -16,6 +15,9 @@ from trivium.feedback.store import Store, Task
 Judge = Callable[[Task, Row], Row | str]
 """Called with a task and its item; returns ``ranking``, and optionally ``ratings``, ``flags``, ``all_bad``,
 ``seconds``, all by the item's own numbers; or a reason to skip."""
+
+Score = Callable[[list[Row]], float]
+"""A reward model: the score of a conversation whose last message is the answer."""
 
 
 def annotate(store: Store, name: str, judge: Judge, most: int | None = None, kind: str = "ai") -> int:
@@ -31,12 +33,11 @@ def annotate(store: Store, name: str, judge: Judge, most: int | None = None, kin
         if task is None:
             break
         assert task.item is not None
-        said = judge(task, store.item(task.item))
-        if isinstance(said, str):
-            store.skip(task.id, number, said)
+        judgement = judge(task, store.item(task.item))
+        if isinstance(judgement, str):
+            store.skip(task.id, number, judgement)
         else:
-            took = said.pop("seconds", None)
-            store.judge(task.id, number, **said, seconds=took)
+            store.judge(task.id, number, **judgement)
             done += 1
     return done
 
@@ -54,26 +55,24 @@ def panel(store: Store, annotators: int = 5, seed: int = 0, noise: float | None 
             f"the item {first!r} has no `truth`; the world's panel can judge only the world's own prompts")
 
     def judge(name: str) -> Judge:
-        def said(task: Task, item: Row) -> Row | str:
+        def judgement(task: Task, item: Row) -> Row | str:
             row = {"id": item["item"], "prompt": item["prompt"], "task": item.get("task"), "truth": item["truth"]}
-            found = judges.rank(row, item["responses"], name)
-            return "no_difference" if len(
-                found["ranking"]) < 2 else {name: found[name]
-                                            for name in ("ranking", "ratings", "seconds")}
-        return said
+            result = judges.rank(row, item["responses"], name)
+            if len(result["ranking"]) < 2:
+                return "no_difference"
+            return {field: result[field] for field in ("ranking", "ratings", "seconds")}
+        return judgement
     with ThreadPoolExecutor(annotators) as pool:
         counts = pool.map(lambda name: annotate(store, name, judge(name), most, "simulated"), judges.names)
         return dict(zip(judges.names, counts))
 
 
-def score_items(store: Store, models: Sequence[Path], progress: Callable[[int, int],
-                                                                         None] = lambda done, total: None) -> int:
-    """Score every unfinished comparison by an ensemble of reward models, so that what they disagree on is asked
-    first."""
-    import trivium
+def score_items(store: Store, models: Sequence[Score],
+                progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Score every unfinished comparison by an ensemble of reward models, so that what they disagree on is asked first.
+    Returns how many items were scored."""
     if len(models) < 2:
         raise TriviumError("one reward model cannot disagree with itself; name two or more")
-    loaded = [trivium.load(folder) for folder in models]
     with store.state() as state:
         names = [
             item.id for item in state.items.values() if item.kind == "compare" and not item.known and not item.closed
@@ -83,27 +82,22 @@ def score_items(store: Store, models: Sequence[Path], progress: Callable[[int, i
     scored: list[dict[str, Any]] = []
     for place, name in enumerate(names):
         item = store.item(name)
-        scored.append({
-            "id": name, "scores": [[
-                model.score([*item["prompt"], {"role": "assistant", "content": response}])
-                for response in item["responses"]
-            ] for model in loaded]
-        })
+        scored.append({"id": name, "scores": [_scores(model, item) for model in models]})
         if time.monotonic() - started > 1.0:
             progress(place + 1, len(names))
             started = time.monotonic()
     return store.add_scores(scored).added
 
 
-def reward_model(store: Store, folder: Path, name: str, most: int | None = None) -> int:
+def reward_model(store: Store, model: Score, name: str, most: int | None = None) -> int:
     """Let a reward model annotate: it ranks by its score, without ratings. Returns how many items it judged."""
-    import trivium
-    model = trivium.load(folder)
-
     def judge(task: Task, item: Row) -> Row | str:
-        scores = [
-            model.score([*item["prompt"], {"role": "assistant", "content": response}]) for response in item["responses"]
-        ]
+        scores = _scores(model, item)
         order = sorted(range(len(scores)), key=lambda index: -scores[index])
         return {"ranking": [[index] for index in order]}
     return annotate(store, name, judge, most)
+
+
+def _scores(model: Score, item: Row) -> list[float]:
+    """The scores of an item's responses."""
+    return [model([*item["prompt"], {"role": "assistant", "content": response}]) for response in item["responses"]]

@@ -29,10 +29,10 @@ import sqlalchemy as sql
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 
-from trivium import randomness
 from trivium.errors import TriviumError, nearest
 from trivium.feedback import rows
 from trivium.feedback.agreement import Ranking
+from trivium.feedback.assignment import choose, lease, open_work
 from trivium.feedback.database import (
     APPEND,
     EVENT_BODY,
@@ -49,7 +49,7 @@ from trivium.feedback.database import (
 )
 from trivium.feedback.rows import Row, canonical, prompt_key
 from trivium.feedback.settings import KINDS, ROLES, FeedbackSettings
-from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Event, Item, State, Work
+from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Event, State, Work
 
 _BATCH = 500
 
@@ -101,8 +101,8 @@ class Imported:
 
     def reject(self, row: int, reason: str, value: Any, file: str = "") -> None:
         """Keep a row that cannot be taken."""
-        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, default=repr)
-        self.rejects.append(({"file": file} if file else {}) | {"row": row, "reason": reason, "text": shown})
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, default=repr)
+        self.rejects.append(({"file": file} if file else {}) | {"row": row, "reason": reason, "text": text})
 
 
 class Conflict(TriviumError):
@@ -177,18 +177,18 @@ class Store:
     def bodies(self, wanted: Iterable[int]) -> dict[int, Row]:
         """The bodies of events, by their numbers."""
         numbers = sorted(set(wanted))
-        found: dict[int, Row] = {}
+        result: dict[int, Row] = {}
         if len(numbers) <= 2:
             with self.engine.connect() as connection:
                 return {number: self._body(connection, number) for number in numbers}
         with self.engine.connect() as connection:
             for start in range(0, len(numbers), _BATCH):
                 chosen = events.c.id.in_(numbers[start:start + _BATCH])
-                found |= {
+                result |= {
                     id_: json.loads(body)
                     for id_, body in connection.execute(sql.select(events.c.id, events.c.body).where(chosen))
                 }
-        return found
+        return result
 
     @contextlib.contextmanager
     def state(self) -> Iterator[State]:
@@ -372,9 +372,9 @@ class Store:
         now = time.time() if now is None else now
         with self._appending(durable=False) as connection:
             self._check_present(connection, person)
-            work = self._open_work(person, kind, now)
+            work = open_work(self._state, person, kind, now)
             if work is None:
-                chosen = self._choose(person, kind, now)
+                chosen = choose(self._state, person, kind, now)
                 if chosen is None:
                     return None
                 item, why = chosen
@@ -385,66 +385,11 @@ class Store:
                     self._append(connection, "renew", person, {"work": again.id, "until": until}, now)
                     number = again.id
                 else:
-                    number = self._append(connection, "lease", person, self._lease(item, person, kind, why, until), now)
+                    body = lease(self._state, item, person, kind, why, until)
+                    number = self._append(connection, "lease", person, body, now)
             else:
                 number = work.id
         return self.task(number, person)
-
-    def _lease(self, item: Item | None, person: int, kind: str, why: str, until: float) -> Row:
-        """The body of a lease. The order is a function of the seed, the person, the item and how often they had it."""
-        count = len(item.lengths) if item else 0
-        times = sum(work.person == person for work in item.works) if item else 0
-        order = list(range(count))
-        if item:
-            randomness.python(self._state.settings.seed, "order", person, item.id, times).shuffle(order)
-        return {"kind": kind, "item": item.id if item else None, "order": order, "why": why, "until": until}
-
-    def _open_work(self, person: int, kind: str, now: float) -> Work | None:
-        held = [
-            work for work in self._state.by_person.get(person, ())
-            if work.state == OPEN and work.until > now and work.kind == kind
-        ]
-        return next((work for work in held if work.item is None or not self._state.items[work.item].closed), None)
-
-    def _choose(self, person: int, kind: str, now: float) -> tuple[Item | None, str] | None:
-        """The next item and why: chance decides between known answers, repetitions, held-out prompts, uncertain and
-        random ones."""
-        state, settings = self._state, self._state.settings
-
-        def first(items: Iterator[Item]) -> Item | None:
-            return next((item for item in items if state.vacant(item, person, now)), None)
-
-        mine = state.by_person.get(person, [])
-        chance = randomness.python(settings.seed, "next", person, len(mine))
-        if kind == "write":
-            item = first(state.in_order("write", "train")) or first(state.in_order("write", "heldout"))
-            return (item, "random") if item else (None, "own") if settings.free_writing else None
-        luck, split, uncertain = chance.random(), chance.random() < settings.heldout, chance.random(
-        ) < settings.uncertain_share
-        ways = {
-            "heldout": lambda: first(state.in_order(kind, "heldout")),
-            "train": lambda: first(state.in_order(kind, "train"))
-        }
-        regular, why = None, "random"
-        if not split and uncertain:
-            regular, why = first(state.most_uncertain()), "uncertain"
-        if regular is None:
-            why = "random"
-            regular = ways["heldout" if split else "train"]() or ways["train" if split else "heldout"]()
-        if regular is None:
-            return None
-        if luck < settings.known_share:
-            fresh = [name for name in state.known if not any(work.person == person for work in state.items[name].works)
-                     and not state.items[name].closed]
-            if fresh:
-                return state.items[chance.choice(sorted(fresh))], "known"
-        elif luck < settings.known_share + settings.repeat_share:
-            done = [work for work in mine if work.state == JUDGED and work.item and work.why in ("random", "uncertain")]
-            again = {work.item for work in mine if work.why == "repeat"}
-            old = [work.item for work in done[:-settings.repeat_after] if work.item not in again]
-            if old:
-                return state.items[str(chance.choice(old))], "repeat"
-        return regular, why
 
     def task(self, number: int, person: int) -> Task:
         """A piece of work of ``person``'s own, with its texts and the newest answer. Raises :class:`Conflict` for
@@ -567,10 +512,10 @@ class Store:
         Returns the event's number."""
         if label is not None and not isinstance(label, bool):
             raise TriviumError("the label is neither true nor false nor null")
-        asked = rows.messages(prompt if isinstance(prompt, str) else [dict(m) for m in prompt])
+        messages = rows.messages(prompt if isinstance(prompt, str) else [dict(m) for m in prompt])
         answer = rows.text(completion, "the completion")
-        body = {"prompt": asked, "completion": answer, "label": label, "who": rows.text(who, "who", 200, empty=True),
-                "model": rows.text(model, "the model", 1000, empty=True), "key": prompt_key(asked),
+        body = {"prompt": messages, "completion": answer, "label": label, "who": rows.text(who, "who", 200, empty=True),
+                "model": rows.text(model, "the model", 1000, empty=True), "key": prompt_key(messages),
                 "answer": hashlib.sha256(answer.encode()).hexdigest()[:24]}
         with self._appending() as connection:
             return self._append(connection, "thumb", None, body, time.time() if now is None else now)
@@ -580,15 +525,15 @@ class Store:
         """A vote between answers shown side by side, in the order of ``responses``: ``[[1], [0]]`` prefers the second
         of two, ``[[0, 1]]`` is a tie, None says that all are bad. ``models`` names what gave each answer. The newest
         vote of the same visitor on the same answers counts. Returns the event's number."""
-        asked = rows.messages(prompt if isinstance(prompt, str) else [dict(m) for m in prompt])
-        shown = rows.responses(list(responses))
-        ranked = rows.ranking([list(group) for group in ranking] if ranking is not None else [list(range(len(shown)))],
-                              len(shown), tied=True)
-        if models and len(models) != len(shown):
-            raise TriviumError(f"{len(models)} models for {len(shown)} responses")
-        key = hashlib.sha256(canonical([asked, sorted(shown)]).encode()).hexdigest()[:24]
+        messages = rows.messages(prompt if isinstance(prompt, str) else [dict(m) for m in prompt])
+        texts = rows.responses(list(responses))
+        ranked = rows.ranking([list(group) for group in ranking] if ranking is not None else [list(range(len(texts)))],
+                              len(texts), tied=True)
+        if models and len(models) != len(texts):
+            raise TriviumError(f"{len(models)} models for {len(texts)} responses")
+        key = hashlib.sha256(canonical([messages, sorted(texts)]).encode()).hexdigest()[:24]
         body = {
-            "prompt": asked, "responses": shown, "ranking": ranked, "all_bad": ranking is None,
+            "prompt": messages, "responses": texts, "ranking": ranked, "all_bad": ranking is None,
             "who": rows.text(who, "who", 200, empty=True),
             "models": [rows.text(one, "the model", 1000, empty=True) for one in models], "key": key
         }
@@ -618,10 +563,10 @@ class Store:
         item = self._state.items.get(name)
         if item is None or item.kind != "compare":
             raise TriviumError(f"there is no comparison {name[:60]!r}; import its prompt and responses first")
-        asked = self.item(name) if {"prompt", "responses"} & set(row) else {}
-        if row.get("prompt") is not None and rows.messages(row["prompt"]) != asked["prompt"]:
+        texts = self.item(name) if {"prompt", "responses"} & set(row) else {}
+        if row.get("prompt") is not None and rows.messages(row["prompt"]) != texts["prompt"]:
             raise TriviumError(f"the prompt is not that of the item {name[:60]!r}")
-        if row.get("responses") is not None and row["responses"] != asked["responses"]:
+        if row.get("responses") is not None and row["responses"] != texts["responses"]:
             raise TriviumError(f"the responses are not those of the item {name[:60]!r}")
         who = rows.text(row.get("annotator"), "the annotator", 60)
         body = rows.judgement(row, len(item.lengths), needs_ratings=False)
@@ -642,8 +587,7 @@ class Store:
                     outcome.known_already += 1
                     return
             leased = mine.id if mine else self._append(
-                connection, "lease", number,
-                self._lease(item, number, "compare", "random", at) | {"why": "import"}, at)
+                connection, "lease", number, lease(self._state, item, number, "compare", "import", at), at)
             self._append(connection, "judgement", number, {"work": leased, **body, "seconds": took, "late": False}, at)
         outcome.added += 1
 

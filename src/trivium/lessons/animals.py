@@ -11,25 +11,15 @@ from pydantic import Field
 from torch import nn
 
 from trivium import randomness
-from trivium.lessons.lesson import (
-    Classification,
-    Epochs,
-    Heading,
-    Piece,
-    Rows,
-    Table,
-    Text,
-    curve,
-    initialise,
-    learn,
-    lines,
-    plotly,
-    write_numbers,
-    write_page,
-)
+from trivium.errors import extra
+from trivium.lessons.lesson import Classification, Epochs, Examples, curve, initialise, learn
+from trivium.lessons.page import Heading, Piece, Table, Text, lines, write_numbers, write_page
 from trivium.stage import Context, Stage
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization
+
+with extra("lessons"):
+    import plotly.graph_objects as go
 
 
 class Animals(Stage):
@@ -56,11 +46,11 @@ class Animals(Stage):
         test_points, test_species, _ = herd(self, context.seed, "test", max(1, self.examples // 2))
         middle, scale = train_points.mean(0), train_points.std(0)
 
-        def table(points: np.ndarray, species: np.ndarray) -> Table:
+        def table(points: np.ndarray, species: np.ndarray) -> Examples:
             z = (points - middle) / scale
             # Length and weight go together; their sum and difference say more apart: overall size, and build.
             z = np.stack([z.sum(1) / 2, (z[:, 1] - z[:, 0]) * 8], axis=1)
-            return Table(torch.tensor(z, dtype=torch.float32), torch.tensor(species))
+            return Examples(torch.tensor(z, dtype=torch.float32), torch.tensor(species))
 
         train_table, test_table = table(train_points, train_species), table(test_points, test_species)
         # 2. Two models. The linear one gives each species a plane over (length, weight), and the highest plane wins.
@@ -88,11 +78,9 @@ class Animals(Stage):
                 "parameters": sum(p.numel() for p in model.parameters()), "loss": trained.metrics["loss"],
                 "test_loss": trained.metrics["validation_loss"], "test_accuracy": trained.metrics["validation_accuracy"]
             }
-        # 4. What is the best that anybody could do? Here the truth is known: the densities that the animals were drawn
-        # from.
+        # 4. What is the best that anybody could do? Here the densities that the animals were drawn from are known.
         truth = best_possible(test_points, self, context.seed)
-        log_p = truth - np.log(np.exp(truth - truth.max(1, keepdims=True)).sum(1, keepdims=True)) - truth.max(
-            1, keepdims=True)
+        log_p = torch.from_numpy(truth).log_softmax(1).numpy()
         numbers["best"] = {"loss": float(-log_p[np.arange(len(test_species)), test_species].mean()),
                            "accuracy": float((truth.argmax(1) == test_species).mean())}
         # 5. One animal, step by step: scores, softmax, cross-entropy.
@@ -144,7 +132,6 @@ def best_possible(points: np.ndarray, settings: Animals, seed: int) -> np.ndarra
 def page(numbers: dict[str, Any], curves: dict[str, Any], points: np.ndarray, species: np.ndarray) -> list[Piece]:
     """What the lesson shows."""
     shown = slice(None, None, max(1, len(points) // 4000))
-    go = plotly()
     cloud = go.Figure(
         go.Scattergl(x=np.exp(points[shown, 0]).tolist(), y=(np.exp(points[shown, 1]) / 1000).tolist(), mode="markers",
                      marker={"size": 3, "color": (species[shown] * 37 % 100).tolist(), "colorscale": "Turbo"}), {
@@ -160,7 +147,7 @@ def page(numbers: dict[str, Any], curves: dict[str, Any], points: np.ndarray, sp
         cloud,
         Heading("One animal, step by step"),
         Text(f"{one['length_cm']:.0f} cm, {one['weight_g'] / 1000:.3g} kg; it is of species {one['species']}."),
-        Rows(("species", "score", "probability"),
+        Table(("species", "score", "probability"),
              [(s, f"{v:.2f}", f"{p:.1%}")
               for s, v, p in zip(one["likeliest"], one["scores"], one["probabilities"], strict=True)]),
         Text(
@@ -178,7 +165,7 @@ def page(numbers: dict[str, Any], curves: dict[str, Any], points: np.ndarray, sp
                for name, both in curves.items()}, "step", "loss on unseen animals (nats)"),
         lines({name: both[1]
                for name, both in curves.items()}, "step", "share of unseen animals told right"),
-        Rows(("model", "parameters", "loss (unseen)", "right (unseen)"),
+        Table(("model", "parameters", "loss (unseen)", "right (unseen)"),
              [("a shrug", "–", f"{numbers['chance']['loss']:.3f}", f"{numbers['chance']['accuracy']:.1%}")] +
              [(name, f"{m['parameters']:,}", f"{m['test_loss']:.3f}", f"{m['test_accuracy']:.1%}")
               for name, m in numbers["models"].items()] +

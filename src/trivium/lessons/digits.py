@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import html
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,24 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trivium import randomness
-from trivium.errors import TriviumError
-from trivium.lessons.lesson import (
-    Classification,
-    Epochs,
-    Heading,
-    Piece,
-    Raw,
-    Rows,
-    Table,
-    Text,
-    curve,
-    initialise,
-    learn,
-    lines,
-    saved,
-    write_numbers,
-    write_page,
-)
+from trivium.data.digits import read_mnist, small_digits
+from trivium.lessons.lesson import Classification, Epochs, Examples, curve, initialise, learn, save_weights
+from trivium.lessons.page import Heading, Piece, Raw, Table, Text, lines, write_numbers, write_page
 from trivium.stage import Context, Input, Stage
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization
@@ -60,8 +44,7 @@ class Digits(Stage):
         """The lesson, top to bottom."""
         prepare(context.threads)
         folder: Path | None = context.inputs.get("data")
-        train, test = (read_mnist(folder, "train"),
-                       read_mnist(folder, "t10k")) if folder else small_digits(context.seed)
+        train, test = images(folder, context.seed)
         # 4. Learn from all images, bent a little. What counts is the digits that the network never saw.
         batches = Epochs(train, self.rows, context.seed, lambda batch, step: bend(batch, context.seed, step))
         optimization = Optimization("adamw", 1.5e-3, schedule="cosine", warmup=0.02, weight_decay=0.01, clip=1.0)
@@ -74,8 +57,8 @@ class Digits(Stage):
         some = train.rows(
             torch.from_numpy(randomness.numpy(context.seed, "few").permutation(len(train.targets))[:self.few]))
         experiment = {}
-        for name, change in (("few", lambda batch, step: batch), ("few-bent",
-                                                                  lambda batch, step: bend(batch, context.seed, step))):
+        for name, change in (("few", lambda batch, step: batch),
+                             ("few-bent", lambda batch, step: bend(batch, context.seed, step))):
             few = Epochs(some, min(self.rows, self.few), context.seed, change)
             steps = self.few_epochs * few.steps_per_epoch
             tried = learn(network(context.seed), Classification(), few, steps,
@@ -108,93 +91,18 @@ class Digits(Stage):
             "mistakes": len(wrong), "overfitting": experiment, "most_confused": dict(
                 sorted(confused.items(), key=lambda item: -item[1])[:5])
         }
-        saved(model, context.folder / "model.safetensors")
+        save_weights(model, context.folder / "model.safetensors")
         write_page(context, "Reading digits", page(numbers, context, test, wrong[:40], probabilities))
         return write_numbers(context, numbers)
 
 
-# 1. The images. An IDX file is a number that says what follows, the sizes, and then one byte after another.
+# 1. The images: numbers from 0 to 1, and which digit each shows.
 
-def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """The bytes of an IDX file of ``dimensions`` dimensions (LeCun's format: two zero bytes, 8 for unsigned bytes, the
-    number of dimensions; then each size as four bytes, the highest first; then the data). Raises :class:`TriviumError`
-    that names the file and what is wrong with it; nothing is allocated before the sizes are known to fit the file."""
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            with gzip.open(path) as file:
-                raw = file.read(LARGEST + 1)
-    except FileNotFoundError as error:
-        raise TriviumError(f"{path}: no such file") from error
-    except (OSError, EOFError) as error:
-        raise TriviumError(f"{path}: cannot be read ({error})") from error
-    if len(raw) > LARGEST:
-        raise TriviumError(f"{path}: more than {LARGEST:,} bytes; MNIST's largest file has 47,040,016")
-    head = 4 + 4 * dimensions
-    if len(raw) < head or raw[:2] != b"\0\0" or raw[2] != 8 or raw[3] != dimensions:
-        raise TriviumError(
-            f"{path}: not an IDX file of bytes in {dimensions} dimension{'s' if dimensions > 1 else ''} (it begins "
-            "with "
-            f"{raw[:4].hex(' ') or 'nothing'}; 00 00 08 {dimensions:02x} was expected)")
-    sizes = [int.from_bytes(raw[4 + 4 * i:8 + 4 * i], "big") for i in range(dimensions)]
-    expected = 1
-    for size in sizes:
-        expected *= size
-    if expected != len(raw) - head:
-        raise TriviumError(
-            f"{path}: its head announces {' × '.join(map(str, sizes))} = {expected:,} bytes, but {len(raw) - head:,} "
-            "follow; "
-            "the file is cut short or damaged, fetch it again")
-    return np.frombuffer(raw, np.uint8, offset=head).reshape(sizes)
-
-
-LARGEST = 200_000_000
-"""Bytes of the largest IDX file that is read."""
-
-
-def find(folder: Path, name: str) -> Path:
-    """A file of MNIST in a folder, under either of the names in use, gzipped or not."""
-    names = [form + suffix for form in (name, name.replace("-idx", ".idx")) for suffix in ("", ".gz")]
-    found = next((folder / form for form in names if (folder / form).is_file()), None)
-    if found is None:
-        raise TriviumError(f"{folder}: {name} (or {name}.gz) is missing; MNIST has four files, train-* and t10k-*")
-    return found
-
-
-def read_mnist(folder: Path, part: str) -> Table:
-    """The images ``[N, 784]`` from 0 to 1 and labels of ``part``, ``train`` or ``t10k``."""
-    places = find(folder, f"{part}-images-idx3-ubyte"), find(folder, f"{part}-labels-idx1-ubyte")
-    images, labels = read_idx(places[0], 3), read_idx(places[1], 1)
-    if len(images) != len(labels) or not len(images):
-        raise TriviumError(
-            f"{places[1]}: {len(labels):,} labels for {len(images):,} images; they must be as many, and at least one")
-    if images.shape[1:] != (28, 28):
-        raise TriviumError(f"{places[0]}: images of {images.shape[1]} × {images.shape[2]}; 28 × 28 was expected")
-    wrong = np.flatnonzero(labels > 9)
-    if len(wrong):
-        raise TriviumError(f"{places[1]}: label {wrong[0] + 1} is {labels[wrong[0]]}; the labels are 0 to 9")
-    return Table(torch.from_numpy(images.reshape(len(images), -1).astype(np.float32) / 255),
-                 torch.from_numpy(labels.astype(np.int64)))
-
-
-SMALL_DIGITS = 1347, 450
-"""scikit-learn's small digits to learn from, and to be tested on."""
-
-
-def small_digits(seed: int) -> tuple[Table, Table]:
-    """scikit-learn's 8 × 8 digits drawn as 28 × 28 (training, test): for when MNIST is not at hand."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise TriviumError(
-            'lesson digits: name a folder with MNIST\'s files (--data FOLDER), or install the small digits: '
-            'pip install "trivium[lessons]"') from error
-    images, labels = load_digits(return_X_y=True)
-    large = F.interpolate(torch.tensor(images.reshape(-1, 1, 8, 8) / 16, dtype=torch.float32), size=(20, 20),
-                          mode="bilinear")
-    table = Table(F.pad(large, (4, 4, 4, 4)).flatten(1), torch.tensor(labels))
-    order = torch.from_numpy(randomness.numpy(seed, "heldout").permutation(len(labels)))
-    return table.rows(order[:SMALL_DIGITS[0]]), table.rows(order[SMALL_DIGITS[0]:])
+def images(folder: Path | None, seed: int) -> tuple[Examples, Examples]:
+    """The digits to learn from, and to be tested on: MNIST's, or scikit-learn's small ones where no folder is given."""
+    parts = (read_mnist(folder, "train"), read_mnist(folder, "t10k")) if folder else small_digits(seed)
+    train, test = (Examples(torch.from_numpy(pixels), torch.from_numpy(labels)) for pixels, labels in parts)
+    return train, test
 
 
 # 2. The network: three layers. Each unit adds up all its inputs, weighted, and passes on what is above zero.
@@ -208,7 +116,7 @@ def network(seed: int) -> nn.Module:
 
 # 3. Augmentation: the same digit, shifted, turned and resized a little, is a new example for free.
 
-def bend(batch: Table, seed: int, step: int) -> Table:
+def bend(batch: Examples, seed: int, step: int) -> Examples:
     """Each image shifted by up to 2 pixels, turned by up to 12 degrees and resized by up to 10 %, as (seed, step)
     decides."""
     n = len(batch.targets)
@@ -219,10 +127,10 @@ def bend(batch: Table, seed: int, step: int) -> Table:
                      np.stack([np.sin(angle) / zoom, np.cos(angle) / zoom, shift[:, 1]], 1)], 1)
     grid = F.affine_grid(torch.tensor(turn, dtype=torch.float32), [n, 1, 28, 28], align_corners=False)
     images = F.grid_sample(batch.inputs.view(n, 1, 28, 28), grid, align_corners=False)
-    return Table(images.flatten(1), batch.targets)
+    return Examples(images.flatten(1), batch.targets)
 
 
-def drawn(image: Tensor, caption: str) -> str:
+def as_svg(image: Tensor, caption: str) -> str:
     """An image ``[784]`` as SVG, a square a dark pixel."""
     dots = "".join(f'<rect x="{i % 28}" y="{i // 28}" width="1.02" height="1.02" opacity="{value:.2f}"/>'
                    for i, value in enumerate(image.tolist()) if value > 0.1)
@@ -232,11 +140,12 @@ def drawn(image: Tensor, caption: str) -> str:
         f'style="background:#fff" fill="#000">{dots}</svg><figcaption>{html.escape(caption)}</figcaption></figure>')
 
 
-def page(numbers: dict[str, Any], context: Context, test: Table, wrong: Tensor, probabilities: Tensor) -> list[Piece]:
+def page(numbers: dict[str, Any], context: Context, test: Examples, wrong: Tensor,
+         probabilities: Tensor) -> list[Piece]:
     """What the lesson shows."""
-    some = "".join(drawn(test.inputs[i], str(int(test.targets[i]))) for i in range(min(16, len(test.targets))))
+    some = "".join(as_svg(test.inputs[i], str(int(test.targets[i]))) for i in range(min(16, len(test.targets))))
     mistakes = "".join(
-        drawn(
+        as_svg(
             test.inputs[i],
             f"{int(test.targets[i])}, read as {int(probabilities[i].argmax())} ({float(probabilities[i].max()):.0%})")
         for i in wrong.tolist())
@@ -268,7 +177,7 @@ def page(numbers: dict[str, Any], context: Context, test: Table, wrong: Tensor, 
             "a person, others would not."
         ),
         Raw(mistakes),
-        Rows(("confusion", "times"), list(numbers["most_confused"].items())),
+        Table(("confusion", "times"), list(numbers["most_confused"].items())),
         Heading("Learning by heart"),
         Text(
             f"With {few['images']:,} images only, the network soon knows every one of them, and on unseen digits its "
@@ -280,7 +189,7 @@ def page(numbers: dict[str, Any], context: Context, test: Table, wrong: Tensor, 
                     context, "few", "validation_loss"), "few, bent: training": curve(context, "few-bent", "loss"),
                 "few, bent: unseen": curve(context, "few-bent", "validation_loss")
             }, "step", "loss (nats)", log=True),
-        Rows(("images", "right on them", "right on unseen ones", "loss on unseen ones", "its lowest"),
+        Table(("images", "right on them", "right on unseen ones", "loss on unseen ones", "its lowest"),
              [(f"{e['images']:,}{', bent' if name else ''}", f"{e['train_accuracy']:.1%}", f"{e['test_accuracy']:.1%}",
                f"{e['test_loss']:.3f}", f"{e['lowest_test_loss']:.3f}") for name, e in enumerate((few, bent))]),
     ]

@@ -1,5 +1,4 @@
-"""What the lessons share: examples in a table, batches of them, the loss of a classifier, and the page that shows a
-lesson.
+"""What the lessons share: examples, batches of them, the loss of a classifier, and the training.
 
 All of it plugs into the loop that trains language models (:func:`trivium.training.loop.train`): a lesson brings a
 network, an objective that returns sums, and batches that are a pure function of the step.
@@ -7,12 +6,11 @@ network, an objective that returns sums, and batches that are a pure function of
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivium import randomness
-from trivium.errors import missing
-from trivium.files import read_rows, write_json, write_text
+from trivium.files import read_rows
 from trivium.stage import Context
 from trivium.training.loop import Evaluation, Outcome, train
 from trivium.training.objective import Total
@@ -29,7 +26,7 @@ from trivium.training.optimizers import Optimization
 
 
 @dataclass
-class Table:
+class Examples:
     """Examples: a row of numbers each, and what should come out."""
 
     inputs: Tensor
@@ -53,30 +50,31 @@ class Table:
         """Examples: there is no padding."""
         return len(self.targets)
 
-    def to(self, device: torch.device) -> Table:
+    def to(self, device: torch.device) -> Examples:
         """The same table on another device."""
-        return Table(self.inputs.to(device), self.targets.to(device), counts=self.counts)
+        return Examples(self.inputs.to(device), self.targets.to(device), counts=self.counts)
 
-    def rows(self, chosen: Any) -> Table:
+    def rows(self, chosen: Any) -> Examples:
         """Some of the rows."""
-        return Table(self.inputs[chosen], self.targets[chosen])
+        return Examples(self.inputs[chosen], self.targets[chosen])
 
 
 class Epochs:
     """Batches of ``size`` examples, a pure function of the step: each epoch goes through all examples once, in an order
     of its own. ``change`` may alter a batch, given the step as well (augmentation)."""
 
-    def __init__(self, table: Table, size: int, seed: int, change: Callable[[Table, int],
-                                                                            Table] = lambda batch, step: batch) -> None:
-        self.table, self.batch, self.seed, self.change = table, min(size, len(table.targets)), seed, change
-        self.steps_per_epoch = math.ceil(len(table.targets) / self.batch)
+    def __init__(self, examples: Examples, size: int, seed: int,
+                 change: Callable[[Examples, int], Examples] = lambda batch, step: batch) -> None:
+        self.examples, self.seed, self.change = examples, seed, change
+        self.batch = min(size, len(examples.targets))
+        self.steps_per_epoch = math.ceil(len(examples.targets) / self.batch)
 
-    def __call__(self, step: int, part: int = 0, parts: int = 1, rows: int | None = None) -> list[Table]:
+    def __call__(self, step: int, part: int = 0, parts: int = 1, rows: int | None = None) -> list[Examples]:
         """The slice ``part`` of ``parts`` of the batch at a step."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        order = torch.from_numpy(randomness.numpy(self.seed, "order", epoch).permutation(len(self.table.targets)))
+        order = torch.from_numpy(randomness.numpy(self.seed, "order", epoch).permutation(len(self.examples.targets)))
         chosen = order[within * self.batch:(within + 1) * self.batch][part::parts]
-        return [self.change(self.table.rows(chosen), step)]
+        return [self.change(self.examples.rows(chosen), step)]
 
 
 class Classification:
@@ -85,7 +83,7 @@ class Classification:
 
     weights = {"loss": 1.0}
 
-    def __call__(self, model: Any, batch: Table) -> dict[str, Total]:
+    def __call__(self, model: Any, batch: Examples) -> dict[str, Total]:
         """Sums over the examples."""
         logits = model(batch.inputs)
         loss = F.cross_entropy(logits, batch.targets, reduction="sum")
@@ -125,100 +123,6 @@ def initialise(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-@dataclass(frozen=True)
-class Text:
-    """A paragraph of a lesson's page; ``code`` is shown as it is."""
-
-    text: str
-    code: bool = False
-
-
-@dataclass(frozen=True)
-class Heading:
-    """A heading of a lesson's page."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A table of a lesson's page."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-
-
-@dataclass(frozen=True)
-class Raw:
-    """A drawing of our own (SVG), whose text is already escaped."""
-
-    html: str
-
-
-Piece: TypeAlias = Any
-"""A part of a page: :class:`Text`, :class:`Heading`, :class:`Rows`, :class:`Raw`, or a figure of plotly."""
-
-STYLE = """:root{color-scheme:light dark}body{font:17px/1.6 system-ui,sans-serif;max-width:54rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;margin:1rem 0}td,th{text-align:left;padding:.25rem .8rem;border-bottom:1px solid #8884}
-pre{background:#8881;padding:.8rem 1rem;border-radius:.4rem;overflow:auto}h1{margin-bottom:0}h2{margin-top:2.2rem}"""
-
-
-def plotly() -> Any:
-    """The library's module ``graph_objects``. Raises :class:`TriviumError` where it is not installed."""
-    try:
-        import plotly.graph_objects
-    except ImportError as error:
-        raise missing("lessons", error) from error
-    return plotly.graph_objects
-
-
-def write_page(context: Context, title: str, pieces: Iterable[Piece]) -> None:
-    """Write ``index.html``: one file that needs no network. All text is escaped."""
-    plotly()
-    from plotly.offline import get_plotlyjs
-    body = []
-    for piece in pieces:
-        if isinstance(piece, Heading):
-            body.append(f"<h2>{html.escape(piece.text)}</h2>")
-        elif isinstance(piece, Text):
-            tag = "pre" if piece.code else "p"
-            body.append(f"<{tag}>{html.escape(piece.text)}</{tag}>")
-        elif isinstance(piece, Rows):
-            head = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in piece.head)
-            rows = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-                           for row in piece.rows)
-            body.append(f"<table><tr>{head}</tr>{rows}</table>")
-        elif isinstance(piece, Raw):
-            body.append(piece.html)
-        else:
-            piece.update_layout(template="plotly_white", height=380, margin={"l": 70, "r": 20, "t": 30, "b": 50},
-                                paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": "#888"},
-                                legend={"orientation": "h", "y": 1.12})
-            body.append(
-                piece.to_html(full_html=False, include_plotlyjs=False,
-                              config={"displaylogo": False, "displayModeBar": False, "responsive": True}))
-    write_text(
-        context.folder / "index.html", f'<!doctype html><html lang="en"><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)} – '
-        f'Trivium</title><style>{STYLE}</style>'
-        f"<script>{get_plotlyjs()}</script><h1>{html.escape(title)}</h1>{''.join(body)}</html>")
-
-
-def write_numbers(context: Context, numbers: dict[str, Any]) -> dict[str, Any]:
-    """Write ``numbers.json`` and hand the numbers back."""
-    write_json(context.folder / "numbers.json", numbers)
-    return numbers
-
-
-def lines(named: dict[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, log: bool = False,
-          log_x: bool = False) -> Any:
-    """Curves in one drawing."""
-    go = plotly()
-    return go.Figure([go.Scatter(x=list(xs), y=list(ys), name=name, mode="lines") for name, (xs, ys) in named.items()],
-                     {"xaxis": {"title": {"text": x}, "type": "log" if log_x else "linear"},
-                      "yaxis": {"title": {"text": y}, "type": "log" if log else "linear"}})
-
-
 def split(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Places of the training and of the held-out examples, by a permutation that the seed decides."""
     order = randomness.numpy(seed, "heldout").permutation(count)
@@ -226,7 +130,7 @@ def split(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return order[:cut], order[cut:]
 
 
-def saved(model: nn.Module, path: Path) -> None:
+def save_weights(model: nn.Module, path: Path) -> None:
     """Write a network's weights as safetensors."""
     from safetensors.torch import save_file
 

@@ -10,25 +10,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trivium import randomness
-from trivium.errors import TriviumError
-from trivium.lessons.lesson import (
-    Epochs,
-    Heading,
-    Piece,
-    Rows,
-    Table,
-    Text,
-    curve,
-    learn,
-    lines,
-    plotly,
-    write_numbers,
-    write_page,
-)
+from trivium.errors import TriviumError, extra
+from trivium.lessons.lesson import Epochs, Examples, curve, learn
+from trivium.lessons.page import Heading, Piece, Table, Text, lines, write_numbers, write_page
 from trivium.stage import Context, Stage
 from trivium.training.machine import prepare
 from trivium.training.objective import Total
 from trivium.training.optimizers import Optimization
+
+with extra("lessons"):
+    import plotly.graph_objects as go
 
 
 class Line(Stage):
@@ -59,7 +50,7 @@ class Line(Stage):
         y = self.slope * x + self.intercept + self.noise * rng.normal(size=self.points)
         if np.ptp(x) == 0:
             raise TriviumError("line: all points have one x; no line can be told from another")
-        table = Table(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32))
+        table = Examples(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32))
         # 2. The answer that mathematics has ready: the least-squares line. Gradient descent must come to the same.
         (best_a, best_b), *_ = np.linalg.lstsq(np.stack([x, np.ones_like(x)], axis=1), y, rcond=None)
         # 3. How long a step may be: the error is a bowl, and a step longer than 2 / its strongest curvature leaps out
@@ -118,7 +109,7 @@ class SquaredError:
 
     weights = {"loss": 1.0}
 
-    def __call__(self, model: Any, batch: Table) -> dict[str, Total]:
+    def __call__(self, model: Any, batch: Examples) -> dict[str, Total]:
         """The total, and the line itself, to be followed on its way."""
         error = ((model(batch.inputs) - batch.targets) ** 2).sum()
         n = float(len(batch.targets))
@@ -134,7 +125,7 @@ def gradient(x: np.ndarray, y: np.ndarray, a: float, b: float) -> tuple[float, f
     return float(2 * (r * x).mean()), float(2 * r.mean())
 
 
-def first_gradient(table: Table) -> tuple[float, float]:
+def first_gradient(table: Examples) -> tuple[float, float]:
     """The gradient at a = b = 0 as the machine finds it, by backpropagation."""
     net = Net()
     (SquaredError()(net, table)["loss"].value / len(table.targets)).backward()  # type: ignore[no-untyped-call]
@@ -147,7 +138,6 @@ def page(x: np.ndarray, y: np.ndarray, numbers: dict[str, Any], errors: dict[str
     """What the lesson shows."""
     best = numbers["least_squares"]
     ends = [float(x.min()), float(x.max())]
-    go = plotly()
     drawn = [go.Scatter(x=x.tolist(), y=y.tolist(), mode="markers", name="points")]
     drawn += [go.Scatter(x=ends, y=[o["a"] * e + o["b"] for e in ends], mode="lines", name=name)
               for name, o in numbers["attempts"].items() if "(too long)" not in name]
@@ -188,7 +178,7 @@ def page(x: np.ndarray, y: np.ndarray, numbers: dict[str, Any], errors: dict[str
             "A remedy that needs no mathematics: begin long, and halve the step whenever the error is not below the "
             "smallest one so far."
         ),
-        Rows(("attempt", "a", "b", "error", "distance to least squares", "last step"),
+        Table(("attempt", "a", "b", "error", "distance to least squares", "last step"),
              [(name, *(f"{o[k]:.4g}" for k in ("a", "b", "error", "distance", "last_step")))
               for name, o in numbers["attempts"].items()] +
              [("least squares", f"{best['a']:.4g}", f"{best['b']:.4g}", f"{best['error']:.4g}", "0", "–")]),

@@ -13,21 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trivium import randomness
-from trivium.lessons.lesson import (
-    Classification,
-    Epochs,
-    Heading,
-    Piece,
-    Rows,
-    Table,
-    Text,
-    curve,
-    learn,
-    lines,
-    split,
-    write_numbers,
-    write_page,
-)
+from trivium.lessons.lesson import Classification, Epochs, Examples, curve, learn, split
+from trivium.lessons.page import Heading, Piece, Table, Text, lines, write_numbers, write_page
 from trivium.model import LanguageModel, ModelConfig
 from trivium.stage import Context, Stage
 from trivium.stages.pretraining.pretrain import LanguageModelling
@@ -77,13 +64,7 @@ class NextWord(Stage):
             counts = Counts(order, size, train)
             losses[name] = counts.loss(heldout)
         # 3. The network of the last lesson, with words for pixels.
-        def windows(texts: list[np.ndarray]) -> Table:
-            padded = [np.concatenate([np.full(self.context - 1, START), text]) for text in texts]
-            rows = np.concatenate(
-                [np.lib.stride_tricks.sliding_window_view(text[:-1], self.context) for text in padded])
-            return Table(torch.from_numpy(rows.copy()), torch.from_numpy(np.concatenate([text[1:] for text in texts])))
-
-        seen, unseen = windows(train), windows(heldout)
+        seen, unseen = windows(train, self.context), windows(heldout, self.context)
         every = max(1, self.steps // 10)
         optimization = Optimization("adamw", 3e-3, schedule="cosine", clip=1.0)
         torch.manual_seed(randomness.derive(context.seed, "windowed") % 2**63)
@@ -125,6 +106,13 @@ UNKNOWN, START = 0, 1
 def words_of(text: str) -> list[str]:
     """Words and marks, in lower case."""
     return re.findall(r"\w+(?:'\w+)?|[^\w\s]", text.lower())
+
+
+def windows(texts: list[np.ndarray], size: int) -> Examples:
+    """Every word of the texts, and the ``size`` words before it."""
+    padded = [np.concatenate([np.full(size - 1, START), text]) for text in texts]
+    rows = np.concatenate([np.lib.stride_tricks.sliding_window_view(text[:-1], size) for text in padded])
+    return Examples(torch.from_numpy(rows.copy()), torch.from_numpy(np.concatenate([text[1:] for text in texts])))
 
 
 class Counts:
@@ -194,7 +182,7 @@ def page(numbers: dict[str, Any], context: Context) -> list[Piece]:
             f"{numbers['vocabulary']:,} classes out. "
             f"{numbers['training_words']:,} words to learn from, {numbers['unseen_words']:,} to be tested on."),
         Heading("From counting to learning"),
-        Rows(("model", "loss on unseen text (nats a word)", "as good as choosing among so many words"),
+        Table(("model", "loss on unseen text (nats a word)", "as good as choosing among so many words"),
              [(name, f"{loss:.3f}", f"{numbers['perplexity'][name]:.1f}") for name, loss in losses.items()]),
         Text(
             "Counting says what usually follows. After two words it knows more than after one, but most longer "
@@ -209,7 +197,7 @@ def page(numbers: dict[str, Any], context: Context) -> list[Piece]:
                 "counts after two words": ([1, curve(context, "window", "validation_loss")[0][-1]], [best, best])
             }, "step", "loss on unseen text (nats a word)"),
         Heading("What it would say"),
-        Rows(("text so far", "the Transformer's guesses", "what stands there"),
+        Table(("text so far", "the Transformer's guesses", "what stands there"),
              [(row["before"], ", ".join(f"{word} {p:.0%}" for word, p in row["guesses"]), row["next"])
               for row in numbers["guesses"]]),
         Text("A large language model is this, with more words, more layers, and much more to read."),

@@ -39,8 +39,6 @@ def run_lesson(name: str, overrides: Iterable[str] = (), out: Path = Path("runs"
                quiet: bool = False) -> Artifact:
     """Run a lesson. ``overrides`` are texts such as ``"steps=50"``. Its page is ``OUT/lessons/NAME/index.html``, its
     figures ``numbers.json``. Raises :class:`TriviumError`."""
-    from trivium.lessons.lesson import plotly
-    plotly()  # not only when the page is to be written
     kind = lesson(name)
     raw: dict[str, Any] = {"stages": {name: {}}}
     for override in overrides:

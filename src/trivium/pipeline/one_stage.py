@@ -31,7 +31,7 @@ from trivium.files import digest_json, disk_errors, fsync_folder, read_json, wri
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe
 from trivium.resources import peak_memory_mb, usable_cores
-from trivium.stage import Context, Stage, display, is_built_in
+from trivium.stage import Context, Stage, display, is_built_in, nested
 from trivium.stages.registry import Stages
 
 NOTE_SECONDS = 2.0
@@ -189,20 +189,6 @@ def cores(recipe: Recipe) -> int:
 def need(recipe: Recipe, stage: Stage) -> int:
     """The processor cores that a stage uses."""
     return min(stage.threads or cores(recipe), cores(recipe))
-
-
-def nested(stage: Stage, places: dict[str, Path]) -> dict[str, Any]:
-    """Places in the shape of the settings: a path, a list or a mapping for each input field."""
-    shaped: dict[str, Any] = {}
-    for field in stage.input_fields():
-        value = getattr(stage, field)
-        if isinstance(value, str):
-            shaped[field] = places[field]
-        elif isinstance(value, dict):
-            shaped[field] = {key: places[f"{field}.{key}"] for key in value}
-        elif value is not None:
-            shaped[field] = [places[f"{field}.{i}"] for i in range(len(value))]
-    return shaped
 
 
 def find(folder: Path, name: str, planned: Planned) -> Path | None:

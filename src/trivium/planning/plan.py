@@ -199,8 +199,11 @@ def known_runs() -> list[dict[str, Any]]:
 def large(value: float) -> str:
     """A number in a few digits: 15.0T, 8.03B, 1,234."""
     for limit, unit in ((1e15, ""), (1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if value >= limit and not unit:
+            return f"{value:.3g}"
         if value >= limit:
-            return f"{value:.3g}" if not unit else f"{value / limit:.3g}{unit}" if value / limit < 1000 else f"{value / limit:,.0f}{unit}"
+            count = value / limit
+            return f"{count:.3g}{unit}" if count < 1000 else f"{count:,.0f}{unit}"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -20,8 +20,8 @@ from pydantic import Field
 
 from trivium import randomness
 from trivium.artifacts import Artifact
-from trivium.errors import TriviumError
-from trivium.lessons.lesson import Heading, Rows, Text, plotly, write_numbers, write_page
+from trivium.errors import TriviumError, extra
+from trivium.lessons.page import Heading, Piece, Table, Text, write_numbers, write_page
 from trivium.model.config import ModelConfig
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.pipeline.run import run
@@ -35,6 +35,9 @@ from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, hidden_states, map_trees
 from trivium.training.machine import prepare
 
+with extra("lessons"):
+    import plotly.graph_objects as go
+
 RUNGS = ((16, 1), (24, 2), (32, 2), (48, 2), (64, 2), (80, 3), (112, 3), (144, 4))
 """Width and depth of each rung's model."""
 
@@ -42,6 +45,11 @@ LENGTH, ROWS = 128, 8
 """Tokens in a row, and rows in a batch."""
 
 VOCABULARY = 512
+
+Vector = NDArray[np.float64]
+
+Law = tuple[float, float, float]
+"""``(E, A, alpha)`` of ``loss = E + A · (compute / compute[0])^-alpha``."""
 
 
 class Scaling(Stage):
@@ -62,9 +70,39 @@ class Scaling(Stage):
 
     def run(self, context: Context) -> dict[str, Any]:
         """Measure every rung on the held-out text, fit, bootstrap, draw."""
-        device = prepare(context.threads)
         compute = np.array([self.compute[name] for name in self.models])
-        rows, measured, tokens, size = [], [], np.zeros(0), 0
+        rungs, nats, tokens = self.measure(context)
+        loss = np.array([rung["loss"] for rung in rungs])
+        law, laws = fit(compute, loss), bootstrap(compute, nats, tokens, self.resamples, context.seed)
+        # The test of a law is what it foretells: the largest rung, from the others alone.
+        before = fit(compute[:-1], loss[:-1])
+        foretold = [float(at(one, compute[-1], compute[0]))
+                    for one in bootstrap(compute[:-1], nats[:-1], tokens, self.resamples, context.seed)]
+        numbers: dict[str, Any] = {
+            "rungs": rungs,
+            "heldout_tokens": int(tokens.sum()),
+            "law": {
+                "irreducible": law[0], "scale": law[1], "exponent": law[2],
+                "irreducible_interval": interval([one[0] for one in laws]),
+                "exponent_interval": interval([one[2] for one in laws]), "compute_unit": float(compute[0])
+            },
+            "foretold": {
+                "rung": rungs[-1]["rung"], "loss": float(at(before, compute[-1], compute[0])),
+                "interval": interval(foretold), "measured": float(loss[-1])
+            },
+            "ten_times": {
+                "compute": float(10 * compute[-1]), "loss": float(at(law, 10 * compute[-1], compute[0])),
+                "interval": interval([at(one, 10 * compute[-1], compute[0]) for one in laws])
+            },
+        }
+        write_page(context, "Loss against compute", page(numbers, drawing(numbers, compute, law, laws)))
+        return write_numbers(context, numbers)
+
+    def measure(self, context: Context) -> tuple[list[dict[str, Any]], Vector, Vector]:
+        """What is said of each rung, its negative log-likelihood of every held-out piece of text in nats
+        ``[rungs, pieces]``, and the tokens of each piece ``[pieces]``."""
+        device = prepare(context.threads)
+        rungs, measured, tokens, size = [], [], np.zeros(0), 0
         there = Tokens.open(context.inputs["tokens"] / "train").header["tokens"]
         for name, folder in context.inputs["models"].items():
             model, tokenizer = load_language_model(folder)
@@ -73,97 +111,65 @@ class Scaling(Stage):
             trees = pieces(heldout, tokenizer, LENGTH)
 
             def log_probs(batch: Batch, model: Any = model) -> torch.Tensor:
-                return token_log_probs(
-                    hidden_states(model.model, batch)[batch.sources], model.lm_head.weight, batch.targets)
+                hidden = hidden_states(model.model, batch)[batch.sources]
+                return token_log_probs(hidden, model.lm_head.weight, batch.targets)
 
-            measured.append(
-                np.array([-values.sum() for values in map_trees(log_probs, trees, LENGTH, 64, device, per_token=True)],
-                         np.float64))
+            found = map_trees(log_probs, trees, LENGTH, 64, device, per_token=True)
+            measured.append(np.array([-values.sum() for values in found], np.float64))
             tokens = np.array([len(tree.responses[0]) for tree in trees], np.float64)
             size = size or sum(len(tokenizer.decode(document[:-1].tolist()).encode()) for document in heldout)
-            rows.append({
+            rungs.append({
                 "rung": name, "parameters": sum(p.numel() for p in model.parameters()), "compute": self.compute[name],
                 "loss": float(measured[-1].sum() / tokens.sum()),
                 "bits_per_byte": float(measured[-1].sum() / math.log(2) / size), "passes": self.read[name] / there
             })
-            context.progress.update(len(rows), len(self.models), name)
-        nats, loss = np.stack(measured), np.array([row["loss"] for row in rows])
-        law, laws = fit(compute, loss), bootstrap(compute, nats, tokens, self.resamples, context.seed)
-        # The test of a law is what it foretells: the largest rung, from the others alone.
-        before = fit(compute[:-1], loss[:-1])
-        foretold = [
-            float(at(one, compute[-1], compute[0]))
-            for one in bootstrap(compute[:-1], nats[:-1], tokens, self.resamples, context.seed)
-        ]
-        numbers: dict[str, Any] = {
-            "rungs": rows,
-            "heldout_tokens": int(tokens.sum()),
-            "law": {
-                "irreducible": law[0], "scale": law[1], "exponent": law[2],
-                "irreducible_interval": interval([one[0] for one in laws]),
-                "exponent_interval": interval([one[2] for one in laws]), "compute_unit": float(compute[0])
-            },
-            "foretold": {
-                "rung": rows[-1]["rung"], "loss": float(at(before, compute[-1], compute[0])),
-                "interval": interval(foretold), "measured": float(loss[-1])
-            },
-            "ten_times": {
-                "compute": float(10 * compute[-1]), "loss": float(at(law, 10 * compute[-1], compute[0])),
-                "interval": interval([at(one, 10 * compute[-1], compute[0]) for one in laws])
-            },
-        }
-        grid = np.geomspace(compute[0] / 2, compute[-1] * 20, 60)
-        band = np.array([at(one, grid, compute[0]) for one in laws])
-        low, high = np.percentile(band, 2.5, axis=0), np.percentile(band, 97.5, axis=0)
-        go = plotly()
-        figure = go.Figure(
-            [
-                go.Scatter(x=[*grid, *grid[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none",
-                           name="95 % of the bootstrap", opacity=0.3),
-                go.Scatter(x=grid.tolist(), y=at(law, grid, compute[0]).tolist(), mode="lines", name="E + A · C^-α"),
-                go.Scatter(x=compute.tolist(), y=loss.tolist(), mode="markers+text", name="measured",
-                           marker={"size": 9}, text=[f"{row['parameters'] / 1000:,.0f}k"
-                                                     for row in rows], textposition="top center"),
-                go.Scatter(
-                    x=[float(compute[-1])], y=[numbers["foretold"]["loss"]], mode="markers",
-                    name="the largest, foretold by the others", marker={"symbol": "x", "size": 10}, error_y={
-                        "type": "data", "symmetric": False, "array": [
-                            numbers["foretold"]["interval"][1] - numbers["foretold"]["loss"]
-                        ], "arrayminus": [numbers["foretold"]["loss"] - numbers["foretold"]["interval"][0]]
-                    })
-            ], {
-                "xaxis": {"type": "log", "title": {"text": "compute (FLOPs)"}},
-                "yaxis": {"type": "log", "title": {"text": "loss on unseen text (nats a token)"}}
-            })
-        write_page(context, "Loss against compute", [
-            Text(
-                "Each point is a model of its own, trained on the same number of tokens a parameter. The line is a "
-                "power law with a floor, "
-                "loss = E + A · C^-α; the band holds 95 % of the laws that other held-out documents and other rungs "
-                "might have given."
-            ), figure,
-            Text(
-                f"α = {law[2]:.3f} [{numbers['law']['exponent_interval'][0]:.3f}, "
-                f"{numbers['law']['exponent_interval'][1]:.3f}]; "
-                f"E = {law[0]:.3f} [{numbers['law']['irreducible_interval'][0]:.3f}, "
-                f"{numbers['law']['irreducible_interval'][1]:.3f}] nats a token. "
-                f"With ten times the compute of the largest model: {numbers['ten_times']['loss']:.3f} "
-                f"[{numbers['ten_times']['interval'][0]:.3f}, {numbers['ten_times']['interval'][1]:.3f}]."),
-            Heading("Does it foretell?"),
-            Text(
-                f"From the others alone, the largest model's loss is {numbers['foretold']['loss']:.3f} "
-                f"[{numbers['foretold']['interval'][0]:.3f}, {numbers['foretold']['interval'][1]:.3f}]; measured: "
-                f"{numbers['foretold']['measured']:.3f}."
-            ),
-            Rows(("rung", "parameters", "FLOPs", "passes over the text", "loss", "bits a byte"),
-                 [(row["rung"], f"{row['parameters']:,}", f"{row['compute']:.3g}", f"{row['passes']:.2f}",
-                   f"{row['loss']:.4f}", f"{row['bits_per_byte']:.4f}") for row in rows]),
-            Text(
-                "A law of this kind holds for text that is new. Up to four passes over the same text are nearly as "
-                "good (Muennighoff et al. 2023); beyond them "
-                "a rung should get more text (--documents-bytes).")
-        ])
-        return write_numbers(context, numbers)
+            context.progress.update(len(rungs), len(self.models), name)
+        return rungs, np.stack(measured), tokens
+
+
+def drawing(numbers: dict[str, Any], compute: Vector, law: Law, laws: list[Law]) -> go.Figure:
+    """Loss against compute: the rungs, the law with its band, and the largest rung as the others foretell it."""
+    grid = np.geomspace(compute[0] / 2, compute[-1] * 20, 60)
+    band = np.array([at(one, grid, compute[0]) for one in laws])
+    low, high = np.percentile(band, 2.5, axis=0), np.percentile(band, 97.5, axis=0)
+    foretold = numbers["foretold"]
+    spread = {"type": "data", "symmetric": False, "array": [foretold["interval"][1] - foretold["loss"]],
+              "arrayminus": [foretold["loss"] - foretold["interval"][0]]}
+    return go.Figure(
+        [
+            go.Scatter(x=[*grid, *grid[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none",
+                       name="95 % of the bootstrap", opacity=0.3),
+            go.Scatter(x=grid.tolist(), y=at(law, grid, compute[0]).tolist(), mode="lines", name="E + A · C^-α"),
+            go.Scatter(x=compute.tolist(), y=[rung["loss"] for rung in numbers["rungs"]], mode="markers+text",
+                       name="measured", marker={"size": 9}, textposition="top center",
+                       text=[f"{rung['parameters'] / 1000:,.0f}k" for rung in numbers["rungs"]]),
+            go.Scatter(x=[float(compute[-1])], y=[foretold["loss"]], mode="markers", error_y=spread,
+                       name="the largest, foretold by the others", marker={"symbol": "x", "size": 10})
+        ], {"xaxis": {"type": "log", "title": {"text": "compute (FLOPs)"}},
+            "yaxis": {"type": "log", "title": {"text": "loss on unseen text (nats a token)"}}})
+
+
+def page(numbers: dict[str, Any], figure: go.Figure) -> list[Piece]:
+    """What the fit shows."""
+    law, foretold, ten_times = numbers["law"], numbers["foretold"], numbers["ten_times"]
+    alpha, floor, large, told = (f"[{low:.3f}, {high:.3f}]" for low, high in (
+        law["exponent_interval"], law["irreducible_interval"], ten_times["interval"], foretold["interval"]))
+    return [
+        Text("Each point is a model of its own, trained on the same number of tokens a parameter. The line is a power "
+             "law with a floor, loss = E + A · C^-α; the band holds 95 % of the laws that other held-out documents and "
+             "other rungs might have given."),
+        figure,
+        Text(f"α = {law['exponent']:.3f} {alpha}; E = {law['irreducible']:.3f} {floor} nats a token. With ten times "
+             f"the compute of the largest model: {ten_times['loss']:.3f} {large}."),
+        Heading("Does it foretell?"),
+        Text(f"From the others alone, the largest model's loss is {foretold['loss']:.3f} {told}; measured: "
+             f"{foretold['measured']:.3f}."),
+        Table(("rung", "parameters", "FLOPs", "passes over the text", "loss", "bits a byte"),
+             [(rung["rung"], f"{rung['parameters']:,}", f"{rung['compute']:.3g}", f"{rung['passes']:.2f}",
+               f"{rung['loss']:.4f}", f"{rung['bits_per_byte']:.4f}") for rung in numbers["rungs"]]),
+        Text("A law of this kind holds for text that is new. Up to four passes over the same text are nearly as good "
+             "(Muennighoff et al. 2023); beyond them a rung should get more text (--documents-bytes).")
+    ]
 
 
 def config_of_rung(width: int, layers: int) -> ModelConfig:
@@ -224,15 +230,11 @@ def ladder(rungs: int, tokens_a_parameter: float, out: Path, seed: int, document
 
 def run_ladder(recipe: Recipe, quiet: bool) -> Artifact:
     """Train what is missing, fit, and return the fit's artifact."""
-    plotly()  # not only when the page is to be written
     return run(recipe, quiet=quiet)["scaling"]
 
 
-Vector = NDArray[np.float64]
-
-
-def fit(compute: Vector, loss: Vector) -> tuple[float, float, float]:
-    """``(E, A, alpha)`` of ``loss = E + A · (compute / compute[0])^-alpha``: for each alpha of a fine grid the best E
+def fit(compute: Vector, loss: Vector) -> Law:
+    """The law through some losses: for each alpha of a fine grid the best E
     and A at once, by least squares of the relative error, with E and A not below zero; the best alpha wins."""
     best = (math.inf, 0.0, 0.0, 0.0)
     for alpha in np.geomspace(0.02, 2.0, 150):
@@ -249,14 +251,13 @@ def fit(compute: Vector, loss: Vector) -> tuple[float, float, float]:
     return best[1:]
 
 
-def at(law: tuple[float, float, float], compute: Any, first: float) -> Any:
+def at(law: Law, compute: Any, first: float) -> Any:
     """The loss that a law gives for a compute."""
     e, a, alpha = law
     return e + a * (np.asarray(compute) / first) ** -alpha
 
 
-def bootstrap(compute: Vector, nats: Vector, tokens: Vector, resamples: int,
-              seed: int) -> list[tuple[float, float, float]]:
+def bootstrap(compute: Vector, nats: Vector, tokens: Vector, resamples: int, seed: int) -> list[Law]:
     """Laws that might as well have come out: the held-out documents are drawn anew (``nats [rungs, documents]``,
     ``tokens [documents]``), the same ones for all rungs, and each rung is shifted by a residual of the fit, drawn anew
     too, widened for the three fitted numbers."""

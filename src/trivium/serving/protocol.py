@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trivium.errors import nearest
 
+REFERENCE = "#/components/schemas/{model}"
 MOST_SAMPLES, MOST_STOPS, LONGEST_STOP, MOST_ALTERNATIVES = 16, 4, 256, 20
 
 Seed = Annotated[int, Field(ge=-2**63, lt=2**63)]
@@ -245,6 +246,21 @@ def parse(kind: type[Body], data: bytes) -> Body:
                                                                   "greater_than_equal") and param in UNSUPPORTED else ""
         raise ApiError(400, f"{param}: {fault['msg'][:200]}{known}", param=param,
                        code="missing_required_parameter" if fault["type"] == "missing" else "invalid_value") from error
+
+
+def described(kind: type[BaseModel]) -> dict[str, Any]:
+    """What OpenAPI says of a route that reads a body of this kind by itself."""
+    schema = kind.model_json_schema(ref_template=REFERENCE)
+    schema.pop("$defs", None)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def definitions(*kinds: type[BaseModel]) -> dict[str, Any]:
+    """The schemas that bodies of these kinds refer to, by name."""
+    return {
+        name: schema
+        for kind in kinds for name, schema in kind.model_json_schema(ref_template=REFERENCE).get("$defs", {}).items()
+    }
 
 
 UNSUPPORTED = {

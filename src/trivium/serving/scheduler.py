@@ -92,22 +92,24 @@ class Scheduler:
                     busy = [engine for engine in self._engines if engine.busy]
             except queue.Empty:
                 pass
-            told: list[tuple[Ticket, News | Exception]] = []
-            for engine in busy:
-                try:
-                    for sample in engine.step():
-                        ticket = self._tickets[id(engine), sample.request]
-                        if ticket.each or sample.reason:
-                            told.append(
-                                (ticket,
-                                 News(sample.index, sample.tokens[-1], sample.plain[-1] if sample.plain else None,
-                                      sample if sample.reason else None)))
-                except Exception as error:  # whatever an engine does, the server lives on and its clients are told
-                    log.exception("a step of the engine failed")
-                    for ticket in [ticket for ticket in self._tickets.values() if ticket.engine is engine]:
-                        told.append((ticket, error))
-                        self._cancel(ticket)
-            self._tell(told)
+            self._tell([item for engine in busy for item in self._step(engine)])
+
+    def _step(self, engine: Engine) -> list[tuple[Ticket, News | Exception]]:
+        """One step of an engine, and what its clients must hear of it."""
+        items: list[tuple[Ticket, News | Exception]] = []
+        try:
+            for sample in engine.step():
+                ticket = self._tickets[id(engine), sample.request]
+                if ticket.each or sample.reason:
+                    plain = sample.plain[-1] if sample.plain else None
+                    items.append((ticket, News(sample.index, sample.tokens[-1], plain,
+                                               sample if sample.reason else None)))
+        except Exception as error:  # whatever an engine does, the server lives on and its clients are told
+            log.exception("a step of the engine failed")
+            for ticket in [ticket for ticket in self._tickets.values() if ticket.engine is engine]:
+                items.append((ticket, error))
+                self._cancel(ticket)
+        return items
 
     def _submit(self, ticket: Ticket) -> None:
         if ticket.cancelled:
@@ -129,12 +131,12 @@ class Scheduler:
         if self._tickets.pop((id(ticket.engine), ticket.request), None):
             ticket.engine.cancel(ticket.request)
 
-    def _tell(self, told: list[tuple[Ticket, News | Exception]]) -> None:
-        if not told or self._loop is None or self._loop.is_closed():
+    def _tell(self, items: list[tuple[Ticket, News | Exception]]) -> None:
+        if not items or self._loop is None or self._loop.is_closed():
             return
 
         def tell() -> None:
-            for ticket, news in told:
+            for ticket, news in items:
                 ticket.news.put_nowait(news)
 
         self._loop.call_soon_threadsafe(tell)

@@ -6,12 +6,17 @@ import os
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 from pydantic import Field
 
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.stage import Context, Input, Stage
+from trivium.stages.cost import Estimate, size_of, steps_of
+from trivium.stages.outlook import Cost, Step
+from trivium.training.batch import Batch, Tree, make_batch
+from trivium.training.epochs import PackedEpochs
 from trivium.training.loop import Evaluation, Outcome, train
 from trivium.training.machine import choose_device, resolve_precision
 from trivium.training.objective import Batches, Microbatch, Objective
@@ -78,6 +83,22 @@ class Looped(Training):
                 "fewer"
             )
 
+    def full_batches(self, processes: int, tree: Tree, finish: Callable[[Batch], None] = lambda batch: None,
+                     length: int | None = None) -> list[Batch]:
+        """The microbatches of one of so many processes, when ``tree`` fills each row of ``length`` places; of more
+        than two, two."""
+        rows = -(-self.rows // max(1, processes // self.parallel.tensor_parallel))
+        each = min(rows, self.parallel.rows or rows)
+        batch = make_batch([[tree] for _ in range(each)], length or len(tree))
+        finish(batch)
+        return [batch] * min(2, -(-rows // each))
+
+    def step_with(self, estimate: Estimate, models: Callable[[], tuple[Any, list[Any]]], objective: Any,
+                  batches: list[Batch]) -> Step:
+        """An update with this stage's settings."""
+        return Step(self.optimization, self.parallel, resolve_precision(self.precision, estimate.device), models,
+                    objective, batches)
+
 
 class FromText(Looped):
     """What models that begin with random weights and read the corpus have in common."""
@@ -93,6 +114,17 @@ class FromText(Looped):
     evaluate_every: int = Field(0, ge=0)
     """Updates between two measurements of the held-out loss (of a decoder, with a sample text) in log.jsonl; 0 for
     none."""
+
+    def reading_cost(self, estimate: Estimate, model: torch.nn.Module, objective: Objective, batches: PackedEpochs,
+                     unseen: PackedEpochs) -> Cost:
+        """The cost of the updates, and of a pass over the held-out text."""
+        factor, each = estimate.factor(self.tokens), 0.0
+        steps = self.steps if self.steps is not None else steps_of(self.epochs, batches, factor)
+        if steps:
+            key = (self.kind, getattr(model, "config", None), self.length, self.rows, self.optimization.optimizer)
+            each = estimate.updates(key, lambda: model, objective, batches, self.optimization)
+        seconds = estimate.training(steps, each, size_of(model)) + steps_of(1, unseen, factor) * each / 3 + 1.0
+        return Cost.of_updates(seconds, steps, each, ", and the held-out text")
 
 
 class Epochs(Batches, Protocol):
@@ -139,3 +171,8 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
 def fingerprint(*parts: object) -> str:
     """A name for data and settings, by which a checkpoint is known to belong to them."""
     return str(randomness.derive(0, *map(str, parts)))
+
+
+def full_row(length: int) -> Tree:
+    """A document that fills a row of ``length`` places."""
+    return Tree(np.zeros(1, np.int64), (np.zeros(length - 1, np.int64),))

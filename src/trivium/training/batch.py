@@ -2,39 +2,42 @@
 
 A *tree* is a prompt and the responses that continue it. A document is a tree with one response; K ranked responses are
 a tree with K, and their prompt is computed once for all of them. Trees are packed several to a row; attention within a
-row follows the trees (:func:`trivium.model.transformer.packed_attention`) and positions count along each branch, so every
-response sees just what it would see alone. The loss is not taken over rows but over pairs *(source, target)*: the place
-of a hidden state and the token it should predict; a response's first token is predicted by its prompt's last.
+row follows the trees (:func:`trivium.model.transformer.packed_attention`) and positions count along each branch, so
+every response sees just what it would see alone. The loss is not taken over rows but over pairs *(source, target)*: the
+place of a hidden state and the token it should predict; a response's first token is predicted by its prompt's last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from trivium.errors import TriviumError
 from trivium.model.transformer import Cross, Transformer, causal_attention, packed_attention
 
 PLAIN_FROM = 512
-"""Tokens in a row from which attention without a mask is used where it is right: of shorter rows it saves next to nothing, and a run that has both kinds
-of batches compiles its blocks twice."""
+"""Tokens in a row from which attention without a mask is used where it is right: of shorter rows it saves next to
+nothing, and a run that has both kinds of batches compiles its blocks twice."""
+
+Payload = TypeVar("Payload", default=Any)
 
 
 @dataclass(frozen=True)
-class Tree:
-    """A prompt ``[P]`` and the responses ``[R_k]`` to it, as token ids."""
+class Tree(Generic[Payload]):
+    """A prompt ``[P]`` and the responses ``[R_k]`` to it, as token ids. ``Tree[X]`` carries an X."""
 
     prompt: np.ndarray
     responses: tuple[np.ndarray, ...]
     loss: tuple[np.ndarray, ...] | None = None
     """For each response a mask of the tokens that are trained on; all of them when None."""
-    payload: Any = None
-    """What the batch's maker wants to find again, such as a ranking."""
+    payload: Payload = None  # type: ignore[assignment]
+    """What the objective needs to know of the tree, such as a ranking of its responses."""
 
     def __len__(self) -> int:
         return len(self.prompt) + sum(map(len, self.responses))
@@ -69,7 +72,8 @@ class Batch:
     extra: dict[str, Tensor] = field(default_factory=dict)
     """Further tensors for the objective."""
     plain: bool = False
-    """Whether each row holds one chain of tokens at most: then plain causal attention is right, as nothing real comes after the padding."""
+    """Whether each row holds one chain of tokens at most: then plain causal attention is right, as nothing real comes
+    after the padding."""
     unit: ClassVar[str] = "tokens"
 
     @property
@@ -100,7 +104,8 @@ def pack(lengths: Sequence[int], length: int) -> list[list[int]]:
     for item in order:
         size = lengths[item]
         if not 0 < size <= length:
-            raise TriviumError(f"a sequence of {size} tokens does not fit a row of {length}; raise `length` or shorten it")
+            raise TriviumError(
+                f"a sequence of {size} tokens does not fit a row of {length}; raise `length` or shorten it")
         space = next((s for s in range(size, length + 1) if open_rows[s]), None)
         if space is None:
             rows.append([])
@@ -157,20 +162,24 @@ def make_batch(rows: Sequence[Sequence[Tree]], length: int, row_count: int | Non
     def join(parts: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.concatenate([*parts, np.zeros(0, np.int64)]).astype(np.int64))
 
+    counts = {"tokens": float(sum(map(len, targets))), "responses": float(len(ends)), "trees": float(len(trees))}
     return Batch(torch.from_numpy(tokens), torch.from_numpy(positions), torch.from_numpy(documents),
-                 torch.from_numpy(parents), join(sources), join(targets), join(places),
-                 join(owners), torch.tensor(ends, dtype=torch.int64),
-                 trees, {"tokens": float(sum(map(len, targets))), "responses": float(len(ends)), "trees": float(len(trees))},
+                 torch.from_numpy(parents), join(sources), join(targets), join(places), join(owners),
+                 torch.tensor(ends, dtype=torch.int64), trees, counts,
                  plain=all(len(row) <= 1 and all(len(tree.responses) <= 1 for tree in row) for row in rows))
 
 
-def hidden_states(trunk: Transformer, batch: Batch, vectors: Tensor | None = None, cross: Cross | None = None) -> Tensor:
-    """Every token's last hidden state, ``[R * L, hidden_size]``: what the batch's places point into. ``vectors [R, L, hidden_size]`` stand in
-    for the tokens' embeddings where they are given; a decoder looks at its sources by ``cross``."""
+def hidden_states(trunk: Transformer, batch: Batch, vectors: Tensor | None = None,
+                  cross: Cross | None = None) -> Tensor:
+    """Every token's last hidden state, ``[R * L, hidden_size]``: what the batch's places point into. ``vectors [R, L,
+    hidden_size]`` stand in for the tokens' embeddings where they are given; a decoder looks at its sources by
+    ``cross``."""
     window = trunk.config.sliding_window
     plain = batch.plain and batch.tokens.shape[1] >= PLAIN_FROM
-    attend = causal_attention(window) if plain else packed_attention(batch.documents, batch.parents, batch.positions, window)
-    hidden: Tensor = trunk(batch.tokens if vectors is None else vectors, batch.positions, attend, **({} if cross is None else {"cross": cross}))
+    attend = causal_attention(window) if plain else packed_attention(batch.documents, batch.parents, batch.positions,
+                                                                     window)
+    hidden: Tensor = trunk(batch.tokens if vectors is None else vectors, batch.positions, attend,
+                           **({} if cross is None else {"cross": cross}))
     return hidden.flatten(0, 1)
 
 
@@ -178,8 +187,9 @@ def map_trees(compute: Callable[[Batch], Tensor], trees: Sequence[Tree], length:
               per_token: bool) -> list[np.ndarray]:
     """Run ``compute`` over packed batches of ``trees`` without gradients and hand its results back in their order.
 
-    ``compute`` gives a number (or a row of them) for each target (``per_token``) or for each response; the result is, for each tree, those
-    of its responses one after another. Without masks a tree has a target for every token of its responses.
+    ``compute`` gives a number (or a row of them) for each target (``per_token``) or for each response; the result is,
+    for each tree, those of its responses one after another. Without masks a tree has a target for every token of its
+    responses.
     """
     found: dict[int, np.ndarray] = {}
     packed = pack([len(tree) for tree in trees], length)

@@ -17,10 +17,10 @@ async function post(url, body) {
   } catch {
     throw new Error(say("offline"));
   }
-  const said = await response.json().catch(() => ({ error: response.status }));
+  const result = await response.json().catch(() => ({ error: response.status }));
   if (response.status === 401) location.assign("/login");
-  if (!response.ok) throw new Error(say("failed", { reason: said.error }));
-  return said;
+  if (!response.ok) throw new Error(say("failed", { reason: result.error }));
+  return result;
 }
 
 // Seconds spent here: while the page is seen, and somebody did something in the last minute.
@@ -77,9 +77,9 @@ function skipDialog(work, before) {
     event.preventDefault();
     const data = new FormData(form);
     try {
-      const said = await post(`/api/work/${work}/skip`, { reason: data.get("reason"), note: data.get("note"), seconds: attention.seconds() });
+      const result = await post(`/api/work/${work}/skip`, { reason: data.get("reason"), note: data.get("note"), seconds: attention.seconds() });
       before();
-      location.assign(said.next);
+      location.assign(result.next);
     } catch (error) {
       dialog.close();
       showFault(error);

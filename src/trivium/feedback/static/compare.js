@@ -83,25 +83,25 @@ function choose(place, scroll = true) {
 // drawing
 
 function element(tag, classes, text) {
-  const made = document.createElement(tag);
-  made.className = classes;
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const node = document.createElement(tag);
+  node.className = classes;
+  if (text !== undefined) node.textContent = text;
+  return node;
 }
 
 function chip(place) {
-  const made = element("div", "chip" + (place === current ? " current" : ""));
-  made.dataset.place = place;
-  made.append(element("span", "letter small", letter(place)), element("span", "short", cards[place].querySelector(".text").textContent.slice(0, 80)));
-  if (rating(place)) made.append(element("span", "rated", rating(place)));
+  const node = element("div", "chip" + (place === current ? " current" : ""));
+  node.dataset.place = place;
+  node.append(element("span", "letter small", letter(place)), element("span", "short", cards[place].querySelector(".text").textContent.slice(0, 80)));
+  if (rating(place)) node.append(element("span", "rated", rating(place)));
   for (const down of [false, true]) {
     const button = element("button", "", down ? "↓" : "↑");
     button.type = "button";
     button.ariaLabel = say(down ? "down" : "up", { letter: letter(place) });
     button.addEventListener("click", () => { current = place; step(place, down); });
-    made.append(button);
+    node.append(button);
   }
-  return made;
+  return node;
 }
 
 function draw() {
@@ -232,17 +232,17 @@ document.getElementById("submit").addEventListener("click", submit);
 let sending = false;
 async function submit() {
   if (sending) return;
-  const said = answer(), letters = (places) => places.map(letter).join(", ");
+  const judgement = answer(), letters = (places) => places.map(letter).join(", ");
   const missing = cards.map((_, place) => place).filter((place) => !rating(place));
   try {
-    if (!said.all_bad) {
+    if (!judgement.all_bad) {
       if (unranked().length) throw new Error(say("place_all", { letters: letters(unranked()) }));
       if (missing.length && !settling) throw new Error(say("rate_all", { letters: letters(missing) }));
       if (groups.length < 2) throw new Error(say("all_tied"));
-    } else if (unranked().length) said.ranking = null;
+    } else if (unranked().length) judgement.ranking = null;
     sending = document.getElementById("submit").disabled = true;
     const url = settling ? "/api/lead/settle" : `/api/work/${root.dataset.work}/judgement`;
-    const { next } = await post(url, { ...said, ...(settling ? { item: root.dataset.item } : {}), seconds: attention.seconds() });
+    const { next } = await post(url, { ...judgement, ...(settling ? { item: root.dataset.item } : {}), seconds: attention.seconds() });
     kept.clear();
     location.assign(next);
   } catch (error) {

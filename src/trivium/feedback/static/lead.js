@@ -7,15 +7,15 @@ const NS = "http://www.w3.org/2000/svg";
 const shares = new Set(["agreement", "known", "themselves", "first", "longer"]);
 
 function element(tag, text, classes = "") {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  made.className = classes;
-  return made;
+  const node = document.createElement(tag);
+  if (text !== undefined) node.textContent = text;
+  node.className = classes;
+  return node;
 }
 function shape(tag, attributes) {
-  const made = document.createElementNS(NS, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
+  const node = document.createElementNS(NS, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
 }
 function percent(value) { return value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`; }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,13 +13,17 @@ from trivium.corpus.build import Extras, build
 from trivium.corpus.cluster import pool_of
 from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.truth import measure
-from trivium.data.readers import find, rows
+from trivium.data.readers import Document, find, read, rows
 from trivium.data.unpack import Bad
 from trivium.errors import TriviumError
 from trivium.extensions import file_of, resolve
-from trivium.files import read_rows
+from trivium.files import read_rows, write_rows
 from trivium.stage import Code, Context, Input, Stage, Title
+from trivium.stages.outlook import SAMPLE_BYTES, Small
 from trivium.stages.rows import rows_of
+
+if TYPE_CHECKING:
+    from trivium.stages.cost import Cost, Estimate
 
 
 class Corpus(Stage):
@@ -98,6 +103,29 @@ class Corpus(Stage):
                                                           _parts(context.folder, "rejects"))))
         return summary
 
+    def sample(self, estimate: Estimate) -> Small:
+        """The corpus of a sample of the documents. It does without learned filters, which the sample does not
+        train."""
+        documents, factors = [], []
+        for number, reference in enumerate(self.documents):
+            if reference in estimate.factors:
+                documents.append(reference)
+                factors.append(estimate.factor(reference))
+            else:
+                place = estimate.folder(reference)
+                kept, times = some_documents(place / "documents" if reference in estimate.stages else place,
+                                             estimate.scratch(estimate.name_of(self)) / f"{number}.jsonl")
+                documents.append(str(kept))
+                factors.append(times)
+        untrained = {name: None for name in ("quality_filter", "harmful_filter")
+                     if getattr(self, name) in estimate.stages}
+        return Small(self.model_copy(update={"documents": documents} | untrained),
+                     statistics.mean(factors) if factors else 1.0)
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The time of the sample, a share of which grows with the data."""
+        return estimate.sampled(self, 0.5)
+
 
 QUESTION_FIELDS = ("question", "prompt", "input", "instruction", "text", "problem", "sentence_good", "test_case")
 """Where the sets of the field keep what must not be learned by heart; a row with none of them counts with all its
@@ -138,3 +166,29 @@ def _parts(folder: Path, name: str) -> list[Path]:
 
 def _all(files: list[Path]) -> list[dict[str, object]]:
     return [row for file in files for _, row in read_rows(file)]
+
+
+def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
+    """Write the first documents of evenly spread files, :data:`SAMPLE_BYTES` of them; returns the file and how many
+    times more bytes the files have. Raises :class:`TriviumError` where there are no files."""
+    files = find([path])
+    if not files:
+        raise TriviumError(f"{path}: no documents to sample")
+    total = sum(file.path.stat().st_size for file in files)
+    chosen = files[::max(1, len(files) // 20)]
+    texts: list[dict[str, Any]] = []
+    written = 0
+    packed = 1.0
+    for file in chosen:
+        own = 0
+        for document in read(file):
+            if isinstance(document, Document) and (document.text or document.html):
+                texts.append({"text": document.text or document.html, "source": document.source})
+                own += len(texts[-1]["text"].encode())
+            if own > SAMPLE_BYTES / len(chosen):
+                break
+        written += own
+        if file.path.suffix in (".gz", ".zst", ".zip"):
+            packed = 3.0  # text packs to about a third
+    write_rows(sample, texts)
+    return sample, max(1.0, packed * total / max(1, written))

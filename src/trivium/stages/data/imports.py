@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -15,8 +15,12 @@ from trivium.data.demonstrations import Read, Source, kind_of, mix, read, rows_o
 from trivium.errors import TriviumError, nearest
 from trivium.files import Reject, write_json, write_rows
 from trivium.stage import Context, Input, Stage, Title
+from trivium.stages.outlook import Outlook, Rankings, Small
 from trivium.stages.preferences.reward import check_ranking, check_ratings
 from trivium.tokenizer.chat import check_messages
+
+if TYPE_CHECKING:
+    from trivium.stages.cost import Cost, Estimate
 
 
 class Imports(Stage):
@@ -110,6 +114,22 @@ class Imports(Stage):
             context.progress.say(f"{otherwise} rows ask what an earlier row asks and answer otherwise; they are kept")
         return {"demonstrations": len(demonstrations), "comparisons": len(comparisons), "rejected": len(rejects),
                 **({"sources": report} if isinstance(given, dict) else {})}
+
+    def sample(self, estimate: Estimate) -> Small:
+        """All rows are read."""
+        return Small(self)
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The time of the sample, a share of which grows with the data."""
+        return estimate.sampled(self, 0.15)
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """The rankings that the sample holds, which are all of them."""
+        if not self.comparisons:
+            return Outlook()
+        rows = estimate.rows(estimate.name_of(self), "comparisons.jsonl", ["responses", "ranking", "split"])
+        return Outlook(rankings=Rankings(len(rows), sum(row["split"] == "heldout" for row in rows) / len(rows),
+                                         sum(len(row["responses"]) for row in rows) / len(rows)))
 
 
 Row = dict[str, Any]

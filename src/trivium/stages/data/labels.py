@@ -9,7 +9,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -17,6 +17,10 @@ from trivium import randomness
 from trivium.errors import TriviumError, nearest
 from trivium.files import read_rows, read_text, write_rows
 from trivium.stage import Context, Input, Stage, Title
+from trivium.stages.outlook import Small
+
+if TYPE_CHECKING:
+    from trivium.stages.cost import Cost, Estimate
 
 
 class Labels(Stage):
@@ -98,6 +102,14 @@ class Labels(Stage):
             "train": len(parts["train"]), "heldout": len(parts["heldout"]), "labels": dict(counts),
             "rejected": len(rejects), "repeated": repeated
         }
+
+    def sample(self, estimate: Estimate) -> Small:
+        """All tables are read."""
+        return Small(self)
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The time of the sample, a share of which grows with the data."""
+        return estimate.sampled(self, 0.15)
 
 
 LARGEST = 500_000_000

@@ -6,7 +6,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,10 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.files import read_rows, write_rows
 from trivium.stage import Context, Input, Stage, Title
+from trivium.stages.outlook import Small
+
+if TYPE_CHECKING:
+    from trivium.stages.cost import Cost, Estimate
 
 
 class Pairs(Stage):
@@ -77,6 +81,14 @@ class Pairs(Stage):
             "train": len(parts["train"]), "heldout": len(parts["heldout"]), "rejected": len(rejects),
             "repeated": found - len(rejects) - len(rows)
         }
+
+    def sample(self, estimate: Estimate) -> Small:
+        """All pairs are read."""
+        return Small(self)
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The time of the sample, a share of which grows with the data."""
+        return estimate.sampled(self, 0.15)
 
 
 LARGEST = 500_000_000

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from trivium import randomness
+from trivium.data.digits import SMALL_DIGITS, read_mnist, small_digits
 from trivium.files import write_rows
 from trivium.model.images import data_url
 from trivium.stage import Context, Input, Stage, Title
+from trivium.stages.outlook import Cost, Small
+
+if TYPE_CHECKING:
+    from trivium.stages.cost import Estimate
 
 
 class Pictures(Stage):
@@ -59,6 +66,31 @@ class Pictures(Stage):
         return {**counts, "digits": "mnist" if folder else "scikit-learn's small digits"}
 
 
+    def sample(self, estimate: Estimate) -> Small:
+        """Few of the pictures."""
+        digits = self.digits if self.mnist else min(self.digits, SMALL_DIGITS[0])
+        factor = max(1.0, (digits + self.shapes) / SAMPLE)
+        counts = {"digits": digits, "shapes": self.shapes, "heldout": self.heldout}
+        return Small(self.model_copy(update={name: max(1, round(count / factor)) for name, count in counts.items()}),
+                     factor)
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The sample, for which all of MNIST is read too, and the drawing of all other pictures."""
+
+        def draw_one() -> float:
+            begun = time.monotonic()
+            for _, pixels, *_ in drawn_shapes("train", 50, self.most, 0):
+                data_url(pixels)
+            return (time.monotonic() - begun) / 50
+
+        cost, factor = estimate.sampled(self, 0), estimate.factor(estimate.name_of(self))
+        rest = (1 - 1 / factor) * (self.digits + self.shapes + 2 * self.heldout)
+        return replace(cost, seconds=cost.seconds + rest * estimate.once(("drawing", self.most), draw_one))
+
+
+SAMPLE = 320
+"""Pictures that are sampled to predict the time."""
+
 SIDE = 28
 """Pixels, as MNIST has them."""
 
@@ -89,13 +121,11 @@ digit is to be read) and the answer."""
 def drawn_digits(folder: Path | None, part: str, count: int, seed: int) -> Iterator[Drawn]:
     """``count`` handwritten digits of MNIST, or of scikit-learn's small ones, chosen by the seed; at most as many as
     there are."""
-    from trivium.lessons.digits import read_mnist, small_digits
-    table = read_mnist(folder,
-                       "train" if part == "train" else "t10k") if folder else small_digits(seed)[part != "train"]
-    for i in randomness.numpy(seed, "digits", part).permutation(len(table.targets))[:count]:
-        digit = int(table.targets[i])
-        yield "digit", (table.inputs[i] * 255).round().numpy().astype(np.uint8).reshape(
-            SIDE, SIDE), f"a handwritten {digit}", [("", str(digit))]
+    images, labels = read_mnist(folder, "train" if part == "train" else "t10k") if folder else small_digits(
+        seed)[part != "train"]
+    for i in randomness.numpy(seed, "digits", part).permutation(len(labels))[:count]:
+        pixels = (images[i] * 255).round().astype(np.uint8).reshape(SIDE, SIDE)
+        yield "digit", pixels, f"a handwritten {labels[i]}", [("", str(labels[i]))]
 
 
 def drawn_shapes(part: str, count: int, most: int, seed: int) -> Iterator[Drawn]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from trivium import randomness
 from trivium.files import read_rows
 from trivium.stage import Context, Figure, Input, Stage, Title
+from trivium.stages.outlook import Outlook, Small
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.train import train
+
+if TYPE_CHECKING:
+    from trivium.stages.cost import Cost, Estimate
 
 
 class Tokenizer(Stage):
@@ -51,6 +55,18 @@ class Tokenizer(Stage):
             )
         tokenizer.save(context.folder)
         return {"vocab_size": tokenizer.vocab_size, "bytes_per_token": bytes_per_token(corpus, tokenizer)}
+
+    def sample(self, estimate: Estimate) -> Small:
+        """The tokenizer of the sampled corpus."""
+        return Small(self, estimate.factor(self.corpus))
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """The entries of the tokenizer."""
+        return Outlook(vocab_size=self.vocab_size)
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The time of the sample, a share of which grows with the data."""
+        return estimate.sampled(self, 0.15)
 
 
 MEASURED_BYTES = 200_000

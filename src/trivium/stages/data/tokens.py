@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -11,8 +11,12 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.stage import Context, Input, Stage, Title
 from trivium.stages.data.tokenizer import documents_of
+from trivium.stages.outlook import Outlook, Small
 from trivium.tokenizer import tokens
 from trivium.tokenizer.chat import ChatTokenizer
+
+if TYPE_CHECKING:
+    from trivium.stages.cost import Cost, Estimate
 
 
 class Tokens(Stage):
@@ -50,3 +54,15 @@ class Tokens(Stage):
             summary[split] = {"documents": header["documents"], "tokens": header["tokens"], "bytes": size,
                               "bytes_per_token": size / header["tokens"]}
         return summary
+
+    def sample(self, estimate: Estimate) -> Small:
+        """The tokens of the sampled corpus."""
+        return Small(self, estimate.factor(self.corpus))
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """The share that is kept for validation."""
+        return Outlook(validation=self.validation)
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The time of the sample, a share of which grows with the data."""
+        return estimate.sampled(self, 0.5)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
 
 from trivium.stage import Context, Stage, Title
+from trivium.stages.outlook import SAMPLE_BYTES, Outlook, Small
 from trivium.world import source
 from trivium.world.source import WorldSettings
+
+if TYPE_CHECKING:
+    from trivium.stages.cost import Cost, Estimate
 
 
 class World(Stage):
@@ -22,4 +27,16 @@ class World(Stage):
         """Write ``documents/``, ``truth.jsonl``, ``demonstrations.jsonl``, ``prompts.jsonl``, ``evaluation.jsonl``."""
         return {"rows": source.write(context.folder, context.seed, self.size)}
 
+    def sample(self, estimate: Estimate) -> Small:
+        """The world with few of its documents."""
+        size = min(SAMPLE_BYTES, self.size.documents_bytes)
+        return Small(self.model_copy(update={"size": replace(self.size, documents_bytes=size)}),
+                     self.size.documents_bytes / size)
 
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """Prompts of the evaluation whose truth is known."""
+        return Outlook(evaluation_prompts=self.size.evaluation_prompts)
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The time of the sample, a share of which grows with the data."""
+        return estimate.sampled(self, 0.15)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,9 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import merge, weights_digest
 from trivium.model.encoder import Classifier, MaskedModel, joined, load_encoder, read_encoder_config
 from trivium.stage import Context, Figure, Input, Panel, Title
+from trivium.stages.cost import Estimate, size_of, steps_of
 from trivium.stages.models import adapt
+from trivium.stages.outlook import Cost
 from trivium.stages.pretraining.encode import save_folder
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
@@ -109,6 +112,31 @@ class Classify(Looped):
             "tf_idf": baseline(train, heldout) if self.baseline else None,
             **({"trained_parameters": trained} if attached else {})
         }
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, a pass over the held-out texts, and the comparison with TF-IDF, of which a piece is timed."""
+        context = estimate.context(self)
+        train, heldout = (rows_of(context.inputs["labels"] / f"{part}.jsonl") for part in ("train", "heldout"))
+        source: Any = load_encoder(context.inputs["model"])
+        model = Classifier.from_encoder(source, labels_of(train), 0)
+        some = 1 + len(train) // 1000  # of every label some
+        length = min(self.length, model.config.max_positions)
+        trees = trees_of(train[::some], ChatTokenizer.load(context.inputs["model"]), length)
+        batches = PackedEpochs(trees, length, self.rows, context.seed, partial(add_labels, model.labels))
+        steps = max(1, steps_of(self.epochs, batches, len(train) / len(trees)))
+        each = estimate.updates(("classify", model.config, length, self.rows, len(model.labels)), lambda: model,
+                                Labelling(), batches, self.optimization)
+        unseen = steps_of(1, batches, len(heldout) / len(trees))
+        seconds = estimate.training(steps, each, size_of(model)) + unseen * each / 3 + 1.0
+
+        def compare() -> float:
+            begun = time.monotonic()
+            baseline(train[::some], heldout[::some])
+            return time.monotonic() - begun
+
+        if self.baseline:
+            seconds += some * estimate.once(("baseline", self.labels), compare)
+        return Cost.of_updates(seconds, steps, each, ", and the comparison" if self.baseline else "")
 
 
 Row = dict[str, str]

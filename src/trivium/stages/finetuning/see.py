@@ -5,9 +5,11 @@ questions about it. The encoder of pictures stays as it is."""
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -25,8 +27,10 @@ from trivium.model.images import look
 from trivium.model.vision import SeeingModel, load_vision
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context, Input, Title
+from trivium.stages.cost import Estimate, size_of, steps_of
 from trivium.stages.finetuning.sft import conversation
 from trivium.stages.models import load_language_model, save_model
+from trivium.stages.outlook import Cost, Outlook
 from trivium.stages.rows import Row, rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
@@ -92,6 +96,41 @@ class See(Looped):
                 seeing, tokenizer, [row | {"pixels": np.zeros_like(row["pixels"])} for row in heldout])
             write_rows(context.folder / "mistakes.jsonl", mistakes)
         return summary
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, after all pictures are opened, and the examination, once with the pictures and once without."""
+        context, factor = estimate.context(self), estimate.factor(self.pictures)
+        model, tokenizer = seeing_model(self, context)
+        begun = time.monotonic()
+        batches = batches_of(self, context, model, tokenizer)
+        opening = time.monotonic() - begun
+        steps = max(1, steps_of(self.epochs, batches, factor))
+        shape = (model.config, model.vision.config)
+        each = estimate.updates(("see", *shape, batches.length, self.rows, tuple(self.train), self.rows_from),
+                                lambda: freeze(model, self.train), AnswersAboutPictures(), batches, self.optimization)
+        seconds = estimate.training(steps, each, size_of(model, trained=True)) + factor * opening + 1.0
+        if self.examine:
+            rows = read(self, context, "heldout.jsonl", model, tokenizer)
+            count = round(len(rows) * factor)
+
+            def examine_some() -> float:
+                some = [rows[i % len(rows)] for i in range(min(64, count))]
+                begun = time.monotonic()
+                examine(model.eval(), tokenizer, some)
+                return (time.monotonic() - begun) * count / len(some)
+
+            seconds += 2 * estimate.once(("examined", *shape, self.pictures), examine_some)
+        return Cost.of_updates(seconds, steps, each, ", and the examination" if self.examine else "")
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """A language model like the one it starts from."""
+        return Outlook(like=self.model)
+
+    def stand_in(self, estimate: Estimate) -> Path:
+        """A model that sees, with random weights."""
+        context = estimate.context(self)
+        save_model(*seeing_model(self, context), context.folder)
+        return context.folder
 
 
 class AnswersAboutPictures:

@@ -16,15 +16,18 @@ from trivium.errors import TriviumError
 from trivium.files import write_rows
 from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.adapters import attach
 from trivium.model.adapters.folder import weights_digest
 from trivium.model.folder import read_config
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context, Input, Title
+from trivium.stages.cost import Estimate, weights_of
 from trivium.stages.finetuning.rehearsal import asked_by_the_model, exact_answers, split_earlier
 from trivium.stages.models import adapt, load_language_model, load_tokenizer, sample_text, save_trained
+from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.pretraining.pretrain import LanguageModelling
 from trivium.stages.rows import Row, rows_of
-from trivium.stages.training import Looped, run_training
+from trivium.stages.training import Looped, full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.epochs import PackedEpochs, contents_of, fits
@@ -127,6 +130,44 @@ class Sft(Looped):
         """The batches, and the tokenizer that made them."""
         train, _, tokenizer, _ = all_data(self, context)
         return train, tokenizer
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates on the demonstrations."""
+        config = estimate.config(self.model)
+        length = min(self.length, config.max_positions)
+        trees = [tree for tree in self.conversations(estimate) if len(tree) <= length]
+        if not trees:
+            raise TriviumError(f"estimate: no demonstration fits rows of {length} tokens")
+        batches = PackedEpochs(trees, length, self.rows, estimate.seed)
+        steps = max(1, round(self.epochs * batches.steps_per_epoch))
+        each = estimate.updates(
+            ("sft", config, length, self.rows, self.optimization.optimizer),
+            lambda: LanguageModel(config).initialise(0), LanguageModelling(), batches, self.optimization)
+        return Cost.of_updates(estimate.training(steps, each, weights_of(config)) + 0.5, steps, each)
+
+    def conversations(self, estimate: Estimate, most: int | None = None) -> list[Tree]:
+        """The demonstrations as trees, or the first ``most`` rows of them."""
+        tokenizer = estimate.tokenizer(self.model)
+        rows = estimate.rows(self.demonstrations, "demonstrations.jsonl", ["messages"])[:most]
+        return [conversation(tokenizer, row["messages"]) for row in rows
+                if any(message["role"] == "assistant" for message in row["messages"])]
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """A model like the one it starts from; and its demonstrations say how long people's words are."""
+        return Outlook(like=self.model, adapter=self.adapter, conversations=lambda: self.conversations(estimate, 600))
+
+    def training_step(self, estimate: Estimate, processes: int) -> Step:
+        """A model, or its adapter, and full rows."""
+        config = estimate.config(self.model)
+
+        def models() -> tuple[LanguageModel, list[Any]]:
+            model = LanguageModel(config)
+            if self.adapter is not None:
+                attach(model, self.adapter, 0)
+            return model, []
+
+        return self.step_with(estimate, models, LanguageModelling(),
+                              self.full_batches(processes, full_row(min(self.length, config.max_positions))))
 
 
 class AnswersAndQuestions:

@@ -4,6 +4,7 @@ held-out ones."""
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -21,7 +22,9 @@ from trivium.model.adapters import folder as adapter_folder
 from trivium.model.adapters.folder import weights_digest
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.stage import Context, Figure, Input, Panel, Title
+from trivium.stages.cost import Estimate, size_of
 from trivium.stages.models import adapt, load_tokenizer
+from trivium.stages.outlook import Cost, Outlook
 from trivium.stages.pretraining.spans import PairEpochs, WritingTargets, ids_of, save_folder, save_tokenizer
 from trivium.stages.rows import Row, rows_of
 from trivium.stages.training import Looped, run_training
@@ -105,6 +108,39 @@ class Translate(Looped):
             "loss": outcome.metrics.get("loss"), **scores(said, [row["target"] for row in heldout]),
             **({"trained_parameters": sum(p.numel() for _, p in attached.parameters())} if attached else {})
         }
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, and the held-out targets written and scored."""
+        context = estimate.context(self)
+        batches, tokenizer = self.training_data(context)
+        model, _ = start(context)
+        heldout = rows_of(context.inputs["pairs"], "heldout.jsonl", ["source", "target"], context, check_pair)
+        steps = max(1, round(self.epochs * batches.steps_per_epoch))
+        each = estimate.updates(("translate", model.config, batches.length, self.rows), lambda: model,
+                                WritingTargets(), batches, self.optimization)
+        writing = estimate.once(("written", model.config, self.pairs, self.max_new_tokens),
+                                lambda: self.writing_seconds(model, tokenizer, heldout))
+        return Cost.of_updates(estimate.training(steps, each, size_of(model)) + writing + 1.0, steps, each,
+                               f", and {len(heldout):,} targets")
+
+    def writing_seconds(self, model: EncoderDecoder, tokenizer: ChatTokenizer, heldout: list[Row]) -> float:
+        """Seconds to write and score the held-out targets, of which a few are written. A random model writes as much
+        as the longest target."""
+        some = heldout[:64]
+        longest = max(len(ids) for ids in tokenizer.encode_batch([row["target"] for row in some])) + 1
+        sources = [ids[:model.config.max_positions] for ids in tokenizer.encode_batch([row["source"] for row in some])]
+        begun = time.monotonic()
+        translate(model.eval(), sources, Sampling(temperature=0, max_new_tokens=min(longest, self.max_new_tokens)),
+                  tokenizer.document_id)
+        written = time.monotonic() - begun
+        targets = [row["target"] for row in heldout]
+        begun = time.monotonic()
+        scores(targets, targets)
+        return written * len(heldout) / len(some) + time.monotonic() - begun
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """An encoder-decoder like the one it starts from."""
+        return Outlook(like=self.model)
 
 
 BOOTSTRAPS = 1000

@@ -3,30 +3,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.evaluation import judges
-from trivium.evaluation.likelihood import score_continuations
+from trivium.evaluation.judges import FunctionJudge, Judge, Pair, Verdict, ask_both_orders
+from trivium.extensions import CodeMarker, file_of
 from trivium.files import write_rows
-from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Sampling, generate
-from trivium.model import LanguageModel, RewardModel
-from trivium.model import folder as model_folder
-from trivium.stage import Context, Figure, Input, Stage, Title
+from trivium.intervals import mean_interval
+from trivium.model import LanguageModel
+from trivium.stage import Context, Figure, Input, InputMarker, Stage, Title
 from trivium.stages.endpoint import EndpointSettings
-from trivium.stages.models import load_language_model, load_tokenizer, prompt_ids, response_ids
-from trivium.stages.preferences.reward import score_trees
+from trivium.stages.models import load_language_model, prompt_ids
+from trivium.stages.preferences.judges import judge_of
 from trivium.stages.rows import Row, rows_of
-from trivium.training.batch import Tree
-from trivium.training.machine import prepare, resolve_precision
+from trivium.training.machine import prepare
 from trivium.world import rubric
 from trivium.world.panel import ranking
 
@@ -74,6 +72,12 @@ class AiFeedback(Speaking):
         Figure("first_is_preferred", "the first one is preferred", "偏好先出现者的比例"),
         Figure("agreement_with_truth", "agrees with the truth", "与真值一致的比例"),
     )
+    unlearned: ClassVar[frozenset[str]] = frozenset({"judge_seconds"})
+    judge: Annotated[str, InputMarker(), CodeMarker()] | None = None
+    """The model that judges; null is the one that responds: self-rewarding (Yuan et al. 2024). Or FILE.py:NAME: a
+    function of (prompt, first, second, principle) that gives the probability that the first answer is better."""
+    judge_seconds: float = Field(10.0, gt=0)
+    """Longest time that a function of yours may take to judge a pair."""
     responses: int = Field(4, ge=2)
     """Responses to each prompt."""
     margin: float = Field(0.05, ge=0)
@@ -81,129 +85,109 @@ class AiFeedback(Speaking):
     heldout: float = Field(0.1, gt=0, lt=1)
     """Share of the prompts kept for evaluation."""
 
+    def references(self) -> Iterator[tuple[str, str]]:
+        """Every input; of a judge that is a function, its file."""
+        for where, reference in super().references():
+            file = file_of(reference) if where == "judge" else None
+            yield where, str(file) if file else reference
+
+    def learned(self) -> dict[str, Any]:
+        """The settings that decide what the stage makes, the name of a judge that is a function among them."""
+        return super().learned() | ({"judge": self.judge} if self.judge and file_of(self.judge) else {})
+
     def run(self, context: Context) -> dict[str, object]:
         """Write ``comparisons.jsonl``: rankings by the share of comparisons that a response wins, each made in both
         orders."""
-        rows, texts, _ = sampled(self, context, self.responses)
-        judge = judge_of(self, context)
-        asked: list[tuple[int, int, int]] = [(n, a, b) for n, found in enumerate(texts)
-                                             for a, b in itertools.permutations(range(len(found)), 2)]
+        judge = self.judge_of(context)
+        with contextlib.closing(judge) if isinstance(judge, FunctionJudge) else contextlib.nullcontext():
+            rows, texts, _ = sampled(self, context, self.responses)
+            verdicts = self.verdicts(judge, rows, texts, context)
+        judged = list(zip(rows, texts, verdicts, strict=True))
+        comparisons = [comparison for each in judged if (comparison := self.comparison(*each, context)) is not None]
+        if not comparisons:
+            raise TriviumError(f"{context.name}: not one verdict of the judge can be read")
+        write_rows(context.folder / "comparisons.jsonl", comparisons)
+        summary = {"prompts": len(comparisons), **bias_of_order(verdicts)}
+        if summary["unread"]:
+            context.progress.say(f"{summary['unread']} comparisons were left out: the judge's verdict could not be "
+                                 "read")
+        agreed = [hit for each in judged for hit in agreement_with_truth(*each)]
+        return summary | ({"agreement_with_truth": mean_interval(agreed)} if agreed else {})
+
+    def judge_of(self, context: Context) -> Judge:
+        """The judge that the settings name; where they name none, the model that responds."""
+        function = self.judge if self.judge and file_of(self.judge) else None
+        return judge_of(function or context.inputs.get("judge") or context.inputs["model"], self.endpoint,
+                        self.constitution, self.judge_seconds, context.scratch / "verdicts.jsonl")
+
+    def comparison(self, row: Row, responses: Sequence[str], verdicts: Verdicts, context: Context) -> Row | None:
+        """A prompt's responses, ranked by the shares of comparisons that they win; None where too few could be
+        read."""
+        shares = shares_of(verdicts, len(responses))
+        if shares is None:
+            return None
+        heldout = randomness.python(context.seed, "heldout", row["id"]).random() < self.heldout
+        return {
+            **row, "responses": responses, "finished": [True] * len(responses), "ranking": ranking(shares, self.margin),
+            "shares": shares, "annotator": "ai", "split": "heldout" if heldout else "train"
+        }
+
+    def verdicts(self, judge: Judge, rows: Sequence[Row], texts: Sequence[Sequence[str]],
+                 context: Context) -> list[Verdicts]:
+        """For each prompt what the judge says of every two of its responses. Raises :class:`TriviumError` where no
+        prompt has two."""
+        asked = [(n, a, b) for n, responses in enumerate(texts)
+                 for a, b in itertools.combinations(range(len(responses)), 2)]
         if not asked:
             raise TriviumError(
                 f"{context.name}: no prompt has two different responses that ended; raise `responses`, `temperature` "
                 "or max_new_tokens"
             )
-        verdicts = dict(zip(asked, judge([(rows[n], texts[n][a], texts[n][b]) for n, a, b in asked]), strict=True))
-        comparisons, unread, firsts, agreed = [], 0, [], []
-        for n, (row, found) in enumerate(zip(rows, texts, strict=True)):
-            wins: list[list[float]] = [[] for _ in found]
-            for a, b in itertools.combinations(range(len(found)), 2):
-                one, other = verdicts[n, a, b], verdicts[n, b, a]
-                if one is None or other is None:
-                    unread += 1
-                    continue
-                firsts += [one, other]
-                share = (one + 1 - other) / 2
-                wins[a].append(share)
-                wins[b].append(1 - share)
-                if "truth" in row and share != 0.5:
-                    better, worse = rubric.score(row, found[a]).total, rubric.score(row, found[b]).total
-                    if better != worse:
-                        agreed.append(float((share > 0.5) == (better > worse)))
-            if len(found) < 2 or not all(wins):
-                continue
-            points = [float(np.mean(won)) for won in wins]
-            heldout = randomness.python(context.seed, "heldout", row["id"]).random() < self.heldout
-            comparisons.append({
-                **row, "responses": found, "finished": [True] * len(found), "ranking": ranking(points, self.margin),
-                "shares": points, "annotator": "ai", "split": "heldout" if heldout else "train"
-            })
-        if not comparisons:
-            raise TriviumError(f"{context.name}: not one verdict of the judge can be read")
-        if unread:
-            context.progress.say(f"{unread} comparisons were left out: the judge's verdict could not be read")
-        write_rows(context.folder / "comparisons.jsonl", comparisons)
-        summary: dict[str, object] = {"prompts": len(comparisons), "comparisons": len(firsts) // 2, "unread": unread,
-                                      "first_is_preferred": float(np.mean(firsts))}
-        if agreed:
-            from trivium.intervals import mean_interval
-            summary["agreement_with_truth"] = mean_interval(agreed)
-        return summary
+        pairs = [Pair(rows[n]["prompt"], texts[n][a], texts[n][b]) for n, a, b in asked]
+        try:
+            answers = ask_both_orders(judge, pairs,
+                                      lambda done, total: context.progress.update(done, total, "judging"))
+        except TriviumError as error:
+            raise TriviumError(f"{context.name}: {error}") from error
+        verdicts: list[Verdicts] = [{} for _ in texts]
+        for (n, a, b), verdict in zip(asked, answers, strict=True):
+            verdicts[n][a, b] = verdict
+        return verdicts
 
 
-QUESTION = """{principles}
-
-Question: {prompt}
-
-Answer A: {first}
-
-Answer B: {second}
-
-Which answer is better by these principles, A or B?"""
-
-Pair = tuple[Row, str, str]
-Judge = Callable[[Sequence[Pair]], list[float | None]]
-"""For each (prompt, first, second), in this order only, the probability that the first is better; None where the judge
-says nothing that can be read."""
+Verdicts = dict[tuple[int, int], Verdict]
+"""What a judge says of a prompt's responses, two at a time."""
 
 
-def said(messages: Sequence[Row]) -> str:
-    """A prompt's messages as plain text."""
-    if len(messages) == 1:
-        return str(messages[0]["content"])
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+def shares_of(verdicts: Verdicts, count: int) -> list[float] | None:
+    """The share that each of ``count`` responses wins of its comparisons; None where one has not been compared, as the
+    verdict could not be read."""
+    wins: list[list[float]] = [[] for _ in range(count)]
+    for (a, b), verdict in verdicts.items():
+        if verdict.complete and (share := verdict.preference) is not None:
+            wins[a].append(share)
+            wins[b].append(1 - share)
+    return [float(np.mean(won)) for won in wins] if count >= 2 and all(wins) else None
 
 
-def judge_of(settings: Speaking, context: Context) -> Judge:
-    """The judge that the settings name: an endpoint, a reward model, or a language model's own choice between the
-    letters A and B."""
-    principles = "\n".join(settings.constitution)
-    if settings.endpoint:
-        endpoint = Endpoint(**settings.endpoint.model_dump())
+def bias_of_order(verdicts: Sequence[Verdicts]) -> dict[str, object]:
+    """How many ``comparisons`` could be read in both orders and how many not (``unread``), and how often the answer
+    that was shown first was preferred: a half where the order does not matter."""
+    every = [verdict for each in verdicts for verdict in each.values()]
+    firsts = [probability for verdict in every if verdict.complete
+              for probability in (verdict.forward, verdict.backward) if probability is not None]
+    return {"comparisons": len(firsts) // 2, "unread": sum(not verdict.complete for verdict in every),
+            "first_is_preferred": float(np.mean(firsts))}
 
-        def by_endpoint(pairs: Sequence[Pair]) -> list[float | None]:
-            texts = [QUESTION.format(principles=principles, prompt=said(row["prompt"]), first=first, second=second) +
-                     " End with [[A]] or [[B]]." for row, first, second in pairs]
-            return [
-                judges.verdict(reply) for reply in endpoint.ask_all(
-                    texts, lambda done, total: context.progress.update(done, total, "judging"), kept=context.scratch /
-                    "verdicts.jsonl")
-            ]
-        return by_endpoint
-    folder: Path = context.inputs.get("judge") or context.inputs["model"]
-    model = model_folder.load(folder)
-    tokenizer = load_tokenizer(folder, model.config.vocab_size)
-    model.eval()
-    if not isinstance(model, LanguageModel | RewardModel):
-        raise TriviumError(f"{folder}: {model_folder.what_is(model)} cannot judge; name a chat model or a reward model")
-    if isinstance(model, RewardModel):
-        def by_reward(pairs: Sequence[Pair]) -> list[float | None]:
-            both = [
-                Tree(prompt_ids(tokenizer, row["prompt"]), tuple(response_ids(tokenizer, text) for text in texts))
-                for row, *texts in pairs
-            ]
-            scores = score_trees(model, both, max(map(len, both)), 16,
-                                 resolve_precision("auto", model.score.weight.device))
-            return [float(1 / (1 + np.exp(s[1] - s[0]))) for s in scores]
-        return by_reward
 
-    def by_letters(pairs: Sequence[Pair]) -> list[float | None]:
-        asked = [
-            prompt_ids(tokenizer, [{
-                "role": "user", "content": QUESTION.format(principles=principles, prompt=said(row["prompt"]),
-                                                           first=first, second=second)
-            }]).tolist() for row, first, second in pairs
-        ]
-        room = model.config.max_positions - 2
-        if any(len(ids) > room for ids in asked):
-            raise TriviumError(
-                f"{context.name}: a question to the judge has {max(map(len, asked))} tokens, but the model only "
-                f"{model.config.max_positions} "
-                "positions; shorten `constitution` or max_new_tokens, or take another judge")
-        letters = [tokenizer.encode("A"), tokenizer.encode("B")]
-        found = score_continuations(model, asked, [letters] * len(asked))
-        return [float(1 / (1 + np.exp(b - a))) for (a, _), (b, _) in found]
-    return by_letters
+def agreement_with_truth(row: Row, responses: Sequence[str], verdicts: Verdicts) -> Iterator[float]:
+    """For each decided pair of responses that the rubric tells apart, 1 where the judge ordered it as the rubric does;
+    nothing for a prompt whose truth is not known."""
+    for (a, b), verdict in verdicts.items() if "truth" in row else ():
+        if verdict.complete and verdict.preference is not None and verdict.preference != 0.5:
+            better, worse = (rubric.score(row, responses[index]).total for index in (a, b))
+            if better != worse:
+                yield float((verdict.preference > 0.5) == (better > worse))
 
 
 def sampled(settings: Speaking, context: Context, each: int) -> tuple[list[Row], list[list[str]], LanguageModel]:

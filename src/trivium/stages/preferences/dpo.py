@@ -1,28 +1,37 @@
-"""Direct preference optimisation: the policy itself as the reward model (Rafailov et al. 2023); IPO too (Azar et al.
-2023)."""
+"""Direct preference optimisation: the policy itself as the reward model (Rafailov et al. 2023), with IPO (Azar et al.
+2023), the hinge loss, and losses of the user's own."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from trivium.extensions import code_files, file_of
+from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
-from trivium.model.adapters.folder import weights_digest
-from trivium.objectives.language_modeling import token_log_probs
-from trivium.objectives.preference import dpo_losses, ipo_losses
-from trivium.stage import Context, Figure, Input, Panel, Title
-from trivium.stages.models import adapt, as_without, load_language_model, save_trained
-from trivium.stages.preferences.reward import accuracy, add_pairs, ranked_batches, ranked_tree, rankings
-from trivium.stages.training import Looped, run_training
+from trivium.model.adapters import attach
+from trivium.objectives.preference import find_preference_loss, implicit_margins
+from trivium.stage import Code, Context, Figure, Input, Panel, Title
+from trivium.stages.cost import Estimate
+from trivium.stages.outlook import Cost, Outlook, Step
+from trivium.stages.preferences.cost import cost_of_rankings
+from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
+from trivium.stages.preferences.reward import (
+    add_pairs,
+    full_ranking,
+    ranked_batches,
+    rankings,
+    refusing,
+)
+from trivium.stages.training import Looped
 from trivium.tokenizer.chat import ChatTokenizer
-from trivium.training.batch import Batch, Tree, hidden_states, map_trees
-from trivium.training.epochs import PackedEpochs, contents_of
-from trivium.training.machine import prepare, resolve_precision
+from trivium.training.batch import Batch
+from trivium.training.epochs import PackedEpochs
 from trivium.training.objective import Total
-from trivium.training.precision import as_trained
 
 
 class Dpo(Looped):
@@ -45,21 +54,60 @@ class Dpo(Looped):
     """Passes over the rankings."""
     beta: float = Field(0.1, gt=0)
     """Strength of the implied KL penalty."""
-    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    loss: Code = "sigmoid"
     """sigmoid: DPO's own; ipo: a squared distance that does not push certain preferences without end (Azar et al.
-    2023)."""
+    2023); hinge: no more is learned from a pair that is far enough apart (Zhao et al. 2023). Or one of a plugin or an
+    installed package by its name, or FILE.py:NAME: a function of (policy_chosen, policy_rejected, reference_chosen,
+    reference_rejected, beta)."""
+    loss_options: dict[str, bool | int | float | str] = Field({}, validate_default=True)
+    """Further arguments of the loss, by name."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """The probability that a preference is labelled the wrong way round; for sigmoid."""
+    """The probability that a preference is labelled the wrong way round; for sigmoid, and any other loss that takes
+    it."""
     length_normalised: bool = False
     """Take the mean log-probability of a response's tokens instead of their sum."""
     adapter: AdapterSettings | None = None
     """Train an adapter; the reference is then the same weights with it off. null trains all weights."""
 
-    @model_validator(mode="after")
-    def _smoothing_is_for_sigmoid(self) -> Dpo:
-        if self.loss == "ipo" and self.label_smoothing:
-            raise ValueError("label_smoothing is for the loss `sigmoid`; ipo has none")
-        return self
+    @field_validator("loss")
+    @classmethod
+    def _a_loss(cls, loss: str) -> str:
+        with refusing():
+            find_preference_loss(loss)
+        return loss
+
+    @field_validator("loss_options")
+    @classmethod
+    def _options_of_the_loss(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "loss" in info.data:
+            with refusing():
+                find_preference_loss(info.data["loss"]).check(options)
+        return options
+
+    @field_validator("label_smoothing")
+    @classmethod
+    def _smoothing_of_the_loss(cls, smoothing: float, info: ValidationInfo) -> float:
+        if smoothing and "loss" in info.data and "loss_options" in info.data:
+            with refusing():
+                options = info.data["loss_options"] | {"label_smoothing": smoothing}
+                find_preference_loss(info.data["loss"]).check(options)
+        return smoothing
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the loss is given besides log-probabilities and ``beta``."""
+        return {**self.loss_options, **({"label_smoothing": self.label_smoothing} if self.label_smoothing else {})}
+
+    def learned(self) -> dict[str, Any]:
+        """The settings that decide what the stage makes. Options are among them where there are any."""
+        return {name: value for name, value in super().learned().items() if name != "loss_options" or value}
+
+    def code(self) -> Iterator[tuple[str, Path]]:
+        """The user's code that the stage runs; the file of a loss that is named by its registered name too."""
+        yield from super().code()
+        file = find_preference_loss(self.loss).file
+        if file is not None and file_of(self.loss) is None:
+            yield from code_files("loss", file)
 
     def training_data(self, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
         """The rankings as batches, and the tokenizer that made them."""
@@ -67,79 +115,68 @@ class Dpo(Looped):
 
     def run(self, context: Context) -> dict[str, object]:
         """Compute the reference's log-probabilities once, train, and measure held-out preference accuracy."""
-        device = prepare(context.threads)
-        model, tokenizer = load_language_model(context.inputs["model"])
-        model.to(device)
-        attached = adapt(model, self.adapter, context)
-        length = min(self.length, model.config.max_positions)
-        precision = resolve_precision(self.precision, device)
-        batches, _ = self.training_data(context)
-        trees = list(batches.trees)
-        heldout = [(ranked_tree(tokenizer, row), row) for row in rankings(context.inputs["preferences"], context)
-                   if row["split"] == "heldout"]
-        fitting = [(tree, row) for tree, row in heldout if len(tree) <= length]
-        if len(fitting) < len(heldout):
-            context.progress.say(
-                f"{len(heldout) - len(fitting)} of {len(heldout)} held-out rankings are longer than {length} tokens "
-                "and were left out"
-            )
-        heldout = fitting
+        objective = DirectPreference(self)
 
-        def all_log_probs(trees: list[Tree]) -> list[np.ndarray]:
-            def compute(batch: Batch) -> torch.Tensor:
-                return response_log_probs(model, batch, self.length_normalised)
-            model.eval()
-            with as_trained(model, precision):
-                return map_trees(compute, trees, length, self.rows, device, per_token=False)
+        def make_objective(batches: PackedEpochs, reference: Reference) -> DirectPreference:
+            def finish(batch: Batch) -> None:
+                add_pairs(batch)
+                if objective.loss.reference:
+                    batch.extra["reference"] = reference(batch.trees)
+            batches.finish = finish
+            return objective
 
-        with as_without(attached):
-            first, before = all_log_probs(trees), all_log_probs([tree for tree, _ in heldout])
-        reference = {id(tree): values for tree, values in zip(trees, first, strict=True)}
+        heldout = [row for row in rankings(context.inputs["preferences"], context) if row["split"] == "heldout"]
+        trained = with_reference(self, context, make_objective, heldout, epochs=self.epochs, adapter=self.adapter,
+                                 mean=self.length_normalised, needs_reference=objective.loss.reference)
+        if trained is None:
+            return {}
+        return {"rankings": trained.sequences, "steps": trained.steps, "loss": trained.loss, "precision": trained.precision,
+                "preference_accuracy": trained.preference_accuracy}
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, and passes over all rankings for the reference, and over the held-out ones again."""
+        given = estimate.rankings(self.preferences)
+        return cost_of_rankings(self, self.model, given, self.epochs, estimate, lambda model: model,
+                                DirectPreference(self), add_pairs, 1 - given.heldout + 2 * given.heldout)
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """A model like the one it starts from."""
+        return Outlook(like=self.model, adapter=self.adapter)
+
+    def training_step(self, estimate: Estimate, processes: int) -> Step:
+        """A model, or its adapter, and full rows of rankings."""
+        config = estimate.config(self.model)
+        length = min(self.length, config.max_positions)
+
+        def models() -> tuple[LanguageModel, list[Any]]:
+            model = LanguageModel(config)
+            if self.adapter is not None:
+                attach(model, self.adapter, 0)
+            return model, []
 
         def finish(batch: Batch) -> None:
             add_pairs(batch)
-            batch.extra["reference"] = torch.from_numpy(
-                np.concatenate([*(reference[id(tree)] for tree in batch.trees),
-                                np.zeros(0, np.float32)]))
+            batch.extra["reference"] = torch.zeros(len(batch.ends))
 
-        batches.finish = finish
-        steps = max(1, round(self.epochs * batches.steps_per_epoch))
-        outcome = run_training(model, DirectPreference(self), batches, steps, self, context,
-                               weights_digest(context.inputs["model"]), contents_of(trees))
-        if not outcome.leader:
-            return {}
-        model = outcome.model
-        after = all_log_probs([tree for tree, _ in heldout])
-        margins = [list(map(float, new - old)) for new, old in zip(after, before, strict=True)]
-        save_trained(model, attached, tokenizer, context.inputs["model"], context)
-        return {"rankings": len(trees), "steps": steps, "loss": outcome.metrics.get("loss"), "precision": outcome.precision,
-                "preference_accuracy": accuracy([row for _, row in heldout], margins)}
-
-
-def response_log_probs(model: Any, batch: Batch, mean: bool = False) -> torch.Tensor:
-    """The log-probability of each whole response of a batch, ``[S]`` in nats: summed over its tokens, or their
-    ``mean``."""
-    hidden = hidden_states(model.model, batch)
-    log_probs = token_log_probs(hidden[batch.sources], model.lm_head.weight, batch.targets)
-    nothing = log_probs.new_zeros(len(batch.ends))
-    sums = nothing.index_add(0, batch.owners, log_probs)
-    return sums / nothing.index_add(0, batch.owners, torch.ones_like(log_probs)).clamp(min=1) if mean else sums
+        return self.step_with(estimate, models, DirectPreference(self),
+                              self.full_batches(processes, full_ranking(length), finish, length))
 
 
 class DirectPreference:
-    """DPO or IPO over all pairs of each ranking; every response is encoded once, every prompt computed once."""
+    """A preference loss over all pairs of each ranking; every response is encoded once, every prompt computed once."""
 
     weights = {"loss": 1.0}
 
     def __init__(self, settings: Dpo) -> None:
-        self.settings = settings
+        self.settings, self.loss = settings, find_preference_loss(settings.loss)
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """The mean over prompts of the mean over a prompt's pairs."""
-        s, reference = self.settings, batch.extra["reference"]
-        policy = response_log_probs(model, batch, s.length_normalised)
-        winners, losers = batch.extra["winners"], batch.extra["losers"]
-        four = policy[winners], policy[losers], reference[winners], reference[losers]
-        losses, margins = ipo_losses(*four, s.beta) if s.loss == "ipo" else dpo_losses(*four, s.beta, s.label_smoothing)
+        winners, losers, beta = batch.extra["winners"], batch.extra["losers"], self.settings.beta
+        policy = response_log_probs(model, batch, self.settings.length_normalised)
+        reference = batch.extra["reference"] if self.loss.reference else None
+        four = (policy[winners], policy[losers], None if reference is None else reference[winners],
+                None if reference is None else reference[losers])
+        losses, margins = self.loss(*four, beta, **self.settings.options), implicit_margins(*four, beta)
         return {"loss": Total((losses * batch.extra["pair_weights"]).sum(), "trees"),
                 "accuracy": Total((margins > 0).float().sum(), "pairs"), "margin": Total(margins.sum(), "pairs")}

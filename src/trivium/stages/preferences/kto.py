@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,20 +12,21 @@ from pydantic import Field
 
 from trivium.errors import TriviumError
 from trivium.model.adapter_settings import AdapterSettings
-from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.preference import balanced_weights, kto_losses
 from trivium.stage import Context, Figure, Input, Panel, Title
-from trivium.stages.models import adapt, as_without, load_language_model, prompt_ids, response_ids, save_trained
-from trivium.stages.preferences.dpo import response_log_probs
-from trivium.stages.preferences.reward import accuracy, ranked_tree, rankings
+from trivium.stages.cost import Estimate
+from trivium.stages.models import load_language_model, prompt_ids, response_ids
+from trivium.stages.outlook import Cost, Outlook
+from trivium.stages.preferences.cost import cost_of_rankings
+from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
+from trivium.stages.preferences.reward import add_pairs, rankings
 from trivium.stages.rows import Row, rows_of
-from trivium.stages.training import Looped, run_training
+from trivium.stages.training import Looped
 from trivium.tokenizer.chat import ChatTokenizer
-from trivium.training.batch import Batch, Tree, make_batch, map_trees, pack
+from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.epochs import PackedEpochs, contents_of, fits
-from trivium.training.machine import prepare, resolve_precision
+from trivium.training.next_token import LanguageModelling
 from trivium.training.objective import Total
-from trivium.training.precision import as_trained
 from trivium.training.trainer import Trainer
 
 
@@ -59,8 +61,8 @@ class Kto(Looped):
     """Train an adapter; the reference is then the same weights with it off. null trains all weights."""
 
     def training_data(self, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
-        """The batches, and the tokenizer that made them. A tree is a prompt with its responses; it carries their
-        labels, and a tree of the same prompt with the responses to another one."""
+        """The batches, and the tokenizer that made them. A tree is a prompt with its responses, and carries
+        :class:`Labels`."""
         model, tokenizer = load_language_model(context.inputs["model"])
         length = min(self.length, model.config.max_positions)
         rows = [row for row in thumbs(self, context) if row["split"] == "train"]
@@ -70,68 +72,60 @@ class Kto(Looped):
     def run(self, context: Context) -> dict[str, object]:
         """Compute the reference's log-probabilities once, train, and measure held-out preference accuracy where there
         are rankings."""
-        device = prepare(context.threads)
-        model, tokenizer = load_language_model(context.inputs["model"])
-        model.to(device)
-        attached = adapt(model, self.adapter, context)
-        length = min(self.length, model.config.max_positions)
-        precision = resolve_precision(self.precision, device)
-        batches, _ = self.training_data(context)
-        trees = list(batches.trees)
+        summary: dict[str, object] = {}
 
-        def log_probs(trees: list[Tree]) -> list[np.ndarray]:
-            def compute(batch: Batch) -> torch.Tensor:
-                return response_log_probs(model, batch)
-            model.eval()
-            with as_trained(model, precision):
-                return map_trees(compute, trees, length, self.rows, device, per_token=False)
+        def make_objective(batches: PackedEpochs, reference: Reference) -> KahnemanTversky:
+            labels = [label for tree in batches.trees for label in tree.payload.liked]
+            liked, disliked = sum(labels), len(labels) - sum(labels)
+            if not liked or not disliked:
+                context.progress.say("all thumbs point the same way: there is little to learn from them")
+            balanced = balanced_weights(liked, disliked)
+            weights = (self.desirable_weight or balanced[0], self.undesirable_weight or balanced[1])
+            summary.update(liked=liked, disliked=disliked, weights=list(weights))
+            batches.finish = lambda batch: add_labels(batch, reference)
+            return KahnemanTversky(self.beta, *weights, reference)
 
-        contents = contents_of([Tree(tree.prompt, tree.responses, payload=tree.payload["liked"]) for tree in trees])
-        with as_without(attached):
-            own, others = log_probs(trees), log_probs([tree.payload["mismatched"] for tree in trees])
-        batches.trees = [Tree(tree.prompt, tree.responses, payload={
-            "liked": tree.payload["liked"], "reference": mine,
-            "mismatched": Tree(tree.prompt, tree.payload["mismatched"].responses, payload=other)})
-            for tree, mine, other in zip(trees, own, others, strict=True)]
         place = context.inputs["feedback"]
         ranked = rankings(place, context) if place.is_dir() and (place / "comparisons.jsonl").is_file() else []
-        heldout = [(tree, row) for row in ranked
-                   if row["split"] == "heldout" and len(tree := ranked_tree(tokenizer, row)) <= length]
-        with as_without(attached):
-            before = log_probs([tree for tree, _ in heldout])
-
-        def finish(batch: Batch) -> None:
-            liked = [label for tree in batch.trees for label in tree.payload["liked"]]
-            batch.extra |= {
-                "liked": torch.tensor(liked, dtype=torch.bool), "reference": torch.from_numpy(
-                    np.concatenate([np.zeros(0, np.float32), *(tree.payload["reference"] for tree in batch.trees)]))
-            }
-            batch.counts |= {"liked": float(sum(liked)), "disliked": float(len(liked) - sum(liked))}
-
-        batches.finish = finish
-        labels = [label for tree in batches.trees for label in tree.payload["liked"]]
-        liked = sum(labels)
-        balanced = balanced_weights(liked, len(labels) - liked)
-        weights = (self.desirable_weight or balanced[0], self.undesirable_weight or balanced[1])
-        if not liked or liked == len(labels):
-            context.progress.say("all thumbs point the same way: there is little to learn from them")
-        steps = max(1, round(self.epochs * batches.steps_per_epoch))
-        outcome = run_training(model, KahnemanTversky(self.beta, *weights), batches, steps, self, context,
-                               weights_digest(context.inputs["model"]), contents)
-        if not outcome.leader:
+        trained = with_reference(
+            self, context, make_objective, [row for row in ranked if row["split"] == "heldout"],
+            epochs=self.epochs, adapter=self.adapter,
+            measured=lambda trees: [trees, [tree.payload.mismatched for tree in trees]],
+            contents=lambda trees: contents_of([replace(tree, payload=tree.payload.liked) for tree in trees]))
+        if trained is None:
             return {}
-        model = outcome.model
-        summary: dict[str, object] = {
-            "liked": liked, "disliked": len(labels) - liked, "weights": list(weights), "steps": steps,
-            "loss": outcome.metrics.get("loss"), "precision": outcome.precision
-        }
-        if heldout:
-            after = log_probs([tree for tree, _ in heldout])
-            summary["preference_accuracy"] = accuracy(
-                [row
-                 for _, row in heldout], [list(map(float, new - old)) for new, old in zip(after, before, strict=True)])
-        save_trained(model, attached, tokenizer, context.inputs["model"], context)
+        summary.update(steps=trained.steps, loss=trained.loss, precision=trained.precision)
+        if trained.preference_accuracy["value"] is not None:
+            summary["preference_accuracy"] = trained.preference_accuracy
         return summary
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, which read the responses to other prompts too, and passes over both for the reference."""
+        given = estimate.rankings(self.feedback)
+        return cost_of_rankings(self, self.model, given, self.epochs, estimate, lambda model: model,
+                                LanguageModelling(), add_pairs, 2 * (1 - given.heldout) + 2 * given.heldout, 1)
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """A model like the one it starts from."""
+        return Outlook(like=self.model, adapter=self.adapter)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a tree of KTO carries."""
+
+    liked: tuple[bool, ...]
+    """Of each response, whether it was liked."""
+    mismatched: Tree
+    """The tree's prompt with the responses to another one."""
+
+
+def add_labels(batch: Batch, reference: Callable[[Sequence[Tree[Labels]]], torch.Tensor]) -> None:
+    """Give a batch of labelled trees its labels, and the reference's log-probabilities of its responses."""
+    trees: list[Tree[Labels]] = batch.trees
+    liked = [label for tree in trees for label in tree.payload.liked]
+    batch.extra |= {"liked": torch.tensor(liked, dtype=torch.bool), "reference": reference(trees)}
+    batch.counts |= {"liked": float(sum(liked)), "disliked": float(len(liked) - sum(liked))}
 
 
 class KahnemanTversky:
@@ -139,22 +133,24 @@ class KahnemanTversky:
 
     The baseline is how much likelier the policy makes responses that belong to *other* prompts, on the mean over the
     whole batch of all processes: it is computed before the update, without gradients, and so accumulation cannot change
-    the loss."""
+    the loss. ``reference`` gives the reference's log-probabilities of those responses."""
 
     weights = {"loss": 1.0}
 
-    def __init__(self, beta: float, desirable_weight: float, undesirable_weight: float) -> None:
+    def __init__(self, beta: float, desirable_weight: float, undesirable_weight: float,
+                 reference: Callable[[Sequence[Tree]], torch.Tensor]) -> None:
         self.beta, self.desirable_weight, self.undesirable_weight = beta, desirable_weight, undesirable_weight
+        self.reference = reference
 
     def before(self, trainer: Trainer, batches: list[Batch]) -> None:
         """Give every microbatch the baseline: the mean log-ratio of mismatched responses, those of the next prompt."""
         total = count = 0.0
         for batch in batches:
-            mismatched = mismatched_batch(batch)
+            other = mismatched_batch(batch)
             with torch.no_grad(), trainer.in_precision():
-                found = trainer.learner(lambda model, b: response_log_probs(model, b), mismatched.to(trainer.device))
-            total += float(found.sum()) - float(mismatched.extra["reference"].sum())
-            count += len(mismatched.ends)
+                log_probs = trainer.learner(lambda model, b: response_log_probs(model, b), other.to(trainer.device))
+            total += float(log_probs.sum()) - float(self.reference(other.trees).sum())
+            count += len(other.ends)
         total, count = trainer.world.add([total, count], trainer.device)
         for batch in batches:
             batch.extra["baseline"] = torch.tensor(total / max(count, 1.0))
@@ -173,14 +169,12 @@ class KahnemanTversky:
 
 
 def mismatched_batch(batch: Batch) -> Batch:
-    """The batch's prompts, each with the mismatched response that its tree carries; rows are as long as the batch's."""
-    trees = [tree.payload["mismatched"] for tree in batch.trees]
+    """The batch's prompts, each with the mismatched responses that its tree carries; rows are as long as the
+    batch's."""
+    trees = [tree.payload.mismatched for tree in batch.trees]
     length = max(batch.tokens.shape[1], *(len(tree) for tree in trees)) if trees else batch.tokens.shape[1]
     rows = pack([len(tree) for tree in trees], length)
-    made = make_batch([[trees[i] for i in row] for row in rows], length, batch.tokens.shape[0])
-    made.extra["reference"] = torch.from_numpy(
-        np.concatenate([np.zeros(0, np.float32), *(tree.payload for tree in made.trees)]))
-    return made
+    return make_batch([[trees[i] for i in row] for row in rows], length, batch.tokens.shape[0])
 
 
 def thumbs(settings: Kto, context: Context) -> list[Row]:
@@ -211,35 +205,31 @@ def check_thumb(row: Row) -> None:
         raise TriviumError("the completion is not a text")
 
 
-
-
-def tree_of(tokenizer: ChatTokenizer, row: Row) -> Tree:
-    """A thumb as a tree; a completion that was cut short does not teach to stop."""
+def tree_of(tokenizer: ChatTokenizer, row: Row) -> Tree[tuple[bool, ...]]:
+    """A thumb as a tree, which carries its label; a completion that was cut short does not teach to stop."""
     ids = response_ids(tokenizer, row["completion"])
     return Tree(prompt_ids(tokenizer, row["prompt"]), (ids if row.get("finished", True) else ids[:-1],),
                 payload=(bool(row["label"]),))
 
 
-def shared(trees: Sequence[Tree], length: int) -> list[Tree]:
+def shared(trees: Sequence[Tree[tuple[bool, ...]]], length: int) -> list[Tree[tuple[bool, ...]]]:
     """Trees of one response each as trees of a prompt with all its responses, or with as many as fit ``length`` tokens:
     a prompt is computed once. Payloads, the labels, are joined. In the order in which the prompts come first."""
-    groups: dict[bytes, list[list[Tree]]] = {}
+    groups: dict[bytes, list[list[Tree[tuple[bool, ...]]]]] = {}
     for tree in trees:
         parts = groups.setdefault(tree.prompt.tobytes(), [[]])
         if parts[-1] and len(tree.prompt) + sum(len(one.responses[0]) for one in [*parts[-1], tree]) > length:
             parts.append([])
         parts[-1].append(tree)
-    return [
-        Tree(part[0].prompt, tuple(tree.responses[0] for tree in part), payload=tuple(label for tree in part
-                                                                                      for label in tree.payload))
-        for parts in groups.values() for part in parts
-    ]
+    return [Tree(part[0].prompt, tuple(tree.responses[0] for tree in part),
+                 payload=tuple(label for tree in part for label in tree.payload))
+            for parts in groups.values() for part in parts]
 
 
-def mismatched(trees: Sequence[Tree], length: int) -> list[Tree]:
-    """The trees, each with its labels (``liked``) and, as ``mismatched``, its prompt with the responses to the next
-    other prompt, as many as fit ``length`` tokens (Ethayarajh et al. 2024, sec. 4.2: responses of the same batch,
-    shifted). Where all thumbs are of one prompt its own responses stand in."""
+def mismatched(trees: Sequence[Tree[tuple[bool, ...]]], length: int) -> list[Tree[Labels]]:
+    """The trees, each with its labels and with its prompt before the responses to the next other prompt, as many as fit
+    ``length`` tokens (Ethayarajh et al. 2024, sec. 4.2: responses of the same batch, shifted). Where all thumbs are of
+    one prompt its own responses stand in."""
     carrying = []
     for number, tree in enumerate(trees):
         following = (trees[(number + step) % len(trees)] for step in range(1, len(trees)))
@@ -248,6 +238,6 @@ def mismatched(trees: Sequence[Tree], length: int) -> list[Tree]:
         room = max(1, length - len(tree.prompt))
         ends = np.cumsum([len(response) for response in other.responses])
         taken = other.responses[:max(1, int((ends <= room).sum()))]
-        carrying.append(Tree(tree.prompt, tree.responses, payload={
-            "liked": tree.payload, "mismatched": Tree(tree.prompt, (taken[0][:room], *taken[1:]))}))
+        responses = (taken[0][:room], *taken[1:])
+        carrying.append(Tree(tree.prompt, tree.responses, payload=Labels(tree.payload, Tree(tree.prompt, responses))))
     return carrying

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 from pydantic import Field, model_validator
@@ -11,8 +12,11 @@ from trivium.errors import TriviumError
 from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.stage import Context, Input, Stage, Title
+from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model, prompt_ids
-from trivium.stages.rows import rows_of
+from trivium.stages.outlook import Cost, Outlook, Rankings
+from trivium.stages.preferences.cost import DISTINCT
+from trivium.stages.rows import Row, rows_of
 from trivium.training.machine import prepare
 from trivium.world.panel import Panel, agreement
 
@@ -47,7 +51,6 @@ class Preferences(Stage):
     """Standard deviation of a judgement, in points of the rubric (8 in all). The more alike the responses, the less of
     it makes two annotators agree on 73 % of their pairs, as people do (InstructGPT)."""
 
-
     @model_validator(mode="after")
     def _in_order(self) -> Preferences:
         if self.fewest > self.most:
@@ -56,6 +59,29 @@ class Preferences(Stage):
 
     def run(self, context: Context) -> dict[str, object]:
         """Write ``comparisons.jsonl``: a ranking a row, with its prompt, responses, annotator and split."""
+        panel = Panel(context.seed, self.annotators, self.noise)
+        rows, doubly = [], []
+        for row, samples in self.sampled(context):
+            finished_of = dict(samples)  # equal responses are one
+            responses = list(finished_of)
+            if len(responses) < 2:
+                continue  # nothing to compare
+            rng = randomness.python(context.seed, "annotators", row["id"])
+            heldout = rng.random() < self.heldout
+            judgements = [
+                panel.rank(row, responses, who) for who in rng.sample(range(self.annotators), min(2, self.annotators))
+            ]
+            doubly.append(tuple(judgement["ranking"] for judgement in judgements))
+            rows.append({
+                **row, "responses": responses, "finished": list(finished_of.values()),
+                **judgements[0], "split": "heldout" if heldout else "train"
+            })
+        write_rows(context.folder / "comparisons.jsonl", rows)
+        return {"prompts": len(rows), "responses": sum(len(row["responses"]) for row in rows),
+                "agreement": agreement(doubly) if self.annotators > 1 else None}
+
+    def sampled(self, context: Context) -> Iterator[tuple[Row, list[tuple[str, bool]]]]:
+        """Each prompt with its responses, and whether each of them ended by itself."""
         device = prepare(context.threads)
         model, tokenizer = load_language_model(context.inputs["model"])
         prompts = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt", "truth"], context)
@@ -70,26 +96,18 @@ class Preferences(Stage):
         completions = generate(model.to(device), [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts],
                                sampling, [tokenizer.end_id], wanted, keys=[row["id"] for row in prompts],
                                progress=lambda done, total: context.progress.update(done, total, "sampling responses"))
-        panel = Panel(context.seed, self.annotators, self.noise)
-        rows, doubly = [], []
         for row, samples in zip(prompts, completions, strict=True):
-            ended = {
-                tokenizer.decode([t for t in sample.tokens if t != tokenizer.end_id]): sample.finished
-                for sample in samples
-            }
-            responses = list(ended)
-            if len(responses) < 2:
-                continue  # nothing to compare
-            rng = randomness.python(context.seed, "annotators", row["id"])
-            heldout = rng.random() < self.heldout
-            judgements = [
-                panel.rank(row, responses, who) for who in rng.sample(range(self.annotators), min(2, self.annotators))
-            ]
-            doubly.append(tuple(judgement["ranking"] for judgement in judgements))
-            rows.append({
-                **row, "responses": responses, "finished": list(ended.values()),
-                **judgements[0], "split": "heldout" if heldout else "train"
-            })
-        write_rows(context.folder / "comparisons.jsonl", rows)
-        return {"prompts": len(rows), "responses": sum(len(row["responses"]) for row in rows),
-                "agreement": agreement(doubly) if self.annotators > 1 else None}
+            yield row, [(tokenizer.decode([token for token in sample.tokens if token != tokenizer.end_id]),
+                         sample.finished) for sample in samples]
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The responses, each judged by two annotators."""
+        count = self.count * (self.fewest + self.most) / 2
+        seconds = estimate.answers(self.model, count, self.max_new_tokens)
+        return Cost(seconds + 2 * DISTINCT * count * estimate.judging(self.prompts),
+                    f"{count:,.0f} answers, each judged twice")
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """Rankings of the responses that differ."""
+        responses = max(2.0, (self.fewest + self.most) / 2 * DISTINCT)
+        return Outlook(rankings=Rankings(self.count, self.heldout, responses, self.prompts))

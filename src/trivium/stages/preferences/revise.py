@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from pydantic import model_validator
+
 from trivium import randomness
 from trivium.errors import TriviumError
+from trivium.extensions import file_of
 from trivium.files import write_rows
 from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Sampling, generate
 from trivium.stage import Context, Title
 from trivium.stages.models import load_language_model, prompt_ids
-from trivium.stages.preferences.ai_feedback import Speaking, said, sampled
+from trivium.stages.preferences.ai_feedback import Speaking, sampled
+from trivium.stages.preferences.judges import as_text
 from trivium.stages.rows import Row
 
 
@@ -22,6 +26,12 @@ class Revise(Speaking):
     kind: ClassVar[str] = "revise"
     version: ClassVar[int] = 1
     title: ClassVar[Title] = Title("answers revised by a constitution", "按宪章修订回答", "teach")
+
+    @model_validator(mode="after")
+    def _a_judge_that_writes(self) -> Revise:
+        if self.judge and file_of(self.judge):
+            raise ValueError(f"{self.judge}: a function judges, but cannot write; name a model or an `endpoint`")
+        return self
 
     def run(self, context: Context) -> dict[str, object]:
         """Write ``demonstrations.jsonl``: prompts with the revised answers, each with its first answer, principle and
@@ -35,11 +45,11 @@ class Revise(Speaking):
             randomness.python(context.seed, "principle", row["id"]).choice(self.constitution) for row, _ in answered
         ]
         critiques = speak(self, context, "critique", [
-            CRITIQUE.format(prompt=said(row["prompt"]), answer=answer, principle=principle)
+            CRITIQUE.format(prompt=as_text(row["prompt"]), answer=answer, principle=principle)
             for (row, answer), principle in zip(answered, principles, strict=True)
         ])
         revised = speak(self, context, "revision", [
-            REVISION.format(prompt=said(row["prompt"]), answer=answer, critique=critique)
+            REVISION.format(prompt=as_text(row["prompt"]), answer=answer, critique=critique)
             for (row, answer), critique in zip(answered, critiques, strict=True)
         ])
         kept: list[Row] = [{
@@ -66,8 +76,6 @@ REVISION = (
     "{prompt}\n\nSomebody answered: {answer}\n\nA critic said: {critique}\n\nWrite the answer anew, mended. "
     "Give the answer alone."
 )
-
-
 
 
 def speak(settings: Revise, context: Context, what: str, texts: Sequence[str]) -> list[str]:

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trivium import randomness
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, nearest
+from trivium.extensions import file_of
 from trivium.feedback.agreement import pair_agreement
 from trivium.intervals import mean_interval
-from trivium.model import RewardModel
+from trivium.model import LanguageModel, RewardModel
 from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.adapters import attach
 from trivium.model.adapters.folder import weights_digest
 from trivium.model.folder import read_config
-from trivium.objectives.ranking import ranking_losses, rating_losses
-from trivium.stage import Context, Figure, Input, Panel, Title
+from trivium.objectives.functions import pair_losses
+from trivium.objectives.ranking import find_pairwise_loss, ranking_losses, rating_losses
+from trivium.stage import Code, Context, Figure, Input, Panel, Title
+from trivium.stages.cost import Estimate
 from trivium.stages.models import adapt, load_language_model, load_tokenizer, prompt_ids, response_ids, save_trained
+from trivium.stages.outlook import Cost, Outlook, Step
+from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.rows import Row, rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
@@ -62,14 +70,27 @@ class Reward(Looped):
     """Passes over the rankings; more than one overfits (InstructGPT)."""
     adapter: AdapterSettings | None = None
     """Train an adapter and the head beside the frozen model; null trains all weights."""
-    loss: Literal["ranking", "regression"] = "ranking"
-    """ranking: InstructGPT's, over all pairs; regression: the squared error of ratings 1 to 7, to compare with."""
+    loss: Code = "ranking"
+    """ranking: InstructGPT's, over all pairs; regression: the squared error of ratings 1 to 7, to compare with. Or
+    FILE.py:NAME: a function of the pairs' (chosen, rejected, margins), scores and what they are to differ by."""
     margin: float = Field(0.0, ge=0)
-    """ranking: a pair's scores are to differ by this much for each point that its ratings differ (Llama 2: graded
-    preferences)."""
+    """ranking, and a loss of your own: a pair's scores are to differ by this much for each point that its ratings
+    differ (Llama 2: graded preferences)."""
     member: int = Field(0, ge=0)
     """Another number gives another head and another order of the same rankings: members of an ensemble are stages that
     differ in it."""
+
+    @field_validator("loss")
+    @classmethod
+    def _a_loss(cls, loss: str) -> str:
+        with refusing():
+            find_objective(loss)
+        return loss
+
+    @property
+    def rated(self) -> bool:
+        """Whether it learns from ratings too."""
+        return self.margin > 0 or self.loss == "regression"
 
     def training_data(self, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
         """The rankings as batches, and the tokenizer that made them."""
@@ -85,57 +106,116 @@ class Reward(Looped):
                                  share=attached is not None).to(device)
         length = min(self.length, model.config.max_positions)
         precision = resolve_precision(self.precision, device)
-        rows = rankings(context.inputs["preferences"], context, self.margin > 0 or self.loss == "regression")
+        rows = rankings(context.inputs["preferences"], context, self.rated)
         batches, _ = self.training_data(context)
         training = batches.trees
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
-        outcome = run_training(model, Ranking(self.loss, self.margin), batches, steps, self, context,
+        outcome = run_training(model, find_objective(self.loss, self.margin), batches, steps, self, context,
                                weights_digest(context.inputs["model"]), contents_of(training))
         if not outcome.leader:
             return {}
         model = outcome.model
         model.shift = -float(np.mean(np.concatenate(score_trees(model, good, length, self.rows, precision))))
         save_trained(model, attached, tokenizer, context.inputs["model"], context)
-        heldout = [row for row in rows if row["split"] == "heldout"]
-        pairs = [(tree, row) for row in heldout if len(tree := ranked_tree(tokenizer, row)) <= length]
-        if len(pairs) < len(heldout):
-            context.progress.say(
-                f"{len(heldout) - len(pairs)} of {len(heldout)} held-out rankings are longer than {length} tokens and "
-                "were left out"
-            )
-        scores = score_trees(model, [tree for tree, _ in pairs], length, self.rows, precision)
-        judged = [row for _, row in pairs]
-        summary: dict[str, object] = {"rankings": len(training), "steps": steps, "precision": outcome.precision, "shift": model.shift}
-        summary["accuracy"] = accuracy(judged, [list(map(float, s)) for s in scores])
-        if (people := annotators_agreement(judged))["value"] is not None:
-            summary["agreement"] = people
-        longer = accuracy([row for row in rows if row["split"] == "train"], [], by_length=1)["value"]
-        summary["length_accuracy"] = accuracy(judged, [], by_length=1 if longer is None or longer >= 0.5 else -1)
-        if judged and all("truth" in row for row in judged):
-            summary["ceiling"] = accuracy(judged, [true_points(row) for row in judged])
-        return summary | looked_at(judged, [list(map(float, s)) for s in scores])
+        judged = fitting(tokenizer, [row for row in rows if row["split"] == "heldout"], length, context)
+        scores = score_trees(model, [tree for tree, _ in judged], length, self.rows, precision)
+        return {"rankings": len(training), "steps": steps, "precision": outcome.precision, "shift": model.shift} | heldout_summary(
+            [row for _, row in judged], [list(map(float, each)) for each in scores],
+            [row for row in rows if row["split"] == "train"])
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, and passes over the held-out rankings and over what becomes 0; a judge for the ceiling."""
+        given = estimate.rankings(self.preferences)
+        cost = cost_of_rankings(self, self.model, given, self.epochs, estimate,
+                                lambda model: RewardModel.from_language_model(model, 0), Ranking(), add_pairs,
+                                given.heldout + 500 / given.count)
+        if given.prompts is None:
+            return cost
+        judged = given.count * given.heldout * given.responses
+        return replace(cost, seconds=cost.seconds + judged * estimate.judging(given.prompts))
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """A reward model with the trunk of the model it starts from, or an adapter on it."""
+        return Outlook(like=self.model, adapter=self.adapter)
+
+    def training_step(self, estimate: Estimate, processes: int) -> Step:
+        """A reward model, or its adapter, and full rows of rankings."""
+        config = estimate.config(self.model)
+
+        def models() -> tuple[RewardModel, list[Any]]:
+            model = LanguageModel(config)
+            if self.adapter is not None:
+                attach(model, self.adapter, 0)
+            return model.rewarding(0, share=self.adapter is not None), []
+
+        tree = full_ranking(min(self.length, config.max_positions))
+        return self.step_with(estimate, models, Ranking(),
+                              self.full_batches(processes, tree, add_pairs, min(self.length, config.max_positions)))
+
+
+PairwiseLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Of the scores of a pair's chosen and rejected response, and the margin between them, all ``[P]``: a loss ``[P]``."""
 
 
 class Ranking:
-    """InstructGPT's loss over all pairs of each prompt's responses, every response encoded once; or, to compare with,
-    regression on the responses' ratings."""
+    """A pairwise loss, InstructGPT's by default, over all pairs of each prompt's responses, every response encoded
+    once. ``margin`` is what a pair's scores are to differ by for each point that its ratings differ."""
 
     weights = {"loss": 1.0}
 
-    def __init__(self, loss: str = "ranking", margin: float = 0.0) -> None:
-        self.loss, self.margin = loss, margin
+    def __init__(self, margin: float = 0.0, loss: PairwiseLoss = ranking_losses, name: str = "ranking") -> None:
+        self.margin, self.loss, self.name = margin, loss, name
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
-        """The mean over prompts of the mean over a prompt's pairs; of regression, the mean over responses."""
-        scores, extra = score_ends(model, batch), batch.extra
-        winners, losers = extra["winners"], extra["losers"]
-        if self.loss == "regression":
-            loss = Total(rating_losses(scores, extra["ratings"]).sum(), "responses")
-        else:
-            margins = self.margin * (extra["ratings"][winners] -
-                                     extra["ratings"][losers]).clamp(min=0) if self.margin else None
-            loss = Total(ranking_losses(scores, winners, losers, extra["pair_weights"], margins).sum(), "trees")
-        return {"loss": loss, "accuracy": Total((scores[winners] > scores[losers]).float().sum(), "pairs")}
+        """The mean over prompts of the mean over a prompt's pairs."""
+        scores, winners, losers = score_ends(model, batch), batch.extra["winners"], batch.extra["losers"]
+        margins = scores.new_zeros(len(winners))
+        if self.margin:
+            ratings = batch.extra["ratings"]
+            margins = self.margin * (ratings[winners] - ratings[losers]).clamp(min=0)
+        losses = pair_losses(self.name, self.loss, [scores[winners], scores[losers]], margins)
+        return {"loss": Total((losses * batch.extra["pair_weights"]).sum(), "trees"),
+                "accuracy": right_pairs(scores, batch)}
+
+
+class Regression:
+    """Regression on the responses' ratings, to compare rankings with."""
+
+    weights = {"loss": 1.0}
+
+    def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
+        """The mean over responses."""
+        scores = score_ends(model, batch)
+        return {"loss": Total(rating_losses(scores, batch.extra["ratings"]).sum(), "responses"),
+                "accuracy": right_pairs(scores, batch)}
+
+
+def find_objective(loss: str, margin: float = 0.0) -> Ranking | Regression:
+    """The objective that the setting ``loss`` names. Raises :class:`TriviumError` for an unknown one, and for a
+    function of the user's own that does not take what it is given."""
+    if loss == "regression":
+        return Regression()
+    if loss == "ranking":
+        return Ranking(margin)
+    if file_of(loss) is None:
+        raise TriviumError(f"there is no loss {loss!r} (one of your own is FILE.py:NAME)"
+                           f"{nearest(loss, ('ranking', 'regression'))}")
+    return Ranking(margin, find_pairwise_loss(loss), loss)
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Within it, a :class:`TriviumError` refuses the setting that is being validated."""
+    try:
+        yield
+    except TriviumError as error:
+        raise ValueError(str(error)) from error
+
+
+def right_pairs(scores: torch.Tensor, batch: Batch) -> Total:
+    """The pairs whose better response has the higher score."""
+    right = scores[batch.extra["winners"]] > scores[batch.extra["losers"]]
+    return Total(right.float().sum(), "pairs")
 
 
 def score_ends(model: Any, batch: Batch) -> torch.Tensor:
@@ -150,18 +230,41 @@ def pairs_of(ranking: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
             for later in ranking[i + 1:] for worse in later]
 
 
+Places = list[list[int]]
+"""A ranking: groups of responses by their number, best first; those in a group are tied."""
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A ranking with the ratings that it came with."""
+
+    ranking: Places
+    ratings: Sequence[float]
+    """Of each response, 1 to 7."""
+
+
 def add_ratings(batch: Batch) -> None:
-    """Give a batch of ranked and rated trees its pairs and ratings."""
-    add_pairs(batch, lambda tree: tree.payload[0])
-    batch.extra["ratings"] = torch.tensor([float(rating) for tree in batch.trees for rating in tree.payload[1]])
+    """Give a batch of trees that carry :class:`Rated` rankings its pairs and ratings."""
+    trees: list[Tree[Rated]] = batch.trees
+    add_pairs_of(batch, [tree.payload.ranking for tree in trees])
+    batch.extra["ratings"] = torch.tensor([float(rating) for tree in trees for rating in tree.payload.ratings])
 
 
-def add_pairs(batch: Batch, ranking_of: Callable[[Tree], Any] = lambda tree: tree.payload) -> None:
-    """Give a batch of ranked trees its pairs; ``payload`` of each tree is its ranking."""
-    winners, losers, weights = [], [], []
+def add_pairs(batch: Batch) -> None:
+    """Give a batch of trees that carry their rankings its pairs."""
+    trees: list[Tree[Places]] = batch.trees
+    add_pairs_of(batch, [tree.payload for tree in trees])
+
+
+def add_pairs_of(batch: Batch, rankings: Sequence[Places]) -> None:
+    """Give a batch the pairs of its trees' rankings: ``winners`` and ``losers [P]`` number the batch's responses, and
+    ``pair_weights [P]`` of one prompt add up to 1."""
+    winners: list[int] = []
+    losers: list[int] = []
+    weights: list[float] = []
     first = 0
-    for tree in batch.trees:
-        pairs = pairs_of(ranking_of(tree))
+    for tree, ranking in zip(batch.trees, rankings, strict=True):
+        pairs = pairs_of(ranking)
         winners += [first + better for better, _ in pairs]
         losers += [first + worse for _, worse in pairs]
         weights += [1 / len(pairs)] * len(pairs)
@@ -217,22 +320,32 @@ def ranked_batches(settings: Looped, context: Context) -> tuple[PackedEpochs, Ch
     config, _ = read_config(context.inputs["model"])
     tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
     length = min(settings.length, config.max_positions)
-    rated = isinstance(settings, Reward) and (settings.margin > 0 or settings.loss == "regression")
+    rated = isinstance(settings, Reward) and settings.rated
     rows = [row for row in rankings(context.inputs["preferences"], context, rated) if row["split"] == "train"]
     trees = fits((ranked_tree(tokenizer, row, rated) for row in rows), length, context.progress.say)
-    seed = randomness.derive(context.seed, "member",
-                             settings.member) if isinstance(settings, Reward) and settings.member else context.seed
+    seed = context.seed
+    if isinstance(settings, Reward) and settings.member:
+        seed = randomness.derive(seed, "member", settings.member)
     return PackedEpochs(trees, length, settings.rows, seed, add_ratings if rated else add_pairs), tokenizer
 
 
-def ranked_tree(tokenizer: ChatTokenizer, row: Row, rated: bool = False) -> Tree:
-    """A prompt with its ranked responses; those that were cut short (``finished``) have no token that ends them. Its
-    payload is the ranking or, ``rated``, that and the ratings."""
+def ranked_tree(tokenizer: ChatTokenizer, row: Row, rated: bool = False) -> Tree[Any]:
+    """A prompt with its ranked responses; those that were cut short (``finished``) have no token that ends them. It
+    carries the ranking, ``rated`` as :class:`Rated`."""
     finished = row.get("finished") or [True] * len(row["responses"])
     responses = (response_ids(tokenizer, text)[:None if done else -1]
                  for text, done in zip(row["responses"], finished, strict=True))
     return Tree(prompt_ids(tokenizer, row["prompt"]), tuple(responses),
-                payload=(row["ranking"], row["ratings"]) if rated else row["ranking"])
+                payload=Rated(row["ranking"], row["ratings"]) if rated else row["ranking"])
+
+
+def fitting(tokenizer: ChatTokenizer, rows: Sequence[Row], length: int, context: Context) -> list[tuple[Tree, Row]]:
+    """Held-out rankings as trees, those that fit ``length`` tokens; how many do not is said."""
+    found = [(tree, row) for row in rows if len(tree := ranked_tree(tokenizer, row)) <= length]
+    if len(found) < len(rows):
+        context.progress.say(f"{len(rows) - len(found)} of {len(rows)} held-out rankings are longer than {length} "
+                             "tokens and were left out")
+    return found
 
 
 def score_trees(model: RewardModel, trees: Sequence[Tree], length: int, rows: int, precision: str) -> list[np.ndarray]:
@@ -247,6 +360,19 @@ def score_trees(model: RewardModel, trees: Sequence[Tree], length: int, rows: in
     return map_trees(compute, trees, length, rows, device, per_token=False)
 
 
+def heldout_summary(rows: Sequence[Row], points: Sequence[Sequence[float]],
+                    training: Sequence[Row]) -> dict[str, object]:
+    """What the scores ``points`` of held-out rankings are worth, beside what annotators agree on, what length alone
+    would get (longer or shorter, as the ``training`` rankings prefer), and what a noiseless judge would get, where the
+    truth is known."""
+    summary: dict[str, object] = {"accuracy": accuracy(rows, points)}
+    if (people := annotators_agreement(rows))["value"] is not None:
+        summary["agreement"] = people
+    longer = accuracy(training, [], by_length=1)["value"]
+    summary["length_accuracy"] = accuracy(rows, [], by_length=1 if longer is None or longer >= 0.5 else -1)
+    if rows and all("truth" in row for row in rows):
+        summary["ceiling"] = accuracy(rows, [true_points(row) for row in rows])
+    return summary | score_statistics(rows, points)
 
 
 BY_LENGTH = ("better is shorter", "alike", "better is longer")
@@ -255,38 +381,62 @@ BY_MARGIN = ("0 or less", "1", "2", "3 or more")
 """How many points of rating, rounded down, the better response is ahead."""
 
 
-def looked_at(rows: Sequence[Row], points: Sequence[Sequence[float]], bins: int = 8) -> dict[str, object]:
+@dataclass(frozen=True)
+class JudgedPair:
+    """A pair of responses that people and the scores have ordered."""
+
+    prompt: str
+    confidence: float
+    """The probability that the scores give to the response they put first: the sigmoid of their difference."""
+    right: bool
+    """Whether people put the same one first."""
+    length: str
+    """One of ``BY_LENGTH``."""
+    margin: str | None
+    """One of ``BY_MARGIN``; None where people gave no ratings."""
+
+
+def judged_pairs(row: Row, scores: Sequence[float]) -> Iterator[JudgedPair]:
+    """The pairs of a ranking, with the scores of its responses."""
+    lengths, ratings, prompt = [max(1, len(text)) for text in row["responses"]], row.get("ratings"), prompt_of(row)
+    for better, worse in pairs_of(row["ranking"]):
+        ratio = lengths[better] / lengths[worse]
+        length = BY_LENGTH[0 if ratio < 0.8 else 2 if ratio > 1.25 else 1]
+        margin = BY_MARGIN[min(3, max(0, math.floor(ratings[better] - ratings[worse])))] if ratings else None
+        difference = scores[better] - scores[worse]
+        yield JudgedPair(prompt, 1 / (1 + math.exp(-min(30.0, abs(difference)))), difference > 0, length, margin)
+
+
+def score_statistics(rows: Sequence[Row], points: Sequence[Sequence[float]], bins: int = 8) -> dict[str, object]:
     """How far the scores can be trusted on held-out rankings. ``calibration``: pairs by the probability that the scores
-    give to the response they put first, sigmoid of the difference, with the share that people put first too.
-    ``accuracy_by_length`` of pairs in which the better response is much shorter, about as long, or much longer;
-    ``accuracy_by_margin``: of pairs by how far apart people rated them, where they did."""
-    found: list[tuple[str, float, bool, str, str | None]] = []
-    for row, values in zip(rows, points, strict=True):
-        lengths, ratings, prompt = [max(1, len(text)) for text in row["responses"]], row.get("ratings"), prompt_of(row)
-        for a, b in pairs_of(row["ranking"]):
-            ratio = lengths[a] / lengths[b]
-            by_length = BY_LENGTH[0 if ratio < 0.8 else 2 if ratio > 1.25 else 1]
-            apart = BY_MARGIN[min(3, max(0, math.floor(ratings[a] - ratings[b])))] if ratings else None
-            found.append((prompt, 1 / (1 + math.exp(-min(30.0, abs(values[a] - values[b])))), values[a]
-                          > values[b], by_length, apart))
-
-    def rate(chosen: list[tuple[str, float, bool, str, str | None]]) -> dict[str, Any]:
-        return pooled((prompt, float(well), 1.0) for prompt, _, well, *_ in chosen)
-
-    edges = [0.5 + 0.5 * i / bins for i in range(bins + 1)]
-    calibration = []
-    for low, high in itertools.pairwise(edges):
-        inside = [pair for pair in found if low <= pair[1] < high or (high == 1.0 and pair[1] == 1.0)]
-        if inside:
-            calibration.append(
-                {"predicted": float(np.mean([pair[1] for pair in inside])), **rate(inside), "pairs": len(inside)})
-    summary: dict[str, object] = {"calibration": calibration}
-    for name, place, groups in (("accuracy_by_length", 3, BY_LENGTH), ("accuracy_by_margin", 4, BY_MARGIN)):
-        parts = [{"name": group, **rate(inside)} for group in groups
-                 if (inside := [pair for pair in found if pair[place] == group])]
+    give to the response they put first, with the share that people put first too. ``accuracy_by_length``: of pairs in
+    which the better response is much shorter, about as long, or much longer. ``accuracy_by_margin``: of pairs by how
+    far apart people rated them, where they did."""
+    pairs = [pair for row, scores in zip(rows, points, strict=True) for pair in judged_pairs(row, scores)]
+    summary: dict[str, object] = {"calibration": calibration(pairs, bins)}
+    by_length = [(group, [pair for pair in pairs if pair.length == group]) for group in BY_LENGTH]
+    by_margin = [(group, [pair for pair in pairs if pair.margin == group]) for group in BY_MARGIN]
+    for name, groups in (("accuracy_by_length", by_length), ("accuracy_by_margin", by_margin)):
+        parts = [{"name": group, **rate_of(inside)} for group, inside in groups if inside]
         if parts:
             summary[name] = parts
     return summary
+
+
+def calibration(pairs: Sequence[JudgedPair], bins: int) -> list[dict[str, Any]]:
+    """Pairs by their confidence, in ``bins`` of equal width from a half to 1: its mean, and the share that is right."""
+    parts = []
+    for low, high in itertools.pairwise([0.5 + 0.5 * i / bins for i in range(bins + 1)]):
+        inside = [pair for pair in pairs if low <= pair.confidence < high or high == pair.confidence == 1.0]
+        if inside:
+            predicted = float(np.mean([pair.confidence for pair in inside]))
+            parts.append({"predicted": predicted, **rate_of(inside), "pairs": len(inside)})
+    return parts
+
+
+def rate_of(pairs: Sequence[JudgedPair]) -> dict[str, Any]:
+    """The share of pairs that is right, with its interval."""
+    return pooled((pair.prompt, float(pair.right), 1.0) for pair in pairs)
 
 
 def shown_responses(settings: Reward, context: Context, tokenizer: ChatTokenizer, length: int) -> list[Tree]:
@@ -329,12 +479,12 @@ def accuracy(rows: Sequence[Row], points: Sequence[Sequence[float]], by_length: 
     interval. ``by_length`` of 1 judges by length instead, of -1 by shortness."""
     if by_length:
         points = [[float(by_length * len(text)) for text in row["responses"]] for row in rows]
-    found = []
+    counts = []
     for row, values in zip(rows, points, strict=True):
         pairs = pairs_of(row["ranking"])
-        found.append((prompt_of(row), sum(
-            (values[a] > values[b]) + 0.5 * (values[a] == values[b]) for a, b in pairs), float(len(pairs))))
-    return pooled(found)
+        right = sum((values[a] > values[b]) + 0.5 * (values[a] == values[b]) for a, b in pairs)
+        counts.append((prompt_of(row), right, float(len(pairs))))
+    return pooled(counts)
 
 
 def annotators_agreement(rows: Sequence[Row]) -> dict[str, Any]:
@@ -359,3 +509,10 @@ def true_points(row: Row) -> list[float]:
         for index in group:
             points[index] = -float(place)
     return points
+
+
+def full_ranking(length: int) -> Tree:
+    """A prompt with four ranked responses that fills a row of ``length`` places."""
+    each = max(1, length // 5)
+    return Tree(np.zeros(max(1, length - 4 * each), np.int64), (np.zeros(each, np.int64),) * 4,
+                payload=[[0], [1], [2], [3]])

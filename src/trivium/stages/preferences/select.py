@@ -13,7 +13,9 @@ from trivium.files import write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.stage import Context, Figure, Input, Stage, Title
+from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model, load_reward_model, prompt_ids
+from trivium.stages.outlook import Cost
 from trivium.stages.preferences.reward import score_trees
 from trivium.stages.rows import rows_of
 from trivium.training.batch import Tree
@@ -118,3 +120,10 @@ class Select(Stage):
         if points:
             summary["better_by_truth"] = mean_interval([float(a > b) + 0.5 * float(a == b) for a, b in points])
         return summary
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The responses, and a pass of the reward model over them."""
+        count = self.count * self.samples
+        seconds = estimate.answers(self.model, count, self.max_new_tokens)
+        seconds += count * estimate.reading(estimate.config(self.model), self.length)
+        return Cost(seconds + 1.0, f"{count:,} answers, each scored")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,8 @@ from trivium.model.config import EncoderConfig
 from trivium.model.encoder import MaskedModel, encode, save_encoder
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context, Panel, Title
+from trivium.stages.cost import Estimate
+from trivium.stages.outlook import Cost
 from trivium.stages.training import FromText, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
@@ -74,6 +77,21 @@ class Encode(FromText):
             "parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": outcome.precision,
             "validation_loss": nats / max(1.0, count), "chance_loss": float(np.log(config.vocab_size))
         }
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, and a pass over the held-out text."""
+        context = estimate.context(self)
+        tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
+        model = MaskedModel(shape_of(self, tokenizer)).initialise(0)
+        batches, unseen = (batches_of(part, self, context, tokenizer) for part in ("train", "validation"))
+        return self.reading_cost(estimate, model, MaskedModelling(), batches, unseen)
+
+    def stand_in(self, estimate: Estimate) -> Path:
+        """An encoder with random weights."""
+        context = estimate.context(self)
+        tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
+        save_folder(MaskedModel(shape_of(self, tokenizer)).initialise(0), tokenizer, context)
+        return context.folder
 
 
 MASK = "<|mask|>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -15,8 +16,10 @@ from trivium import randomness
 from trivium.model import LanguageModel
 from trivium.model.config import ModelConfig
 from trivium.stage import Context, Figure, Panel, Title
+from trivium.stages.cost import Estimate, steps_of, weights_of
 from trivium.stages.models import sample_text, save_model
-from trivium.stages.training import FromText, run_training
+from trivium.stages.outlook import Cost, Outlook, Step
+from trivium.stages.training import FromText, full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Tree
@@ -82,6 +85,40 @@ class Pretrain(FromText):
         tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
         corpus = Tokens.open(context.inputs["tokens"] / "train", tokenizer.digest)
         return PackedEpochs(pieces(corpus, tokenizer, self.length), self.length, self.rows, context.seed), tokenizer
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, and the measurement on the held-out documents."""
+        batches, _ = self.training_data(estimate.context(self))
+        config, factor = self.shape(estimate), estimate.factor(self.tokens)
+        steps = self.steps if self.steps is not None else steps_of(self.epochs, batches, factor)
+        each = estimate.updates(
+            ("pretrain", config, self.length, self.rows, self.optimization.optimizer),
+            lambda: LanguageModel(config).initialise(0), LanguageModelling(), batches, self.optimization)
+        kept = estimate.outlook(self.tokens).validation
+        heldout = kept / (1 - kept) * steps_of(1, batches, factor) / 3
+        seconds = estimate.training(steps, each, weights_of(config)) + heldout * each + 1.0
+        return Cost.of_updates(seconds, steps, each, ", and the held-out text")
+
+    def shape(self, estimate: Estimate) -> ModelConfig:
+        """The model's shape, with as many entries as the tokenizer will have."""
+        return replace(self.model, vocab_size=estimate.vocab_size(self.tokenizer))
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """A language model."""
+        return Outlook(config=self.shape(estimate))
+
+    def stand_in(self, estimate: Estimate) -> Path:
+        """A language model with random weights."""
+        context = estimate.context(self)
+        save_model(LanguageModel(self.shape(estimate)).initialise(0), ChatTokenizer.load(context.inputs["tokenizer"]),
+                   context.folder)
+        return context.folder
+
+    def training_step(self, estimate: Estimate, processes: int) -> Step:
+        """A model and full rows."""
+        config = self.shape(estimate)
+        return self.step_with(estimate, lambda: (LanguageModel(config), []), LanguageModelling(),
+                              self.full_batches(processes, full_row(self.length)))
 
 
 def pieces(corpus: Tokens, tokenizer: ChatTokenizer, length: int) -> list[Tree]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,8 @@ from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder_decoder import EncoderDecoder, look_at
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context, Panel, Title
+from trivium.stages.cost import Estimate
+from trivium.stages.outlook import Cost
 from trivium.stages.pretraining.encode import texts
 from trivium.stages.training import FromText, run_training
 from trivium.tokenizer.chat import ChatTokenizer
@@ -73,6 +76,22 @@ class Spans(FromText):
             "parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": outcome.precision,
             "validation_loss": mean_loss(outcome.model, unseen, device), "chance_loss": float(np.log(config.vocab_size))
         }
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, and a pass over the held-out text."""
+        context = estimate.context(self)
+        tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
+        model = EncoderDecoder(shape_of(self, tokenizer)).initialise(0)
+        batches, unseen = (batches_of(part, self, context, tokenizer) for part in ("train", "validation"))
+        return self.reading_cost(estimate, model, WritingTargets(), batches, unseen)
+
+    def stand_in(self, estimate: Estimate) -> Path:
+        """An encoder-decoder with random weights."""
+        context = estimate.context(self)
+        tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
+        save_folder(EncoderDecoder(shape_of(self, tokenizer)).initialise(0), with_sentinels(tokenizer, self.sentinels),
+                    context)
+        return context.folder
 
 
 class PairEpochs(PackedEpochs):

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +21,8 @@ from trivium.model.config import VisionConfig
 from trivium.model.images import look
 from trivium.model.vision import VisionEncoder, save_eyes
 from trivium.stage import Context, Figure, Input, Panel, Title
+from trivium.stages.cost import Estimate, size_of
+from trivium.stages.outlook import Cost
 from trivium.stages.rows import rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import check_messages
@@ -70,6 +74,26 @@ class Vision(Looped):
             "parameters": sum(p.numel() for p in model.parameters()), "pictures": len(pixels), "steps": steps, "precision": outcome.precision,
             "validation_loss": outcome.metrics.get("validation_loss"), "variance": float(np.var(shown - shown.mean(0)))
         }
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The updates, after all pictures are opened, and a pass over the held-out ones."""
+        context, factor = estimate.context(self), estimate.factor(self.pictures)
+        begun = time.monotonic()
+        pixels, unseen = (pictures_of(self, context, f"{part}.jsonl") for part in ("train", "heldout"))
+        opening = time.monotonic() - begun
+        batches = PictureEpochs(pixels, self.model.vocab_size, self.rows, context.seed, self.mask)
+        steps = round(self.epochs * len(pixels) * factor / self.rows)
+        model = VisionEncoder(self.model).initialise(0)
+        each = estimate.updates(("vision", self.model, self.rows), lambda: model, Painting(), batches,
+                                self.optimization)
+        others = factor * (opening + len(unseen) / self.rows * each / 3)
+        return Cost.of_updates(estimate.training(steps, each, size_of(model)) + others + 1.0, steps, each)
+
+    def stand_in(self, estimate: Estimate) -> Path:
+        """An encoder of pictures with random weights."""
+        folder = estimate.context(self).folder
+        save_eyes(folder, VisionEncoder(self.model).initialise(0))
+        return folder
 
 
 @dataclass

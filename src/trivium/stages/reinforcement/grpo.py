@@ -18,7 +18,9 @@ from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import group_advantages, kl_penalties, leave_one_out_advantages, policy_losses
 from trivium.stage import Context, Input, Panel, Title
+from trivium.stages.cost import Estimate
 from trivium.stages.models import adapt, as_without, load_judge, load_language_model
+from trivium.stages.outlook import Cost
 from trivium.stages.reinforcement.practice import Practice
 from trivium.stages.reinforcement.rollout import (
     Answered,
@@ -124,6 +126,11 @@ class Grpo(Practice):
                     weights_digest(context.inputs[name]) for name in ("model", "reward", "safety", "gold")
                     if context.inputs.get(name)
                 ])
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """Groups of answers, two passes without gradients (three with a reward model), updates of the policy."""
+        return self.practice_cost(estimate, self.samples, 3 if self.reward else 2, lambda policy: policy,
+                                  GroupSurrogate(self), ("log_probs", "reference", "advantages"))
 
 
 class GroupSurrogate:

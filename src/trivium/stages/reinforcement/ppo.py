@@ -18,11 +18,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trivium.model import LanguageModel, RewardModel
+from trivium.model.adapters import attach
 from trivium.model.adapters.folder import weights_digest
+from trivium.model.transformer import sharing
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import adapt_kl_coefficient, generalised_advantages, policy_losses, value_losses
 from trivium.stage import Context, Figure, Input, Panel, Title
+from trivium.stages.cost import Estimate
 from trivium.stages.models import adapt, as_without, load_judge, load_language_model
+from trivium.stages.outlook import Cost, Step
 from trivium.stages.pretraining.pretrain import LanguageModelling, pieces
 from trivium.stages.reinforcement.practice import Practice
 from trivium.stages.reinforcement.rollout import (
@@ -38,9 +42,10 @@ from trivium.stages.reinforcement.rollout import (
     practise,
     split_tokens,
 )
+from trivium.stages.training import full_row
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
-from trivium.training.batch import Batch, hidden_states
+from trivium.training.batch import Batch, Tree, hidden_states, make_batch, pack
 from trivium.training.epochs import PackedEpochs
 from trivium.training.machine import prepare
 from trivium.training.objective import Total
@@ -136,6 +141,37 @@ class Ppo(Practice):
                 weights_digest(context.inputs[name]) for name in ("model", "reward", "safety", "gold")
                 if context.inputs.get(name)
             ])
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """Answers, four passes without gradients, updates of two models."""
+        return self.practice_cost(
+            estimate, 1, 4, lambda policy: PolicyAndValue(policy, RewardModel.from_language_model(policy, 0)),
+            ClippedSurrogate(self), ("log_probs", "values", "advantages", "returns"), apart)
+
+    def training_step(self, estimate: Estimate, processes: int) -> Step:
+        """Policy and value model, with the reference and the reward model beside them; responses of the greatest
+        length, to prompts as long as they."""
+        config, judge = estimate.config(self.model), estimate.outlook(self.reward)
+        onto = judge.adapter if self.adapter is not None and judge.like == self.model else None
+
+        def models() -> tuple[PolicyAndValue, list[Any]]:
+            policy = LanguageModel(config)
+            reward = sharing(policy).rewarding(0) if onto else RewardModel(config)
+            if onto:
+                attach(reward, onto, 0)
+            if self.adapter is None:
+                pair = PolicyAndValue(policy, copy.deepcopy(reward))
+                return pair, [reward, copy.deepcopy(policy), *([copy.deepcopy(pair)] if processes > 1 else [])]
+            # one trunk is policy and reference, and value model and reward model too where that is an adapter on it
+            attach(policy, self.adapter, 0)
+            value = reward.twin()
+            attach(value, self.adapter, 0)
+            value.score.requires_grad_(True)
+            return PolicyAndValue(policy, value), [reward]
+
+        batches = full_minibatch(self, max(1, processes // self.parallel.tensor_parallel),
+                                 min(self.length, config.max_positions))
+        return self.step_with(estimate, models, ClippedSurrogate(self), batches)
 
 
 __all__ = ["ClippedSurrogate", "PolicyAndValue", "log_probs_of", "values_of"]
@@ -249,3 +285,18 @@ def learn_from(answered: Answered, new: Sequence[np.ndarray], old: Sequence[np.n
         answered.trees,
         {"log_probs": list(new), "values": list(values), "advantages": over_all(advantages, world), "returns": returns},
         sums)
+
+
+def full_minibatch(settings: Ppo, parts: int, length: int) -> list[Batch]:
+    """What one of ``parts`` processes goes through in an update: documents, where pretraining goes on, and the
+    responses of a minibatch."""
+    response = min(settings.max_new_tokens, length - 1)
+    tree = Tree(np.zeros(min(response, length - response), np.int64), (np.zeros(response, np.int64),))
+    packed = pack([len(tree)] * -(-settings.episodes // (settings.minibatches * parts)), length)
+    each = min(len(packed), settings.parallel.rows or len(packed))
+    batch = make_batch([[tree] * len(row) for row in packed[:each]], length)
+    batch.extra = {name: torch.zeros(len(batch.targets)) for name in ("log_probs", "values", "advantages", "returns")}
+    responses = apart(batch) * min(2, -(-len(packed) // each))
+    if settings.pretraining is None:
+        return responses
+    return [make_batch([[full_row(length)]] * -(-settings.pretraining_rows // parts), length), *responses]

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
 
+from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.stage import Input
-from trivium.stages.training import Looped
+from trivium.stages.cost import Estimate, weights_of
+from trivium.stages.outlook import Cost, Outlook
+from trivium.stages.training import Looped, full_row
+from trivium.training.batch import Batch, make_batch, pack
+from trivium.training.objective import Objective
 from trivium.training.settings import Optimization
+from trivium.training.trainer import Trainer
 
 APART = ("precision bf16-weights would set the policy apart from its reference, whose weights are float32; "
          "choose bf16")
@@ -102,3 +113,37 @@ class Practice(Looped):
         if self.precision == "bf16-weights":
             raise ValueError(APART)
         return self
+
+    def outlook(self, estimate: Estimate) -> Outlook:
+        """A model like the one it starts from."""
+        return Outlook(like=self.model, adapter=self.adapter)
+
+    def practice_cost(self, estimate: Estimate, samples: int, passes: int, model: Callable[[LanguageModel], nn.Module],
+                      objective: Objective, extra: Sequence[str],
+                      cut: Callable[[Batch], list[Batch]] = lambda batch: [batch]) -> Cost:
+        """The cost of rollouts of ``samples`` responses to a prompt, each read in ``passes`` passes without gradients,
+        and of the updates. One update is timed: of what ``model`` makes of a random policy, on a minibatch with the
+        fields ``extra``, of which ``cut`` makes microbatches."""
+        config = estimate.config(self.model)
+        length, prompts = min(self.length, config.max_positions), max(1, self.episodes // self.minibatches)
+        trees = estimate.dialogues(prompts, samples, length) or [full_row(length)]
+
+        def update() -> float:
+            made = model(LanguageModel(config).initialise(0)).to(estimate.device)
+            trainer, times = Trainer(made, self.optimization, 1000), list[float]()
+            for step in range(3):
+                rows = [[trees[i] for i in row] for row in pack([len(tree) for tree in trees], length)]
+                batch = make_batch(rows, length)
+                batch.extra = {name: torch.zeros(len(batch.targets)) for name in extra}
+                begun = time.monotonic()
+                trainer.step(step, cut(batch), objective)
+                times.append(time.monotonic() - begun)
+            return statistics.mean(times[1:])
+
+        count = self.episodes * samples
+        roll = estimate.answers(self.model, count, self.max_new_tokens)
+        learn = self.epochs * self.minibatches * estimate.once((self.kind, config, length, prompts, samples), update)
+        learn += passes * count * estimate.reading(config, length)
+        saving = 2 * estimate.saving(weights_of(config))
+        return Cost(self.iterations * (roll + learn + saving) + 1.0,
+                    f"{self.iterations} iterations of {roll:.1f} s of answers and {learn:.1f} s of learning")

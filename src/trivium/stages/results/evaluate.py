@@ -21,7 +21,9 @@ from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
 from trivium.stage import Context, Input, Stage, Title
+from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model, load_reward_model, prompt_ids, response_ids
+from trivium.stages.outlook import Cost
 from trivium.stages.preferences.reward import score_trees
 from trivium.stages.pretraining.pretrain import bits_per_byte, pieces
 from trivium.stages.reinforcement.rollout import log_probs_of
@@ -196,6 +198,23 @@ class Evaluate(Stage):
             "prompts": len(prompts)
         }
         return summary | ({"tasks": tasks} if tasks else {})
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """Two answers of each model to each prompt, and two passes over the sampled ones."""
+        prompts = estimate.outlook(self.prompts).evaluation_prompts
+        known = prompts is not None
+        count = prompts if prompts is not None else len(estimate.rows(self.prompts, "evaluation.jsonl", ["prompt"]))
+        count = min(count, self.limit or count)
+        seconds = sum(estimate.answers(model, count * (2 if known else 1), self.max_new_tokens)
+                      for model in self.models.values())
+        if self.base and known:
+            seconds += estimate.answers(self.base, count, self.max_new_tokens, self.shots)
+            seconds += 3 * len(self.models) * count * estimate.judging(self.prompts)
+        for name, model in self.models.items():
+            if name != self.baseline:  # how far it has drifted
+                config = estimate.config(model)
+                seconds += 2 * count * estimate.reading(config, min(256, config.max_positions))
+        return Cost(seconds, f"{len(self.models)} models, {count:,} prompts")
 
 
 def run_tasks(settings: Evaluate, context: Context) -> dict[str, dict[str, object]]:

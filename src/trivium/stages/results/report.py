@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from trivium.artifacts import open_artifact
 from trivium.files import write_json
 from trivium.report.gather import collected
 from trivium.report.page import write_page
 from trivium.stage import Context, Input, Stage, Title
+from trivium.stages.outlook import Cost
+
+if TYPE_CHECKING:
+    from trivium.stages.cost import Estimate
 
 
 class Report(Stage):
@@ -30,4 +34,6 @@ class Report(Stage):
         write_page(context.folder / "index.html", found)
         return {"stages": len(found.manifests)}
 
-
+    def cost(self, estimate: Estimate) -> Cost:
+        """About a second."""
+        return Cost(1.0, "a fixed time")

@@ -1,0 +1,89 @@
+"""The pages: templates, what all of them show, and the files they load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+from urllib.parse import urlencode
+
+import jinja2
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+
+from trivium.feedback.accounts import Visitor
+from trivium.feedback.settings import FLAGS, SKIPS
+from trivium.feedback.store import Store, Task
+from trivium.feedback.texts import LANGUAGES, WORDS, script_words, translate
+from trivium.feedback.web.places import by_place
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+STATIC = {
+    "app.css": "text/css", "app.js": "text/javascript", "compare.js": "text/javascript", "write.js": "text/javascript",
+    "lead.js": "text/javascript", "icon.svg": "image/svg+xml"
+}
+"""Media types of the files that pages load."""
+
+
+def asset(name: str) -> bytes:
+    """A file of :data:`STATIC`."""
+    return (resources.files("trivium.feedback") / "static" / name).read_bytes()
+
+
+def language_of(request: Request) -> str:
+    """The visitor's choice, else what their browser asks for."""
+    chosen = request.cookies.get("language")
+    if chosen in LANGUAGES:
+        return str(chosen)
+    return "zh" if request.headers.get("accept-language", "").strip().lower().startswith("zh") else "en"
+
+
+class Pages:
+    """The templates, and what all of them show."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.script_words = {language: json.dumps(script_words(language), ensure_ascii=False) for language in LANGUAGES}
+        self.templates = _templates()
+        for name in self.templates.list_templates():  # compiled before the first visitor comes
+            self.templates.get_template(name)
+
+    def page(self, request: Request, template: str, status: int = 200, /, **values: Any) -> HTMLResponse:
+        """A page in the visitor's language."""
+        language = language_of(request)
+        visitor: Visitor | None = getattr(request.state, "visitor", None)
+
+        def t(key: str, **gaps: object) -> str:
+            return translate(language, key, **gaps)
+        theme = request.cookies.get("theme", "")
+        here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        if request.method != "GET":
+            here = request.url.path if template in ("login.html", "invite.html") else "/"
+        common = {
+            "t": t, "language": language, "visitor": visitor, "settings": self.store.settings, "here": here,
+            "path": request.url.path, "theme": theme if theme in ("light", "dark") else "",
+            "script_words": self.script_words[language], "message": None, "has_word": WORDS.__contains__
+        }
+        return HTMLResponse(self.templates.get_template(template).render(common | values), status)
+
+    def comparison(self, request: Request, task: Task, **values: Any) -> HTMLResponse:
+        """The page to compare on."""
+        answer = by_place(task.answer, task.order)
+        return self.page(request, "compare.html", **{"saved": None, "judgements": None, "agreement": None} | values,
+                         task=task, answer=answer)
+
+
+def _templates() -> jinja2.Environment:
+    versions = {name: hashlib.sha256(asset(name)).hexdigest()[:12] for name in STATIC}
+    templates = jinja2.Environment(loader=jinja2.PackageLoader("trivium.feedback", "pages"), autoescape=True,
+                                   undefined=jinja2.StrictUndefined, auto_reload=False, trim_blocks=True,
+                                   lstrip_blocks=True)
+    templates.filters.update(
+        percent=lambda value: "–" if value != value else f"{100 * value:.0f} %",
+        moment=lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        compact=lambda value: json.dumps(value, ensure_ascii=False), query=urlencode)
+    templates.globals.update(static=lambda name: f"/static/{name}?{versions[name]}", languages=LANGUAGES, flags=FLAGS,
+                             skips=SKIPS, letters=LETTERS)
+    return templates

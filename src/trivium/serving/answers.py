@@ -1,0 +1,205 @@
+"""From a checked request to its answer in OpenAI's form, whole or as a stream."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+from torch import Tensor
+
+from trivium import randomness
+from trivium.generation.engine import Sample
+from trivium.generation.sampling import Sampling
+from trivium.serving.models import Served
+from trivium.serving.protocol import ApiError, ChatRequest, CompletionRequest
+from trivium.serving.scheduler import News, Ticket
+from trivium.serving.service import Service
+from trivium.serving.text import GrowingText, chat_log_probs, text_log_probs, whole_text
+from trivium.serving.waiting import HeldStream, all_samples, in_time, news_in_order, unless_gone
+
+LINGER = 10.0
+"""Seconds after its answer's time is up for which a client that reads slowly keeps its connection."""
+
+
+class Answer:
+    """An answer on its way: to one chat, with its pictures, or to texts to continue, each as tokens."""
+
+    def __init__(self, service: Service, request: ChatRequest | CompletionRequest, model: Served,
+                 prompts: Sequence[list[int]], pictures: Tensor | None = None) -> None:
+        self.service, self.metrics = service, service.metrics
+        self.request, self.model, self.prompts, self.pictures = request, model, prompts, pictures
+        self.chat, self.samples_each = isinstance(request, ChatRequest), request.n or 1
+        self.begun = time.perf_counter()
+        self.head = {
+            "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}", "created": int(time.time()),
+            "model": model.name, "system_fingerprint": model.digest or None
+        }
+
+    async def respond(self, http: Request) -> Response:
+        """The response. Raises :class:`ApiError` where there is none."""
+        self.metrics.add("trivium_prompt_tokens_total", sum(map(len, self.prompts)), model=self.model.name)
+        return await (self._stream() if self.request.stream else self._whole(http))
+
+    # tickets
+
+    def _sampling(self) -> Sampling:
+        """The rules of the request. Raises :class:`ApiError` where the context is too short."""
+        request, longest = self.request, max(map(len, self.prompts))
+        room, limit = self.model.engine.capacity - longest, request.limit
+        if room < 1 or (limit is not None and limit > room):
+            new = f" and {limit} new ones were asked for" if limit is not None else ""
+            raise ApiError(
+                400, f"this model's context is {self.model.engine.capacity} tokens; the prompt has {longest}{new}",
+                param="messages" if self.chat else "prompt", code="context_length_exceeded")
+        return Sampling(temperature=1.0 if request.temperature is None else request.temperature,
+                        top_p=request.top_p or 1.0, top_k=request.top_k or 0, min_p=request.min_p or 0.0,
+                        repetition_penalty=request.repetition_penalty or 1.0,
+                        max_new_tokens=room if limit is None else limit,
+                        seed=secrets.randbits(62) if request.seed is None else request.seed, stop=request.stops)
+
+    @contextlib.asynccontextmanager
+    async def _tickets(self) -> AsyncIterator[list[Ticket]]:
+        """Tickets for the prompts, which are cancelled when their answers are no longer wanted."""
+        request, model, most = self.request, self.model, self.service.limits.samples
+        count = self.samples_each * len(self.prompts)
+        if count > most:
+            raise ApiError(400, f"{count} completions are more than the {most} that one request may ask for", param="n")
+        if model.taken + count > most:
+            raise ApiError(429, f"the model is busy: {model.taken} samples are running or waiting; try again later",
+                           "rate_limit_error", code="rate_limit_exceeded")
+        sampling = self._sampling()
+        stop = frozenset((model.tokenizer.end_id, model.tokenizer.document_id))
+        tickets = [
+            Ticket(model.engine, prompt, sampling,
+                   [randomness.derive(sampling.seed, place, i) for i in range(self.samples_each)], stop,
+                   request.alternatives, bool(request.stream), self.pictures)
+            for place, prompt in enumerate(self.prompts)
+        ]
+        model.taken += count
+        try:
+            for ticket in tickets:
+                self.service.scheduler.submit(ticket)
+            yield tickets
+        finally:
+            model.taken -= count
+            for ticket in tickets:
+                self.service.scheduler.cancel(ticket)
+
+    # as a whole
+
+    async def _whole(self, http: Request) -> Response:
+        name, samples = self.model.name, None
+        try:
+            async with self._tickets() as tickets:
+                samples = await unless_gone(http, in_time(self.service.limits.seconds, all_samples(tickets)))
+        except ApiError as error:
+            if error.status == 408:
+                self.metrics.add("trivium_cancelled_total", model=name)
+            raise
+        if samples is None:
+            self.metrics.add("trivium_cancelled_total", model=name)
+            return Response(status_code=499)  # nobody is there to read it
+        count = sum(len(sample.tokens) for _, sample in samples)
+        self.metrics.add("trivium_completion_tokens_total", count, model=name)
+        self.metrics.observe("trivium_request_seconds", time.perf_counter() - self.begun, model=name)
+        return JSONResponse({
+            **self.head, "object": "chat.completion" if self.chat else "text_completion",
+            "choices": [self._choice(number, *one) for number, one in enumerate(samples)], "usage": self._usage(count)
+        })
+
+    def _choice(self, number: int, ticket: Ticket, sample: Sample) -> dict[str, Any]:
+        """One sample of a whole answer."""
+        tokens = [token for token in sample.tokens if token not in ticket.stop]
+        text = whole_text(self.model.tokenizer, tokens, self.request.stops)
+        log_probs = self._log_probs(tokens, sample.plain) if self.request.alternatives >= 0 else None
+        content = {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
+        return {"index": number, **content, "logprobs": log_probs, "finish_reason": sample.reason}
+
+    def _usage(self, count: int) -> dict[str, int]:
+        prompt_tokens = sum(map(len, self.prompts))
+        return {"prompt_tokens": prompt_tokens, "completion_tokens": count, "total_tokens": prompt_tokens + count}
+
+    def _log_probs(self, tokens: Sequence[int],
+                   plain: Sequence[tuple[float, list[tuple[int, float]]]]) -> dict[str, Any]:
+        return (chat_log_probs if self.chat else text_log_probs)(self.model.tokenizer, tokens, plain)
+
+    # as a stream
+
+    async def _stream(self) -> Response:
+        context = self._tickets()
+        tickets = await context.__aenter__()  # refusals have their own status; what comes later is in the stream
+        return HeldStream(context, self.service.limits.seconds + LINGER, self._events(tickets),
+                          media_type="text/event-stream",
+                          headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+
+    async def _events(self, tickets: list[Ticket]) -> AsyncIterator[bytes]:
+        """Server-sent events, with what the metrics count of them."""
+        name, count, finished = self.model.name, 0, False
+        try:
+            if self.chat:
+                for number in range(self.samples_each):
+                    yield self._chunk(number, {"role": "assistant", "content": ""})
+            texts = [GrowingText(self.model.tokenizer, self.request.stops)
+                     for _ in range(self.samples_each * len(tickets))]
+            async for place, news in news_in_order(tickets, self.begun + self.service.limits.seconds):
+                if not count:
+                    self.metrics.observe("trivium_first_token_seconds", time.perf_counter() - self.begun, model=name)
+                count += len(news)
+                first = place * self.samples_each
+                yield b"".join(  # what has come since is told together
+                    chunk for one in news
+                    for chunk in self._chunks(first + one.sample, one, tickets[place], texts[first + one.sample]))
+            if self._with_usage:
+                yield _event({**self.head, "object": self._chunk_kind, "choices": [], "usage": self._usage(count)})
+            yield b"data: [DONE]\n\n"
+            finished = True
+        except ApiError as error:
+            yield _event(error.body)
+        finally:
+            self.metrics.add("trivium_completion_tokens_total", count, model=name)
+            if finished:
+                self.metrics.observe("trivium_request_seconds", time.perf_counter() - self.begun, model=name)
+            else:
+                self.metrics.add("trivium_cancelled_total", model=name)
+
+    def _chunks(self, number: int, news: News, ticket: Ticket, growing: GrowingText) -> list[bytes]:
+        """The events of one token of sample ``number``: its text, when some of it is sure, and the sample's end."""
+        tokens = [] if news.token in ticket.stop else [news.token]
+        text = growing.push(tokens, last=news.ended is not None)
+        log_probs = self._log_probs(tokens, [news.plain]) if news.plain else None
+        chunks = []
+        if text or log_probs:
+            chunks.append(self._chunk(number, {"content": text} if self.chat else text, log_probs=log_probs))
+        if news.ended is not None:
+            chunks.append(self._chunk(number, {} if self.chat else "", news.ended.reason))
+        return chunks
+
+    def _chunk(self, number: int, content: dict[str, str] | str, reason: str | None = None,
+               log_probs: dict[str, Any] | None = None) -> bytes:
+        """One event of sample ``number``, with a chat's delta or a text."""
+        choice = {
+            "index": number, "delta" if self.chat else "text": content, "logprobs": log_probs, "finish_reason": reason
+        }
+        return _event({
+            **self.head, "object": self._chunk_kind, "choices": [choice],
+            **({"usage": None} if self._with_usage else {})
+        })
+
+    @property
+    def _chunk_kind(self) -> str:
+        return "chat.completion.chunk" if self.chat else "text_completion"
+
+    @property
+    def _with_usage(self) -> bool:
+        return bool(self.request.stream_options and self.request.stream_options.include_usage)
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"

@@ -1,0 +1,41 @@
+"""Feedback from the chat page: thumbs and votes go to a feedback project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from trivium.errors import TriviumError
+from trivium.serving.protocol import ApiError, Choice, Thumb, described
+from trivium.serving.service import TheService, body
+
+RANKINGS: dict[int | str, list[list[int]] | None] = {0: [[0], [1]], 1: [[1], [0]], "tie": [[0, 1]], "bad": None}
+"""The ranking of two answers that each vote means."""
+
+router = APIRouter(prefix="/feedback")
+
+
+@router.post("/thumb", openapi_extra=described(Thumb))
+async def thumb(service: TheService, given: Annotated[Thumb, Depends(body(Thumb))]) -> Response:
+    prompt = [message.words() for message in given.messages]
+    return await _keep(lambda: service.store().add_thumb(prompt, given.completion, given.label, given.who, given.model))
+
+
+@router.post("/choice", openapi_extra=described(Choice))
+async def choice(service: TheService, given: Annotated[Choice, Depends(body(Choice))]) -> Response:
+    prompt = [message.words() for message in given.messages]
+    return await _keep(lambda: service.store().add_choice(prompt, given.responses, RANKINGS[given.better], given.who,
+                                                          given.models))
+
+
+async def _keep(write: Callable[[], Any]) -> Response:
+    """Write beside the event loop; what the store refuses is the client's fault."""
+    try:
+        await run_in_threadpool(write)
+    except (TriviumError, UnicodeError) as error:
+        raise ApiError(400, str(error)) from error
+    return JSONResponse({"kept": True})

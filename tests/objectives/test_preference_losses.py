@@ -1,0 +1,143 @@
+"""Preference losses by name, from files, plugins and packages; and those that misbehave."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from trivium.errors import TriviumError
+from trivium.extensions import load_module
+from trivium.objectives import preference
+from trivium.objectives.functions import pair_losses
+from trivium.objectives.preference import PREFERENCE_LOSSES, find_preference_loss, implicit_margins, preference_loss
+from trivium.objectives.ranking import find_pairwise_loss
+
+OWN = """
+import torch
+from trivium.objectives.preference import preference_loss
+
+def squared(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta, *, target=1.0):
+    return (beta * ((policy_chosen - reference_chosen) - (policy_rejected - reference_rejected)) - target) ** 2
+
+@preference_loss("own_simple", reference=False)
+def simple(policy_chosen, policy_rejected, beta, gamma=0.5):
+    return -torch.nn.functional.logsigmoid(beta * (policy_chosen - policy_rejected) - gamma)
+
+def two(chosen, rejected): return chosen
+def raises(a, b, c, d, beta): raise RuntimeError("no such thing")
+def mean(a, b, c, d, beta): return (a - b).mean()
+def number(a, b, c, d, beta): return 1.0
+def undefined(a, b, c, d, beta): return (a - a) / (a - a)
+def detached(a, b, c, d, beta): return (a - b).detach()
+constant = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    monkeypatch.setattr(preference, "PREFERENCE_LOSSES", dict(PREFERENCE_LOSSES))
+    (tmp_path / "own.py").write_text(OWN)
+    return tmp_path / "own.py"
+
+
+def log_probs(*values):
+    return [torch.tensor([value, value - 1], dtype=torch.float64, requires_grad=True) for value in values]
+
+
+FOUR = (-3.0, -5.0, -3.5, -4.0)
+
+
+def test_a_function_in_a_file_is_a_loss_with_its_options(own):
+    loss = find_preference_loss(f"{own}:squared")
+    assert loss.reference and loss.options == ["target"] and loss.file == own
+    four = log_probs(*FOUR)
+    torch.testing.assert_close(loss(*four, 0.5, target=2.0), (implicit_margins(*four, 0.5) - 2) ** 2)
+
+
+def test_a_loss_may_declare_that_it_takes_no_reference(own):
+    """By its file and, once a plugin's file has been run, by the name that it is registered under."""
+    for name in (f"{own}:simple", "own_simple"):
+        loss = find_preference_loss(name)
+        assert not loss.reference and loss.options == ["gamma"] and loss.arguments == ("policy_chosen", "policy_rejected", "beta")
+        chosen, rejected = log_probs(-3.0, -5.0)
+        expected = -torch.nn.functional.logsigmoid(0.5 * (chosen - rejected) - 1)
+        torch.testing.assert_close(loss(chosen, rejected, None, None, 0.5, gamma=1.0), expected)
+
+
+def test_a_name_belongs_to_one_file(own, tmp_path):
+    load_module(own)
+    (tmp_path / "other.py").write_text(OWN)
+    with pytest.raises(TriviumError, match=r"other.py:8: .*there is a preference loss 'own_simple' already, in .*own.py"):
+        load_module(tmp_path / "other.py")
+    own.write_text(OWN + "\n# edited\n")
+    load_module(own)  # the same file may be run again
+    with pytest.raises(TriviumError, match="'hinge' already, in Trivium itself"):
+        preference_loss("hinge")(lambda *_: None)
+
+
+def test_an_installed_package_offers_losses_by_name(own, tmp_path, monkeypatch):
+    (tmp_path / "lossy.py").write_text(OWN.replace("own_simple", "lossy_simple"))
+    info = tmp_path / "lossy-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lossy\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[trivium.preference_losses]\nsquares = lossy:squared\nbroken = lossy:absent\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_preference_loss("squares").options == ["target"]
+    with pytest.raises(TriviumError, match="the installed preference loss 'broken' cannot be loaded: AttributeError"):
+        find_preference_loss("broken")
+    with pytest.raises(TriviumError, match="'squars' .*; did you mean 'squares'"):
+        find_preference_loss("squars")
+
+
+@pytest.mark.parametrize("name, message", [
+    ("sigmoyd", r"there is no preference loss 'sigmoyd' \(one of your own is FILE.py:NAME\); did you mean 'sigmoid'"),
+    ("absent.py:f", "absent.py: no such file"), ("{own}:sqared", "there is no 'sqared' in it; did you mean 'squared'")])
+def test_unknown_losses_are_refused(own, name, message):
+    with pytest.raises(TriviumError, match=message):
+        find_preference_loss(name.format(own=own))
+
+
+@pytest.mark.parametrize("function, options, message", [
+    ("two", {}, "too many positional arguments; it is called with \\(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta\\)"),
+    ("squared", {"targt": 1}, "it has no option 'targt'; did you mean 'target'"), ("mean", {"beta": 1}, "no option 'beta'"),
+    ("constant", {}, "it is no function of .*, but 3")])
+def test_a_wrong_signature_is_said_before_training(own, function, options, message):
+    with pytest.raises(TriviumError, match=f"^{own}:{function}: .*{message}"):
+        find_preference_loss(f"{own}:{function}").check(options)
+
+
+@pytest.mark.parametrize("function, message", [
+    ("raises", "RuntimeError: no such thing"), ("mean", r"each of the 2 pairs was expected, shape \[2\], not shape \[\]"),
+    ("number", "not 'float'"), ("undefined", "a loss is not finite, though all that it was computed from is"),
+    ("detached", "no gradient flows through its losses")])
+def test_a_loss_that_misbehaves_is_named(own, function, message):
+    with pytest.raises(TriviumError, match=f"^{own}:{function}: .*{message}") as caught:
+        find_preference_loss(f"{own}:{function}")(*log_probs(*FOUR), 0.1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_registered_loss_that_misbehaves_is_named_with_its_file(own):
+    load_module(own)
+    with pytest.raises(TriviumError, match=f"^{own}: preference loss 'own_simple': it has no option 'delta'; did you mean 'gamma'|known: gamma"):
+        find_preference_loss("own_simple").check({"delta": 1})
+
+
+def test_scores_that_are_not_finite_are_not_the_losses_fault(own):
+    four = log_probs(float("nan"), *FOUR[1:])
+    assert torch.isnan(find_preference_loss("sigmoid")(*four, 0.1)).all()
+
+
+def test_a_pairwise_loss_for_reward_models_is_checked_too(own):
+    own.write_text("def hinge(chosen, rejected, margins): return (1 + margins - chosen + rejected).clamp(min=0)\ndef bad(chosen): return chosen\n")
+    losses = pair_losses("hinge", find_pairwise_loss(f"{own}:hinge"), log_probs(1.0, 0.5), torch.zeros(2))
+    assert losses.tolist() == [0.5, 0.5]
+    with pytest.raises(TriviumError, match=f"^{own}:bad: too many positional arguments; it is called with \\(chosen, rejected, margins\\)"):
+        find_pairwise_loss(f"{own}:bad")
+
+
+def test_objectives_import_without_pydantic():
+    script = "import sys; sys.modules['pydantic'] = None; import trivium.objectives.preference, trivium.objectives.ranking, trivium.training.batch"
+    subprocess.run([sys.executable, "-c", script], check=True)
