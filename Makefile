@@ -1,40 +1,68 @@
-# make quickstart   installs and trains the whole curriculum on the embedded world
-# make test         installs what is missing and runs the tests
-#                   (those in a browser where there is Chromium; .ci/run installs it)
-# TORCH names the build of PyTorch to install; a CPU build is enough.
+# make quickstart     installs Trivium in .venv and trains the whole curriculum on the embedded world
+# make test           installs what the tests need and runs them
+#                     (those in a browser where there is Chromium; .ci/run installs it)
+# make test-formats   runs the tests marked bf16 with `precision: auto` forced to the format that it is not here
+# make lint           style, types, and which part may import which
+# TORCH is what pip is given to install PyTorch; a CPU build is enough (README.md says how to get one).
 TORCH ?= torch==2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install quickstart test test-long lint clean
+.PHONY: install develop quickstart test test-long test-formats lint wheel clean
 
-install: .venv/.installed
+# what a user needs: models, training, corpora, lessons, the chat page
+install: .venv/.user
 
-.venv/.installed: pyproject.toml
+# what the tests and the linters need as well: 0.7 GB more
+develop: .venv/.developer
+
+.venv/.torch:
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install -q "$(TORCH)"
-	$(BIN)/pip install -q -e ".[dev]"
+	@echo "1 of 2: PyTorch ($(TORCH)), the largest part; some minutes on a slow line"
+	$(BIN)/pip install $(TORCH)
 	touch $@
 
+.venv/.user: pyproject.toml | .venv/.torch
+	@echo "2 of 2: Trivium and its libraries"
+	$(BIN)/pip install -e ".[corpus,lessons,serve]"
+	touch $@
+
+.venv/.developer: pyproject.toml | .venv/.torch
+	@echo "2 of 2: Trivium with the tools of its developers"
+	$(BIN)/pip install -e ".[dev]"
+	touch .venv/.user $@
+
 quickstart: install
-	$(BIN)/trivium run recipes/quickstart.yaml
+	$(BIN)/trivium quickstart
 
 ifneq ($(shell command -v chromium || command -v chromium-browser || command -v google-chrome),)
-test: install
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+test: develop
+	$(PYTEST) -n auto --dist loadfile --no-loadscope-reorder
 else
-test: install
+test: develop
 	@echo "There is no Chromium here: the tests in a browser are left out. To have them: apt-get install chromium"
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not long and not browser"
+	$(PYTEST) -n auto --dist loadfile --no-loadscope-reorder -m "not long and not browser"
 endif
 
-test-long: install
-	$(BIN)/pip install -q -e ".[eval]"
-	$(BIN)/python -m pytest -m long
+test-long: develop
+	$(BIN)/pip install -e ".[eval]"
+	$(PYTEST) -m long
 
-lint: install
+OTHER_FORMAT = $(shell $(BIN)/python -c 'import torch; from trivium.training.machine import multiplies_bf16; \
+	print("float32" if multiplies_bf16(torch.device("cpu")) else "bf16")')
+
+test-formats: develop
+	TRIVIUM_AUTO_PRECISION=$(OTHER_FORMAT) $(PYTEST) -n auto --dist loadfile -m "bf16 and not long"
+
+lint: develop
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel: develop
+	rm -rf build dist
+	$(BIN)/pip wheel . --no-deps --wheel-dir dist
 
 clean:
-	rm -rf .venv build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

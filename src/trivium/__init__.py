@@ -16,6 +16,9 @@ __all__ = ["Curriculum", "Model", "__version__", "load", "run"]
 
 def __getattr__(name: str) -> Any:
     """Load the Python face on first use, so that importing a part of the package stays quick."""
+    if name in __all__:
+        from trivium.errors import check_system
+        check_system()
     if name in ("Model", "load"):
         from trivium import api
         return getattr(api, name)

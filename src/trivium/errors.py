@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import sys
 from collections.abc import Iterable, Iterator
 
 
 class TriviumError(Exception):
     """A fault in the user's input or surroundings. The command line prints it as one line and exits with status 2."""
+
+
+def check_system() -> None:
+    """Raise :class:`TriviumError` on Windows, whose Python has no file locks and timers as they are used here."""
+    if sys.platform == "win32":
+        raise TriviumError("Trivium runs on Linux and macOS; on Windows use WSL2")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -184,6 +184,17 @@ class Journal:
         return self.known[key]
 
 
+RECIPES = Path(__file__).with_name("recipes")
+"""The recipes, checkers and tasks that come with the package."""
+
+
+def shipped(path: Path) -> Path:
+    """``path`` or, where nothing lies there and it begins with ``recipes/``, the package's own file of that name: what
+    works in a checkout works with the package alone."""
+    own = RECIPES.joinpath(*path.parts[1:])
+    return own if path.parts[:1] == ("recipes",) and not path.exists() and own.exists() else path
+
+
 def digest_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:

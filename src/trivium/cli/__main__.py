@@ -1,5 +1,22 @@
-"""``python -m trivium.cli``, for launchers such as ``torchrun``."""
+"""The program: ``trivium``, and ``python -m trivium.cli`` for launchers such as ``torchrun``."""
 
-from trivium.cli.app import main
+from __future__ import annotations
 
-main()
+import sys
+
+from trivium.errors import TriviumError, check_system
+
+
+def main() -> None:
+    """Run the command line, where the system can."""
+    try:
+        check_system()
+    except TriviumError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    from trivium.cli import app
+    app.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ from trivium.cli import feedback as feedback_commands
 from trivium.cli import serving as serving_commands
 from trivium.cli.corpus import corpus_app
 from trivium.cli.planning import estimate_app, lesson, prompt, scaling
+from trivium.cli.quickstart import quickstart
 from trivium.errors import TriviumError
 from trivium.version import __version__
 
@@ -40,6 +41,7 @@ def _options(
 app.add_typer(corpus_app, name="corpus")
 recipe_app = typer.Typer(no_args_is_help=True, help="What a recipe may say.")
 app.add_typer(recipe_app, name="recipe")
+app.command()(quickstart)
 app.command()(feedback_commands.annotate)
 app.add_typer(feedback_commands.app, name="feedback")
 app.command()(serving_commands.serve)

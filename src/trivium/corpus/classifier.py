@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from trivium.corpus.words import mix, ngram_hashes, plain_words, word_hashes
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, extra
 from trivium.files import read_json, write_bytes, write_json
 
 FORMAT = 1
@@ -112,8 +112,9 @@ def train(texts: Sequence[str], labels: Sequence[bool], finds: str, settings: Fe
     """Fit a filter that tells the texts labelled true from the others, both classes weighing the same. Those marked in
     ``heldout`` are kept from training, and measured. ``regularization`` is scikit-learn's C. Raises
     :class:`TriviumError` when a class has no text to learn from."""
-    from scipy import sparse
-    from sklearn.linear_model import LogisticRegression
+    with extra("corpus"):
+        from scipy import sparse
+        from sklearn.linear_model import LogisticRegression
 
     wanted, aside = np.asarray(labels, bool), np.asarray(heldout, bool)
     for name, found in (("sought", wanted & ~aside), ("other", ~wanted & ~aside)):
@@ -139,7 +140,8 @@ def measured(scores: Sequence[float], wanted: Sequence[bool], threshold: float =
     """Precision, recall and F1 of "score at least ``threshold``", each rate with its 95 % interval, and the area under
     the ROC curve:
     the chance that a sought text scores higher than another one."""
-    from scipy.stats import rankdata
+    with extra("corpus"):
+        from scipy.stats import rankdata
 
     from trivium.corpus.truth import rate
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.corpus.tasks import Pool, Progress, Task, perform
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, missing
 
 
 def pool_of(executor: str, scratch: Path, workers: int, progress: Progress) -> Pool:
@@ -30,8 +30,7 @@ class RayPool(Pool):
         try:
             import ray
         except ImportError as error:
-            raise TriviumError(
-                "executor: ray is not installed; install trivium[distributed], or set executor: local") from error
+            raise TriviumError(f'{missing("distributed", error)}, or set executor: local') from error
         self.ray: Any = ray
         self.started = False
         if not ray.is_initialized():

@@ -20,7 +20,7 @@ import numpy as np
 
 from trivium.corpus.shards import among, in_range, read_array, write_array
 from trivium.corpus.words import mix, ngram_hashes, word_hash
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, extra
 from trivium.randomness import derive
 
 
@@ -68,7 +68,8 @@ def shingles(text: str, hashes: np.ndarray, run: int) -> np.ndarray:
 
 def signatures(texts: list[str], plain: list[np.ndarray], settings: DuplicateSettings, seed: int) -> np.ndarray:
     """MinHash signatures of texts with the hashes of their plain words: uint32 [documents, bands * rows]."""
-    import rensa
+    with extra("corpus"):
+        import rensa
 
     permutations = settings.bands * settings.rows
     sets = [shingles(text, hashes, settings.run) for text, hashes in zip(texts, plain, strict=True)]

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, extra
 
 Profile = Literal["accurate", "fast"]
 
@@ -107,8 +107,9 @@ def _most_open(opens: np.ndarray, closes: np.ndarray) -> int:
 
 def _depth(html: str) -> int:
     """How deep a page is nested."""
-    from lxml.etree import LxmlError
-    from lxml.html import HTMLParser, fromstring
+    with extra("corpus"):
+        from lxml.etree import LxmlError
+        from lxml.html import HTMLParser, fromstring
 
     try:
         root = fromstring(html.encode(), parser=HTMLParser(encoding="utf-8", huge_tree=True))
@@ -161,7 +162,8 @@ def _quiet() -> None:
 
 
 def _trafilatura(html: str, url: str | None) -> str | None:
-    import trafilatura
+    with extra("corpus"):
+        import trafilatura
 
     _quiet()
     text: str | None = trafilatura.extract(html, url=url, fast=True, include_comments=False)
@@ -169,7 +171,8 @@ def _trafilatura(html: str, url: str | None) -> str | None:
 
 
 def _resiliparse(html: str, url: str | None) -> str | None:
-    from resiliparse.extract.html2text import extract_plain_text
+    with extra("corpus"):
+        from resiliparse.extract.html2text import extract_plain_text
 
     text: str = extract_plain_text(html, main_content=True, alt_texts=False, list_bullets=False, comments=False)
     return text

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from trivium.errors import TriviumError, nearest
+from trivium.errors import TriviumError, extra, nearest
 
 UNKNOWN = "und"
 """The code of a text whose language cannot be told (ISO 639-2)."""
@@ -44,7 +44,8 @@ class LanguageSettings:
 
 @lru_cache(maxsize=1)
 def _identifier() -> Any:
-    from py3langid import langid
+    with extra("corpus"):
+        from py3langid import langid
 
     return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, extra
 from trivium.files import disk_errors
 
 Row = dict[str, Any]
@@ -24,7 +24,8 @@ def line(row: Row) -> bytes:
 
 def write_shard(path: Path, rows: Iterable[Row]) -> None:
     """Write rows, compressed and safe on disk. The folder around it is renamed when all of its files are complete."""
-    import zstandard
+    with extra("corpus"):
+        import zstandard
 
     with disk_errors(path), open(path, "wb") as file:
         with zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as packed:
@@ -36,7 +37,8 @@ def write_shard(path: Path, rows: Iterable[Row]) -> None:
 
 def read_shard(path: Path) -> Iterator[Row]:
     """The rows of :func:`write_shard`."""
-    import zstandard
+    with extra("corpus"):
+        import zstandard
 
     with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as raw:
         for text in io.BufferedReader(raw, 1 << 18):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from trivium.data.unpack import Bad
+from trivium.errors import extra
 
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _TELLING_BYTES = 24
@@ -76,7 +77,8 @@ def _nearly_utf8(data: bytes) -> bool:
 
 def _detected(data: bytes) -> str | None:
     """The character set that the bytes of a text look like; too few bytes beyond ASCII tell nothing."""
-    from resiliparse.parse.encoding import detect_encoding
+    with extra("corpus"):
+        from resiliparse.parse.encoding import detect_encoding
 
     start = data[:1 << 20]
     if sum(byte > 0x7F for byte in start) < _TELLING_BYTES:

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from trivium.data.unpack import Bad
+from trivium.errors import extra
 
 
 def parquet_rows(stream: IO[bytes], named: set[str] | None = None) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
     """``(row from 1, the row)``, batch by batch. The table needs a column ``text`` or ``html``, or one in ``named``;
     any will do without it."""
-    import pyarrow
-    from pyarrow import parquet
+    with extra("corpus"):
+        import pyarrow
+        from pyarrow import parquet
 
     row = 0
     try:

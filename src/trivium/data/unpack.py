@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import IO
 
+from trivium.errors import extra
+
 PIECE = 1 << 18
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 ARCHIVES = (".tar", ".tgz", ".zip", *(f".tar{suffix}" for suffix in COMPRESSED))
@@ -96,7 +98,8 @@ def _library_pieces(stream: IO[bytes], suffix: str) -> Iterator[bytes]:
 def _zstd_pieces(stream: IO[bytes]) -> Iterator[bytes]:
     """The library's own reader takes a truncated frame for a whole one, so frames are followed here. 1 KiB of input at
     a time unpacks to 32 MiB at most."""
-    import zstandard
+    with extra("corpus"):
+        import zstandard
 
     frame, started = zstandard.ZstdDecompressor().decompressobj(), False
     try:

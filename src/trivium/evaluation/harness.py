@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
 from tokenizers import Tokenizer
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, extra
 from trivium.evaluation import likelihood
 from trivium.evaluation.model import EvaluatedModel, cut_at
 from trivium.generation.engine import Sampling, generate
+
+with extra("eval"):
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import LM
 
 BATCH = 256
 """Requests that are laid out at once."""

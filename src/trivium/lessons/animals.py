@@ -6,17 +6,20 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from pydantic import Field
 from torch import nn
 
 from trivium import randomness
+from trivium.errors import extra
 from trivium.lessons.lesson import Classification, Epochs, Examples, curve, initialise, learn
 from trivium.lessons.page import Heading, Piece, Table, Text, lines, write_numbers, write_page
 from trivium.stage import Context, Stage
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization
+
+with extra("lessons"):
+    import plotly.graph_objects as go
 
 
 class Animals(Stage):

@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from trivium import randomness
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, extra
 from trivium.lessons.lesson import Epochs, Examples, curve, learn
 from trivium.lessons.page import Heading, Piece, Table, Text, lines, write_numbers, write_page
 from trivium.stage import Context, Stage
 from trivium.training.machine import prepare
 from trivium.training.objective import Total
 from trivium.training.optimizers import Optimization
+
+with extra("lessons"):
+    import plotly.graph_objects as go
 
 
 class Line(Stage):

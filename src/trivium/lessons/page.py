@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
-
+from trivium.errors import extra
 from trivium.files import write_json, write_text
 from trivium.stage import Context
+
+with extra("lessons"):
+    import plotly.graph_objects as go
+    from plotly.offline import get_plotlyjs
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, extra
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 """What is read: decoders of rarer formats are seldom used, and so seldom tested."""
@@ -56,10 +56,8 @@ def opened(data: bytes, size: int, channels: int, most: int = MOST_PIXELS) -> tu
     says, laid on white where it is transparent, scaled to fit the square, and the rest filled with the colour of its
     corner. Of several frames the first counts. Raises :class:`TriviumError` for what is no picture, is cut short, or
     has more than ``most`` pixels."""
-    try:
+    with extra("vision"):
         from PIL import Image, ImageOps
-    except ImportError as error:
-        raise TriviumError("pictures need Pillow: pip install pillow") from error
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
             width, height = file.size
@@ -116,7 +114,8 @@ def look(messages: Sequence[Any], size: int, channels: int, folder: Path | None 
 
 def data_url(pixels: np.ndarray) -> str:
     """Bytes ``[height, width]`` as a data URL of a PNG."""
-    from PIL import Image
+    with extra("vision"):
+        from PIL import Image
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

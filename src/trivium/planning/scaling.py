@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
 from trivium import randomness
 from trivium.artifacts import Artifact
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, extra
 from trivium.lessons.page import Heading, Piece, Table, Text, write_numbers, write_page
 from trivium.model.config import ModelConfig
 from trivium.objectives.language_modeling import token_log_probs
@@ -35,6 +34,9 @@ from trivium.stages.registry import Stages
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, hidden_states, map_trees
 from trivium.training.machine import prepare
+
+with extra("lessons"):
+    import plotly.graph_objects as go
 
 RUNGS = ((16, 1), (24, 2), (32, 2), (48, 2), (64, 2), (80, 3), (112, 3), (144, 4))
 """Width and depth of each rung's model."""

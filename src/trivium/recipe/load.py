@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trivium.errors import TriviumError, nearest
-from trivium.files import read_text
+from trivium.files import read_text, shipped
 from trivium.recipe.rounds import unroll
 from trivium.stage import Stage
 from trivium.stages.registry import Stages, free_stage
@@ -57,7 +57,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
     are those that may be named; by default the built-in ones, those of installed packages and those of the recipe's
     plugins. Further kinds in ``free`` take any settings. Raises :class:`TriviumError` with the dotted place of the
     first fault."""
-    path = Path(path)
+    path = shipped(Path(path))
     try:
         raw = read_yaml(read_text(path))
     except yaml.YAMLError as error:
@@ -78,6 +78,7 @@ def parse_recipe(raw: Any, path: Path, overrides: Iterable[str] = (), stages: Ma
     raw["stages"] = {name: copy.deepcopy(settings) for name, settings in raw["stages"].items()}
     for override in overrides:
         apply(raw, override)
+    raw["stages"] = _found(raw["stages"])
     try:
         top = Header.model_validate({key: value for key, value in raw.items() if key != "stages"})
         known = Stages(map(Path, top.plugins), own) if stages is None else stages
@@ -94,6 +95,18 @@ def parse_recipe(raw: Any, path: Path, overrides: Iterable[str] = (), stages: Ma
     wanted = needed(parsed, only)
     check_references(path, parsed, raw["stages"].keys(), wanted)
     return Recipe.model_construct(**top.model_dump(), stages=parsed)
+
+
+def _found(settings: Any) -> Any:
+    """Settings in which the package's own files, such as ``recipes/checks.py:right``, are named where they lie."""
+    if isinstance(settings, dict):
+        return {name: _found(value) for name, value in settings.items()}
+    if isinstance(settings, list):
+        return [_found(value) for value in settings]
+    if isinstance(settings, str) and settings.startswith("recipes/"):
+        file, colon, name = settings.partition(":")
+        return f"{shipped(Path(file))}{colon}{name}"
+    return settings
 
 
 def read_yaml(text: str) -> Any:

@@ -18,7 +18,7 @@ from trivium.evaluation.tasks.refusals import Refusals
 from trivium.evaluation.tasks.task import Task
 from trivium.evaluation.tasks.unknown import Unknown
 from trivium.evaluation.tasks.wins import Wins
-from trivium.files import read_text
+from trivium.files import read_text, shipped
 
 KINDS: dict[str, type[Task]] = {kind.kind: kind
                                 for kind in (Choice, Free, Bits, Refusals, Unknown, Memorisation, Wins)}
@@ -47,7 +47,7 @@ def load_task(path: Path, overrides: Iterable[str] = ()) -> Task:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(read_text(path))
+        settings = yaml.safe_load(read_text(shipped(path)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""

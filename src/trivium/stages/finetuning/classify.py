@@ -209,7 +209,7 @@ def baseline(train: Sequence[Row], heldout: Sequence[Row]) -> dict[str, Any]:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise TriviumError(
-            'classify: the comparison needs scikit-learn: pip install "trivium[lessons]", or set baseline to false'
+            'classify: the comparison needs scikit-learn: pip install "trivium[classify]", or set baseline to false'
         ) from error
     counted = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), min_df=2, sublinear_tf=True)
     counted.fit([row[name] for row in train for name in ("text", "second") if name in row])
