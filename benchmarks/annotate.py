@@ -1,10 +1,11 @@
 """The annotation app under 50 annotators: ``python benchmarks/annotate.py``.
 
-The real server in a process of its own, over a SQLite project with 2,000 prompts of 4 responses, where every answer is on the
-disk before it is acknowledged; and 50 annotators in another process, over HTTP. The two share two cores. An annotator takes
-the page of the next comparison, thinks, and answers; the lead's dashboard asks for its figures every three seconds meanwhile.
-Cases: a page and an answer, each annotator thinking for two seconds on average (much faster than people are); and without
-thinking, as fast as the server goes. There is no peer here: "theirs" is the goal, 100 ms at the 95th percentile.
+The real server in a process of its own, over a SQLite project with 2,000 prompts of 4 responses, where every answer is
+on the disk before it is acknowledged; and 50 annotators in another process, over HTTP. The two share two cores. An
+annotator takes the page of the next comparison, thinks, and answers; the lead's dashboard asks for its figures every
+three seconds meanwhile. Cases: a page and an answer, each annotator thinking for two seconds on average (much faster
+than people are); and without thinking, as fast as the server goes. There is no peer here: "theirs" is the goal, 100 ms
+at the 95th percentile.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Connection:
         return int(head.split()[1]), text, 1000 * (time.perf_counter() - started)
 
 
-async def annotator(connection: Connection, until: float, think: float, times: dict[str, list[float]], seed: int) -> None:
+async def annotator(connection: Connection, until: float, think: float, times: dict[str, list[float]],
+                    seed: int) -> None:
     rng = random.Random(seed)
     await connection.open()
     await asyncio.sleep(rng.uniform(0, think))
@@ -61,7 +63,9 @@ async def annotator(connection: Connection, until: float, think: float, times: d
             raise SystemExit(f"no work left, or status {status}: the project is too small for this run")
         await asyncio.sleep(rng.uniform(0.5, 1.5) * think)
         order = rng.sample(range(4), 4)
-        body = json.dumps({"ranking": [[place] for place in order], "ratings": [rng.randint(1, 7) for _ in range(4)], "seconds": think})
+        body = json.dumps({
+            "ranking": [[place] for place in order], "ratings": [rng.randint(1, 7) for _ in range(4)], "seconds": think
+        })
         status, text, took = await connection.ask("POST", f"/api/work/{work.group(1)}/judgement", body)
         if status != 200:
             raise SystemExit(f"status {status}: {text}")
@@ -83,7 +87,8 @@ def load(port: int, sessions: list[tuple[str, str]], think: float, seconds: floa
     async def everybody() -> None:
         until = time.perf_counter() + seconds
         lead, *people = [Connection(port, *session) for session in sessions]
-        await asyncio.gather(watcher(lead, until, times), *(annotator(one, until, think, times, seed) for seed, one in enumerate(people)))
+        await asyncio.gather(watcher(lead, until, times),
+                             *(annotator(one, until, think, times, seed) for seed, one in enumerate(people)))
     asyncio.run(everybody())
     return times
 
@@ -103,30 +108,47 @@ def main() -> None:
         project = Path(folder) / "project"
         with Store(project, create=True) as store:
             store.change_settings(overlap=50)
-            texts = ["A response of a few sentences, as long as answers to everyday questions are. " * n for n in (2, 4, 6, 8)]
-            store.add_items({"prompt": f"Question {i}: what would you do?", "responses": [f"{i}.{j} {text}" for j, text in enumerate(texts)]} for i in range(2000))
-            desk, people = Accounts(store), [store.add_person("lead", "lead"), *(store.add_person(f"annotator {i}") for i in range(ANNOTATORS))]
+            texts = [
+                "A response of a few sentences, as long as answers to everyday questions are. " * n
+                for n in (2, 4, 6, 8)
+            ]
+            store.add_items({
+                "prompt": f"Question {i}: what would you do?",
+                "responses": [f"{i}.{j} {text}" for j, text in enumerate(texts)]
+            } for i in range(2000))
+            desk, people = Accounts(store), [
+                store.add_person("lead", "lead"), *(store.add_person(f"annotator {i}") for i in range(ANNOTATORS))
+            ]
             tokens = [desk.open_session(person) for person in people]
             sessions = [(f"{COOKIE}={token}", desk.csrf(token)) for token in tokens]
-        server = subprocess.Popen([sys.executable, "-m", "trivium.cli.app", "annotate", str(project), "--port", "0"], stdout=subprocess.PIPE, text=True,
+        server = subprocess.Popen([sys.executable, "-m", "trivium.cli.app", "annotate",
+                                   str(project), "--port", "0"], stdout=subprocess.PIPE, text=True,
                                   env={**os.environ, "PYTHONUNBUFFERED": "1"})
         try:
             assert server.stdout is not None
-            port = next(int(found.group(1)) for line in server.stdout if (found := re.search(r"http://127\.0\.0\.1:(\d+) ", line)))
+            port = next(
+                int(found.group(1)) for line in server.stdout
+                if (found := re.search(r"http://127\.0\.0\.1:(\d+) ", line)))
             for think in (2.0, 0.0):
                 rounds: list[dict[str, list[float]]] = []
                 for _ in range(1 if options.quick else options.rounds):
                     seconds = 12.0 if options.quick else 25.0
                     given = json.dumps({"port": port, "sessions": sessions, "think": think, "seconds": seconds})
-                    said = subprocess.run([sys.executable, __file__, "--worker", given], stdout=subprocess.PIPE, text=True, check=True)
+                    said = subprocess.run([sys.executable, __file__, "--worker", given], stdout=subprocess.PIPE,
+                                          text=True, check=True)
                     rounds.append(json.loads(said.stdout))
                     speeds[think] = sum(len(times) for times in rounds[-1].values()) / seconds
                 for kind in ("page", "answer"):
                     p95 = statistics.median(statistics.quantiles(times[kind], n=20)[-1] for times in rounds)
                     p50 = statistics.median(statistics.median(times[kind]) for times in rounds)
                     name = "thinking 2 s" if think else "without thinking"
-                    print(f"{name}: {kind}: median {p50:.1f} ms, p95 {p95:.1f} ms, worst {max(max(times[kind]) for times in rounds):.0f} ms, {speeds[think]:.0f} requests/s", file=sys.stderr)
-                    results.append(Result(f"{kind}, p95, 50 annotators {name}", p95, GOAL, "ms", goal=1.0 if think else None, lower_is_better=True))
+                    print(
+                        f"{name}: {kind}: median {p50:.1f} ms, p95 {p95:.1f} ms, worst "
+                        f"{max(max(times[kind]) for times in rounds):.0f} ms, {speeds[think]:.0f} requests/s",
+                        file=sys.stderr)
+                    results.append(
+                        Result(f"{kind}, p95, 50 annotators {name}", p95, GOAL, "ms", goal=1.0 if think else None,
+                               lower_is_better=True))
         finally:
             server.terminate()
             server.wait(20)

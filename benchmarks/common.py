@@ -1,7 +1,8 @@
-"""What the benchmarks share: both sides run in turn in processes of their own, medians are compared, the last line is JSON.
+"""What the benchmarks share: both sides run in turn in processes of their own, medians are compared, the last line is
+JSON.
 
-A worker is this package's or a peer's script, called with a JSON object of options; it prints one JSON object as its last
-line. Peers live in an environment of their own under ``benchmarks/.envs/``, which is made when it is missing.
+A worker is this package's or a peer's script, called with a JSON object of options; it prints one JSON object as its
+last line. Peers live in an environment of their own under ``benchmarks/.envs/``, which is made when it is missing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 TORCH = os.environ.get("TRIVIUM_TORCH", "torch==2.13.0")
 
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1), "MALLOC_TOP_PAD_": str(64 << 20)}
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
+    "MALLOC_TOP_PAD_": str(64 << 20)
+}
 """What makes glibc keep large buffers: given to a peer in its tuned cases."""
 
 
@@ -43,11 +47,13 @@ class Result:
 
 
 def arguments(description: str, only: Sequence[str] = (), rounds: int = 3) -> argparse.Namespace:
-    """The options of every benchmark; ``only`` names parts of it that can be run alone, ``rounds`` is how many there are by default."""
+    """The options of every benchmark; ``only`` names parts of it that can be run alone, ``rounds`` is how many there
+    are by default."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--rounds", type=int, default=rounds, help="how often both sides are run in turn")
-    parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared/data", help="folder with gsm8k/train.jsonl")
+    parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared/data",
+                        help="folder with gsm8k/train.jsonl")
     parser.add_argument("--only", choices=only, help="run this part alone")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -69,10 +75,11 @@ def peers(name: str, *packages: str) -> str:
     return str(python)
 
 
-def call(script: str | Path, options: dict[str, Any], python: str = sys.executable, environment: dict[str, str] | None = None) -> dict[str, Any]:
+def call(script: str | Path, options: dict[str, Any], python: str = sys.executable,
+         environment: dict[str, str] | None = None) -> dict[str, Any]:
     """Run a worker; the JSON object that it prints last."""
-    done = subprocess.run([python, str(script), "--worker", json.dumps(options)], capture_output=True, text=True, check=False,
-                          env=os.environ | (environment or {}))
+    done = subprocess.run([python, str(script), "--worker", json.dumps(options)], capture_output=True, text=True,
+                          check=False, env=os.environ | (environment or {}))
     if done.returncode:
         raise SystemExit(f"{script} {options} failed:\n{done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -95,14 +102,18 @@ def report(name: str, results: list[Result], **more: Any) -> None:
     print(f"{'case':{width}}  {'ours':>12}  {'theirs':>12}  {'ratio':>6}  {'goal':>5}  unit")
     for result in results:
         goal = "" if result.goal is None else f"{result.goal:g}"
-        print(f"{result.case:{width}}  {result.ours:12,.1f}  {result.theirs:12,.1f}  {result.ratio:6.2f}  {goal:>5}  {result.unit}")
+        print(
+            f"{result.case:{width}}  {result.ours:12,.1f}  {result.theirs:12,.1f}  {result.ratio:6.2f}  {goal:>5}  "
+            f"{result.unit}"
+        )
     rows = [{**asdict(result), "ratio": result.ratio} for result in results]
     print(json.dumps({"benchmark": name, "results": rows, "machine": machine(), **more}))
 
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
+    model = next((line.split(":", 1)[1].strip()
+                  for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
                  platform.processor())
     return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
 

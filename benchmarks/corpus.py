@@ -1,11 +1,14 @@
-"""The corpus builder against datatrove, on the same input and the same cores: python benchmarks/corpus.py [--quick] [--data FOLDER].
+"""The corpus builder against datatrove, on the same input and the same cores: python benchmarks/corpus.py [--quick]
+[--data FOLDER].
 
 extraction      pages a second of processor time (neighbours change it less), and against each library called alone
 near duplicates documents a second, from texts to the documents that are dropped: 5-grams, 14 bands of 8
-pipeline        pages a second through extraction, Gopher, C4, FineWeb rules and near duplicates; the same steps of datatrove's FineWeb recipe
-tokenisation    megabytes a second of processor time, against the library alone
-memory          --sizes 0.1 1 10, in gigabytes, instead of the rest: the peak of all processes together, and kilobytes of raw text a second per core, by
-                processor time (which neighbours change little; the goal is on it) and by the clock, on made-up input of these sizes, every step on
+pipeline        pages a second through extraction, Gopher, C4, FineWeb rules and near duplicates; the same steps of
+datatrove's FineWeb recipe tokenisation    megabytes a second of processor time, against the library alone
+memory          --sizes 0.1 1 10, in gigabytes, instead of the rest: the peak of all processes together, and kilobytes
+of raw text a second per core, by
+                processor time (which neighbours change little; the goal is on it) and by the clock, on made-up input of
+                these sizes, every step on
 """
 
 from __future__ import annotations
@@ -92,8 +95,10 @@ def prose(data: Path, count: int) -> list[str]:
 
 def ours(options: dict[str, Any]) -> dict[str, Any]:
     """One case; what it prints last."""
-    return {"extract": _our_extraction, "library": _library_extraction, "near": _our_duplicates, "pipeline": _our_pipeline, "tokens": _our_tokens,
-            "tokens_library": _library_tokens, "size": _our_size}[options["case"]](options)
+    return {
+        "extract": _our_extraction, "library": _library_extraction, "near": _our_duplicates, "pipeline": _our_pipeline,
+        "tokens": _our_tokens, "tokens_library": _library_tokens, "size": _our_size
+    }[options["case"]](options)
 
 
 def _our_extraction(options: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +135,8 @@ def _build(options: dict[str, Any], **settings: Any) -> tuple[dict[str, Any], fl
     with tempfile.TemporaryDirectory(dir=options["scratch"]) as folder:
         pool = Pool(Path(folder, "scratch"), options.get("workers", 1), lambda step, done, total: None)
         start = time.perf_counter()
-        counts = build([Path(options["input"])], Extras(), CorpusSettings(**settings), Path(folder, "out"), Path(folder, "scratch"), 0, pool)
+        counts = build([Path(options["input"])], Extras(), CorpusSettings(**settings), Path(folder, "out"),
+                       Path(folder, "scratch"), 0, pool)
         return counts, time.perf_counter() - start
 
 
@@ -151,7 +157,8 @@ def _our_duplicates(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _few(options: dict[str, Any], count: int = 3) -> dict[str, Any]:
-    """The same case on a few documents, so that libraries are loaded before the clock starts, as they are on datatrove's side."""
+    """The same case on a few documents, so that libraries are loaded before the clock starts, as they are on
+    datatrove's side."""
     path, source = Path(options["scratch"], f"few-{os.getpid()}.jsonl"), Path(options["input"])
     with open(min(source.iterdir()) if source.is_dir() else source, encoding="utf-8") as file:
         path.write_text("".join(itertools.islice(file, count)), encoding="utf-8")
@@ -171,9 +178,10 @@ def _pipeline(options: dict[str, Any]) -> dict[str, Any]:
     from trivium.corpus.harmful import HarmfulSettings
     from trivium.corpus.languages import LanguageSettings
     from trivium.corpus.settings import PrivateSettings
-    counts, seconds = _build(options, fields={"html": "text"}, extraction=options["profile"], language=LanguageSettings(enabled=False),
-                             harmful=HarmfulSettings(enabled=False), duplicates=DuplicateSettings(exact=False),
-                             private=PrivateSettings(kinds=["email", "ipv4"]), contamination=ContaminationSettings(enabled=False))
+    counts, seconds = _build(
+        options, fields={"html": "text"}, extraction=options["profile"], language=LanguageSettings(enabled=False),
+        harmful=HarmfulSettings(enabled=False), duplicates=DuplicateSettings(exact=False),
+        private=PrivateSettings(kinds=["email", "ipv4"]), contamination=ContaminationSettings(enabled=False))
     return {"rate": counts["documents"] / seconds, "kept": counts["kept"]}
 
 
@@ -198,20 +206,26 @@ def _library_tokens(options: dict[str, Any]) -> dict[str, Any]:
     tokenizer, size = _tokenizer(texts), sum(len(text.encode()) for text in texts)
     library = getattr(tokenizer, "tokenizer", None) or tokenizer._tokenizer
     start = time.process_time()
-    total = sum(len(encoding.ids) for k in range(0, len(texts), 1024) for encoding in library.encode_batch(texts[k:k + 1024], add_special_tokens=False))
+    total = sum(
+        len(encoding.ids) for k in range(0, len(texts), 1024)
+        for encoding in library.encode_batch(texts[k:k + 1024], add_special_tokens=False))
     return {"rate": size / 1e6 / (time.process_time() - start), "kept": total}
 
 
 def _our_size(options: dict[str, Any]) -> dict[str, Any]:
     from trivium.corpus.repeated_spans import SpanSettings
-    _build(_few(options, 200), spans=SpanSettings(enabled=True))  # what is loaded once, dictionaries and models, is not the input's cost
+    # what is loaded once, dictionaries and models, is not the input's cost
+    _build(_few(options, 200), spans=SpanSettings(enabled=True))
     used, workers, disk = _processor_seconds(), options["workers"], _Disk(Path(options["scratch"]))
     with disk:
         counts, seconds = _build(options, spans=SpanSettings(enabled=True))
     megabytes = counts["funnel"][0]["bytes"] / 1e6
     own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return {"rate": megabytes / (_processor_seconds() - used), "clock_rate": megabytes / seconds / workers, "seconds": seconds,
-            "memory_mb": own + (child * workers if workers > 1 else 0), "disk_gb": disk.most / 1e9, "documents": counts["documents"], "kept": counts["kept"]}
+    return {
+        "rate": megabytes / (_processor_seconds() - used), "clock_rate": megabytes / seconds / workers,
+        "seconds": seconds, "memory_mb": own + (child * workers if workers > 1 else 0), "disk_gb": disk.most / 1e9,
+        "documents": counts["documents"], "kept": counts["kept"]
+    }
 
 
 def _processor_seconds() -> float:
@@ -221,7 +235,8 @@ def _processor_seconds() -> float:
 
 
 class _Disk(threading.Thread):
-    """The most that a folder held while the context lasted, looked at every few seconds; a file with two names counts once."""
+    """The most that a folder held while the context lasted, looked at every few seconds; a file with two names counts
+    once."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(daemon=True)
@@ -268,12 +283,14 @@ def write(path: Path, texts: list[str]) -> Path:
 
 
 def grown(path: Path, gigabytes: float) -> Path:
-    """Made-up English-like documents of so many bytes in files of 50 MB, a twentieth of them copies with changed words. A fifth of them are long and hold
-    most of the text, as on the web."""
+    """Made-up English-like documents of so many bytes in files of 50 MB, a twentieth of them copies with changed words.
+    A fifth of them are long and hold most of the text, as on the web."""
     path.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     syllables = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "ar", "en", "il", "or", "un")]
-    words = ["the", "of", "and", "to", "that", "with", "have", "be"] * 60 + ["".join(rng.choices(syllables, k=rng.randint(2, 4))) for _ in range(30_000)]
+    words = ["the", "of", "and", "to", "that", "with", "have", "be"] * 60 + [
+        "".join(rng.choices(syllables, k=rng.randint(2, 4))) for _ in range(30_000)
+    ]
     left, number, last, new = int(gigabytes * 1e9), 0, "", made_up(words)
     while left > 0:
         with open(path / f"part-{number:05}.jsonl", "w", encoding="utf-8") as file:
@@ -291,7 +308,8 @@ def grown(path: Path, gigabytes: float) -> Path:
 
 
 def made_up(words: list[str]) -> Iterator[str]:
-    """One text after another: lines of sentences of words. Words are drawn many at a time, as this is most of the time that it takes."""
+    """One text after another: lines of sentences of words. Words are drawn many at a time, as this is most of the time
+    that it takes."""
     import numpy as np
     rng, draw = random.Random(1), np.random.default_rng(1)
     while True:
@@ -313,21 +331,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=("extraction", "near", "pipeline", "tokens"), default=["extraction", "near", "pipeline", "tokens"])
+    parser.add_argument("--only", nargs="+", choices=("extraction", "near", "pipeline", "tokens"),
+                        default=["extraction", "near", "pipeline", "tokens"])
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared/data")
-    parser.add_argument("--sizes", type=float, nargs="+", help="instead: gigabytes of made-up input, for memory and throughput")
+    parser.add_argument("--sizes", type=float, nargs="+",
+                        help="instead: gigabytes of made-up input, for memory and throughput")
     parser.add_argument("--workers", type=int, default=1, help="processes, with --sizes")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help=f"a disk with room for {DISK:g} times the largest size")
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()),
+                        help=f"a disk with room for {DISK:g} times the largest size")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         print(json.dumps(ours(json.loads(options.worker))))
         return
     results: list[Result] = []
-    environment = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    environment = {
+        "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{HERE.parent / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    }
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         def run(case: str, source: Path, **more: Any) -> float:
-            found = call(__file__, {"case": case, "input": str(source), "scratch": scratch, **more}, environment=environment)
+            found = call(__file__, {"case": case, "input": str(source), "scratch": scratch, **more},
+                         environment=environment)
             print(f"{case} {more}: {found}", file=sys.stderr)
             return float(found["rate"])
 
@@ -335,19 +360,30 @@ def main() -> None:
             for size in options.sizes:
                 free = shutil.disk_usage(scratch).free / 1e9
                 if free < DISK * size:
-                    raise SystemExit(f"{options.scratch}: {free:.1f} GB are free, and {size:g} GB of input take up to {DISK * size:.1f}; name another disk with --scratch")
+                    raise SystemExit(
+                        f"{options.scratch}: {free:.1f} GB are free, and {size:g} GB of input take up to "
+                        f"{DISK * size:.1f}; name another disk with --scratch"
+                    )
                 source = grown(Path(scratch, f"size-{size:g}"), size)
-                found = call(__file__, {"case": "size", "input": str(source), "scratch": scratch, "workers": options.workers}, environment=environment)
+                found = call(__file__,
+                             {"case": "size", "input": str(source), "scratch": scratch, "workers": options.workers},
+                             environment=environment)
                 shutil.rmtree(source)
                 print(f"{size:g} GB: {found}", file=sys.stderr)
-                results.append(Result(f"{size:g} GB: peak memory", found["memory_mb"], 1536, "MB", 1.0, lower_is_better=True))
-                results.append(Result(f"{size:g} GB: kB a second per core, by processor time", 1000 * found["rate"], results[1].ours if len(results) > 1 else 1000 * found["rate"], "kB/s", 0.9))
-                results.append(Result(f"{size:g} GB: kB a second per core, by the clock", 1000 * found["clock_rate"], results[2].ours if len(results) > 2 else 1000 * found["clock_rate"], "kB/s"))
+                results.append(
+                    Result(f"{size:g} GB: peak memory", found["memory_mb"], 1536, "MB", 1.0, lower_is_better=True))
+                results.append(
+                    Result(f"{size:g} GB: kB a second per core, by processor time", 1000 * found["rate"],
+                           results[1].ours if len(results) > 1 else 1000 * found["rate"], "kB/s", 0.9))
+                results.append(
+                    Result(f"{size:g} GB: kB a second per core, by the clock", 1000 * found["clock_rate"],
+                           results[2].ours if len(results) > 2 else 1000 * found["clock_rate"], "kB/s"))
             report("corpus", results)
             return
 
         def theirs(case: str, source: Path, **more: Any) -> float:
-            found = call(PEER_SCRIPT, {"case": case, "input": str(source), "scratch": scratch, **more}, peer(), environment={"OMP_NUM_THREADS": "1"})
+            found = call(PEER_SCRIPT, {"case": case, "input": str(source), "scratch": scratch, **more}, peer(),
+                         environment={"OMP_NUM_THREADS": "1"})
             print(f"datatrove {case} {more}: {found}", file=sys.stderr)
             return float(found["rate"])
 
@@ -355,19 +391,35 @@ def main() -> None:
         crawled = write(Path(scratch, "pages.jsonl"), pages(options.data, 60 if options.quick else 362))
         texts = write(Path(scratch, "texts.jsonl"), prose(options.data, 1500 if options.quick else 10_000))
         for profile in ("accurate", "fast") if "extraction" in options.only else ():
-            found = in_turn({"ours": lambda p=profile: run("extract", crawled, profile=p), "library": lambda p=profile: run("library", crawled, profile=p)}, rounds)
-            results.append(Result(f"extraction, {profile}, against the library alone", found["ours"], found["library"], "pages/s", 0.9))
+            found = in_turn(
+                {
+                    "ours": lambda p=profile: run("extract", crawled, profile=p),
+                    "library": lambda p=profile: run("library", crawled, profile=p)
+                }, rounds)
+            results.append(
+                Result(f"extraction, {profile}, against the library alone", found["ours"], found["library"], "pages/s",
+                       0.9))
         if "near" in options.only:
             found = in_turn({"ours": lambda: run("near", texts), "datatrove": lambda: theirs("near", texts)}, rounds)
-            results.append(Result("near duplicates, against datatrove", found["ours"], found["datatrove"], "documents/s", 3.0))
+            results.append(
+                Result("near duplicates, against datatrove", found["ours"], found["datatrove"], "documents/s", 3.0))
         if "pipeline" in options.only:
-            found = in_turn({"accurate": lambda: run("pipeline", crawled, profile="accurate"), "fast": lambda: run("pipeline", crawled, profile="fast"),
-                             "datatrove": lambda: theirs("pipeline", crawled)}, rounds)
-            results.append(Result("pipeline, against datatrove's FineWeb recipe", found["accurate"], found["datatrove"], "pages/s", 2.0))
-            results.append(Result("pipeline, fast profile, against the same", found["fast"], found["datatrove"], "pages/s", 2.0))
+            found = in_turn(
+                {
+                    "accurate": lambda: run("pipeline", crawled, profile="accurate"),
+                    "fast": lambda: run("pipeline", crawled, profile="fast"),
+                    "datatrove": lambda: theirs("pipeline", crawled)
+                }, rounds)
+            results.append(
+                Result("pipeline, against datatrove's FineWeb recipe", found["accurate"], found["datatrove"], "pages/s",
+                       2.0))
+            results.append(
+                Result("pipeline, fast profile, against the same", found["fast"], found["datatrove"], "pages/s", 2.0))
         if "tokens" in options.only:
-            found = in_turn({"ours": lambda: run("tokens", texts), "library": lambda: run("tokens_library", texts)}, rounds)
-            results.append(Result("tokenisation, against tokenizers alone", found["ours"], found["library"], "MB/s", 0.8))
+            found = in_turn({"ours": lambda: run("tokens", texts), "library": lambda: run("tokens_library", texts)},
+                            rounds)
+            results.append(
+                Result("tokenisation, against tokenizers alone", found["ours"], found["library"], "MB/s", 0.8))
     report("corpus", results)
 
 

@@ -1,14 +1,16 @@
-"""How good the corpus builder's filters are on real data whose truth is known. One command makes every figure of docs/results.md's section on
-the corpus: python benchmarks/corpus_quality.py [--data FOLDER] [--only NAME]
+"""How good the corpus builder's filters are on real data whose truth is known. One command makes every figure of
+docs/results.md's section on the corpus: python benchmarks/corpus_quality.py [--data FOLDER] [--only NAME]
 
-articles     main texts of 181 news pages: F1 by the measure of scrapinghub/article-extraction-benchmark, reimplemented: shingles of four
+articles     main texts of 181 news pages: F1 by the measure of scrapinghub/article-extraction-benchmark, reimplemented:
+shingles of four
              words, counted; precision and recall are means over pages, F1 is of these means
 private      the 1,500 rows of presidio-research: recall by kind of entity, precision by placeholder
-harmful      the classifier on labelled tweets kept from training, and on HateCheck's cases, which it was never shown anything like
-duplicates   near duplicates among real documents, some of them changed by hand, against brute-force Jaccard similarity
-chinese      good Chinese documents: the share that the language rules drop, by rule
+harmful      the classifier on labelled tweets kept from training, and on HateCheck's cases, which it was never shown
+anything like duplicates   near duplicates among real documents, some of them changed by hand, against brute-force
+Jaccard similarity chinese      good Chinese documents: the share that the language rules drop, by rule
 languages    paragraphs of the declaration of human rights: the share whose language is told
-readers      2,000 damaged copies of real files of all kinds: documents, counted rejects, and the slowest; a crash or a copy that gives nothing ends it
+readers      2,000 damaged copies of real files of all kinds: documents, counted rejects, and the slowest; a crash or a
+copy that gives nothing ends it
 """
 
 from __future__ import annotations
@@ -57,8 +59,10 @@ def articles(data: Path) -> Figures:
             precisions.append(both / ours.total() if ours else 0.0 if theirs else 1.0)
             recalls.append(both / theirs.total() if theirs else 0.0 if ours else 1.0)
         precision, recall = float(np.mean(precisions)), float(np.mean(recalls))
-        figures[profile] = {"f1": 2 * precision * recall / (precision + recall), "precision": precision, "recall": recall,
-                            "pages": len(truth), "pages_per_second": len(truth) / seconds}
+        figures[profile] = {
+            "f1": 2 * precision * recall / (precision + recall), "precision": precision, "recall": recall,
+            "pages": len(truth), "pages_per_second": len(truth) / seconds
+        }
     return figures
 
 
@@ -68,7 +72,10 @@ def _shingles(text: str, n: int = 4) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(words[k:] for k in range(n)))) if len(words) >= n else Counter([tuple(words)] if words else [])
 
 
-PRESIDIO = {"EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "CREDIT_CARD": "card", "IBAN_CODE": "iban", "IP_ADDRESS": "ip", "US_SSN": "national_id"}
+PRESIDIO = {
+    "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "CREDIT_CARD": "card", "IBAN_CODE": "iban", "IP_ADDRESS": "ip",
+    "US_SSN": "national_id"
+}
 """Its kinds of entity that are looked for here. People's names, places, ages, titles and dates are not."""
 
 
@@ -98,8 +105,13 @@ def private(data: Path) -> Figures:
             said[kind] += 1
             right[kind] += here[kind] > 0
             here[kind] -= 1
-    return {"rows": len(rows), "recall": {kind: rate(found[kind], there[kind]) for kind in there},
-            "precision": {kind: rate(right[kind], said[kind]) for kind in said}, "missed": {kind: values[:6] for kind, values in missed.items()}}
+    return {
+        "rows": len(rows), "recall": {kind: rate(found[kind], there[kind])
+                                      for kind in there},
+        "precision": {kind: rate(right[kind], said[kind])
+                      for kind in said}, "missed": {kind: values[:6]
+                                                    for kind, values in missed.items()}
+    }
 
 
 def harmful(data: Path) -> Figures:
@@ -123,7 +135,8 @@ def harmful(data: Path) -> Figures:
 
 
 def duplicates(data: Path, count: int = 700) -> Figures:
-    """Real documents, a third of them again with words changed; every pair is compared by its true Jaccard similarity."""
+    """Real documents, a third of them again with words changed; every pair is compared by its true Jaccard
+    similarity."""
     from trivium.corpus.duplicates import DuplicateSettings, clusters, near_pairs, shingles, write_marks
     from trivium.corpus.words import plain_hashes
 
@@ -153,8 +166,11 @@ def duplicates(data: Path, count: int = 700) -> Figures:
                 caught[f"{limit}"] += joined
         if joined:
             checked, wrong = checked + 1, wrong + (jaccard < 0.6)
-    return {"documents": len(texts), "recall_at": {limit: rate(caught[limit], similar[limit]) for limit in sorted(similar)},
-            "precision (true similarity at least 0.6)": rate(checked - wrong, checked)}
+    return {
+        "documents": len(texts), "recall_at": {limit: rate(caught[limit], similar[limit])
+                                               for limit in sorted(similar)},
+        "precision (true similarity at least 0.6)": rate(checked - wrong, checked)
+    }
 
 
 def _prose(data: Path) -> list[str]:
@@ -168,9 +184,10 @@ def _prose(data: Path) -> list[str]:
 
 
 def chinese(data: Path) -> Figures:
-    """The share of good documents that any rule of the defaults drops: chapters of classics, their modern translations, and product reviews
-    of some length, as the reviews of one product on a page. Pages of ten are counted once more without those on which somebody filled a review
-    by writing one phrase three times in a row: a page that the rules about repetition are meant for."""
+    """The share of good documents that any rule of the defaults drops: chapters of classics, their modern translations,
+    and product reviews of some length, as the reviews of one product on a page. Pages of ten are counted once more
+    without those on which somebody filled a review by writing one phrase three times in a row: a page that the rules
+    about repetition are meant for."""
     from trivium.corpus.languages import LanguageSettings, identify
     from trivium.corpus.quality import LINE_RULES, check, chosen
     from trivium.corpus.settings import CorpusSettings
@@ -184,7 +201,8 @@ def chinese(data: Path) -> Figures:
             for member in archive:
                 file = archive.extractfile(member) if member.name.endswith(".txt") else None
                 if file is not None and not member.name.endswith("数据来源.txt"):
-                    kind = "classic novels" if name == "novels" else "histories, modern" if member.name.endswith("target.txt") else "histories, classical"
+                    kind = "classic novels" if name == "novels" else "histories, modern" if member.name.endswith(
+                        "target.txt") else "histories, classical"
                     texts[kind].append(file.read().decode("utf-8-sig"))
     with zipfile.ZipFile(data / "ChineseNlpCorpus/online_shopping_10_cats.zip") as packed:
         member = next(name for name in packed.namelist() if name.endswith(".csv"))
@@ -193,10 +211,14 @@ def chinese(data: Path) -> Figures:
     for row in rows:
         if row["label"] == "1" and row["review"]:
             by_kind[row["cat"]].append(row["review"].strip())
-    texts["reviews of 100 characters and more"] = [text for found in by_kind.values() for text in found if len(text) >= 100]
+    texts["reviews of 100 characters and more"] = [
+        text for found in by_kind.values() for text in found if len(text) >= 100
+    ]
     reviews = [found[k:k + 10] for found in by_kind.values() for k in range(0, len(found) - 9, 10)]
     texts["reviews, ten to a page"] = ["\n".join(page) for page in reviews]
-    texts["reviews, ten to a page, none of them filled"] = ["\n".join(page) for page in reviews if not any(re.search(r"(.{2,}?)\1\1", text) for text in page)]
+    texts["reviews, ten to a page, none of them filled"] = [
+        "\n".join(page) for page in reviews if not any(re.search(r"(.{2,}?)\1\1", text) for text in page)
+    ]
     figures: Figures = {}
     language = LanguageSettings(keep=["zh"])
     for kind, documents in texts.items():
@@ -210,9 +232,12 @@ def chinese(data: Path) -> Figures:
     return figures
 
 
-UDHR = {"eng": "en", "fra": "fr", "spa": "es", "ita": "it", "por_PT": "pt", "nld": "nl", "pol": "pl", "rus": "ru", "ukr": "uk", "cmn_hans": "zh",
-        "jpn": "ja", "kor": "ko", "tha": "th", "arb": "ar", "heb": "he", "hin": "hi", "tur": "tr", "vie": "vi", "swh": "sw", "afr": "af",
-        "zul": "zu", "ell_monotonic": "el", "ces": "cs", "hun": "hu", "fin": "fi", "swe": "sv", "bul": "bg", "ind": "id", "cat": "ca"}
+UDHR = {
+    "eng": "en", "fra": "fr", "spa": "es", "ita": "it", "por_PT": "pt", "nld": "nl", "pol": "pl", "rus": "ru",
+    "ukr": "uk", "cmn_hans": "zh", "jpn": "ja", "kor": "ko", "tha": "th", "arb": "ar", "heb": "he", "hin": "hi",
+    "tur": "tr", "vie": "vi", "swh": "sw", "afr": "af", "zul": "zu", "ell_monotonic": "el", "ces": "cs", "hun": "hu",
+    "fin": "fi", "swe": "sv", "bul": "bg", "ind": "id", "cat": "ca"
+}
 
 
 def languages(data: Path) -> Figures:
@@ -223,17 +248,22 @@ def languages(data: Path) -> Figures:
     paragraphs = []
     with zipfile.ZipFile(data / "nltk_data/udhr2.zip") as packed:
         for name, code in UDHR.items():
-            paragraphs += [(code, line.strip()) for line in packed.read(f"udhr2/{name}.txt").decode().splitlines() if len(line.strip()) >= 25]
+            paragraphs += [(code, line.strip()) for line in packed.read(f"udhr2/{name}.txt").decode().splitlines()
+                           if len(line.strip()) >= 25]
     for code, text in paragraphs:
         found, _ = identify(text, LanguageSettings())
         right, sure = right + (found == code), sure + (found != "und")
         if found not in (code, "und"):
             wrong[f"{code} for {found}"] += 1
-    return {"languages": len(UDHR), "told_right": rate(right, len(paragraphs)), "right_where_one_is_named": rate(right, sure), "confused": dict(wrong.most_common(5))}
+    return {
+        "languages": len(UDHR), "told_right": rate(right, len(paragraphs)),
+        "right_where_one_is_named": rate(right, sure), "confused": dict(wrong.most_common(5))
+    }
 
 
-REAL_FILES = ("warc-warcio/*", "warc-whirlwind/*", "warc-aut/*", "article-extraction-benchmark/html/*.gz", "human-eval/*.gz", "nltk_data/*.zip",
-              "english-docs/*.tar.gz", "self-instruct/data/*.jsonl", "mmlu/test/*.csv", "childrens-stories/pratham-books/en/*.md")
+REAL_FILES = ("warc-warcio/*", "warc-whirlwind/*", "warc-aut/*", "article-extraction-benchmark/html/*.gz",
+              "human-eval/*.gz", "nltk_data/*.zip", "english-docs/*.tar.gz", "self-instruct/data/*.jsonl",
+              "mmlu/test/*.csv", "childrens-stories/pratham-books/en/*.md")
 
 
 def readers(data: Path, copies: int = 2000, largest: int = 1_500_000) -> Figures:
@@ -241,8 +271,10 @@ def readers(data: Path, copies: int = 2000, largest: int = 1_500_000) -> Figures
     from trivium.data.readers import KNOWN, OLD_CRAWL, Document, InputFile, Limits, read
     from trivium.data.unpack import COMPRESSED
 
-    kinds = [[path for path in sorted(data.glob(pattern)) if path.name.endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED)) and path.stat().st_size <= largest]
-             for pattern in REAL_FILES]
+    kinds = [[
+        path for path in sorted(data.glob(pattern))
+        if path.name.endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED)) and path.stat().st_size <= largest
+    ] for pattern in REAL_FILES]
     kinds = [paths for paths in kinds if paths]
     counted: Counter[str] = Counter()
     slowest = (0.0, "")
@@ -259,8 +291,9 @@ def readers(data: Path, copies: int = 2000, largest: int = 1_500_000) -> Figures
             path = Path(folder, source.name)
             path.write_bytes(content)
             start = time.process_time()
-            found = Counter("documents" if isinstance(item, Document) else "rejects"
-                            for item in read(InputFile(path, source.name, "mutated"), Limits(max_unpacked_bytes=64 << 20)))
+            found = Counter(
+                "documents" if isinstance(item, Document) else "rejects"
+                for item in read(InputFile(path, source.name, "mutated"), Limits(max_unpacked_bytes=64 << 20)))
             slowest = max(slowest, (time.process_time() - start, f"{source.name}, seed {seed}"))
             if not found:
                 raise SystemExit(f"{source}, seed {seed}: neither a document nor a reject")
@@ -269,7 +302,10 @@ def readers(data: Path, copies: int = 2000, largest: int = 1_500_000) -> Figures
     return {"copies": copies, **counted, "slowest_seconds": slowest[0], "slowest": slowest[1]}
 
 
-PARTS: dict[str, Callable[[Path], Figures]] = {part.__name__: part for part in (articles, private, harmful, duplicates, chinese, languages, readers)}
+PARTS: dict[str, Callable[[Path], Figures]] = {
+    part.__name__: part
+    for part in (articles, private, harmful, duplicates, chinese, languages, readers)
+}
 
 
 def main() -> None:
@@ -282,7 +318,8 @@ def main() -> None:
     for name in options.only or PARTS:
         start = time.perf_counter()
         figures[name] = PARTS[name](options.data)
-        print(f"\n{name} ({time.perf_counter() - start:.0f} s)", json.dumps(figures[name], indent=1, ensure_ascii=False), flush=True)
+        print(f"\n{name} ({time.perf_counter() - start:.0f} s)", json.dumps(figures[name], indent=1,
+                                                                            ensure_ascii=False), flush=True)
         sys.stdout.flush()
     print(json.dumps({"benchmark": "corpus_quality", "results": figures}, ensure_ascii=False))
 

@@ -2,10 +2,10 @@
 
     python benchmarks/generate.py [--quick] [--rounds 3]
 
-New tokens a second, prompts included in the time. "Mixed lengths": prompts of 20 to 140 tokens that want 8 to 160 new ones;
-transformers runs a batch until its longest answer ends. "One": a batch of one. Theirs is the better of float32 and bf16
-where the processor multiplies bf16, else float32, which is faster there; both are printed. Also prints what the memory of
-this machine allows.
+New tokens a second, prompts included in the time. "Mixed lengths": prompts of 20 to 140 tokens that want 8 to 160 new
+ones; transformers runs a batch until its longest answer ends. "One": a batch of one. Theirs is the better of float32
+and bf16 where the processor multiplies bf16, else float32, which is faster there; both are printed. Also prints what
+the memory of this machine allows.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ def model_of_theirs() -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**SHAPE, num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=HEADS,
-                                        max_position_embeddings=1024, tie_word_embeddings=False, pad_token_id=0, bos_token_id=1, eos_token_id=2)).eval()
+    return LlamaForCausalLM(
+        LlamaConfig(**SHAPE, num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=HEADS,
+                    max_position_embeddings=1024, tie_word_embeddings=False, pad_token_id=0, bos_token_id=1,
+                    eos_token_id=2)).eval()
 
 
 def ours(options: dict[str, Any]) -> dict[str, float]:
@@ -48,8 +50,10 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     from trivium.model import LanguageModel, ModelConfig
     from trivium.training.machine import prepare
     prepare()
-    model = LanguageModel(ModelConfig(**SHAPE, num_layers=LAYERS, num_heads=HEADS, num_kv_heads=HEADS, head_dim=SHAPE["hidden_size"] // HEADS,
-                                      max_positions=1024, qk_norm=False, tie_embeddings=False)).initialise(0)
+    model = LanguageModel(
+        ModelConfig(**SHAPE, num_layers=LAYERS, num_heads=HEADS, num_kv_heads=HEADS,
+                    head_dim=SHAPE["hidden_size"] // HEADS, max_positions=1024, qk_norm=False,
+                    tie_embeddings=False)).initialise(0)
     asked = work(options["case"])
     rules = [Sampling(temperature=options.get("temperature", 0.0), max_new_tokens=new) for _, new in asked]
     best = 0.0
@@ -80,8 +84,8 @@ def theirs(options: dict[str, Any]) -> dict[str, float]:
 
 
 def limit(options: dict[str, Any]) -> dict[str, float]:
-    """What this machine allows in the uniform case: the time to compute the products (measured alone, weights in cache) and to
-    read weights and cache once a step (at the measured bandwidth)."""
+    """What this machine allows in the uniform case: the time to compute the products (measured alone, weights in cache)
+    and to read weights and cache once a step (at the measured bandwidth)."""
     import torch
 
     def fastest(run: Any) -> float:
@@ -95,7 +99,8 @@ def limit(options: dict[str, Any]) -> dict[str, float]:
     width, inner = SHAPE["hidden_size"], SHAPE["intermediate_size"]
     large = torch.randn(64 << 20)
     bandwidth = large.nbytes / fastest(lambda: large.sum())
-    shapes = [(width, 3 * width), (width, width), (width, 2 * inner), (inner, width)] * LAYERS + [(width, SHAPE["vocab_size"])]
+    shapes = [(width, 3 * width), (width, width), (width, 2 * inner),
+              (inner, width)] * LAYERS + [(width, SHAPE["vocab_size"])]
     weights = sum(a * b for a, b in shapes) * 4
     seconds = {}
     for rows in (64, 512):
@@ -106,8 +111,11 @@ def limit(options: dict[str, Any]) -> dict[str, float]:
     x, w = torch.randn(64, width), torch.randn(width, SHAPE["vocab_size"])
     cache = 64 * 128 * 2 * width * LAYERS * 4
     step = seconds[64] + fastest(lambda: x @ w) + (weights + cache) / bandwidth
-    return {"tokens_per_second": 64 * 96 / (96 * step + seconds[512] * 64 * 80 / 512), "gigabytes_per_second": bandwidth / 1e9,
-            "products_ms": (step - (weights + cache) / bandwidth) * 1e3, "reading_ms": (weights + cache) / bandwidth * 1e3}
+    return {
+        "tokens_per_second": 64 * 96 / (96 * step + seconds[512] * 64 * 80 / 512),
+        "gigabytes_per_second": bandwidth / 1e9, "products_ms": (step - (weights + cache) / bandwidth) * 1e3,
+        "reading_ms": (weights + cache) / bandwidth * 1e3
+    }
 
 
 def main() -> None:
@@ -125,7 +133,10 @@ def main() -> None:
 
     results = []
     for case, goal in (("uniform", 5), ("mixed", 8), ("one", 3)):
-        sides = {f"ours {case}": lambda case=case: run(side="ours", case=case), f"theirs {case}": lambda case=case: run(side="theirs", case=case, bf16=False)}
+        sides = {
+            f"ours {case}": lambda case=case: run(side="ours", case=case),
+            f"theirs {case}": lambda case=case: run(side="theirs", case=case, bf16=False)
+        }
         if case == "uniform" and not options.quick:
             sides["theirs uniform bf16"] = lambda: run(side="theirs", case="uniform", bf16=True)
         seen = common.in_turn(sides, 1 if options.quick else options.rounds)

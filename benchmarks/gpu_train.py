@@ -1,15 +1,18 @@
 """Training on a GPU: tokens a second, the share of the matrix products' speed (MFU), and the ratio to transformers.
 
     PYTHONPATH=src python benchmarks/gpu_train.py [--rows 4] [--steps 15] [--sides limit ours ...]
-    PYTHONPATH=src python benchmarks/gpu_train.py --tiny          # the same on a CPU in about a minute, to see that it works
+    PYTHONPATH=src python benchmarks/gpu_train.py --tiny          # the same on a CPU in about a minute, to see that it
+    works
 
-Needs torch, safetensors, tokenizers and numpy; the peer also needs transformers, and is left out without it. A decoder of 1.3 billion
-parameters, sequences of 4,096 tokens, one document in each, fused AdamW, the gradient clipped. Ours: autocast, bf16 weights with float32 masters, the
-latter with activation checkpointing, and without deterministic kernels, which the package asks for as it is. Theirs: LlamaForCausalLM with
-SDPA, compiled, under bf16 autocast; and with bf16 weights alone (no float32 copy: less exact, less work). Every side runs in a process of its own.
+Needs torch, safetensors, tokenizers and numpy; the peer also needs transformers, and is left out without it. A decoder
+of 1.3 billion parameters, sequences of 4,096 tokens, one document in each, fused AdamW, the gradient clipped. Ours:
+autocast, bf16 weights with float32 masters, the latter with activation checkpointing, and without deterministic
+kernels, which the package asks for as it is. Theirs: LlamaForCausalLM with SDPA, compiled, under bf16 autocast; and
+with bf16 weights alone (no float32 copy: less exact, less work). Every side runs in a process of its own.
 
-MFU counts the products of the model, forward and backward (6 a parameter and token, the embedding left out), and half of attention's square,
-as it is causal; nothing for what checkpointing computes twice. It is given against a product of 8192-square bf16 matrices measured in the same run.
+MFU counts the products of the model, forward and backward (6 a parameter and token, the embedding left out), and half
+of attention's square, as it is causal; nothing for what checkpointing computes twice. It is given against a product of
+8192-square bf16 matrices measured in the same run.
 """
 
 from __future__ import annotations
@@ -55,7 +58,8 @@ def wait(device: torch.device) -> None:
 
 
 def limit(device: torch.device, size: int) -> float:
-    """Floating-point operations a second of a product of square bf16 matrices with random contents: the median of ten."""
+    """Floating-point operations a second of a product of square bf16 matrices with random contents: the median of
+    ten."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     seen = []
     for _ in range(13):
@@ -82,9 +86,10 @@ def ours(options: dict[str, Any], tokens: torch.Tensor, device: torch.device) ->
         torch.use_deterministic_algorithms(False)
     layers, width, inner, heads, vocabulary, length = SHAPES[options["size"]]
     with device:
-        model = LanguageModel(ModelConfig(vocab_size=vocabulary, hidden_size=width, intermediate_size=inner, num_layers=layers, num_heads=heads,
-                                          num_kv_heads=heads, head_dim=width // heads, max_positions=length, qk_norm=False,
-                                          tie_embeddings=False)).initialise(0)
+        model = LanguageModel(
+            ModelConfig(vocab_size=vocabulary, hidden_size=width, intermediate_size=inner, num_layers=layers,
+                        num_heads=heads, num_kv_heads=heads, head_dim=width // heads, max_positions=length,
+                        qk_norm=False, tie_embeddings=False)).initialise(0)
     trainer = Trainer(model, Optimization(learning_rate=1e-4), 10**6, options["precision"],
                       Parallel(checkpoint_activations=options.get("checkpoint", False)), compiled=options["compile"])
     batch = make_batch([[Tree(np.array(row[:1]), (np.array(row[1:]),))] for row in tokens.numpy()], length)
@@ -96,9 +101,10 @@ def theirs(options: dict[str, Any], tokens: torch.Tensor, device: torch.device) 
     from transformers import LlamaConfig, LlamaForCausalLM
     layers, width, inner, heads, vocabulary, length = SHAPES[options["size"]]
     with device:
-        model: Any = LlamaForCausalLM(LlamaConfig(
-            vocab_size=vocabulary, hidden_size=width, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
-            num_key_value_heads=heads, max_position_embeddings=length, tie_word_embeddings=False, use_cache=False, attn_implementation="sdpa"))
+        model: Any = LlamaForCausalLM(
+            LlamaConfig(vocab_size=vocabulary, hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
+                        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=length,
+                        tie_word_embeddings=False, use_cache=False, attn_implementation="sdpa"))
     model.to(getattr(torch, options["weights"])).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     forward = torch.compile(model) if options["compile"] else model
@@ -135,8 +141,10 @@ def run(options: dict[str, Any]) -> dict[str, float]:
         loss = step(3 + number)
         wait(device)
         times.append(time.perf_counter() - at)
-    return {"tokens_per_second": tokens.numel() / statistics.median(times), "warm_up_seconds": warm - begun, "loss": loss,
-            "peak_bytes": float(torch.cuda.max_memory_allocated()) if device.type == "cuda" else 0.0}
+    return {
+        "tokens_per_second": tokens.numel() / statistics.median(times), "warm_up_seconds": warm - begun, "loss": loss,
+        "peak_bytes": float(torch.cuda.max_memory_allocated()) if device.type == "cuda" else 0.0
+    }
 
 
 def main() -> None:
@@ -160,7 +168,10 @@ def main() -> None:
     size = "tiny" if options.tiny else "1.3B"
     found: dict[str, dict[str, Any]] = {}
     for side in sides:
-        given = {"side": side, "size": size, "rows": options.rows, "steps": options.steps, "compile": not options.tiny, **(OURS | THEIRS).get(side, {})}
+        given = {
+            "side": side, "size": size, "rows": options.rows, "steps": options.steps, "compile": not options.tiny,
+            **(OURS | THEIRS).get(side, {})
+        }
         try:
             found[side] = common.call(__file__, given)
         except SystemExit as error:  # one side that fails, by want of memory say, does not take the others along
@@ -176,10 +187,17 @@ def main() -> None:
     if "limit" in found:
         for side in [*mine, *(side for side in THEIRS if side in found)]:
             share = 100 * found[side]["tokens_per_second"] * operations(SHAPES[size]) / found["limit"]["operations"]
-            results.append(common.Result(f"{size}, MFU, {side}", share, 100.0, "%", 55.0 / 100 if side in OURS else None))
-    results += [common.Result(f"{size}, {best} against {side}", speed, found[side]["tokens_per_second"], "tokens/s") for side in THEIRS if side in found]
+            results.append(
+                common.Result(f"{size}, MFU, {side}", share, 100.0, "%", 55.0 / 100 if side in OURS else None))
+    results += [
+        common.Result(f"{size}, {best} against {side}", speed, found[side]["tokens_per_second"], "tokens/s")
+        for side in THEIRS if side in found
+    ]
     if not results:
-        results = [common.Result(f"{size}, {best} against {side}", speed, values["tokens_per_second"], "tokens/s") for side, values in mine.items()]
+        results = [
+            common.Result(f"{size}, {best} against {side}", speed, values["tokens_per_second"], "tokens/s")
+            for side, values in mine.items()
+        ]
     gpu = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__} if torch.cuda.is_available() else {}
     common.report("gpu_train", results, sides=found, operations_per_token=operations(SHAPES[size]), **gpu)
 

@@ -2,9 +2,10 @@
 
     python benchmarks/memory.py [--quick]
 
-A minute on two cores. Each side runs in a process of its own, from the same hidden states and output matrix, and must find the same loss. Two figures: the process's
-peak, libraries, inputs and gradients included, and what the loss and its gradients add to what was held before. All logits at once take 15 GB; where less is
-free, fewer tokens are compared, and how many is said in the table.
+A minute on two cores. Each side runs in a process of its own, from the same hidden states and output matrix, and must
+find the same loss. Two figures: the process's peak, libraries, inputs and gradients included, and what the loss and its
+gradients add to what was held before. All logits at once take 15 GB; where less is free, fewer tokens are compared, and
+how many is said in the table.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import common
 
 
 def run(options: dict[str, Any]) -> dict[str, float]:
-    """One loss and its gradient, in this process: the peak of its memory and how much was added to what it held, in bytes."""
+    """One loss and its gradient, in this process: the peak of its memory and how much was added to what it held, in
+    bytes."""
     import torch
     import torch.nn.functional as F
 
@@ -30,7 +32,8 @@ def run(options: dict[str, Any]) -> dict[str, float]:
     prepare()
     torch.manual_seed(0)
     hidden = torch.randn(options["tokens"], 256, requires_grad=True)
-    weight = torch.nn.init.normal_(torch.empty(options["vocabulary"], 256, requires_grad=True), std=0.02)  # larger ones make probabilities that a float hardly holds
+    # larger ones make probabilities that a float hardly holds
+    weight = torch.nn.init.normal_(torch.empty(options["vocabulary"], 256, requires_grad=True), std=0.02)
     targets = torch.randint(0, options["vocabulary"], (options["tokens"],))
     (torch.randn(64, 64, requires_grad=True) @ torch.randn(64, 64)).sum().backward()  # what the libraries take once
     with contextlib.suppress(OSError):
@@ -59,14 +62,18 @@ def main() -> None:
         return
     vocabulary = 151_936
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    size = {"tokens": min(512 if options.quick else 8192, int(0.8 * free / (3 * 4 * vocabulary))), "vocabulary": vocabulary}
+    size = {
+        "tokens": min(512 if options.quick else 8192, int(0.8 * free / (3 * 4 * vocabulary))), "vocabulary": vocabulary
+    }
 
     ours, theirs = (common.call(__file__, {**size, "side": name}, sys.executable) for name in ("ours", "all"))
     if not math.isclose(ours["loss"], theirs["loss"], rel_tol=1e-4):
         raise SystemExit(f"the two sides disagree: {ours['loss']} and {theirs['loss']}")
     case = f"loss over {size['tokens']} tokens x {size['vocabulary']}"
-    common.report("memory", [common.Result(f"{case}, {words}", ours[name] / 2**20, theirs[name] / 2**20, "MiB", 4.0, lower_is_better=True)
-                             for name, words in (("peak", "peak of the process"), ("added", "added by it"))], loss=ours["loss"])
+    common.report("memory", [
+        common.Result(f"{case}, {words}", ours[name] / 2**20, theirs[name] / 2**20, "MiB", 4.0, lower_is_better=True)
+        for name, words in (("peak", "peak of the process"), ("added", "added by it"))
+    ], loss=ours["loss"])
 
 
 if __name__ == "__main__":

@@ -40,19 +40,29 @@ def near(source: str, folder: Path) -> None:
     config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8)
     inputs = JsonlReader(str(Path(source).parent), glob_pattern=Path(source).name)
     run([inputs, MinhashDedupSignature(str(folder / "signatures"), config=config)], folder / "logs-1")
-    LocalPipelineExecutor([MinhashDedupBuckets(str(folder / "signatures"), str(folder / "buckets"), config=config)], tasks=14, workers=1,
-                          logging_dir=str(folder / "logs-2"), skip_completed=False).run()
+    LocalPipelineExecutor([MinhashDedupBuckets(str(folder / "signatures"), str(folder / "buckets"), config=config)],
+                          tasks=14, workers=1, logging_dir=str(folder / "logs-2"), skip_completed=False).run()
     run([MinhashDedupCluster(str(folder / "buckets"), str(folder / "removed"), config=config)], folder / "logs-3")
-    run([inputs, MinhashDedupFilter(str(folder / "removed")), JsonlWriter(str(folder / "kept"), compression=None)], folder / "logs-4")
+    run([inputs,
+         MinhashDedupFilter(str(folder / "removed")),
+         JsonlWriter(str(folder / "kept"), compression=None)], folder / "logs-4")
 
 
 def pipeline(source: str, folder: Path) -> None:
     """The FineWeb example's steps, from pages to a clean, deduplicated corpus."""
-    run([JsonlReader(str(Path(source).parent), glob_pattern=Path(source).name), Trafilatura(favour_precision=True), GopherRepetitionFilter(),
-         GopherQualityFilter(), C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter(),
-         JsonlWriter(str(folder / "filtered"), output_filename="${rank}.jsonl", compression=None)], folder / "logs-0")
+    run([
+        JsonlReader(str(Path(source).parent), glob_pattern=Path(source).name),
+        Trafilatura(favour_precision=True),
+        GopherRepetitionFilter(),
+        GopherQualityFilter(),
+        C4QualityFilter(filter_no_terminal_punct=False),
+        FineWebQualityFilter(),
+        JsonlWriter(str(folder / "filtered"), output_filename="${rank}.jsonl", compression=None)
+    ], folder / "logs-0")
     near(str(folder / "filtered" / "00000.jsonl"), folder)
-    run([JsonlReader(str(folder / "kept")), PIIFormatter(), JsonlWriter(str(folder / "done"), compression=None)], folder / "logs-5")
+    run([JsonlReader(str(folder / "kept")),
+         PIIFormatter(),
+         JsonlWriter(str(folder / "done"), compression=None)], folder / "logs-5")
 
 
 def main() -> None:
@@ -68,7 +78,9 @@ def main() -> None:
         start = time.perf_counter()
         {"near": near, "pipeline": pipeline}[options["case"]](options["input"], Path(folder))
         seconds = time.perf_counter() - start
-        kept = sum(sum(1 for _ in open(path, "rb")) for path in Path(folder, "done" if options["case"] == "pipeline" else "kept").glob("*.jsonl"))
+        kept = sum(
+            sum(1 for _ in open(path, "rb"))
+            for path in Path(folder, "done" if options["case"] == "pipeline" else "kept").glob("*.jsonl"))
     print(json.dumps({"rate": count / seconds, "kept": kept}))
 
 

@@ -2,10 +2,11 @@
 
     python benchmarks/ppo.py [--quick] [--rounds 3] [--data FOLDER]
 
-One Llama of 6.8M parameters as policy, reference, reward and value model, with the same weights and the same prompts on both sides (GSM8K's questions as
-chats; the embedded world's where they are not there). A rollout is 64 episodes of 48 new tokens, learned from in 4 epochs of one minibatch. The first rollout of each
-side warms up and is not counted. Ours is the stage as it is, its checkpoint after every rollout included. Tuned, TRL keeps its activations, and has 32 rows
-at a time and an allocator that keeps large buffers.
+One Llama of 6.8M parameters as policy, reference, reward and value model, with the same weights and the same prompts on
+both sides (GSM8K's questions as chats; the embedded world's where they are not there). A rollout is 64 episodes of 48
+new tokens, learned from in 4 epochs of one minibatch. The first rollout of each side warms up and is not counted. Ours
+is the stage as it is, its checkpoint after every rollout included. Tuned, TRL keeps its activations, and has 32 rows at
+a time and an allocator that keeps large buffers.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ def prepare_folders(folder: Path, data: Path) -> None:
     rows = common.demonstrations(data, 2000)
     tokenizer = ChatTokenizer(train([row["prompt"] + row["completion"] for row in rows], 4096))
     policy = our_model(LanguageModel).initialise(0)
-    for name, model in (("sft", policy), ("reward", RewardModel.from_language_model(our_model(LanguageModel).initialise(1), 1))):
+    for name, model in (("sft", policy), ("reward",
+                                          RewardModel.from_language_model(our_model(LanguageModel).initialise(1), 1))):
         (folder / name).mkdir()
         save_model(model, tokenizer, folder / name)
     prompts = [[{"role": "user", "content": row["prompt"]}] for row in rows]
     asked = [(prompt, ids) for prompt in prompts if len(ids := prompt_ids(tokenizer, prompt).tolist()) <= 160][:1024]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps({"id": i, "prompt": prompt}) + "\n" for i, (prompt, _) in enumerate(asked)))
+    (folder / "prompts.jsonl").write_text("".join(
+        json.dumps({"id": i, "prompt": prompt}) + "\n" for i, (prompt, _) in enumerate(asked)))
     (folder / "ids.json").write_text(json.dumps([ids for _, ids in asked]))
 
 
@@ -56,11 +59,17 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
             ends.append(time.perf_counter())
 
     place = Path(tempfile.mkdtemp())
-    context: Any = SimpleNamespace(folder=place, scratch=place / "scratch", progress=Clock(), seed=0, name="ppo", threads=len(os.sched_getaffinity(0)),
-                                   inputs={"model": folder / "sft", "reward": folder / "reward", "prompts": folder / "prompts.jsonl"})
-    Ppo(iterations=1 + options["rollouts"], episodes=EPISODES, epochs=EPOCHS, minibatches=1, max_new_tokens=NEW_TOKENS, length=256, rows=16).run(context)
+    context: Any = SimpleNamespace(
+        folder=place, scratch=place / "scratch", progress=Clock(), seed=0, name="ppo",
+        threads=len(os.sched_getaffinity(0)),
+        inputs={"model": folder / "sft", "reward": folder / "reward", "prompts": folder / "prompts.jsonl"})
+    Ppo(iterations=1 + options["rollouts"], episodes=EPISODES, epochs=EPOCHS, minibatches=1, max_new_tokens=NEW_TOKENS,
+        length=256, rows=16).run(context)
     log = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
-    return {"per_second": EPISODES * options["rollouts"] / (ends[-1] - ends[0]), "length": sum(line["length"] for line in log) / len(log)}
+    return {
+        "per_second": EPISODES * options["rollouts"] / (ends[-1] - ends[0]),
+        "length": sum(line["length"] for line in log) / len(log)
+    }
 
 
 def theirs(options: dict[str, Any]) -> dict[str, float]:
@@ -82,12 +91,15 @@ def theirs(options: dict[str, Any]) -> dict[str, float]:
     reward, value = (LlamaForSequenceClassification.from_pretrained(folder / "reward", num_labels=1) for _ in range(2))
     rows = Dataset.from_list([{"input_ids": ids} for ids in json.loads((folder / "ids.json").read_text())])
     each = options["each"]
-    config = PPOConfig(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=each, gradient_accumulation_steps=EPISODES // each, num_mini_batches=1,
-                       num_ppo_epochs=EPOCHS, total_episodes=EPISODES * (1 + options["rollouts"]), response_length=NEW_TOKENS, temperature=1.0, kl_coef=0.05,
-                       num_sample_generations=0, report_to="none", save_strategy="no", use_cpu=True, disable_tqdm=True, bf16=native, dataloader_pin_memory=False,
+    config = PPOConfig(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=each,
+                       gradient_accumulation_steps=EPISODES // each, num_mini_batches=1, num_ppo_epochs=EPOCHS,
+                       total_episodes=EPISODES * (1 + options["rollouts"]), response_length=NEW_TOKENS, temperature=1.0,
+                       kl_coef=0.05, num_sample_generations=0, report_to="none", save_strategy="no", use_cpu=True,
+                       disable_tqdm=True, bf16=native, dataloader_pin_memory=False,
                        **({} if each == 8 else {"gradient_checkpointing": False}))  # it comes with checkpointing on
-    trainer = PPOTrainer(args=config, processing_class=tokenizer, model=policy, ref_model=reference, reward_model=reward, value_model=value, train_dataset=rows,
-                         eval_dataset=rows.select(range(8)), callbacks=[Clock()])
+    trainer = PPOTrainer(args=config, processing_class=tokenizer, model=policy, ref_model=reference,
+                         reward_model=reward, value_model=value, train_dataset=rows, eval_dataset=rows.select(range(8)),
+                         callbacks=[Clock()])
     trainer.train()
     return {"per_second": EPISODES * options["rollouts"] / (ends[-1] - ends[0]), "length": float(NEW_TOKENS)}
 
@@ -106,7 +118,8 @@ def main() -> None:
 
     def side(name: str, python: str, environment: dict[str, str] | None = None, **more: Any) -> Any:
         def run() -> float:
-            found = common.call(__file__, {"folder": str(folder), "rollouts": 1 if options.quick else 3, **more}, python, environment)
+            found = common.call(__file__, {"folder": str(folder), "rollouts": 1 if options.quick else 3, **more},
+                                python, environment)
             lengths[name] = found["length"]
             return float(found["per_second"])
         return run
@@ -115,7 +128,10 @@ def main() -> None:
     if not options.quick:
         sides["TRL 1.12 (tuned)"] = side("TRL", python, common.ALLOCATOR, side="trl", each=32)
     found = common.in_turn(sides, 1 if options.quick else options.rounds)
-    results = [common.Result(f"episodes, {peer}", found["ours"], found[peer], "episodes/s", None if "tuned" in peer else 5.0) for peer in found if peer != "ours"]
+    results = [
+        common.Result(f"episodes, {peer}", found["ours"], found[peer], "episodes/s", None if "tuned" in peer else 5.0)
+        for peer in found if peer != "ours"
+    ]
     common.report("ppo", results, tokens_an_episode=lengths)
 
 

@@ -1,11 +1,14 @@
-"""Peak memory of PPO with adapters against that of SFT with the same adapter: policy, reference, reward and value model on one trunk.
+"""Peak memory of PPO with adapters against that of SFT with the same adapter: policy, reference, reward and value model
+on one trunk.
 
     python benchmarks/ppo_memory.py [--quick] [--rounds 1] [--data FOLDER]
 
-A decoder of 80M parameters in float32 (12 layers of 768), LoRA of rank 8 on every matrix of a block. Both sides are the stages as they are, each in a
-process of its own, and make 4 updates of 4 rows of 128 tokens: SFT of conversations, PPO of prompts of up to 80 tokens with responses of 48 (two rollouts
-of 8, one pass each in 2 minibatches, checkpoints included). The reward model is a LoRA on the same base. What is measured is the most memory that the
-process ever held, Python and the libraries among it; the second line leaves out what it held before the first model was read. Two minutes on a core.
+A decoder of 80M parameters in float32 (12 layers of 768), LoRA of rank 8 on every matrix of a block. Both sides are the
+stages as they are, each in a process of its own, and make 4 updates of 4 rows of 128 tokens: SFT of conversations, PPO
+of prompts of up to 80 tokens with responses of 48 (two rollouts of 8, one pass each in 2 minibatches, checkpoints
+included). The reward model is a LoRA on the same base. What is measured is the most memory that the process ever held,
+Python and the libraries among it; the second line leaves out what it held before the first model was read. Two minutes
+on a core.
 """
 
 from __future__ import annotations
@@ -36,8 +39,9 @@ def prepare_folders(folder: Path, data: Path, layers: int) -> None:
     from trivium.tokenizer.train import train
     rows = common.demonstrations(data, 1000)
     tokenizer = ChatTokenizer(train([row["prompt"] + row["completion"] for row in rows], 4096))
-    base = LanguageModel(ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=768, intermediate_size=2048, num_layers=layers, num_heads=12,
-                                     num_kv_heads=4, head_dim=64, max_positions=LENGTH)).initialise(0)
+    base = LanguageModel(
+        ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=768, intermediate_size=2048, num_layers=layers,
+                    num_heads=12, num_kv_heads=4, head_dim=64, max_positions=LENGTH)).initialise(0)
     for name in ("base", "reward"):
         (folder / name).mkdir()
     save_model(base, tokenizer, folder / "base")
@@ -45,14 +49,19 @@ def prepare_folders(folder: Path, data: Path, layers: int) -> None:
     generator = torch.Generator().manual_seed(2)
     for _, weight in attached.parameters():
         weight.data += 0.01 * torch.randn(weight.shape, generator=generator)
-    adapter_folder.save(base.rewarding(3), attached, folder / "reward", "../base", adapter_folder.weights_digest(folder / "base"))
+    adapter_folder.save(base.rewarding(3), attached, folder / "reward", "../base",
+                        adapter_folder.weights_digest(folder / "base"))
     tokenizer.save(folder / "reward")
     save_config(base, folder / "reward", tokenizer.ids)
     prompts = [[{"role": "user", "content": row["prompt"]}] for row in rows]
     chosen = [prompt for prompt in prompts if len(prompt_ids(tokenizer, prompt)) <= LENGTH - NEW_TOKENS]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps({"id": i, "prompt": prompt}) + "\n" for i, prompt in enumerate(chosen)))
+    (folder / "prompts.jsonl").write_text("".join(
+        json.dumps({"id": i, "prompt": prompt}) + "\n" for i, prompt in enumerate(chosen)))
     (folder / "demonstrations.jsonl").write_text("".join(
-        json.dumps({"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]}) + "\n" for row in rows))
+        json.dumps({
+            "messages": [{"role": "user", "content": row["prompt"]},
+                         {"role": "assistant", "content": row["completion"]}]
+        }) + "\n" for row in rows))
 
 
 def run(options: dict[str, Any]) -> dict[str, float]:
@@ -62,16 +71,22 @@ def run(options: dict[str, Any]) -> dict[str, float]:
     folder, place = Path(options["folder"]), Path(tempfile.mkdtemp()) / "run/.work/stage"
     place.mkdir(parents=True)
     progress = SimpleNamespace(say=lambda text: print(text, file=sys.stderr), update=lambda *_: None)
-    context: Any = SimpleNamespace(folder=place, scratch=place / "scratch", progress=progress, seed=0, name=options["side"], threads=None,
-                                   inputs={"model": folder / "base", "reward": folder / "reward", "prompts": folder / "prompts.jsonl",
-                                           "demonstrations": folder / "demonstrations.jsonl"})
+    context: Any = SimpleNamespace(
+        folder=place, scratch=place / "scratch", progress=progress, seed=0, name=options["side"], threads=None, inputs={
+            "model": folder / "base", "reward": folder / "reward", "prompts": folder / "prompts.jsonl",
+            "demonstrations": folder / "demonstrations.jsonl"
+        })
     before = peak()
     if options["side"] == "sft":
-        found = Sft.model_validate({"adapter": ADAPTER, "length": LENGTH, "rows": ROWS, "too_long": "cut", "epochs": options["epochs"],
-                                            "precision": "float32"}).run(context)
+        found = Sft.model_validate({
+            "adapter": ADAPTER, "length": LENGTH, "rows": ROWS, "too_long": "cut", "epochs": options["epochs"],
+            "precision": "float32"
+        }).run(context)
     else:
-        found = Ppo.model_validate({"adapter": ADAPTER, "length": LENGTH, "rows": ROWS, "episodes": 2 * ROWS, "minibatches": 2, "epochs": 1,
-                                            "iterations": 2, "max_new_tokens": NEW_TOKENS, "precision": "float32"}).run(context)
+        found = Ppo.model_validate({
+            "adapter": ADAPTER, "length": LENGTH, "rows": ROWS, "episodes": 2 * ROWS, "minibatches": 2, "epochs": 1,
+            "iterations": 2, "max_new_tokens": NEW_TOKENS, "precision": "float32"
+        }).run(context)
     print(found, file=sys.stderr)
     return {"peak": peak(), "before": before}
 
@@ -101,8 +116,10 @@ def main() -> None:
     found = common.in_turn({name: side(name) for name in ("ppo", "sft")}, options.rounds)
     own = {name: seen[name]["peak"] - seen[name]["before"] for name in seen}
     goal = round(1 / 1.3, 2)
-    common.report("ppo_memory", [common.Result("peak memory, PPO against SFT", found["ppo"], found["sft"], "MiB", goal, lower_is_better=True),
-                                 common.Result("beyond the libraries", own["ppo"], own["sft"], "MiB", lower_is_better=True)])
+    common.report("ppo_memory", [
+        common.Result("peak memory, PPO against SFT", found["ppo"], found["sft"], "MiB", goal, lower_is_better=True),
+        common.Result("beyond the libraries", own["ppo"], own["sft"], "MiB", lower_is_better=True)
+    ])
 
 
 if __name__ == "__main__":

@@ -27,17 +27,19 @@ CUT = 600
 
 
 def human_pairs(data: Path) -> Rows:
-    """Comparisons of dialogues by people (HH, harmlessness) as prompt, chosen, rejected; those that differ before the last turn are
-    left out; where the data is not there, the embedded world's rankings of two."""
+    """Comparisons of dialogues by people (HH, harmlessness) as prompt, chosen, rejected; those that differ before the
+    last turn are left out; where the data is not there, the embedded world's rankings of two."""
     path = data / "hh-rlhf/harmless-base/test.jsonl.gz"
     if not path.exists():
-        return [{"prompt": row["prompt"], "chosen": row["responses"][0], "rejected": row["responses"][1]} for row in of_the_world(2)]
+        return [{"prompt": row["prompt"], "chosen": row["responses"][0], "rejected": row["responses"][1]}
+                for row in of_the_world(2)]
     mark, rows = "\n\nAssistant:", []
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for row in map(json.loads, file):
             cut = row["chosen"].rindex(mark) + len(mark)
             if row["rejected"].startswith(row["chosen"][:cut]):
-                rows.append({"prompt": row["chosen"][:cut], "chosen": row["chosen"][cut:], "rejected": row["rejected"][cut:]})
+                rows.append(
+                    {"prompt": row["chosen"][:cut], "chosen": row["chosen"][cut:], "rejected": row["rejected"][cut:]})
     return rows
 
 
@@ -54,7 +56,8 @@ def of_the_world(count: int) -> Rows:
 
 
 def rankings_of_nine(data: Path) -> Rows:
-    """AlpacaEval: an instruction with the answers of nine models, best first by how often GPT-4 preferred each to the baseline."""
+    """AlpacaEval: an instruction with the answers of nine models, best first by how often GPT-4 preferred each to the
+    baseline."""
     path = data / "alpaca_eval/alpaca_eval_gpt4-annotations.tar.gz"
     if not path.exists():
         return of_the_world(9)
@@ -67,7 +70,8 @@ def rankings_of_nine(data: Path) -> Rows:
                 answers = found.setdefault(row["instruction"], {row["output_1"][:CUT]: 1.5})
                 if row["preference"] in (1, 2):
                     answers.setdefault(row["output_2"][:CUT], float(row["preference"]))
-    rows = [{"prompt": prompt, "responses": sorted(answers, key=lambda text: -answers[text])[:9]} for prompt, answers in found.items()]
+    rows = [{"prompt": prompt, "responses": sorted(answers, key=lambda text: -answers[text])[:9]}
+            for prompt, answers in found.items()]
     return [row for row in rows if len(row["responses"]) == 9 and all(row["responses"])]
 
 
@@ -80,9 +84,11 @@ def expanded(rows: Rows) -> Rows:
 def our_model(kind: Any) -> Any:
     """The Llama of 6.8M parameters."""
     from trivium.model import ModelConfig
-    return kind(ModelConfig(vocab_size=SHAPE["vocab_size"], hidden_size=SHAPE["hidden_size"], intermediate_size=SHAPE["intermediate_size"],
-                            num_layers=SHAPE["layers"], num_heads=SHAPE["heads"], num_kv_heads=SHAPE["heads"],
-                            head_dim=SHAPE["hidden_size"] // SHAPE["heads"], max_positions=4096, qk_norm=False, tie_embeddings=False))
+    return kind(
+        ModelConfig(vocab_size=SHAPE["vocab_size"], hidden_size=SHAPE["hidden_size"],
+                    intermediate_size=SHAPE["intermediate_size"], num_layers=SHAPE["layers"], num_heads=SHAPE["heads"],
+                    num_kv_heads=SHAPE["heads"], head_dim=SHAPE["hidden_size"] // SHAPE["heads"], max_positions=4096,
+                    qk_norm=False, tie_embeddings=False))
 
 
 def ours(options: dict[str, Any]) -> dict[str, float]:
@@ -115,9 +121,14 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
         def batch(step: int) -> list[Any]:
             chosen = [packed[(step * options["batch"] + i) % len(packed)] for i in range(options["batch"])]
             made = make_batch([[tree for i in row for tree in groups[i]] for row in chosen], length)
-            places = [pairs_of([[k] for k in range(sum(len(tree.responses) for tree in groups[i]))]) for row in chosen for i in row]
+            places = [
+                pairs_of([[k] for k in range(sum(len(tree.responses) for tree in groups[i]))]) for row in chosen
+                for i in row
+            ]
             firsts = np.cumsum([0, *(sum(len(tree.responses) for tree in groups[i]) for row in chosen for i in row)])
-            winners, losers = zip(*((first + a, first + b) for first, pairs in zip(firsts, places, strict=False) for a, b in pairs), strict=True)
+            winners, losers = zip(
+                *((first + a, first + b) for first, pairs in zip(firsts, places, strict=False) for a, b in pairs),
+                strict=True)
             made.extra = {"winners": torch.tensor(winners), "losers": torch.tensor(losers),
                           "pair_weights": torch.tensor([1 / len(pairs) for pairs in places for _ in pairs])}
             made.counts |= {"trees": float(len(places)), "pairs": float(len(winners))}
@@ -131,27 +142,36 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
         model = RewardModel.from_language_model(language_model, 0).to(device)
         ranked = [(ids(row["prompt"]), [ids(text, True) for text in row["responses"]]) for row in rows]
         alone = [[Tree(prompt, (response,)) for response in responses] for prompt, responses in ranked]
-        forms = {"shared": [[Tree(prompt, tuple(responses))] for prompt, responses in ranked], "responses": alone,
-                 "pairs": [[group[a], group[b]] for group in alone for a in range(len(group)) for b in range(a + 1, len(group))]}
+        forms = {
+            "shared": [[Tree(prompt, tuple(responses))] for prompt, responses in ranked], "responses": alone,
+            "pairs": [[group[a], group[b]] for group in alone for a in range(len(group))
+                      for b in range(a + 1, len(group))]
+        }
         groups = [group for group in forms[options["form"]] if sum(map(len, group)) <= length]
         objective, batches, counted = Ranking(), in_groups(groups), "trees"
     elif task == "dpo":
         model, counted = language_model, "trees"
-        trees = [Tree(ids(row["prompt"]), (ids(row["chosen"], True), ids(row["rejected"], True)), payload=[[0], [1]]) for row in rows]
+        trees = [
+            Tree(ids(row["prompt"]), (ids(row["chosen"], True), ids(row["rejected"], True)), payload=[[0], [1]])
+            for row in rows
+        ]
         objective = DirectPreference(Dpo())
 
         def finish(batch: Any) -> None:
             add_pairs(batch)
-            with torch.no_grad():  # a stage computes these once for all epochs; here they cost a forward pass in every step
+            # a stage computes these once for all epochs; here they cost a forward pass in every step
+            with torch.no_grad():
                 batch.extra["reference"] = response_log_probs(reference, batch)
     else:
         model, counted = language_model, "responses"
         single = [Tree(ids(row["prompt"]), (ids(row["completion"], True),), payload=(row["label"],)) for row in rows]
         trees = mismatched(shared([tree for tree in single if len(tree) <= length], length), length)
-        objective = KahnemanTversky(0.1, 1.0, 1.0, lambda trees: torch.zeros(sum(len(tree.responses) for tree in trees)))
+        objective = KahnemanTversky(0.1, 1.0, 1.0,
+                                    lambda trees: torch.zeros(sum(len(tree.responses) for tree in trees)))
 
         def finish(batch: Any) -> None:
-            with torch.no_grad():  # a stage computes these once for all epochs; the mismatched ones are made for their cost, and count as 0
+            # a stage computes these once for all epochs; the mismatched ones are made for their cost, and count as 0
+            with torch.no_grad():
                 add_labels(batch, lambda _: response_log_probs(reference, batch))
                 response_log_probs(reference, mismatched_batch(batch))
     if task != "reward":
@@ -181,7 +201,8 @@ def theirs(options: dict[str, Any]) -> dict[str, float]:
         PreTrainedTokenizerFast,
         TrainerCallback,
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=options["tokenizer"], pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=options["tokenizer"], pad_token="<pad>", bos_token="<bos>",
+                                        eos_token="<eos>")
     ends: list[float] = []
 
     class Clock(TrainerCallback):
@@ -189,53 +210,66 @@ def theirs(options: dict[str, Any]) -> dict[str, float]:
             ends.append(time.perf_counter())
 
     def config(**extra: Any) -> Any:
-        return LlamaConfig(vocab_size=SHAPE["vocab_size"], hidden_size=SHAPE["hidden_size"], intermediate_size=SHAPE["intermediate_size"],
-                           num_hidden_layers=SHAPE["layers"], num_attention_heads=SHAPE["heads"], num_key_value_heads=SHAPE["heads"],
-                           max_position_embeddings=1024, tie_word_embeddings=False, pad_token_id=0, bos_token_id=1, eos_token_id=2, **extra)
+        return LlamaConfig(vocab_size=SHAPE["vocab_size"], hidden_size=SHAPE["hidden_size"],
+                           intermediate_size=SHAPE["intermediate_size"], num_hidden_layers=SHAPE["layers"],
+                           num_attention_heads=SHAPE["heads"], num_key_value_heads=SHAPE["heads"],
+                           max_position_embeddings=1024, tie_word_embeddings=False, pad_token_id=0, bos_token_id=1,
+                           eos_token_id=2, **extra)
 
     native = any(torch.cpu.get_capabilities().get(name, False) for name in ("amx_bf16", "avx512_bf16"))
     steps = options["steps"] + 2
-    shared = {"output_dir": tempfile.mkdtemp(), "max_steps": steps, "report_to": "none", "save_strategy": "no", "use_cpu": True,
-              "per_device_train_batch_size": 8, "gradient_checkpointing": False, "disable_tqdm": True, "bf16": native, "max_length": 512,
-              "dataloader_pin_memory": False}
+    shared = {
+        "output_dir": tempfile.mkdtemp(), "max_steps": steps, "report_to": "none", "save_strategy": "no",
+        "use_cpu": True, "per_device_train_batch_size": 8, "gradient_checkpointing": False, "disable_tqdm": True,
+        "bf16": native, "max_length": 512, "dataloader_pin_memory": False
+    }
     rows = Dataset.from_list(json.loads(Path(options["rows"]).read_text()))
     trainer: Any
     if options["task"] == "reward":
         from trl import RewardConfig, RewardTrainer
-        trainer = RewardTrainer(model=LlamaForSequenceClassification(config(num_labels=1)), args=RewardConfig(**shared), train_dataset=rows,
-                                processing_class=tokenizer, callbacks=[Clock()])
+        trainer = RewardTrainer(model=LlamaForSequenceClassification(config(num_labels=1)), args=RewardConfig(**shared),
+                                train_dataset=rows, processing_class=tokenizer, callbacks=[Clock()])
     elif options["task"] == "dpo":
         from trl import DPOConfig, DPOTrainer
-        trainer = DPOTrainer(model=LlamaForCausalLM(config()), ref_model=LlamaForCausalLM(config()), args=DPOConfig(**shared), train_dataset=rows,
-                             processing_class=tokenizer, callbacks=[Clock()])
+        trainer = DPOTrainer(model=LlamaForCausalLM(config()), ref_model=LlamaForCausalLM(config()),
+                             args=DPOConfig(**shared), train_dataset=rows, processing_class=tokenizer,
+                             callbacks=[Clock()])
     else:
         try:
             from trl.experimental.kto import KTOConfig, KTOTrainer
         except ImportError:
             from trl import KTOConfig, KTOTrainer
-        trainer = KTOTrainer(model=LlamaForCausalLM(config()), ref_model=LlamaForCausalLM(config()), args=KTOConfig(**shared), train_dataset=rows,
-                             processing_class=tokenizer, callbacks=[Clock()])
+        trainer = KTOTrainer(model=LlamaForCausalLM(config()), ref_model=LlamaForCausalLM(config()),
+                             args=KTOConfig(**shared), train_dataset=rows, processing_class=tokenizer,
+                             callbacks=[Clock()])
     trainer.train()
     return {"per_second": 8 * options["steps"] / (ends[-1] - ends[1])}
 
 
-PEERS = {"ours": "one pass a response, shared prompt", "responses": "ours, one pass a response", "pairs": "ours, every pair by itself"}
-"""What of our speed comes from where: the same loop without the shared prompt, and without one pass a response either."""
+PEERS = {
+    "ours": "one pass a response, shared prompt", "responses": "ours, one pass a response",
+    "pairs": "ours, every pair by itself"
+}
+"""What of our speed comes from where: the same loop without the shared prompt, and without one pass a response
+either."""
 
 
 def fitting(rows: Rows, tokenizer: Path, length: int) -> Rows:
     """The rows that fit ``length`` tokens with all that is said in them: both sides are given these alone."""
     from tokenizers import Tokenizer
     reader = Tokenizer.from_file(str(tokenizer))
-    texts = [[row["prompt"], *(row.get("responses") or [row[key] for key in ("chosen", "rejected", "completion") if key in row])] for row in rows]
+    texts = [[
+        row["prompt"],
+        *(row.get("responses") or [row[key] for key in ("chosen", "rejected", "completion") if key in row])
+    ] for row in rows]
     sizes = [sum(len(reader.encode(text).ids) + 1 for text in each) for each in texts]
     return [row for row, size in zip(rows, sizes, strict=True) if size <= length]
 
 
 def main(name: str, doc: str, script: str, cases: list[dict[str, Any]]) -> None:
-    """Both sides in turn, for each case: ``label``, ``task``, our ``rows``, what a library is given of a row (``expand``), ``each`` (of their rows
-    in one of ours), ``length``, ``batch``, ``unit``, ``goal`` and ``tuned_goal``. Where a ranking can be learned from in several ways, ours is
-    measured in each of them."""
+    """Both sides in turn, for each case: ``label``, ``task``, our ``rows``, what a library is given of a row
+    (``expand``), ``each`` (of their rows in one of ours), ``length``, ``batch``, ``unit``, ``goal`` and ``tuned_goal``.
+    Where a ranking can be learned from in several ways, ours is measured in each of them."""
     options = common.arguments(doc, [case["label"] for case in cases])
     if options.worker:
         given = json.loads(options.worker)
@@ -248,16 +282,23 @@ def main(name: str, doc: str, script: str, cases: list[dict[str, Any]]) -> None:
             continue
         rows = case["rows"](options.data)
         random.Random(0).shuffle(rows)
-        train_tokenizer([{"prompt": row["prompt"], "completion": " ".join(row.get("responses") or [row[k] for k in ("chosen", "rejected", "completion") if k in row])}
-                         for row in rows[:1000]], folder / "tokenizer.json")
+        train_tokenizer([{
+            "prompt": row["prompt"], "completion": " ".join(
+                row.get("responses") or [row[k] for k in ("chosen", "rejected", "completion") if k in row])
+        } for row in rows[:1000]], folder / "tokenizer.json")
         mine = fitting(rows, folder / "tokenizer.json", case["length"])[:4000 // case["each"]]
         (folder / "rows.json").write_text(json.dumps(mine))
         (folder / "theirs.json").write_text(json.dumps(case["expand"](mine)))
-        base = {"task": case["task"], "tokenizer": str(folder / "tokenizer.json"), "length": case["length"], "batch": case["batch"], "form": "shared"}
+        base = {
+            "task": case["task"], "tokenizer": str(folder / "tokenizer.json"), "length": case["length"],
+            "batch": case["batch"], "form": "shared"
+        }
 
-        def side(python: str, environment: dict[str, str] | None = None, each: int = 1, base: dict[str, Any] = base, **more: Any) -> Any:
+        def side(python: str, environment: dict[str, str] | None = None, each: int = 1, base: dict[str, Any] = base,
+                 **more: Any) -> Any:
             def run() -> float:
-                found = common.call(script, {**base, "steps": 3 if options.quick else 8, **more}, python, environment)["per_second"]
+                found = common.call(script, {**base, "steps": 3 if options.quick else 8, **more}, python,
+                                    environment)["per_second"]
                 return float(found) / each
             return run
 
@@ -269,13 +310,16 @@ def main(name: str, doc: str, script: str, cases: list[dict[str, Any]]) -> None:
                 sides["pairs"] = side(sys.executable, each=case["each"], form="pairs", **own)
         sides["TRL"] = side(python, each=case["each"], side="trl", rows=str(folder / "theirs.json"))
         if not options.quick:
-            sides["TRL (tuned)"] = side(python, common.ALLOCATOR, each=case["each"], side="trl", rows=str(folder / "theirs.json"))
+            sides["TRL (tuned)"] = side(python, common.ALLOCATOR, each=case["each"], side="trl",
+                                        rows=str(folder / "theirs.json"))
         found = common.in_turn(sides, 1 if options.quick else options.rounds)
         steps = [peer for peer in ("ours", "responses", "pairs", "TRL") if peer in found]
         parts = {f"{PEERS.get(a, a)} / {PEERS.get(b, b)}": found[a] / found[b] for a, b in itertools.pairwise(steps)}
         figures[case["label"]] = {"medians": found, "factors": parts}
         for what, factor in parts.items() if len(parts) > 1 else ():
             print(f"{case['label']}: {what}: {factor:.2f} times")
-        results += [common.Result(f"{case['label']}, {peer}", found["ours"], found[peer], case["unit"], case["tuned_goal" if "tuned" in peer else "goal"])
-                    for peer in found if peer.startswith("TRL")]
+        results += [
+            common.Result(f"{case['label']}, {peer}", found["ours"], found[peer], case["unit"],
+                          case["tuned_goal" if "tuned" in peer else "goal"]) for peer in found if peer.startswith("TRL")
+        ]
     common.report(name, results, figures=figures)

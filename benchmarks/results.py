@@ -1,4 +1,5 @@
-"""What the benchmarks of results share: stages run through a recipe, so that they can be killed and go on, and tables kept as JSON and Markdown.
+"""What the benchmarks of results share: stages run through a recipe, so that they can be killed and go on, and tables
+kept as JSON and Markdown.
 
 Not a benchmark itself: run sft_results.py or reward_results.py.
 """
@@ -24,12 +25,15 @@ def recipe(folder: Path, name: str, stages: Mapping[str, Row], seed: int = 0) ->
     """Write a recipe of these stages, whose artifacts go to ``folder / name``."""
     import yaml
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({"name": name, "seed": seed, "out": str(folder), "stages": dict(stages)}, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({"name": name, "seed": seed, "out": str(folder), "stages": dict(stages)}, sort_keys=False,
+                       allow_unicode=True), encoding="utf-8")
     return path
 
 
 def run(folder: Path, name: str, stages: Mapping[str, Row], only: Iterable[str] = (), seed: int = 0) -> dict[str, Any]:
-    """Run a recipe of these stages, or ``only`` some of them with what they need; the artifacts. Finished stages are found again."""
+    """Run a recipe of these stages, or ``only`` some of them with what they need; the artifacts. Finished stages are
+    found again."""
     import trivium
     from trivium.progress import Progress
     return trivium.run(recipe(folder, name, stages, seed), only=only, progress=Progress())
@@ -73,13 +77,15 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def main(name: str, doc: str, parts: Mapping[str, Part], add: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Make the parts that ``--only`` names, or all. Each is saved as ``OUT/PART.json`` and ``OUT/PART.md`` and printed; the last line is one
-    JSON object with all of them."""
+    """Make the parts that ``--only`` names, or all. Each is saved as ``OUT/PART.json`` and ``OUT/PART.md`` and printed;
+    the last line is one JSON object with all of them."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(parts), help="make these parts alone")
     parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="a finished quickstart")
-    parser.add_argument("--data", type=Path, default=common.HERE.parents[1] / "shared/data", help="folder of real data sets")
-    parser.add_argument("--out", type=Path, default=Path("runs") / name, help="where runs and tables go; finished stages there are not run again")
+    parser.add_argument("--data", type=Path, default=common.HERE.parents[1] / "shared/data",
+                        help="folder of real data sets")
+    parser.add_argument("--out", type=Path, default=Path("runs") / name,
+                        help="where runs and tables go; finished stages there are not run again")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, and nothing else")
     add(parser)
     options = parser.parse_args()
@@ -91,8 +97,15 @@ def main(name: str, doc: str, parts: Mapping[str, Part], add: Callable[[argparse
         print(f"{part} ...", file=sys.stderr, flush=True)
         begun = time.monotonic()
         rows = parts[part](folder, options)
-        found[part] = {"rows": rows, "seconds": round(time.monotonic() - begun, 1), "quick": options.quick, "machine": common.machine()}
-        (options.out / f"{part}.json").write_text(json.dumps(found[part], ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        found[part] = {
+            "rows": rows, "seconds": round(time.monotonic() - begun, 1), "quick": options.quick,
+            "machine": common.machine()
+        }
+        (options.out / f"{part}.json").write_text(
+            json.dumps(found[part], ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         (options.out / f"{part}.md").write_text(markdown(rows), encoding="utf-8")
-        print(f"\n{part} ({found[part]['seconds']:.0f} s{', quick: no result' if options.quick else ''})\n\n{markdown(rows)}", flush=True)
+        print(
+            f"\n{part} ({found[part]['seconds']:.0f} "
+            f"s{', quick: no result' if options.quick else ''})\n\n{markdown(rows)}",
+            flush=True)
     print(json.dumps({"benchmark": name, "results": found}, ensure_ascii=False))

@@ -3,9 +3,10 @@
     python benchmarks/serve.py [--quick] [--model FOLDER]
     python benchmarks/serve.py --soak SECONDS [--model FOLDER]
 
-Starts `trivium serve` on a free port. Clients are threads of this process, which share the machine with the server, and ask for chat answers of
-up to 64 tokens one after the other, half of them streamed. Prints p50, p99 and tokens a second; there is no peer beside it. ``--soak`` mixes in malformed,
-impatient and impossible requests and prints the server's memory over time.
+Starts `trivium serve` on a free port. Clients are threads of this process, which share the machine with the server, and
+ask for chat answers of up to 64 tokens one after the other, half of them streamed. Prints p50, p99 and tokens a second;
+there is no peer beside it. ``--soak`` mixes in malformed, impatient and impossible requests and prints the server's
+memory over time.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ def small_model(place: Path) -> Path:
     from trivium.model import LanguageModel, ModelConfig, folder
     from trivium.tokenizer import train
     from trivium.tokenizer.chat import ChatTokenizer
-    tokenizer = ChatTokenizer(train.train((row["prompt"] + row["completion"] for row in common.demonstrations(Path("/nowhere"), 3000)), 4096))
-    model = LanguageModel(ModelConfig(vocab_size=4096, hidden_size=256, intermediate_size=688, num_layers=6, num_heads=4, num_kv_heads=4, head_dim=64,
-                                      max_positions=1024, qk_norm=False, tie_embeddings=False)).initialise(0)
+    tokenizer = ChatTokenizer(
+        train.train((row["prompt"] + row["completion"] for row in common.demonstrations(Path("/nowhere"), 3000)), 4096))
+    model = LanguageModel(
+        ModelConfig(vocab_size=4096, hidden_size=256, intermediate_size=688, num_layers=6, num_heads=4, num_kv_heads=4,
+                    head_dim=64, max_positions=1024, qk_norm=False, tie_embeddings=False)).initialise(0)
     with torch.no_grad():
         model.lm_head.weight[:6] = 0
     folder.save(model, place, {"eos": tokenizer.end_id, "pad": tokenizer.pad_id})
@@ -45,8 +48,9 @@ def small_model(place: Path) -> Path:
 
 def start(model: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
     """A server, and its address once it listens."""
-    process = subprocess.Popen([sys.executable, "-m", "trivium.cli.app", "serve", f"model={model}", "--port", "0", "--feedback", "", *more],
-                               stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trivium.cli.app", "serve", f"model={model}", "--port", "0", "--feedback", "", *more],
+        stdout=subprocess.PIPE, text=True)
     assert process.stdout
     process.stdout.readline()
     return process, process.stdout.readline().split()[2]
@@ -54,7 +58,10 @@ def start(model: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
 
 def body(seed: int, tokens: int = 64, **more: Any) -> dict[str, Any]:
     """A chat request."""
-    return {"model": "model", "messages": [{"role": "user", "content": f"Tell me about number {seed}, please."}], "max_tokens": tokens, "seed": seed, **more}
+    return {
+        "model": "model", "messages": [{"role": "user", "content": f"Tell me about number {seed}, please."}],
+        "max_tokens": tokens, "seed": seed, **more
+    }
 
 
 def ask(http: httpx.Client, seed: int) -> tuple[float, float, int]:
@@ -66,12 +73,14 @@ def ask(http: httpx.Client, seed: int) -> tuple[float, float, int]:
         end = time.perf_counter() - begun
         return end, end, answer.json()["usage"]["completion_tokens"]
     first, tokens = 0.0, 0
-    with http.stream("POST", "/v1/chat/completions", json=body(seed, stream=True, stream_options={"include_usage": True})) as answer:
+    with http.stream("POST", "/v1/chat/completions", json=body(seed, stream=True,
+                                                               stream_options={"include_usage": True})) as answer:
         answer.raise_for_status()
         for line in answer.iter_lines():
             if line.startswith("data: {"):
                 first = first or time.perf_counter() - begun
-                tokens = ((json.loads(line[6:]).get("usage") if '"usage":{' in line else None) or {}).get("completion_tokens", tokens)
+                tokens = ((json.loads(line[6:]).get("usage") if '"usage":{' in line else None)
+                          or {}).get("completion_tokens", tokens)
     return first, time.perf_counter() - begun, tokens
 
 
@@ -92,9 +101,12 @@ def load(address: str, clients: int, each: int) -> dict[str, float]:
         thread.join()
     seconds = time.perf_counter() - begun
     ends = sorted(end for _, end, _ in seen)
-    return {"clients": clients, "requests": len(seen), "tokens_per_second": sum(tokens for _, _, tokens in seen) / seconds, "p50_seconds": statistics.median(ends),
-            "p99_seconds": ends[min(len(ends) - 1, int(len(ends) * 0.99))], "requests_per_second": len(seen) / seconds,
-            "first_token_p50_seconds": statistics.median(first for first, end, _ in seen if first < end)}
+    return {
+        "clients": clients, "requests": len(seen), "tokens_per_second": sum(tokens for _, _, tokens in seen) / seconds,
+        "p50_seconds": statistics.median(ends), "p99_seconds": ends[min(len(ends) - 1, int(len(ends) * 0.99))],
+        "requests_per_second": len(seen) / seconds,
+        "first_token_p50_seconds": statistics.median(first for first, end, _ in seen if first < end)
+    }
 
 
 def resident(pid: int) -> float:
@@ -106,8 +118,10 @@ def resident(pid: int) -> float:
 def soak(address: str, pid: int, seconds: float) -> dict[str, Any]:
     """Good and bad requests from 8 clients for a while; memory every tenth of it, and what the server answered."""
     end, statuses, lock = time.time() + seconds, {}, threading.Lock()
-    bad: list[dict[str, Any]] = [{"content": b"{"}, {"content": b"\xff\xfe"}, {"content": b"x" * 2_000_000}, {"json": body(1, temperature=-1)}, {"json": body(1, stop=["x"] * 1000)},
-                                 {"json": body(1) | {"model": "nobody"}}, {"json": body(1, 10**6)}, {"json": body(1, messages=[{"role": "user", "content": "long " * 5000}])}]
+    bad: list[dict[str, Any]] = [{"content": b"{"}, {"content": b"\xff\xfe"}, {"content": b"x" * 2_000_000}, {
+        "json": body(1, temperature=-1)
+    }, {"json": body(1, stop=["x"] * 1000)}, {"json": body(1) | {"model": "nobody"}}, {"json": body(1, 10**6)},
+                                 {"json": body(1, messages=[{"role": "user", "content": "long " * 5000}])}]
 
     def client(number: int) -> None:
         chance = random.Random(number)
@@ -124,7 +138,8 @@ def soak(address: str, pid: int, seconds: float) -> dict[str, Any]:
                                 pass
                         status = 0
                     else:
-                        status = http.post(chance.choice(["/v1/chat/completions", "/v1/completions", "/v1/x"]), **chance.choice(bad)).status_code
+                        status = http.post(chance.choice(["/v1/chat/completions", "/v1/completions", "/v1/x"]),
+                                           **chance.choice(bad)).status_code
                 except httpx.HTTPStatusError as error:
                     status = error.response.status_code
                 except httpx.TransportError:  # the server closed while a large body was on its way
@@ -142,7 +157,11 @@ def soak(address: str, pid: int, seconds: float) -> dict[str, Any]:
         print(f"{memory[-1]:8.1f} MiB  {dict(sorted(statuses.items()))}", file=sys.stderr, flush=True)
     for thread in threads:
         thread.join()
-    return {"seconds": seconds, "memory_mib": memory, "statuses": {str(status): count for status, count in sorted(statuses.items())}}
+    return {
+        "seconds": seconds, "memory_mib": memory,
+        "statuses": {str(status): count
+                     for status, count in sorted(statuses.items())}
+    }
 
 
 def main() -> None:
@@ -157,7 +176,11 @@ def main() -> None:
         try:
             load(address, 2, 1)  # warms up
             if options.soak:
-                print(json.dumps({"benchmark": "serve", "soak": soak(address, process.pid, options.soak), "machine": common.machine()}))
+                print(
+                    json.dumps({
+                        "benchmark": "serve", "soak": soak(address, process.pid, options.soak),
+                        "machine": common.machine()
+                    }))
                 return
             rows = [load(address, clients, 2 if options.quick else 6) for clients in (1, 8, 32)]
             for row in rows:

@@ -2,9 +2,12 @@
 
     python benchmarks/train.py [--quick] [--rounds 2] [--only 7M]
 
-About five minutes on two cores. 7M and 50M parameters (the latter in half as many rounds); the peer is eager float32 and compiled bf16 autocast with SDPA and fused AdamW, padded to nothing (all rows are
-full), so that only the loop and the model are compared: the same tokens, the same targets, gradients clipped at 1 on both sides. It keeps no keys and values for
-sampling, and compiled it is run once more with glibc told to keep large buffers, as ours does by itself: the case (tuned). Of ours the fastest way is what is compared. Where the processor multiplies bf16, ours is run under autocast and with bf16 weights. The limit is a product of 2048-square matrices in the format that is used.
+About five minutes on two cores. 7M and 50M parameters (the latter in half as many rounds); the peer is eager float32
+and compiled bf16 autocast with SDPA and fused AdamW, padded to nothing (all rows are full), so that only the loop and
+the model are compared: the same tokens, the same targets, gradients clipped at 1 on both sides. It keeps no keys and
+values for sampling, and compiled it is run once more with glibc told to keep large buffers, as ours does by itself: the
+case (tuned). Of ours the fastest way is what is compared. Where the processor multiplies bf16, ours is run under
+autocast and with bf16 weights. The limit is a product of 2048-square matrices in the format that is used.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ STEPS = {"7M": (6, 3), "50M": (3, 2)}  # updates that are timed: as it is, and w
 
 
 def floating_point_operations(shape: tuple[int, ...], length: int) -> float:
-    """Those of the matrix products and of attention for one token, forward and backward (Kaplan et al. 2020; attention counted causal)."""
+    """Those of the matrix products and of attention for one token, forward and backward (Kaplan et al. 2020; attention
+    counted causal)."""
     layers, width, inner, _, vocabulary, _ = shape
     matrices = layers * (4 * width * width + 3 * width * inner) + width * vocabulary
     return 6.0 * matrices + 6.0 * layers * length * width
@@ -50,19 +54,22 @@ def run(options: dict[str, Any]) -> dict[str, float]:
         from trivium.training.optimizers import Optimization
         from trivium.training.trainer import Trainer
         device = prepare()
-        model = LanguageModel(ModelConfig(vocab_size=vocabulary, hidden_size=width, intermediate_size=inner, num_layers=layers,
-                                          num_heads=heads, num_kv_heads=heads, head_dim=width // heads, qk_norm=False,
-                                          tie_embeddings=False)).initialise(0)
-        trainer = Trainer(model, Optimization(learning_rate=1e-4), 10**6, resolve_precision(options.get("precision", "auto"), device), compiled=options["compile"])
+        model = LanguageModel(
+            ModelConfig(vocab_size=vocabulary, hidden_size=width, intermediate_size=inner, num_layers=layers,
+                        num_heads=heads, num_kv_heads=heads, head_dim=width // heads, qk_norm=False,
+                        tie_embeddings=False)).initialise(0)
+        trainer = Trainer(model, Optimization(learning_rate=1e-4), 10**6,
+                          resolve_precision(options.get("precision", "auto"), device), compiled=options["compile"])
         batch = make_batch([[Tree(np.array(row[:1]), (np.array(row[1:]),))] for row in tokens.numpy()], length)
 
         def step(number: int) -> None:
             trainer.step(number, [batch], LanguageModelling())
     else:
         from transformers import LlamaConfig, LlamaForCausalLM
-        plain: Any = LlamaForCausalLM(LlamaConfig(
-            vocab_size=vocabulary, hidden_size=width, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
-            num_key_value_heads=heads, max_position_embeddings=512, tie_word_embeddings=False, use_cache=False))
+        plain: Any = LlamaForCausalLM(
+            LlamaConfig(vocab_size=vocabulary, hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
+                        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=512,
+                        tie_word_embeddings=False, use_cache=False))
         optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-4, fused=True)
         forward = torch.compile(plain) if options["compile"] else plain
 
@@ -80,7 +87,9 @@ def run(options: dict[str, Any]) -> dict[str, float]:
     warm = time.perf_counter()
     for number in range(options["steps"]):
         step(number)
-    return {"tokens_per_second": rows * length * options["steps"] / (time.perf_counter() - warm), "warm_up": warm - begun}
+    return {
+        "tokens_per_second": rows * length * options["steps"] / (time.perf_counter() - warm), "warm_up": warm - begun
+    }
 
 
 def limit(bf16: bool) -> float:
@@ -115,14 +124,21 @@ def main() -> None:
         def side(name: str, size: str = size, **more: Any) -> Any:
             def once() -> float:
                 tuned = common.ALLOCATOR if name.endswith("(tuned)") else None
-                found = common.call(__file__, {"size": size, "steps": STEPS[size][options.quick], "bf16": False, "compile": False, **more}, sys.executable, tuned)
+                found = common.call(
+                    __file__,
+                    {"size": size, "steps": STEPS[size][options.quick], "bf16": False, "compile": False, **more},
+                    sys.executable, tuned)
                 warm[f"{size}, {name}"] = found.get("warm_up", 0.0)
                 return float(found.get("tokens_per_second") or found["flops"])
             return once
-        sides = {"limit": side("limit", side="limit", bf16=bf16), "ours": side("ours", side="ours"),
-                 "ours, compiled": side("ours, compiled", side="ours", compile=True), "eager float32": side("eager float32", side="plain")}
+        sides = {
+            "limit": side("limit", side="limit", bf16=bf16), "ours": side("ours", side="ours"),
+            "ours, compiled": side("ours, compiled", side="ours",
+                                   compile=True), "eager float32": side("eager float32", side="plain")
+        }
         if bf16:
-            sides["ours, bf16 weights"] = side("ours, bf16 weights", side="ours", compile=True, precision="bf16-weights")
+            sides["ours, bf16 weights"] = side("ours, bf16 weights", side="ours", compile=True,
+                                               precision="bf16-weights")
         if not options.quick:
             sides["compiled"] = side("compiled", side="plain", compile=True)
             fastest = "compiled bf16 (tuned)" if bf16 else "compiled (tuned)"
@@ -131,12 +147,15 @@ def main() -> None:
             sides[fastest] = side(fastest, side="plain", compile=True, bf16=bf16)
         found = common.in_turn(sides, rounds)
         best = max(value for name, value in found.items() if name.startswith("ours"))
-        results += [common.Result(f"{size}, plain loop, {name}", best, value, "tokens/s", 1.6 if "compiled" in name else None)
-                    for name, value in found.items() if name != "limit" and not name.startswith("ours")]
+        results += [
+            common.Result(f"{size}, plain loop, {name}", best, value, "tokens/s", 1.6 if "compiled" in name else None)
+            for name, value in found.items() if name != "limit" and not name.startswith("ours")
+        ]
         share = best * floating_point_operations(SHAPES[size], 256) / found["limit"]
         shares[size] = share
         results.append(common.Result(f"{size}, share of the matrix products' speed", 100 * share, 100.0, "%", goal))
-    common.report("train", results, precision="bf16" if bf16 else "float32", share_of_limit=shares, warm_up_seconds=warm)
+    common.report("train", results, precision="bf16" if bf16 else "float32", share_of_limit=shares,
+                  warm_up_seconds=warm)
 
 
 if __name__ == "__main__":

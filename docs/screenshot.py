@@ -1,4 +1,5 @@
-"""Take the README's picture of a report: ``python docs/screenshot.py RUN [OUT] [--dark] [--chinese] [--width 1200]``."""
+"""Take the README's picture of a report: ``python docs/screenshot.py RUN [OUT] [--dark] [--chinese] [--width
+1200]``."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def main() -> None:
         page_file = Path(folder) / "index.html"
         write_page(page_file, gather(given.run, Stages()))
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": given.width, "height": given.height}, color_scheme="dark" if given.dark else "light",
+        page = browser.new_page(viewport={"width": given.width,
+                                          "height": given.height}, color_scheme="dark" if given.dark else "light",
                                 locale="zh-CN" if given.chinese else "en-US")
         page.goto(page_file.as_uri())
         page.screenshot(path=given.out)

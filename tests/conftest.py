@@ -1,4 +1,5 @@
-"""A core for each process that tests run in, the longest files first, number formats, and one browser for all tests that need one."""
+"""A core for each process that tests run in, the longest files first, number formats, and one browser for all tests
+that need one."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):  # 
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
 
-LONGEST = ["test_parallel", "test_whole_way", "test_policy_training", "test_loop", "test_beside", "test_look", "test_browser", "test_chat_page", "test_corpus_build"]
+LONGEST = [
+    "test_parallel", "test_whole_way", "test_policy_training", "test_loop", "test_beside", "test_look", "test_browser",
+    "test_chat_page", "test_corpus_build"
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,14 +43,17 @@ def any_precision(request: pytest.FixtureRequest) -> str:
 
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
-CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-                      "--disable-component-update", "--disable-sync"]
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync"
+]
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     if CHROMIUM is None:
-        pytest.fail("the browser tests need Chromium: apt-get install chromium (or leave them out with -m 'not browser')")
+        pytest.fail(
+            "the browser tests need Chromium: apt-get install chromium (or leave them out with -m 'not browser')")
     from playwright.sync_api import sync_playwright
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)

@@ -12,7 +12,8 @@ from trivium.errors import TriviumError
 
 
 def made(folder, time=1):
-    for name, text in {"text": "hello", "inner/manifest.json": "{}", "log.jsonl": f"{time}", "report/page": f"{time}"}.items():
+    for name, text in {"text": "hello", "inner/manifest.json": "{}", "log.jsonl": f"{time}",
+                       "report/page": f"{time}"}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return seal(folder, kind="write", name="w", key="k", seed=0, settings={}, inputs={}, summary={"n": 1}, seconds=time,
@@ -85,8 +86,10 @@ def test_lineage_goes_back_to_raw_files(recipe, tmp_path):  # noqa: F811
     go(recipe, "write.source=./raw.txt")
     whole = list(lineage(tmp_path / "runs/trial/join"))
     chain, code = ([link for link in whole if (link[2].suffix == ".py") == of_code] for of_code in (False, True))
-    assert sorted((depth, field) for depth, field, *_ in chain) == [(0, ""), (1, "named.b"), (1, "parts.0"), (2, "source")]
-    assert {field for _, field, place, *_ in code} >= {"stage.test_pipeline.py", "runner.test_pipeline.py"}  # its own code is part of each stage
+    assert sorted((depth, field) for depth, field, *_ in chain) == [(0, ""), (1, "named.b"), (1, "parts.0"),
+                                                                    (2, "source")]
+    # its own code is part of each stage
+    assert {field for _, field, place, *_ in code} >= {"stage.test_pipeline.py", "runner.test_pipeline.py"}
     assert not any(changed for *_, changed in chain)
     (tmp_path / "raw.txt").write_text("changed")
     assert [field for _, field, _, _, changed in lineage(tmp_path / "runs/trial/join") if changed] == ["source"]

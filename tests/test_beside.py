@@ -26,7 +26,8 @@ stages:
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)  # two cores, whatever the machine has
+    # two cores, whatever the machine has
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE)
     return path
@@ -38,7 +39,9 @@ def test_two_stages_run_at_once_and_make_what_they_make_one_after_another(recipe
     assert max(first, second) < min(end, other_end)
     assert together["corpus"].manifest["inputs"].keys() >= {"documents.0", "documents.1"}
     alone = run(recipe, ["name=alone", "first.threads=null", "second.threads=null"])
-    assert {name: artifact.digest for name, artifact in together.items()} == {name: artifact.digest for name, artifact in alone.items()}
+    assert {name: artifact.digest
+            for name, artifact in together.items()} == {name: artifact.digest
+                                                        for name, artifact in alone.items()}
     stamps = {name: os.stat(artifact.folder).st_mtime_ns for name, artifact in together.items()}
     again = run(recipe, ["second.threads=null"])  # how many cores is no part of what is made
     assert {name: os.stat(artifact.folder).st_mtime_ns for name, artifact in again.items()} == stamps
@@ -53,7 +56,11 @@ def test_a_stage_that_fails_ends_the_run_with_its_message(recipe, tmp_path):
 
 
 def test_killed_workers_go_with_the_run(recipe, tmp_path):
-    command = [sys.executable, "-c", "import os; os.sched_getaffinity = lambda pid: {0, 1}; from trivium.pipeline.run import run; run('recipe.yaml', ['first.size.documents_bytes=3000000', 'second.size.documents_bytes=3000000'])"]
+    command = [
+        sys.executable, "-c",
+        "import os; os.sched_getaffinity = lambda pid: {0, 1}; from trivium.pipeline.run import run; "
+        "run('recipe.yaml', ['first.size.documents_bytes=3000000', 'second.size.documents_bytes=3000000'])"
+    ]
     process = subprocess.Popen(command)
     work = tmp_path / "runs/beside/.work"
     while len([path for path in work.glob("*-*") if path.is_dir()]) < 2:

@@ -16,14 +16,21 @@ SAY = "from trivium.cli.app import main; main()"
 
 
 def trivium(*arguments, code=SAY, **more):
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False, **more)
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True,
+                          check=False, **more)
 
 
 def test_help_and_schema_load_nothing_heavy():
     assert trivium("--help").returncode == 0
-    heavy = "import sys, trivium.cli.app; print([name for name in ('torch', 'pydantic', 'numpy') if name in sys.modules])"
+    heavy = (
+        "import sys, trivium.cli.app; print([name for name in ('torch', 'pydantic', 'numpy') if name in "
+        "sys.modules])"
+    )
     assert trivium(code=heavy).stdout.strip() == "[]"
-    listed = "import sys; sys.argv = ['trivium', 'schema']\nfrom trivium.cli.app import app\ntry: app()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    listed = (
+        "import sys; sys.argv = ['trivium', 'schema']\nfrom trivium.cli.app import app\ntry: app()\nexcept "
+        "SystemExit: pass\nprint('torch' in sys.modules)"
+    )
     assert trivium(code=listed).stdout.splitlines()[-1] == "False"
 
 
@@ -55,7 +62,8 @@ def test_trace_and_verify(recipe, tmp_path):  # noqa: F811
     assert "4 files are as they were made" in trivium("verify", tmp_path / "one").stdout
     talk = trivium("chat", "runs/trial/join", "--prompt", "hi", cwd=tmp_path)
     assert talk.returncode == 2 and "the folder is what a stage of the kind 'join' made" in talk.stderr
-    assert "runs/trial/jion: no such folder" in trivium("chat", "runs/trial/jion", "--prompt", "hi", cwd=tmp_path).stderr
+    assert "runs/trial/jion: no such folder" in trivium("chat", "runs/trial/jion", "--prompt", "hi",
+                                                        cwd=tmp_path).stderr
 
 
 def test_the_schema_lists_groups_of_settings_with_defaults():

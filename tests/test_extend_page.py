@@ -37,14 +37,17 @@ def folder(tmp_path_factory) -> Path:
 
 def test_every_example_of_the_page_runs(folder):
     made = {path.parent.relative_to(folder / "runs").as_posix() for path in folder.glob("runs/*/*/manifest.json")}
-    assert made >= {"robust/dpo", "simple/dpo", "rl/grpo", "rl/ppo", "examine/evaluate", "imported/imports", "letters/corpus",
-                    "judged/ai_feedback", "tuned/sft", "counted/lengths", "counted/report", "written/sft"}
+    assert made >= {
+        "robust/dpo", "simple/dpo", "rl/grpo", "rl/ppo", "examine/evaluate", "imported/imports", "letters/corpus",
+        "judged/ai_feedback", "tuned/sft", "counted/lengths", "counted/report", "written/sft"
+    }
 
 
-@pytest.mark.parametrize(("stage", "files"), [
-    ("robust/dpo", {"robust.py"}), ("simple/dpo", {"losses.py"}), ("rl/grpo", {"rewards.py"}), ("rl/ppo", {"rewards.py"}),
-    ("examine/evaluate", {"rewards.py"}), ("imported/imports", {"rows.py"}), ("letters/corpus", {"mails.py"}),
-    ("judged/ai_feedback", {"judges.py"}), ("tuned/sft", {"lion.py"}), ("counted/lengths", {"lengths.py"})])
+@pytest.mark.parametrize(("stage", "files"), [("robust/dpo", {"robust.py"}), ("simple/dpo", {"losses.py"}),
+                                              ("rl/grpo", {"rewards.py"}), ("rl/ppo", {"rewards.py"}),
+                                              ("examine/evaluate", {"rewards.py"}), ("imported/imports", {"rows.py"}),
+                                              ("letters/corpus", {"mails.py"}), ("judged/ai_feedback", {"judges.py"}),
+                                              ("tuned/sft", {"lion.py"}), ("counted/lengths", {"lengths.py"})])
 def test_the_code_of_each_example_is_part_of_its_artifact(folder, stage, files):
     inputs = open_artifact(folder / "runs" / stage).manifest["inputs"]
     assert {Path(made["path"]).name for made in inputs.values() if made["path"].endswith(".py")} == files

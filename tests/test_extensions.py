@@ -58,7 +58,8 @@ def place(tmp_path, monkeypatch) -> Path:
 
 
 def command(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "trivium.cli", *arguments], cwd=where, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-m", "trivium.cli", *arguments], cwd=where, capture_output=True, text=True,
+                          check=False)
 
 
 def test_a_plugins_stage_is_run_traced_and_listed_by_the_commands(place):
@@ -67,9 +68,11 @@ def test_a_plugins_stage_is_run_traced_and_listed_by_the_commands(place):
     assert (place / "runs/trial/count/count").read_text() == "3"
     traced = command("trace", "runs/trial/count", where=place).stdout
     assert "plugins/words.py" in traced and "plugins/helper.py" in traced and "raw.txt" in traced
-    assert "Shortest word that counts." in command("schema", "count", "--plugin", "plugins/words.py", where=place).stdout
+    assert "Shortest word that counts." in command("schema", "count", "--plugin", "plugins/words.py",
+                                                   where=place).stdout
     wrong = command("run", "recipe.yaml", "--set", "count.lest=2", where=place)
-    assert (wrong.returncode, wrong.stderr) == (2, "error: recipe.yaml: stages.count.lest: unknown setting; did you mean 'least'?\n")
+    assert (wrong.returncode,
+            wrong.stderr) == (2, "error: recipe.yaml: stages.count.lest: unknown setting; did you mean 'least'?\n")
 
 
 def test_an_edit_of_a_plugin_or_of_what_it_imports_runs_the_stage_again(place):
@@ -85,7 +88,8 @@ def test_an_edit_of_a_plugin_or_of_what_it_imports_runs_the_stage_again(place):
 
 
 def test_a_stage_goes_on_after_an_edit_and_says_so(place):
-    (place / "plugins/words.py").write_text(PLUGIN.replace('        return {"words"', '        raise KeyboardInterrupt\n        return {"words"'))
+    (place / "plugins/words.py").write_text(
+        PLUGIN.replace('        return {"words"', '        raise KeyboardInterrupt\n        return {"words"'))
     with pytest.raises(KeyboardInterrupt):
         trivium.run("recipe.yaml")
     (place / "plugins/words.py").write_text(PLUGIN)
@@ -118,13 +122,17 @@ def test_the_files_of_code_are_those_that_it_imports_from_beside_it(place):
     (place / "plugins/package/other.py").write_text("import json, helper\n")
     (place / "plugins/unused.py").write_text("")
     (place / "plugins/main.py").write_text("def f():\n    from package.deep import x\n    import torch\n")
-    assert {where for where, _ in code_files("reward", Path("plugins/main.py"))} == {
-        "reward.main.py", "reward.package/__init__.py", "reward.package/deep.py", "reward.package/other.py", "reward.helper.py"}
+    assert {where
+            for where, _ in code_files("reward", Path("plugins/main.py"))} == {
+                "reward.main.py", "reward.package/__init__.py", "reward.package/deep.py", "reward.package/other.py",
+                "reward.helper.py"
+            }
 
 
 def test_runners_are_added_to_the_stages_that_there_are(place):
     def shout(settings, context):
-        (context.folder / "text").write_text((context.inputs["inputs"]["said"] / "prompts.jsonl").read_text()[:10].upper())
+        (context.folder / "text").write_text(
+            (context.inputs["inputs"]["said"] / "prompts.jsonl").read_text()[:10].upper())
         return {"loud": settings.loud}
 
     (place / "shout.yaml").write_text("name: shout\nstages:\n  world: {size: {documents_bytes: 20000}}\n"
@@ -201,11 +209,15 @@ def test_a_plugin_registers_by_name_what_settings_take(place):
 
 
 def test_a_name_resolves_to_the_file_that_its_code_is_in(place):
-    (place / "named.py").write_text("from trivium.extensions import register\n\n@register('rewards', 'mine')\ndef score(row, texts):\n    return [1] * len(texts)\n")
+    (place / "named.py").write_text(
+        "from trivium.extensions import register\n\n@register('rewards', 'mine')\ndef score(row, texts):\n    return "
+        "[1] * len(texts)\n"
+    )
     load_object("named.py:score")
     assert resolve("mine", "rewards") == f"{place / 'named.py'}:score" and resolve("mine", "judges") == "mine"
     assert resolve("x.py:f") == "x.py:f" and resolve("http://a:80/b") == "http://a:80/b" and resolve("exact") == "exact"
-    assert file_of("trivium.errors:nearest") == Path(trivium.errors.__file__) and load_object("trivium.errors:nearest") is trivium.errors.nearest
+    assert file_of("trivium.errors:nearest") == Path(
+        trivium.errors.__file__) and load_object("trivium.errors:nearest") is trivium.errors.nearest
     assert file_of("no.such.module:name") is None and file_of("runs/base/sft") is None
     (place / "other.py").write_text((place / "named.py").read_text())
     with pytest.raises(TriviumError, match="rewards: the name 'mine' is taken by"):

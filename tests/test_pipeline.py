@@ -217,7 +217,9 @@ def test_a_result_that_was_sealed_but_not_put_in_place_is_found(recipe, tmp_path
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process does not begin with its parent's memory")
 def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
     big = b"x" * (300 << 20)  # written to, so that it is there
-    told = subprocess.run([sys.executable, "-c", "from trivium.resources import peak_memory_mb; print(peak_memory_mb())"], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", "from trivium.resources import peak_memory_mb; print(peak_memory_mb())"],
+        capture_output=True, text=True, check=True)
     assert 5 < float(told.stdout) < len(big) / 2**20
 
 

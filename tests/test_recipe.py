@@ -108,14 +108,16 @@ def test_rounds_begin_where_the_one_before_ended(tmp_path):
     stages = load_recipe(tmp_path / "r.yaml", ["rounds.stages.select.samples=5"]).stages
     assert list(stages)[2:-1] == [f"rounds-{n}-{inner}" for n in (1, 2, 3) for inner in ("select", "tune")]
     assert [stages[f"rounds-{n}-select"].model for n in (1, 2, 3)] == ["sft", "rounds-1-tune", "rounds-2-tune"]
-    assert [stages[f"rounds-{n}-select"].skip for n in (1, 2, 3)] == [0, 10, 20] and stages["rounds-2-select"].samples == 5
+    assert [stages[f"rounds-{n}-select"].skip
+            for n in (1, 2, 3)] == [0, 10, 20] and stages["rounds-2-select"].samples == 5
     assert stages["rounds-2-tune"].demonstrations == "rounds-2-select"
     assert stages["evaluate"].models == {"first": "rounds-1-tune", "rounds": "rounds-3-tune"}
 
 
-@pytest.mark.parametrize("change, message", [
-    ("rounds.last=tuna", "no stage 'tuna'; did you mean 'tune'"), ("rounds.count=0", "stages.rounds.count"),
-    ("rounds.cuont=2", "stages.rounds.cuont: unknown setting"), ("rounds.stages.tune.epohcs=2", "stages.rounds-1-tune.epohcs")])
+@pytest.mark.parametrize("change, message", [("rounds.last=tuna", "no stage 'tuna'; did you mean 'tune'"),
+                                             ("rounds.count=0", "stages.rounds.count"),
+                                             ("rounds.cuont=2", "stages.rounds.cuont: unknown setting"),
+                                             ("rounds.stages.tune.epohcs=2", "stages.rounds-1-tune.epohcs")])
 def test_faults_in_rounds_are_named(tmp_path, change, message):
     (tmp_path / "r.yaml").write_text(ROUNDS)
     with pytest.raises(TriviumError, match=message):

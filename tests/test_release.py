@@ -101,10 +101,12 @@ for module in pkgutil.walk_packages(trivium.__path__, "trivium."):
 
 
 @pytest.mark.parametrize(("missing", "words", "message"), [
-    ("trafilatura", ["quickstart"], 'trafilatura is not installed; this needs the extra `corpus`: pip install "trivium[corpus]"'),
-    ("zstandard", ["run", "recipes/quickstart.yaml", "--only", "corpus", "--set", "world.size.documents_bytes=50000"],
-     'zstandard is not installed; this needs the extra `corpus`: pip install "trivium[corpus]"'),
-    ("plotly", ["lesson", "line"], 'plotly is not installed; this needs the extra `lessons`: pip install "trivium[lessons]"'),
+    ("trafilatura", ["quickstart"
+                     ], 'trafilatura is not installed; this needs the extra `corpus`: pip install "trivium[corpus]"'),
+    ("zstandard", ["run", "recipes/quickstart.yaml", "--only", "corpus", "--set", "world.size.documents_bytes=50000"
+                   ], 'zstandard is not installed; this needs the extra `corpus`: pip install "trivium[corpus]"'),
+    ("plotly", ["lesson", "line"
+                ], 'plotly is not installed; this needs the extra `lessons`: pip install "trivium[lessons]"'),
 ])
 def test_a_missing_extra_is_one_line_that_names_it(tmp_path, missing, words, message):
     code = HIDE.format(names=[missing]) + "from trivium.cli.__main__ import main; main()"

@@ -1,7 +1,8 @@
 """Code that users bring: a function or a class in a file of their own, or in an installed package.
 
-``FILE.py:NAME`` names something in a file, ``MODULE:NAME`` something in an installed package. The file is run as a module of its own, and may import what lies beside it.
-What a stage makes depends on that code, so :func:`code_files` finds all the files whose bytes belong to its key.
+``FILE.py:NAME`` names something in a file, ``MODULE:NAME`` something in an installed package. The file is run as a
+module of its own, and may import what lies beside it. What a stage makes depends on that code, so :func:`code_files`
+finds all the files whose bytes belong to its key.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def names(group: str) -> list[str]:
 
 
 def resolve(reference: str, *groups: str) -> str:
-    """``FILE.py:NAME`` or ``MODULE:NAME`` of what a text names: itself, or what is registered or offered under that name
-    in one of the groups. A text that names nothing of that kind is returned as it is."""
+    """``FILE.py:NAME`` or ``MODULE:NAME`` of what a text names: itself, or what is registered or offered under that
+    name in one of the groups. A text that names nothing of that kind is returned as it is."""
     if file_of(reference) is not None:
         return reference
     for group in groups or GROUPS:
@@ -134,7 +135,8 @@ def _line(error: BaseException, place: Path) -> int:
 
 
 def load_object(reference: str) -> Any:
-    """What ``FILE.py:NAME`` or ``MODULE:NAME`` names. Raises :class:`TriviumError` where there is no such file or name."""
+    """What ``FILE.py:NAME`` or ``MODULE:NAME`` names. Raises :class:`TriviumError` where there is no such file or
+    name."""
     place, _, name = reference.rpartition(":")
     if place.endswith(".py"):
         module = load_module(Path(place))

@@ -21,8 +21,11 @@ from trivium.corpus.tasks import Pool
 from trivium.data.readers import InputFile, Limits, read
 from trivium.errors import TriviumError
 
-SENTENCES = [f"The {a} of the {b} went to the {c} with a friend that have seen it." for a in ("keeper", "baker", "miller", "sailor")
-             for b in ("harbour", "valley", "castle") for c in ("market", "island")]
+SENTENCES = [
+    f"The {a} of the {b} went to the {c} with a friend that have seen it."
+    for a in ("keeper", "baker", "miller", "sailor") for b in ("harbour", "valley", "castle")
+    for c in ("market", "island")
+]
 
 
 def prose(seed, count=8):
@@ -61,30 +64,46 @@ def make(folder):
     return folder
 
 
-SETTINGS = CorpusSettings(max_page_bytes=1 << 20, max_unpacked_bytes=4 << 20, spans=SpanSettings(enabled=True), shard_documents=20,
-                          rules=["gopher_quality", "fineweb"], mixture=MixtureSettings(weights={"in": 2}))
+SETTINGS = CorpusSettings(max_page_bytes=1 << 20, max_unpacked_bytes=4 << 20, spans=SpanSettings(enabled=True),
+                          shard_documents=20, rules=["gopher_quality",
+                                                     "fineweb"], mixture=MixtureSettings(weights={"in": 2}))
 
 
 def test_everything_wrong_is_counted(tmp_path):
     inputs = make(tmp_path / "in")
-    counts = build([inputs], Extras(), SETTINGS, tmp_path / "out", tmp_path / "scratch", 0, Pool(tmp_path / "scratch", 1, lambda *a: None))
+    counts = build([inputs], Extras(), SETTINGS, tmp_path / "out", tmp_path / "scratch", 0,
+                   Pool(tmp_path / "scratch", 1, lambda *a: None))
     assert counts["documents"] == counts["kept"] + counts["rejected"]
-    rejects = [json.loads(line) for part in sorted((tmp_path / "out/rejects").iterdir()) for line in part.read_text().splitlines()]
+    rejects = [
+        json.loads(line) for part in sorted((tmp_path / "out/rejects").iterdir())
+        for line in part.read_text().splitlines()
+    ]
     reasons = {}
     for row in rejects:
         reasons.setdefault(row.get("file", row["id"].split(":")[0]).removeprefix("in/"), []).append(row["reason"])
-    for name, start in {"truncated.jsonl.gz": "truncated gz", "truncated.jsonl.zst": "truncated zst", "broken.warc": "damaged WARC", "latin.txt": "invalid UTF-8",
-                        "null.txt": "null byte", "big.html": "a file of more than 1,048,576", "bomb.jsonl.gz": "a row of more|unpacks to more",
-                        "empty.txt": "empty file", "untexted.jsonl": "no text", "quotes.csv": "line ", "wide.csv": "3 fields",
-                        "unknown.docx": "not a kind of file", "half.zip": "damaged zip", "column.parquet": "no column 'text'", "cut.parquet": "damaged Parquet",
-                        "inside.zip/b.jsonl": "not valid JSON", "nested.html": "no main text: (too_deep)", "zeros.tar.gz": "an archive without files"}.items():
-        assert any(reason.startswith(tuple(start.split("|"))) for reason in reasons.get(name, [])), (name, reasons.get(name))
-    lines = [json.loads(line)["id"] for part in sorted((tmp_path / "out/documents").iterdir()) for line in part.read_text().splitlines()]
+    for name, start in {
+            "truncated.jsonl.gz": "truncated gz", "truncated.jsonl.zst": "truncated zst", "broken.warc": "damaged WARC",
+            "latin.txt": "invalid UTF-8", "null.txt": "null byte", "big.html": "a file of more than 1,048,576",
+            "bomb.jsonl.gz": "a row of more|unpacks to more", "empty.txt": "empty file", "untexted.jsonl": "no text",
+            "quotes.csv": "line ", "wide.csv": "3 fields", "unknown.docx": "not a kind of file",
+            "half.zip": "damaged zip", "column.parquet": "no column 'text'", "cut.parquet": "damaged Parquet",
+            "inside.zip/b.jsonl": "not valid JSON", "nested.html": "no main text: (too_deep)",
+            "zeros.tar.gz": "an archive without files"
+    }.items():
+        assert any(reason.startswith(tuple(start.split("|")))
+                   for reason in reasons.get(name, [])), (name, reasons.get(name))
+    lines = [
+        json.loads(line)["id"] for part in sorted((tmp_path / "out/documents").iterdir())
+        for line in part.read_text().splitlines()
+    ]
     assert len(set(lines)) == counts["kept"] and len(lines) == counts["kept"] + counts["copies"]
     assert len({*lines, *(row["id"] for row in rejects)}) == counts["documents"]
 
 
-@pytest.mark.parametrize("page", ["<div>" * 100_000 + "x", "<b>" * 10_000, "<" * 1_000_000, "<table><tr><td>" * 3000, "<a " + "x=1 " * 100_000 + ">y</a>"])
+@pytest.mark.parametrize("page", [
+    "<div>" * 100_000 + "x", "<b>" * 10_000, "<" * 1_000_000, "<table><tr><td>" * 3000,
+    "<a " + "x=1 " * 100_000 + ">y</a>"
+])
 def test_hostile_pages_take_no_time(page):
     extract(page, "accurate")
     extract(page, "fast")
@@ -96,7 +115,8 @@ def test_a_slow_page_falls_back(monkeypatch):
             sum(range(1000))
 
     monkeypatch.setattr("trivium.corpus.extract._trafilatura", slow)
-    text, how = extract(f"<html><body><main><p>{prose(3)}</p></main></body></html>", limits=ExtractionLimits(seconds=0.05))
+    text, how = extract(f"<html><body><main><p>{prose(3)}</p></main></body></html>",
+                        limits=ExtractionLimits(seconds=0.05))
     assert how == "resiliparse (too_slow)" and prose(3) in text
 
 
@@ -106,8 +126,10 @@ def test_unknown_rules_and_settings_are_errors():
             CorpusSettings(**wrong)
 
 
-SUFFIXES = ["a.jsonl", "a.json", "a.csv", "a.html", "a.txt", "a.md", "a.parquet", "a.warc", "a.warc.gz", "a.jsonl.gz", "a.jsonl.zst", "a.zip", "a.tar",
-            "a.tar.gz", "a.html.xz", "a.txt.bz2"]
+SUFFIXES = [
+    "a.jsonl", "a.json", "a.csv", "a.html", "a.txt", "a.md", "a.parquet", "a.warc", "a.warc.gz", "a.jsonl.gz",
+    "a.jsonl.zst", "a.zip", "a.tar", "a.tar.gz", "a.html.xz", "a.txt.bz2"
+]
 
 
 @given(st.sampled_from(SUFFIXES), st.binary(max_size=300))

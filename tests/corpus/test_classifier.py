@@ -11,12 +11,15 @@ from trivium.errors import TriviumError
 
 def examples(count=240):
     rng = random.Random(5)
-    good, bad = (["careful", "study", "shows", "results", "of", "measurements", "in", "winter"], ["click", "win", "free", "prize", "now", "offer", "limited", "deal"])
+    good, bad = (["careful", "study", "shows", "results", "of", "measurements", "in",
+                  "winter"], ["click", "win", "free", "prize", "now", "offer", "limited", "deal"])
     both = ["the", "a", "of", "and", "to", "in", "it", "is", "that", "was", "for", "on"]
     texts, labels = [], []
     for number in range(count):
         label = number % 2 == 0
-        texts.append(" ".join(rng.choice(good if label else bad) if rng.random() < 0.3 else rng.choice(both) for _ in range(40)) + f" {number}")
+        texts.append(" ".join(
+            rng.choice(good if label else bad) if rng.random() < 0.3 else rng.choice(both)
+            for _ in range(40)) + f" {number}")
         labels.append(label)
     return texts, labels
 
@@ -24,9 +27,11 @@ def examples(count=240):
 @pytest.mark.parametrize("characters", [False, True])
 def test_it_learns_and_survives_disk(tmp_path, characters):
     texts, labels = examples()
-    made = train(texts, labels, "good", FeatureSettings(bits=14, characters=characters), 10.0, [n % 5 == 0 for n in range(len(texts))])
+    made = train(texts, labels, "good", FeatureSettings(bits=14, characters=characters), 10.0,
+                 [n % 5 == 0 for n in range(len(texts))])
     assert made.header["heldout"]["f1"] > 0.95 and made.header["heldout"]["roc_area"] > 0.98
-    again = train(texts, labels, "good", FeatureSettings(bits=14, characters=characters), 10.0, [n % 5 == 0 for n in range(len(texts))])
+    again = train(texts, labels, "good", FeatureSettings(bits=14, characters=characters), 10.0,
+                  [n % 5 == 0 for n in range(len(texts))])
     made.save(tmp_path / "a")
     again.save(tmp_path / "b")
     for name in ("filter.json", "filter.safetensors"):
@@ -39,7 +44,8 @@ def test_it_learns_and_survives_disk(tmp_path, characters):
 def test_features_have_unit_length_and_ignore_case():
     settings = FeatureSettings()
     buckets, values = features("One two one.", settings)
-    assert np.isclose((values**2).sum(), 1) and (np.diff(buckets) > 0).all() and len(buckets) == 4  # one, two, "one two", "two one"
+    # one, two, "one two", "two one"
+    assert np.isclose((values**2).sum(), 1) and (np.diff(buckets) > 0).all() and len(buckets) == 4
     assert (features("ONE TWO, one", settings)[0] == buckets).all()
     assert len(features("", settings)[0]) == 0 and len(features("红楼梦", settings)[0]) == 5
 

@@ -37,7 +37,8 @@ def test_two_ray_workers_write_the_same_bytes(tmp_path, monkeypatch):
         assert isinstance(pool, RayPool) and len(ray.nodes()) == 2 and pool._processors() == 2
         counts = build([inputs], Extras([QUESTION]), SETTINGS, tmp_path / "ray/out", tmp_path / "ray/scratch", 5, pool)
         assert counts == local and digests(tmp_path / "ray/out") == digests(tmp_path / "local/out")
-        with pytest.raises(TriviumError, match="this row is bad"), RayPool(tmp_path / "x", 1, lambda *a: None) as failing:
+        with pytest.raises(TriviumError, match="this row is bad"), RayPool(tmp_path / "x", 1,
+                                                                           lambda *a: None) as failing:
             failing.run([Task("bad", _fails, {"n": n}) for n in range(3)])
     finally:
         ray.shutdown()

@@ -173,7 +173,8 @@ def test_documents_in_are_kept_or_rejected(corpus, built):
 def test_funnel_and_reasons(built):
     report, folder = built
     documents = {entry["step"]: entry["documents"] for entry in report["funnel"]}
-    assert list(documents)[:4] == ["input", "read", "address", "extract"] and documents["input"] - documents["read"] == 3
+    assert list(documents)[:4] == ["input", "read", "address", "extract"
+                                   ] and documents["input"] - documents["read"] == 3
     assert documents["harmful"] - documents["exact_duplicates"] == 10 and documents["contamination"] == report["kept"]
     for entry in report["funnel"]:
         assert sum(source["documents"] for source in entry["sources"].values()) == entry["documents"]
@@ -225,7 +226,8 @@ def test_only_what_changed_is_done_again(corpus, built, tmp_path):
         steps.append((step, done, total))
 
     def again(settings):
-        return build([corpus[0]], Extras([QUESTION]), settings, tmp_path / "out", folder / "scratch", 5, Pool(folder / "scratch", 1, progress))
+        return build([corpus[0]], Extras([QUESTION]), settings, tmp_path / "out", folder / "scratch", 5,
+                     Pool(folder / "scratch", 1, progress))
 
     again(SETTINGS)
     assert (
@@ -313,24 +315,33 @@ def test_an_empty_corpus_is_an_error(tmp_path):
 
 def test_names_that_nothing_has_are_errors_at_once(corpus, tmp_path):
     steps = []
-    for wrong, match in (({"fields": {"text": "body"}}, "no row holds 'body', which text"),
-                         ({"mixture": MixtureSettings(weights={"boks": 2})}, "no document is of the source 'boks'; did you mean 'books'")):
+    for wrong, match in (({"fields": {"text": "body"}}, "no row holds 'body', which text"), ({
+            "mixture": MixtureSettings(weights={"boks": 2})
+    }, "no document is of the source 'boks'; did you mean 'books'")):
         with pytest.raises(TriviumError, match=match):
-            run(corpus[0], tmp_path, CorpusSettings(**{**vars(SETTINGS), **wrong}), progress=lambda step, *_: steps.append(step))
+            run(corpus[0], tmp_path, CorpusSettings(**{**vars(SETTINGS), **wrong}),
+                progress=lambda step, *_: steps.append(step))
     assert set(steps) == {"read"}
     weighed = CorpusSettings(**{**vars(SETTINGS), "rules": [], "mixture": MixtureSettings(weights={"short": 2}),
                                 "language": LanguageSettings(keep=["en"])})
     (tmp_path / "in").mkdir()
-    rows = [{"text": "Wie geht es dir und den Kindern heute Abend, mein Freund?", "source": "short"}, {"text": story(random.Random(0))}]
+    rows = [{"text": "Wie geht es dir und den Kindern heute Abend, mein Freund?", "source": "short"},
+            {"text": story(random.Random(0))}]
     (tmp_path / "in/a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(TriviumError, match=r"all 1 documents of the source 'short' were rejected.*corpus inspect .*out --source 'short'"):
+    with pytest.raises(
+            TriviumError,
+            match=r"all 1 documents of the source 'short' were rejected.*corpus inspect .*out --source 'short'"):
         run(tmp_path / "in", tmp_path, weighed)
     assert rows_of(tmp_path, "rejects")[0]["source"] == "short"
 
 
 def test_a_lost_document_stops_the_run():
     with pytest.raises(AssertionError, match="3 documents came in, but 1 were kept and 1 rejected"):
-        _report({"funnel": {"input": {"sources": {"in": {"documents": 3, "bytes": 9}}}}, "written": {"kept": 1, "rejected": 1}}, [], None)
+        _report(
+            {
+                "funnel": {"input": {"sources": {"in": {"documents": 3, "bytes": 9}}}},
+                "written": {"kept": 1, "rejected": 1}
+            }, [], None)
 
 
 def _die(parameters, inputs, folder):
@@ -368,7 +379,8 @@ def test_settings_are_read_strictly():
 
 @pytest.mark.long
 def test_killed_at_any_moment(tmp_path):
-    """SIGKILL after random times, with every step on, until a run comes to its end: the same bytes as an undisturbed one."""
+    """SIGKILL after random times, with every step on, until a run comes to its end: the same bytes as an undisturbed
+    one."""
     inputs = tmp_path / "in"
     write_corpus(inputs)
     script = tmp_path / "script.py"

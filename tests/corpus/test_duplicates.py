@@ -26,7 +26,10 @@ SETTINGS = DuplicateSettings()
 
 def jaccards(texts):
     """The true similarity of every pair, by brute force."""
-    sets = [frozenset(shingles(text, hashes, SETTINGS.run).tolist()) for text, hashes in zip(texts, plain_hashes(texts), strict=True)]
+    sets = [
+        frozenset(shingles(text, hashes, SETTINGS.run).tolist())
+        for text, hashes in zip(texts, plain_hashes(texts), strict=True)
+    ]
     return {
         (a, b): len(sets[a] & sets[b]) / len(sets[a] | sets[b]) for a, b in itertools.combinations(range(len(texts)), 2)
     }
@@ -85,7 +88,8 @@ def test_signatures_estimate_the_true_jaccard():
             abs(estimated_jaccard(signature[one], signature[[other]])[0] - true)
             <= 5 * np.sqrt(true * (1 - true) / 112) + 1e-9
         )
-    assert (signatures(texts, plain_hashes(texts), SETTINGS, 1) == signature).all() and (signatures(texts, plain_hashes(texts), SETTINGS, 2) != signature).any()
+    assert (signatures(texts, plain_hashes(texts), SETTINGS, 1) == signature).all() and (signatures(
+        texts, plain_hashes(texts), SETTINGS, 2) != signature).any()
 
 
 def test_bands_find_what_the_formula_says():
@@ -97,7 +101,8 @@ def test_bands_find_what_the_formula_says():
         both = np.array([rng.getrandbits(63) for _ in range(shared)], np.uint64)
         true = shared / (shared + 2 * own)
         words = [" ".join(f"{value:x}" for value in np.r_[both, part]) for part in sets]
-        one, other = band_hashes(signatures(words, plain_hashes(words), DuplicateSettings(run=1), rng.getrandbits(60)), SETTINGS)
+        one, other = band_hashes(signatures(words, plain_hashes(words), DuplicateSettings(run=1), rng.getrandbits(60)),
+                                 SETTINGS)
         found.append(bool((one == other).any()))
         expected.append(1 - (1 - true**8) ** 14)
     deviation = np.sqrt(sum(p * (1 - p) for p in expected))

@@ -29,7 +29,8 @@ def test_temperature_lifts_small_sources():
     assert shares["web"] / shares["books"] == pytest.approx(8 ** 0.5)
 
 
-@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10**9), min_size=1), st.integers(1, 10**10), st.floats(0.2, 8))
+@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10**9), min_size=1), st.integers(1, 10**10),
+       st.floats(0.2, 8))
 def test_no_source_beyond_its_epochs_and_the_rest_is_shared(sizes, size, most):
     found = epochs(sizes, MixtureSettings(size=size, max_epochs=most))
     total = sum(found[name] * sizes[name] for name in sizes)
@@ -40,7 +41,8 @@ def test_no_source_beyond_its_epochs_and_the_rest_is_shared(sizes, size, most):
 def test_copies_follow_the_hash():
     drawn = [copies(str(n), "text", 2.3, 1) for n in range(4000)]
     assert set(drawn) == {2, 3} and abs(sum(drawn) / 4000 - 2.3) < 0.03
-    assert drawn == [copies(str(n), "text", 2.3, 1) for n in range(4000)] != [copies(str(n), "text", 2.3, 2) for n in range(4000)]
+    assert drawn == [copies(str(n), "text", 2.3, 1)
+                     for n in range(4000)] != [copies(str(n), "text", 2.3, 2) for n in range(4000)]
     fewer = [copies(str(n), "text", 0.4, 1) for n in range(100)]
     more = [copies(str(n), "text", 0.6, 1) for n in range(100)]
     assert all(a <= b for a, b in zip(fewer, more, strict=True))  # a larger share holds the smaller one's documents

@@ -259,7 +259,11 @@ def test_runs_of_words_are_counted_by_their_hashes_as_by_the_words(parts: list[s
     assert Page(" ".join(parts)).most_frequent(n) == (max(runs.values(), default=0), longest)
 
 
-@given(st.lists(st.sampled_from(["<div>", "</div>", "<P class=x>", "</p>", "<br>", "<IMG src=x>", "<hr/>", "text", "<", ">", "</", "<b", "é"]), max_size=60), st.integers(0, 12))
+@given(
+    st.lists(
+        st.sampled_from([
+            "<div>", "</div>", "<P class=x>", "</p>", "<br>", "<IMG src=x>", "<hr/>", "text", "<", ">", "</", "<b", "é"
+        ]), max_size=60), st.integers(0, 12))
 def test_how_deep_tags_are_nested_is_counted_as_one_would_by_hand(parts, depth):
     html, level, worst = "".join(parts), 0, 0
     for mark in re.findall(r"<(/|(?:br[> /]|img|hr[> /])|[a-z])", html.lower()):

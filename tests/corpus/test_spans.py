@@ -66,7 +66,8 @@ def found(tmp_path, texts, sizes, partitions, dropped=()):
     for shard, first, size in zip(shards, starts, sizes, strict=True):
         held.append(shard / "held")
         held[-1].mkdir()
-        windows({row: texts[first + row] for row in range(size) if first + row not in dropped}, common, SETTINGS, held[-1])
+        windows({row: texts[first + row]
+                 for row in range(size) if first + row not in dropped}, common, SETTINGS, held[-1])
     for part in range(partitions):
         parts.append(repeats(held, starts, part, partitions))
     gathered = {}
@@ -105,7 +106,8 @@ def test_run_hashes_and_windows():
 
 
 def test_arrays_on_disk_are_empty_when_nothing_is_marked(tmp_path):
-    assert mark(["short"], plain_hashes(["short"]), SETTINGS, tmp_path) == 0 and len(read_array(tmp_path / "marks.npy")) == 0
+    assert mark(["short"], plain_hashes(["short"]), SETTINGS, tmp_path) == 0 and len(read_array(
+        tmp_path / "marks.npy")) == 0
     write_marks([], [], DuplicateSettings(), 0, tmp_path)
     write_array(tmp_path / "x.npy", np.empty(0))
 

@@ -53,7 +53,8 @@ def test_any_single_survivor_of_a_cluster_is_right():
     truth = {"a": {}, "b": copy("exact", "a"), "c": copy("exact", "a"), "d": copy("near", "b"), "e": {}, "f": {}}
     for survivor in "abcd":
         step = {
-            id: "near_duplicates" if id == "d" or (survivor == "d" and id == "a") else "exact_duplicates" for id in "abcd"
+            id: "near_duplicates" if id == "d" or (survivor == "d" and id == "a") else "exact_duplicates"
+            for id in "abcd"
         }
         of = rates(truth, {survivor: "x", "e": "x", "f": "x"}, {id: step[id] for id in "abcd" if id != survivor})
         assert of("exact_duplicate")[0][0] == 1.0 and of("exact_duplicate")[1] == (1.0, 2)

@@ -12,7 +12,8 @@ from trivium.data.readers import Document, InputFile, Limits, Malformed, read
 PAGE = "<html><body><p>Grüße from a page.</p></body></html>"
 
 
-def record(body, kind="response", uri="http://x.example/", content="application/http; msgtype=response", version="WARC/1.0"):
+def record(body, kind="response", uri="http://x.example/", content="application/http; msgtype=response",
+           version="WARC/1.0"):
     return (f"{version}\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {uri}\r\nWARC-Record-ID: <urn:uuid:{len(body)}>\r\n"
             f"Content-Type: {content}\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body + b"\r\n\r\n"
 
@@ -49,13 +50,16 @@ def test_pages_texts_and_others(tmp_path, pack, version):
         record(PAGE.encode("utf-16"), "resource", content="text/html"),
     ]
     found = items(tmp_path, b"".join(map(pack, records)), "a.warc.gz" if pack is gzip.compress else "a.warc")
-    assert outcome(found) == [PAGE, "not a page (image/gif)", "not a page: HTTP status 404", "plain words", "a text that was extracted", PAGE]
+    assert outcome(found) == [
+        PAGE, "not a page (image/gif)", "not a page: HTTP status 404", "plain words", "a text that was extracted", PAGE
+    ]
     assert found[0].url == "http://x.example/" and found[0].id.startswith("urn:uuid") and found[0].row == 3
 
 
 def test_transfer_and_content_encodings(tmp_path):
     data, chunks = PAGE.encode(), PAGE.encode("gb18030")
-    chunked = b"5\r\n" + chunks[:5] + b"\r\n" + hex(len(chunks) - 5)[2:].encode() + b";x=y\r\n" + chunks[5:] + b"\r\n0\r\n\r\n"
+    chunked = b"5\r\n" + chunks[:5] + b"\r\n" + hex(len(chunks) -
+                                                    5)[2:].encode() + b";x=y\r\n" + chunks[5:] + b"\r\n0\r\n\r\n"
     bodies = [
         http(gzip.compress(data), HTML, "Content-Encoding: gzip"),
         http(chunked, "Content-Type: text/html; charset=gb2312", "Transfer-Encoding: chunked"),
@@ -73,7 +77,7 @@ def test_transfer_and_content_encodings(tmp_path):
 
 def test_a_broken_record_costs_no_other(tmp_path):
     length = GOOD.replace(b"Content-Length: ", b"Content-Length: 9")
-    for broken in (b"garbage\r\n" * 50, length, GOOD.replace(b"Content-Length", b"Content-Size"), GOOD[: len(GOOD) // 2],
+    for broken in (b"garbage\r\n" * 50, length, GOOD.replace(b"Content-Length", b"Content-Size"), GOOD[:len(GOOD) // 2],
                    GOOD.replace(b"\r\n\r\n", b"\r\n", 1)):
         found = outcome(items(tmp_path, GOOD + broken + GOOD + GOOD))
         assert found.count(PAGE) >= 2 and found[-1] == PAGE, (broken[:80], found)
@@ -96,8 +100,11 @@ def test_mutations_never_crash_and_stay_counted(tmp_path_factory, seed, compress
     data = bytearray(b"".join(map(gzip.compress, records) if compressed else records))
     for _ in range(rng.randint(1, 6)):
         place = rng.randrange(len(data))
-        rng.choice([lambda p: data.__setitem__(p, rng.randrange(256)), lambda p: data.__delitem__(slice(p, p + rng.randint(1, 99))),
-                    lambda p: data.insert(p, rng.randrange(256))])(min(place, len(data) - 1))
+        rng.choice([
+            lambda p: data.__setitem__(p, rng.randrange(256)),
+            lambda p: data.__delitem__(slice(p, p + rng.randint(1, 99))), lambda p: data.insert(p, rng.randrange(256))
+        ])(min(place,
+               len(data) - 1))
         if not data:
             break
     found = items(tmp_path_factory.mktemp("w"), bytes(data), "a.warc.gz" if compressed else "a.warc")

@@ -1,4 +1,5 @@
-"""The adapter for lm-evaluation-harness, through its own ``simple_evaluate``, beside its ``hf`` model on the same folder."""
+"""The adapter for lm-evaluation-harness, through its own ``simple_evaluate``, beside its ``hf`` model on the same
+folder."""
 
 from __future__ import annotations
 
@@ -44,15 +45,22 @@ def test_simple_evaluate_gives_the_numbers_of_the_hf_model(models, tmp_path, mon
 
     from trivium.evaluation.harness import HarnessModel
 
-    rows = [{"question": f"What does Ana sell on day {i}? " + "Perhaps many things. " * (i % 4) * 6, "choices": ["kites", "a clock or two", "nothing"], "answer": i % 3} for i in range(12)]
+    rows = [{
+        "question": f"What does Ana sell on day {i}? " + "Perhaps many things. " * (i % 4) * 6,
+        "choices": ["kites", "a clock or two", "nothing"], "answer": i % 3
+    } for i in range(12)]
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "tasks").mkdir()
     for task, rest in KINDS.items():
         (tmp_path / "tasks" / f"{task}.yaml").write_text(TASK.format(name=task, file=file, rest=rest))
-    found = [lm_eval.simple_evaluate(model=model, tasks=list(KINDS), task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False), bootstrap_iters=0,
-                                     apply_chat_template=name == "chat", log_samples=True)
-             for model in (HarnessModel(models[name]), HFLM(pretrained=str(models[name]), device="cpu", batch_size=4, dtype="float32"))]
+    found = [
+        lm_eval.simple_evaluate(model=model, tasks=list(KINDS),
+                                task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
+                                bootstrap_iters=0, apply_chat_template=name == "chat", log_samples=True)
+        for model in (HarnessModel(models[name]),
+                      HFLM(pretrained=str(models[name]), device="cpu", batch_size=4, dtype="float32"))
+    ]
     for task in KINDS:
         ours, theirs = (result["results"][task] for result in found)
         numbers = [key for key, value in theirs.items() if isinstance(value, float)]
@@ -61,6 +69,8 @@ def test_simple_evaluate_gives_the_numbers_of_the_hf_model(models, tmp_path, mon
             assert ours[key] == pytest.approx(theirs[key], rel=1e-4), (task, key)
         for mine, other in zip(found[0]["samples"][task], found[1]["samples"][task], strict=True):
             if task == "choosing":
-                assert [value[0][0] for value in mine["resps"]] == pytest.approx([value[0][0] for value in other["resps"]], abs=1e-3)
+                assert [value[0][0]
+                        for value in mine["resps"]] == pytest.approx([value[0][0] for value in other["resps"]],
+                                                                     abs=1e-3)
             elif task == "writing":
                 assert mine["resps"] == other["resps"]

@@ -30,8 +30,10 @@ class Server:
                 text = body["messages"][0]["content"]
                 outer.asked.append(text)
                 status = outer.failures.pop(0) if outer.failures else 200
-                first, second = (re.search(rf"<answer_{name}>\n(.*?)\n</answer_{name}>", text, re.DOTALL)[1] for name in "AB")
-                reply = {"choices": [{"message": {"role": "assistant", "content": decide(first, second)}}]} if status == 200 else {"error": {"message": "busy"}}
+                first, second = (re.search(rf"<answer_{name}>\n(.*?)\n</answer_{name}>", text, re.DOTALL)[1]
+                                 for name in "AB")
+                reply = {"choices": [{"message": {"role": "assistant", "content": decide(first, second)}}]
+                         } if status == 200 else {"error": {"message": "busy"}}
                 data = json.dumps(reply).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
@@ -55,7 +57,10 @@ class Server:
 
 def preferences(judge, *answers):
     """What a judge prefers of pairs of answers to one question."""
-    return [found.preference for found in ask_both_orders(judge, [Pair([{"role": "user", "content": "?"}], *both) for both in answers])]
+    return [
+        found.preference
+        for found in ask_both_orders(judge, [Pair([{"role": "user", "content": "?"}], *both) for both in answers])
+    ]
 
 
 def judge_at(server, **settings):
@@ -66,8 +71,10 @@ def test_orders_are_swapped_and_averaged():
     with Server(lambda first, second: "I take the first. [[A]]") as server:
         assert preferences(judge_at(server), ("one", "two")) == [0.5]  # liking for a place cancels out
         assert len(server.asked) == 2
-    with Server(lambda first, second: "[[A]] at first sight, but no: " + ("[[A]]" if len(first) > len(second) else "[[B]]")) as server:
-        assert preferences(judge_at(server, workers=2), ("longer", "x"), ("a", "longer"), ("same", "same")) == [1.0, 0.0, 0.5]
+    with Server(lambda first, second: "[[A]] at first sight, but no: " +
+                ("[[A]]" if len(first) > len(second) else "[[B]]")) as server:
+        assert preferences(judge_at(server, workers=2), ("longer", "x"), ("a", "longer"),
+                           ("same", "same")) == [1.0, 0.0, 0.5]
 
 
 def test_replies_without_a_verdict_are_counted_and_not_guessed():
@@ -97,12 +104,15 @@ def test_a_busy_endpoint_is_asked_again_and_a_wrong_key_is_not(monkeypatch):
 
 def test_a_win_rate_by_an_endpoint(models, tmp_path):
     path = tmp_path / "wins.yaml"
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"Tell me about {i}."}) + "\n" for i in range(6)))
-    with Server(lambda first, second: "[[A]]" if len(first) > len(second) else "[[B]]" if len(second) > len(first) else "[[C]]") as server:
+    (tmp_path / "rows.jsonl").write_text("".join(
+        json.dumps({"prompt": f"Tell me about {i}."}) + "\n" for i in range(6)))
+    with Server(lambda first, second: "[[A]]" if len(first) > len(second) else "[[B]]"
+                if len(second) > len(first) else "[[C]]") as server:
         path.write_text(f"kind: wins\ndata: rows.jsonl\njudge: {server.address}\nmax_new_tokens: 6\n")
         result = load_task(path).examine(path, EvaluatedModel.load(models["chat"]),
                                          EvaluatedModel.load(models["other"]))
-    expected = [(len(row["first"]) > len(row["second"])) + 0.5 * (len(row["first"]) == len(row["second"])) for row in result.rows]
+    expected = [(len(row["first"]) > len(row["second"])) + 0.5 * (len(row["first"]) == len(row["second"]))
+                for row in result.rows]
     assert [row["score"] for row in result.rows] == expected
     assert result.metrics["win_rate"]["value"] == sum(expected) / 6
 
@@ -129,14 +139,17 @@ def test_a_function_of_ones_own_judges_in_both_orders(tmp_path):
         assert preferences(judge, ("a", "b")) == [0.5]
 
 
-@pytest.mark.parametrize("function, message", [
-    ("raises", "at prompt '\\?': KeyError: 'no idea'"), ("hangs", "within 1 seconds; raise `judge_seconds`"),
-    ("sure", "a probability from 0 to 1 was expected, not 1.5"), ("silent", "a probability from 0 to 1 was expected, not None"),
-    ("few", "takes 2 positional arguments"), ("absent", "there is no 'absent' in it")])
+@pytest.mark.parametrize("function, message", [("raises", "at prompt '\\?': KeyError: 'no idea'"),
+                                               ("hangs", "within 1 seconds; raise `judge_seconds`"),
+                                               ("sure", "a probability from 0 to 1 was expected, not 1.5"),
+                                               ("silent", "a probability from 0 to 1 was expected, not None"),
+                                               ("few", "takes 2 positional arguments"),
+                                               ("absent", "there is no 'absent' in it")])
 def test_a_judge_of_ones_own_that_misbehaves_is_named(tmp_path, function, message):
     (tmp_path / "own.py").write_text(JUDGES)
-    with FunctionJudge(f"{tmp_path}/own.py:{function}", seconds=1.0 if function == "hangs" else 30.0) as judge, pytest.raises(
-            TriviumError, match=rf"^judge {tmp_path}/own.py:{function}: .*{message}"):
+    with FunctionJudge(f"{tmp_path}/own.py:{function}",
+                       seconds=1.0 if function == "hangs" else 30.0) as judge, pytest.raises(
+                           TriviumError, match=rf"^judge {tmp_path}/own.py:{function}: .*{message}"):
         preferences(judge, ("a", "b"))
 
 

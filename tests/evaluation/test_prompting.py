@@ -50,18 +50,23 @@ def test_which_answers_are_right(expected, answer, right):
 
 
 def test_each_way_shows_what_it_says(tokenizer):
-    question, example = Question("How much is 1 + 1?", "sums", lambda text: True), Example("How much is 2 + 2?", "2 + 2 = 4. The answer is 4.", "The answer is 4.", "sums")
+    question, example = Question("How much is 1 + 1?", "sums",
+                                 lambda text: True), Example("How much is 2 + 2?", "2 + 2 = 4. The answer is 4.",
+                                                             "The answer is 4.", "sums")
     shown = {(method, chat): tokenizer.decode(prompt_for(method, question, [example], tokenizer, chat))
              for method in ("zero-shot", "few-shot", "chain-of-thought", "step-by-step") for chat in (True, False)}
     for chat in (True, False):
-        assert "2 + 2" not in shown["zero-shot", chat] and "= 4" not in shown["few-shot", chat] and "The answer is 4" in shown["few-shot", chat]
+        assert "2 + 2" not in shown["zero-shot",
+                                    chat] and "= 4" not in shown["few-shot",
+                                                                 chat] and "The answer is 4" in shown["few-shot", chat]
         assert "2 + 2 = 4" in shown["chain-of-thought", chat] and "step by step" in shown["step-by-step", chat]
     assert shown["few-shot", True].endswith("<|assistant|>") and shown["few-shot", False].endswith("Answer:")
 
 
 def test_examples_are_of_the_task_never_the_question_itself_and_always_the_same():
     question = Question("q3", "sums", lambda text: True)
-    examples = [Example(f"q{i}", "so. The answer is 1.", "The answer is 1.", "sums") for i in range(8)] + [Example("other", "a", "a", "talk")]
+    examples = [Example(f"q{i}", "so. The answer is 1.", "The answer is 1.", "sums")
+                for i in range(8)] + [Example("other", "a", "a", "talk")]
     for number in range(20):
         chosen = choose(examples, question, 4, 0, number)
         assert chosen == choose(examples, question, 4, 0, number) and len(chosen) == 4
@@ -69,19 +74,24 @@ def test_examples_are_of_the_task_never_the_question_itself_and_always_the_same(
 
 
 def test_a_model_is_asked_in_every_way_the_same_questions(tmp_path, tokenizer):
-    config = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=32, num_layers=1, num_heads=1, num_kv_heads=1, max_positions=256)
+    config = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=32, num_layers=1,
+                         num_heads=1, num_kv_heads=1, max_positions=256)
     save_model(LanguageModel(config).initialise(0), tokenizer, tmp_path / "model")
-    write_rows(tmp_path / "questions.jsonl", [{"question": f"How much is {i} + 1?", "answer": f"{i} + 1 = {i + 1}\n#### {i + 1}"} for i in range(12)]
-               + [{"question": "long " * 200, "answer": "no"}])
+    write_rows(tmp_path / "questions.jsonl",
+               [{"question": f"How much is {i} + 1?", "answer": f"{i} + 1 = {i + 1}\n#### {i + 1}"}
+                for i in range(12)] + [{"question": "long " * 200, "answer": "no"}])
     questions, examples = read_questions(tmp_path / "questions.jsonl"), read_examples(tmp_path / "questions.jsonl")
     found = compare(tmp_path / "model", questions, examples, ["zero-shot", "few-shot", "chain-of-thought"], 2, 8)
     assert found["questions"] < 13 and found["questions"] + found["left_out"] == 13
     for method in found["methods"].values():
-        assert 0 <= method["right"]["low"] <= method["right"]["value"] <= method["right"]["high"] <= 1 and len(method["answers"]) == found["questions"]
+        assert 0 <= method["right"]["low"] <= method["right"]["value"] <= method["right"]["high"] <= 1 and len(
+            method["answers"]) == found["questions"]
     assert found["methods"]["zero-shot"]["versus"] is None and "value" in found["methods"]["few-shot"]["versus"]
     assert compare(tmp_path / "model", questions, examples, ["zero-shot"], 2, 8)["questions"] >= found["questions"]
-    for methods, more, message in ((["few-shots"], {}, "did you mean 'few-shot'"), (["few-shot"], {"examples": []}, "name a file of them with --examples"),
-                                   (["few-shot"], {"shots": 0}, "at least 1 example"), (["zero-shot"], {"max_new_tokens": 255}, "no question fits")):
+    for methods, more, message in ((["few-shots"], {}, "did you mean 'few-shot'"), (["few-shot"], {
+            "examples": []
+    }, "name a file of them with --examples"), (["few-shot"], {"shots": 0}, "at least 1 example"),
+                                   (["zero-shot"], {"max_new_tokens": 255}, "no question fits")):
         with pytest.raises(TriviumError, match=message):
             compare(tmp_path / "model", questions, more.pop("examples", examples), methods, **more)
     with pytest.raises(TriviumError, match="need"):
@@ -89,8 +99,10 @@ def test_a_model_is_asked_in_every_way_the_same_questions(tmp_path, tokenizer):
 
 
 @pytest.mark.parametrize(("row", "message"), [
-    ({"question": "how?"}, "row 1: the field 'answer' is missing"), ({"prompt": [], "truth": {}, "task": "code"}, "row 1"),
-    ({"prompt": "how?", "truth": {}, "task": "code"}, "row 1"), ({"truth": {}}, "row 1"),
+    ({"question": "how?"}, "row 1: the field 'answer' is missing"),
+    ({"prompt": [], "truth": {}, "task": "code"}, "row 1"),
+    ({"prompt": "how?", "truth": {}, "task": "code"}, "row 1"),
+    ({"truth": {}}, "row 1"),
 ])
 def test_a_bad_question_names_its_row(tmp_path, row, message):
     write_rows(tmp_path / "q.jsonl", [row])

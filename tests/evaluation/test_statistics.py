@@ -90,7 +90,8 @@ def test_length_controlled_rate_finds_the_known_truth():
 
 def test_length_controlled_rate_of_a_judge_who_does_not_care_is_the_raw_one():
     wins, differences = simulated(1, theta=0.4, phi=0.0, longer=80)
-    assert length_controlled(wins.tolist(), differences.tolist(), draws=20)["value"] == pytest.approx(wins.mean(), abs=0.05)
+    assert length_controlled(wins.tolist(), differences.tolist(),
+                             draws=20)["value"] == pytest.approx(wins.mean(), abs=0.05)
 
 
 def test_length_control_is_symmetric():
@@ -109,7 +110,10 @@ def test_length_control_of_a_model_that_always_wins_stays_finite():
 def test_difficulty_orders_prompts_as_the_truth_does():
     rng = np.random.default_rng(4)
     gamma = rng.normal(0, 1.5, 300)
-    wins = {str(model): (rng.random(300) < logistic(theta + gamma)).astype(float).tolist() for model, theta in enumerate((-0.5, 0.0, 0.3, 0.8, 1.0))}
+    wins = {
+        str(model): (rng.random(300) < logistic(theta + gamma)).astype(float).tolist()
+        for model, theta in enumerate((-0.5, 0.0, 0.3, 0.8, 1.0))
+    }
     lengths = {name: rng.normal(0, 30, 300).tolist() for name in wins}
     assert np.corrcoef(difficulty(wins, lengths), gamma)[0, 1] > 0.75
 
@@ -120,9 +124,11 @@ def test_classification_is_scikit_learns():
     truths = [labels[i] for i in rng.integers(0, 3, 100)]
     guesses = [labels[i] if i < 3 else None for i in rng.integers(0, 4, 100)]
     found = classification(truths, guesses)
-    theirs = precision_recall_fscore_support(truths, [guess or "(none)" for guess in guesses], labels=labels, zero_division=0)
+    theirs = precision_recall_fscore_support(truths, [guess or "(none)" for guess in guesses], labels=labels,
+                                             zero_division=0)
     for place, label in enumerate(labels):
         row = found["classes"][label]
         assert (row["precision"], row["recall"], row["f1"], row["n"]) == pytest.approx([part[place] for part in theirs])
-    assert found["macro_f1"] == pytest.approx(f1_score(truths, [guess or "(none)" for guess in guesses], labels=labels, average="macro"))
+    assert found["macro_f1"] == pytest.approx(
+        f1_score(truths, [guess or "(none)" for guess in guesses], labels=labels, average="macro"))
     assert sum(found["confusion"]["no"].values()) == truths.count("no")

@@ -17,8 +17,9 @@ from trivium.randomness import derive
 
 
 def make(qk_norm=True, vocab=60, positions=128):
-    return LanguageModel(ModelConfig(vocab_size=vocab, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2,
-                                     head_dim=8, qk_norm=qk_norm, max_positions=positions)).initialise(4)
+    return LanguageModel(
+        ModelConfig(vocab_size=vocab, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2,
+                    head_dim=8, qk_norm=qk_norm, max_positions=positions)).initialise(4)
 
 
 def prompts(count, seed=0):
@@ -34,7 +35,8 @@ def test_greedy_equals_transformers(tmp_path, qk_norm):
     asked = prompts(12)
     ours = generate(model, asked, Sampling(temperature=0.0, max_new_tokens=20), [0], batch_rows=5)
     for prompt, (completion,) in zip(asked, ours, strict=True):
-        theirs = oracle.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False, max_new_tokens=20)
+        theirs = oracle.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False,
+                                 max_new_tokens=20)
         assert completion.tokens == theirs[0, len(prompt):].tolist()
 
 
@@ -52,18 +54,24 @@ def test_log_probs_are_those_of_a_training_forward():
     model = make()
     asked = prompts(20)
     for temperature in (1.0, 0.6):
-        for prompt, (completion,) in zip(asked, generate(model, asked, Sampling(temperature=temperature, max_new_tokens=12), [0]), strict=True):
+        for prompt, (completion,) in zip(
+                asked, generate(model, asked, Sampling(temperature=temperature, max_new_tokens=12), [0]), strict=True):
             logits = model(torch.tensor([prompt + completion.tokens]))[0] / temperature
             places = torch.arange(len(prompt), len(prompt) + len(completion.tokens))
-            expected = torch.log_softmax(logits[places - 1], -1).gather(1, torch.tensor(completion.tokens)[:, None])[:, 0]
+            expected = torch.log_softmax(logits[places - 1], -1).gather(1,
+                                                                        torch.tensor(completion.tokens)[:, None])[:, 0]
             np.testing.assert_allclose(completion.log_probs, expected.detach().numpy(), atol=1e-4)
 
 
 def test_bf16_is_float32_but_for_rounding():
     exact, asked = make(), prompts(6)
-    for prompt, (completion,) in zip(asked, generate(make().to(torch.bfloat16), asked, Sampling(max_new_tokens=12, seed=1), [], batch_rows=4), strict=True):
+    for prompt, (completion,) in zip(
+            asked, generate(make().to(torch.bfloat16), asked, Sampling(max_new_tokens=12, seed=1), [], batch_rows=4),
+            strict=True):
         logits = exact(torch.tensor([prompt + completion.tokens]))[0, len(prompt) - 1:-1]
-        expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(completion.tokens)[:, None])[:, 0].detach().numpy()
+        expected = torch.log_softmax(logits, -1).gather(1,
+                                                        torch.tensor(completion.tokens)[:, None])[:,
+                                                                                                  0].detach().numpy()
         np.testing.assert_allclose(completion.log_probs, expected, atol=0.05)
         assert np.abs(completion.log_probs - expected).max() > 1e-5  # the products were rounded
 
@@ -84,10 +92,13 @@ def test_frequencies_follow_the_distribution():
     assert set(drawn_with(top_p=0.5).tolist()) == {2}
     assert set(drawn_with(min_p=0.3).tolist()) == {1, 2}  # e^-1 of the likeliest is enough, e^-2 is not
     assert set(drawn_with(top_k=3, top_p=0.9).tolist()) == {1, 2}
-    assert set(drawn_with(temperature=5e-324).tolist()) == set(drawn_with(top_p=5e-324).tolist()) == {2}  # as small as numbers get: the likeliest
+    # as small as numbers get: the likeliest
+    assert set(drawn_with(temperature=5e-324).tolist()) == set(drawn_with(top_p=5e-324).tolist()) == {2}
     seen = torch.tensor([[False, False, True, False, False]]).expand(n, -1)
     for penalty, token in ((5e-324, 2), (1e300, 1)):
-        tokens, log_probs = draw(logits.expand(n, -1), Controls([Sampling(temperature=0, repetition_penalty=penalty)] * n, logits.device), u, seen)
+        tokens, log_probs = draw(logits.expand(n, -1),
+                                 Controls([Sampling(temperature=0, repetition_penalty=penalty)] * n, logits.device), u,
+                                 seen)
         assert set(tokens.tolist()) == {token} and log_probs.isfinite().all()
 
 
@@ -102,8 +113,9 @@ def test_ends():
     assert generate(model, [], Sampling(), [0]) == []
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"temperature": -1}, "temperature"), ({"top_p": 0}, "top_p"), ({"top_k": -1}, "top_k"),
-                                                    ({"max_new_tokens": 0}, "max_new_tokens"), ({"temperature": float("nan")}, "temperature")])
+@pytest.mark.parametrize(("settings", "message"), [({"temperature": -1}, "temperature"), ({"top_p": 0}, "top_p"),
+                                                   ({"top_k": -1}, "top_k"), ({"max_new_tokens": 0}, "max_new_tokens"),
+                                                   ({"temperature": float("nan")}, "temperature")])
 def test_bad_settings(settings, message):
     with pytest.raises(TriviumError, match=message):
         Sampling(**settings)
@@ -120,7 +132,9 @@ def test_one_prefill_serves_all_samples_of_a_prompt(monkeypatch):
     model = make()
     engine = Engine(model, rows=4)
     computed = []
-    monkeypatch.setattr(engine.decoder, "prefill", lambda tokens, first, real=engine.decoder.prefill: (computed.append(tuple(tokens.shape)), real(tokens, first))[1])
+    monkeypatch.setattr(
+        engine.decoder, "prefill", lambda tokens, first, real=engine.decoder.prefill:
+        (computed.append(tuple(tokens.shape)), real(tokens, first))[1])
     asked = prompts(2, seed=3)
     numbers = [engine.submit(prompt, Sampling(max_new_tokens=9, seed=2), list(range(11)), [0]) for prompt in asked]
     ended = {number: {} for number in numbers}
@@ -143,7 +157,10 @@ def test_requests_come_and_go_between_steps():
     alone = generate(model, [[5, 6, 7]], Sampling(max_new_tokens=30), [], keys=["a"])[0][0].tokens
     engine = Engine(model, rows=3)
     engine.submit([5, 6, 7], Sampling(max_new_tokens=30), [derive(0, "a", 0)])
-    others = [engine.submit(prompt, Sampling(max_new_tokens=60, temperature=t, top_k=k), [i]) for i, (prompt, t, k) in enumerate(zip(prompts(4), (0, 1, 2, 0.5), (0, 3, 0, 0)))]
+    others = [
+        engine.submit(prompt, Sampling(max_new_tokens=60, temperature=t, top_k=k), [i])
+        for i, (prompt, t, k) in enumerate(zip(prompts(4), (0, 1, 2, 0.5), (0, 3, 0, 0)))
+    ]
     kept = None
     for step in range(200):
         if step == 4:
@@ -161,17 +178,23 @@ def test_requests_come_and_go_between_steps():
     assert kept.tokens == alone and kept.reason == "length"
 
 
-@pytest.mark.parametrize("shape", [{"attention_bias": True}, {"sliding_window": 7}, {"num_kv_heads": 1}, {"tie_embeddings": False}, {"qk_norm": True},
-                                   {"rope_scaling": RopeScaling(8.0, 16)}])
+@pytest.mark.parametrize("shape",
+                         [{"attention_bias": True}, {"sliding_window": 7}, {"num_kv_heads": 1},
+                          {"tie_embeddings": False}, {"qk_norm": True}, {"rope_scaling": RopeScaling(8.0, 16)}])
 def test_every_family_decodes_as_it_trains(shape):
-    model = LanguageModel(ModelConfig(**{"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2,
-                                         "head_dim": 8, "qk_norm": False, "max_positions": 128} | shape)).initialise(4)
+    model = LanguageModel(
+        ModelConfig(
+            **{
+                "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4,
+                "num_kv_heads": 2, "head_dim": 8, "qk_norm": False, "max_positions": 128
+            } | shape)).initialise(4)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name or "bias" in name:
                 parameter.add_(torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)) - 0.3)
     asked = prompts(8)
-    for prompt, (completion,) in zip(asked, generate(model, asked, Sampling(max_new_tokens=20), [], batch_rows=3), strict=True):
+    for prompt, (completion,) in zip(asked, generate(model, asked, Sampling(max_new_tokens=20), [], batch_rows=3),
+                                     strict=True):
         logits = model(torch.tensor([prompt + completion.tokens]))[0, len(prompt) - 1:-1]
         expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(completion.tokens)[:, None])[:, 0]
         np.testing.assert_allclose(completion.log_probs, expected.detach().numpy(), atol=1e-4)
@@ -183,9 +206,11 @@ def test_repetition_penalty_is_that_of_transformers(tmp_path):
     oracle = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     asked = prompts(6)
     free = generate(model, asked, Sampling(temperature=0.0, max_new_tokens=20), [0])
-    ours = generate(model, asked, Sampling(temperature=0.0, max_new_tokens=20, repetition_penalty=1.7), [0], batch_rows=2)
+    ours = generate(model, asked, Sampling(temperature=0.0, max_new_tokens=20, repetition_penalty=1.7), [0],
+                    batch_rows=2)
     for prompt, (completion,) in zip(asked, ours, strict=True):
-        theirs = oracle.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False, max_new_tokens=20, repetition_penalty=1.7)
+        theirs = oracle.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False,
+                                 max_new_tokens=20, repetition_penalty=1.7)
         assert completion.tokens == theirs[0, len(prompt):].tolist()
     assert [c.tokens for (c,) in free] != [c.tokens for (c,) in ours]
 
@@ -197,7 +222,8 @@ def test_stop_texts_and_alternatives():
     model = make()
     free = generate(model, [[5, 6]], Sampling(max_new_tokens=40, seed=3), [])[0][0]
     stop = letters(free.tokens[17:20])
-    stopped = generate(model, [[5, 6]], Sampling(max_new_tokens=40, seed=3, stop=(stop, "nothing")), [], decode=letters)[0][0]
+    stopped = generate(model, [[5, 6]], Sampling(max_new_tokens=40, seed=3, stop=(stop, "nothing")), [],
+                       decode=letters)[0][0]
     end = letters(free.tokens).index(stop) + 3
     assert stopped.tokens == free.tokens[:end] and stopped.finished
     with pytest.raises(TriviumError, match="stop texts need"):

@@ -25,11 +25,14 @@ def test_the_line_comes_to_the_least_squares_answer_and_a_long_step_leaps_out(tm
     best, attempts = numbers["least_squares"], numbers["attempts"]
     close = attempts["step 0.1"]
     assert abs(close["a"] - best["a"]) < 1e-3 and abs(close["b"] - best["b"]) < 1e-3
-    assert numbers["gradient_at_zero"]["by_hand"] == pytest.approx(numbers["gradient_at_zero"]["by_backpropagation"], rel=1e-5)
-    assert attempts["step 0.4 (too long)"]["error"] > 1e6 > 1 > attempts["step 0.4, halved when progress stops"]["error"]
+    assert numbers["gradient_at_zero"]["by_hand"] == pytest.approx(numbers["gradient_at_zero"]["by_backpropagation"],
+                                                                   rel=1e-5)
+    assert attempts["step 0.4 (too long)"]["error"] > 1e6 > 1 > attempts["step 0.4, halved when progress "
+                                                                         "stops"]["error"]
     assert 0.3 < numbers["longest_step"] < 0.4  # 0.3 converges and 0.4 does not
     page = (artifact.folder / "index.html").read_text()
-    assert "plotly" in page and "http-equiv" not in page and json.loads((artifact.folder / "numbers.json").read_text()) == numbers
+    assert "plotly" in page and "http-equiv" not in page and json.loads(
+        (artifact.folder / "numbers.json").read_text()) == numbers
     again = run_lesson("line", [], tmp_path, quiet=True)
     assert again.manifest["created"] == artifact.manifest["created"]  # found again, not run again
 
@@ -37,7 +40,8 @@ def test_the_line_comes_to_the_least_squares_answer_and_a_long_step_leaps_out(tm
 def test_a_hidden_layer_tells_animals_apart_that_planes_cannot(tmp_path):
     numbers = run_lesson("animals", ["species=12", "examples=60", "steps=300"], tmp_path, quiet=True).summary
     linear, hidden, best = numbers["models"]["linear"], numbers["models"]["hidden"], numbers["best"]
-    assert best["loss"] <= hidden["test_loss"] < linear["test_loss"] < numbers["chance"]["loss"] == pytest.approx(math.log(12))
+    assert best["loss"] <= hidden["test_loss"] < linear["test_loss"] < numbers["chance"]["loss"] == pytest.approx(
+        math.log(12))
     example = numbers["example"]
     assert sum(example["probabilities"]) <= 1 + 1e-5
 
@@ -75,7 +79,8 @@ def test_the_digits_network_has_637710_parameters():
 
 def test_digits_are_learned_from_idx_files(tmp_path):
     data = small_mnist(tmp_path, 200)
-    numbers = run_lesson("digits", [f"data={json.dumps(str(data))}", "epochs=6", "rows=20", "few=20", "few_epochs=3"], tmp_path / "runs", quiet=True).summary
+    numbers = run_lesson("digits", [f"data={json.dumps(str(data))}", "epochs=6", "rows=20", "few=20", "few_epochs=3"],
+                         tmp_path / "runs", quiet=True).summary
     assert numbers["data"] == "mnist" and numbers["test_accuracy"] > 0.9 and numbers["train_images"] == 200
     assert set(numbers["overfitting"]) == {"few", "few-bent"}
 
@@ -86,7 +91,8 @@ def test_digits_are_learned_from_idx_files(tmp_path):
     (lambda f: idx(f / "train-labels-idx1-ubyte", (40,), [0] * 40, kind=13), "not an IDX file of bytes in 1 dimension"),
     (lambda f: (f / "train-labels-idx1-ubyte").write_bytes(b""), "begins with nothing"),
     (lambda f: (f / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8bnot gzip at all"), "cannot be read"),
-    (lambda f: (f / "train-images-idx3-ubyte.gz").unlink(), "train-images-idx3-ubyte (or train-images-idx3-ubyte.gz) is missing"),
+    (lambda f:
+     (f / "train-images-idx3-ubyte.gz").unlink(), "train-images-idx3-ubyte (or train-images-idx3-ubyte.gz) is missing"),
     (lambda f: idx(f / "train-images-idx3-ubyte.gz", (40, 20, 20), [0] * 16000), "images of 20 × 20"),
     (lambda f: idx(f / "train-images-idx3-ubyte.gz", (2**32 - 1, 2**32 - 1, 2**32 - 1), [0]), "but 1 follow"),
 ])
@@ -131,7 +137,8 @@ def test_counts_are_probabilities():
 
 
 def test_counting_and_learning_are_measured_on_the_same_words(tmp_path):
-    numbers = run_lesson("next-word", ["documents_bytes=50000", "steps=40", "vocabulary=200", "length=48"], tmp_path, quiet=True).summary
+    numbers = run_lesson("next-word", ["documents_bytes=50000", "steps=40", "vocabulary=200", "length=48"], tmp_path,
+                         quiet=True).summary
     losses = numbers["loss"]
     assert losses["counts after one word"] < losses["counts of words"] < losses["all words alike"]
     assert losses["a tiny Transformer"] < losses["counts of words"]

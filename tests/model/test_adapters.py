@@ -24,14 +24,22 @@ from trivium.training.precision import as_trained
 from trivium.training.trainer import Trainer
 
 IDS = {"eos": 0, "pad": 1}
-KINDS = [AdapterSettings(), AdapterSettings(rank=4, rslora=True, targets=("q_proj", "down_proj")), AdapterSettings(dora=True, rank=3),
-         AdapterSettings(kind="bottleneck", width=6), AdapterSettings(kind="prefix", tokens=5)]
+KINDS = [
+    AdapterSettings(),
+    AdapterSettings(rank=4, rslora=True, targets=("q_proj", "down_proj")),
+    AdapterSettings(dora=True, rank=3),
+    AdapterSettings(kind="bottleneck", width=6),
+    AdapterSettings(kind="prefix", tokens=5)
+]
 NAMES = ["lora", "rslora", "dora", "bottleneck", "prefix"]
 
 
 def config(**more):
-    return ModelConfig(**{"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 8,
-                          "max_positions": 64, **more})
+    return ModelConfig(
+        **{
+            "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4,
+            "num_kv_heads": 2, "head_dim": 8, "max_positions": 64, **more
+        })
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +58,10 @@ def stir(attached, seed=0):
 
 def batch():
     rng = np.random.default_rng(0)
-    return make_batch([[Tree(rng.integers(0, 60, 5), (rng.integers(0, 60, 6), rng.integers(0, 60, 3))), Tree(rng.integers(0, 60, 3), (rng.integers(0, 60, 4),))]], 32)
+    return make_batch([[
+        Tree(rng.integers(0, 60, 5), (rng.integers(0, 60, 6), rng.integers(0, 60, 3))),
+        Tree(rng.integers(0, 60, 3), (rng.integers(0, 60, 4),))
+    ]], 32)
 
 
 @pytest.mark.parametrize("settings", KINDS[:4], ids=NAMES[:4])
@@ -100,7 +111,8 @@ def test_packed_and_generated_alike(base, settings):
             alone = model.model(torch.from_numpy(np.concatenate([tree.prompt, response]))[None])[0, -1]
             torch.testing.assert_close(hidden[end], alone, atol=1e-5, rtol=1e-4)
     prompts = [[3, 4, 5], [7, 8, 9, 10, 11]]
-    for prompt, group in zip(prompts, generate(model, prompts, Sampling(temperature=0.0, max_new_tokens=6), [59]), strict=True):
+    for prompt, group in zip(prompts, generate(model, prompts, Sampling(temperature=0.0, max_new_tokens=6), [59]),
+                             strict=True):
         ids = list(prompt)
         for token in group[0].tokens:
             assert token == int(model(torch.tensor([ids]))[0, -1].argmax())
@@ -117,10 +129,13 @@ def test_peft_has_the_same_logits_both_ways(base, settings, tmp_path):
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "ours").eval()
     torch.testing.assert_close(model(tokens), theirs(tokens).logits, atol=1e-4, rtol=1e-4)
     if not settings.dora:  # which transformers cannot open by itself, PEFT's own folders no more than ours
-        torch.testing.assert_close(AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()(tokens).logits, model(tokens), atol=1e-4, rtol=1e-4)
-    theirs = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.targets), use_rslora=settings.rslora, use_dora=settings.dora,
-        task_type="CAUSAL_LM")).eval()
+        torch.testing.assert_close(
+            AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()(tokens).logits, model(tokens), atol=1e-4,
+            rtol=1e-4)
+    theirs = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base),
+        LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.targets),
+                   use_rslora=settings.rslora, use_dora=settings.dora, task_type="CAUSAL_LM")).eval()
     for name, parameter in theirs.named_parameters():
         if "lora_" in name:
             parameter.data += 0.1 * torch.randn_like(parameter)
@@ -156,7 +171,9 @@ def test_another_base_is_refused(base, tmp_path):
     with pytest.raises(TriviumError, match="another base .digest mismatch"):
         model_folder.load_adapter(tmp_path / "adapter", tmp_path / "other")
     (tmp_path / "adapter/trivium.json").unlink()
-    model_folder.save(LanguageModel(config(qk_norm=False, attention_bias=True, hidden_size=16)).initialise(1), tmp_path / "small", IDS)
+    model_folder.save(
+        LanguageModel(config(qk_norm=False, attention_bias=True, hidden_size=16)).initialise(1), tmp_path / "small",
+        IDS)
     with pytest.raises(TriviumError, match="has shape"):
         model_folder.load_adapter(tmp_path / "adapter", tmp_path / "small")
     values = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
@@ -180,6 +197,7 @@ def test_adapters_stack(base):
     assert not torch.equal(model(tokens), before)
     with second.off():
         assert torch.equal(model(tokens), before)
-    assert [name for name, p in model.named_parameters() if p.requires_grad] and all(".adapters.1" in n or ".adapters.0.A" in n or ".adapters.0.B" in n
-                                                                                     for n, p in model.named_parameters() if p.requires_grad)
+    assert [name for name, p in model.named_parameters() if p.requires_grad] and all(
+        ".adapters.1" in n or ".adapters.0.A" in n or ".adapters.0.B" in n
+        for n, p in model.named_parameters() if p.requires_grad)
     assert isinstance(model.lm_head, nn.Linear)

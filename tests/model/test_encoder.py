@@ -11,7 +11,8 @@ from trivium.errors import TriviumError
 from trivium.model.config import EncoderConfig
 from trivium.model.encoder import Classifier, MaskedModel, load_encoder, save_encoder
 
-CONFIG = EncoderConfig(vocab_size=120, hidden_size=48, intermediate_size=80, num_layers=3, num_heads=3, num_kv_heads=3, head_dim=16, max_positions=64)
+CONFIG = EncoderConfig(vocab_size=120, hidden_size=48, intermediate_size=80, num_layers=3, num_heads=3, num_kv_heads=3,
+                       head_dim=16, max_positions=64)
 IDS = {"pad": 1, "document": 0}
 
 
@@ -46,7 +47,8 @@ def test_transformers_loads_a_classifier_and_gives_the_same_logits(tmp_path):
     documents = torch.where(mask.bool(), torch.tensor([[0], [1]]), -1)
     with torch.no_grad():
         assert torch.allclose(model(tokens, documents), other(tokens, attention_mask=mask).logits, atol=2e-5)
-        assert other.config.id2label == {0: "bad", 1: "good", 2: "so-so"} and load_encoder(tmp_path).labels == model.labels
+        assert other.config.id2label == {0: "bad", 1: "good", 2: "so-so"
+                                         } and load_encoder(tmp_path).labels == model.labels
 
 
 def test_texts_that_share_a_row_do_not_see_each_other():
@@ -67,8 +69,10 @@ def test_attention_goes_both_ways():
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"model_type": "bert"}, "an encoder's is 'modernbert'"), ({"hidden_activation": "gelu"}, "only 'silu' is supported"),
-    ({"layer_types": ["sliding_attention"] * 3}, "the whole text"), ({"intermediate_size": 64}, "do not fit config.json"),
+    ({"model_type": "bert"}, "an encoder's is 'modernbert'"),
+    ({"hidden_activation": "gelu"}, "only 'silu' is supported"),
+    ({"layer_types": ["sliding_attention"] * 3}, "the whole text"),
+    ({"intermediate_size": 64}, "do not fit config.json"),
 ])
 def test_a_folder_that_is_not_ours_says_why(tmp_path, change, message):
     save_encoder(encoder(), tmp_path, IDS)

@@ -24,8 +24,10 @@ def model_folder(tmp_path):
     def make(**changes):
         texts = [f"The velorin eats {n} berries, and {n + 1} more." for n in range(200)]
         tokenizer = ChatTokenizer(tokenizer_training.train(iter(texts), 320))
-        sizes = {"vocab_size": tokenizer.vocab_size, "hidden_size": 64, "intermediate_size": 96, "num_layers": 2, "num_heads": 4,
-                 "num_kv_heads": 2, "head_dim": 16, "max_positions": 64}
+        sizes = {
+            "vocab_size": tokenizer.vocab_size, "hidden_size": 64, "intermediate_size": 96, "num_layers": 2,
+            "num_heads": 4, "num_kv_heads": 2, "head_dim": 16, "max_positions": 64
+        }
         model = LanguageModel(ModelConfig(**{**sizes, **changes})).initialise(3)
         tokenizer.save(tmp_path / "model")
         folder.save(model, tmp_path / "model", {"eos": tokenizer.end_id, "pad": tokenizer.pad_id})
@@ -49,7 +51,8 @@ def test_what_is_in_the_file(model_folder, kind):
     write_gguf(place, place / "model.gguf", kind)
     reader = gguf.GGUFReader(place / "model.gguf")
     tensors = {tensor.name: tensor for tensor in reader.tensors}
-    values = torch.tensor(gguf.dequantize(tensors["blk.1.ffn_up.weight"].data, tensors["blk.1.ffn_up.weight"].tensor_type))
+    values = torch.tensor(
+        gguf.dequantize(tensors["blk.1.ffn_up.weight"].data, tensors["blk.1.ffn_up.weight"].tensor_type))
     torch.testing.assert_close(values, model.model.layers[1].mlp.up_proj.weight.detach(), atol=1e-2, rtol=1e-2)
     assert tensors["rope_freqs.weight"].data.max() == pytest.approx(8.0)
     assert len(reader.fields["tokenizer.ggml.tokens"].data) == tokenizer.vocab_size

@@ -40,7 +40,10 @@ def randomise(model, seed):
 
 
 def small(**changes):
-    sizes = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16}
+    sizes = {
+        "vocab_size": 97, "hidden_size": 48, "intermediate_size": 64, "num_layers": 2, "num_heads": 4,
+        "num_kv_heads": 2, "head_dim": 16
+    }
     return ModelConfig(**{**sizes, **changes})
 
 
@@ -48,7 +51,8 @@ def small(**changes):
 def test_logits_equal_transformers(tmp_path, shape):
     model = randomise(LanguageModel(small(**SHAPES[shape])).initialise(3), 4)
     folder.save(model, tmp_path, {"eos": 0, "pad": 1})
-    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == shape.split("-")[0].replace("llama3", "llama")
+    assert json.loads(
+        (tmp_path / "config.json").read_text())["model_type"] == shape.split("-")[0].replace("llama3", "llama")
     oracle = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokens = torch.randint(0, 97, (3, 50), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(model(tokens), oracle(tokens).logits, atol=1e-4, rtol=1e-4)
@@ -109,10 +113,12 @@ print((max(peak[0], anonymous()) - before) / sum(p.nbytes for p in model.paramet
 
 def test_loading_holds_a_model_once(tmp_path):
     """The peak of memory of one's own, over the model's size; pages of the file itself belong to the system's cache."""
-    model = LanguageModel(small(hidden_size=512, intermediate_size=2048, num_layers=16, head_dim=64, num_heads=8)).to(torch.bfloat16)
+    model = LanguageModel(small(hidden_size=512, intermediate_size=2048, num_layers=16, head_dim=64,
+                                num_heads=8)).to(torch.bfloat16)
     folder.save(model, tmp_path, {"eos": 0, "pad": 1}, shard_bytes=50_000_000)
     folder.save(LanguageModel(small()), tmp_path / "small", {"eos": 0, "pad": 1})
-    peak = subprocess.run([sys.executable, "-c", LOADING, tmp_path, tmp_path / "small"], check=True, capture_output=True, text=True)
+    peak = subprocess.run([sys.executable, "-c", LOADING, tmp_path, tmp_path / "small"], check=True,
+                          capture_output=True, text=True)
     assert float(peak.stdout) < 1.3
 
 
@@ -153,7 +159,8 @@ def test_responses_that_share_a_prompt_see_it_alone(window):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"model_type": "gpt2"}, "do not fit config.json"), ({"model_type": "nosuch"}, "no causal language model that transformers knows"),
+    ({"model_type": "gpt2"}, "do not fit config.json"),
+    ({"model_type": "nosuch"}, "no causal language model that transformers knows"),
     ({"hidden_size": 32}, "has shape"),
     ({"num_hidden_layers": 3}, "lack"),
     ({"num_hidden_layers": 1}, "does not describe"),
@@ -194,20 +201,26 @@ def test_a_tokenizer_with_more_entries_than_the_embedding_is_refused(tmp_path):
     tokenizer = ChatTokenizer(train(iter(["how much is 2 + 2? 2 + 2 = 4.\n"] * 20), 300))
     save_model(LanguageModel(small(vocab_size=tokenizer.vocab_size - 1)).initialise(3), tokenizer, tmp_path)
     for read in (trivium.load, load_language_model):
-        with pytest.raises(TriviumError, match=f"has {tokenizer.vocab_size} entries, but the model only {tokenizer.vocab_size - 1}"):
+        with pytest.raises(TriviumError,
+                           match=f"has {tokenizer.vocab_size} entries, but the model only {tokenizer.vocab_size - 1}"):
             read(tmp_path)
 
 
 def test_a_model_is_loaded_without_the_compiler(tmp_path):
     """What is imported to initialise tensors without contents, or to spread a model, costs seconds."""
     folder.save(LanguageModel(small()).initialise(3), tmp_path, {"eos": 0, "pad": 1})
-    code = ("import sys, pathlib, trivium.training.loop\nfrom trivium.model import folder\nmodel = folder.load(pathlib.Path(sys.argv[1]))\n"
-            "print([name for name in ('torch._dynamo', 'torch.distributed.tensor', 'pydantic') if name in sys.modules], model.lm_head.weight.requires_grad)")
+    code = (
+        "import sys, pathlib, trivium.training.loop\nfrom trivium.model import folder\nmodel = "
+        "folder.load(pathlib.Path(sys.argv[1]))\n"
+        "print([name for name in ('torch._dynamo', 'torch.distributed.tensor', 'pydantic') if name in sys.modules], "
+        "model.lm_head.weight.requires_grad)"
+    )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[] True"
 
 
 def test_impossible_shapes_are_refused():
-    for change, message in (({"sliding_window": 4}, "qk_norm and sliding_window"), ({"num_heads": 3}, "multiple"), ({"head_dim": 7}, "even"), ({"num_layers": 0}, "at least 1")):
+    for change, message in (({"sliding_window": 4}, "qk_norm and sliding_window"), ({"num_heads": 3}, "multiple"),
+                            ({"head_dim": 7}, "even"), ({"num_layers": 0}, "at least 1")):
         with pytest.raises(TriviumError, match=message):
             small(**change)

@@ -19,8 +19,10 @@ from trivium.model import images as pictures
 from trivium.model.config import VisionConfig
 from trivium.model.vision import SeeingModel, VisionEncoder, load_vision
 
-CONFIG = ModelConfig(vocab_size=60, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, max_positions=64)
-EYES = VisionConfig(size=8, patch=4, hidden_size=24, intermediate_size=32, num_layers=1, num_heads=3, num_kv_heads=3, head_dim=8)
+CONFIG = ModelConfig(vocab_size=60, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2,
+                     head_dim=8, max_positions=64)
+EYES = VisionConfig(size=8, patch=4, hidden_size=24, intermediate_size=32, num_layers=1, num_heads=3, num_kv_heads=3,
+                    head_dim=8)
 PICTURE = 1
 
 
@@ -77,7 +79,8 @@ def test_the_engine_sees_what_the_model_sees(plain):
             logits = model.lm_head(model.model(model.vectors(torch.tensor([tokens]), picture)))[0, -1]
             assert token == int(logits.argmax())
             tokens.append(token)
-    assert answers[0][0].tokens != generate(model, prompts[:1], Sampling(temperature=0, max_new_tokens=5), [], pictures=[model.pictures(pixels(1, 9))])[0][0].tokens
+    assert answers[0][0].tokens != generate(model, prompts[:1], Sampling(temperature=0, max_new_tokens=5), [],
+                                            pictures=[model.pictures(pixels(1, 9))])[0][0].tokens
     with pytest.raises(TriviumError, match="reads text alone"):
         generate(LanguageModel(CONFIG).initialise(0), prompts[:1], Sampling(max_new_tokens=1), [], pictures=seen[:1])
 
@@ -90,7 +93,8 @@ def test_a_folder_sees_again_and_its_decoder_loads_in_transformers(tmp_path):
     again = folder.load(tmp_path)
     prompt = torch.tensor([[2, *[PICTURE] * 4, 9, 10]])
     assert isinstance(again, SeeingModel)
-    assert torch.equal(again.model(again.vectors(prompt, again.pictures(pixels(1)))), model.model(model.vectors(prompt, model.pictures(pixels(1)))))
+    assert torch.equal(again.model(again.vectors(prompt, again.pictures(pixels(1)))),
+                       model.model(model.vectors(prompt, model.pictures(pixels(1)))))
     assert torch.allclose(AutoModelForCausalLM.from_pretrained(tmp_path)(prompt).logits, model(prompt), atol=1e-4)
     assert torch.equal(load_vision(tmp_path)(pixels(1)), model.vision(pixels(1)))
     (tmp_path / "vision.safetensors").write_bytes(b"short")
@@ -104,7 +108,8 @@ def test_pictures_are_brought_into_shape():
     data = base64.b64decode(pictures.data_url(drawn).partition(",")[2])
     seen, count = pictures.opened(data, 8, 1)
     assert seen.shape == (1, 8, 8) and count == 3200
-    assert seen[0, 4].tolist() == [0] * 4 + [255] * 4 and seen[0, 0].tolist() == [0] * 8  # padded with the corner's black
+    # padded with the corner's black
+    assert seen[0, 4].tolist() == [0] * 4 + [255] * 4 and seen[0, 0].tolist() == [0] * 8
     clear = io.BytesIO()
     Image.new("RGBA", (5, 5), (0, 0, 0, 0)).save(clear, "PNG")
     assert (pictures.opened(clear.getvalue(), 8, 3)[0] == 255).all()
@@ -114,15 +119,26 @@ def bomb(width, height):
     """A PNG of a few dozen bytes that announces any size."""
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) + chunk(
+        b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(("url", "message"), [
-    ("https://example.com/cat.png", "not fetched from an address"), ("file:///etc/passwd", "not fetched from an address"), ("cat.png", "not fetched"),
-    ("data:text/html;base64,aGk=", "must begin with data:image"), ("data:image/png;base64,%%%", "not valid base64"), ("data:image/png;base64,aGVsbG8=", "not a picture that can be read"),
-    (b"", "not a picture"), (png(9, 9)[:40], "not a picture"), (bomb(30_000, 30_000), "far more pixels"), (bomb(5000, 5000), "5,000 × 5,000 pixels"),
-    (bomb(4, 4), "not a picture"), (b"GIF89a" + b"\xff" * 30, "not a picture|pixels"), (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture"),
+    ("https://example.com/cat.png", "not fetched from an address"),
+    ("file:///etc/passwd", "not fetched from an address"),
+    ("cat.png", "not fetched"),
+    ("data:text/html;base64,aGk=", "must begin with data:image"),
+    ("data:image/png;base64,%%%", "not valid base64"),
+    ("data:image/png;base64,aGVsbG8=", "not a picture that can be read"),
+    (b"", "not a picture"),
+    (png(9, 9)[:40], "not a picture"),
+    (bomb(30_000, 30_000), "far more pixels"),
+    (bomb(5000, 5000), "5,000 × 5,000 pixels"),
+    (bomb(4, 4), "not a picture"),
+    (b"GIF89a" + b"\xff" * 30, "not a picture|pixels"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture"),
 ])
 def test_bad_pictures_are_one_clear_error(url, message):
     if isinstance(url, bytes):

@@ -42,7 +42,10 @@ def test_ranking_loss_is_instructgpts():
     scores = torch.tensor([0.3, -1.2, 2.0], dtype=torch.float64)
     pairs = pairs_of([[2], [0], [1]])
     losses = ranking_losses(scores[[w for w, _ in pairs]], scores[[l for _, l in pairs]], torch.tensor([0.0, 0.5, 1.0]))
-    expected = [math.log(1 + math.exp(-(scores[w] - scores[l]).item() + margin)) for (w, l), margin in zip(pairs, (0.0, 0.5, 1.0), strict=True)]
+    expected = [
+        math.log(1 + math.exp(-(scores[w] - scores[l]).item() + margin))
+        for (w, l), margin in zip(pairs, (0.0, 0.5, 1.0), strict=True)
+    ]
     assert losses.tolist() == pytest.approx(expected, abs=1e-7)
 
 
@@ -65,7 +68,8 @@ def test_dpo_is_equation_seven():
     c, r, rc, rr = (torch.tensor([v], dtype=torch.float64) for v in (-10.0, -12.0, -11.0, -11.5))
     losses, margins = dpo_losses(c, r, rc, rr, 0.1), implicit_margins(c, r, rc, rr, 0.1)
     margin = 0.1 * ((-10 + 11) - (-12 + 11.5))
-    assert margins.item() == pytest.approx(margin) and losses.item() == pytest.approx(-math.log(1 / (1 + math.exp(-margin))))
+    assert margins.item() == pytest.approx(margin) and losses.item() == pytest.approx(
+        -math.log(1 / (1 + math.exp(-margin))))
 
 
 def sigmoid(x):
@@ -88,14 +92,18 @@ def test_smoothed_dpo_ipo_and_hinge_are_their_papers(c, r, rc, rr, beta, smoothi
     assert implicit_margins(four[0], four[1], None, None, beta).item() == pytest.approx(beta * (c - r), abs=1e-9)
 
 
-@given(st.lists(st.tuples(st.floats(-9, 9), st.booleans()), min_size=1, max_size=6), st.floats(-2, 5), st.floats(0.05, 1))
+@given(st.lists(st.tuples(st.floats(-9, 9), st.booleans()), min_size=1, max_size=6), st.floats(-2, 5),
+       st.floats(0.05, 1))
 def test_kto_is_equation_eight(responses, baseline, beta):
-    ratios, liked = (torch.tensor(column, dtype=kind) for column, kind in zip(zip(*responses, strict=True), (torch.float64, torch.bool)))
+    ratios, liked = (torch.tensor(column, dtype=kind)
+                     for column, kind in zip(zip(*responses, strict=True), (torch.float64, torch.bool)))
     estimate = torch.tensor(baseline, dtype=torch.float64, requires_grad=True)
     ratios.requires_grad_()
     losses = kto_losses(ratios, liked, estimate, beta, 1.5, 0.5)
     kl = max(baseline, 0.0)
-    expected = [1.5 * (1 - sigmoid(beta * (r - kl))) if good else 0.5 * (1 - sigmoid(beta * (kl - r))) for r, good in responses]
+    expected = [
+        1.5 * (1 - sigmoid(beta * (r - kl))) if good else 0.5 * (1 - sigmoid(beta * (kl - r))) for r, good in responses
+    ]
     assert losses.tolist() == pytest.approx(expected, rel=1e-9)
     losses.sum().backward()
     assert estimate.grad is None  # the baseline is not learned through
@@ -117,7 +125,8 @@ def test_groups_are_compared_with_themselves(rewards):
     expected = [r - (sum(rewards) - r) / (len(rewards) - 1) for r in rewards]
     assert loo.tolist() == pytest.approx(expected, abs=1e-9)
     scaled = group_advantages(given_rewards)
-    assert scaled.tolist() == pytest.approx([(r - np.mean(rewards)) / (np.std(rewards) + 1e-6) for r in rewards], abs=1e-6)
+    assert scaled.tolist() == pytest.approx([(r - np.mean(rewards)) / (np.std(rewards) + 1e-6) for r in rewards],
+                                            abs=1e-6)
     assert group_advantages(np.full(4, 3.0)).tolist() == [0.0] * 4
 
 
@@ -131,7 +140,8 @@ def test_the_kl_penalty_in_the_loss_is_k3():
     np.testing.assert_allclose(kl_penalties(torch.tensor(new), torch.tensor(old)).numpy(), kl_k3(new, old))
 
 
-@given(st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=1, max_size=12), st.floats(0, 1), st.floats(0, 1))
+@given(st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=1, max_size=12), st.floats(0, 1),
+       st.floats(0, 1))
 def test_advantages_are_the_sum_of_discounted_errors(steps, gamma, lam):
     rewards, values = (np.array(column) for column in zip(*steps, strict=True))
     following = np.append(values[1:], 0.0)
@@ -153,7 +163,8 @@ def test_two_reward_models_are_combined_as_in_llama_2():
     rng = np.random.default_rng(0)
     helpful, safe, about = rng.normal(size=50) * 3, rng.normal(size=50) * 3, rng.random(50) < 0.3
     expected = [math.log(p / (1 - p)) for h, s, a in zip(helpful, safe, about, strict=True)
-                for p in [sigmoid(s) if a or sigmoid(s) < 0.15 else sigmoid(h)]]  # the paper's probabilities, and its logit
+                # the paper's probabilities, and its logit
+                for p in [sigmoid(s) if a or sigmoid(s) < 0.15 else sigmoid(h)]]
     np.testing.assert_allclose(combined_scores(helpful, safe, about), expected, atol=1e-9)
     assert combined_scores(helpful, safe, about, 0.0).tolist() == np.where(about, safe, helpful).tolist()
     assert combined_scores(helpful, safe, np.zeros(50, bool), 1.0).tolist() == safe.tolist()
@@ -215,7 +226,8 @@ def test_pieces_in_bf16_equal_those_at_once_but_for_rounding(monkeypatch, kind):
         generator = torch.Generator().manual_seed(0)
         hidden, weight = (torch.randn(n, 16, generator=generator).to(kind).requires_grad_() for n in (53, 97))
         with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.float32):
-            log_probs = language_modeling.token_log_probs(hidden, weight, torch.randint(0, 97, (53,), generator=generator), 0.7)
+            log_probs = language_modeling.token_log_probs(hidden, weight,
+                                                          torch.randint(0, 97, (53,), generator=generator), 0.7)
         (log_probs * torch.randn(53, generator=generator)).sum().backward()
         assert log_probs.dtype == torch.float32 and hidden.grad.dtype == weight.grad.dtype == kind
         found.append((log_probs, hidden.grad, weight.grad))
@@ -236,6 +248,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     # glibc moves this threshold as it likes, and then keeps what was freed, unless it is set
     fixed = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
-    needed = [float(subprocess.run([sys.executable, "-c", script, str(n)], check=True, capture_output=True, text=True, env=fixed).stdout)
-              for n in (10**12, 1 << 22)]
+    needed = [
+        float(
+            subprocess.run([sys.executable, "-c", script, str(n)], check=True, capture_output=True, text=True,
+                           env=fixed).stdout) for n in (10**12, 1 << 22)
+    ]
     assert needed[1] < needed[0] / 8

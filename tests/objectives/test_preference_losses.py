@@ -61,7 +61,8 @@ def test_a_loss_may_declare_that_it_takes_no_reference(own):
     """By its file and, once a plugin's file has been run, by the name that it is registered under."""
     for name in (f"{own}:simple", "own_simple"):
         loss = find_preference_loss(name)
-        assert not loss.reference and loss.options == ["gamma"] and loss.arguments == ("policy_chosen", "policy_rejected", "beta")
+        assert not loss.reference and loss.options == ["gamma"] and loss.arguments == ("policy_chosen",
+                                                                                       "policy_rejected", "beta")
         chosen, rejected = log_probs(-3.0, -5.0)
         expected = -torch.nn.functional.logsigmoid(0.5 * (chosen - rejected) - 1)
         torch.testing.assert_close(loss(chosen, rejected, None, None, 0.5, gamma=1.0), expected)
@@ -70,7 +71,8 @@ def test_a_loss_may_declare_that_it_takes_no_reference(own):
 def test_a_name_belongs_to_one_file(own, tmp_path):
     load_module(own)
     (tmp_path / "other.py").write_text(OWN)
-    with pytest.raises(TriviumError, match=r"other.py:8: .*there is a preference loss 'own_simple' already, in .*own.py"):
+    with pytest.raises(TriviumError,
+                       match=r"other.py:8: .*there is a preference loss 'own_simple' already, in .*own.py"):
         load_module(tmp_path / "other.py")
     own.write_text(OWN + "\n# edited\n")
     load_module(own)  # the same file may be run again
@@ -83,7 +85,8 @@ def test_an_installed_package_offers_losses_by_name(own, tmp_path, monkeypatch):
     info = tmp_path / "lossy-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lossy\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[trivium.preference_losses]\nsquares = lossy:squared\nbroken = lossy:absent\n")
+    (info /
+     "entry_points.txt").write_text("[trivium.preference_losses]\nsquares = lossy:squared\nbroken = lossy:absent\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert find_preference_loss("squares").options == ["target"]
     with pytest.raises(TriviumError, match="the installed preference loss 'broken' cannot be loaded: AttributeError"):
@@ -100,19 +103,24 @@ def test_unknown_losses_are_refused(own, name, message):
         find_preference_loss(name.format(own=own))
 
 
-@pytest.mark.parametrize("function, options, message", [
-    ("two", {}, "too many positional arguments; it is called with \\(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta\\)"),
-    ("squared", {"targt": 1}, "it has no option 'targt'; did you mean 'target'"), ("mean", {"beta": 1}, "no option 'beta'"),
-    ("constant", {}, "it is no function of .*, but 3")])
+@pytest.mark.parametrize("function, options, message", [(
+    "two", {},
+    "too many positional arguments; it is called with \\(policy_chosen, policy_rejected, reference_chosen, "
+    "reference_rejected, beta\\)"
+), ("squared", {"targt": 1}, "it has no option 'targt'; did you mean 'target'"),
+                                                        ("mean", {"beta": 1}, "no option 'beta'"),
+                                                        ("constant", {}, "it is no function of .*, but 3")])
 def test_a_wrong_signature_is_said_before_training(own, function, options, message):
     with pytest.raises(TriviumError, match=f"^{own}:{function}: .*{message}"):
         find_preference_loss(f"{own}:{function}").check(options)
 
 
-@pytest.mark.parametrize("function, message", [
-    ("raises", "RuntimeError: no such thing"), ("mean", r"each of the 2 pairs was expected, shape \[2\], not shape \[\]"),
-    ("number", "not 'float'"), ("undefined", "a loss is not finite, though all that it was computed from is"),
-    ("detached", "no gradient flows through its losses")])
+@pytest.mark.parametrize("function, message",
+                         [("raises", "RuntimeError: no such thing"),
+                          ("mean", r"each of the 2 pairs was expected, shape \[2\], not shape \[\]"),
+                          ("number", "not 'float'"),
+                          ("undefined", "a loss is not finite, though all that it was computed from is"),
+                          ("detached", "no gradient flows through its losses")])
 def test_a_loss_that_misbehaves_is_named(own, function, message):
     with pytest.raises(TriviumError, match=f"^{own}:{function}: .*{message}") as caught:
         find_preference_loss(f"{own}:{function}")(*log_probs(*FOUR), 0.1)
@@ -121,7 +129,9 @@ def test_a_loss_that_misbehaves_is_named(own, function, message):
 
 def test_a_registered_loss_that_misbehaves_is_named_with_its_file(own):
     load_module(own)
-    with pytest.raises(TriviumError, match=f"^{own}: preference loss 'own_simple': it has no option 'delta'; did you mean 'gamma'|known: gamma"):
+    with pytest.raises(
+            TriviumError,
+            match=f"^{own}: preference loss 'own_simple': it has no option 'delta'; did you mean 'gamma'|known: gamma"):
         find_preference_loss("own_simple").check({"delta": 1})
 
 
@@ -131,13 +141,21 @@ def test_scores_that_are_not_finite_are_not_the_losses_fault(own):
 
 
 def test_a_pairwise_loss_for_reward_models_is_checked_too(own):
-    own.write_text("def hinge(chosen, rejected, margins): return (1 + margins - chosen + rejected).clamp(min=0)\ndef bad(chosen): return chosen\n")
+    own.write_text(
+        "def hinge(chosen, rejected, margins): return (1 + margins - chosen + rejected).clamp(min=0)\ndef bad(chosen): "
+        "return chosen\n"
+    )
     losses = pair_losses("hinge", find_pairwise_loss(f"{own}:hinge"), log_probs(1.0, 0.5), torch.zeros(2))
     assert losses.tolist() == [0.5, 0.5]
-    with pytest.raises(TriviumError, match=f"^{own}:bad: too many positional arguments; it is called with \\(chosen, rejected, margins\\)"):
+    with pytest.raises(
+            TriviumError,
+            match=f"^{own}:bad: too many positional arguments; it is called with \\(chosen, rejected, margins\\)"):
         find_pairwise_loss(f"{own}:bad")
 
 
 def test_objectives_import_without_pydantic():
-    script = "import sys; sys.modules['pydantic'] = None; import trivium.objectives.preference, trivium.objectives.ranking, trivium.training.batch"
+    script = (
+        "import sys; sys.modules['pydantic'] = None; import trivium.objectives.preference, "
+        "trivium.objectives.ranking, trivium.training.batch"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)

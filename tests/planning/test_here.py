@@ -35,7 +35,8 @@ def test_every_stage_is_predicted_and_more_work_takes_longer(tmp_path):
     (tmp_path / "r.yaml").write_text(RECIPE.format(steps=1000))
     found = predict(load_recipe(tmp_path / "r.yaml", [f"out={tmp_path / 'runs'}"]))
     seconds = {row["stage"]: row["seconds"] for row in found["stages"]}
-    assert found["not_predicted"] == ["revise"] and seconds.pop("revise") is None and all(value > 0 for value in seconds.values())
+    assert found["not_predicted"] == ["revise"] and seconds.pop("revise") is None and all(value > 0
+                                                                                          for value in seconds.values())
     assert found["seconds"] == sum(seconds.values()) and seconds["pretrain"] > seconds["sft"]
     assert "1,000 updates" in next(row["from"] for row in found["stages"] if row["stage"] == "pretrain")
     assert not (tmp_path / "runs").exists()  # nothing of the recipe's own folder is touched
@@ -62,7 +63,8 @@ stages:
 
 
 def test_the_other_families_are_predicted(tmp_path):
-    (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "{word} {number}", "label": "{word}"}}\n' for word in ("one", "two") for number in range(40)))
+    (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "{word} {number}", "label": "{word}"}}\n'
+                                              for word in ("one", "two") for number in range(40)))
     (tmp_path / "r.yaml").write_text(FAMILIES.format(table=tmp_path / "t.jsonl"))
     found = predict(load_recipe(tmp_path / "r.yaml", [f"out={tmp_path / 'runs'}"]))
     rows = {row["stage"]: row for row in found["stages"]}
@@ -76,9 +78,12 @@ def test_stages_that_run_side_by_side_are_counted_once(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
     recipe = load_recipe(RECIPES / "quickstart.yaml")
-    seconds = dict.fromkeys(recipe.stages, 0.0) | {"pretrain": 100.0, "sft": 50.0, "untrained-sft": 80.0, "preferences": 20.0, "reward": 30.0, "ppo": 50.0, "dpo": 40.0,
-                                                   "evaluate": 20.0}
-    # The longest way: beside the SFT of the untrained model go preferences, reward model and half of PPO; DPO follows it.
+    seconds = dict.fromkeys(recipe.stages, 0.0) | {
+        "pretrain": 100.0, "sft": 50.0, "untrained-sft": 80.0, "preferences": 20.0, "reward": 30.0, "ppo": 50.0,
+        "dpo": 40.0, "evaluate": 20.0
+    }
+    # The longest way: beside the SFT of the untrained model go preferences, reward model and half of PPO; DPO follows
+    # it.
     assert elapsed(recipe, seconds) == 100 + 50 + max(80 + 40, 20 + 30 + 50) + 20
     alone = load_recipe(RECIPES / "quickstart.yaml", [f"{name}.threads=null" for name in seconds])
     assert elapsed(alone, seconds) == sum(seconds.values())
@@ -119,4 +124,5 @@ stages:
     rows = {row["stage"]: (row["seconds"], row["from"]) for row in found["stages"]}
     assert rows["counted"] == (120.0, "60 prompts, with 1 core")
     assert rows["silent"] == (None, "a stage of kind 'silent' is not predicted")
-    assert found["not_predicted"] == ["silent", "tokenizer"] and "could not be run on the sample" in rows["tokenizer"][1]
+    assert found["not_predicted"] == ["silent", "tokenizer"
+                                      ] and "could not be run on the sample" in rows["tokenizer"][1]

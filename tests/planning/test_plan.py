@@ -20,10 +20,12 @@ from trivium.planning.memory import TRAINED, Layout, memory_per_gpu
 from trivium.planning.plan import alignment_flops, estimate, make_plan, quantity
 from trivium.planning.scaling import at, bootstrap, fit, ladder, run_ladder
 
-SMALL = ModelConfig(vocab_size=300, hidden_size=48, intermediate_size=80, num_layers=2, num_heads=3, num_kv_heads=1, head_dim=16)
+SMALL = ModelConfig(vocab_size=300, hidden_size=48, intermediate_size=80, num_layers=2, num_heads=3, num_kv_heads=1,
+                    head_dim=16)
 
 
-@pytest.mark.parametrize("change", [{}, {"tie_embeddings": False}, {"qk_norm": False}, {"qk_norm": False, "attention_bias": True}])
+@pytest.mark.parametrize(
+    "change", [{}, {"tie_embeddings": False}, {"qk_norm": False}, {"qk_norm": False, "attention_bias": True}])
 def test_parameters_are_those_of_the_model(change):
     config = dataclasses.replace(SMALL, **change)
     assert parameters(config) == sum(p.numel() for p in LanguageModel(config).parameters())
@@ -46,7 +48,8 @@ def test_a_causal_or_sliding_window_needs_less():
     window = dataclasses.replace(SMALL, qk_norm=False, sliding_window=8)
     full, causal = forward_flops(SMALL, 24, causal=False), forward_flops(SMALL, 24)
     each = SMALL.num_layers * 4 * SMALL.num_heads * SMALL.head_dim
-    assert full - causal == pytest.approx(each * (24 - 12.5)) and causal - forward_flops(window, 24) == pytest.approx(each * (12.5 - pairs))
+    assert full - causal == pytest.approx(each * (24 - 12.5)) and causal - forward_flops(window, 24) == pytest.approx(
+        each * (12.5 - pairs))
 
 
 @pytest.mark.parametrize("name", [name for name, run in RUNS.items() if run.gpu_hours])
@@ -60,14 +63,16 @@ def test_known_runs_are_met_within_a_quarter(name):
 def test_the_shapes_of_known_runs_have_their_parameters(name):
     run = RUNS[name]
     assert parameters(run.shape) == pytest.approx(run.parameters, rel=0.01)
-    assert training_flops(run.shape, run.tokens, run.length) == pytest.approx(six_n_d(run.parameters, run.tokens), rel=0.13)
+    assert training_flops(run.shape, run.tokens, run.length) == pytest.approx(six_n_d(run.parameters, run.tokens),
+                                                                              rel=0.13)
 
 
 def test_gpt_3_and_instructgpt_cost_what_was_published():
     gpt3 = RUNS["gpt-3"]
     found = estimate(make_plan("gpt-3", None, "v100", gpt3.count))
     assert found["flops"]["six_n_d"] == pytest.approx(3.14e23, rel=0.01)  # Brown et al., table D.1
-    assert found["days"] == pytest.approx(14.8, rel=0.25) and found["energy_mwh"] == pytest.approx(1287, rel=0.25)  # Patterson et al., table 4
+    # Patterson et al., table 4
+    assert found["days"] == pytest.approx(14.8, rel=0.25) and found["energy_mwh"] == pytest.approx(1287, rel=0.25)
     stages = {"pretraining": found["stages"][0]["flops"]} | alignment_flops(gpt3.parameters, Alignment())
     for stage, published in INSTRUCTGPT_PETAFLOP_DAYS.items():
         assert stages[stage] / PETAFLOP_DAY == pytest.approx(published, rel=0.25)
@@ -82,7 +87,8 @@ def test_the_rest_of_an_estimate_follows():
     assert estimate(make_plan("1B", "1T", "h100", 8))["books"] == pytest.approx(15e6, rel=0.01)  # a trillion tokens
     assert found["compute_optimal"]["tokens_for_these_parameters"] == 160e9
     best = found["compute_optimal"]
-    assert 6 * best["parameters_for_this_compute"] * best["tokens_for_this_compute"] == pytest.approx(found["flops"]["exact"])
+    assert 6 * best["parameters_for_this_compute"] * best["tokens_for_this_compute"] == pytest.approx(
+        found["flops"]["exact"])
 
 
 @pytest.mark.parametrize("wanted", [5e6, 1e8, 1e9, 8e9, 70e9, 405e9])
@@ -97,9 +103,11 @@ def test_the_formula_of_memory_agrees_with_the_count_of_a_step():
     from trivium.training.estimate import estimate as counted
     from trivium.training.optimizers import Optimization
     from trivium.training.parallel import Parallel
-    config = ModelConfig(vocab_size=512, hidden_size=256, intermediate_size=512, num_layers=4, num_heads=4, num_kv_heads=4, head_dim=64, qk_norm=False)
+    config = ModelConfig(vocab_size=512, hidden_size=256, intermediate_size=512, num_layers=4, num_heads=4,
+                         num_kv_heads=4, head_dim=64, qk_norm=False)
     stage = Pretrain(model=config, length=128, rows=16)
-    exact = counted(lambda: (LanguageModel(config), ()), LanguageModelling(), stage.full_batches(1, full_row(128)), Optimization(), Parallel(), "float32")
+    exact = counted(lambda: (LanguageModel(config), ()), LanguageModelling(), stage.full_batches(1, full_row(128)),
+                    Optimization(), Parallel(), "float32")
     formula = memory_per_gpu(config, "pretrain", Layout("one", 1), 16 * 128, checkpointed=False)
     # With so many tokens the peak is where the backward pass begins, and gradients are not there yet.
     assert exact.parameters + exact.optimizer == pytest.approx(parameters(config) * (TRAINED - 4), rel=0.01)
@@ -107,7 +115,10 @@ def test_the_formula_of_memory_agrees_with_the_count_of_a_step():
 
 
 def test_more_shards_need_less():
-    totals = [memory_per_gpu(shape_for(8e9), "ppo", Layout("", shards, tensor), 4096)["total"] for shards, tensor in ((1, 1), (8, 1), (64, 1), (64, 8))]
+    totals = [
+        memory_per_gpu(shape_for(8e9), "ppo", Layout("", shards, tensor), 4096)["total"]
+        for shards, tensor in ((1, 1), (8, 1), (64, 1), (64, 8))
+    ]
     assert totals == sorted(totals, reverse=True)
 
 
@@ -142,7 +153,8 @@ def test_the_command_prints_text_or_json(monkeypatch, capsys):
         return capsys.readouterr().out
 
     shown = say("--params", "8B", "--tokens", "15T", "--count", "1024")
-    assert all(word in shown for word in ("GPU-hours", "books", "Chinese characters", "compute-optimal", "MWh", "pretraining", "1024 shards"))
+    assert all(word in shown for word in ("GPU-hours", "books", "Chinese characters", "compute-optimal", "MWh",
+                                          "pretraining", "1024 shards"))
     assert json.loads(say("--params", "8B", "--json"))["tokens"] == 160e9
     rows = {row["run"]: row for row in json.loads(say("--known", "--json"))}
     assert rows.keys() == {*RUNS, "instructgpt-pretraining", "instructgpt-sft", "instructgpt-ppo"}
@@ -150,7 +162,8 @@ def test_the_command_prints_text_or_json(monkeypatch, capsys):
     assert "petaflop/s-days" in say("--known")
 
 
-@pytest.mark.parametrize(("text", "value"), [("8B", 8e9), ("1.5e12", 1.5e12), ("561m", 561e6), ("15T", 15e12), ("1_000", 1000), ("2,000k", 2e6)])
+@pytest.mark.parametrize(("text", "value"), [("8B", 8e9), ("1.5e12", 1.5e12), ("561m", 561e6), ("15T", 15e12),
+                                             ("1_000", 1000), ("2,000k", 2e6)])
 def test_quantities(text, value):
     assert quantity(text, "--tokens") == value
 
@@ -171,15 +184,18 @@ def test_a_power_law_is_found_again_and_its_interval_holds_it():
     nats = (true[:, None] + rng.normal(0, 0.1, (7, 1)) * 0.1 + rng.normal(0, 0.5, 200)[None]) * tokens
     laws = bootstrap(compute, nats, tokens, 60, 0)
     foretold = np.percentile([at(law, compute[-1] * 10, compute[0]) for law in laws], [0.5, 99.5])
-    assert foretold[0] < 0.8 + 3.0 * (10 * compute[-1] / compute[0]) ** -0.25 + (nats.mean() / 50 - true.mean()) < foretold[1]
+    assert foretold[0] < 0.8 + 3.0 * (10 * compute[-1] / compute[0])**-0.25 + (nats.mean() / 50 -
+                                                                               true.mean()) < foretold[1]
 
 
 @pytest.mark.long
 def test_a_ladder_is_climbed_drawn_and_found_again(tmp_path):
     artifact = run_ladder(ladder(4, 0.5, tmp_path, 0, 100_000), quiet=True)
     found, rungs = artifact.summary, artifact.summary["rungs"]
-    assert [row["parameters"] for row in rungs] == sorted(row["parameters"] for row in rungs) and rungs[0]["loss"] > rungs[-1]["loss"]
-    assert rungs[0]["compute"] == pytest.approx(6 * rungs[0]["parameters"] * 20 * 128 * 8, rel=0.2)  # 20 updates of 8 rows of 128 tokens
+    assert [row["parameters"] for row in rungs] == sorted(row["parameters"]
+                                                          for row in rungs) and rungs[0]["loss"] > rungs[-1]["loss"]
+    # 20 updates of 8 rows of 128 tokens
+    assert rungs[0]["compute"] == pytest.approx(6 * rungs[0]["parameters"] * 20 * 128 * 8, rel=0.2)
     assert rungs[0]["passes"] == rungs[1]["passes"] < rungs[3]["passes"]
     low, high = found["law"]["exponent_interval"]
     assert low <= high and found["foretold"]["measured"] == rungs[-1]["loss"]
@@ -189,7 +205,8 @@ def test_a_ladder_is_climbed_drawn_and_found_again(tmp_path):
     assert again.manifest["created"] == artifact.manifest["created"]
 
 
-@pytest.mark.parametrize(("rungs", "ratio", "message"), [(3, 20, "at least 4 are needed"), (9, 20, "the ladder has 8"), (4, 0.1, "between 0.5 and 200")])
+@pytest.mark.parametrize(("rungs", "ratio", "message"), [(3, 20, "at least 4 are needed"), (9, 20, "the ladder has 8"),
+                                                         (4, 0.1, "between 0.5 and 200")])
 def test_a_ladder_that_cannot_be_fitted_is_refused(tmp_path, rungs, ratio, message):
     with pytest.raises(TriviumError, match=message):
         ladder(rungs, ratio, tmp_path, 0, 100_000)

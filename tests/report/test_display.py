@@ -42,7 +42,10 @@ class Forest(Stage):
         return {"mean_height": heights[-1] + 0.125, "survived": survived, "edited": ["stage.forest.py"],
                 "precision": "bf16-weights"}
 '''
-RECIPE = "name: {name}\nplugins: [forest.py]\nstages:\n  grove: {{kind: forest, years: {years}}}\n  report: {{stages: [grove]}}\n"
+RECIPE = (
+    "name: {name}\nplugins: [forest.py]\nstages:\n  grove: {{kind: forest, years: {years}}}\n  report: {{stages: "
+    "[grove]}}\n"
+)
 
 
 def run(name, years=7):
@@ -60,7 +63,8 @@ def plugin(tmp_path, monkeypatch):
 
 def check_page(page):
     card = re.search(r'<div class="card .*?</dl></div>', page, re.DOTALL)[0]
-    for words in ("growing a forest", "种树", "4.625", "height of a tree (m)", "树高（米）", "trees that survived", "成活率", "60.0 %"):
+    for words in ("growing a forest", "种树", "4.625", "height of a tree (m)", "树高（米）", "trees that survived", "成活率",
+                  "60.0 %"):
         assert words in card, words
     school = page[page.index("It follows a teacher"):page.index('id="curves"')]
     assert "growing a forest" in school and "bfloat16, weights too" in school and "bfloat16（含权重）" in school
@@ -103,7 +107,8 @@ def test_a_stage_that_nobody_knows_is_shown_by_its_kind(plugin):
 
 
 def test_a_stage_that_cannot_be_shown_ends_the_run_before_it_begins(plugin):
-    (plugin / "forest.py").write_text(PLUGIN.replace('Figure("survived", "trees that survived", "成活率")', '("survived",)'), encoding="utf-8")
+    (plugin / "forest.py").write_text(
+        PLUGIN.replace('Figure("survived", "trees that survived", "成活率")', '("survived",)'), encoding="utf-8")
     with pytest.raises(TriviumError, match="kind 'forest' cannot be shown"):
         run("trees")
     assert not (plugin / "runs/trees/grove").exists()

@@ -46,7 +46,8 @@ def test_ticks_are_round_and_inside(low, wide):
     assert all(low - wide * 1e-3 - 1e-6 <= mark <= low + wide * 1.001 + 1e-6 for mark in marks) or len(marks) == 1
 
 
-@pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.2451, "0.245"), (1234, "1,234"), (672128, "672k"), (1.72e6, "1.72M"), (-3.0, "-3")])
+@pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.2451, "0.245"), (1234, "1,234"), (672128, "672k"),
+                                             (1.72e6, "1.72M"), (-3.0, "-3")])
 def test_numbers_for_people(value, text):
     assert draw.number(value) == text
 

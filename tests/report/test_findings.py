@@ -34,17 +34,21 @@ def examined(**ppo):
 
 def one(kind, summary, log=(), **settings):
     """A run of one stage."""
-    return Gathered("run", Stages(), {"stages": {"stage": summary}}, {"stage": manifest(kind, summary, **settings)}, {"stage": list(log)})
+    return Gathered("run", Stages(), {"stages": {"stage": summary}}, {"stage": manifest(kind, summary, **settings)},
+                    {"stage": list(log)})
 
 
 @pytest.mark.parametrize(("ppo", "kind", "english", "chinese"), [
-    ({"right_answers": rate(0.5)}, "liked_but_less_right", "10.0 points less often (50.0 % against 60.0 %).", "答对率低 10.0 个百分点（50.0 % 对 60.0 %）。"),
-    ({"right_answers": rate(0.65), "right_by_task": {"code": rate(0.3), "entity": rate(0.9)}}, "liked_but_worse_at_tasks",
-     "5.0 points more often (65.0 % against 60.0 %); it lost most, in points, in code (−20).", "答对率高 5.0 个百分点（65.0 % 对 60.0 %）；下降最多：小程序（−20）。"),
+    ({"right_answers": rate(0.5)
+      }, "liked_but_less_right", "10.0 points less often (50.0 % against 60.0 %).", "答对率低 10.0 个百分点（50.0 % 对 60.0 %）。"),
+    ({"right_answers": rate(0.65), "right_by_task": {"code": rate(0.3), "entity": rate(0.9)}
+      }, "liked_but_worse_at_tasks",
+     "5.0 points more often (65.0 % against 60.0 %); it lost most, in points, in code (−20).",
+     "答对率高 5.0 个百分点（65.0 % 对 60.0 %）；下降最多：小程序（−20）。"),
     ({"right_answers": rate(0.65)}, "liked_and_right", "is right no less often (+5.0 points)", "答对率也没有下降（+5.0 个百分点）"),
     ({"win_rate_vs_sft": rate(0.52)}, "no_difference", "cannot be told from sft", "不分高下"),
-    ({"right_answers": rate(0.5), "right_difference_vs_sft": {"value": -0.1, "low": -0.15, "high": -0.05}}, "liked_but_less_right",
-     "; the same prompts, paired: −15.0 to −5.0)", "；同题配对区间 −15.0 至 −5.0）"),
+    ({"right_answers": rate(0.5), "right_difference_vs_sft": {"value": -0.1, "low": -0.15, "high": -0.05}
+      }, "liked_but_less_right", "; the same prompts, paired: −15.0 to −5.0)", "；同题配对区间 −15.0 至 −5.0）"),
 ])
 def test_winning_and_being_right_are_told_apart(ppo, kind, english, chinese):
     [finding] = findings(examined(**ppo))
@@ -58,10 +62,16 @@ def test_a_model_that_loses_is_no_finding():
 
 
 @pytest.mark.parametrize(("found", "kind", "values"), [
-    (one("ppo", {"ended": "past the peak"}, [{"step": step, "watched_gold": gold} for step, gold in enumerate((3.0, 5.0, 4.0))]), "past_the_peak", ("1", "5", "2", "4")),
-    (one("sft", {"best_step": 8}, [{"step": step, "validation_loss": loss} for step, loss in ((7, 2.0), (15, 2.5))]), "learned_by_heart", ("8", "2", "16", "2.5")),
-    (one("sft", {"earlier": {"sums": {"before": rate(0.9), "after": rate(0.2)}}}), "forgot_without_rehearsal", ("sums", "90.0 %", "20.0 %")),
-    (one("sft", {"earlier": {"sums": {"before": rate(0.9), "after": rate(0.2)}}}, rehearsal={"share": 0.1, "generated": False}), "forgot", ("10% earlier rows",)),
+    (one("ppo", {"ended": "past the peak"}, [{"step": step, "watched_gold": gold}
+                                             for step, gold in enumerate((3.0, 5.0, 4.0))]), "past_the_peak",
+     ("1", "5", "2", "4")),
+    (one("sft", {"best_step": 8}, [{"step": step, "validation_loss": loss}
+                                   for step, loss in ((7, 2.0), (15, 2.5))]), "learned_by_heart",
+     ("8", "2", "16", "2.5")),
+    (one("sft", {"earlier": {"sums": {"before": rate(0.9), "after": rate(0.2)}}}), "forgot_without_rehearsal",
+     ("sums", "90.0 %", "20.0 %")),
+    (one("sft", {"earlier": {"sums": {"before": rate(0.9), "after": rate(0.2)}}},
+         rehearsal={"share": 0.1, "generated": False}), "forgot", ("10% earlier rows",)),
     (one("reward", {"accuracy": rate(0.6), "ceiling": rate(0.75)}), "reward_model_below_its_ceiling", ("15.0",)),
     (one("reward", {"accuracy": rate(0.72), "ceiling": rate(0.75)}), "reward_model_near_its_ceiling", ("3.0",)),
     (one("sft", {"edited": ["stage.mine.py", "objective.loss.py"]}), "edited", ("stage.mine.py, objective.loss.py",)),
@@ -104,7 +114,8 @@ def test_a_sentence_leaves_what_stages_are_called_as_it_is():
 @pytest.mark.parametrize(("kind", "figures", "big", "range_", "more"), [
     ("pretrain", {"steps": 9, "validation_bits_per_byte": 1.25, "unigram_bits_per_byte": 2.5}, "1.250", "", ["2.5"]),
     ("reward", {"accuracy": rate(0.62), "ceiling": rate(0.75)}, "62 %", "58.0 – 66.0 %", ["75.0 %"]),
-    ("translate", {"chrf": {"value": 54.3, "low": 50.0, "high": 58.0}, "right": rate(0.2)}, "54.3", "50 – 58", ["20.0 %"]),
+    ("translate", {"chrf": {"value": 54.3, "low": 50.0, "high": 58.0}, "right": rate(0.2)
+                   }, "54.3", "50 – 58", ["20.0 %"]),
 ])
 def test_a_stages_panel_says_what_stands_on_its_card(kind, figures, big, range_, more):
     [card] = cards(one(kind, figures))

@@ -29,8 +29,12 @@ def stage(run, name, kind, summary, inputs=(), files=(), settings=None, seconds=
     folder.mkdir(parents=True)
     for file, rows in {"weights.txt": [name], **dict(files)}.items():
         (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    made = {field: {"path": f"../{other}", "digest": json.loads((run / other / "manifest.json").read_text())["digest"]} for field, other in inputs}
-    seal(folder, kind=kind, name=name, key="k" * 64, seed=0, settings=settings or {}, inputs=made, summary=summary, seconds=seconds, peak_memory_mb=100.0)
+    made = {
+        field: {"path": f"../{other}", "digest": json.loads((run / other / "manifest.json").read_text())["digest"]}
+        for field, other in inputs
+    }
+    seal(folder, kind=kind, name=name, key="k" * 64, seed=0, settings=settings or {}, inputs=made, summary=summary,
+         seconds=seconds, peak_memory_mb=100.0)
 
 
 HOSTILE = "</script><script>document.title='stolen'</script><img src=x onerror=\"document.title='stolen'\">"
@@ -39,27 +43,61 @@ HOSTILE = "</script><script>document.title='stolen'</script><img src=x onerror=\
 def finished(run, ppo_right=0.5, steps=20):
     """A small run, written by hand: PPO wins and is right less often."""
     truth = {"answers": ["moss"], "wrong": ["fish"], "complete": ["moss"], "harmful": False}
-    prompts = [{"id": f"e{i}", "task": "entity", "prompt": [{"role": "user", "content": f"What does {'it' if i else HOSTILE} eat?"}], "truth": truth} for i in range(3)]
-    answers = [{"id": row["id"], "task": row["task"], "prompt": row["prompt"], "answers": {"sft": "It eats moss.", "ppo": HOSTILE, "untrained": "Fish."}} for row in prompts]
+    prompts = [{
+        "id": f"e{i}", "task": "entity",
+        "prompt": [{"role": "user", "content": f"What does {'it' if i else HOSTILE} eat?"}], "truth": truth
+    } for i in range(3)]
+    answers = [{
+        "id": row["id"], "task": row["task"], "prompt": row["prompt"],
+        "answers": {"sft": "It eats moss.", "ppo": HOSTILE, "untrained": "Fish."}
+    } for row in prompts]
     log = [{"step": i, "loss": 4.0 / (i + 1), "tokens_per_second": 1000.0} for i in range(steps)]
     stage(run, "world", "world", {"rows": {"documents": 50}}, files={"evaluation.jsonl": prompts}.items())
-    stage(run, "corpus", "corpus", {"documents": 50, "kept": 40, "rejected": 10, "precision": {"spam": rate(0.97)}, "recall": {"spam": rate(1.0)}, "reasons": {}, "funnel": [
-        {"step": "input", "documents": 50, "bytes": 9000}, {"step": "quality", "documents": 40, "bytes": 7000}]}, [("documents", "world")])
-    stage(run, "pretrain", "pretrain", {"steps": steps, "parameters": 1000, "validation_bits_per_byte": 1.25, "unigram_bits_per_byte": 2.5}, [("tokens", "corpus")],
-          {"log.jsonl": log}.items(), {"epochs": 1.0, "rows": 3})
+    stage(
+        run, "corpus", "corpus", {
+            "documents": 50, "kept": 40, "rejected": 10, "precision": {"spam": rate(0.97)}, "recall": {
+                "spam": rate(1.0)
+            }, "reasons": {}, "funnel": [{"step": "input", "documents": 50, "bytes": 9000},
+                                         {"step": "quality", "documents": 40, "bytes": 7000}]
+        }, [("documents", "world")])
+    stage(run, "pretrain", "pretrain",
+          {"steps": steps, "parameters": 1000, "validation_bits_per_byte": 1.25, "unigram_bits_per_byte": 2.5},
+          [("tokens", "corpus")], {"log.jsonl": log}.items(), {"epochs": 1.0, "rows": 3})
     stage(run, "sft", "sft", {"loss": 0.5, "steps": steps}, [("model", "pretrain")], {"log.jsonl": log}.items())
     stage(run, "untrained", "pretrain", {"steps": 0}, [("tokens", "corpus")])
-    stage(run, "reward", "reward", {"accuracy": rate(0.62), "agreement": rate(0.71), "ceiling": rate(0.76), "length_accuracy": rate(0.55), "accuracy_by_margin": [{"name": "1", **rate(0.55)}, {"name": "3 or more", **rate(0.8)}],
-                                    "calibration": [{"predicted": 0.6, "observed": 0.58, "n": 40}, {"predicted": 0.8, "observed": 0.7, "n": 40}]}, [("model", "sft")])
-    stage(run, "ppo", "ppo", {"episodes": 128}, [("model", "sft"), ("reward", "reward")], {"log.jsonl": [{"step": i, "score": 0.1 * i, "kl": 0.3 * i, "watched_gold": 4.0 - i, "length": 9.0 + i,
-                                                                                                    "sample_prompt": f"ask {i}", "sample": HOSTILE if i else "good", "sample_score": 0.5} for i in range(9)]}.items())
-    models = {"sft": {"right_answers": rate(0.64), "right_by_task": {"entity": rate(0.64)}, "mean_points": 4.0, "mean_length": 12.0},
-              "ppo": {"right_answers": rate(ppo_right), "right_by_task": {"entity": rate(ppo_right)}, "win_rate_vs_sft": rate(0.75), "mean_points": 5.0, "mean_length": 14.0, "kl": 2.5,
-                      "length_controlled_win_rate_vs_sft": rate(0.7), "right_difference_vs_sft": {"value": ppo_right - 0.64, "low": -0.2, "high": -0.08, "n": 100, "p_value": 0.01}},
-              "untrained": {"right_answers": rate(0.3), "right_by_task": {"entity": rate(0.3)}, "win_rate_vs_sft": rate(0.4), "mean_points": 3.0, "mean_length": 9.0, "kl": 9.0}}
-    stage(run, "evaluate", "evaluate", {"models": models, "judge": "rubric", "prompts": 3, "tasks": {"sft": {"mmlu": {"kind": "choice", "accuracy": rate(0.25), "chance": 0.25}}}},
-          [("prompts", "world"), ("models.sft", "sft"), ("models.ppo", "ppo")], {"answers.jsonl": answers}.items(),
-          {"baseline": "sft", "models": {"sft": "sft", "ppo": "ppo", "untrained": "untrained-sft"}})
+    stage(
+        run, "reward", "reward", {
+            "accuracy": rate(0.62), "agreement": rate(0.71), "ceiling": rate(0.76), "length_accuracy": rate(0.55),
+            "accuracy_by_margin": [{"name": "1", **rate(0.55)}, {"name": "3 or more", **rate(0.8)}],
+            "calibration": [{"predicted": 0.6, "observed": 0.58, "n": 40}, {"predicted": 0.8, "observed": 0.7, "n": 40}]
+        }, [("model", "sft")])
+    stage(run, "ppo", "ppo", {"episodes": 128}, [("model", "sft"), ("reward", "reward")], {
+        "log.jsonl": [{
+            "step": i, "score": 0.1 * i, "kl": 0.3 * i, "watched_gold": 4.0 - i, "length": 9.0 + i,
+            "sample_prompt": f"ask {i}", "sample": HOSTILE if i else "good", "sample_score": 0.5
+        } for i in range(9)]
+    }.items())
+    models = {
+        "sft": {
+            "right_answers": rate(0.64), "right_by_task": {"entity": rate(0.64)}, "mean_points": 4.0,
+            "mean_length": 12.0
+        }, "ppo": {
+            "right_answers": rate(ppo_right), "right_by_task": {"entity": rate(ppo_right)},
+            "win_rate_vs_sft": rate(0.75), "mean_points": 5.0, "mean_length": 14.0, "kl": 2.5,
+            "length_controlled_win_rate_vs_sft": rate(0.7), "right_difference_vs_sft": {
+                "value": ppo_right - 0.64, "low": -0.2, "high": -0.08, "n": 100, "p_value": 0.01
+            }
+        }, "untrained": {
+            "right_answers": rate(0.3), "right_by_task": {"entity": rate(0.3)}, "win_rate_vs_sft": rate(0.4),
+            "mean_points": 3.0, "mean_length": 9.0, "kl": 9.0
+        }
+    }
+    stage(
+        run, "evaluate", "evaluate", {
+            "models": models, "judge": "rubric", "prompts": 3,
+            "tasks": {"sft": {"mmlu": {"kind": "choice", "accuracy": rate(0.25), "chance": 0.25}}}
+        }, [("prompts", "world"), ("models.sft", "sft"), ("models.ppo", "ppo")], {"answers.jsonl": answers}.items(),
+        {"baseline": "sft", "models": {"sft": "sft", "ppo": "ppo", "untrained": "untrained-sft"}})
     return run
 
 
@@ -67,26 +105,34 @@ def test_the_page_says_what_was_lost_and_needs_nothing_else(tmp_path):
     found = gather(finished(tmp_path / "small"), Stages())
     page = render(found)
     assert "yet its answers are right 14.0 points less often" in page and "答对率低 14.0 个百分点" in page
-    assert found.metrics["stages"]["sft"]["untrained_right_answers"]["value"] == 0.3  # a stage of another kind has the same name
+    # a stage of another kind has the same name
+    assert found.metrics["stages"]["sft"]["untrained_right_answers"]["value"] == 0.3
     assert "right_answers" not in found.metrics["stages"]["untrained"]
     assert "http://" not in page and "https://" not in page and 'src="' not in page
     assert len(page) < 250_000
     assert HOSTILE not in page and "&lt;/script&gt;" in page
-    assert [f"ask {i}" in page for i in range(9)] == [i % 2 == 0 for i in range(9)] and "c-ppo-length-t" in page  # PPO's way: lengths, and some samples
+    # PPO's way: lengths, and some samples
+    assert [f"ask {i}" in page for i in range(9)] == [i % 2 == 0 for i in range(9)] and "c-ppo-length-t" in page
     assert page.index("✓ right") < page.index("✗ wrong")  # the truth is known: sft says moss, ppo does not
     wins = page[page.index('id="wins"'):page.index('id="tasks"')]
-    assert "by definition" in wins and wins.index("by definition") < wins.index("[71.0 – 79.0 %]")  # the baseline stands above what is compared with it
+    # the baseline stands above what is compared with it
+    assert "by definition" in wins and wins.index("by definition") < wins.index("[71.0 – 79.0 %]")
     tasks = page[page.index('id="tasks"'):page.index('id="reward"')]
     assert "right choices" in tasks and "chance</span>" in tasks and "pairs ordered right" not in tasks
-    for words in ("Calibration", "by how far apart people rated", "3 points or more", "3 分及以上", "实测", "annotators agree", "from raw documents to an aligned", "mmlu", "Win rate against sft", "Reward against drift", "a judge says that it does not learn from"):
+    for words in ("Calibration", "by how far apart people rated", "3 points or more", "3 分及以上", "实测",
+                  "annotators agree", "from raw documents to an aligned", "mmlu", "Win rate against sft",
+                  "Reward against drift", "a judge says that it does not learn from"):
         assert words.lower() in page.lower(), words
 
 
 def test_the_lineage_shows_a_model_that_no_stage_of_the_run_made(tmp_path):
     run = finished(tmp_path / "small")
     (run / "tuned").mkdir()
-    seal(run / "tuned", kind="sft", name="tuned", key="k" * 64, seed=0, settings={}, inputs={"model": {"path": "../../elsewhere/llama", "digest": "ab" * 32}, "demonstrations": {
-        "path": "../../rows.jsonl", "digest": "cd" * 32}}, summary={"steps": 1}, seconds=1.0, peak_memory_mb=1.0)
+    seal(
+        run / "tuned", kind="sft", name="tuned", key="k" * 64, seed=0, settings={}, inputs={
+            "model": {"path": "../../elsewhere/llama", "digest": "ab" * 32},
+            "demonstrations": {"path": "../../rows.jsonl", "digest": "cd" * 32}
+        }, summary={"steps": 1}, seconds=1.0, peak_memory_mb=1.0)
     page = render(gather(run, Stages()))
     drawn = page[page.index("What was made from what"):]
     assert "elsewhere/llama" in drawn and "ab" * 5 in drawn and "rows.jsonl" not in drawn[:drawn.index("</svg>")]
@@ -96,7 +142,9 @@ def test_its_recipe_parses_again(tmp_path):
     page = render(gather(finished(tmp_path / "small"), Stages()))
     from html import unescape
     recipe = yaml.safe_load(unescape(page.split('<pre id="recipe">')[1].split("</pre>")[0]))
-    assert recipe["name"] == "small-again" and recipe["stages"]["pretrain"] == {"kind": "pretrain", "epochs": 1.0, "rows": 3}
+    assert recipe["name"] == "small-again" and recipe["stages"]["pretrain"] == {
+        "kind": "pretrain", "epochs": 1.0, "rows": 3
+    }
     (tmp_path / "again.yaml").write_text(yaml.safe_dump({**recipe, "stages": {"world": {"kind": "world"}}}))
     assert load_recipe(tmp_path / "again.yaml").name == "small-again"
 
@@ -135,7 +183,8 @@ def test_compare_shows_settings_and_results(tmp_path):
 def test_the_switches_in_a_real_browser(tmp_path, chromium):
     page_file = tmp_path / "page.html"
     write_page(page_file, gather(finished(tmp_path / "small"), Stages()))
-    context = chromium.new_context(viewport={"width": 400, "height": 800}, offline=True, locale="en-US", color_scheme="light")
+    context = chromium.new_context(viewport={"width": 400, "height": 800}, offline=True, locale="en-US",
+                                   color_scheme="light")
     page, faults = context.new_page(), []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text))
@@ -143,15 +192,18 @@ def test_the_switches_in_a_real_browser(tmp_path, chromium):
     page.goto(Path(page_file).as_uri())
     assert page.title() == "small – Trivium"  # what a model wrote did not run
     assert page.evaluate("document.documentElement.scrollWidth") <= 400  # a phone need not scroll sideways
-    assert page.get_by_text("[71.0 – 79.0 %]", exact=True).is_visible()  # no win rate without its interval, on a phone neither
+    # no win rate without its interval, on a phone neither
+    assert page.get_by_text("[71.0 – 79.0 %]", exact=True).is_visible()
 
     def colour():
         return page.evaluate("getComputedStyle(document.body).backgroundColor")
 
     light = colour()
-    assert page.locator("h2", has_text="The curriculum").is_visible() and not page.locator("h2 .zh", has_text="课程").first.is_visible()
+    assert page.locator(
+        "h2", has_text="The curriculum").is_visible() and not page.locator("h2 .zh", has_text="课程").first.is_visible()
     page.get_by_role("button", name="中文").click()
-    assert page.locator("h2 .zh", has_text="课程").first.is_visible() and not page.locator("h2 .en", has_text="The curriculum").first.is_visible()
+    assert page.locator("h2 .zh", has_text="课程").first.is_visible() and not page.locator(
+        "h2 .en", has_text="The curriculum").first.is_visible()
     assert page.evaluate("document.documentElement.lang") == "zh-Hans"
     page.locator("[data-set-theme=dark]").click()
     dark = colour()
@@ -172,18 +224,25 @@ def test_the_switches_in_a_real_browser(tmp_path, chromium):
 
 def test_rows_memory_and_overfitting_are_shown(tmp_path):
     run = tmp_path / "tuned"
-    log = [{"step": i, "loss": 3.0 - 0.1 * i, **({"validation_loss": 2.0 + 0.01 * (i - 11) ** 2} if i % 4 == 3 else {})} for i in range(20)]
-    sources = {"reviews": {"rows": 1234, "kept": 1230, "rejected": {"a duplicate <b>": 4}, "used": 1200, "passes": 0.976}}
+    log = [{"step": i, "loss": 3.0 - 0.1 * i, **({"validation_loss": 2.0 + 0.01 * (i - 11)**2} if i % 4 == 3 else {})}
+           for i in range(20)]
+    sources = {
+        "reviews": {"rows": 1234, "kept": 1230, "rejected": {"a duplicate <b>": 4}, "used": 1200, "passes": 0.976}
+    }
     counts = {"conversations": 1190, "tokens": 54321, "learned_tokens": 6543, "cut": 0, "left_out": 10}
     stage(run, "imports", "imports", {"demonstrations": 1200, "sources": sources})
     for name, rehearsal, after in (("plain", None, 0.2), ("kept", {"share": 0.3, "generated": True}, 0.85)):
-        stage(run, name, "sft", {"steps": 20, "best_step": 12, "validation_loss": 2.0, "by_source": {"reviews": counts}, "earlier": {"sums": {"before": rate(0.9), "after": rate(after)}}},
-              [("demonstrations", "imports")], {"log.jsonl": log}.items(), {"rehearsal": rehearsal})
+        stage(
+            run, name, "sft", {
+                "steps": 20, "best_step": 12, "validation_loss": 2.0, "by_source": {"reviews": counts},
+                "earlier": {"sums": {"before": rate(0.9), "after": rate(after)}}
+            }, [("demonstrations", "imports")], {"log.jsonl": log}.items(), {"rehearsal": rehearsal})
     page = render(gather(run, Stages()))
     rows = page[page.index('id="rows"'):page.index('id="memory"')]
     assert all(text in rows for text in ("1,234", "54,321", "6,543", "a duplicate &lt;b&gt;")) and "<b>" not in rows
     memory = page[page.index('id="memory"'):page.index('id="curves"')]
-    assert memory.index("without") < memory.index("20.0 %") < memory.index("30% made up by the model") < memory.index("85.0 %")
+    assert memory.index("without") < memory.index("20.0 %") < memory.index("30% made up by the model") < memory.index(
+        "85.0 %")
     assert "plain (without rehearsal) forgot: right answers to the earlier task sums fell from 90.0 % to 20.0 %" in page and "kept (30%" not in page
     assert "plain began to learn its rows by heart: the loss on rows held out was lowest (2) after update 12 and 2.64 after update 20" in page
     curve = page[page.index('id="c-plain-losses-t"'):]
@@ -197,9 +256,14 @@ def test_bars_stand_where_their_stages_ran():
     from trivium.report.page import schools
 
     def manifest(created, seconds):
-        return {"kind": "world", "created": f"2026-01-01T00:{created}.000+00:00", "seconds": seconds, "peak_memory_mb": 1.0, "summary": {}}
+        return {
+            "kind": "world", "created": f"2026-01-01T00:{created}.000+00:00", "seconds": seconds, "peak_memory_mb": 1.0,
+            "summary": {}
+        }
 
-    run = Gathered("run", {}, {}, {"first": manifest("01:40", 100.0), "beside": manifest("01:50", 50.0), "later": manifest("30:40", 40.0)})
+    run = Gathered(
+        "run", {}, {},
+        {"first": manifest("01:40", 100.0), "beside": manifest("01:50", 50.0), "later": manifest("30:40", 40.0)})
     bars = [(bar["name"], bar["start"], bar["share"]) for school in schools(run) for bar in school["stages"]]
     # 110 seconds of the first two, half an hour in which nothing ran, and 40 more
     assert bars == [("first", 0.0, 100 / 150), ("beside", 60 / 150, 50 / 150), ("later", 110 / 150, 40 / 150)]

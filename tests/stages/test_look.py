@@ -40,31 +40,47 @@ print(peak + sum({v.data_ptr(): v.nbytes for v in held}.values()))  # the profil
 @pytest.mark.parametrize(("stage", "changes"), [
     ("pretrain", ["pretrain.rows=8", "pretrain.parallel={rows: 4}"]),
     ("ppo", ["ppo.adapter={kind: lora}", "ppo.episodes=16"]),
-    pytest.param("pretrain", ["pretrain.rows=8", "pretrain.parallel={checkpoint_activations: true}", "pretrain.model.num_layers=4"], marks=pytest.mark.long),
+    pytest.param("pretrain",
+                 ["pretrain.rows=8", "pretrain.parallel={checkpoint_activations: true}", "pretrain.model.num_layers=4"],
+                 marks=pytest.mark.long),
     pytest.param("pretrain", ["pretrain.rows=2", "pretrain.precision=bf16-weights"], marks=pytest.mark.long),
     pytest.param("sft", ["sft.adapter={kind: lora}"], marks=pytest.mark.long),
     pytest.param("ppo", ["ppo.episodes=16"], marks=pytest.mark.long),
 ])
 def test_predicted_memory_is_what_a_step_takes(tmp_path, stage, changes):
     """Against PyTorch's own record of a real step's allocations."""
-    sets = ["pretrain.model={hidden_size: 192, intermediate_size: 512, num_layers: 2, num_heads: 3, num_kv_heads: 3, head_dim: 64}",
-            "pretrain.length=512", "tokenizer.vocab_size=4096", *changes]
+    sets = [
+        "pretrain.model={hidden_size: 192, intermediate_size: 512, num_layers: 2, num_heads: 3, num_kv_heads: 3, "
+        "head_dim: 64}",
+        "pretrain.length=512", "tokenizer.vocab_size=4096", *changes
+    ]
     recipe = load_recipe(ROOT / "recipes/quickstart.yaml", sets)
     predicted, _ = memory_of(recipe, stage, 1)
-    measured = int(subprocess.run([sys.executable, "-c", MEASURE, str(ROOT / "recipes/quickstart.yaml"), json.dumps(sets),
-                                   str(tmp_path / "trace.json"), stage], check=True, capture_output=True, text=True).stdout)
+    measured = int(
+        subprocess.run([
+            sys.executable, "-c", MEASURE,
+            str(ROOT / "recipes/quickstart.yaml"),
+            json.dumps(sets),
+            str(tmp_path / "trace.json"), stage
+        ], check=True, capture_output=True, text=True).stdout)
     assert measured == pytest.approx(predicted.total, rel=0.1)
 
 
 def test_a_reward_model_that_is_an_adapter_has_no_trunk_of_its_own():
     sizes = []
     for more in ([], ["reward.adapter={kind: lora}"]):
-        recipe = load_recipe(ROOT / "recipes/quickstart.yaml", ["pretrain.model={hidden_size: 64, intermediate_size: 96, num_layers: 2, num_heads: 2, head_dim: 32}",
-                                                                "ppo.adapter={kind: lora, rank: 2}", *more])
+        recipe = load_recipe(ROOT / "recipes/quickstart.yaml", [
+            "pretrain.model={hidden_size: 64, intermediate_size: 96, num_layers: 2, num_heads: 2, head_dim: 32}",
+            "ppo.adapter={kind: lora, rank: 2}", *more
+        ])
         model, beside = step_of(recipe, "ppo", 1).models()
-        sizes.append(sum(weight.numel() for weight in {id(w): w for one in (model, *beside) for w in one.parameters()}.values()))
+        sizes.append(
+            sum(weight.numel() for weight in {id(w): w
+                                              for one in (model, *beside)
+                                              for w in one.parameters()}.values()))
         trunk = sum(weight.numel() for name, weight in model.policy.named_parameters() if ".adapters." not in name)
-        assert [name for name, weight in model.named_parameters() if weight.requires_grad and ".adapters." not in name] == ["value.score.weight"]
+        assert [name for name, weight in model.named_parameters()
+                if weight.requires_grad and ".adapters." not in name] == ["value.score.weight"]
     assert 2 * trunk < sizes[0] < 2.3 * trunk and trunk < sizes[1] < 1.4 * trunk
 
 
@@ -75,7 +91,9 @@ def test_more_processes_need_less_each():
 
 
 @pytest.mark.parametrize(("stage", "processes", "message"), [
-    ("pretrian", 1, "no such stage"), ("corpus", 1, "a stage of kind 'corpus' is not predicted"), ("pretrain", 64, "cannot share a batch of 3 rows"),
+    ("pretrian", 1, "no such stage"),
+    ("corpus", 1, "a stage of kind 'corpus' is not predicted"),
+    ("pretrain", 64, "cannot share a batch of 3 rows"),
 ])
 def test_what_cannot_be_predicted_is_said(stage, processes, message):
     with pytest.raises(TriviumError, match=message):

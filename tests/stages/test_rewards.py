@@ -299,10 +299,11 @@ def test_settings_that_are_no_reward_are_refused(reward, message):
         Ppo(reward=reward)
 
 
-@pytest.mark.parametrize("reward, message", [
-    ("{a: {modle: x}}", r"stages.ppo.reward.a.modle: unknown setting; did you mean 'model'\?"),
-    ("{a: {model: x, weight: much}}", "stages.ppo.reward.a.weight: Input should be a valid number"),
-    ("{a: {endpoint: {addres: x}}}", "stages.ppo.reward.a.endpoint"), ("judge", "no earlier stage and no file is called 'judge'")])
+@pytest.mark.parametrize(
+    "reward, message", [("{a: {modle: x}}", r"stages.ppo.reward.a.modle: unknown setting; did you mean 'model'\?"),
+                        ("{a: {model: x, weight: much}}", "stages.ppo.reward.a.weight: Input should be a valid number"),
+                        ("{a: {endpoint: {addres: x}}}", "stages.ppo.reward.a.endpoint"),
+                        ("judge", "no earlier stage and no file is called 'judge'")])
 def test_a_fault_in_a_recipes_reward_is_told_with_its_place(school, tmp_path, reward, message):
     (tmp_path / "r.yaml").write_text(
         f"name: r\nstages:\n  ppo: {{model: {school}/sft, prompts: {school}/world, reward: {reward}}}\n")

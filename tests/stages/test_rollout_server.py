@@ -54,11 +54,15 @@ class Vllm(http.server.BaseHTTPRequestHandler):
             return self.reply(200, None)
         assert self.path == "/v1/completions" and body["return_token_ids"] and body["model"] == "policy"
         with state.lock:
-            group = generate(state.worker.policy, [body["prompt"]], Sampling(body["temperature"], 0, body["top_p"], body["max_tokens"], body["seed"]),
+            group = generate(state.worker.policy, [body["prompt"]],
+                             Sampling(body["temperature"], 0, body["top_p"], body["max_tokens"], body["seed"]),
                              body["stop_token_ids"], body["n"])[0]
-        choices = [{"index": i, "text": "", "finish_reason": "stop" if one.finished else "length", "token_ids": one.tokens if state.ids else None,
-                    "logprobs": {"tokens": [f"token_id:{t}" for t in one.tokens], "token_logprobs": [float(x) for x in one.log_probs]}}
-                   for i, one in enumerate(group)]
+        choices = [{
+            "index": i, "text": "", "finish_reason": "stop" if one.finished else "length",
+            "token_ids": one.tokens if state.ids else None, "logprobs": {
+                "tokens": [f"token_id:{t}" for t in one.tokens], "token_logprobs": [float(x) for x in one.log_probs]
+            }
+        } for i, one in enumerate(group)]
         return self.reply(200, {"choices": choices[::-1]})
 
     def reply(self, status, value):
@@ -75,13 +79,16 @@ class Vllm(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    tokenizer = ChatTokenizer(tokenizer_training.train(["what is two and two? it is four.", "please say hello."] * 9, 290))
-    config = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16,
-                         max_positions=128)
-    for name, model in (("sft", LanguageModel(config).initialise(0)), ("reward", RewardModel.from_language_model(LanguageModel(config).initialise(1), 1))):
+    tokenizer = ChatTokenizer(
+        tokenizer_training.train(["what is two and two? it is four.", "please say hello."] * 9, 290))
+    config = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=2,
+                         num_heads=2, num_kv_heads=1, head_dim=16, max_positions=128)
+    for name, model in (("sft", LanguageModel(config).initialise(0)),
+                        ("reward", RewardModel.from_language_model(LanguageModel(config).initialise(1), 1))):
         (folder / name).mkdir()
         save_model(model, tokenizer, folder / name)
-    write_rows(folder / "prompts.jsonl", [{"id": n, "prompt": [{"role": "user", "content": f"say {n}"}]} for n in range(8)])
+    write_rows(folder / "prompts.jsonl",
+               [{"id": n, "prompt": [{"role": "user", "content": f"say {n}"}]} for n in range(8)])
     return folder
 
 
@@ -101,19 +108,24 @@ def engine(served, tmp_path, **more):
 
 
 def test_ppo_learns_from_what_a_server_samples(models, served, tmp_path):
-    """Every rollout is sampled from the weights of its iteration: else the log-probabilities of server and trainer would part."""
+    """Every rollout is sampled from the weights of its iteration: else the log-probabilities of server and trainer
+    would part."""
     progress = Progress(quiet=True)
-    context = SimpleNamespace(folder=tmp_path, scratch=tmp_path / "scratch", progress=progress, seed=0, name="ppo", threads=1,
-                              inputs={"model": models / "sft", "reward": models / "reward", "prompts": models / "prompts.jsonl"})
-    settings = Ppo(iterations=3, episodes=8, epochs=2, max_new_tokens=6, rows=4, length=64, precision="float32", optimization=Optimization(learning_rate=1e-2),
+    context = SimpleNamespace(
+        folder=tmp_path, scratch=tmp_path / "scratch", progress=progress, seed=0, name="ppo", threads=1,
+        inputs={"model": models / "sft", "reward": models / "reward", "prompts": models / "prompts.jsonl"})
+    settings = Ppo(iterations=3, episodes=8, epochs=2, max_new_tokens=6, rows=4, length=64, precision="float32",
+                   optimization=Optimization(learning_rate=1e-2),
                    engine=Server(address=served.address, model="policy", weights=str(tmp_path / "weights"), pause=0.01))
     settings.run(context)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert all(line["log_prob_disagreement"] < 1e-4 for line in log) and log[2]["kl"] > 1e-3
     asked = [body for path, body in served.asked if path == "/v1/completions"]
-    assert len(asked) == 24 and all((body["temperature"], body["top_p"], body["top_k"]) == (1.0, 1.0, -1) for body in asked)
+    assert len(asked) == 24 and all(
+        (body["temperature"], body["top_p"], body["top_k"]) == (1.0, 1.0, -1) for body in asked)
     assert len({body["seed"] for body in asked}) == 24
-    assert [path for path, _ in served.asked].count("/reset_prefix_cache") == 4  # and the last one for who looks at the policy there
+    # and the last one for who looks at the policy there
+    assert [path for path, _ in served.asked].count("/reset_prefix_cache") == 4
     assert len(list((tmp_path / "weights/ppo").iterdir())) == 1  # what was handed over before is gone
 
 
@@ -139,8 +151,11 @@ def test_a_server_that_is_busy_is_asked_again_and_one_that_answers_otherwise_is_
     model, asking = model_folder.load(models / "sft"), engine(served, tmp_path)
     served.faults = [(429, {}), (503, {})]
     assert len(asking(model, [[7]], Sampling(max_new_tokens=3), [2], 2, ["a"])[0]) == 2
-    choice = {"index": 0, "finish_reason": "stop", "token_ids": [9], "logprobs": {"tokens": ["x"], "token_logprobs": [-1.0]}}
-    for fault, message in (({"choices": [choice]}, "ended at token 9"), ({"choices": []}, "0 completions of a prompt, not 1"),
+    choice = {
+        "index": 0, "finish_reason": "stop", "token_ids": [9], "logprobs": {"tokens": ["x"], "token_logprobs": [-1.0]}
+    }
+    for fault, message in (({"choices": [choice]}, "ended at token 9"), ({"choices": []},
+                                                                         "0 completions of a prompt, not 1"),
                            ({"choices": [choice | {"token_ids": [9, 2]}]}, "2 token ids with 1 log-prob")):
         served.faults = [(200, fault)]
         with pytest.raises(TriviumError, match=message):

@@ -36,9 +36,14 @@ stages:
 
 
 def chat_model(place):
-    tokenizer = ChatTokenizer(train.train(iter(["How many circles are there? Which digit is this? a handwritten 7, two squares and one triangle"] * 9), 330))
-    model = LanguageModel(ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_kv_heads=2,
-                                      head_dim=16, max_positions=128)).initialise(0)
+    tokenizer = ChatTokenizer(
+        train.train(
+            iter(
+                ["How many circles are there? Which digit is this? a handwritten 7, two squares and one triangle"] * 9),
+            330))
+    model = LanguageModel(
+        ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2,
+                    num_kv_heads=2, head_dim=16, max_positions=128)).initialise(0)
     place.mkdir()
     folder.save(model, place, tokenizer.ids)
     tokenizer.save(place)
@@ -46,10 +51,12 @@ def chat_model(place):
 
 
 def test_the_two_steps_train_what_they_name_and_the_result_answers(tmp_path, any_precision):
-    (tmp_path / "r.yaml").write_text(RECIPE.format(out=tmp_path / "runs", model=chat_model(tmp_path / "chat"), precision=any_precision))
+    (tmp_path / "r.yaml").write_text(
+        RECIPE.format(out=tmp_path / "runs", model=chat_model(tmp_path / "chat"), precision=any_precision))
     artifacts = run(tmp_path / "r.yaml")
     assert [artifacts[stage].summary["precision"] for stage in ("vision", "align", "see")] == [any_precision] * 3
-    before, aligned, seeing = (folder.load(place) for place in (tmp_path / "chat", artifacts["align"].folder, artifacts["see"].folder))
+    before, aligned, seeing = (folder.load(place)
+                               for place in (tmp_path / "chat", artifacts["align"].folder, artifacts["see"].folder))
     assert torch.equal(aligned.model.layers[0].mlp.up_proj.weight, before.model.layers[0].mlp.up_proj.weight)
     assert not torch.equal(seeing.model.layers[0].mlp.up_proj.weight, aligned.model.layers[0].mlp.up_proj.weight)
     assert not torch.equal(seeing.projector.linear_1.weight, aligned.projector.linear_1.weight)
@@ -60,12 +67,14 @@ def test_the_two_steps_train_what_they_name_and_the_result_answers(tmp_path, any
     assert len(mistakes) == 8 - round(8 * summary["right"]["all"]["value"])
     rows = [json.loads(line) for line in (artifacts["pictures"].folder / "heldout.jsonl").read_text().splitlines()]
     said = {mistake["row"]: mistake["said"] for mistake in mistakes}
-    answer = load(artifacts["see"].folder).generate(rows[0]["messages"][:1], 0.0, max_new_tokens=len(said.get(1, "")) + 2)
+    answer = load(artifacts["see"].folder).generate(rows[0]["messages"][:1], 0.0,
+                                                    max_new_tokens=len(said.get(1, "")) + 2)
     assert answer.startswith(said.get(1, rows[0]["messages"][-1]["content"]))
     assert artifacts["vision"].summary["validation_loss"] > 0
     tokens = list(tokens_of(load_recipe(tmp_path / "r.yaml"), "see", 0))
     pictures = sum(token["text"] == "(picture)" for token in tokens)
-    assert pictures == 4 * len({token["segment"] for token in tokens if token["text"] == "(picture)"}) > 0  # patches of 14 pixels
+    # patches of 14 pixels
+    assert pictures == 4 * len({token["segment"] for token in tokens if token["text"] == "(picture)"}) > 0
     with pytest.raises(TriviumError, match="pictures, not tokens"):
         list(tokens_of(load_recipe(tmp_path / "r.yaml"), "vision", 0))
 
@@ -105,14 +114,21 @@ def test_hidden_patches_do_not_depend_on_slices():
 def test_bad_rows_are_rejected_and_a_model_that_reads_alone_says_what_it_needs(tmp_path):
     place = tmp_path / "rows"
     place.mkdir()
-    good = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://example.com/a.png"}}]}, {"role": "assistant", "content": "7"}]}
+    good = {
+        "messages": [{
+            "role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://example.com/a.png"}}]
+        }, {"role": "assistant", "content": "7"}]
+    }
     for name in ("captions", "train", "heldout"):
         (place / f"{name}.jsonl").write_text(json.dumps(good) + "\n")
     stage = "name: t\nout: {}\nstages:\n  vision: {{epochs: 0, pictures: {}}}\n".format(tmp_path / "runs", place)
     (tmp_path / "r.yaml").write_text(stage)
     with pytest.raises(TriviumError, match="row 1: message 1: .*not fetched from an address; .*no good row is left"):
         run(tmp_path / "r.yaml")
-    (tmp_path / "s.yaml").write_text(f"name: t\nout: {tmp_path}/runs\nstages:\n  see: {{model: {chat_model(tmp_path / 'chat')}, pictures: {place}}}\n")
+    (tmp_path / "s.yaml").write_text(
+        f"name: t\nout: {tmp_path}/runs\nstages:\n  see: {{model: {chat_model(tmp_path / 'chat')}, pictures: "
+        f"{place}}}\n"
+    )
     with pytest.raises(TriviumError, match="name a `vision` stage"):
         run(tmp_path / "s.yaml")
     assert look([{"role": "user", "content": "no picture"}], 8, 1).shape == (0, 1, 8, 8)

@@ -1,4 +1,5 @@
-"""Self-Instruct against a small server of our own: filters, origins, failures that pass, and going on after an interruption."""
+"""Self-Instruct against a small server of our own: filters, origins, failures that pass, and going on after an
+interruption."""
 
 from __future__ import annotations
 
@@ -26,7 +27,10 @@ from trivium.stages.finetuning.selfinstruct import (
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 
-WORDS = [a + b for a in ("riv", "pri", "stor", "mach", "song", "law", "gard", "plan", "hab", "bridg") for b in ("er", "ing", "ed", "ism", "ful", "est")]
+WORDS = [
+    a + b for a in ("riv", "pri", "stor", "mach", "song", "law", "gard", "plan", "hab", "bridg")
+    for b in ("er", "ing", "ed", "ism", "ful", "est")
+]
 
 
 class Oracle(BaseHTTPRequestHandler):
@@ -37,7 +41,8 @@ class Oracle(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        Oracle.asked.append({"prompt": body["messages"][0]["content"], "key": self.headers.get("Authorization"), "seed": body["seed"]})
+        Oracle.asked.append(
+            {"prompt": body["messages"][0]["content"], "key": self.headers.get("Authorization"), "seed": body["seed"]})
         n = len(Oracle.asked)
         if n > Oracle.limit or n % 5 == 0:
             self.send_response(401 if n > Oracle.limit else 429)
@@ -75,7 +80,9 @@ def recipe(tmp_path):
         "how to bake bread", "a joke about cats", "what rhymes with moon", "when the train leaves")))
     (tmp_path / "recipe.yaml").write_text(
         f"name: run\nout: {tmp_path}\nstages:\n  selfinstruct: {{seeds: {tmp_path}/seeds.jsonl, endpoint: "
-        f"{{address: 'http://127.0.0.1:{server.server_port}/v1', model: default, key_variable: OPENAI_API_KEY, pause: 0.01}}, count: 12}}\n")
+        f"{{address: 'http://127.0.0.1:{server.server_port}/v1', model: default, key_variable: OPENAI_API_KEY, pause: "
+        "0.01}, count: 12}\n"
+    )
     yield tmp_path / "recipe.yaml"
     server.shutdown()
     server.server_close()
@@ -116,13 +123,17 @@ def test_a_local_model_is_asked(tmp_path):
     texts = [f"Task {i}: {word} the river\nAnswer: yes" for i, word in enumerate(WORDS)]
     tokenizer = ChatTokenizer(tokenizer_training.train(iter(texts), 300))
     tokenizer.save(tmp_path)
-    model_folder.save(LanguageModel(ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=16,
-                                                max_positions=96)).initialise(0), tmp_path, tokenizer.ids)
+    model_folder.save(
+        LanguageModel(
+            ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=1,
+                        num_heads=2, num_kv_heads=1, head_dim=16, max_positions=96)).initialise(0), tmp_path,
+        tokenizer.ids)
     context = SimpleNamespace(inputs={"model": tmp_path}, seed=0, name="selfinstruct")
     name, ask = teller(SelfInstruct(seeds="x", model="x", max_new_tokens=16), context)
     first, again, other = ask("Task 1:", 1), ask("Task 1:", 1), ask("Task 1:", 2)
     assert name == tmp_path.name and first == again != other and "<|" not in first
-    with pytest.raises(TriviumError, match="leaves no room for an answer in 96 positions; lower `shots` or `max_new_tokens`"):
+    with pytest.raises(TriviumError,
+                       match="leaves no room for an answer in 96 positions; lower `shots` or `max_new_tokens`"):
         ask("Task 1: the river " * 30, 1)
 
 
@@ -143,6 +154,8 @@ def test_a_torn_journal_goes_on(tmp_path):
 def test_parsing():
     assert parse_tasks(" Do this\nand that\nTask 10: Do\n11. 写诗") == ["Do this and that", "Do", "写诗"]
     assert parse_instance(" Hello\nOutput: Bonjour\n\nTask: x", False) == ("Hello", "Bonjour")
-    assert parse_instance(" none\nOutput: x", False) == ("", "x") and parse_instance(" bad\nInput: cold soup", True) == ("cold soup", "bad")
+    assert parse_instance(" none\nOutput: x", False) == ("", "x") and parse_instance(" bad\nInput: cold soup",
+                                                                                     True) == ("cold soup", "bad")
     assert parse_instance("nothing", False) is None and parse_instance(" x\nOutput: ", False) is None
-    assert rouge_l(["a", "b", "c", "d"], ["a", "c", "d", "e"]) == pytest.approx(0.75) and tokens_of("写 a 诗!") == ["写", "a", "诗"]
+    assert rouge_l(["a", "b", "c", "d"],
+                   ["a", "c", "d", "e"]) == pytest.approx(0.75) and tokens_of("写 a 诗!") == ["写", "a", "诗"]

@@ -1,4 +1,5 @@
-"""The whole way at the smallest scale: every stage, twice, killed, traced, talked with, and on rows that the test writes."""
+"""The whole way at the smallest scale: every stage, twice, killed, traced, talked with, and on rows that the test
+writes."""
 
 from __future__ import annotations
 
@@ -25,11 +26,24 @@ ROOT = Path(__file__).resolve().parents[2]
 TRIVIUM = [sys.executable, "-m", "trivium.cli.app"]
 SMALL = [
     "world.size={documents_bytes: 150000, demonstrations: 120, preference_prompts: 60, evaluation_prompts: 40}",
-    "tokenizer.vocab_size=600", "pretrain.steps=6", "sft.epochs=1", "untrained-sft.epochs=1", "preferences.count=24",
-    "preferences.fewest=3", "preferences.most=4", "preferences.max_new_tokens=10", "ppo.iterations=2", "ppo.episodes=8",
-    "ppo.epochs=2", "ppo.max_new_tokens=10", "evaluate.max_new_tokens=10",
-] + [f"{stage}.model={{hidden_size: 32, intermediate_size: 48, num_layers: 2, num_heads: 2, num_kv_heads: 1, head_dim: 16}}"
-     for stage in ("pretrain", "untrained")]
+    "tokenizer.vocab_size=600",
+    "pretrain.steps=6",
+    "sft.epochs=1",
+    "untrained-sft.epochs=1",
+    "preferences.count=24",
+    "preferences.fewest=3",
+    "preferences.most=4",
+    "preferences.max_new_tokens=10",
+    "ppo.iterations=2",
+    "ppo.episodes=8",
+    "ppo.epochs=2",
+    "ppo.max_new_tokens=10",
+    "evaluate.max_new_tokens=10",
+] + [
+    f"{stage}.model={{hidden_size: 32, intermediate_size: 48, num_layers: 2, num_heads: 2, num_kv_heads: 1, head_dim: "
+    "16}"
+    for stage in ("pretrain", "untrained")
+]
 
 
 def command(*words, **more):
@@ -51,7 +65,10 @@ def finished(tmp_path_factory):
 def test_metrics_have_their_names_and_intervals(finished):
     metrics = json.loads((finished / "report/metrics.json").read_text())
     stages = metrics["stages"]
-    formats = {json.loads((finished / stage / "manifest.json").read_text())["summary"]["precision"] for stage in ("pretrain", "sft", "reward", "ppo", "dpo")}
+    formats = {
+        json.loads((finished / stage / "manifest.json").read_text())["summary"]["precision"]
+        for stage in ("pretrain", "sft", "reward", "ppo", "dpo")
+    }
     assert formats == {resolve_precision("auto", choose_device())}
     assert metrics["wall_seconds"] > 0 and metrics["peak_memory_mb"] > 0
     assert all(stage["seconds"] >= 0 for stage in stages.values())
@@ -96,7 +113,8 @@ def test_a_second_run_skips_everything(finished):
 def test_trace_reaches_the_raw_documents(finished):
     result = command("trace", finished / "ppo", "--json")
     chain = json.loads(result.stdout)
-    assert {Path(link["path"]).name for link in chain} >= {"ppo", "sft", "reward", "preferences", "pretrain", "tokens", "corpus", "world"}
+    assert {Path(link["path"]).name
+            for link in chain} >= {"ppo", "sft", "reward", "preferences", "pretrain", "tokens", "corpus", "world"}
     assert not any(link["changed"] for link in chain)
     assert command("trace", finished.parent).returncode == 2
 
@@ -108,14 +126,18 @@ def test_chat_answers_once(finished):
     assert talk.returncode == 0 and talk.stdout.count("model:") == 2
 
 
-@pytest.mark.parametrize("stage", ["ppo", *(pytest.param(stage, marks=pytest.mark.long) for stage in ("pretrain", "sft", "reward", "dpo"))])
+@pytest.mark.parametrize(
+    "stage", ["ppo", *(pytest.param(stage, marks=pytest.mark.long) for stage in ("pretrain", "sft", "reward", "dpo"))])
 def test_killed_in_training_it_ends_with_the_same_bits(finished, stage, tmp_path):
     run_folder = tmp_path / "quickstart"
     subprocess.run(["cp", "-r", finished, run_folder], check=True)
     manifest = json.loads((run_folder / stage / "manifest.json").read_text())
     for later in ("report", "evaluate", stage):
         subprocess.run(["rm", "-r", run_folder / later], check=True)
-    words = [*TRIVIUM, "run", str(ROOT / "recipes/quickstart.yaml"), *sets([*SMALL, f"out={tmp_path}"]), "--only", stage]
+    words = [
+        *TRIVIUM, "run",
+        str(ROOT / "recipes/quickstart.yaml"), *sets([*SMALL, f"out={tmp_path}"]), "--only", stage
+    ]
     environment = os.environ | {"TRIVIUM_SAVE_EVERY_STEP": "1"}
     process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while process.poll() is None and not list((run_folder / ".work").rglob("step-*.json")):
@@ -133,7 +155,8 @@ def test_faults_are_one_line_and_status_two(tmp_path):
         (["run", tmp_path / "none.yaml"], "no such file"),
         (["run", recipe, "--set", "pretrain.epcohs=2"], "did you mean 'epochs'"),
         (["run", recipe, "--set", "pretrain.optimization.clipp=2"], "did you mean 'clip'"),
-        (["run", recipe, "--set", "pretrain.length=4096", *sets([f"out={tmp_path}", SMALL[0]]), "--only", "pretrain"], "max_positions"),
+        (["run", recipe, "--set", "pretrain.length=4096", *sets([f"out={tmp_path}", SMALL[0]]), "--only",
+          "pretrain"], "max_positions"),
         (["chat", tmp_path], "config.json"),
         (["schema", "pretrian"], "did you mean 'pretrain'"),
     ):
@@ -148,24 +171,37 @@ def test_real_rows(tmp_path):
     words = ["river", "stone", "bread", "garden", "window", "music", "winter", "friend", "market", "letter"]
 
     def sentence():
-        return f"The {rng.choice(words)} was near the {rng.choice(words)} and {rng.choice(words)} came to {rng.choice(words)} that day."
+        return (
+            f"The {rng.choice(words)} was near the {rng.choice(words)} and {rng.choice(words)} came to "
+            f"{rng.choice(words)} that day."
+        )
 
     pages = tmp_path / "pages"
     pages.mkdir()
     for i in range(60):
         (pages / f"{i}.txt").write_text("\n\n".join(" ".join(sentence() for _ in range(4)) for _ in range(3)))
-    shown = [{"question": f"What is {a} + {b}?", "answer": f"{a} + {b} = <<{a}+{b}={a + b}>>{a + b}\n#### {a + b}"} for a in range(6) for b in range(6)]
-    (tmp_path / "shown.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown) + "not json\n" + '{"question": "no answer"}\n')
-    pairs = [{"chosen": f"\n\nHuman: Tell me of the {w} number {i}.\n\nAssistant: {sentence()}", "rejected": f"\n\nHuman: Tell me of the {w} number {i}.\n\nAssistant: No."}
-             for w in words for i in range(4)]
+    shown = [{"question": f"What is {a} + {b}?", "answer": f"{a} + {b} = <<{a}+{b}={a + b}>>{a + b}\n#### {a + b}"}
+             for a in range(6) for b in range(6)]
+    (tmp_path / "shown.jsonl").write_text("".join(json.dumps(row) + "\n"
+                                                  for row in shown) + "not json\n" + '{"question": "no answer"}\n')
+    pairs = [{
+        "chosen": f"\n\nHuman: Tell me of the {w} number {i}.\n\nAssistant: {sentence()}",
+        "rejected": f"\n\nHuman: Tell me of the {w} number {i}.\n\nAssistant: No."
+    } for w in words for i in range(4)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     recipe = yaml.safe_load((ROOT / "recipes/real-small.yaml").read_text())
-    recipe["stages"]["imports"] |= {"demonstrations": [str(tmp_path / "shown.jsonl")], "comparisons": [str(tmp_path / "pairs.jsonl")]}
+    recipe["stages"]["imports"] |= {
+        "demonstrations": [str(tmp_path / "shown.jsonl")], "comparisons": [str(tmp_path / "pairs.jsonl")]
+    }
     recipe["stages"]["corpus"]["documents"] = [str(pages)]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-    artifacts = trivium.run(tmp_path / "recipe.yaml", out=str(tmp_path), tokenizer__vocab_size=400, pretrain__steps=3, corpus__settings__rules=[], tokens__validation=0.2, ppo__iterations=1,
-                            ppo__episodes=8, ppo__max_new_tokens=8, evaluate__max_new_tokens=8,
-                            pretrain__model={"hidden_size": 32, "intermediate_size": 48, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 16})
+    artifacts = trivium.run(
+        tmp_path / "recipe.yaml", out=str(tmp_path), tokenizer__vocab_size=400, pretrain__steps=3,
+        corpus__settings__rules=[], tokens__validation=0.2, ppo__iterations=1, ppo__episodes=8, ppo__max_new_tokens=8,
+        evaluate__max_new_tokens=8, pretrain__model={
+            "hidden_size": 32, "intermediate_size": 48, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1,
+            "head_dim": 16
+        })
     assert artifacts["imports"].summary == {"demonstrations": 36, "comparisons": 40, "rejected": 2}
     rejected = [json.loads(line) for line in (artifacts["imports"].folder / "rejects.jsonl").read_text().splitlines()]
     assert [row["row"] for row in rejected] == [37, 38] and "JSON" in rejected[0]["reason"]

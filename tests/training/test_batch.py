@@ -15,7 +15,8 @@ from trivium.model import LanguageModel, ModelConfig
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.training.batch import PLAIN_FROM, Tree, hidden_states, make_batch, pack
 
-CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16)
+CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1,
+                     head_dim=16)
 
 
 @given(st.lists(st.integers(1, 40), max_size=60))
@@ -32,8 +33,9 @@ def test_an_item_longer_than_a_row_is_refused():
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.lists(st.tuples(st.integers(1, 8), st.lists(st.integers(1, 9), min_size=1, max_size=4)), min_size=1, max_size=5),
-       st.integers(0, 100))
+@given(
+    st.lists(st.tuples(st.integers(1, 8), st.lists(st.integers(1, 9), min_size=1, max_size=4)), min_size=1, max_size=5),
+    st.integers(0, 100))
 def test_shared_prompts_give_what_separate_passes_give(shapes, seed):
     rng = np.random.default_rng(seed)
     trees = [Tree(rng.integers(0, 50, p), tuple(rng.integers(0, 50, r) for r in rs)) for p, rs in shapes]
@@ -66,21 +68,24 @@ def test_without_a_prompt_the_first_token_is_no_target():
 
 
 def test_attention_without_a_mask_computes_the_same():
-    """Rows that hold one chain each, padded or not, with a window and without; a shared prompt or a second document needs the mask."""
+    """Rows that hold one chain each, padded or not, with a window and without; a shared prompt or a second document
+    needs the mask."""
     rng = np.random.default_rng(0)
 
     def tree(size, responses=1):
         return Tree(rng.integers(0, 50, 3), tuple(rng.integers(0, 50, size - 3) for _ in range(responses)))
 
     for window in (None, 100):
-        config = replace(CONFIG, max_positions=PLAIN_FROM, **({"sliding_window": window, "qk_norm": False} if window else {}))
+        config = replace(CONFIG, max_positions=PLAIN_FROM,
+                         **({"sliding_window": window, "qk_norm": False} if window else {}))
         model = LanguageModel(config).initialise(0)
         batch = make_batch([[tree(PLAIN_FROM)], [tree(300)]], PLAIN_FROM, 3)
         assert batch.plain
         found = []
         for plain in (True, False):
             batch.plain = plain
-            loss = token_log_probs(hidden_states(model.model, batch)[batch.sources], model.lm_head.weight, batch.targets).sum()
+            loss = token_log_probs(
+                hidden_states(model.model, batch)[batch.sources], model.lm_head.weight, batch.targets).sum()
             found.append((loss, *torch.autograd.grad(loss, list(model.parameters()))))
         for ours, masked in zip(*found, strict=True):
             torch.testing.assert_close(ours, masked, atol=1e-4, rtol=1e-5)

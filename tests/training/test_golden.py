@@ -1,4 +1,5 @@
-"""The loss curves of two small runs against those in golden.json: a change of numbers anywhere on the way is seen, whatever else still works.
+"""The loss curves of two small runs against those in golden.json: a change of numbers anywhere on the way is seen,
+whatever else still works.
 
 After a change that is meant to alter them: PYTHONPATH=src python tests/training/test_golden.py
 """
@@ -21,10 +22,12 @@ from trivium.training.optimizers import Optimization
 
 GOLDEN = Path(__file__).with_name("golden.json")
 RUNS = {
-    "qwen3, muon, wsd": (ModelConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16),
+    "qwen3, muon, wsd": (ModelConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2,
+                                     num_kv_heads=1, head_dim=16),
                          Optimization(optimizer="muon", learning_rate=3e-3, schedule="wsd")),
-    "mistral, adamw, cosine": (ModelConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=2, head_dim=16,
-                                           qk_norm=False, tie_embeddings=False, sliding_window=12),
+    "mistral, adamw, cosine": (ModelConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_layers=2,
+                                           num_heads=2, num_kv_heads=2, head_dim=16, qk_norm=False,
+                                           tie_embeddings=False, sliding_window=12),
                                Optimization(learning_rate=3e-3, weight_decay=0.1, schedule="cosine")),
 }
 
@@ -32,11 +35,16 @@ RUNS = {
 def curve(name: str, folder: Path) -> list[float]:
     """The losses of 40 updates on counting modulo some number, packed, some prompts shared by two responses."""
     rng = np.random.default_rng(0)
-    documents = [Tree(np.array([0]), tuple((start + step * np.arange(rng.integers(6, 24))) % 63 + 1 for start, step in rng.integers(1, 9, (k, 2))))
-                 for k in rng.integers(1, 3, 120)]
+    documents = [
+        Tree(
+            np.array([0]),
+            tuple((start + step * np.arange(rng.integers(6, 24))) % 63 + 1
+                  for start, step in rng.integers(1, 9, (k, 2)))) for k in rng.integers(1, 3, 120)
+    ]
     config, settings = RUNS[name]
-    train(LanguageModel(config).initialise(0), LanguageModelling(), PackedEpochs(documents, 64, 4, 0), 40, settings, scratch=folder,
-          log=folder / "log.jsonl", fingerprint="golden", precision="float32")
+    train(
+        LanguageModel(config).initialise(0), LanguageModelling(), PackedEpochs(documents, 64, 4, 0), 40, settings,
+        scratch=folder, log=folder / "log.jsonl", fingerprint="golden", precision="float32")
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 

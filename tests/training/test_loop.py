@@ -36,7 +36,8 @@ from trivium.training.optimizers import (
 from trivium.training.parallel import Parallel
 from trivium.training.trainer import Trainer
 
-CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16)
+CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1,
+                     head_dim=16)
 
 
 def trees(count=40, seed=0):
@@ -65,8 +66,9 @@ def test_a_long_gradient_is_cut_to_its_highest_norm():
     for clip in (0.0, 0.1, 1e6):
         model = LanguageModel(CONFIG).initialise(0)
         before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
-        metrics = Trainer(model, Optimization(optimizer="sgd", learning_rate=0.5, schedule="constant", warmup=0.0, clip=clip), 10).step(
-            0, [make_batch([[tree] for tree in trees(4)], 32)], LanguageModelling())
+        metrics = Trainer(model,
+                          Optimization(optimizer="sgd", learning_rate=0.5, schedule="constant", warmup=0.0, clip=clip),
+                          10).step(0, [make_batch([[tree] for tree in trees(4)], 32)], LanguageModelling())
         steps[clip] = (before - torch.cat([p.detach().flatten() for p in model.parameters()])) / 0.5
     norm = metrics["gradient_norm"]
     assert norm > 0.5  # so there is something to cut, and what is reported is the norm before
@@ -107,8 +109,9 @@ def test_training_stops_when_nothing_is_finite(tmp_path):
             return {k: v._replace(value=v.value * math.nan) for k, v in super().__call__(model, batch).items()}
     batches = PackedEpochs(trees(), 32, 2, 0)
     with pytest.raises(TriviumError, match="not finite"):
-        train(LanguageModel(CONFIG).initialise(0), Broken(), batches, 30, Optimization(), scratch=tmp_path, log=tmp_path / "log.jsonl",
-              fingerprint="x")
+        train(
+            LanguageModel(CONFIG).initialise(0), Broken(), batches, 30, Optimization(), scratch=tmp_path,
+            log=tmp_path / "log.jsonl", fingerprint="x")
 
 
 class BrokenOnce(LanguageModelling):
@@ -132,9 +135,10 @@ def test_it_goes_back_to_the_last_checkpoint_and_on_more_slowly(tmp_path, monkey
     batches = PackedEpochs(trees(), 32, 2, 0)
     bad = [float(batches(step)[0].tokens.sum()) for step in (5, 6, 7)]
     said = []
-    outcome = train(LanguageModel(CONFIG).initialise(0), BrokenOnce(bad, 1), batches, 12,
-                    Optimization(schedule="constant", warmup=0.0), scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint="x",
-                    say=said.append)
+    outcome = train(
+        LanguageModel(CONFIG).initialise(0), BrokenOnce(bad, 1), batches, 12,
+        Optimization(schedule="constant", warmup=0.0), scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint="x",
+        say=said.append)
     assert any("step 5: the gradient is not finite" in text for text in said)
     assert any("going back to step 4, and on at 0.5" in text for text in said)
     rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -152,15 +156,18 @@ def test_where_it_goes_back_to_does_not_depend_on_when_it_saved(tmp_path, monkey
             monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
         folder = tmp_path / str(often)
         folder.mkdir()
-        models.append(train(LanguageModel(CONFIG).initialise(0), BrokenOnce(bad, 1), batches, 12, Optimization(), scratch=folder,
-                            log=folder / "log.jsonl", fingerprint="x").model)
+        models.append(
+            train(
+                LanguageModel(CONFIG).initialise(0), BrokenOnce(bad, 1), batches, 12, Optimization(), scratch=folder,
+                log=folder / "log.jsonl", fingerprint="x").model)
     assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
 
 
 def test_a_single_bad_batch_is_left_out(tmp_path):
     batches = PackedEpochs(trees(), 32, 2, 0)
-    outcome = train(LanguageModel(CONFIG).initialise(0), BrokenOnce([float(batches(4)[0].tokens.sum())], 9), batches, 8, Optimization(),
-                    scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint="x")
+    outcome = train(
+        LanguageModel(CONFIG).initialise(0), BrokenOnce([float(batches(4)[0].tokens.sum())], 9), batches, 8,
+        Optimization(), scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint="x")
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "skipped" in line] == [4] and math.isfinite(outcome.metrics["loss"])
 
@@ -202,7 +209,9 @@ def test_compiling_is_decided_by_the_amount_of_work(monkeypatch):
 
 def test_documents_fill_their_rows():
     rng = np.random.default_rng(0)
-    documents = [Tree(np.array([0]), (rng.integers(1, 9, int(n)),)) for n in np.clip(rng.lognormal(4.6, 0.6, 3000), 10, 900)]
+    documents = [
+        Tree(np.array([0]), (rng.integers(1, 9, int(n)),)) for n in np.clip(rng.lognormal(4.6, 0.6, 3000), 10, 900)
+    ]
     batches = PackedEpochs(documents, 1024, 8, 0)
     tokens = sum(map(len, documents))
     rows = len(batches._rows_of(0))
@@ -230,7 +239,8 @@ def test_two_steps_have_polynomials_of_their_own():
     """On the range they are made for they end within 0.38 of 1, as their derivation says; the singular vectors stay."""
     generator = torch.Generator().manual_seed(0)
     for rows, columns in ((20, 50), (50, 20), (16, 16)):
-        left, _, right = torch.linalg.svd(torch.randn(rows, columns, generator=generator, dtype=torch.float64), full_matrices=False)
+        left, _, right = torch.linalg.svd(torch.randn(rows, columns, generator=generator, dtype=torch.float64),
+                                          full_matrices=False)
         values = torch.logspace(0, -1.4, min(rows, columns), dtype=torch.float64)
         values = values / values.pow(4).sum() ** 0.25  # so that they are what the iteration begins from: 0.031 and more
         x = 7.0 * (left * values) @ right
@@ -245,7 +255,8 @@ def test_the_two_polynomials_are_the_nearest_to_one():
     for polynomial in TWO_QUINTICS:
         x = np.linspace(low, high, 4000)
         powers, t = np.stack([x, x**3, x**5], 1), np.ones((len(x), 1))
-        found = linprog([0, 0, 0, 1], A_ub=np.block([[powers, -t], [-powers, -t]]), b_ub=np.concatenate([t[:, 0], -t[:, 0]]), bounds=(None, None)).x
+        found = linprog([0, 0, 0, 1], A_ub=np.block([[powers, -t], [-powers, -t]]),
+                        b_ub=np.concatenate([t[:, 0], -t[:, 0]]), bounds=(None, None)).x
         assert polynomial == pytest.approx(found[:3], abs=1e-3)
         low, high = 1 - found[3], 1 + found[3]
 
@@ -276,7 +287,8 @@ def test_schedules_rise_and_fall():
         assert values[0] == pytest.approx(0.1) and max(values) == 1.0 and values[-1] == pytest.approx(last, abs=0.03)
 
 
-@pytest.mark.parametrize(("name", "value"), [("warmup", 5), ("newton_schulz", 0), ("learning_rate", -1.0), ("patience", 0)])
+@pytest.mark.parametrize(("name", "value"), [("warmup", 5), ("newton_schulz", 0), ("learning_rate", -1.0),
+                                             ("patience", 0)])
 def test_impossible_settings_are_refused(name, value):
     with pytest.raises(TriviumError, match=f"{name} is {value}"):
         Optimization(**{name: value})
@@ -350,7 +362,8 @@ def launch(folder, *torn):
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path):
     assert launch(tmp_path / "undisturbed").wait(180) == 0
     assert launch(tmp_path / "killed", "step-00000030").wait(180) == -signal.SIGKILL
-    assert (tmp_path / "killed" / "step-00000029.json").exists() and not (tmp_path / "killed" / "step-00000030.json").exists()
+    assert (tmp_path / "killed" /
+            "step-00000029.json").exists() and not (tmp_path / "killed" / "step-00000030.json").exists()
     kills, wanted = 1, [40, 50]
     while not (tmp_path / "killed" / "digest").exists():
         process = launch(tmp_path / "killed")
@@ -375,8 +388,9 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch):
 
     def go(folder):
         (tmp_path / folder).mkdir(exist_ok=True)
-        return train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), batches, 8, Optimization(), scratch=tmp_path / folder,
-                     log=tmp_path / folder / "log.jsonl", fingerprint="x").model
+        return train(
+            LanguageModel(CONFIG).initialise(0), LanguageModelling(), batches, 8, Optimization(),
+            scratch=tmp_path / folder, log=tmp_path / folder / "log.jsonl", fingerprint="x").model
 
     def full(parts, path):
         if "step-00000005" in path.name:
@@ -395,9 +409,12 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch):
 
 def test_too_little_room_for_checkpoints_is_said_before_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=50_000))
-    with pytest.raises(TriviumError, match=r"too little room for this run's checkpoints: they need up to 0.000825 GB, 5e-05 GB are free"):
-        train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 32, 2, 0), 8, Optimization(), scratch=tmp_path,
-              log=tmp_path / "log.jsonl", fingerprint="x")
+    with pytest.raises(
+            TriviumError,
+            match=r"too little room for this run's checkpoints: they need up to 0.000825 GB, 5e-05 GB are free"):
+        train(
+            LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 32, 2, 0), 8,
+            Optimization(), scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint="x")
 
 
 def test_a_torn_checkpoint_falls_back_and_a_foreign_one_is_refused(tmp_path, monkeypatch):
@@ -406,8 +423,8 @@ def test_a_torn_checkpoint_falls_back_and_a_foreign_one_is_refused(tmp_path, mon
 
     def go(steps, mark="mine", **more):
         model = LanguageModel(CONFIG).initialise(0)
-        train(model, LanguageModelling(), batches, steps, Optimization(schedule="constant", warmup=0.0), scratch=tmp_path,
-              log=tmp_path / "log.jsonl", fingerprint=mark, **more)
+        train(model, LanguageModelling(), batches, steps, Optimization(schedule="constant", warmup=0.0),
+              scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint=mark, **more)
         return model
 
     go(6)
@@ -428,8 +445,9 @@ def test_a_run_that_goes_on_says_from_where(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
     for expected in (False, True):
         said: list[str] = []
-        train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 64, 4, 1), 3, Optimization(), scratch=tmp_path,
-              log=tmp_path / "log.jsonl", fingerprint="same", say=said.append)
+        train(
+            LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 64, 4, 1), 3,
+            Optimization(), scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint="same", say=said.append)
         assert ("goes on from its last checkpoint, after 3 of 3 updates" in said) is expected
 
 
@@ -469,8 +487,9 @@ def test_an_optimizer_of_ones_own_learns_and_goes_on_to_the_same_bits(tmp_path, 
     settings = Optimization(optimizer="lion.py:Lion", learning_rate=3e-3, optimizer_options={"beta": 0.95})
 
     def run(folder, steps):
-        return train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 32, 2, 0), steps, settings,
-                     scratch=tmp_path / folder, log=tmp_path / "log.jsonl", fingerprint="x")
+        return train(
+            LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 32, 2, 0), steps, settings,
+            scratch=tmp_path / folder, log=tmp_path / "log.jsonl", fingerprint="x")
 
     whole = run("whole", 12)
     assert whole.metrics["loss"] < 0.95 * json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["loss"]
@@ -483,8 +502,9 @@ def test_an_optimizer_of_ones_own_learns_and_goes_on_to_the_same_bits(tmp_path, 
         return stopped(step, *arguments)
 
     with pytest.raises(KeyboardInterrupt):
-        train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), until_seven, 12, settings, scratch=tmp_path / "cut",
-              log=tmp_path / "log.jsonl", fingerprint="x")
+        train(
+            LanguageModel(CONFIG).initialise(0), LanguageModelling(), until_seven, 12, settings,
+            scratch=tmp_path / "cut", log=tmp_path / "log.jsonl", fingerprint="x")
     again = run("cut", 12)
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True))
 
@@ -493,7 +513,8 @@ def test_an_optimizer_of_ones_own_learns_and_goes_on_to_the_same_bits(tmp_path, 
     ({"optimizer": "adamv"}, "there is no optimizer 'adamv'; did you mean 'adamw'"),
     ({"optimizer_options": {"beta": 1.0}}, "optimizer_options are for optimizers of your own, not for adamw"),
     ({"optimizer": "lion.py:none"}, "lion.py:none makes a float, where a torch.optim.Optimizer was expected"),
-    ({"optimizer": "lion.py:Lion", "optimizer_options": {"betta": 1.0}}, "lion.py:Lion: the optimizer cannot be made: TypeError"),
+    ({"optimizer": "lion.py:Lion", "optimizer_options": {"betta": 1.0}
+      }, "lion.py:Lion: the optimizer cannot be made: TypeError"),
     ({"optimizer": "lion.py:forgetful"}, "keeps a str as 'note' of a weight"),
 ])
 def test_an_optimizer_that_cannot_be_used_is_one_clear_error(tmp_path, monkeypatch, settings, message):
@@ -501,5 +522,6 @@ def test_an_optimizer_that_cannot_be_used_is_one_clear_error(tmp_path, monkeypat
     monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
     (tmp_path / "lion.py").write_text(LION)
     with pytest.raises(TriviumError, match=re.escape(message)):
-        train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 32, 2, 0), 2, Optimization(**settings),
-              scratch=tmp_path / "scratch", log=tmp_path / "log.jsonl", fingerprint="x")
+        train(
+            LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 32, 2, 0), 2,
+            Optimization(**settings), scratch=tmp_path / "scratch", log=tmp_path / "log.jsonl", fingerprint="x")

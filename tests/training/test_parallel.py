@@ -73,13 +73,14 @@ def start(folder, processes, every_step=False, **options):
     launcher = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone",
                                                         f"--nproc-per-node={processes}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"TRIVIUM_SAVE_EVERY_STEP": "1"} if every_step else {})
-    return subprocess.Popen([*launcher, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            start_new_session=True)
+    return subprocess.Popen([*launcher, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, start_new_session=True)
 
 
 def end(process):
     """Kill a launcher and the workers that it started, at once."""
-    workers = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False).stdout.split()
+    workers = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True,
+                             check=False).stdout.split()
     for number in (process.pid, *map(int, workers)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)
@@ -133,8 +134,10 @@ def pairs_alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("processes", "options"), [
-    pytest.param(4, {"parallel": {"tensor_parallel": 2, "rows": 2, "checkpoint_activations": True}}, marks=pytest.mark.long),
-    pytest.param(2, {}, marks=pytest.mark.long), pytest.param(4, {}, marks=pytest.mark.long),
+    pytest.param(4, {"parallel": {"tensor_parallel": 2, "rows": 2, "checkpoint_activations": True}},
+                 marks=pytest.mark.long),
+    pytest.param(2, {}, marks=pytest.mark.long),
+    pytest.param(4, {}, marks=pytest.mark.long),
     pytest.param(2, {"parallel": {"tensor_parallel": 2}}, marks=pytest.mark.long),
     pytest.param(2, {"parallel": {"checkpoint_activations": True}}, marks=pytest.mark.long),
 ])
@@ -150,13 +153,19 @@ def test_an_evaluation_changes_neither_what_is_learned_nor_its_format(tmp_path, 
     there, exact = runs_alone(any_precision), any_precision == "float32"
     found, weights = go(tmp_path, 2, every_step=True, parallel={"rows": 1}, evaluate=True, precision=any_precision)
     assert found == pytest.approx(there[0], abs=1e-5 if exact else 2e-3 if any_precision == "bf16" else 0.02)
-    saved = [tensor for part in (0, 1) for tensor in load_file(tmp_path / f"scratch/step-00000012.{part}.safetensors").values()]
+    saved = [
+        tensor for part in (0, 1)
+        for tensor in load_file(tmp_path / f"scratch/step-00000012.{part}.safetensors").values()
+    ]
     assert {tensor.dtype for tensor in (*weights.values(), *saved)} == {torch.float32}
     for name, value in there[1].items():
         torch.testing.assert_close(weights[name], value, atol=2e-3 if exact else 0.1, rtol=0)
-    here, there = ([line for line in each if "sample" in line or "validation_loss" in line] for each in (lines(tmp_path), there[2]))
+    here, there = ([line for line in each if "sample" in line or "validation_loss" in line]
+                   for each in (lines(tmp_path), there[2]))
     assert [line["step"] for line in here] == [4, 4, 9, 9, 11, 11]
-    assert [line.get("validation_loss", 0.0) for line in here] == pytest.approx([line.get("validation_loss", 0.0) for line in there], abs=1e-5 if exact else 0.02)
+    assert [line.get("validation_loss", 0.0)
+            for line in here] == pytest.approx([line.get("validation_loss", 0.0) for line in there],
+                                               abs=1e-5 if exact else 0.02)
     if exact:
         assert [line.get("sample") for line in here] == [line.get("sample") for line in there]
 
@@ -178,7 +187,8 @@ def test_gradients_travel_after_the_last_microbatch_alone():
     dist.init_process_group("fake", rank=0, world_size=2)
     try:
         for microbatches in (1, 3):
-            trainer = Trainer(LanguageModel(CONFIG).initialise(0), Optimization(), 10, world=World(0, 2, mesh_of("cpu", 2, 1)))
+            trainer = Trainer(
+                LanguageModel(CONFIG).initialise(0), Optimization(), 10, world=World(0, 2, mesh_of("cpu", 2, 1)))
             with Counting() as seen:
                 trainer.step(0, [batch] * microbatches, LanguageModelling())
             counted.append(seen.travelled)
@@ -191,7 +201,8 @@ def test_gradients_travel_after_the_last_microbatch_alone():
 @pytest.mark.bf16
 @pytest.mark.parametrize("kind", ["bf16", "bf16-weights"])
 def test_matrices_are_cut_in_every_format(tmp_path, runs_alone, kind):
-    found, weights = go(tmp_path, 2, parallel={"tensor_parallel": 2, "checkpoint_activations": True}, evaluate=True, precision=kind)
+    found, weights = go(tmp_path, 2, parallel={"tensor_parallel": 2, "checkpoint_activations": True}, evaluate=True,
+                        precision=kind)
     assert found == pytest.approx(runs_alone(kind)[0], abs=0.02)
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
 
@@ -218,7 +229,8 @@ def test_bf16_weights_are_spread_as_float32_masters(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("parallel", [{"rows": 2}, {"tensor_parallel": 2}, {"checkpoint_activations": True}, {"compile": "always"}])
+@pytest.mark.parametrize("parallel",
+                         [{"rows": 2}, {"tensor_parallel": 2}, {"checkpoint_activations": True}, {"compile": "always"}])
 def test_encoder_decoders_too(tmp_path, pairs_alone, parallel):
     found, weights = pairs_alone
     cut, same = go(tmp_path / "two", 1 if "compile" in parallel else 2, pairs=True, steps=6, parallel=parallel)
@@ -245,7 +257,8 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone):
 
 @pytest.mark.parametrize(("processes", "options", "message"), [
     (2, {"parallel": {"tensor_parallel": 3}}, "does not divide 2 processes"),
-    pytest.param(4, {"parallel": {"tensor_parallel": 4}}, "does not divide the model's 2 kv_heads", marks=pytest.mark.long),
+    pytest.param(4, {"parallel": {"tensor_parallel": 4}}, "does not divide the model's 2 kv_heads",
+                 marks=pytest.mark.long),
 ])
 def test_what_cannot_be_shared_out_is_said(tmp_path, processes, options, message):
     process = start(tmp_path / "run", processes, **options)

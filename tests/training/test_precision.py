@@ -1,4 +1,5 @@
-"""Number formats: what `auto` means; bf16 weights with float32 masters, whose small steps add up; a run goes on with the same bits in each."""
+"""Number formats: what `auto` means; bf16 weights with float32 masters, whose small steps add up; a run goes on with
+the same bits in each."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from trivium.training.optimizers import Optimization
 from trivium.training.precision import as_trained, master_of, masters
 from trivium.training.trainer import Trainer
 
-CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16)
+CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1,
+                     head_dim=16)
 
 
 def trees(count=40):
@@ -41,11 +43,18 @@ def test_weights_are_their_masters_rounded(optimizer):
         trainer = Trainer(model, Optimization(optimizer=optimizer, learning_rate=3e-3), 10, kind)
         losses[kind] = [trainer.step(number, [batch], LanguageModelling())["loss"] for number in range(10)]
     assert losses["bf16-weights"] == pytest.approx(losses["float32"], abs=0.02) and losses["float32"][-1] < 3.7
-    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16} and model.lm_head.weight is model.model.embed_tokens.weight
+    assert {weight.dtype
+            for weight in model.parameters()} == {torch.bfloat16
+                                                  } and model.lm_head.weight is model.model.embed_tokens.weight
     assert all(torch.equal(weight, master_of(weight).bfloat16()) for weight in model.parameters())
-    assert {id(p) for o in trainer.optimizers for g in o.param_groups for p in g["params"]} == {id(p) for p in own.values()}
+    assert {id(p)
+            for o in trainer.optimizers
+            for g in o.param_groups
+            for p in g["params"]} == {id(p)
+                                      for p in own.values()}
     found = dict(trainer.gathered().named_parameters())
-    assert all(found[name] is weight for name, weight in own.items()) and model.lm_head.weight is model.model.embed_tokens.weight
+    assert all(found[name] is weight
+               for name, weight in own.items()) and model.lm_head.weight is model.model.embed_tokens.weight
 
 
 @pytest.mark.bf16
@@ -68,7 +77,8 @@ def test_gradients_of_microbatches_are_added_in_float32():
     found = []
     for split in ([rows], [rows[i:i + 1] for i in range(16)]):
         model = LanguageModel(CONFIG).initialise(0)
-        trainer = Trainer(model, Optimization(optimizer="sgd", learning_rate=1.0, clip=0.0, warmup=0.0), 10, "bf16-weights")
+        trainer = Trainer(model, Optimization(optimizer="sgd", learning_rate=1.0, clip=0.0, warmup=0.0), 10,
+                          "bf16-weights")
         before = {name: weight.detach().clone() for name, weight in masters(model)}
         trainer.step(0, [make_batch(part, 32) for part in split], LanguageModelling())
         found.append({name: weight.detach() - before[name] for name, weight in masters(model)})
@@ -83,14 +93,17 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, any_precis
 
     def go(folder, steps):
         (tmp_path / folder).mkdir(exist_ok=True)
-        return train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), batches, steps, settings, scratch=tmp_path / folder,
-                     log=tmp_path / folder / "log.jsonl", fingerprint="x", precision=any_precision).model
+        return train(
+            LanguageModel(CONFIG).initialise(0), LanguageModelling(), batches, steps, settings,
+            scratch=tmp_path / folder, log=tmp_path / folder / "log.jsonl", fingerprint="x",
+            precision=any_precision).model
 
     go("twice", 4)
     saved = load_file(tmp_path / "twice" / "step-00000004.0.safetensors")
     assert {tensor.dtype for name, tensor in saved.items()} == {torch.float32}
     again, straight = go("twice", 9), go("once", 9)
-    assert all(a.dtype == torch.float32 and torch.equal(a, b) for a, b in zip(again.parameters(), straight.parameters(), strict=True))
+    assert all(a.dtype == torch.float32 and torch.equal(a, b)
+               for a, b in zip(again.parameters(), straight.parameters(), strict=True))
 
 
 def test_auto_is_what_the_hardware_multiplies_or_what_the_variable_says(monkeypatch):
@@ -106,7 +119,8 @@ def test_auto_is_what_the_hardware_multiplies_or_what_the_variable_says(monkeypa
             kind: kind for kind in ("float32", "bf16", "bf16-weights")}
     for wrong in ("fp8", "auto", ""):
         monkeypatch.setenv(AUTO, wrong)
-        with pytest.raises(TriviumError, match=f"TRIVIUM_AUTO_PRECISION is '{wrong}'; it may be float32, bf16, bf16-weights"):
+        with pytest.raises(TriviumError,
+                           match=f"TRIVIUM_AUTO_PRECISION is '{wrong}'; it may be float32, bf16, bf16-weights"):
             resolve_precision("auto", cpu)
 
 
@@ -116,8 +130,10 @@ def test_what_is_measured_as_trained_is_what_the_first_step_computes(any_precisi
     batch = make_batch([[tree] for tree in trees(4)], 32)
     with torch.no_grad(), as_trained(model, any_precision):
         measured = LanguageModelling()(model, batch)["loss"].value.item() / batch.counts["tokens"]
-    assert all(weight.dtype == torch.float32 and torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
-    trained = Trainer(copy.deepcopy(model), Optimization(), 10, any_precision).step(0, [batch], LanguageModelling())["loss"]
+    assert all(weight.dtype == torch.float32 and torch.equal(weight, before[name])
+               for name, weight in model.state_dict().items())
+    trained = Trainer(copy.deepcopy(model), Optimization(), 10, any_precision).step(0, [batch],
+                                                                                    LanguageModelling())["loss"]
     assert measured == trained
     with torch.no_grad():
         exactly = LanguageModelling()(model, batch)["loss"].value.item() / batch.counts["tokens"]
@@ -136,7 +152,8 @@ def every_warning():
 
 @pytest.mark.bf16
 def test_norms_have_a_kernel_under_autocast(every_warning):
-    """Those of queries and keys get bf16 inputs there, but keep float32 weights; PyTorch warns of a mixture, for which it has no kernel."""
+    """Those of queries and keys get bf16 inputs there, but keep float32 weights; PyTorch warns of a mixture, for which
+    it has no kernel."""
     model = LanguageModel(CONFIG).initialise(0)
     with as_trained(model, "bf16"):
         model(torch.arange(9)[None]).sum().backward()

@@ -50,7 +50,8 @@ def test_entities_keep_to_their_split(town: Town, evaluation: list[Row], prefere
 
 def test_demonstrations_never_name_an_entity_of_the_evaluation(town: Town, preference: list[Row]) -> None:
     """Not in a question of any family, not as a bystander, not in an answer."""
-    hidden = re.compile(r"\b(" + "|".join(entity.name for entity in town.entities if entity.split == "evaluation") + r")\b")
+    hidden = re.compile(r"\b(" + "|".join(entity.name
+                                          for entity in town.entities if entity.split == "evaluation") + r")\b")
     rows = [*demonstrations(town, town.seed, 1500), *preference]
     texts = [message["content"] for row in rows for message in row.get("messages", row.get("prompt"))]
     texts += [answer for row in preference for answer in row["truth"]["answers"]]

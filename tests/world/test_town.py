@@ -58,7 +58,8 @@ def test_same_seed_same_town_other_seed_other_town() -> None:
 def test_near_goes_both_ways(town: Town) -> None:
     for split in ("demonstration", "evaluation"):
         near = {place.name: place.facts["near"] for place in town.of("place", split)}
-        assert all(other in near and other != name for name, other in near.items()), "the other split tells nothing of this one"
+        assert all(other in near and other != name
+                   for name, other in near.items()), "the other split tells nothing of this one"
         assert sum(near[near[name]] != name for name in near) == len(near) % 2
 
 

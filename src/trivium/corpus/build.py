@@ -171,8 +171,14 @@ def _read(files: list[InputFile], settings: CorpusSettings, readers: Mapping[str
     }
     if readers:
         limits["readers"] = dict(readers)
-    code = {suffix: {where: digest_file(file) for where, file in code_files(suffix, file_of(resolve(reader, "readers")) or Path())}
-            for suffix, reader in readers.items()}
+    code = {
+        suffix: {
+            where: digest_file(file)
+            for where, file in code_files(suffix,
+                                          file_of(resolve(reader, "readers")) or Path())
+        }
+        for suffix, reader in readers.items()
+    }
     tasks: list[Task] = []
     start = size = 0
     for stop, file in enumerate(files, 1):

@@ -46,8 +46,8 @@ class Source(BaseModel):
     """`FILE.py:NAME`: a function of your own that is given a file's path and yields its rows, each a mapping of fields;
     null reads the kinds of files that are known."""
     format: Code | None = None
-    """What a row is: chat, sharegpt, alpaca, gsm8k or completion, or `FILE.py:NAME`, a function of your own that makes a
-    list of messages of a row; null finds it out by the row's fields."""
+    """What a row is: chat, sharegpt, alpaca, gsm8k or completion, or `FILE.py:NAME`, a function of your own that makes
+    a list of messages of a row; null finds it out by the row's fields."""
     split: str | None = None
     """Read only files whose name has this word, as the splits of a data set's folder have."""
     columns: dict[str, str] = {}
@@ -81,8 +81,8 @@ class Read:
 def rows_of_source(source: Path, reject: Reject, split: str | None = None,
                    reader: str | None = None) -> Iterator[tuple[str, int, Row]]:
     """``(file, row from 1, row)`` of a file, a folder or an archive of JSON, JSON lines, CSV or Parquet, compressed or
-    not. ``split`` takes only files whose name has it, as a data set's ``train-00000-of-00002.parquet``. ``reader`` names
-    a function of the user's own that reads each file instead."""
+    not. ``split`` takes only files whose name has it, as a data set's ``train-00000-of-00002.parquet``. ``reader``
+    names a function of the user's own that reads each file instead."""
     files = [
         file for file in find([source], any_kind=reader is not None)
         if reader or not source.is_dir() or has_rows(file.name) or file.name.lower().endswith(ARCHIVES)

@@ -58,8 +58,10 @@ class Checker:
         if self.check is None:
             file = file_of(name)
             if file is None:
-                raise TriviumError(f"{where}: there is no checker {name!r}{nearest(name, [*CHECKS, *names('rewards')])}; one of your own is "
-                                   "FILE.py:FUNCTION")
+                raise TriviumError(
+                    f"{where}: there is no checker {name!r}{nearest(name, [*CHECKS, *names('rewards')])}; one of your "
+                    "own is "
+                    "FILE.py:FUNCTION")
             if not file.is_file():
                 raise TriviumError(f"{where}: {file}: no such file; it is looked for from {Path.cwd()}")
 

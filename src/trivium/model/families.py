@@ -1,4 +1,5 @@
-"""The families whose models are computed by our own Transformer: how their Hugging Face folders are read and written."""
+"""The families whose models are computed by our own Transformer: how their Hugging Face folders are read and
+written."""
 
 from __future__ import annotations
 

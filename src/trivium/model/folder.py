@@ -1,4 +1,5 @@
-"""Hugging Face model folders of every family: what lies in a folder is found out here, and given to those who know it."""
+"""Hugging Face model folders of every family: what lies in a folder is found out here, and given to those who know
+it."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     values = read_json(path)
     family = values.get("model_type")
     if family == "modernbert":
-        raise TriviumError(f"{folder}: an encoder reads and labels, but writes nothing; a language model is needed here")
+        raise TriviumError(
+            f"{folder}: an encoder reads and labels, but writes nothing; a language model is needed here")
     if family not in FAMILIES:
         from trivium.model.foreign import shape_of
         return shape_of(folder)

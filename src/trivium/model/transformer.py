@@ -120,7 +120,8 @@ def both_ways_attention(documents: Tensor) -> Attend:
 
 
 class RMSNorm(nn.RMSNorm):
-    """PyTorch's, for which inputs under autocast have another number format than the weights: those are brought to it, so that one kernel does it all."""
+    """PyTorch's, for which inputs under autocast have another number format than the weights: those are brought to it,
+    so that one kernel does it all."""
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.weight is not None

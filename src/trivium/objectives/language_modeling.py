@@ -16,8 +16,9 @@ def token_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature
     """``log softmax(hidden @ weight.T / temperature)[target]`` in float32, ``[N]``, for hidden states ``[N, D]``, an
     output matrix ``[V, D]`` and target ids ``[N]``.
 
-    Where tokens times vocabulary is large, the logits are made in pieces and made again for the gradient, so that memory
-    does not grow with their product: a third more arithmetic in this layer (as in Wijmans et al. 2024, 'Cut your losses').
+    Where tokens times vocabulary is large, the logits are made in pieces and made again for the gradient, so that
+    memory does not grow with their product: a third more arithmetic in this layer (as in Wijmans et al. 2024, 'Cut your
+    losses').
     """
     if len(targets) * weight.shape[0] <= LARGEST:
         logits = F.linear(hidden, weight).float()

@@ -26,39 +26,47 @@ def whiten(values: np.ndarray, shift_mean: bool = True) -> np.ndarray:
 
 
 def group_advantages(rewards: np.ndarray, scaled: bool = True) -> np.ndarray:
-    """GRPO's advantages of K responses to one prompt ``[K]``: their rewards minus the group's mean and, if ``scaled``, over its
-    deviation (Shao et al. 2024, sec. 4.1.2). A group of equal rewards teaches nothing: all are 0."""
+    """GRPO's advantages of K responses to one prompt ``[K]``: their rewards minus the group's mean and, if ``scaled``,
+    over its deviation (Shao et al. 2024, sec. 4.1.2). A group of equal rewards teaches nothing: all are 0."""
     centred = rewards - rewards.mean()
     return centred / (rewards.std() + 1e-6) if scaled else centred
 
 
 def leave_one_out_advantages(rewards: np.ndarray) -> np.ndarray:
-    """RLOO's advantages of K responses to one prompt ``[K]``: each reward minus the mean of the other K - 1 (Ahmadian et al.
-    2024, eq. 9; Kool et al. 2019). Unbiased, as no response is its own baseline."""
+    """RLOO's advantages of K responses to one prompt ``[K]``: each reward minus the mean of the other K - 1 (Ahmadian
+    et al. 2024, eq. 9; Kool et al. 2019). Unbiased, as no response is its own baseline."""
     others = (rewards.sum() - rewards) / max(len(rewards) - 1, 1)
     return rewards - others
 
 
-def combined_scores(helpfulness: np.ndarray, safety: np.ndarray, about_safety: np.ndarray, threshold: float = 0.15) -> np.ndarray:
-    """Two reward models as one (Touvron et al. 2023, Llama 2, sec. 3.2.3): the safety model's score where the prompt is ``about_safety``, or where it
-    gives the response a probability of less than ``threshold`` to be safe; the helpfulness model's elsewhere. All ``[S]``.
+def combined_scores(helpfulness: np.ndarray, safety: np.ndarray, about_safety: np.ndarray,
+                    threshold: float = 0.15) -> np.ndarray:
+    """Two reward models as one (Touvron et al. 2023, Llama 2, sec. 3.2.3): the safety model's score where the prompt is
+    ``about_safety``, or where it gives the response a probability of less than ``threshold`` to be safe; the
+    helpfulness model's elsewhere. All ``[S]``.
 
-    Scores are linear, before the sigmoid: the paper's LOGIT of a probability gives them back. Its WHITEN is left to the caller, who knows over
-    which responses."""
+    Scores are linear, before the sigmoid: the paper's LOGIT of a probability gives them back. Its WHITEN is left to the
+    caller, who knows over which responses."""
     return np.where(about_safety | (0.5 * (1 + np.tanh(0.5 * safety)) < threshold), safety, helpfulness)
 
 
-def policy_losses(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float, clip_high: float | None = None,
-                  ) -> tuple[Tensor, Tensor]:
-    """PPO's clipped surrogate (Schulman et al. 2017, eq. 7), negated, for each token ``[N]``; and the ratios ``[N]``. Ratios may
-    rise by ``clip_high`` where it is given (Yu et al. 2025, 'clip-higher')."""
+def policy_losses(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    clip: float,
+    clip_high: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """PPO's clipped surrogate (Schulman et al. 2017, eq. 7), negated, for each token ``[N]``; and the ratios ``[N]``.
+    Ratios may rise by ``clip_high`` where it is given (Yu et al. 2025, 'clip-higher')."""
     ratios = torch.exp(log_probs - old_log_probs)
     bounded = ratios.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
     return torch.maximum(-advantages * ratios, -advantages * bounded), ratios
 
 
 def kl_penalties(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """The estimate k3 of KL(policy || reference) at each token ``[N]``, to be learned through (Shao et al. 2024, eq. 4)."""
+    """The estimate k3 of KL(policy || reference) at each token ``[N]``, to be learned through (Shao et al. 2024, eq.
+    4)."""
     difference = reference - log_probs
     return torch.exp(difference) - 1 - difference
 
@@ -70,7 +78,8 @@ def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: floa
 
 
 def kl_k3(log_probs: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """An unbiased, never negative estimate of KL(policy || reference) from samples of the policy (Schulman 2020, k3)."""
+    """An unbiased, never negative estimate of KL(policy || reference) from samples of the policy (Schulman 2020,
+    k3)."""
     ratio = reference - log_probs
     return np.exp(ratio) - 1 - ratio
 

@@ -1,4 +1,5 @@
-"""Runs a recipe: stage after stage, or side by side, each skipped when an artifact of the same inputs and settings is there."""
+"""Runs a recipe: stage after stage, or side by side, each skipped when an artifact of the same inputs and settings is
+there."""
 
 from __future__ import annotations
 

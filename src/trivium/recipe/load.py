@@ -82,7 +82,8 @@ def parse_recipe(raw: Any, path: Path, overrides: Iterable[str] = (), stages: Ma
     try:
         top = Header.model_validate({key: value for key, value in raw.items() if key != "stages"})
         known = Stages(map(Path, top.plugins), own) if stages is None else stages
-        known = ChainMap({kind: free_stage(kind) for kind in free if kind not in known}, known)  # type: ignore[arg-type]
+        known = ChainMap({kind: free_stage(kind)
+                          for kind in free if kind not in known}, known)  # type: ignore[arg-type]
         raw["stages"] = unroll(raw["stages"], explain, known)
         parsed = {str(name): parse_stage(str(name), settings, known) for name, settings in raw["stages"].items()
                   if settings is not None and settings is not False}

@@ -37,8 +37,8 @@ def local_part(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
 
 
 def state_of(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor that training goes on from, by name: weights in float32, whatever the run's precision; frozen ones are
-    where they came from. Raises :class:`TriviumError` for state of an optimizer that is no tensor."""
+    """Every tensor that training goes on from, by name: weights in float32, whatever the run's precision; frozen ones
+    are where they came from. Raises :class:`TriviumError` for state of an optimizer that is no tensor."""
     names = {id(parameter): name for name, parameter in masters(model)}
     for name, parameter in masters(model):
         if parameter.requires_grad:
@@ -47,13 +47,14 @@ def state_of(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Itera
         for owner, values in optimizer.state.items():
             for key, value in values.items():
                 if not isinstance(value, (Tensor, int, float)):
-                    raise TriviumError(f"the optimizer {type(optimizer).__name__} keeps a {type(value).__name__} as {key!r} "
-                                       "of a weight; only tensors and numbers can be kept in a checkpoint")
+                    raise TriviumError(
+                        f"the optimizer {type(optimizer).__name__} keeps a {type(value).__name__} as {key!r} "
+                        "of a weight; only tensors and numbers can be kept in a checkpoint")
                 yield f"optimizer.{names[id(owner)]}/{key}", torch.as_tensor(value)
 
 
-def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], extra: dict[str, Any],
-                    world: World | None = None, anchor: int = 0) -> None:
+def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer],
+                    extra: dict[str, Any], world: World | None = None, anchor: int = 0) -> None:
     """Write the checkpoint of a step; the two newest are kept, and the newest of a step that ``anchor`` divides. All
     processes must call it."""
     world = world or World()
@@ -81,14 +82,16 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[
 
 
 def check_room(folder: Path, model: nn.Module, optimizer: str, world: World) -> None:
-    """Refuse to begin a run whose checkpoints the disk has no room for: the two newest, an anchor and the one that is being written, each with weights
-    and the optimizer's means in float32. Raises :class:`TriviumError` in every process."""
+    """Refuse to begin a run whose checkpoints the disk has no room for: the two newest, an anchor and the one that is
+    being written, each with weights and the optimizer's means in float32. Raises :class:`TriviumError` in every
+    process."""
     means = {"sgd": 0}.get(optimizer, 2)  # Muon has one, but AdamW moves the embeddings
     needed = 4 * (1 + means) * 4 * sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     free = shutil.disk_usage(folder).free if world.leader else needed
     if not world.agree(free >= needed, next(model.parameters()).device):
-        raise TriviumError(f"{folder}: the disk has too little room for this run's checkpoints: they need up to {needed / 1e9:.3g} GB"
-                           + (f", {free / 1e9:.3g} GB are free" if world.leader else "") + "; free some space or choose another `out`")
+        raise TriviumError(
+            f"{folder}: the disk has too little room for this run's checkpoints: they need up to {needed / 1e9:.3g} GB"
+            + (f", {free / 1e9:.3g} GB are free" if world.leader else "") + "; free some space or choose another `out`")
 
 
 def remove(note: Path) -> None:
@@ -107,8 +110,9 @@ def forget_after(folder: Path, step: int) -> None:
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], fingerprint: str,
                     world: World | None = None, latest: int | None = None) -> Found | None:
-    """Restore the newest checkpoint that is whole, of a step up to ``latest``; returns its step and extra values, or None when
-    there is none. All processes must call it. Raises when it belongs to other data, settings or number format."""
+    """Restore the newest checkpoint that is whole, of a step up to ``latest``; returns its step and extra values, or
+    None when there is none. All processes must call it. Raises when it belongs to other data, settings or number
+    format."""
     world = world or World()
     device = next(model.parameters()).device
     for note in sorted(folder.glob("step-????????.json"), reverse=True):
@@ -119,15 +123,18 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
             continue  # torn: the one before is taken
         assert values is not None
         if values["extra"].get("fingerprint") != fingerprint:
-            raise TriviumError(f"{note}: this checkpoint belongs to other data or settings, or to another number format; move {folder} away to start anew")
+            raise TriviumError(
+                f"{note}: this checkpoint belongs to other data or settings, or to another number format; move "
+                f"{folder} away to start anew"
+            )
         restore(pieces, model, optimizers)
         return values["step"], values["extra"]
     return None
 
 
 def read_notes(note: Path, world: World) -> tuple[dict[str, list[tuple[Path, dict[str, Any]]]], dict[str, Any] | None]:
-    """Where the parts of each tensor are, and the checkpoint's note; None for one that is not whole. The processes share
-    out the parts whose digests they check."""
+    """Where the parts of each tensor are, and the checkpoint's note; None for one that is not whole. The processes
+    share out the parts whose digests they check."""
     pieces: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     try:
         values = json.loads(note.read_bytes())
@@ -170,7 +177,10 @@ def fill(target: Tensor, places: list[tuple[Path, dict[str, Any]]], key: str) ->
         with safetensors.safe_open(path, framework="pt") as file:
             saved = file.get_slice(key)
             starts = [max(a, b) for a, b in zip(offset, place["offset"], strict=True)]
-            ends = [min(a + n, b + m) for a, n, b, m in zip(offset, part.shape, place["offset"], saved.get_shape(), strict=True)]
+            ends = [
+                min(a + n, b + m)
+                for a, n, b, m in zip(offset, part.shape, place["offset"], saved.get_shape(), strict=True)
+            ]
             if any(start >= end for start, end in zip(starts, ends, strict=True)):
                 continue
             if not starts:

@@ -28,7 +28,8 @@ class Memory:
     """Bytes alive in one process when most are."""
 
     parameters: int
-    """Weights, the frozen ones and those of models that are only run among them; with bf16 weights their masters too."""
+    """Weights, the frozen ones and those of models that are only run among them; with bf16 weights their masters
+    too."""
     gradients: int
     optimizer: int
     activations: int
@@ -41,10 +42,12 @@ class Memory:
         return self.parameters + self.gradients + self.optimizer + self.activations + self.temporary
 
 
-def estimate(make_models: Callable[[], tuple[nn.Module, Sequence[nn.Module]]], objective: Objective, batches: Sequence[Batch],
+def estimate(make_models: Callable[[], tuple[nn.Module,
+                                             Sequence[nn.Module]]], objective: Objective, batches: Sequence[Batch],
              settings: Optimization, parallel: Parallel, precision: NumberFormat, processes: int = 1) -> Memory:
-    """The peak of a training step. ``make_models()`` gives the model that is trained and those that are held beside it; ``batches``
-    are the microbatches of one process (of many alike, two are enough: the gradients of the first are there in the second)."""
+    """The peak of a training step. ``make_models()`` gives the model that is trained and those that are held beside it;
+    ``batches`` are the microbatches of one process (of many alike, two are enough: the gradients of the first are there
+    in the second)."""
     import torch.distributed as dist
     from torch._subclasses.fake_tensor import FakeTensorMode
     world = World()
@@ -64,7 +67,8 @@ def estimate(make_models: Callable[[], tuple[nn.Module, Sequence[nn.Module]]], o
                         trainer.learner.share_gradients(last_of_its_kind(fakes, place))
                         with trainer.in_precision():
                             totals = trainer.learner(objective, fake)
-                        torch.stack([totals[name].value for name in objective.weights if name in totals]).sum().backward()  # type: ignore[no-untyped-call]
+                        torch.stack([totals[name].value for name in objective.weights
+                                     if name in totals]).sum().backward()  # type: ignore[no-untyped-call]
                         del totals
                     moved = [weight for _, weight in masters(model) if weight.grad is not None]
                     norm = total_norm(weight.grad for weight in moved if weight.grad is not None)
@@ -85,23 +89,27 @@ def estimate(make_models: Callable[[], tuple[nn.Module, Sequence[nn.Module]]], o
     def together(*kinds: str) -> int:
         return sum(bytes_of.get(kind, 0) for kind in kinds)
 
-    found = (together("Parameter", "Other"), together("Gradient", "Unsharded Grad", "Sharded Grad"), together("Optstate"), together("Activation"))
+    found = (together("Parameter", "Other"), together("Gradient", "Unsharded Grad",
+                                                      "Sharded Grad"), together("Optstate"), together("Activation"))
     return Memory(*found, bytes_of["Total"] - sum(found))
 
 
 def without_contents(batch: Batch) -> Batch:
     """The shapes of a batch; call it within a fake mode."""
     empty = {name: torch.empty_like(value) for name, value in vars(batch).items() if isinstance(value, Tensor)}
-    return Batch(**empty, trees=batch.trees, counts=batch.counts, plain=batch.plain, extra={name: torch.empty_like(value) for name, value in batch.extra.items()})
+    return Batch(**empty, trees=batch.trees, counts=batch.counts, plain=batch.plain,
+                 extra={name: torch.empty_like(value)
+                        for name, value in batch.extra.items()})
 
 
 def tracker_of(trainer: Trainer, beside: Sequence[nn.Module]) -> Any:
-    """PyTorch's tracker, which knows the trainer's weights and states. It wants to follow the gradient of every weight: of a frozen one there
-    is none, and that of a bf16 weight is its master's."""
+    """PyTorch's tracker, which knows the trainer's weights and states. It wants to follow the gradient of every weight:
+    of a frozen one there is none, and that of a bf16 weight is its master's."""
     from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
     tracker = MemTracker()
     weights = list(trainer.model.parameters())
-    tracker.track_external(trainer.learner, *beside, *trainer.optimizers, *(master_of(weight) for weight in weights if hasattr(weight, "master")))
+    tracker.track_external(trainer.learner, *beside, *trainer.optimizers,
+                           *(master_of(weight) for weight in weights if hasattr(weight, "master")))
     none = SimpleNamespace(remove=lambda: None)
 
     def found(weight: Tensor) -> None:

@@ -11,8 +11,8 @@ from trivium.errors import TriviumError
 
 
 class Log:
-    """Metrics as JSON lines, and for TensorBoard in the folder ``track``. A line after the step that a run resumes from is
-    taken back, so no step is logged twice."""
+    """Metrics as JSON lines, and for TensorBoard in the folder ``track``. A line after the step that a run resumes from
+    is taken back, so no step is logged twice."""
 
     def __init__(self, path: Path, resume: int, track: Path | None = None) -> None:
         self.path = path

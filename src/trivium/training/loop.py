@@ -257,7 +257,8 @@ def go_back(checkpoints: Checkpoints, state: RunState, say: Callable[[str], None
     learning rate. Raises :class:`TriviumError` when that was done too often."""
     if state.returns >= RETURNS:
         raise TriviumError(
-            f"the gradients of steps {state.step - state.skipped} to {state.step - 1} are not finite, even at a learning "
+            f"the gradients of steps {state.step - state.skipped} to {state.step - 1} are not finite, even at a "
+            "learning "
             f"rate of {0.5**state.returns:g} times the one set; lower it (the last good checkpoint is kept)")
     earlier = checkpoints.resume((state.step - 1) // ANCHOR * ANCHOR) or RunState()
     earlier.returns, earlier.skipped, earlier.seconds = state.returns + 1, 0, state.seconds
@@ -266,8 +267,8 @@ def go_back(checkpoints: Checkpoints, state: RunState, say: Callable[[str], None
 
 
 def worth_compiling(parallel: Parallel, model: nn.Module, steps: int, tokens: int, precision: str) -> bool:
-    """Whether compiling the blocks repays the time it takes. It depends on the amount of work alone, never on a clock, so
-    that a resumed run decides alike."""
+    """Whether compiling the blocks repays the time it takes. It depends on the amount of work alone, never on a clock,
+    so that a resumed run decides alike."""
     if parallel.compile != "auto":
         return parallel.compile == "always"
     device = next(model.parameters()).device

@@ -17,8 +17,8 @@ class Total(NamedTuple):
 
 
 class Microbatch(Protocol):
-    """What a model learns from at once: packed rows of tokens (:class:`~trivium.training.batch.Batch`), or anything else
-    that its objective understands."""
+    """What a model learns from at once: packed rows of tokens (:class:`~trivium.training.batch.Batch`), or anything
+    else that its objective understands."""
 
     counts: dict[str, float]
     """What the objective's sums are divided by, once they are added over all microbatches and processes."""
@@ -38,12 +38,12 @@ class Microbatch(Protocol):
 
 
 class Objective(Protocol):
-    """A loss. ``weights`` names the totals whose weighted means are minimised, those of them that a batch has; all others are
-    only reported."""
+    """A loss. ``weights`` names the totals whose weighted means are minimised, those of them that a batch has; all
+    others are only reported."""
 
     weights: dict[str, float]
-    # An objective that needs to know something of the whole batch has a method ``before(trainer, batches)`` too, which is called
-    # before each update and puts it into every microbatch's ``extra``.
+    # An objective that needs to know something of the whole batch has a method ``before(trainer, batches)`` too, which
+    # is called before each update and puts it into every microbatch's ``extra``.
 
     def __call__(self, model: Any, batch: Any) -> dict[str, Total]:
         """Sums over one microbatch. They are divided once, by counts over all microbatches and processes: so gradient
@@ -54,5 +54,5 @@ class Batches(Protocol):
     """The microbatches of the global batch at a step: a pure function of the step."""
 
     def __call__(self, step: int, part: int = 0, parts: int = 1, rows: int | None = None) -> Sequence[Microbatch]:
-        """The slice ``part`` of ``parts`` of the global batch, in microbatches of at most ``rows`` rows; as many for every
-        slice."""
+        """The slice ``part`` of ``parts`` of the global batch, in microbatches of at most ``rows`` rows; as many for
+        every slice."""

@@ -33,8 +33,8 @@ def factor(settings: Optimization, step: int, steps: int) -> float:
 
 
 class Plateau:
-    """Halves the learning rate whenever the mean loss of `patience` steps is not lower than the lowest such mean before.
-    ``state`` is all that a checkpoint needs."""
+    """Halves the learning rate whenever the mean loss of `patience` steps is not lower than the lowest such mean
+    before. ``state`` is all that a checkpoint needs."""
 
     def __init__(self, settings: Optimization) -> None:
         self.patience = settings.patience if settings.schedule == "plateau" else 0
@@ -67,14 +67,16 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 """``a x + b x^3 + c x^5``, which five times or so brings all of (0, 1] near 1 (Jordan et al. 2024, 'Muon')."""
 
 TWO_QUINTICS = ((7.3625, -20.7434, 15.1606), (2.9175, -2.1824, 0.4755))
-"""What comes nearest to 1 on [0.03, 1], and on [0.62, 1.38] where the first leaves it (the method of Amsel et al. 2025, 'The Polar Express'). Small singular
-values grow 21 times by the two; by two or three steps of the other 12 or 41 times."""
+"""What comes nearest to 1 on [0.03, 1], and on [0.62, 1.38] where the first leaves it (the method of Amsel et al. 2025,
+'The Polar Express'). Small singular values grow 21 times by the two; by two or three steps of the other 12 or 41
+times."""
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix to each of ``matrices [n, rows, columns]``, roughly: a Newton-Schulz iteration that brings all
-    singular values near 1; on a GPU in bf16, as in Jordan et al. 2024. Two steps have polynomials of their own, and begin from a tighter bound of
-    the largest singular value than Frobenius's norm: the root of that of ``x x^T``, which the iteration needs anyway."""
+    """The nearest semi-orthogonal matrix to each of ``matrices [n, rows, columns]``, roughly: a Newton-Schulz iteration
+    that brings all singular values near 1; on a GPU in bf16, as in Jordan et al. 2024. Two steps have polynomials of
+    their own, and begin from a tighter bound of the largest singular value than Frobenius's norm: the root of that of
+    ``x x^T``, which the iteration needs anyway."""
     kind = matrices.dtype
     x = matrices.bfloat16() if matrices.is_cuda else matrices
     tall = x.shape[1] > x.shape[2]
@@ -97,8 +99,9 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose steps are made orthogonal (Jordan et al. 2024), matrices of one shape in one batched product.
 
     ``torch.optim.Muon`` takes matrices one by one and always in bf16, which a CPU without bf16 instructions emulates;
-    this one iterates in float32 there, and in bf16 on a GPU alone. Of a weight that is spread over processes each gathers the whole gradient and
-    keeps its own part of the step. Steps are scaled by ``sqrt(max(1, rows / columns))`` as there.
+    this one iterates in float32 there, and in bf16 on a GPU alone. Of a weight that is spread over processes each
+    gathers the whole gradient and keeps its own part of the step. Steps are scaled by ``sqrt(max(1, rows / columns))``
+    as there.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.95, weight_decay: float = 0.0,
@@ -131,7 +134,8 @@ class Muon(torch.optim.Optimizer):
 
 def make_optimizers(model: nn.Module, settings: Optimization) -> list[torch.optim.Optimizer]:
     """The optimizers of ``model``; every trainable parameter is in exactly one group (asserted). Raises
-    :class:`TriviumError` where there is nothing to train, and for an optimizer of the user's own that cannot be made."""
+    :class:`TriviumError` where there is nothing to train, and for an optimizer of the user's own that cannot be
+    made."""
     blocks: list[Tensor] = []  # matrices that Muon moves
     decayed: list[Tensor] = []
     vectors: list[Tensor] = []
@@ -149,8 +153,9 @@ def make_optimizers(model: nn.Module, settings: Optimization) -> list[torch.opti
         if settings.optimizer == "sgd":
             optimizers.append(torch.optim.SGD(groups, lr=settings.learning_rate))
         elif settings.optimizer in ("adamw", "muon"):
-            optimizers.append(torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2),
-                                                eps=settings.epsilon, fused=True))
+            optimizers.append(
+                torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2),
+                                  eps=settings.epsilon, fused=True))
         else:
             optimizers.append(own_optimizer(groups, settings))
     if blocks:

@@ -1,8 +1,8 @@
 """How a model is spread and sped up, applied from outside: activation checkpointing → compile → FSDP2 on a device mesh.
 
-``torchrun`` starts the processes. Each holds a shard of every weight (Zhao et al. 2023; PyTorch's ``fully_shard``), takes
-its slice of the global batch, and adds its sums to those of the others. With ``tensor_parallel`` each matrix of a block
-is also cut across neighbouring processes (Shoeybi et al. 2019), which then share a slice of the batch.
+``torchrun`` starts the processes. Each holds a shard of every weight (Zhao et al. 2023; PyTorch's ``fully_shard``),
+takes its slice of the global batch, and adds its sums to those of the others. With ``tensor_parallel`` each matrix of a
+block is also cut across neighbouring processes (Shoeybi et al. 2019), which then share a slice of the batch.
 """
 
 from __future__ import annotations
@@ -75,12 +75,13 @@ class World:
 
 
 def join(device: torch.device, tensor_parallel: int = 1) -> World:
-    """This process among those that ``torchrun`` started; alone when it started none. Raises :class:`TriviumError` where
-    ``tensor_parallel`` does not divide them."""
+    """This process among those that ``torchrun`` started; alone when it started none. Raises :class:`TriviumError`
+    where ``tensor_parallel`` does not divide them."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size % tensor_parallel:
-        raise TriviumError(f"tensor_parallel is {tensor_parallel}, which does not divide {size} processes; start a multiple of "
-                           "it with torchrun")
+        raise TriviumError(
+            f"tensor_parallel is {tensor_parallel}, which does not divide {size} processes; start a multiple of "
+            "it with torchrun")
     if size == 1:
         return World()
     if not dist.is_initialized():
@@ -109,7 +110,8 @@ class Learner(nn.Module):
         return objective(self.model, batch)
 
     def share_gradients(self, now: bool) -> None:
-        """Whether gradients travel between processes after the next backward pass: see :func:`trivium.training.loop.last_of_its_kind`."""
+        """Whether gradients travel between processes after the next backward pass: see
+        :func:`trivium.training.loop.last_of_its_kind`."""
         spread: Any = self
         if hasattr(spread, "set_requires_gradient_sync"):  # FSDP has taken the module over
             spread.set_requires_gradient_sync(now)
@@ -121,15 +123,17 @@ def blocks_of(model: nn.Module) -> list[Block]:
 
 
 def prepare_model(model: nn.Module, settings: Parallel, world: World, precision: str, compiled: bool) -> Learner:
-    """Apply the settings to ``model`` in place, and wrap it. With bf16 weights the spread ones are float32 masters of what FSDP gathers
-    in bf16; a lone process keeps both. Otherwise float32 is gathered, for autocast computes as in a lone process."""
+    """Apply the settings to ``model`` in place, and wrap it. With bf16 weights the spread ones are float32 masters of
+    what FSDP gathers in bf16; a lone process keeps both. Otherwise float32 is gathered, for autocast computes as in a
+    lone process."""
     if precision == "bf16-weights" and world.mesh is None:
         halve(model)
     for block in blocks_of(model):
         if world.mesh is not None and settings.tensor_parallel > 1:
             cut(block, world.mesh["tensor"])
         if settings.checkpoint_activations:
-            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+            block.forward = functools.partial(checkpoint, block.forward,
+                                              use_reentrant=False)  # type: ignore[method-assign]
         if compiled:
             block.compile()
     learner = Learner(model)
@@ -143,8 +147,9 @@ def prepare_model(model: nn.Module, settings: Parallel, world: World, precision:
 
 
 def reshard(learner: Learner) -> None:
-    """Give up what FSDP has gathered of the weights. A backward pass does so by itself; after a forward pass alone the weights outside the blocks
-    would stay whole, in the format of the products, and be neither the optimizers' nor the checkpoints'."""
+    """Give up what FSDP has gathered of the weights. A backward pass does so by itself; after a forward pass alone the
+    weights outside the blocks would stay whole, in the format of the products, and be neither the optimizers' nor the
+    checkpoints'."""
     for module in learner.modules():
         spread: Any = module
         if hasattr(spread, "reshard"):  # FSDP has taken the module over
@@ -156,15 +161,23 @@ def cut(block: Block, mesh: DeviceMesh) -> None:
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
     config = block.self_attn
     heads, kv_heads = (getattr(config, name).out_features // config.head_dim for name in ("q_proj", "k_proj"))
-    for name, count in (("heads", heads), ("kv_heads", kv_heads), ("intermediate_size", block.mlp.gate_proj.out_features)):
+    for name, count in (("heads", heads), ("kv_heads", kv_heads), ("intermediate_size",
+                                                                   block.mlp.gate_proj.out_features)):
         if count % mesh.size():
             raise TriviumError(f"tensor_parallel is {mesh.size()}, which does not divide the model's {count} {name}")
     looks = [name for name in ("self_attn", "cross_attn") if hasattr(block, name)]
-    plan: dict[str, Any] = {f"{look}.{name}": ColwiseParallel() for look in looks for name in ("q_proj", "k_proj", "v_proj")}
+    plan: dict[str, Any] = {
+        f"{look}.{name}": ColwiseParallel()
+        for look in looks
+        for name in ("q_proj", "k_proj", "v_proj")
+    }
     plan |= {f"{look}.o_proj": RowwiseParallel() for look in looks} | {"mlp.down_proj": RowwiseParallel()}
     plan |= {f"mlp.{name}": ColwiseParallel() for name in ("gate_proj", "up_proj")}
     if config.qk_norm:  # their weights serve all heads, so their gradients are summed over the processes' heads
-        plan |= {f"self_attn.{name}": SequenceParallel(sequence_dim=2, use_local_output=True) for name in ("q_norm", "k_norm")}
+        plan |= {
+            f"self_attn.{name}": SequenceParallel(sequence_dim=2, use_local_output=True)
+            for name in ("q_norm", "k_norm")
+        }
     parallelize_module(block, mesh, plan)
 
 
@@ -193,7 +206,8 @@ def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
         return tensor
     from torch.distributed.tensor import DTensor, Replicate
     mesh = parameter.device_mesh
-    return DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False).redistribute(mesh, parameter.placements)
+    return DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim,
+                              run_check=False).redistribute(mesh, parameter.placements)
 
 
 def whole(tensor: Tensor) -> Tensor:

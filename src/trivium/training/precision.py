@@ -1,8 +1,9 @@
-"""Number formats: bf16 weights with float32 masters (Micikevicius et al. 2018, section 3.1), and models in the format they are trained in.
+"""Number formats: bf16 weights with float32 masters (Micikevicius et al. 2018, section 3.1), and models in the format
+they are trained in.
 
-The forward and backward pass read weights in bf16; gradients are added up, and weights moved, in float32, as a step is often
-smaller than bf16's spacing of 1/256 of a weight. Of weights that are spread over processes FSDP keeps float32 shards and gathers
-them in bf16, which is the same.
+The forward and backward pass read weights in bf16; gradients are added up, and weights moved, in float32, as a step is
+often smaller than bf16's spacing of 1/256 of a weight. Of weights that are spread over processes FSDP keeps float32
+shards and gathers them in bf16, which is the same.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from trivium.training.machine import autocast
 
 
 def halve(model: nn.Module) -> None:
-    """Put a bf16 copy in the place of every weight of ``model``. The weights themselves become the masters: the optimizers' and
-    the checkpoints', to which every gradient is moved as soon as it is there. Weights that their module names in ``in_float32`` stay."""
+    """Put a bf16 copy in the place of every weight of ``model``. The weights themselves become the masters: the
+    optimizers' and the checkpoints', to which every gradient is moved as soon as it is there. Weights that their module
+    names in ``in_float32`` stay."""
     copies: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, weight in list(module._parameters.items()):
@@ -67,15 +69,18 @@ def masters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 @torch.no_grad()
 def follow_masters(model: nn.Module) -> None:
     """Round the masters to the bf16 weights, after an update or the reading of a checkpoint."""
-    halved: list[Tensor] = [weight for weight in model.parameters() if hasattr(weight, "master") and weight.requires_grad]
+    halved: list[Tensor] = [
+        weight for weight in model.parameters() if hasattr(weight, "master") and weight.requires_grad
+    ]
     if halved:
         torch._foreach_copy_(halved, [master_of(weight) for weight in halved])
 
 
 @contextlib.contextmanager
 def as_trained(model: nn.Module, precision: str) -> Iterator[None]:
-    """The context in which a model with float32 weights computes as the training step will in ``precision``: what is measured of it there, such
-    as a reference's log-probabilities, equals what the step computes before the first update."""
+    """The context in which a model with float32 weights computes as the training step will in ``precision``: what is
+    measured of it there, such as a reference's log-probabilities, equals what the step computes before the first
+    update."""
     if precision == "bf16-weights":
         halve(model)
         try:

@@ -33,7 +33,8 @@ class Optimization:
     matrix_learning_rate: float = 0.02
     """Muon's highest learning rate."""
     newton_schulz: int = 5
-    """Steps of Muon's iteration; 3 cost little accuracy, and on small batches much less time. 2 have polynomials of their own, and cost as little."""
+    """Steps of Muon's iteration; 3 cost little accuracy, and on small batches much less time. 2 have polynomials of
+    their own, and cost as little."""
     weight_decay: float = 0.0
     """Decoupled weight decay of matrices."""
     beta1: float = 0.9
@@ -44,8 +45,8 @@ class Optimization:
     """AdamW's epsilon. A large one (1e-3) leaves weights with tiny gradients where they are: in fine-tuning, the
     embeddings of words that the demonstrations never use."""
     schedule: Literal["constant", "cosine", "linear", "wsd", "plateau"] = "cosine"
-    """The learning rate after warm-up: constant; falling to `final` of its height by a cosine or a line; wsd: constant, and
-    a line in the last `decay` of the steps (Hu et al. 2024); plateau: halved whenever the loss stops falling."""
+    """The learning rate after warm-up: constant; falling to `final` of its height by a cosine or a line; wsd: constant,
+    and a line in the last `decay` of the steps (Hu et al. 2024); plateau: halved whenever the loss stops falling."""
     decay: float = 0.2
     """Share of the steps over which wsd falls."""
     patience: int = 50
@@ -68,11 +69,13 @@ class Optimization:
             if not 0 <= getattr(self, name) < math.inf:
                 raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must be 0 or more")
         if self.optimizer not in BUILT_IN and file_of(resolve(self.optimizer, "optimizers")) is None:
-            raise TriviumError(f"optimization: there is no optimizer {self.optimizer!r}"
-                               f"{nearest(self.optimizer, [*BUILT_IN, *names('optimizers')])}; one of your own is named "
-                               "as FILE.py:NAME")
+            raise TriviumError(
+                f"optimization: there is no optimizer {self.optimizer!r}"
+                f"{nearest(self.optimizer, [*BUILT_IN, *names('optimizers')])}; one of your own is named "
+                "as FILE.py:NAME")
         if self.optimizer_options and self.optimizer in BUILT_IN:
-            raise TriviumError(f"optimization: optimizer_options are for optimizers of your own, not for {self.optimizer}")
+            raise TriviumError(
+                f"optimization: optimizer_options are for optimizers of your own, not for {self.optimizer}")
         for name in ("newton_schulz", "patience"):
             if getattr(self, name) < 1:
                 raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must be at least 1")
@@ -90,7 +93,8 @@ class Parallel:
     tensor_parallel: int = 1
     """Processes that share each matrix; it must divide the number of processes, of heads and of kv_heads."""
     checkpoint_activations: bool = False
-    """Keep only each block's input and compute the rest again for the gradient: less memory, a third more arithmetic."""
+    """Keep only each block's input and compute the rest again for the gradient: less memory, a third more
+    arithmetic."""
     compile: Literal["auto", "always", "never"] = "auto"
     """torch.compile of the blocks; auto compiles where the run is long enough to repay it."""
 

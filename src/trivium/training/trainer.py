@@ -32,9 +32,11 @@ class Trainer:
         self.model = model
         self.optimizers = make_optimizers(model, settings)
         self.frozen = self.device.type == "cpu" and any(not weight.requires_grad for weight in model.parameters())
-        """Whether an adapter is trained: then activations are most of the memory, and :func:`give_back_freed_memory` saves some of it."""
+        """Whether an adapter is trained: then activations are most of the memory, and :func:`give_back_freed_memory`
+        saves some of it."""
         self.share = 1.0
-        """What the schedule's learning rate is multiplied by: halved by a plateau and after a return to a checkpoint."""
+        """What the schedule's learning rate is multiplied by: halved by a plateau and after a return to a
+        checkpoint."""
 
     def in_precision(self) -> contextlib.AbstractContextManager[object]:
         """The context of a forward pass: bf16 weights need no autocast."""
@@ -103,8 +105,9 @@ class Trainer:
         return dict(zip(sums, self.world.add(list(sums.values()), self.device), strict=True))
 
     def gathered(self) -> nn.Module:
-        """The model in one piece and in float32, when training is over: the one that was given or, when it is spread over processes, a new one in the first
-        process and one without memory in the others. All processes must call it."""
+        """The model in one piece and in float32, when training is over: the one that was given or, when it is spread
+        over processes, a new one in the first process and one without memory in the others. All processes must call
+        it."""
         if self.world.mesh is None:
             restore_masters(self.model)
             return self.model
@@ -124,5 +127,6 @@ class Trainer:
 
 
 def last_of_its_kind(batches: Sequence[Microbatch], place: int) -> bool:
-    """Whether gradients travel after a microbatch: after the last of those that are divided by the same counts, as others may train other weights."""
+    """Whether gradients travel after a microbatch: after the last of those that are divided by the same counts, as
+    others may train other weights."""
     return all(later.counts.keys() != batches[place].counts.keys() for later in batches[place + 1:])

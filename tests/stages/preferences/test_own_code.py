@@ -51,9 +51,10 @@ def shorter(prompt, first, second, principle): return float(len(first) < len(sec
 @pytest.fixture(scope="module")
 def school(tmp_path_factory):
     folder = tmp_path_factory.mktemp("school")
-    tokenizer = ChatTokenizer(tokenizer_training.train(["please say hello to the cat.", "no thanks, it is yes."] * 9, 300))
-    config = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_kv_heads=1,
-                         head_dim=16, max_positions=128)
+    tokenizer = ChatTokenizer(
+        tokenizer_training.train(["please say hello to the cat.", "no thanks, it is yes."] * 9, 300))
+    config = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=1,
+                         num_heads=2, num_kv_heads=1, head_dim=16, max_positions=128)
     policy = LanguageModel(config).initialise(0)
     trainer = Trainer(policy, Optimization(learning_rate=5e-3), 40, "float32")
     trees = [Tree(prompt_ids(tokenizer, [{"role": "user", "content": f"say {n}"}]), (response_ids(tokenizer, text),))
@@ -63,17 +64,21 @@ def school(tmp_path_factory):
     (folder / "sft").mkdir()
     save_model(policy, tokenizer, folder / "sft")
     (folder / "world").mkdir()
-    write_rows(folder / "world/prompts.jsonl", [{"id": n, "prompt": [{"role": "user", "content": f"say {n}"}]} for n in range(8)])
+    write_rows(folder / "world/prompts.jsonl",
+               [{"id": n, "prompt": [{"role": "user", "content": f"say {n}"}]} for n in range(8)])
     (folder / "ranked").mkdir()
-    write_rows(folder / "ranked/comparisons.jsonl", [
-        {"prompt": [{"role": "user", "content": f"say {n}"}], "responses": ["yes", "no no", "it is"], "ratings": [1 + n % 7, 4, 6],
-         "ranking": [[n % 3], [(n + 1) % 3, (n + 2) % 3]], "split": "heldout" if n % 4 == 0 else "train"} for n in range(12)])
+    write_rows(folder / "ranked/comparisons.jsonl", [{
+        "prompt": [{"role": "user", "content": f"say {n}"}], "responses": ["yes", "no no", "it is"],
+        "ratings": [1 + n % 7, 4, 6], "ranking": [[n % 3], [(n + 1) % 3,
+                                                            (n + 2) % 3]], "split": "heldout" if n % 4 == 0 else "train"
+    } for n in range(12)])
     return folder
 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    monkeypatch.setattr(preference, "PREFERENCE_LOSSES", dict(preference.PREFERENCE_LOSSES))  # what a file registers goes again
+    # what a file registers goes again
+    monkeypatch.setattr(preference, "PREFERENCE_LOSSES", dict(preference.PREFERENCE_LOSSES))
     (tmp_path / "own.py").write_text(OWN)
     return tmp_path / "own.py"
 
@@ -81,7 +86,8 @@ def own(tmp_path, monkeypatch):
 def run(school, stage, folder):
     folder.mkdir(parents=True)
     places = {"model": school / "sft", "preferences": school / "ranked", "prompts": school / "world"}
-    context = SimpleNamespace(folder=folder, scratch=folder / "scratch", progress=Progress(quiet=True), inputs=places, seed=0, name="own", threads=1)
+    context = SimpleNamespace(folder=folder, scratch=folder / "scratch", progress=Progress(quiet=True), inputs=places,
+                              seed=0, name="own", threads=1)
     summary = stage.run(context)
     return summary, (folder / "model.safetensors").read_bytes() if (folder / "model.safetensors").exists() else b""
 
@@ -97,15 +103,17 @@ def test_a_loss_of_ones_own_learns_as_the_built_in_one(school, own, tmp_path):
 
 
 def test_the_hinge_loss_learns(school, tmp_path):
-    summary, _ = run(school, Dpo(**FEW, loss="hinge", epochs=20, optimization=Optimization(learning_rate=3e-3)), tmp_path / "a")
+    summary, _ = run(school, Dpo(**FEW, loss="hinge", epochs=20, optimization=Optimization(learning_rate=3e-3)),
+                     tmp_path / "a")
     log = [json.loads(line) for line in (tmp_path / "a/log.jsonl").read_text().splitlines()]
     assert log[0]["loss"] == pytest.approx(1.0, abs=1e-5) and summary["loss"] < 0.9  # the first margins are 0
 
 
 def test_a_loss_without_a_reference_measures_none(school, own, tmp_path, monkeypatch):
     measured, map_trees = [], reference.map_trees
-    monkeypatch.setattr(reference, "map_trees", lambda compute, trees, *rest, **more: measured.append(len(trees)) or map_trees(
-        compute, trees, *rest, **more))
+    monkeypatch.setattr(
+        reference, "map_trees",
+        lambda compute, trees, *rest, **more: measured.append(len(trees)) or map_trees(compute, trees, *rest, **more))
     summary, _ = run(school, Dpo(**FEW, loss=f"{own}:simple", length_normalised=True), tmp_path / "a")
     assert measured == [3]  # the held-out rankings, once, after training
     assert summary["preference_accuracy"]["n"] == 3
@@ -149,12 +157,14 @@ def test_settings_that_are_not_used_leave_keys_as_they_were():
     assert "judge_seconds" not in AiFeedback().learned() and "judge" not in AiFeedback(judge="reward").learned()
 
 
-@pytest.mark.parametrize("dpo, message", [
-    ("loss: sigmoyd", "stages.dpo.loss: there is no preference loss 'sigmoyd' .*; did you mean 'sigmoid'.* \\(it is 'sigmoyd'\\)"),
-    ("loss: ipo, label_smoothing: 0.1", "stages.dpo.label_smoothing: ipo: it has no option 'label_smoothing'"),
-    ("loss_options: {{scale: 2}}", "stages.dpo.loss_options: sigmoid: it has no option 'scale'"),
-    ('loss: "{own}:ranking"', "stages.dpo.loss_options: .*own.py:ranking: too many positional arguments"),
-    ('loss: "{own}:absent"', "there is no 'absent' in it")])
+@pytest.mark.parametrize(
+    "dpo, message",
+    [("loss: sigmoyd",
+      "stages.dpo.loss: there is no preference loss 'sigmoyd' .*; did you mean 'sigmoid'.* \\(it is 'sigmoyd'\\)"),
+     ("loss: ipo, label_smoothing: 0.1", "stages.dpo.label_smoothing: ipo: it has no option 'label_smoothing'"),
+     ("loss_options: {{scale: 2}}", "stages.dpo.loss_options: sigmoid: it has no option 'scale'"),
+     ('loss: "{own}:ranking"', "stages.dpo.loss_options: .*own.py:ranking: too many positional arguments"),
+     ('loss: "{own}:absent"', "there is no 'absent' in it")])
 def test_a_loss_is_checked_when_the_recipe_is_read(school, own, dpo, message):
     with pytest.raises(TriviumError, match=message) as caught:
         keys(school, own, dpo.format(own=own))

@@ -16,8 +16,8 @@ from trivium.model.adapter_settings import AdapterSettings as AdapterSettings
 
 
 class AdaptedLinear(nn.Linear):
-    """A frozen linear layer followed by its adapters. It takes the place of a plain one by changing that one's class, so
-    every weight keeps its name."""
+    """A frozen linear layer followed by its adapters. It takes the place of a plain one by changing that one's class,
+    so every weight keeps its name."""
 
     adapters: nn.ModuleList
 
@@ -52,12 +52,13 @@ class Attached:
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The adapter's own weights."""
         for name, module in self.modules.items():
-            yield from ((f"{name}.{part}" if name else part, parameter) for part, parameter in module.named_parameters())
+            yield from ((f"{name}.{part}" if name else part, parameter)
+                        for part, parameter in module.named_parameters())
 
 
 def attach(model: nn.Module, settings: AdapterSettings, seed: int) -> Attached:
-    """Freeze ``model`` and give its trunk (``model.model``) an adapter that changes nothing yet, but for a prefix. Raises
-    :class:`TriviumError` for targets that the model does not have."""
+    """Freeze ``model`` and give its trunk (``model.model``) an adapter that changes nothing yet, but for a prefix.
+    Raises :class:`TriviumError` for targets that the model does not have."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     trunk: Any = model.model
@@ -68,13 +69,26 @@ def attach(model: nn.Module, settings: AdapterSettings, seed: int) -> Attached:
     from trivium.model.adapters.bottleneck import ENDS, Bottleneck
     from trivium.model.adapters.lora import Lora
     targets = ENDS if settings.kind == "bottleneck" else settings.targets
-    layers = {name: module for name, module in trunk.named_modules() if isinstance(module, nn.Linear) and name.rpartition(".")[2] in targets}
-    known = {name.rpartition(".")[2] for name, module in trunk.named_modules() if isinstance(module, nn.Linear) and ".adapters." not in name}
+    layers = {
+        name: module
+        for name, module in trunk.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in targets
+    }
+    known = {
+        name.rpartition(".")[2]
+        for name, module in trunk.named_modules() if isinstance(module, nn.Linear) and ".adapters." not in name
+    }
     for target in targets:
         if target not in known:
             raise TriviumError(f"adapter: the model has no matrix {target!r}{nearest(target, known)}")
-    return Attached(settings, {name: add(layer, Bottleneck(layer, settings.width, generator) if settings.kind == "bottleneck" else
-                                         Lora(layer, settings, generator)) for name, layer in layers.items()})
+    return Attached(
+        settings, {
+            name: add(
+                layer,
+                Bottleneck(layer, settings.width, generator) if settings.kind == "bottleneck" else Lora(
+                    layer, settings, generator))
+            for name, layer in layers.items()
+        })
 
 
 def add(layer: nn.Module, adapter: nn.Module) -> nn.Module:

@@ -1,4 +1,5 @@
-"""Bottleneck adapters (Houlsby et al. 2019, 'Parameter-Efficient Transfer Learning for NLP', section 2.1 and figure 2)."""
+"""Bottleneck adapters (Houlsby et al. 2019, 'Parameter-Efficient Transfer Learning for NLP', section 2.1 and figure
+2)."""
 
 from __future__ import annotations
 
@@ -7,14 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ENDS = ("o_proj", "down_proj")
-"""The matrices that end the two halves of a layer: an adapter follows each, before the residual stream takes its output."""
+"""The matrices that end the two halves of a layer: an adapter follows each, before the residual stream takes its
+output."""
 
 
 class Bottleneck(nn.Module):
     """``y + up(gelu(down(y)))``: the output of a half layer through a narrow middle and back.
 
-    The paper begins near the identity with small random weights; here ``up`` begins at zero, so it begins at it, and a model
-    with a fresh adapter is exactly the model without. The norms stay frozen with all else.
+    The paper begins near the identity with small random weights; here ``up`` begins at zero, so it begins at it, and a
+    model with a fresh adapter is exactly the model without. The norms stay frozen with all else.
     """
 
     on: bool

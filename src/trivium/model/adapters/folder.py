@@ -1,6 +1,8 @@
-"""Adapters as folders. LoRA's is PEFT's: ``adapter_config.json`` and ``adapter_model.safetensors``; the others' have the same files.
+"""Adapters as folders. LoRA's is PEFT's: ``adapter_config.json`` and ``adapter_model.safetensors``; the others' have
+the same files.
 
-Beside them, ``trivium.json`` says where the base is and what its weights' digest was: an adapter for another base is refused.
+Beside them, ``trivium.json`` says where the base is and what its weights' digest was: an adapter for another base is
+refused.
 """
 
 from __future__ import annotations
@@ -35,16 +37,19 @@ def weights_digest(folder: Path) -> str:
 
 
 def base_of(folder: Path) -> Path:
-    """The base of an adapter: named relative to its folder, or to where one stands. Raises when it is not there or not the one
-    that the adapter was trained on."""
+    """The base of an adapter: named relative to its folder, or to where one stands. Raises when it is not there or not
+    the one that the adapter was trained on."""
     config = read_json(folder / CONFIG)
     about = read_json(folder / OURS) if (folder / OURS).exists() else {}
     named = [str(name) for name in (about.get("base"), config.get("base_model_name_or_path")) if name]
-    base = next((path for name in named for path in (folder / name, Path(name))
-                 if ((path / "config.json").exists() or (path / CONFIG).exists()) and path.resolve() != folder.resolve()), None)
+    base = next(
+        (path for name in named for path in (folder / name, Path(name))
+         if ((path / "config.json").exists() or (path / CONFIG).exists()) and path.resolve() != folder.resolve()), None)
     if base is None:
-        raise TriviumError(f"{folder / CONFIG}: its base {(named or [''])[-1]!r} is no folder here; set base_model_name_or_path to where it is, "
-                           "or name it with `trivium merge ... --base`")
+        raise TriviumError(
+            f"{folder / CONFIG}: its base {(named or [''])[-1]!r} is no folder here; set base_model_name_or_path to "
+            "where it is, "
+            "or name it with `trivium merge ... --base`")
     check_base(folder, base)
     return base
 
@@ -53,7 +58,10 @@ def check_base(folder: Path, base: Path) -> None:
     """Refuse a base whose weights are not those that the adapter was trained on."""
     wanted = (read_json(folder / OURS) if (folder / OURS).exists() else {}).get("base_digest")
     if wanted is not None and wanted != (found := weights_digest(base)):
-        raise TriviumError(f"{folder}: this adapter is for another base (digest mismatch: it was trained on {wanted[:12]}, {base} is {found[:12]})")
+        raise TriviumError(
+            f"{folder}: this adapter is for another base (digest mismatch: it was trained on {wanted[:12]}, {base} is "
+            f"{found[:12]})"
+        )
 
 
 def place_of(model: Any, name: str, part: str) -> str:
@@ -61,27 +69,37 @@ def place_of(model: Any, name: str, part: str) -> str:
     return f"base_model.model.{getattr(model, 'trunk_name', 'model')}.{name.removeprefix('inner.')}.{PARTS[part]}"
 
 
-def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_digest: str, seen: str | None = None) -> None:
-    """Write an adapter and, of a reward model, its head. ``base`` is the base's place as seen from where the folder will stand, ``seen`` (as
-    ``base`` unless given) what PEFT is told: a place seen from where programs are started."""
+def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_digest: str,
+         seen: str | None = None) -> None:
+    """Write an adapter and, of a reward model, its head. ``base`` is the base's place as seen from where the folder
+    will stand, ``seen`` (as ``base`` unless given) what PEFT is told: a place seen from where programs are started."""
     settings = attached.settings
     score = getattr(model, "score", None)
     weights: dict[str, Tensor] = {}
     for name, module in attached.modules.items():
         for part, parameter in module.named_parameters():
-            weights[place_of(model, name, part) if isinstance(module, Lora) else f"{name}.{part}" if name else part] = parameter.detach().cpu().contiguous()
+            weights[place_of(model, name, part
+                             ) if isinstance(module, Lora) else f"{name}.{part}" if name else part] = parameter.detach(
+                             ).cpu().contiguous()
     if score is not None:
         weights["base_model.model.score.weight"] = score.weight.detach().cpu().contiguous()
-    config: dict[str, Any] = {"peft_type": settings.kind.upper(), "base_model_name_or_path": seen or base, "inference_mode": True,
-                              "task_type": "SEQ_CLS" if score is not None else "SEQ_2_SEQ_LM" if hasattr(model.model, "encoder") else "CAUSAL_LM"}
+    config: dict[str, Any] = {
+        "peft_type": settings.kind.upper(), "base_model_name_or_path": seen or base, "inference_mode": True,
+        "task_type": "SEQ_CLS"
+        if score is not None else "SEQ_2_SEQ_LM" if hasattr(model.model, "encoder") else "CAUSAL_LM"
+    }
     if settings.kind == "lora":
-        config |= {"r": settings.rank, "lora_alpha": settings.alpha, "target_modules": sorted(settings.targets), "lora_dropout": 0.0, "bias": "none",
-                   "use_rslora": settings.rslora, "use_dora": settings.dora, "fan_in_fan_out": False, "init_lora_weights": True,
-                   "modules_to_save": None if score is None else ["score"]}
+        config |= {
+            "r": settings.rank, "lora_alpha": settings.alpha, "target_modules": sorted(settings.targets),
+            "lora_dropout": 0.0, "bias": "none", "use_rslora": settings.rslora, "use_dora": settings.dora,
+            "fan_in_fan_out": False, "init_lora_weights": True, "modules_to_save": None if score is None else ["score"]
+        }
     with written_aside(folder / WEIGHTS) as aside:
         save_file(weights, aside, {"format": "pt"})
     write_json(folder / CONFIG, config)
-    about = {"base": base, "base_digest": base_digest, "adapter": {**asdict(settings), "targets": list(settings.targets)}}
+    about = {
+        "base": base, "base_digest": base_digest, "adapter": {**asdict(settings), "targets": list(settings.targets)}
+    }
     write_json(folder / OURS, about if score is None else about | {"score_shift": getattr(model, "shift", 0.0)})
 
 
@@ -93,19 +111,23 @@ def settings_of(folder: Path) -> AdapterSettings:
         with contextlib.suppress(TypeError):
             return AdapterSettings(**{**stored, "targets": tuple(stored["targets"])})
     if config.get("peft_type") != "LORA":
-        raise TriviumError(f"{folder / CONFIG}: an adapter of type {config.get('peft_type')!r}; of PEFT's only LORA is read")
-    for name in ("rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "target_parameters", "fan_in_fan_out", "use_qalora"):
+        raise TriviumError(
+            f"{folder / CONFIG}: an adapter of type {config.get('peft_type')!r}; of PEFT's only LORA is read")
+    for name in ("rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "target_parameters",
+                 "fan_in_fan_out", "use_qalora"):
         if config.get(name):
             raise TriviumError(f"{folder / CONFIG}: {name} is {config[name]!r}; only adapters without it are read")
     if config.get("bias", "none") != "none" or not isinstance(config.get("target_modules"), list):
         raise TriviumError(f"{folder / CONFIG}: only bias 'none' and a list of target_modules are read")
-    return AdapterSettings("lora", int(config["r"]), float(config["lora_alpha"]), tuple(t.rpartition(".")[2] for t in config["target_modules"]),
+    return AdapterSettings("lora", int(config["r"]), float(config["lora_alpha"]),
+                           tuple(t.rpartition(".")[2] for t in config["target_modules"]),
                            bool(config.get("use_rslora")), bool(config.get("use_dora")))
 
 
 def belongs_on(folder: Path, base: Path) -> bool:
     """Whether ``folder`` holds an adapter that was trained on the model of ``base``."""
-    return (folder / CONFIG).exists() and not (folder / "model.safetensors").exists() and weights_digest(base_of(folder)) == weights_digest(base)
+    return (folder / CONFIG).exists() and not (folder / "model.safetensors").exists() and weights_digest(
+        base_of(folder)) == weights_digest(base)
 
 
 def beside(model: Any, folder: Path) -> Any:
@@ -143,7 +165,10 @@ def with_adapter(model: Any, folder: Path) -> tuple[Any, Attached]:
         for part, parameter in module.named_parameters():
             key = place_of(model, name, part) if isinstance(module, Lora) else f"{name}.{part}" if name else part
             if key not in weights or weights[key].shape != parameter.shape:
-                found = "is missing" if key not in weights else f"has shape {tuple(weights[key].shape)}, not {tuple(parameter.shape)}"
+                found = "is missing" if key not in weights else (
+                    f"has shape {tuple(weights[key].shape)}, not "
+                    f"{tuple(parameter.shape)}"
+                )
                 raise TriviumError(f"{folder / WEIGHTS}: {key} {found}: this adapter is for another base, or not whole")
             parameter.data.copy_(weights.pop(key))
     if weights:

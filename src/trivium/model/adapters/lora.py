@@ -12,12 +12,14 @@ from trivium.model.adapters import AdapterSettings
 
 
 class Lora(nn.Module):
-    """``A [rank, in]`` begins random and ``B [out, rank]`` at zero, so that training begins at the frozen model (section 4.1).
+    """``A [rank, in]`` begins random and ``B [out, rank]`` at zero, so that training begins at the frozen model
+    (section 4.1).
 
-    The scale is ``alpha / rank``, or ``alpha / sqrt(rank)`` with rsLoRA (Kalajdzievski 2023, theorem 3.2). With DoRA (Liu et al.
-    2024, eq. 5) the weight is ``m * (W + s * B @ A) / |W + s * B @ A|`` with norms over each row and a trained length ``m [out]``;
-    no gradient goes through the norm (their section 4.3). Length and norm are float32 whatever the products are made in: rounded, they would
-    not cancel out, and training would not begin at the frozen model.
+    The scale is ``alpha / rank``, or ``alpha / sqrt(rank)`` with rsLoRA (Kalajdzievski 2023, theorem 3.2). With DoRA
+    (Liu et al. 2024, eq. 5) the weight is ``m * (W + s * B @ A) / |W + s * B @ A|`` with norms over each row and a
+    trained length ``m [out]``; no gradient goes through the norm (their section 4.3). Length and norm are float32
+    whatever the products are made in: rounded, they would not cancel out, and training would not begin at the frozen
+    model.
     """
 
     in_float32 = ("magnitude",)
@@ -47,7 +49,8 @@ class Lora(nn.Module):
 
     @torch.no_grad()
     def lengths(self, weight: Tensor) -> Tensor:
-        """The norm of each row of the changed weight, ``[out]`` in float32; of bf16 weights, of their masters (:mod:`trivium.training.precision`)."""
+        """The norm of each row of the changed weight, ``[out]`` in float32; of bf16 weights, of their masters
+        (:mod:`trivium.training.precision`)."""
         with torch.autocast(weight.device.type, enabled=False):
             whole, b, a = (getattr(one, "master", one).float() for one in (weight, self.B, self.A))
             return torch.addmm(whole, b, a, alpha=self.scale).norm(dim=1)

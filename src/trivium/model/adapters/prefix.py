@@ -13,8 +13,8 @@ from trivium.model.transformer import Attend, causal_attention
 class Prefix(nn.Module):
     """Keys and values of ``tokens`` positions for each layer, ``[layers, kv_heads, tokens, head_dim]``.
 
-    They begin as the activations of random words, which the paper found far better than random numbers (section 7.3), and
-    are trained as they are, without the network through which it reparametrises them. The text's own positions
+    They begin as the activations of random words, which the paper found far better than random numbers (section 7.3),
+    and are trained as they are, without the network through which it reparametrises them. The text's own positions
     count from 0 as ever. The prefix enters through ``attend``, so the model's file knows nothing of it.
     """
 
@@ -22,7 +22,8 @@ class Prefix(nn.Module):
 
     def __init__(self, trunk: Any, tokens: int, generator: torch.Generator) -> None:
         super().__init__()
-        words = torch.randint(trunk.config.vocab_size, (1, tokens), generator=generator).to(trunk.embed_tokens.weight.device)
+        words = torch.randint(trunk.config.vocab_size, (1, tokens),
+                              generator=generator).to(trunk.embed_tokens.weight.device)
         seen: list[tuple[Tensor, Tensor]] = []
         causal = causal_attention()
 

@@ -107,9 +107,9 @@ class Classify(Looped):
                     for guess, row in zip(guesses, heldout, strict=True) if labels[guess] != row["label"]])
         most = max(sum(row["label"] == label for row in heldout) for label in labels)
         return {
-            "labels": labels, "train": len(train), "heldout": len(heldout), "steps": steps, "precision": outcome.precision,
-            "accuracy": mean_interval(right), "always_the_commonest": most / len(heldout),
-            "tf_idf": baseline(train, heldout) if self.baseline else None,
+            "labels": labels, "train": len(train), "heldout": len(heldout), "steps": steps,
+            "precision": outcome.precision, "accuracy": mean_interval(right),
+            "always_the_commonest": most / len(heldout), "tf_idf": baseline(train, heldout) if self.baseline else None,
             **({"trained_parameters": trained} if attached else {})
         }
 

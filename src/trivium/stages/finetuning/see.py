@@ -86,8 +86,8 @@ class See(Looped):
         seeing = outcome.model.eval()
         save_model(seeing, tokenizer, context.folder)
         summary: dict[str, object] = {
-            "rows": len(batches.trees), "steps": steps, "precision": outcome.precision, "loss": outcome.metrics.get("loss"),
-            "trained_parameters": trained
+            "rows": len(batches.trees), "steps": steps, "precision": outcome.precision,
+            "loss": outcome.metrics.get("loss"), "trained_parameters": trained
         }
         if self.examine:
             heldout = read(self, context, "heldout.jsonl", model, tokenizer)

@@ -116,7 +116,8 @@ class Sft(Looped):
             scores[name]["after"] = exact_answers(outcome.model, tokenizer, rows.heldout)
         save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context)
         summary: dict[str, object] = {
-            "demonstrations": len(train.trees), "steps": outcome.steps, "precision": outcome.precision, "loss": outcome.metrics.get("loss"), **told
+            "demonstrations": len(train.trees), "steps": outcome.steps, "precision": outcome.precision,
+            "loss": outcome.metrics.get("loss"), **told
         }
         if heldout:
             summary |= {

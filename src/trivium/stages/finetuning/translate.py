@@ -104,8 +104,9 @@ class Translate(Looped):
         else:
             save_folder(trained, tokenizer, context)
         return {
-            "pairs": len(batches.trees), "left_out": dropped, "heldout": len(heldout), "steps": steps, "precision": outcome.precision,
-            "loss": outcome.metrics.get("loss"), **scores(said, [row["target"] for row in heldout]),
+            "pairs": len(batches.trees), "left_out": dropped, "heldout": len(heldout), "steps": steps,
+            "precision": outcome.precision, "loss": outcome.metrics.get("loss"),
+            **scores(said, [row["target"] for row in heldout]),
             **({"trained_parameters": sum(p.numel() for _, p in attached.parameters())} if attached else {})
         }
 

@@ -124,8 +124,10 @@ class Dpo(Looped):
                                  mean=self.length_normalised, needs_reference=objective.loss.reference)
         if trained is None:
             return {}
-        return {"rankings": trained.sequences, "steps": trained.steps, "loss": trained.loss, "precision": trained.precision,
-                "preference_accuracy": trained.preference_accuracy}
+        return {
+            "rankings": trained.sequences, "steps": trained.steps, "loss": trained.loss, "precision": trained.precision,
+            "preference_accuracy": trained.preference_accuracy
+        }
 
     def cost(self, estimate: Estimate) -> Cost:
         """The updates, and passes over all rankings for the reference, and over the held-out ones again."""

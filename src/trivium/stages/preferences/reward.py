@@ -120,9 +120,9 @@ class Reward(Looped):
         save_trained(model, attached, tokenizer, context.inputs["model"], context)
         judged = fitting(tokenizer, [row for row in rows if row["split"] == "heldout"], length, context)
         scores = score_trees(model, [tree for tree, _ in judged], length, self.rows, precision)
-        return {"rankings": len(training), "steps": steps, "precision": outcome.precision, "shift": model.shift} | heldout_summary(
-            [row for _, row in judged], [list(map(float, each)) for each in scores],
-            [row for row in rows if row["split"] == "train"])
+        return {"rankings": len(training), "steps": steps, "precision": outcome.precision, "shift": model.shift
+                } | heldout_summary([row for _, row in judged], [list(map(float, each)) for each in scores],
+                                    [row for row in rows if row["split"] == "train"])
 
     def cost(self, estimate: Estimate) -> Cost:
         """The updates, and passes over the held-out rankings and over what becomes 0; a judge for the ceiling."""

@@ -76,9 +76,11 @@ class Pretrain(FromText):
         bits = bits_per_byte(model, validation, size, precision)
         save_model(model, tokenizer, context.folder, chat=False)
         trained = steps / batches.steps_per_epoch * batches.tokens
-        return {"parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": outcome.precision,
-                "validation_bits_per_byte": bits, "unigram_bits_per_byte": unigram_bits_per_byte(corpus, heldout, size),
-                "tokens_per_second": trained / outcome.seconds if steps else 0.0}
+        return {
+            "parameters": sum(p.numel() for p in model.parameters()), "steps": steps, "precision": outcome.precision,
+            "validation_bits_per_byte": bits, "unigram_bits_per_byte": unigram_bits_per_byte(corpus, heldout, size),
+            "tokens_per_second": trained / outcome.seconds if steps else 0.0
+        }
 
     def training_data(self, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
         """The batches, and the tokenizer that made them."""

@@ -71,8 +71,9 @@ class Vision(Looped):
         save_eyes(context.folder, outcome.model)
         shown = pixels.astype(np.float32) / 127.5 - 1
         return {
-            "parameters": sum(p.numel() for p in model.parameters()), "pictures": len(pixels), "steps": steps, "precision": outcome.precision,
-            "validation_loss": outcome.metrics.get("validation_loss"), "variance": float(np.var(shown - shown.mean(0)))
+            "parameters": sum(p.numel() for p in model.parameters()), "pictures": len(pixels), "steps": steps,
+            "precision": outcome.precision, "validation_loss": outcome.metrics.get("validation_loss"),
+            "variance": float(np.var(shown - shown.mean(0)))
         }
 
     def cost(self, estimate: Estimate) -> Cost:

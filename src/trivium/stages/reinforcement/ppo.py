@@ -143,14 +143,16 @@ class Ppo(ReinforcementSettings):
 
     def cost(self, estimate: Estimate) -> Cost:
         """Answers, four passes without gradients, updates of two models."""
-        return self.rollout_cost(
-            estimate, 1, 4, lambda policy: PolicyAndValue(policy, RewardModel.from_language_model(policy, 0)),
-            ClippedSurrogate(self), ("log_probs", "values", "advantages", "returns"), lambda batch: split_by_model([batch]))
+        return self.rollout_cost(estimate, 1, 4,
+                                 lambda policy: PolicyAndValue(policy, RewardModel.from_language_model(policy, 0)),
+                                 ClippedSurrogate(self), ("log_probs", "values", "advantages", "returns"),
+                                 lambda batch: split_by_model([batch]))
 
     def training_step(self, estimate: Estimate, processes: int) -> Step:
         """Policy and value model, with the reference and the reward model beside them; responses of the greatest
         length, to prompts as long as they."""
-        config, judge = estimate.config(self.model), estimate.outlook(self.reward) if isinstance(self.reward, str) else Outlook()
+        config, judge = estimate.config(
+            self.model), estimate.outlook(self.reward) if isinstance(self.reward, str) else Outlook()
         onto = judge.adapter if self.adapter is not None and judge.like == self.model else None
 
         def models() -> tuple[PolicyAndValue, list[Any]]:
