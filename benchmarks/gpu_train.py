@@ -78,7 +78,7 @@ def ours(options: dict[str, Any], tokens: torch.Tensor, device: torch.device) ->
     from trivium.model import LanguageModel, ModelConfig
     from trivium.training.batch import Tree, make_batch
     from trivium.training.machine import prepare
-    from trivium.training.next_token import LanguageModelling
+    from trivium.training.next_token import LanguageModeling
     from trivium.training.settings import Optimization, Parallel
     from trivium.training.trainer import Trainer
     prepare()
@@ -93,7 +93,7 @@ def ours(options: dict[str, Any], tokens: torch.Tensor, device: torch.device) ->
     trainer = Trainer(model, Optimization(learning_rate=1e-4), 10**6, options["precision"],
                       Parallel(checkpoint_activations=options.get("checkpoint", False)), compiled=options["compile"])
     batch = make_batch([[Tree(np.array(row[:1]), (np.array(row[1:]),))] for row in tokens.numpy()], length)
-    return lambda number: trainer.step(number, [batch], LanguageModelling())["loss"]
+    return lambda number: trainer.step(number, [batch], LanguageModeling())["loss"]
 
 
 def theirs(options: dict[str, Any], tokens: torch.Tensor, device: torch.device) -> Callable[[int], Any]:

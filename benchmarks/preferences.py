@@ -1,4 +1,4 @@
-"""What the benchmarks of reward modelling, DPO and KTO share: the rows, the model, our side and TRL's.
+"""What the benchmarks of reward modeling, DPO and KTO share: the rows, the model, our side and TRL's.
 
 Not a benchmark itself: run reward.py, dpo.py or kto.py.
 """

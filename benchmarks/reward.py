@@ -1,4 +1,4 @@
-"""Reward modelling against TRL's RewardTrainer: rankings of nine answers (AlpacaEval), and of two (HH).
+"""Reward modeling against TRL's RewardTrainer: rankings of nine answers (AlpacaEval), and of two (HH).
 
     python benchmarks/reward.py [--quick] [--rounds 3] [--only K9 | K2] [--data FOLDER]
 

@@ -41,7 +41,7 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     from tokenizers import Tokenizer
 
     from trivium.model import LanguageModel, ModelConfig
-    from trivium.stages.pretraining.pretrain import LanguageModelling
+    from trivium.stages.pretraining.pretrain import LanguageModeling
     from trivium.training.batch import Tree
     from trivium.training.epochs import PackedEpochs
     from trivium.training.machine import prepare, resolve_precision
@@ -67,12 +67,12 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
                       compiled=options["compile"])
     begun = time.perf_counter()
     for step in range(2):
-        trainer.step(step, batches(step), LanguageModelling())
+        trainer.step(step, batches(step), LanguageModeling())
     warm, real = time.perf_counter(), 0
     for step in range(2, 2 + options["steps"]):
         batch = batches(step)
         real += sum(int((each.documents >= 0).sum()) for each in batch)
-        trainer.step(step, batch, LanguageModelling())
+        trainer.step(step, batch, LanguageModeling())
     return {"tokens_per_second": real / (time.perf_counter() - warm), "warm_up": warm - begun}
 
 

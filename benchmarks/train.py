@@ -48,7 +48,7 @@ def run(options: dict[str, Any]) -> dict[str, float]:
         import numpy as np
 
         from trivium.model import LanguageModel, ModelConfig
-        from trivium.stages.pretraining.pretrain import LanguageModelling
+        from trivium.stages.pretraining.pretrain import LanguageModeling
         from trivium.training.batch import Tree, make_batch
         from trivium.training.machine import prepare, resolve_precision
         from trivium.training.optimizers import Optimization
@@ -63,7 +63,7 @@ def run(options: dict[str, Any]) -> dict[str, float]:
         batch = make_batch([[Tree(np.array(row[:1]), (np.array(row[1:]),))] for row in tokens.numpy()], length)
 
         def step(number: int) -> None:
-            trainer.step(number, [batch], LanguageModelling())
+            trainer.step(number, [batch], LanguageModeling())
     else:
         from transformers import LlamaConfig, LlamaForCausalLM
         plain: Any = LlamaForCausalLM(

@@ -119,6 +119,9 @@ def read_text(path: Path) -> str:
         raise TriviumError(f"{path}: byte {error.start}: not valid UTF-8; convert the file to UTF-8") from error
 
 
+Row = dict[str, Any]
+"""A row of JSON lines: field names to values."""
+
 Reject = Callable[[str, int, str, str], None]
 """Called for a bad row as ``reject(file, row number from 1, reason, the row's text)``."""
 

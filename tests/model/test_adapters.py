@@ -17,7 +17,7 @@ from trivium.model import LanguageModel, ModelConfig
 from trivium.model import folder as model_folder
 from trivium.model.adapters import AdapterSettings, attach, has_adapters
 from trivium.model.adapters import folder as adapter_folder
-from trivium.stages.pretraining.pretrain import LanguageModelling
+from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.training.batch import Tree, hidden_states, make_batch
 from trivium.training.optimizers import Optimization
 from trivium.training.precision import as_trained
@@ -87,7 +87,7 @@ def test_only_the_adapter_is_trained_and_off_is_the_base(base, settings, tmp_pat
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     attached = attach(model, settings, 0)
     trainer = Trainer(model, Optimization(learning_rate=0.01), 8, any_precision)
-    losses = [trainer.step(step, [batch()], LanguageModelling())["loss"] for step in range(8)]
+    losses = [trainer.step(step, [batch()], LanguageModeling())["loss"] for step in range(8)]
     assert losses[-1] < losses[0] and trainer.gathered() is model
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if name in before)
     assert (model(tokens) - plain).abs().max() > 1e-3

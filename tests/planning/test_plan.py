@@ -98,7 +98,7 @@ def test_a_shape_for_a_size_has_about_that_size(wanted):
 
 
 def test_the_formula_of_memory_agrees_with_the_count_of_a_step():
-    from trivium.stages.pretraining.pretrain import LanguageModelling, Pretrain
+    from trivium.stages.pretraining.pretrain import LanguageModeling, Pretrain
     from trivium.stages.training import full_row
     from trivium.training.estimate import estimate as counted
     from trivium.training.optimizers import Optimization
@@ -106,7 +106,7 @@ def test_the_formula_of_memory_agrees_with_the_count_of_a_step():
     config = ModelConfig(vocab_size=512, hidden_size=256, intermediate_size=512, num_layers=4, num_heads=4,
                          num_kv_heads=4, head_dim=64, qk_norm=False)
     stage = Pretrain(model=config, length=128, rows=16)
-    exact = counted(lambda: (LanguageModel(config), ()), LanguageModelling(), stage.full_batches(1, full_row(128)),
+    exact = counted(lambda: (LanguageModel(config), ()), LanguageModeling(), stage.full_batches(1, full_row(128)),
                     Optimization(), Parallel(), "float32")
     formula = memory_per_gpu(config, "pretrain", Layout("one", 1), 16 * 128, checkpointed=False)
     # With so many tokens the peak is where the backward pass begins, and gradients are not there yet.

@@ -7,7 +7,7 @@ import pytest
 from trivium.files import write_rows
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.stages.models import prompt_ids, response_ids, save_model
-from trivium.stages.pretraining.pretrain import LanguageModelling
+from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree, make_batch
@@ -35,7 +35,7 @@ def school(tmp_path_factory):
                   (response_ids(tokenizer, ("yes", "no thanks", "hello")[n % 3] * (n % 2 + 1)),)) for n in range(24)]
     trainer = Trainer(policy, Optimization(learning_rate=5e-3), 40, "float32")
     for step in range(40):  # until most answers end
-        trainer.step(step, [make_batch([[tree] for tree in trees], 64)], LanguageModelling())
+        trainer.step(step, [make_batch([[tree] for tree in trees], 64)], LanguageModeling())
     reward = RewardModel.from_language_model(LanguageModel(config).initialise(1), 1)
     reward.shift = 0.5
     for name, model in (("sft", policy), ("reward", reward)):

@@ -286,8 +286,8 @@ def test_questions_have_a_loss_of_their_own(base):
     batch, other = make_batch([[tree]], 32), make_batch([[plain]], 32)
     tell_answers(batch)
     totals = AnswersAndQuestions(0.25)(loaded.model, batch)
-    from trivium.stages.pretraining.pretrain import LanguageModelling
-    torch.testing.assert_close(totals["loss"].value, LanguageModelling()(loaded.model, other)["loss"].value)
+    from trivium.stages.pretraining.pretrain import LanguageModeling
+    torch.testing.assert_close(totals["loss"].value, LanguageModeling()(loaded.model, other)["loss"].value)
     assert batch.counts["tokens"] == other.counts["tokens"] and batch.counts["asked"] == len(
         tree) - 1 - batch.counts["tokens"]
     with pytest.raises(TriviumError, match="the question alone is as long as a row's 9 tokens"):

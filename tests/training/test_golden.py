@@ -17,7 +17,7 @@ from trivium.model import LanguageModel, ModelConfig
 from trivium.training.batch import Tree
 from trivium.training.epochs import PackedEpochs
 from trivium.training.loop import train
-from trivium.training.next_token import LanguageModelling
+from trivium.training.next_token import LanguageModeling
 from trivium.training.optimizers import Optimization
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -43,7 +43,7 @@ def curve(name: str, folder: Path) -> list[float]:
     ]
     config, settings = RUNS[name]
     train(
-        LanguageModel(config).initialise(0), LanguageModelling(), PackedEpochs(documents, 64, 4, 0), 40, settings,
+        LanguageModel(config).initialise(0), LanguageModeling(), PackedEpochs(documents, 64, 4, 0), 40, settings,
         scratch=folder, log=folder / "log.jsonl", fingerprint="golden", precision="float32")
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
 

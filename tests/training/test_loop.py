@@ -19,7 +19,7 @@ from scipy.optimize import linprog
 
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
-from trivium.stages.pretraining.pretrain import LanguageModelling, pieces
+from trivium.stages.pretraining.pretrain import LanguageModeling, pieces
 from trivium.training import checkpoint, loop
 from trivium.training.batch import Tree, make_batch
 from trivium.training.epochs import PackedEpochs
@@ -52,7 +52,7 @@ def test_accumulated_microbatches_equal_one_batch(any_precision):
     for split in ([rows], [rows[:3], rows[3:4], rows[4:]]):
         model = LanguageModel(CONFIG).initialise(0)
         trainer = Trainer(model, Optimization(optimizer="muon"), 10, any_precision)
-        metrics = trainer.step(0, [make_batch(part, 32) for part in split], LanguageModelling())
+        metrics = trainer.step(0, [make_batch(part, 32) for part in split], LanguageModeling())
         models.append((trainer.gathered(), metrics))
     assert models[0][1]["loss"] == pytest.approx(models[1][1]["loss"], abs=1e-5 if exact else 2e-3)
     assert models[0][1]["gradient_norm"] == pytest.approx(models[1][1]["gradient_norm"], rel=1e-4 if exact else 5e-3)
@@ -68,7 +68,7 @@ def test_a_long_gradient_is_cut_to_its_highest_norm():
         before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
         metrics = Trainer(model,
                           Optimization(optimizer="sgd", learning_rate=0.5, schedule="constant", warmup=0.0, clip=clip),
-                          10).step(0, [make_batch([[tree] for tree in trees(4)], 32)], LanguageModelling())
+                          10).step(0, [make_batch([[tree] for tree in trees(4)], 32)], LanguageModeling())
         steps[clip] = (before - torch.cat([p.detach().flatten() for p in model.parameters()])) / 0.5
     norm = metrics["gradient_norm"]
     assert norm > 0.5  # so there is something to cut, and what is reported is the norm before
@@ -83,7 +83,7 @@ def test_checkpointed_activations_keep_less_and_give_the_same_gradient():
         trainer = Trainer(model, Optimization(), 10, parallel=Parallel(checkpoint_activations=again))
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.nbytes) or x, lambda x: x):
-            totals = trainer.learner(LanguageModelling(), make_batch([[tree] for tree in trees(8)], 32))
+            totals = trainer.learner(LanguageModeling(), make_batch([[tree] for tree in trees(8)], 32))
         totals["loss"].value.backward()
         kept.append(sum(sizes))
         gradients.append([p.grad for p in model.parameters()])
@@ -93,7 +93,7 @@ def test_checkpointed_activations_keep_less_and_give_the_same_gradient():
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing():
-    class Broken(LanguageModelling):
+    class Broken(LanguageModeling):
         def __call__(self, model, batch):
             return {k: v._replace(value=v.value * math.nan) for k, v in super().__call__(model, batch).items()}
     model = LanguageModel(CONFIG).initialise(0)
@@ -104,7 +104,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
 
 
 def test_training_stops_when_nothing_is_finite(tmp_path):
-    class Broken(LanguageModelling):
+    class Broken(LanguageModeling):
         def __call__(self, model, batch):
             return {k: v._replace(value=v.value * math.nan) for k, v in super().__call__(model, batch).items()}
     batches = PackedEpochs(trees(), 32, 2, 0)
@@ -114,7 +114,7 @@ def test_training_stops_when_nothing_is_finite(tmp_path):
             log=tmp_path / "log.jsonl", fingerprint="x")
 
 
-class BrokenOnce(LanguageModelling):
+class BrokenOnce(LanguageModeling):
     """No finite loss for the batches of some steps, as long as the rate is the one set."""
 
     def __init__(self, wanted, times):
@@ -174,7 +174,7 @@ def test_a_single_bad_batch_is_left_out(tmp_path):
 
 def test_held_out_loss_and_samples_are_written_along_the_way(tmp_path):
     batches = PackedEpochs(trees(), 32, 2, 0)
-    train(LanguageModel(CONFIG).initialise(0), LanguageModelling(), batches, 8, Optimization(), scratch=tmp_path,
+    train(LanguageModel(CONFIG).initialise(0), LanguageModeling(), batches, 8, Optimization(), scratch=tmp_path,
           log=tmp_path / "log.jsonl", fingerprint="x", track=tmp_path / "tensorboard",
           evaluation=Evaluation(3, lambda part, parts: batches(0, part, parts), lambda model: "spoken"))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -329,7 +329,7 @@ sys.path.insert(0, sys.argv[2])
 from test_loop import CONFIG, trees
 from trivium.model import LanguageModel
 from trivium.training.epochs import PackedEpochs
-from trivium.stages.pretraining.pretrain import LanguageModelling
+from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.training.loop import train
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization
@@ -346,7 +346,7 @@ if len(sys.argv) > 3:  # die with half of this checkpoint written
             os.kill(os.getpid(), 9)
     checkpoint.save_file = half
 model = LanguageModel(CONFIG).initialise(0)
-train(model, LanguageModelling(), PackedEpochs(trees(400), 64, 4, 1), 60, Optimization(optimizer="muon"), scratch=folder,
+train(model, LanguageModeling(), PackedEpochs(trees(400), 64, 4, 1), 60, Optimization(optimizer="muon"), scratch=folder,
       log=folder / "log.jsonl", fingerprint="same")
 digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
 (folder / "digest").write_text(digest)
@@ -389,7 +389,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch):
     def go(folder):
         (tmp_path / folder).mkdir(exist_ok=True)
         return train(
-            LanguageModel(CONFIG).initialise(0), LanguageModelling(), batches, 8, Optimization(),
+            LanguageModel(CONFIG).initialise(0), LanguageModeling(), batches, 8, Optimization(),
             scratch=tmp_path / folder, log=tmp_path / folder / "log.jsonl", fingerprint="x").model
 
     def full(parts, path):
@@ -413,7 +413,7 @@ def test_too_little_room_for_checkpoints_is_said_before_the_first_step(tmp_path,
             TriviumError,
             match=r"too little room for this run's checkpoints: they need up to 0.000825 GB, 5e-05 GB are free"):
         train(
-            LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 32, 2, 0), 8,
+            LanguageModel(CONFIG).initialise(0), LanguageModeling(), PackedEpochs(trees(), 32, 2, 0), 8,
             Optimization(), scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint="x")
 
 
@@ -423,7 +423,7 @@ def test_a_torn_checkpoint_falls_back_and_a_foreign_one_is_refused(tmp_path, mon
 
     def go(steps, mark="mine", **more):
         model = LanguageModel(CONFIG).initialise(0)
-        train(model, LanguageModelling(), batches, steps, Optimization(schedule="constant", warmup=0.0),
+        train(model, LanguageModeling(), batches, steps, Optimization(schedule="constant", warmup=0.0),
               scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint=mark, **more)
         return model
 
@@ -446,7 +446,7 @@ def test_a_run_that_goes_on_says_from_where(tmp_path, monkeypatch):
     for expected in (False, True):
         said: list[str] = []
         train(
-            LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 64, 4, 1), 3,
+            LanguageModel(CONFIG).initialise(0), LanguageModeling(), PackedEpochs(trees(), 64, 4, 1), 3,
             Optimization(), scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint="same", say=said.append)
         assert ("goes on from its last checkpoint, after 3 of 3 updates" in said) is expected
 
@@ -488,7 +488,7 @@ def test_an_optimizer_of_ones_own_learns_and_goes_on_to_the_same_bits(tmp_path, 
 
     def run(folder, steps):
         return train(
-            LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 32, 2, 0), steps, settings,
+            LanguageModel(CONFIG).initialise(0), LanguageModeling(), PackedEpochs(trees(), 32, 2, 0), steps, settings,
             scratch=tmp_path / folder, log=tmp_path / "log.jsonl", fingerprint="x")
 
     whole = run("whole", 12)
@@ -503,7 +503,7 @@ def test_an_optimizer_of_ones_own_learns_and_goes_on_to_the_same_bits(tmp_path, 
 
     with pytest.raises(KeyboardInterrupt):
         train(
-            LanguageModel(CONFIG).initialise(0), LanguageModelling(), until_seven, 12, settings,
+            LanguageModel(CONFIG).initialise(0), LanguageModeling(), until_seven, 12, settings,
             scratch=tmp_path / "cut", log=tmp_path / "log.jsonl", fingerprint="x")
     again = run("cut", 12)
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True))
@@ -523,5 +523,5 @@ def test_an_optimizer_that_cannot_be_used_is_one_clear_error(tmp_path, monkeypat
     (tmp_path / "lion.py").write_text(LION)
     with pytest.raises(TriviumError, match=re.escape(message)):
         train(
-            LanguageModel(CONFIG).initialise(0), LanguageModelling(), PackedEpochs(trees(), 32, 2, 0), 2,
+            LanguageModel(CONFIG).initialise(0), LanguageModeling(), PackedEpochs(trees(), 32, 2, 0), 2,
             Optimization(**settings), scratch=tmp_path / "scratch", log=tmp_path / "log.jsonl", fingerprint="x")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from test_loop import CONFIG, trees
 
 from trivium.model import LanguageModel
-from trivium.stages.pretraining.pretrain import LanguageModelling
+from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.training.batch import make_batch
 from trivium.training.optimizers import Optimization
 from trivium.training.parallel import World, mesh_of
@@ -37,7 +37,7 @@ from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.training.epochs import PackedEpochs
 from trivium.stages.pretraining.spans import PairEpochs, WritingTargets
-from trivium.stages.pretraining.pretrain import LanguageModelling
+from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.training.batch import Tree
 from trivium.training.loop import Evaluation, train
 from trivium.training.machine import prepare
@@ -46,7 +46,7 @@ from trivium.training.parallel import Parallel
 prepare(1)
 folder, options = Path(sys.argv[1]), json.loads(sys.argv[3])
 kind, config, objective = ((EncoderDecoder, EncoderDecoderConfig, WritingTargets()) if "pairs" in options else
-                           (LanguageModel, ModelConfig, LanguageModelling()))
+                           (LanguageModel, ModelConfig, LanguageModeling()))
 config = config(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,
                 **options.get("model", {}))
 backwards = lambda tree, epoch: Tree(tree.responses[0][::-1].copy(), tree.responses)
@@ -190,7 +190,7 @@ def test_gradients_travel_after_the_last_microbatch_alone():
             trainer = Trainer(
                 LanguageModel(CONFIG).initialise(0), Optimization(), 10, world=World(0, 2, mesh_of("cpu", 2, 1)))
             with Counting() as seen:
-                trainer.step(0, [batch] * microbatches, LanguageModelling())
+                trainer.step(0, [batch] * microbatches, LanguageModeling())
             counted.append(seen.travelled)
     finally:
         dist.destroy_process_group()

@@ -18,7 +18,7 @@ from trivium.training.batch import Tree, make_batch
 from trivium.training.epochs import PackedEpochs
 from trivium.training.loop import train
 from trivium.training.machine import AUTO, resolve_precision
-from trivium.training.next_token import LanguageModelling
+from trivium.training.next_token import LanguageModeling
 from trivium.training.optimizers import Optimization
 from trivium.training.precision import as_trained, master_of, masters
 from trivium.training.trainer import Trainer
@@ -41,7 +41,7 @@ def test_weights_are_their_masters_rounded(optimizer):
         model = LanguageModel(CONFIG).initialise(0)
         own = dict(model.named_parameters())
         trainer = Trainer(model, Optimization(optimizer=optimizer, learning_rate=3e-3), 10, kind)
-        losses[kind] = [trainer.step(number, [batch], LanguageModelling())["loss"] for number in range(10)]
+        losses[kind] = [trainer.step(number, [batch], LanguageModeling())["loss"] for number in range(10)]
     assert losses["bf16-weights"] == pytest.approx(losses["float32"], abs=0.02) and losses["float32"][-1] < 3.7
     assert {weight.dtype
             for weight in model.parameters()} == {torch.bfloat16
@@ -65,7 +65,7 @@ def test_steps_below_the_spacing_of_bf16_add_up():
     trainer = Trainer(model, Optimization(learning_rate=1e-6, schedule="constant", warmup=0.0), 20, "bf16-weights")
     batch = make_batch([[tree] for tree in trees(4)], 32)
     for number in range(20):
-        trainer.step(number, [batch], LanguageModelling())
+        trainer.step(number, [batch], LanguageModeling())
     name = "model.layers.0.mlp.up_proj.weight"
     moved = (dict(masters(model))[name] - before[name]).abs()
     assert moved.median() > 5e-6
@@ -80,7 +80,7 @@ def test_gradients_of_microbatches_are_added_in_float32():
         trainer = Trainer(model, Optimization(optimizer="sgd", learning_rate=1.0, clip=0.0, warmup=0.0), 10,
                           "bf16-weights")
         before = {name: weight.detach().clone() for name, weight in masters(model)}
-        trainer.step(0, [make_batch(part, 32) for part in split], LanguageModelling())
+        trainer.step(0, [make_batch(part, 32) for part in split], LanguageModeling())
         found.append({name: weight.detach() - before[name] for name, weight in masters(model)})
     for name, whole in found[0].items():
         assert (found[1][name] - whole).norm() < 0.02 * whole.norm(), name
@@ -94,7 +94,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, any_precis
     def go(folder, steps):
         (tmp_path / folder).mkdir(exist_ok=True)
         return train(
-            LanguageModel(CONFIG).initialise(0), LanguageModelling(), batches, steps, settings,
+            LanguageModel(CONFIG).initialise(0), LanguageModeling(), batches, steps, settings,
             scratch=tmp_path / folder, log=tmp_path / folder / "log.jsonl", fingerprint="x",
             precision=any_precision).model
 
@@ -129,14 +129,14 @@ def test_what_is_measured_as_trained_is_what_the_first_step_computes(any_precisi
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     batch = make_batch([[tree] for tree in trees(4)], 32)
     with torch.no_grad(), as_trained(model, any_precision):
-        measured = LanguageModelling()(model, batch)["loss"].value.item() / batch.counts["tokens"]
+        measured = LanguageModeling()(model, batch)["loss"].value.item() / batch.counts["tokens"]
     assert all(weight.dtype == torch.float32 and torch.equal(weight, before[name])
                for name, weight in model.state_dict().items())
     trained = Trainer(copy.deepcopy(model), Optimization(), 10, any_precision).step(0, [batch],
-                                                                                    LanguageModelling())["loss"]
+                                                                                    LanguageModeling())["loss"]
     assert measured == trained
     with torch.no_grad():
-        exactly = LanguageModelling()(model, batch)["loss"].value.item() / batch.counts["tokens"]
+        exactly = LanguageModeling()(model, batch)["loss"].value.item() / batch.counts["tokens"]
     assert (measured == exactly) == (any_precision == "float32") and measured == pytest.approx(exactly, abs=0.01)
 
 

@@ -6,13 +6,10 @@ import heapq
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from trivium.errors import TriviumError
-from trivium.files import read_json, read_rows
+from trivium.files import Row, read_json, read_rows
 from trivium.randomness import derive
-
-Row = dict[str, Any]
 
 
 def counts_of(corpus: Path) -> Row:

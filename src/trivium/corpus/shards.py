@@ -7,14 +7,11 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from trivium.errors import TriviumError, extra
-from trivium.files import disk_errors
-
-Row = dict[str, Any]
+from trivium.files import Row, disk_errors
 
 
 def line(row: Row) -> bytes:

@@ -36,11 +36,11 @@ from trivium.corpus.mixture import copies
 from trivium.corpus.private import redact
 from trivium.corpus.quality import LINE_RULES, check
 from trivium.corpus.repeated_spans import SpanSettings, cut, mark, repeats, shared, windows
-from trivium.corpus.shards import Row, among, read_array, read_shard, write_array, write_lines, write_shard
+from trivium.corpus.shards import among, read_array, read_shard, write_array, write_lines, write_shard
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.corpus.words import plain_hashes
 from trivium.data.readers import Document, InputFile, Limits, Malformed, read
-from trivium.files import write_bytes
+from trivium.files import Row, write_bytes
 from trivium.randomness import derive
 
 FUNNEL = ("input", "read", "address", "extract", "language", "repetition", "quality", "c4", "fineweb", "classifier",

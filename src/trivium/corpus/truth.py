@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 from trivium.corpus.private import PLACEHOLDERS
 from trivium.corpus.words import plain_words
+from trivium.files import Row
 from trivium.intervals import wilson
 
-Row = dict[str, Any]
 Rate = dict[str, float | int | None]
 
 STEPS = {

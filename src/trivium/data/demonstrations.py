@@ -20,10 +20,8 @@ from trivium.data.readers import find, has_rows, rows, rows_by
 from trivium.data.unpack import ARCHIVES, Bad
 from trivium.errors import TriviumError, nearest
 from trivium.extensions import Code, file_of, load_object, names, resolve
-from trivium.files import Reject
+from trivium.files import Reject, Row
 from trivium.tokenizer.chat import ROLES, check_messages
-
-Row = dict[str, Any]
 
 SPEAKERS = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",

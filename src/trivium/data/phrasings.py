@@ -7,15 +7,13 @@ A recipe names one of these families or writes its own; each value is a Jinja te
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict
 
 from trivium.errors import TriviumError, nearest
-
-Row = dict[str, Any]
+from trivium.files import Row
 
 
 class Phrasing(BaseModel):

@@ -7,14 +7,13 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from trivium.errors import TriviumError, nearest
 from trivium.evaluation.function_process import FunctionProcess
 from trivium.extensions import file_of, names, resolve
+from trivium.files import Row
 from trivium.world import rubric
 
-Row = dict[str, Any]
 Check = Callable[[Row, str], float]
 
 

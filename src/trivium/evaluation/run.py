@@ -10,9 +10,8 @@ from trivium.errors import TriviumError
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.statistics import mcnemar, paired_test
 from trivium.evaluation.tasks.load import load_task
-from trivium.evaluation.tasks.rows import Row
 from trivium.evaluation.tasks.task import Result, Task
-from trivium.files import write_rows
+from trivium.files import Row, write_rows
 from trivium.progress import Progress
 from trivium.training.machine import prepare
 

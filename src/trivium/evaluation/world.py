@@ -10,12 +10,12 @@ from typing import Any
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation.statistics import bootstrap, paired_test
+from trivium.files import Row
 from trivium.intervals import mean_interval
 from trivium.world import rubric
 from trivium.world.questions import questions
 from trivium.world.town import ATTRIBUTES, KINDS, Entity, make_names
 
-Row = dict[str, Any]
 FACTS = "facts.jsonl"
 """The file of a ``world`` stage that lists its facts."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trivium import randomness
-from trivium.feedback.rows import Row
 from trivium.feedback.state import JUDGED, OPEN, Item, State, Work
+from trivium.files import Row
 
 
 def open_work(state: State, person: int, kind: str, now: float) -> Work | None:

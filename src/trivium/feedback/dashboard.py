@@ -9,7 +9,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -31,8 +30,8 @@ from trivium.feedback.agreement import (
 from trivium.feedback.settings import RATINGS
 from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Item, State, Work
 from trivium.feedback.store import Store
+from trivium.files import Row
 
-Row = dict[str, Any]
 Counts = tuple[float, float]
 SHARES = ("agreement", "known", "themselves", "first", "longer")
 BUSY = 0.1

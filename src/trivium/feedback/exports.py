@@ -10,10 +10,10 @@ from typing import Any
 
 from trivium.errors import TriviumError, nearest
 from trivium.feedback.agreement import preferences
-from trivium.feedback.rows import Row, prompt_key, split_of
+from trivium.feedback.rows import prompt_key, split_of
 from trivium.feedback.state import JUDGED, Item, State, Work
 from trivium.feedback.store import Store
-from trivium.files import written_aside
+from trivium.files import Row, written_aside
 
 LIKED, DISLIKED = 5, 3
 """Ratings from which on a response counts as a thumb up, and up to which as one down; 4 is neither."""

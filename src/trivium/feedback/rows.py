@@ -11,9 +11,9 @@ from typing import Any
 
 from trivium.errors import TriviumError, nearest
 from trivium.feedback.settings import FLAGS, RATINGS, SKIPS
+from trivium.files import Row
 from trivium.tokenizer.chat import check_messages
 
-Row = dict[str, Any]
 MOST_RESPONSES = 26
 LONGEST_TEXT = 200_000
 LONGEST_ID = 200

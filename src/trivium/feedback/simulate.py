@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from trivium.errors import TriviumError
-from trivium.feedback.rows import Row
 from trivium.feedback.store import Store, Task
+from trivium.files import Row
 
 Judge = Callable[[Task, Row], Row | str]
 """Called with a task and its item; returns ``ranking``, and optionally ``ratings``, ``flags``, ``all_bad``,

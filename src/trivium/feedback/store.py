@@ -47,9 +47,10 @@ from trivium.feedback.database import (
     sessions,
     writing,
 )
-from trivium.feedback.rows import Row, canonical, prompt_key
+from trivium.feedback.rows import canonical, prompt_key
 from trivium.feedback.settings import KINDS, ROLES, FeedbackSettings
 from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Event, State, Work
+from trivium.files import Row
 
 _BATCH = 500
 

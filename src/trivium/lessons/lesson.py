@@ -21,7 +21,7 @@ from trivium import randomness
 from trivium.files import read_rows
 from trivium.stage import Context
 from trivium.training.loop import Evaluation, Outcome, train
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 from trivium.training.optimizers import Optimization
 
 
@@ -77,7 +77,7 @@ class Epochs:
         return [self.change(self.examples.rows(chosen), step)]
 
 
-class Classification:
+class Classification(Objective):
     """Softmax and cross-entropy: the mean over examples of ``-log p(right class)``, in nats, and how often the
     likeliest class is the right one."""
 

@@ -15,7 +15,7 @@ from trivium.lessons.lesson import Epochs, Examples, curve, learn
 from trivium.lessons.page import Heading, Piece, Table, Text, lines, write_numbers, write_page
 from trivium.stage import Context, Stage
 from trivium.training.machine import prepare
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 from trivium.training.optimizers import Optimization
 
 with extra("lessons"):
@@ -103,7 +103,7 @@ class Net(nn.Module):
         return self.a * x + self.b
 
 
-class SquaredError:
+class SquaredError(Objective):
     """The error: for each point, the square of how far the line is from it; the loop divides the total by the number of
     points, so that a good step does not depend on how many there are."""
 

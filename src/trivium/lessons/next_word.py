@@ -17,7 +17,7 @@ from trivium.lessons.lesson import Classification, Epochs, Examples, curve, lear
 from trivium.lessons.page import Heading, Piece, Table, Text, lines, write_numbers, write_page
 from trivium.model import LanguageModel, ModelConfig
 from trivium.stage import Context, Stage
-from trivium.stages.pretraining.pretrain import LanguageModelling
+from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.training.batch import Tree
 from trivium.training.epochs import PackedEpochs
 from trivium.training.machine import prepare
@@ -81,7 +81,7 @@ class NextWord(Stage):
         model = LanguageModel(config).initialise(randomness.derive(context.seed, "transformer"))
         batches, unseen_rows = (PackedEpochs(part, self.length, 12, context.seed) for part in trees)
         validation = [batch for step in range(unseen_rows.steps_per_epoch) for batch in unseen_rows(step)]
-        outcome = learn(model, LanguageModelling(), batches, self.steps,
+        outcome = learn(model, LanguageModeling(), batches, self.steps,
                         Optimization("muon", 4e-3, 0.02, newton_schulz=3, schedule="cosine"), context, "transformer",
                         validation, every)
         losses["a tiny Transformer"] = outcome.metrics["validation_loss"]

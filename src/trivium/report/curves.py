@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from trivium.files import Row
 from trivium.report import draw
 from trivium.report.draw import Series, thinned
 from trivium.report.examined import ROW_LIMIT
-from trivium.report.gather import Gathered, Row
+from trivium.report.gather import Gathered
 from trivium.report.texts import words
 
 FIRST, LAST = ("loss", "validation_loss"), ("tokens_per_second",)

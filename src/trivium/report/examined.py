@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trivium.files import Row
 from trivium.report.formats import is_known_rate, is_rate
-from trivium.report.gather import Gathered, Row
+from trivium.report.gather import Gathered
 from trivium.report.texts import TASK_FIGURES, Pair, task_figure_words
 
 SHOWN_PROMPTS = 4

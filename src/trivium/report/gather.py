@@ -12,13 +12,11 @@ from typing import Any
 
 from trivium.artifacts import MANIFEST, Artifact, open_artifact, span_of
 from trivium.errors import TriviumError
-from trivium.files import read_json, read_rows
+from trivium.files import Row, read_json, read_rows
 from trivium.report import texts
 from trivium.report.display import Display, display_of
 from trivium.report.formats import is_number
 from trivium.stage import Stage
-
-Row = dict[str, Any]
 
 
 @dataclass

@@ -23,7 +23,7 @@ import torch
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.files import write_bytes
+from trivium.files import Row, write_bytes
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, ModelConfig
 from trivium.model.folder import read_config
@@ -32,7 +32,7 @@ from trivium.progress import Progress
 from trivium.stage import Context, Stage, nested
 from trivium.stages.outlook import Cost as Cost
 from trivium.stages.outlook import Outlook, Rankings
-from trivium.stages.rows import Row, rows_of
+from trivium.stages.rows import rows_of
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import PackedEpochs

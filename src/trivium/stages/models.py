@@ -30,8 +30,6 @@ from trivium.stage import Context
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import map_trees as map_trees
 
-Row = dict[str, Any]
-
 
 def load_language_model(folder: Path) -> tuple[LanguageModel, ChatTokenizer]:
     """A model folder as a model and its tokenizer."""

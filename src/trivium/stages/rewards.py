@@ -16,13 +16,13 @@ import numpy as np
 
 from trivium.errors import TriviumError
 from trivium.evaluation.checkers import Checker
+from trivium.files import Row
 from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Completion
 from trivium.model import RewardModel
 from trivium.stages.models import prompt_ids, response_ids
 from trivium.stages.reward_settings import RewardEndpoint, RewardTerm, model_places, terms_of
 from trivium.stages.reward_settings import RewardSetting as RewardSetting
-from trivium.stages.rows import Row
 from trivium.stages.scores import score_trees
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from trivium.errors import TriviumError
-from trivium.files import read_rows, write_rows
+from trivium.files import Row, read_rows, write_rows
 from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.stage import Context
 from trivium.tokenizer.chat import check_messages
 from trivium.training.batch import map_trees as map_trees
-
-Row = dict[str, Any]
 
 
 def rows_of(source: Path, name: str, fields: Sequence[str], context: Context,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from trivium.errors import TriviumError
 from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.batch import map_trees as map_trees
-
-Row = dict[str, Any]
 
 
 def fits(trees: Iterable[Tree], length: int, say: Callable[[str], None]) -> list[Tree]:

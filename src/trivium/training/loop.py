@@ -1,4 +1,4 @@
-"""The one training loop. Pretraining, fine-tuning, reward modelling and DPO differ in their objective and in their
+"""The one training loop. Pretraining, fine-tuning, reward modeling and DPO differ in their objective and in their
 batches; PPO is a rollout around :meth:`~trivium.training.trainer.Trainer.step`."""
 
 from __future__ import annotations

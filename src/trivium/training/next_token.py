@@ -6,10 +6,10 @@ from typing import Any
 
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.training.batch import Batch, hidden_states
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 
 
-class LanguageModelling:
+class LanguageModeling(Objective):
     """The mean negative log-likelihood of the target tokens, in nats."""
 
     weights = {"loss": 1.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -37,14 +38,17 @@ class Microbatch(Protocol):
         """The same on another device."""
 
 
-class Objective(Protocol):
-    """A loss. ``weights`` names the totals whose weighted means are minimised, those of them that a batch has; all
-    others are only reported."""
+class Objective(ABC):
+    """A loss. ``weights`` names the totals whose weighted means are minimised, where a batch has them; all others are
+    only reported."""
 
     weights: dict[str, float]
-    # An objective that needs to know something of the whole batch has a method ``before(trainer, batches)`` too, which
-    # is called before each update and puts it into every microbatch's ``extra``.
 
+    def before(self, trainer: Any, batches: Sequence[Any]) -> None:
+        """Look at the whole batch before an update, and put into every microbatch's ``extra`` what is to be known of it.
+        Most objectives need nothing."""
+
+    @abstractmethod
     def __call__(self, model: Any, batch: Any) -> dict[str, Total]:
         """Sums over one microbatch. They are divided once, by counts over all microbatches and processes: so gradient
         accumulation and data parallelism cannot change the loss."""

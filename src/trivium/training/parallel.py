@@ -132,8 +132,8 @@ def prepare_model(model: nn.Module, settings: Parallel, world: World, precision:
         if world.mesh is not None and settings.tensor_parallel > 1:
             cut(block, world.mesh["tensor"])
         if settings.checkpoint_activations:
-            block.forward = functools.partial(checkpoint, block.forward,
-                                              use_reentrant=False)  # type: ignore[method-assign]
+            again = functools.partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = again  # type: ignore[method-assign]
         if compiled:
             block.compile()
     learner = Learner(model)

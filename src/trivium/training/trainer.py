@@ -48,8 +48,7 @@ class Trainer:
         counts = self.count(batches)
         sums: dict[str, float] = defaultdict(float)
         self.model.train()
-        if hasattr(objective, "before"):
-            objective.before(self, batches)
+        objective.before(self, batches)
         for place, batch in enumerate(batches):
             last = last_of_its_kind(batches, place)
             self.learner.share_gradients(last)

@@ -12,13 +12,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from trivium.files import Row
 from trivium.randomness import python
 from trivium.world.documents import Document
 from trivium.world.pages import page
 from trivium.world.phrases import capital
 from trivium.world.town import Town
-
-Row = dict[str, Any]
 
 AMOUNTS = {"boilerplate": 0.13, "exact_duplicate": 0.057, "near_duplicate": 0.057, "spam": 0.045, "harmful": 0.035,
            "private": 0.046, "contaminated": 0.018}

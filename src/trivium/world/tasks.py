@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trivium.errors import TriviumError
+from trivium.files import Row
 from trivium.randomness import python
 from trivium.world.answers import MARKERS, STYLES, markers_against, respond
 from trivium.world.exercises import PURPOSES, draw_pair, draw_review, draw_snippet, draw_sum, purpose_of
@@ -24,9 +25,6 @@ from trivium.world.town import Town
 MIX = {"entity": 0.4, "dialogue": 0.1, "classification": 0.1, "judgement": 0.1, "reasoning": 0.1, "code": 0.1,
        "refusal": 0.1}
 """The share of each family in demonstrations and prompts alike."""
-
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Question:

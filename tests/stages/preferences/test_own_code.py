@@ -25,7 +25,7 @@ from trivium.stages.preferences.reward import Reward
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree, make_batch
-from trivium.training.next_token import LanguageModelling
+from trivium.training.next_token import LanguageModeling
 from trivium.training.optimizers import Optimization
 from trivium.training.trainer import Trainer
 
@@ -60,7 +60,7 @@ def school(tmp_path_factory):
     trees = [Tree(prompt_ids(tokenizer, [{"role": "user", "content": f"say {n}"}]), (response_ids(tokenizer, text),))
              for n in range(8) for text in ("yes", "no thanks", "hello")]
     for step in range(40):  # until most answers end
-        trainer.step(step, [make_batch([[tree] for tree in trees], 64)], LanguageModelling())
+        trainer.step(step, [make_batch([[tree] for tree in trees], 64)], LanguageModeling())
     (folder / "sft").mkdir()
     save_model(policy, tokenizer, folder / "sft")
     (folder / "world").mkdir()

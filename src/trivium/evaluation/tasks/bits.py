@@ -13,9 +13,10 @@ from trivium.errors import TriviumError
 from trivium.evaluation import likelihood
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.statistics import ratio_bootstrap
-from trivium.evaluation.tasks.rows import Row, read_files
+from trivium.evaluation.tasks.rows import read_files
 from trivium.evaluation.tasks.task import Pattern, Result, Task
 from trivium.evaluation.tasks.templates import render
+from trivium.files import Row
 
 AT_ONCE = 32
 """Texts that are scored in one go."""

@@ -13,9 +13,9 @@ from trivium.evaluation import likelihood
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.statistics import bootstrap, rate
 from trivium.evaluation.tasks.questions import Item, QuestionTask, limit_groups, rate_with_groups
-from trivium.evaluation.tasks.rows import Row
 from trivium.evaluation.tasks.task import Result
 from trivium.evaluation.tasks.templates import evaluate_expression
+from trivium.files import Row
 
 AT_ONCE = 64
 """Questions that are scored in one go."""

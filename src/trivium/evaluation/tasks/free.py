@@ -13,9 +13,9 @@ from trivium.errors import TriviumError
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.statistics import classification, rate
 from trivium.evaluation.tasks.questions import Item, QuestionTask, limit_groups, rate_with_groups
-from trivium.evaluation.tasks.rows import Row
 from trivium.evaluation.tasks.task import Pattern, Result
 from trivium.evaluation.tasks.templates import render
+from trivium.files import Row
 
 
 class Free(QuestionTask):

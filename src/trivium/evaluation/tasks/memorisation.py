@@ -14,8 +14,9 @@ from trivium.corpus.private import PLACEHOLDERS, redact
 from trivium.errors import TriviumError
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.statistics import bootstrap, rate
-from trivium.evaluation.tasks.rows import Row, place_of, read_files
+from trivium.evaluation.tasks.rows import place_of, read_files
 from trivium.evaluation.tasks.task import Result, Task
+from trivium.files import Row
 from trivium.generation.engine import Sampling, generate
 
 LEAST_BEFORE = 20

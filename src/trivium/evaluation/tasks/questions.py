@@ -15,9 +15,10 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.statistics import rate
-from trivium.evaluation.tasks.rows import Row, read_files
+from trivium.evaluation.tasks.rows import read_files
 from trivium.evaluation.tasks.task import Task
 from trivium.evaluation.tasks.templates import render
+from trivium.files import Row
 
 
 @dataclass(frozen=True)

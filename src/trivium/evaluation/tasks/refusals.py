@@ -12,9 +12,9 @@ from trivium.errors import TriviumError
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.statistics import rate
 from trivium.evaluation.tasks.questions import Item, QuestionTask, limit_groups
-from trivium.evaluation.tasks.rows import Row
 from trivium.evaluation.tasks.task import Pattern, Result
 from trivium.evaluation.tasks.templates import evaluate_expression
+from trivium.files import Row
 
 
 class Refusals(QuestionTask):

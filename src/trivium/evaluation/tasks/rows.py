@@ -13,10 +13,8 @@ from typing import Any
 from trivium.data.readers import find, rows
 from trivium.data.unpack import Bad
 from trivium.errors import TriviumError
-from trivium.files import read_text
+from trivium.files import Row, read_text
 from trivium.tokenizer.chat import check_messages
-
-Row = dict[str, Any]
 
 
 def place_of(task_file: Path, name: str) -> Path:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from trivium.evaluation.model import EvaluatedModel
-from trivium.evaluation.tasks.rows import Row
+from trivium.files import Row
 
 
 def _compiles(pattern: str) -> str:

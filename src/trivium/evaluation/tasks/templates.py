@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from trivium.errors import TriviumError
-from trivium.evaluation.tasks.rows import Row
+from trivium.files import Row
 
 
 def render(template: str, row: Row, where: str) -> str:

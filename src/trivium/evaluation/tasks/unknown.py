@@ -12,8 +12,9 @@ from trivium.errors import TriviumError
 from trivium.evaluation import world
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.statistics import rate
-from trivium.evaluation.tasks.rows import Row, messages_of, place_of, read_files
+from trivium.evaluation.tasks.rows import messages_of, place_of, read_files
 from trivium.evaluation.tasks.task import Pattern, Result, Task
+from trivium.files import Row
 
 
 class Unknown(Task):

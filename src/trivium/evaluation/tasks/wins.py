@@ -16,9 +16,10 @@ from trivium.evaluation.judges import EndpointJudge, ask_both_orders
 from trivium.evaluation.judges import Pair as Asked
 from trivium.evaluation.model import EvaluatedModel, Progress, reward_scores
 from trivium.evaluation.statistics import paired_test
-from trivium.evaluation.tasks.rows import Row, messages_of, place_of, read_files
+from trivium.evaluation.tasks.rows import messages_of, place_of, read_files
 from trivium.evaluation.tasks.task import Result, Task
 from trivium.evaluation.win_rates import win_rates, wins_by_points
+from trivium.files import Row
 from trivium.generation.endpoint import Endpoint
 
 ADDRESSES = ("http://", "https://")

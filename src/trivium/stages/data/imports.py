@@ -13,7 +13,7 @@ from pydantic import Field
 from trivium import randomness
 from trivium.data.demonstrations import Read, Source, kind_of, mix, read, rows_of_source
 from trivium.errors import TriviumError, nearest
-from trivium.files import Reject, write_json, write_rows
+from trivium.files import Reject, Row, write_json, write_rows
 from trivium.stage import Context, Input, Stage, Title
 from trivium.stages.outlook import Outlook, Rankings, Small
 from trivium.stages.preferences.reward import check_ranking, check_ratings
@@ -130,11 +130,6 @@ class Imports(Stage):
         rows = estimate.rows(estimate.name_of(self), "comparisons.jsonl", ["responses", "ranking", "split"])
         return Outlook(rankings=Rankings(len(rows), sum(row["split"] == "heldout" for row in rows) / len(rows),
                                          sum(len(row["responses"]) for row in rows) / len(rows)))
-
-
-Row = dict[str, Any]
-
-
 
 
 def take_comparisons(sources: list[Path], limit: int | None, seed: int, reject: Reject) -> list[Row]:

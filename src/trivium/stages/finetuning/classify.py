@@ -30,7 +30,7 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.epochs import PackedEpochs, contents_of
 from trivium.training.machine import prepare
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 
 
 class Classify(Looped):
@@ -142,7 +142,7 @@ class Classify(Looped):
 Row = dict[str, str]
 
 
-class Labelling:
+class Labelling(Objective):
     """Cross-entropy over the labels of a batch's texts."""
 
     weights = {"loss": 1.0}

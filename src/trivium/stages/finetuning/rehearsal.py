@@ -11,12 +11,13 @@ from typing import Any
 from trivium import randomness
 from trivium.data.demonstrations import check_conversation
 from trivium.errors import TriviumError
+from trivium.files import Row
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
 from trivium.stage import Context
 from trivium.stages.models import prompt_ids
-from trivium.stages.rows import Row, rows_of
+from trivium.stages.rows import rows_of
 from trivium.tokenizer.chat import ChatTokenizer
 
 PROBES = 200

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.files import write_rows
+from trivium.files import Row, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model.adapters.folder import weights_digest
@@ -31,13 +31,13 @@ from trivium.stages.cost import Estimate, size_of, steps_of
 from trivium.stages.finetuning.sft import conversation
 from trivium.stages.models import load_language_model, save_model
 from trivium.stages.outlook import Cost, Outlook
-from trivium.stages.rows import Row, rows_of
+from trivium.stages.rows import rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.epochs import PackedEpochs, contents_of, fits
 from trivium.training.machine import prepare
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 
 
 class See(Looped):
@@ -133,7 +133,7 @@ class See(Looped):
         return context.folder
 
 
-class AnswersAboutPictures:
+class AnswersAboutPictures(Objective):
     """Next-token prediction of the assistant's words, with pictures in the prompt."""
 
     weights = {"loss": 1.0}

@@ -13,12 +13,11 @@ from pydantic import Field, model_validator
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.files import Journal, read_rows, write_json, write_rows
+from trivium.files import Journal, Row, read_rows, write_json, write_rows
 from trivium.generation.endpoint import Endpoint
 from trivium.stage import Context, Input, Stage, Title
 from trivium.stages.endpoint import EndpointSettings
 from trivium.stages.models import load_language_model, prompt_ids
-from trivium.stages.rows import Row
 
 
 class SelfInstruct(Stage):

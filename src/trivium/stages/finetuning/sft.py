@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trivium import randomness
 from trivium.data.demonstrations import check_conversation
 from trivium.errors import TriviumError
-from trivium.files import write_rows
+from trivium.files import Row, write_rows
 from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters import attach
@@ -25,14 +25,14 @@ from trivium.stages.cost import Estimate, weights_of
 from trivium.stages.finetuning.rehearsal import asked_by_the_model, exact_answers, split_earlier
 from trivium.stages.models import adapt, load_language_model, load_tokenizer, sample_text, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
-from trivium.stages.pretraining.pretrain import LanguageModelling
-from trivium.stages.rows import Row, rows_of
+from trivium.stages.pretraining.pretrain import LanguageModeling
+from trivium.stages.rows import rows_of
 from trivium.stages.training import Looped, full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.epochs import PackedEpochs, contents_of, fits
 from trivium.training.machine import prepare
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 
 
 class Rehearsal(BaseModel):
@@ -104,7 +104,7 @@ class Sft(Looped):
         every = self.evaluate_every or (max(1, train.steps_per_epoch // 4) if heldout else 0)
         outcome = run_training(
             model,
-            AnswersAndQuestions(self.prompt_loss) if self.prompt_loss else LanguageModelling(), train, steps, self,
+            AnswersAndQuestions(self.prompt_loss) if self.prompt_loss else LanguageModeling(), train, steps, self,
             context, weights_digest(context.inputs["model"]), contents_of(train.trees),
             *([contents_of(heldout.trees)] if heldout else []), heldout=heldout, evaluate_every=every, keep_best=heldout
             is not None, patience=self.patience,
@@ -143,7 +143,7 @@ class Sft(Looped):
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
         each = estimate.updates(
             ("sft", config, length, self.rows, self.optimization.optimizer),
-            lambda: LanguageModel(config).initialise(0), LanguageModelling(), batches, self.optimization)
+            lambda: LanguageModel(config).initialise(0), LanguageModeling(), batches, self.optimization)
         return Cost.of_updates(estimate.training(steps, each, weights_of(config)) + 0.5, steps, each)
 
     def conversations(self, estimate: Estimate, most: int | None = None) -> list[Tree]:
@@ -167,11 +167,11 @@ class Sft(Looped):
                 attach(model, self.adapter, 0)
             return model, []
 
-        return self.step_with(estimate, models, LanguageModelling(),
+        return self.step_with(estimate, models, LanguageModeling(),
                               self.full_batches(processes, full_row(min(self.length, config.max_positions))))
 
 
-class AnswersAndQuestions:
+class AnswersAndQuestions(Objective):
     """The loss of the answers, and beside it that of the questions (LAMOL, Sun et al. 2020, section 3.1)."""
 
     def __init__(self, prompt_loss: float) -> None:

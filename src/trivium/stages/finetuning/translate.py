@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from trivium.errors import TriviumError
-from trivium.files import write_rows
+from trivium.files import Row, write_rows
 from trivium.generation.sampling import Sampling
 from trivium.generation.translate import translate
 from trivium.intervals import mean_interval
@@ -26,7 +26,7 @@ from trivium.stages.cost import Estimate, size_of
 from trivium.stages.models import adapt, load_tokenizer
 from trivium.stages.outlook import Cost, Outlook
 from trivium.stages.pretraining.spans import PairEpochs, WritingTargets, ids_of, save_folder, save_tokenizer
-from trivium.stages.rows import Row, rows_of
+from trivium.stages.rows import rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree

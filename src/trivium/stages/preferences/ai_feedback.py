@@ -15,7 +15,7 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation.judges import FunctionJudge, Judge, Pair, Verdict, ask_both_orders
 from trivium.extensions import CodeMarker, file_of
-from trivium.files import write_rows
+from trivium.files import Row, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
@@ -23,7 +23,7 @@ from trivium.stage import Context, Figure, Input, InputMarker, Stage, Title
 from trivium.stages.endpoint import EndpointSettings
 from trivium.stages.models import load_language_model, prompt_ids
 from trivium.stages.preferences.judges import judge_of
-from trivium.stages.rows import Row, rows_of
+from trivium.stages.rows import rows_of
 from trivium.training.machine import prepare
 from trivium.world import rubric
 from trivium.world.panel import ranking

@@ -25,7 +25,7 @@ from trivium.stages.training import Looped
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch
 from trivium.training.epochs import PackedEpochs
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 
 
 class Dpo(Looped):
@@ -158,7 +158,7 @@ class Dpo(Looped):
                               self.full_batches(processes, full_ranking(length), finish, length))
 
 
-class DirectPreference:
+class DirectPreference(Objective):
     """A preference loss over all pairs of each ranking; every response is encoded once, every prompt computed once."""
 
     weights = {"loss": 1.0}

@@ -12,12 +12,12 @@ from trivium.errors import TriviumError
 from trivium.evaluation.judges import EndpointJudge, FunctionJudge, Judge, Pair, Progress, silent
 from trivium.evaluation.likelihood import score_continuations
 from trivium.extensions import file_of
+from trivium.files import Row
 from trivium.generation.endpoint import Endpoint
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
 from trivium.stages.endpoint import EndpointSettings
 from trivium.stages.models import load_tokenizer, prompt_ids, response_ids
-from trivium.stages.rows import Row
 from trivium.stages.scores import score_trees
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 
 from trivium.errors import TriviumError
+from trivium.files import Row
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.objectives.preference import balanced_weights, kto_losses
 from trivium.stage import Context, Figure, Input, Panel, Title
@@ -20,13 +21,13 @@ from trivium.stages.outlook import Cost, Outlook
 from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
 from trivium.stages.preferences.reward import add_pairs, rankings
-from trivium.stages.rows import Row, rows_of
+from trivium.stages.rows import rows_of
 from trivium.stages.training import Looped
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.epochs import PackedEpochs, contents_of, fits
-from trivium.training.next_token import LanguageModelling
-from trivium.training.objective import Total
+from trivium.training.next_token import LanguageModeling
+from trivium.training.objective import Objective, Total
 from trivium.training.trainer import Trainer
 
 
@@ -103,7 +104,7 @@ class Kto(Looped):
         """The updates, which read the responses to other prompts too, and passes over both for the reference."""
         given = estimate.rankings(self.feedback)
         return cost_of_rankings(self, self.model, given, self.epochs, estimate, lambda model: model,
-                                LanguageModelling(), add_pairs, 2 * (1 - given.heldout) + 2 * given.heldout, 1)
+                                LanguageModeling(), add_pairs, 2 * (1 - given.heldout) + 2 * given.heldout, 1)
 
     def outlook(self, estimate: Estimate) -> Outlook:
         """A model like the one it starts from."""
@@ -128,7 +129,7 @@ def add_labels(batch: Batch, reference: Callable[[Sequence[Tree[Labels]]], torch
     batch.counts |= {"liked": float(sum(liked)), "disliked": float(len(liked) - sum(liked))}
 
 
-class KahnemanTversky:
+class KahnemanTversky(Objective):
     """The mean over responses of what a person would feel a response has lost or gained.
 
     The baseline is how much likelier the policy makes responses that belong to *other* prompts, on the mean over the

@@ -9,14 +9,14 @@ from pydantic import Field, model_validator
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.files import write_rows
+from trivium.files import Row, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.stage import Context, Input, Stage, Title
 from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model, prompt_ids
 from trivium.stages.outlook import Cost, Outlook, Rankings
 from trivium.stages.preferences.cost import DISTINCT
-from trivium.stages.rows import Row, rows_of
+from trivium.stages.rows import rows_of
 from trivium.training.machine import prepare
 from trivium.world.panel import Panel, agreement
 

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from trivium.files import Row
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context
 from trivium.stages.models import adapt, load_language_model, save_trained, without_adapter
 from trivium.stages.preferences.reward import accuracy, fitting
-from trivium.stages.rows import Row
 from trivium.stages.training import Looped, run_training
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import PackedEpochs, contents_of

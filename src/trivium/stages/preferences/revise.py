@@ -10,14 +10,13 @@ from pydantic import model_validator
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.extensions import file_of
-from trivium.files import write_rows
+from trivium.files import Row, write_rows
 from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Sampling, generate
 from trivium.stage import Context, Title
 from trivium.stages.models import load_language_model, prompt_ids
 from trivium.stages.preferences.ai_feedback import Speaking, sampled
 from trivium.stages.preferences.judges import as_text
-from trivium.stages.rows import Row
 
 
 class Revise(Speaking):

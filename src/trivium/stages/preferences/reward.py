@@ -20,6 +20,7 @@ from trivium import randomness
 from trivium.errors import TriviumError, nearest
 from trivium.extensions import file_of
 from trivium.feedback.agreement import pair_agreement
+from trivium.files import Row
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel, RewardModel
 from trivium.model.adapter_settings import AdapterSettings
@@ -33,14 +34,14 @@ from trivium.stages.cost import Estimate
 from trivium.stages.models import adapt, load_language_model, load_tokenizer, prompt_ids, response_ids, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
-from trivium.stages.rows import Row, rows_of
+from trivium.stages.rows import rows_of
 from trivium.stages.scores import score_ends, score_trees
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree
 from trivium.training.epochs import PackedEpochs, contents_of, fits
 from trivium.training.machine import prepare, resolve_precision
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 from trivium.world.panel import judge
 
 
@@ -158,7 +159,7 @@ PairwiseLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
 """Of the scores of a pair's chosen and rejected response, and the margin between them, all ``[P]``: a loss ``[P]``."""
 
 
-class Ranking:
+class Ranking(Objective):
     """A pairwise loss, InstructGPT's by default, over all pairs of each prompt's responses, every response encoded
     once. ``margin`` is what a pair's scores are to differ by for each point that its ratings differ."""
 
@@ -179,7 +180,7 @@ class Ranking:
                 "accuracy": right_pairs(scores, batch)}
 
 
-class Regression:
+class Regression(Objective):
     """Regression on the responses' ratings, to compare rankings with."""
 
     weights = {"loss": 1.0}

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from trivium.errors import TriviumError
-from trivium.files import write_rows
+from trivium.files import Row, write_rows
 from trivium.generation.engine import Completion, Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
@@ -21,7 +21,7 @@ from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model, load_reward_model, prompt_ids
 from trivium.stages.outlook import Cost
 from trivium.stages.rewards import Answers, ModelReward, RewardSetting, load_reward
-from trivium.stages.rows import Row, rows_of
+from trivium.stages.rows import rows_of
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.machine import prepare, resolve_precision
 from trivium.world import rubric

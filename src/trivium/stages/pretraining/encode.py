@@ -26,7 +26,7 @@ from trivium.tokenizer.train import DOCUMENT
 from trivium.training.batch import Batch, Tree
 from trivium.training.epochs import PackedEpochs
 from trivium.training.machine import prepare
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 
 
 class Encode(FromText):
@@ -62,7 +62,7 @@ class Encode(FromText):
         model = MaskedModel(config).initialise(randomness.derive(context.seed, "initialise")).to(device)
         steps = self.steps if self.steps is not None else round(self.epochs * batches.steps_per_epoch)
         context.progress.say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {steps} steps")
-        outcome = run_training(model, MaskedModelling(), batches, steps, self, context, corpus.header, heldout=unseen)
+        outcome = run_training(model, MaskedModeling(), batches, steps, self, context, corpus.header, heldout=unseen)
         if not outcome.leader:
             return {}
         model = outcome.model.eval()
@@ -70,7 +70,7 @@ class Encode(FromText):
         with torch.no_grad():
             for step in range(unseen.steps_per_epoch):
                 for batch in unseen(step):
-                    nats += MaskedModelling()(model, batch.to(device))["loss"].value.item()
+                    nats += MaskedModeling()(model, batch.to(device))["loss"].value.item()
                     count += batch.counts["tokens"]
         save_folder(model, tokenizer, context)
         return {
@@ -84,7 +84,7 @@ class Encode(FromText):
         tokenizer = ChatTokenizer.load(context.inputs["tokenizer"])
         model = MaskedModel(shape_of(self, tokenizer)).initialise(0)
         batches, unseen = (batches_of(part, self, context, tokenizer) for part in ("train", "validation"))
-        return self.reading_cost(estimate, model, MaskedModelling(), batches, unseen)
+        return self.reading_cost(estimate, model, MaskedModeling(), batches, unseen)
 
     def stand_in(self, estimate: Estimate) -> Path:
         """An encoder with random weights."""
@@ -130,7 +130,7 @@ class MaskedEpochs(PackedEpochs):
         batch.counts["tokens"] = float(len(batch.targets))
 
 
-class MaskedModelling:
+class MaskedModeling(Objective):
     """The mean negative log-likelihood of the hidden tokens, in nats, and how many are guessed."""
 
     weights = {"loss": 1.0}

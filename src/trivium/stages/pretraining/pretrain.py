@@ -25,7 +25,7 @@ from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Tree
 from trivium.training.epochs import PackedEpochs
 from trivium.training.machine import autocast, prepare, resolve_precision
-from trivium.training.next_token import LanguageModelling as LanguageModelling
+from trivium.training.next_token import LanguageModeling as LanguageModeling
 
 
 class Pretrain(FromText):
@@ -67,7 +67,7 @@ class Pretrain(FromText):
                              f"{device.type} in {precision}")
         validation = PackedEpochs(pieces(heldout, tokenizer, self.length), self.length, self.rows, context.seed)
         outcome = run_training(
-            model, LanguageModelling(), batches, steps, self, context, corpus.header, heldout=validation,
+            model, LanguageModeling(), batches, steps, self, context, corpus.header, heldout=validation,
             sample=lambda model: sample_text(model, tokenizer, [tokenizer.document_id], context.seed))
         if not outcome.leader:
             return {}
@@ -95,7 +95,7 @@ class Pretrain(FromText):
         steps = self.steps if self.steps is not None else steps_of(self.epochs, batches, factor)
         each = estimate.updates(
             ("pretrain", config, self.length, self.rows, self.optimization.optimizer),
-            lambda: LanguageModel(config).initialise(0), LanguageModelling(), batches, self.optimization)
+            lambda: LanguageModel(config).initialise(0), LanguageModeling(), batches, self.optimization)
         kept = estimate.outlook(self.tokens).validation
         heldout = kept / (1 - kept) * steps_of(1, batches, factor) / 3
         seconds = estimate.training(steps, each, weights_of(config)) + heldout * each + 1.0
@@ -119,7 +119,7 @@ class Pretrain(FromText):
     def training_step(self, estimate: Estimate, processes: int) -> Step:
         """A model and full rows."""
         config = self.shape(estimate)
-        return self.step_with(estimate, lambda: (LanguageModel(config), []), LanguageModelling(),
+        return self.step_with(estimate, lambda: (LanguageModel(config), []), LanguageModeling(),
                               self.full_batches(processes, full_row(self.length)))
 
 
@@ -143,7 +143,7 @@ def bits_per_byte(model: LanguageModel, batches: PackedEpochs, size: int, precis
     for step in range(batches.steps_per_epoch):
         for batch in batches(step):
             with autocast(precision, device):
-                nats += LanguageModelling()(model, batch.to(device))["loss"].value.item()
+                nats += LanguageModeling()(model, batch.to(device))["loss"].value.item()
     return nats / math.log(2) / size
 
 

@@ -28,7 +28,7 @@ from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch
 from trivium.training.epochs import PackedEpochs
 from trivium.training.machine import prepare
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 
 
 class Spans(FromText):
@@ -121,7 +121,7 @@ class PairEpochs(PackedEpochs):
         return batch
 
 
-class WritingTargets:
+class WritingTargets(Objective):
     """Next-token prediction of targets, given their sources."""
 
     weights = {"loss": 1.0}

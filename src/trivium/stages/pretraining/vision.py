@@ -27,7 +27,7 @@ from trivium.stages.rows import rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import check_messages
 from trivium.training.machine import prepare
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 
 
 class Vision(Looped):
@@ -143,7 +143,7 @@ class PictureEpochs:
         return batches
 
 
-class Painting:
+class Painting(Objective):
     """The squared error of painted patches, a mean over their pixels, which lie between -1 and 1: of those that were
     hidden and, at a tenth of the weight, of those that were seen, so that their vectors keep what they show for a
     reader who cannot change them."""

@@ -27,7 +27,7 @@ from trivium.stages.reinforcement.training import PolicyTraining
 from trivium.stages.rewards import FunctionReward, RewardSetting
 from trivium.training.batch import Batch, hidden_states
 from trivium.training.machine import prepare
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 
 NEVER_ENDED = -1.0
 """The score of a response that never ends, unless a setting gives another."""
@@ -131,7 +131,7 @@ class Grpo(ReinforcementSettings):
                                   GroupSurrogate(self), ("log_probs", "reference", "advantages"))
 
 
-class GroupSurrogate:
+class GroupSurrogate(Objective):
     """The clipped surrogate plus a KL penalty, over the tokens of a minibatch (Shao et al. 2024, eq. 3, as a mean over
     all tokens: Yu et al. 2025, eq. 8, so that no response's tokens count less for its length)."""
 

@@ -27,7 +27,7 @@ from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.cost import Estimate
 from trivium.stages.models import adapt, load_language_model, without_adapter
 from trivium.stages.outlook import Cost, Outlook, Step
-from trivium.stages.pretraining.pretrain import LanguageModelling, pieces
+from trivium.stages.pretraining.pretrain import LanguageModeling, pieces
 from trivium.stages.reinforcement.rollout import Rollout, Rollouts, example_of, split_by_response
 from trivium.stages.reinforcement.rollout import log_probs_of as log_probs_of
 from trivium.stages.reinforcement.scoring import JudgeLoader, TrainingReward, moments, whiten_together
@@ -40,7 +40,7 @@ from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch, pack
 from trivium.training.epochs import PackedEpochs
 from trivium.training.machine import prepare
-from trivium.training.objective import Total
+from trivium.training.objective import Objective, Total
 from trivium.training.parallel import World
 
 
@@ -242,7 +242,7 @@ def split_by_model(batches: Sequence[Batch]) -> list[Batch]:
     return split
 
 
-class ClippedSurrogate:
+class ClippedSurrogate(Objective):
     """PPO's policy loss or value loss over the tokens of a minibatch of responses (:func:`split_by_model`); over a
     batch of documents, PPO-ptx's pretraining loss."""
 
@@ -261,7 +261,7 @@ class ClippedSurrogate:
             return {"value_loss": Total(errors.sum(), "value_tokens"),
                     "value_error": Total(squares.sum(), "value_tokens")}
         if "advantages" not in extra:
-            loss = LanguageModelling()(model.policy, batch)["loss"].value
+            loss = LanguageModeling()(model.policy, batch)["loss"].value
             return {"pretraining_loss": Total(loss, "pretraining_tokens")}
         hidden = hidden_states(model.policy.model, batch)[batch.sources]
         log_probs = token_log_probs(hidden, model.policy.lm_head.weight, batch.targets, s.temperature)

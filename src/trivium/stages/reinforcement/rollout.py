@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trivium import randomness
 from trivium.errors import TriviumError
+from trivium.files import Row
 from trivium.generation.engine import Sampling
 from trivium.model import LanguageModel
 from trivium.objectives.language_modeling import token_log_probs
@@ -20,7 +21,7 @@ from trivium.stages.models import prompt_ids
 from trivium.stages.reinforcement.engines import engine_of
 from trivium.stages.reinforcement.settings import APART, ReinforcementSettings
 from trivium.stages.rewards import Answers
-from trivium.stages.rows import Row, rows_of
+from trivium.stages.rows import rows_of
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch, map_trees, pack
 from trivium.training.machine import autocast, resolve_precision

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trivium.files import Row
 from trivium.model import LanguageModel, RewardModel
 from trivium.objectives.policy import combined_scores, whiten
 from trivium.stage import Context
@@ -16,7 +17,6 @@ from trivium.stages.models import load_judge
 from trivium.stages.reinforcement.settings import ReinforcementSettings
 from trivium.stages.reward_settings import RewardTerm
 from trivium.stages.rewards import Answers, ModelReward, Reward, load_reward
-from trivium.stages.rows import Row
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.machine import resolve_precision
 from trivium.training.parallel import World

@@ -13,13 +13,13 @@ import numpy as np
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation.checkers import Checker
+from trivium.files import Row
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel
 from trivium.progress import Progress
 from trivium.stages.models import load_language_model, load_reward_model, prompt_ids, response_ids
 from trivium.stages.pretraining.pretrain import bits_per_byte, pieces
 from trivium.stages.reinforcement.rollout import log_probs_of
-from trivium.stages.rows import Row
 from trivium.stages.scores import score_trees
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens

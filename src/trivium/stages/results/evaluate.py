@@ -22,7 +22,7 @@ from trivium.evaluation.statistics import bootstrap, mean_with_interval
 from trivium.evaluation.tasks.load import load_task
 from trivium.evaluation.tasks.rows import place_of
 from trivium.evaluation.win_rates import win_rates, wins_by_points
-from trivium.files import write_rows
+from trivium.files import Row, write_rows
 from trivium.generation.engine import Sampling
 from trivium.model import LanguageModel
 from trivium.stage import Code, Context, Input, Stage, Title
@@ -41,7 +41,7 @@ from trivium.stages.results.answers import (
     sampled_kl,
     validation_bits,
 )
-from trivium.stages.rows import Row, rows_of
+from trivium.stages.rows import rows_of
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.machine import prepare
 
