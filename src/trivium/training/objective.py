@@ -44,7 +44,7 @@ class Objective(ABC):
 
     weights: dict[str, float]
 
-    def before(self, trainer: Any, batches: Sequence[Any]) -> None:
+    def before(self, trainer: Any, batches: Any) -> None:  # noqa: B027 (most objectives have nothing to do here)
         """Look at the whole batch before an update, and put into every microbatch's ``extra`` what is to be known of it.
         Most objectives need nothing."""
 
