@@ -21,8 +21,9 @@ from typing import Annotated, Any, TypeVar
 
 from trivium.errors import TriviumError, nearest
 
-GROUPS = ("stages", "preference_losses", "rewards", "readers", "formats", "judges", "optimizers")
-"""What can be registered: ``trivium.`` before each is the entry-point group of installed packages."""
+GROUPS = ("rewards", "readers", "formats", "judges", "optimizers")
+"""What can be registered: ``trivium.`` before each is the entry-point group of installed packages. Stages are found by
+their class, and preference losses have a decorator of their own."""
 
 _registered: dict[tuple[str, str], Any] = {}
 

@@ -16,7 +16,7 @@ from trivium.errors import TriviumError, nearest
 from trivium.files import Reject, Row, write_json, write_rows
 from trivium.stage import Context, Input, Stage, Title
 from trivium.stages.outlook import Outlook, Rankings, Small
-from trivium.stages.preferences.reward import check_ranking, check_ratings
+from trivium.stages.preferences.rankings import check_ranking, check_ratings
 from trivium.tokenizer.chat import check_messages
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -96,7 +97,8 @@ class Sft(Looped):
         device = prepare(context.threads)
         model, _ = load_language_model(context.inputs["model"])
         model.to(device)
-        train, heldout, tokenizer, told = all_data(self, context, model)
+        data = demonstrations_of(self, context, model)
+        train, heldout, tokenizer = data.train, data.heldout, data.tokenizer
         earlier = split_earlier(context)
         scores = {name: {"before": exact_answers(model, tokenizer, rows.heldout)} for name, rows in earlier.items()}
         attached = adapt(model, self.adapter, context)
@@ -117,7 +119,7 @@ class Sft(Looped):
         save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context)
         summary: dict[str, object] = {
             "demonstrations": len(train.trees), "steps": outcome.steps, "precision": outcome.precision,
-            "loss": outcome.metrics.get("loss"), **told
+            "loss": outcome.metrics.get("loss"), **data.summary
         }
         if heldout:
             summary |= {
@@ -129,8 +131,8 @@ class Sft(Looped):
 
     def training_data(self, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
         """The batches, and the tokenizer that made them."""
-        train, _, tokenizer, _ = all_data(self, context)
-        return train, tokenizer
+        data = demonstrations_of(self, context)
+        return data.train, data.tokenizer
 
     def cost(self, estimate: Estimate) -> Cost:
         """The updates on the demonstrations."""
@@ -188,93 +190,123 @@ class AnswersAndQuestions(Objective):
         }
 
 
-def tell_answers(batch: Batch) -> None:
+def mark_answers(batch: Batch) -> None:
     """Say which targets are the assistant's; ``payload`` of each tree is its mask."""
     answers = np.concatenate([*(tree.payload for tree in batch.trees), np.zeros(0, bool)])
     batch.extra["answers"] = torch.from_numpy(answers.astype(np.float32))
     batch.counts |= {"tokens": float(answers.sum()), "asked": float((~answers.astype(bool)).sum())}
 
 
+@dataclass
+class Conversations:
+    """Demonstrations as trees, and what became of each row."""
+
+    trees: list[Tree] = field(default_factory=list)
+    """Those that fit a row."""
+    by_source: dict[str, dict[str, int]] = field(default_factory=dict)
+    """``conversations``, ``tokens``, ``learned_tokens``, ``cut`` and ``left_out`` of each source."""
+    rejects: list[Row] = field(default_factory=list)
+    """Rows that were left out, with their places and reasons."""
+
+    def count(self, name: str) -> int:
+        """A count over all sources."""
+        return sum(counts[name] for counts in self.by_source.values())
 
 
+@dataclass
+class Demonstrations:
+    """What a model is fine-tuned on."""
+
+    tokenizer: ChatTokenizer
+    train: PackedEpochs
+    heldout: PackedEpochs | None
+    """Batches that are held out; None where nothing is."""
+    summary: Row
+    """What there is to tell about the rows."""
 
 
-def all_data(settings: Sft, context: Context,
-             model: LanguageModel | None = None) -> tuple[PackedEpochs, PackedEpochs | None, ChatTokenizer, Row]:
-    """Batches to learn from, held-out ones, the tokenizer, and what there is to tell about the rows. Rehearsal that is
-    generated needs the ``model``."""
+def demonstrations_of(settings: Sft, context: Context, model: LanguageModel | None = None) -> Demonstrations:
+    """The rows as batches. Rehearsal that is generated needs the ``model``."""
     config, _ = read_config(context.inputs["model"])
     tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
     length = min(settings.length, config.max_positions)
+    rows, heldout_rows = split_rows(settings, context)
+    past = rehearsed(settings, context, tokenizer, len(rows), model)
+    limit = f"a row's {length} tokens" if settings.length <= config.max_positions else f"the model's {length} positions"
+    learned = conversations_of([*rows, *past], tokenizer, length, limit, settings, context)
+    unseen = conversations_of(heldout_rows, tokenizer, length, limit, settings, context) if heldout_rows else None
+    rejects = learned.rejects + (unseen.rejects if unseen else [])
+    if rejects and context.folder.is_dir():
+        write_rows(context.folder / "rejects-trees.jsonl", rejects)
+    counts: Row = {name: learned.count(name) for name in ("tokens", "learned_tokens", "cut", "left_out")}
+    context.progress.say(
+        f"{len(learned.trees):,} conversations of {counts['tokens']:,} tokens, {counts['learned_tokens']:,} of which "
+        f"carry loss; {counts['cut']} cut, {counts['left_out']} left out"
+        + (f"; {len(unseen.trees):,} more are held out" if unseen else ""))
+    finish: Callable[[Batch], None] = mark_answers if settings.prompt_loss else lambda batch: None
+    train, heldout = (PackedEpochs(one.trees, length, settings.rows, context.seed, finish) if one else None
+                      for one in (learned, unseen))
+    assert train is not None
+    return Demonstrations(tokenizer, train, heldout, {
+        **({"rehearsed": len(past)} if settings.rehearsal else {}), **counts, "by_source": learned.by_source,
+        **({"held_out": len(unseen.trees)} if unseen else {})})
+
+
+def split_rows(settings: Sft, context: Context) -> tuple[list[Row], list[Row]]:
+    """The demonstrations to learn from and those that are held out, each with its place in the file."""
     numbers: list[int] = []
     rows = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"], context, answered, numbers)
     kept: list[Row] = []
-    held: list[Row] = []
+    heldout: list[Row] = []
     for number, row in zip(numbers, rows, strict=True):
         # the phrasings of one row stay together
         group = json.dumps(row["group"] if "group" in row else row["messages"], sort_keys=True)
         chance = randomness.derive(context.seed, "validation", group) / 2**64 if settings.validation else 1.0
-        (held if chance < settings.validation else kept).append({**row, "row": number})
-    if settings.validation and not held:
+        (heldout if chance < settings.validation else kept).append({**row, "row": number})
+    if settings.validation and not heldout:
         raise TriviumError(
             f"{context.name}: of {len(rows)} demonstrations none is held out; raise `validation` or bring more")
-    told: Row = {}
-    if settings.rehearsal:
-        wanted = round(len(kept) * settings.rehearsal.share / (1 - settings.rehearsal.share))
-        if settings.rehearsal.generated:
-            model = model or load_language_model(context.inputs["model"])[0]
-            past = asked_by_the_model(model, tokenizer, wanted, settings.rehearsal.max_new_tokens, context)
-        else:
-            pool = [row for source in split_earlier(context).values() for row in source.rest]
-            order = randomness.numpy(context.seed, "rehearsal").permutation(len(pool))
-            past = [{**pool[order[i % len(pool)]], "source": "rehearsal"} for i in range(wanted)]
-        told["rehearsed"] = len(past)
-        kept = kept + past
-    finish: Callable[[Batch], None] = tell_answers if settings.prompt_loss else lambda batch: None
-    limit = f"a row's {length} tokens" if settings.length <= config.max_positions else f"the model's {length} positions"
-    rejects: list[Row] = []
-    trees = trees_of(kept, tokenizer, length, limit, settings, context, rejects, told)
-    unseen: Row = {}
-    held_trees = trees_of(held, tokenizer, length, limit, settings, context, rejects, unseen) if held else []
-    if rejects and context.folder.is_dir():
-        write_rows(context.folder / "rejects-trees.jsonl", rejects)
-    context.progress.say(
-        f"{len(trees):,} conversations of {told['tokens']:,} tokens, {told['learned_tokens']:,} of which carry loss; "
-        f"{told['cut']} cut, "
-        f"{told['left_out']} left out" + (f"; {len(held_trees):,} more are held out" if held else ""))
-    if held:
-        told["held_out"] = len(held_trees)
-    train = PackedEpochs(trees, length, settings.rows, context.seed, finish)
-    return train, PackedEpochs(held_trees, length, settings.rows, context.seed,
-                               finish) if held else None, tokenizer, told
+    return kept, heldout
 
 
-def trees_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, limit: str, settings: Sft, context: Context,
-             rejects: list[Row], told: Row) -> list[Tree]:
-    """Conversations as trees. Those longer than ``length`` (``limit`` in words) are cut or left out; what the template
-    refuses and what is left out is added to ``rejects``, with its place in the file of demonstrations. ``told`` gets
-    the counts, and those of each source. Raises :class:`TriviumError` where none is left."""
+def rehearsed(settings: Sft, context: Context, tokenizer: ChatTokenizer, count: int,
+              model: LanguageModel | None) -> list[Row]:
+    """Conversations of the past that are mixed into ``count`` new ones; none without rehearsal."""
+    if settings.rehearsal is None:
+        return []
+    wanted = round(count * settings.rehearsal.share / (1 - settings.rehearsal.share))
+    if settings.rehearsal.generated:
+        model = model or load_language_model(context.inputs["model"])[0]
+        return asked_by_the_model(model, tokenizer, wanted, settings.rehearsal.max_new_tokens, context)
+    pool = [row for source in split_earlier(context).values() for row in source.rest]
+    order = randomness.numpy(context.seed, "rehearsal").permutation(len(pool))
+    return [{**pool[order[i % len(pool)]], "source": "rehearsal"} for i in range(wanted)]
+
+
+def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, limit: str, settings: Sft,
+                     context: Context) -> Conversations:
+    """Rows as trees. Those longer than ``length`` (``limit`` in words) are cut or left out. Raises
+    :class:`TriviumError` where none is left."""
+    result = Conversations()
     trees: list[Tree] = []
     refused: list[Row] = []
-    counts: dict[str, Row] = {}
-    before = len(rejects)
     for row in rows:
-        count = counts.setdefault(row.get("source", ""),
-                                  {"conversations": 0, "tokens": 0, "learned_tokens": 0, "cut": 0, "left_out": 0})
-        bad = {"row": row.get("row"), "source": row.get("source", ""), "messages": row["messages"]}
+        count = result.by_source.setdefault(
+            row.get("source", ""), {"conversations": 0, "tokens": 0, "learned_tokens": 0, "cut": 0, "left_out": 0})
+        reject = {"row": row.get("row"), "source": row.get("source", ""), "messages": row["messages"]}
         try:
             tree = conversation(tokenizer, row["messages"], bool(settings.prompt_loss))
             if len(tree) > length and settings.too_long == "cut":
                 tree = shortened(tree, length, limit)
                 count["cut"] += 1
         except TriviumError as error:
-            refused.append(bad | {"reason": str(error)})
-            rejects.append(refused[-1])
+            refused.append(reject | {"reason": str(error)})
+            result.rejects.append(refused[-1])
             count["left_out"] += 1
             continue
         trees.append(tree)
         if len(tree) > length:
-            rejects.append(bad | {"reason": f"{len(tree)} tokens are more than {limit}"})
+            result.rejects.append(reject | {"reason": f"{len(tree)} tokens are more than {limit}"})
             count["left_out"] += 1
             continue
         assert tree.loss is not None
@@ -286,14 +318,8 @@ def trees_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, limit: 
     if refused and not trees:
         raise TriviumError(
             f"{context.name}: no conversation can be used; row {refused[0]['row']}: {refused[0]['reason']}")
-    kept = fits(trees, length, context.progress.say)
-    told |= {
-        name: sum(count[name] for count in counts.values())
-        for name in ("tokens", "learned_tokens", "cut", "left_out")
-    }
-    assert told["left_out"] == len(rejects) - before
-    told["by_source"] = counts
-    return kept
+    result.trees = fits(trees, length, context.progress.say)
+    return result
 
 
 def shortened(tree: Tree, length: int, limit: str) -> Tree:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation.judges import FunctionJudge, Judge, Pair, Verdict, ask_both_orders
-from trivium.extensions import CodeMarker, file_of
+from trivium.extensions import CodeMarker, file_of, resolve
 from trivium.files import Row, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
@@ -60,6 +60,14 @@ class Speaking(Stage):
         return self
 
 
+class JudgeMarker(InputMarker):
+    """Marks a setting that names a judge: a stage or a folder, unless it is a function of the user's own."""
+
+    def is_input(self, text: str) -> bool:
+        """Whether the judge is a model."""
+        return file_of(resolve(text, "judges")) is None
+
+
 class AiFeedback(Speaking):
     """AI feedback: a model with a written constitution ranks responses, each pair seen in both orders."""
 
@@ -73,7 +81,7 @@ class AiFeedback(Speaking):
         Figure("agreement_with_truth", "agrees with the truth", "与真值一致的比例"),
     )
     unlearned: ClassVar[frozenset[str]] = frozenset({"judge_seconds"})
-    judge: Annotated[str, InputMarker(), CodeMarker()] | None = None
+    judge: Annotated[str, JudgeMarker(), CodeMarker()] | None = None
     """The model that judges; null is the one that responds: self-rewarding (Yuan et al. 2024). Or FILE.py:NAME: a
     function of (prompt, first, second, principle) that gives the probability that the first answer is better."""
     judge_seconds: float = Field(10.0, gt=0)
@@ -84,16 +92,6 @@ class AiFeedback(Speaking):
     """Responses whose shares of won comparisons are closer than this are tied."""
     heldout: float = Field(0.1, gt=0, lt=1)
     """Share of the prompts kept for evaluation."""
-
-    def references(self) -> Iterator[tuple[str, str]]:
-        """Every input; of a judge that is a function, its file."""
-        for where, reference in super().references():
-            file = file_of(reference) if where == "judge" else None
-            yield where, str(file) if file else reference
-
-    def learned(self) -> dict[str, Any]:
-        """The settings that decide what the stage makes, the name of a judge that is a function among them."""
-        return super().learned() | ({"judge": self.judge} if self.judge and file_of(self.judge) else {})
 
     def run(self, context: Context) -> dict[str, object]:
         """Write ``comparisons.jsonl``: rankings by the share of comparisons that a response wins, each made in both
@@ -116,7 +114,8 @@ class AiFeedback(Speaking):
 
     def judge_of(self, context: Context) -> Judge:
         """The judge that the settings name; where they name none, the model that responds."""
-        function = self.judge if self.judge and file_of(self.judge) else None
+        own = resolve(self.judge or "", "judges")
+        function = own if file_of(own) is not None else None
         return judge_of(function or context.inputs.get("judge") or context.inputs["model"], self.endpoint,
                         self.constitution, self.judge_seconds, context.scratch / "verdicts.jsonl")
 

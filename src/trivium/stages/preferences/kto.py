@@ -19,8 +19,8 @@ from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model, prompt_ids, response_ids
 from trivium.stages.outlook import Cost, Outlook
 from trivium.stages.preferences.cost import cost_of_rankings
+from trivium.stages.preferences.rankings import add_pairs, rankings
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
-from trivium.stages.preferences.reward import add_pairs, rankings
 from trivium.stages.rows import rows_of
 from trivium.stages.training import Looped
 from trivium.tokenizer.chat import ChatTokenizer

@@ -16,7 +16,8 @@ from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context
 from trivium.stages.models import adapt, load_language_model, save_trained, without_adapter
-from trivium.stages.preferences.reward import accuracy, fitting
+from trivium.stages.preferences.rankings import fitting
+from trivium.stages.preferences.reward_statistics import accuracy
 from trivium.stages.training import Looped, run_training
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import PackedEpochs, contents_of
