@@ -100,8 +100,9 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     from trivium.model import LanguageModel, RewardModel
     from trivium.stages.preferences.dpo import DirectPreference, Dpo
     from trivium.stages.preferences.kto import KahnemanTversky, add_labels, mismatched, mismatched_batch, shared
+    from trivium.stages.preferences.rankings import add_pairs, pairs_of
     from trivium.stages.preferences.reference import response_log_probs
-    from trivium.stages.preferences.reward import Ranking, add_pairs, pairs_of
+    from trivium.stages.preferences.reward import Ranking
     from trivium.training.batch import Tree, make_batch, pack
     from trivium.training.epochs import PackedEpochs
     from trivium.training.machine import prepare, resolve_precision

@@ -55,7 +55,7 @@ SCHEDULE = {"learning_rate": 0.0006, "schedule": "linear"}
 def scores(model: Path, rows: Sequence[Row], length: int) -> list[list[float]]:
     """A reward model's centred scores of each row's responses."""
     from trivium.stages.models import load_reward_model
-    from trivium.stages.preferences.reward import ranked_tree
+    from trivium.stages.preferences.rankings import ranked_tree
     from trivium.stages.scores import score_trees
     from trivium.training.machine import prepare, resolve_precision
     device = prepare()
@@ -68,7 +68,7 @@ def scores(model: Path, rows: Sequence[Row], length: int) -> list[list[float]]:
 def that_fit(model: Path, rows: Sequence[Row], length: int) -> list[Row]:
     """The rows that a model with this folder's tokenizer can judge."""
     from trivium.stages.models import load_reward_model
-    from trivium.stages.preferences.reward import ranked_tree
+    from trivium.stages.preferences.rankings import ranked_tree
     tokenizer = load_reward_model(model)[1]
     return [row for row in rows if len(ranked_tree(tokenizer, row)) <= length]
 
@@ -86,7 +86,7 @@ def sign_of_length(rows: Sequence[Row]) -> float:
 def right_pairs(rows: Sequence[Row], points: Sequence[Sequence[float]]) -> tuple[np.ndarray, list[str]]:
     """For every pair of every ranking whether points order it alike (equal points: half), and the prompt that it
     belongs to."""
-    from trivium.stages.preferences.reward import pairs_of
+    from trivium.stages.preferences.rankings import pairs_of
     right, prompts = [], []
     for row, values in zip(rows, points, strict=True):
         for better, worse in pairs_of(row["ranking"]):
@@ -270,7 +270,7 @@ def real(folder: Path, options: argparse.Namespace) -> list[Row]:
 
 
 def _pairs(row: Row) -> list[tuple[int, int]]:
-    from trivium.stages.preferences.reward import pairs_of
+    from trivium.stages.preferences.rankings import pairs_of
     return pairs_of(row["ranking"])
 
 
@@ -391,7 +391,7 @@ def size(folder: Path, options: argparse.Namespace) -> list[Row]:
 
 def truths(rows: Sequence[Row]) -> list[list[float]]:
     """What the hidden rubric says."""
-    from trivium.stages.preferences.reward import true_points
+    from trivium.stages.preferences.reward_statistics import true_points
     return [true_points(row) for row in rows]
 
 

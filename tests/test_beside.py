@@ -17,7 +17,18 @@ from trivium.pipeline.workers import Worker
 RECIPE = """
 name: beside
 stages:
-  first: {kind: world, threads: 1, size: &size {animals: 4, foods: 4, people: 4, places: 4, documents_bytes: 250000, demonstrations: 200, preference_prompts: 50, evaluation_prompts: 20}}
+  first:
+    kind: world
+    threads: 1
+    size: &size
+      animals: 4
+      foods: 4
+      people: 4
+      places: 4
+      documents_bytes: 250000
+      demonstrations: 200
+      preference_prompts: 50
+      evaluation_prompts: 20
   second: {kind: world, threads: 1, size: *size}
   corpus: {documents: [first, second], settings: {language: {enabled: false}}}
 """

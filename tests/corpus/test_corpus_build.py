@@ -255,7 +255,8 @@ def progress(step, done, total):
         print(step, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 scratch = Path(sys.argv[2], "scratch")
-build([Path(sys.argv[1])], Extras([QUESTION]), SETTINGS, Path(sys.argv[2], "out"), scratch, 5, Pool(scratch, 2, progress))
+pool = Pool(scratch, 2, progress)
+build([Path(sys.argv[1])], Extras([QUESTION]), SETTINGS, Path(sys.argv[2], "out"), scratch, 5, pool)
 assert "torch" not in sys.modules
 """  # no main guard: the workers must not need one
 
@@ -394,9 +395,11 @@ from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.repeated_spans import SpanSettings
 from trivium.corpus.tasks import Pool
 from test_corpus_build import QUESTION, SETTINGS
-settings = CorpusSettings(**{{**vars(SETTINGS), "spans": SpanSettings(enabled=True, words=20), "mixture": MixtureSettings(weights={{"web": 2}})}})
+settings = CorpusSettings(**{{**vars(SETTINGS), "spans": SpanSettings(enabled=True, words=20),
+                             "mixture": MixtureSettings(weights={{"web": 2}})}})
 out = Path(sys.argv[1])
-build([Path({str(inputs)!r})], Extras([QUESTION]), settings, out / "out", out / "scratch", 5, Pool(out / "scratch", 2, lambda *a: None))
+pool = Pool(out / "scratch", 2, lambda *a: None)
+build([Path({str(inputs)!r})], Extras([QUESTION]), settings, out / "out", out / "scratch", 5, pool)
 """)
     source = os.pathsep.join(str(Path(folder).parent) for folder in trivium.__path__)
     command, environment = [sys.executable, str(script)], {**os.environ, "PYTHONPATH": source}

@@ -16,7 +16,8 @@ TEXTS = {
     "fr": "Le vieux pont sur la rivière était fermé pour des travaux, et les gens du village devaient marcher le long "
           "de la rive jusqu'à la fin.",
     "zh": "河上的旧桥因为维修关闭了，村里的人只好沿着河岸走，一直等到工程结束。第二天早上，孩子们又可以过桥去上学了。",
-    "ja": "川にかかる古い橋は修理のために閉鎖されていたので、村の人々は工事が終わるまで川岸を歩かなければならなかった。",
+    "ja": "川にかかる古い橋は修理のために閉鎖されていたので、"
+          "村の人々は工事が終わるまで川岸を歩かなければならなかった。",
     "th": "สะพานเก่าข้ามแม่น้ำปิดซ่อมแซม ชาวบ้านจึงต้องเดินเลียบฝั่งแม่น้ำไปจนกว่างานจะเสร็จ",
     "sw": "Daraja la zamani juu ya mto lilifungwa kwa ajili ya matengenezo, na watu wa kijiji walilazimika kutembea "
           "kando ya mto hadi kazi ilipokwisha.",
@@ -43,8 +44,10 @@ def test_stop_words_go_by_the_language():
 
 def test_running_text_without_spaces_passes_every_rule():
     thresholds = CorpusSettings().thresholds_of()
-    paragraph = "村子东边有一条小河，河水从山里流下来，一年四季都很清。春天的时候，老人坐在树下讲过去的事情，孩子们一边听一边折纸船。\n"
-    text = paragraph + "有一天，一只纸船漂到了很远的地方，被一个渔夫捡到了。他把船放在窗台上，每次看见它，就想起自己小时候的家。\n后来他写了一封信。"
+    paragraph = ("村子东边有一条小河，河水从山里流下来，一年四季都很清。"
+                 "春天的时候，老人坐在树下讲过去的事情，孩子们一边听一边折纸船。\n")
+    text = paragraph + ("有一天，一只纸船漂到了很远的地方，被一个渔夫捡到了。"
+                        "他把船放在窗台上，每次看见它，就想起自己小时候的家。\n后来他写了一封信。")
     assert check(text, [
         rule for rule in chosen(["gopher_repetition", "gopher_quality", "c4", "fineweb"], [])
         if not rule.startswith("c4.l") or rule == "c4.lorem_ipsum"

@@ -235,10 +235,11 @@ def test_declared_character_set(tmp_path):
     assert texts(put(tmp_path / "b.html", page.encode())) == [page]  # UTF-8 whatever it says
 
 
-@pytest.mark.parametrize(("charset", "text"), [("shift_jis", "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。"),
-                                               ("koi8-r", "Все счастливые семьи похожи друг на друга."),
-                                               ("gb18030", "满纸荒唐言，一把辛酸泪。都云作者痴，谁解其中味。"), ("utf-16", "Plain words."),
-                                               ("cp1251", "Каждая несчастливая семья несчастлива по-своему.")])
+@pytest.mark.parametrize(("charset", "text"), [
+    ("shift_jis", "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。"),
+    ("koi8-r", "Все счастливые семьи похожи друг на друга."),
+    ("gb18030", "满纸荒唐言，一把辛酸泪。都云作者痴，谁解其中味。"), ("utf-16", "Plain words."),
+    ("cp1251", "Каждая несчастливая семья несчастлива по-своему.")])
 def test_undeclared_character_sets_are_told_from_the_bytes(tmp_path, charset, text):
     assert texts(put(tmp_path / "a.txt", (text * 3).encode(charset))) == [text * 3]
     assert texts(put(tmp_path / "a.html", f"<p>{text * 3}</p>".encode(charset))) == [f"<p>{text * 3}</p>"]

@@ -35,7 +35,7 @@ from trivium.objectives.preference import (
     kto_losses,
 )
 from trivium.objectives.ranking import ranking_losses
-from trivium.stages.preferences.reward import pairs_of
+from trivium.stages.preferences.rankings import pairs_of
 
 
 def test_ranking_loss_is_instructgpts():

@@ -16,7 +16,11 @@ stages:
   corpus: {{documents: [world], settings: {{rules: []}}}}
   tokenizer: {{vocab_size: 400}}
   tokens:
-  pretrain: {{model: {{hidden_size: 32, intermediate_size: 32, num_layers: 1, num_heads: 1, num_kv_heads: 1}}, length: 128, rows: 8, steps: {steps}}}
+  pretrain:
+    model: {{hidden_size: 32, intermediate_size: 32, num_layers: 1, num_heads: 1, num_kv_heads: 1}}
+    length: 128
+    rows: 8
+    steps: {steps}
   sft: {{length: 128, rows: 4}}
   preferences: {{count: 40, max_new_tokens: 8}}
   reward: {{length: 256, rows: 4}}
@@ -46,18 +50,42 @@ FAMILIES = """
 name: families
 stages:
   pairs: {{numbers: 200, heldout: 0.2}}
-  corpus: {{documents: [pairs], settings: {{rules: [], language: {{enabled: false}}, duplicates: {{near: false}}, private: {{enabled: false}}}}}}
+  corpus:
+    documents: [pairs]
+    settings: {{rules: [], language: {{enabled: false}}, duplicates: {{near: false}}, private: {{enabled: false}}}}
   tokenizer: {{vocab_size: 320}}
   tokens: {{validation: 0.1}}
-  spans: {{model: &small {{hidden_size: 32, intermediate_size: 32, num_layers: 1, num_heads: 1, num_kv_heads: 1, max_positions: 96}}, length: 48, rows: 4, sentinels: 12, steps: 70}}
+  spans:
+    model: &small
+      hidden_size: 32
+      intermediate_size: 32
+      num_layers: 1
+      num_heads: 1
+      num_kv_heads: 1
+      max_positions: 96
+    length: 48
+    rows: 4
+    sentinels: 12
+    steps: 70
   translate: {{length: 48, rows: 4, max_new_tokens: 8}}
   labels: {{tables: [{table}], heldout: 0.3}}
   encode: {{model: *small, length: 48, rows: 4, steps: 900}}
   classify: {{length: 48, rows: 4}}
   pretrain: {{model: *small, length: 48, rows: 4}}
   pictures: {{digits: 600, shapes: 600, heldout: 40}}
-  vision: {{model: {{size: 28, patch: 14, hidden_size: 32, intermediate_size: 32, num_layers: 1, num_heads: 1, num_kv_heads: 1}}, rows: 16, epochs: 2}}
-  align: {{kind: see, model: pretrain, vision: vision, rows_from: captions, train: [projector], length: 96, rows: 4, examine: false}}
+  vision:
+    model: {{size: 28, patch: 14, hidden_size: 32, intermediate_size: 32, num_layers: 1, num_heads: 1, num_kv_heads: 1}}
+    rows: 16
+    epochs: 2
+  align:
+    kind: see
+    model: pretrain
+    vision: vision
+    rows_from: captions
+    train: [projector]
+    length: 96
+    rows: 4
+    examine: false
   see: {{model: align, length: 96, rows: 4}}
 """
 

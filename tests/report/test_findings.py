@@ -39,16 +39,17 @@ def one(kind, summary, log=(), **settings):
 
 
 @pytest.mark.parametrize(("ppo", "kind", "english", "chinese"), [
-    ({"right_answers": rate(0.5)
-      }, "liked_but_less_right", "10.0 points less often (50.0 % against 60.0 %).", "答对率低 10.0 个百分点（50.0 % 对 60.0 %）。"),
-    ({"right_answers": rate(0.65), "right_by_task": {"code": rate(0.3), "entity": rate(0.9)}
-      }, "liked_but_worse_at_tasks",
+    ({"right_answers": rate(0.5)}, "liked_but_less_right", "10.0 points less often (50.0 % against 60.0 %).",
+     "答对率低 10.0 个百分点（50.0 % 对 60.0 %）。"),
+    ({"right_answers": rate(0.65), "right_by_task": {"code": rate(0.3), "entity": rate(0.9)}},
+     "liked_but_worse_at_tasks",
      "5.0 points more often (65.0 % against 60.0 %); it lost most, in points, in code (−20).",
      "答对率高 5.0 个百分点（65.0 % 对 60.0 %）；下降最多：小程序（−20）。"),
-    ({"right_answers": rate(0.65)}, "liked_and_right", "is right no less often (+5.0 points)", "答对率也没有下降（+5.0 个百分点）"),
+    ({"right_answers": rate(0.65)}, "liked_and_right", "is right no less often (+5.0 points)",
+     "答对率也没有下降（+5.0 个百分点）"),
     ({"win_rate_vs_sft": rate(0.52)}, "no_difference", "cannot be told from sft", "不分高下"),
-    ({"right_answers": rate(0.5), "right_difference_vs_sft": {"value": -0.1, "low": -0.15, "high": -0.05}
-      }, "liked_but_less_right", "; the same prompts, paired: −15.0 to −5.0)", "；同题配对区间 −15.0 至 −5.0）"),
+    ({"right_answers": rate(0.5), "right_difference_vs_sft": {"value": -0.1, "low": -0.15, "high": -0.05}},
+     "liked_but_less_right", "; the same prompts, paired: −15.0 to −5.0)", "；同题配对区间 −15.0 至 −5.0）"),
 ])
 def test_winning_and_being_right_are_told_apart(ppo, kind, english, chinese):
     [finding] = findings(examined(**ppo))

@@ -12,8 +12,7 @@ from tiny import context
 
 from trivium.errors import TriviumError
 from trivium.stages.endpoint import EndpointSettings as Endpoint
-from trivium.stages.models import load_reward_model
-from trivium.stages.preferences import ai_feedback
+from trivium.stages.models import load_reward_model, prompt_ids, response_ids
 from trivium.stages.preferences.ai_feedback import AiFeedback
 from trivium.stages.preferences.revise import Revise
 from trivium.stages.scores import score_trees
@@ -84,10 +83,8 @@ def test_a_reward_model_may_judge(school, tmp_path):
     AiFeedback(judge="reward", responses=2, count=6, max_new_tokens=24, temperature=1.5, margin=0.0).run(place)
     reward, tokenizer = load_reward_model(school / "reward")
     for row in map(json.loads, (tmp_path / "comparisons.jsonl").read_text().splitlines()):
-        trees = [
-            Tree(ai_feedback.prompt_ids(tokenizer, row["prompt"]), (ai_feedback.response_ids(tokenizer, text),))
-            for text in row["responses"]
-        ]
+        trees = [Tree(prompt_ids(tokenizer, row["prompt"]), (response_ids(tokenizer, text),))
+                 for text in row["responses"]]
         scores = [float(s[0]) for s in score_trees(reward, trees, 128, 4, "float32")]
         assert row["ranking"][0] == [int(np.argmax(scores))]
 

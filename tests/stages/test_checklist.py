@@ -22,7 +22,7 @@ from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_k3
 from trivium.progress import Progress
 from trivium.stages.models import load_reward_model, prompt_ids, response_ids, save_model
-from trivium.stages.preferences import dpo, reference, reward
+from trivium.stages.preferences import dpo, rankings, reference, reward
 from trivium.stages.preferences.dpo import Dpo
 from trivium.stages.preferences.kto import Kto
 from trivium.stages.preferences.reward import Reward
@@ -252,7 +252,7 @@ def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
                     for name in extra[id(trees[0])]
                 }
             else:
-                reward.add_pairs(batch)
+                rankings.add_pairs(batch)
                 batch.extra["reference"] = torch.zeros(len(batch.ends))
         policy = LanguageModel(school.policy.config).initialise(0)
         model, objective = {

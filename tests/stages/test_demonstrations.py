@@ -78,8 +78,8 @@ def test_bad_rows_have_a_reason(row, reason):
 
 def test_a_table_of_chinese_reviews_becomes_instructions(tmp_path):
     (tmp_path / "reviews.csv").write_text(
-        "label,review\n" + "".join(f'{i % 2},"第{i}次点，味道{"很好" if i % 2 else "很差"}"\n'
-                                   for i in range(40)) + "7,不知道\n1\n0,第0次点，味道很差\n1, \n", encoding="utf-8-sig")
+        "label,review\n" + "".join(f'{i % 2},"第{i}次点，味道{"很好" if i % 2 else "很差"}"\n' for i in range(40)) +
+        "7,不知道\n1\n0,第0次点，味道很差\n1, \n", encoding="utf-8-sig")
     summary, rows, rejects = run(tmp_path, {"reviews": tmp_path / "reviews.csv"}, sources={"reviews": {
         "columns": {"text": "review"}, "labels": {"0": "差评", "1": "好评"}, "templates": "classification-zh"}})
     assert len(rows) == 40 and {row["messages"][1]["content"] for row in rows} == {"差评", "好评"}

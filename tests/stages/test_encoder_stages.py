@@ -29,7 +29,8 @@ stages:
   tokenizer: {{vocab_size: 400}}
   tokens: {{validation: 0.1}}
   encode:
-    model: {{hidden_size: 48, intermediate_size: 64, num_layers: 2, num_heads: 3, num_kv_heads: 3, head_dim: 16, max_positions: 64}}
+    model: {{hidden_size: 48, intermediate_size: 64, num_layers: 2, num_heads: 3, num_kv_heads: 3, head_dim: 16,
+             max_positions: 64}}
     optimization: {{learning_rate: 0.003}}
     length: 64
     rows: 8

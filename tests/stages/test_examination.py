@@ -10,10 +10,8 @@ import torch
 from tiny import context
 
 from trivium.files import write_rows
-from trivium.stages.models import load_reward_model, save_model
-from trivium.stages.preferences import ai_feedback
-from trivium.stages.reinforcement import ppo
-from trivium.stages.results import evaluate
+from trivium.stages.models import load_language_model, load_reward_model, prompt_ids, save_model
+from trivium.stages.results import answers as answering
 from trivium.stages.results.evaluate import Evaluate
 from trivium.stages.scores import score_trees
 from trivium.training.batch import Tree
@@ -39,21 +37,21 @@ def examined(school, folder, **settings):
 def test_the_best_of_more_scores_higher_and_is_of_the_same_samples(school, tmp_path, monkeypatch):
     reward, tokenizer = load_reward_model(school / "reward")
     drawn = []
-    real = evaluate.generate
-    monkeypatch.setattr(evaluate, "generate", lambda *given, **more: drawn.append(real(*given, **more)) or drawn[-1])
+    real = answering.generate
+    monkeypatch.setattr(answering, "generate", lambda *given, **more: drawn.append(real(*given, **more)) or drawn[-1])
     models, answers = examined(school, tmp_path, checkers={"right": "number"}, best_of={"sft": [2, 8]}, picker="reward")
     for number in (2, 8):
         for row, group in zip(answers, drawn[-1], strict=True):
             first = group[:number]
-            tree = Tree(ai_feedback.prompt_ids(tokenizer, row["prompt"]), tuple(np.array(one.tokens) for one in first))
-            scores = score_trees(reward, [tree], 256, 4,
-                                 "float32")[0] - 1e9 * np.array([not one.finished for one in first])
+            tree = Tree(prompt_ids(tokenizer, row["prompt"]), tuple(np.array(one.tokens) for one in first))
+            scores = score_trees(reward, [tree], 256, 4, "float32")[0]
+            scores = scores - 1e9 * np.array([not one.finished for one in first])
             best = first[int(np.argmax(scores))]
-            assert row["samples"][f"sft-best-of-{number}"] == tokenizer.decode(
-                [t for t in best.tokens if t != tokenizer.end_id])
+            text = tokenizer.decode([t for t in best.tokens if t != tokenizer.end_id])
+            assert row["samples"][f"sft-best-of-{number}"] == text
     assert any(row["samples"]["sft-best-of-2"] != row["samples"]["sft-best-of-8"] for row in answers)
-    assert models["sft-best-of-8"]["kl"] == pytest.approx(np.log(8) -
-                                                          7 / 8) and "win_rate_vs_sft" in models["sft-best-of-8"]
+    best_of_8 = models["sft-best-of-8"]
+    assert best_of_8["kl"] == pytest.approx(np.log(8) - 7 / 8) and "win_rate_vs_sft" in best_of_8
     with pytest.raises(ValueError, match="name it as `picker`"):
         Evaluate(models={"sft": "sft"}, best_of={"sft": [4]})
     with pytest.raises(ValueError, match="did you mean 'sft'"):
@@ -87,11 +85,11 @@ def test_tasks_are_examined_and_their_questions_are_inputs(school, tmp_path):
 
 
 def test_the_mark_of_a_documents_end_is_no_part_of_an_answer(school, tmp_path):
-    model, tokenizer = ppo.load_language_model(school / "sft")
+    model, tokenizer = load_language_model(school / "sft")
     with torch.no_grad():
         model.lm_head.weight.zero_()  # all tokens are equally likely, so that the first is taken: the mark
     assert tokenizer.document_id == 0
     (tmp_path / "mute").mkdir()
     save_model(model, tokenizer, tmp_path / "mute")
     prompts = [{"id": "p", "prompt": [{"role": "user", "content": "say it"}]}]
-    assert evaluate.few_shot(tmp_path / "mute", [], prompts, Evaluate(models={}, max_new_tokens=4), 0) == [""]
+    assert answering.few_shot_answers(tmp_path / "mute", [], prompts, 3, 4, 0) == [""]

@@ -30,10 +30,13 @@ trainer.step(0, step.batches, step.objective)
 with torch.profiler.profile(profile_memory=True) as profile:
     trainer.step(1, step.batches, step.objective)
 profile.export_chrome_trace(sys.argv[3])
-peak = max(e["args"]["Total Allocated"] for e in json.load(open(sys.argv[3]))["traceEvents"] if e.get("name") == "[memory]")
+events = json.load(open(sys.argv[3]))["traceEvents"]
+peak = max(e["args"]["Total Allocated"] for e in events if e.get("name") == "[memory]")
 held = [p for each in (model, *beside) for p in each.parameters()]
-held += [master_of(p) for p in held] + [v for o in trainer.optimizers for state in o.state.values() for v in state.values() if torch.is_tensor(v)]
-print(peak + sum({v.data_ptr(): v.nbytes for v in held}.values()))  # the profile counts from its start, when all these were there
+held += [master_of(p) for p in held]
+held += [v for o in trainer.optimizers for state in o.state.values() for v in state.values() if torch.is_tensor(v)]
+# The profile counts from its start, when all these were there.
+print(peak + sum({v.data_ptr(): v.nbytes for v in held}.values()))
 """
 
 

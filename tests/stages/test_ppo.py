@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny import FEW, context, lines
 
+from trivium.errors import TriviumError
 from trivium.model.adapters import AdapterSettings, attach
 from trivium.model.adapters import folder as adapter_folder
 from trivium.objectives.policy import generalised_advantages, whiten
@@ -24,17 +25,29 @@ from trivium.training.parallel import World
 from trivium.training.trainer import Trainer
 
 
-def test_the_first_ratio_is_one_and_log_probs_agree(school, tmp_path):
+def test_the_first_ratio_is_one_and_log_probs_agree(school, tmp_path, precision):
+    few = FEW | {"precision": precision}
     place, _ = context(school, tmp_path)
-    Ppo(**FEW).run(place)
+    assert Ppo(**few).run(place)["precision"] == precision
     first, second = lines(tmp_path)
+    near = 1e-4 if precision == "float32" else 0.2  # sampled in float32, learned in bf16
     assert first["sample_prompt"].startswith("say ") and isinstance(first["sample"], str) and np.isfinite(
         first["sample_score"])
     assert first["first_ratio_error"] < 1e-6 and first["kl"] == 0 and abs(second["kl"]) > 0
-    assert first["log_prob_disagreement"] < 1e-4 and second["log_prob_disagreement"] < 1e-4
+    assert first["log_prob_disagreement"] < near and second["log_prob_disagreement"] < near
     place, _ = context(school, tmp_path / "g", reward=None)
-    Grpo(**FEW | {"episodes": 4, "samples": 3}, checker="number").run(place)
-    assert lines(tmp_path / "g")[0]["first_ratio_error"] < 1e-6
+    assert Grpo(**few | {"episodes": 4, "samples": 3}, checker="number").run(place)["precision"] == precision
+    assert lines(tmp_path / "g")[0]["first_ratio_error"] < 1e-6 and lines(tmp_path / "g")[0]["kl"] == 0
+
+
+@pytest.mark.parametrize(("stage", "more"), [(Ppo, {}), (Grpo, {"checker": "number"})])
+def test_a_reference_in_another_format_than_the_policy_is_refused(school, tmp_path, monkeypatch, stage, more):
+    with pytest.raises(ValueError, match="would set the policy apart from its reference"):
+        stage(**FEW | {"precision": "bf16-weights"}, **more)
+    monkeypatch.setenv("TRIVIUM_AUTO_PRECISION", "bf16-weights")
+    place, _ = context(school, tmp_path)
+    with pytest.raises(TriviumError, match="would set the policy apart from its reference"):
+        stage(**FEW | {"precision": "auto"}, **more).run(place)
 
 
 def test_a_rollout_is_scored_as_the_papers_say():
@@ -90,9 +103,9 @@ def test_ptx_adds_the_pretraining_gradient(school):
 
 
 @pytest.mark.parametrize("where", ["rollout", "update"])
-def test_stopped_in_the_middle_it_ends_with_the_same_bits(school, tmp_path, monkeypatch, where):
+def test_stopped_in_the_middle_it_ends_with_the_same_bits(school, tmp_path, monkeypatch, where, precision):
     """In the second iteration: after the responses were sampled, or between two updates."""
-    settings = Ppo(**FEW | {"iterations": 3, "epochs": 2}, kl_target=0.5, kl_horizon=50)
+    settings = Ppo(**FEW | {"iterations": 3, "epochs": 2, "precision": precision}, kl_target=0.5, kl_horizon=50)
     place, _ = context(school, tmp_path / "whole")
     settings.run(place)
     holder, name, last = (TrainingReward, "__call__", 1) if where == "rollout" else (Trainer, "step", 6)
@@ -111,6 +124,9 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bits(school, tmp_path, monk
     assert len(lines(tmp_path / "stopped")) == 1
     settings.run(place)
     assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+    if where == "update":
+        with pytest.raises(TriviumError, match="another number format"):
+            settings.model_copy(update={"precision": "bf16" if precision == "float32" else "float32"}).run(place)
     assert (tmp_path / "stopped/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
@@ -129,14 +145,11 @@ def on_sft(school, folder, settings):
     return folder
 
 
-@pytest.mark.parametrize("adapter", [
-    AdapterSettings(rank=2),
-    AdapterSettings(rank=2, dora=True),
-    AdapterSettings(kind="bottleneck", width=3),
-    AdapterSettings(kind="prefix", tokens=2)
-],
+@pytest.mark.parametrize("adapter", [AdapterSettings(rank=2), AdapterSettings(rank=2, dora=True),
+                                     AdapterSettings(kind="bottleneck", width=3),
+                                     AdapterSettings(kind="prefix", tokens=2)],
                          ids=["lora", "dora", "bottleneck", "prefix"])
-def test_with_adapters_four_models_share_one_trunk(school, tmp_path, adapter, monkeypatch):
+def test_with_adapters_four_models_share_one_trunk(school, tmp_path, adapter, monkeypatch, precision):
     place, said = context(school, tmp_path, reward=on_sft(school, tmp_path / "reward", adapter))
     models, training, load = [], ppo.PolicyTraining, scoring.load_judge
 
@@ -148,7 +161,7 @@ def test_with_adapters_four_models_share_one_trunk(school, tmp_path, adapter, mo
     monkeypatch.setattr(
         ppo, "PolicyTraining",
         lambda rollouts, pair, *rest, **more: models.append(pair) or training(rollouts, pair, *rest, **more))
-    Ppo(**FEW, adapter=adapter, optimization=Optimization(learning_rate=0.01)).run(place)
+    Ppo(**FEW | {"precision": precision}, adapter=adapter, optimization=Optimization(learning_rate=0.01)).run(place)
     policy, reward, pair = models[0], models[1], models[-1]
     trunk = {name: weight for name, weight in policy.model.named_parameters() if ".adapters." not in f".{name}"}
     for judge in (reward, pair.value):
@@ -160,10 +173,10 @@ def test_with_adapters_four_models_share_one_trunk(school, tmp_path, adapter, mo
     alone = load_reward_model(tmp_path / "reward")[0]
     with torch.no_grad():  # training moved policy and value model, and neither reward model nor reference
         torch.testing.assert_close(reward(tokens), alone(tokens), atol=1e-4, rtol=1e-4)
-        assert (pair.value(tokens) - reward(tokens)).abs().max() > 1e-3 and (policy(tokens) -
-                                                                             kept(tokens)).abs().max() > 1e-3
+        assert (pair.value(tokens) - reward(tokens)).abs().max() > 1e-3
+        assert (policy(tokens) - kept(tokens)).abs().max() > 1e-3
     log = lines(tmp_path)
     assert log[1]["kl"] != log[0]["kl"] and log[0]["first_ratio_error"] < 1e-5
     if adapter.kind != "prefix":  # which changes something from the first
-        assert log[0]["kl"] == pytest.approx(0, abs=1e-4)
+        assert log[0]["kl"] == 0
     assert "reward: an adapter on the policy's own weights, which are held once" in said

@@ -18,17 +18,17 @@ from trivium.intervals import mean_interval
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.progress import Progress
 from trivium.stages.data.imports import Imports
-from trivium.stages.preferences import reward
-from trivium.stages.preferences.reward import (
-    Ranking,
+from trivium.stages.preferences import reward, reward_statistics
+from trivium.stages.preferences.rankings import (
     Rated,
-    Regression,
-    accuracy,
     add_ratings,
     check_ranking,
+    check_ratings,
     ranked_tree,
     rankings,
 )
+from trivium.stages.preferences.reward import Ranking, Regression
+from trivium.stages.preferences.reward_statistics import accuracy
 from trivium.stages.reinforcement.ppo import values_of
 from trivium.stages.rows import rows_of
 from trivium.tokenizer import train as tokenizer_training
@@ -196,13 +196,13 @@ def test_margins_and_ratings_enter_the_loss():
                                               ([3], "a rating of each of the 2"), (None, "a rating of each")])
 def test_ratings_are_checked(ratings, message):
     with pytest.raises(TriviumError, match=message):
-        reward.check_ratings({"responses": ["a", "b"], "ratings": ratings})
+        check_ratings({"responses": ["a", "b"], "ratings": ratings})
 
 
 def test_scores_have_statistics_by_confidence_length_and_margin():
     rows = [{"prompt": "one", "responses": ["long answer here", "short"], "ranking": [[0], [1]], "ratings": [6, 2]},
             {"prompt": "two", "responses": ["ab", "ac"], "ranking": [[1], [0]], "ratings": [3, 4]}]
-    found = reward.score_statistics(rows, [[2.0, 0.0], [1.0, 0.0]])
+    found = reward_statistics.score_statistics(rows, [[2.0, 0.0], [1.0, 0.0]])
     assert [(round(b["predicted"], 3), b["value"]) for b in found["calibration"]] == [(0.731, 0.0), (0.881, 1.0)]
     assert [(part["name"], part["value"]) for part in found["accuracy_by_length"]] == [("alike", 0.0),
                                                                                        ("better is longer", 1.0)]
@@ -216,7 +216,7 @@ def test_what_several_annotators_say_of_a_prompt_is_one_cluster_and_their_agreem
             for prompt, ranking in (("one", [[0], [1], [2]]), ("two", [[2], [1], [0]])) for n in range(20)]
     found = accuracy(rows, [[3.0, 2.0, 1.0]] * 40)
     assert found["n"] == 2 and found["value"] == 0.5 and found["high"] - found["low"] > 0.9
-    assert reward.score_statistics(rows, [[3.0, 2.0, 1.0]] * 40)["calibration"][-1]["n"] == 2
+    assert reward_statistics.score_statistics(rows, [[3.0, 2.0, 1.0]] * 40)["calibration"][-1]["n"] == 2
     said = {"prompt": "one", "responses": ["a", "b", "c"]}
     rows = [
         said | {"annotator": "anna", "ranking": [[0], [1], [2]]},
@@ -224,6 +224,6 @@ def test_what_several_annotators_say_of_a_prompt_is_one_cluster_and_their_agreem
         said | {"annotator": "ben", "ranking": [[0], [2], [1]]}, said | {"annotator": "carl", "ranking": [[1], [0, 2]]},
         said | {"annotator": "dora", "responses": ["a", "b", "d"], "ranking": [[2], [1], [0]]}
     ]
-    assert reward.annotators_agreement(rows)["value"] == pytest.approx((2 + 1 + 0) / (3 + 2 + 2))
-    assert reward.annotators_agreement(rows[:2])["value"] is None and reward.annotators_agreement(
+    assert reward_statistics.annotators_agreement(rows)["value"] == pytest.approx((2 + 1 + 0) / (3 + 2 + 2))
+    assert reward_statistics.annotators_agreement(rows[:2])["value"] is None and reward_statistics.annotators_agreement(
         rows[3:])["value"] is None

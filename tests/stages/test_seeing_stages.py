@@ -26,11 +26,21 @@ out: {out}
 stages:
   pictures: {{digits: 24, shapes: 24, heldout: 4, most: 2}}
   vision:
-    model: {{size: 28, patch: 14, hidden_size: 32, intermediate_size: 48, num_layers: 1, num_heads: 2, num_kv_heads: 2, head_dim: 16}}
+    model: {{size: 28, patch: 14, hidden_size: 32, intermediate_size: 48, num_layers: 1, num_heads: 2, num_kv_heads: 2,
+             head_dim: 16}}
     rows: 16
     epochs: 2
     precision: {precision}
-  align: {{kind: see, model: {model}, vision: vision, rows_from: captions, train: [projector], length: 96, rows: 4, examine: false, precision: {precision}}}
+  align:
+    kind: see
+    model: {model}
+    vision: vision
+    rows_from: captions
+    train: [projector]
+    length: 96
+    rows: 4
+    examine: false
+    precision: {precision}
   see: {{model: align, precision: {precision}, length: 96, rows: 4, epochs: 1, optimization: {{learning_rate: 0.003}}}}
 """
 
@@ -75,7 +85,7 @@ def test_the_two_steps_train_what_they_name_and_the_result_answers(tmp_path, any
     pictures = sum(token["text"] == "(picture)" for token in tokens)
     # patches of 14 pixels
     assert pictures == 4 * len({token["segment"] for token in tokens if token["text"] == "(picture)"}) > 0
-    with pytest.raises(TriviumError, match="pictures, not tokens"):
+    with pytest.raises(TriviumError, match="a stage of kind 'vision' has no batches of its own to look at"):
         list(tokens_of(load_recipe(tmp_path / "r.yaml"), "vision", 0))
 
 

@@ -16,7 +16,7 @@ from trivium.cli.app import inspect_batch
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
 from trivium.model import folder as model_folder
-from trivium.stages.finetuning.sft import AnswersAndQuestions, conversation, shortened, tell_answers
+from trivium.stages.finetuning.sft import AnswersAndQuestions, conversation, mark_answers, shortened
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import make_batch
@@ -284,7 +284,7 @@ def test_questions_have_a_loss_of_their_own(base):
     tree = conversation(loaded.tokenizer, chat("Say red.", "red!"), questions=True)
     plain = conversation(loaded.tokenizer, chat("Say red.", "red!"))
     batch, other = make_batch([[tree]], 32), make_batch([[plain]], 32)
-    tell_answers(batch)
+    mark_answers(batch)
     totals = AnswersAndQuestions(0.25)(loaded.model, batch)
     from trivium.stages.pretraining.pretrain import LanguageModeling
     torch.testing.assert_close(totals["loss"].value, LanguageModeling()(loaded.model, other)["loss"].value)

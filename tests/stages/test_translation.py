@@ -26,18 +26,34 @@ name: seq
 out: {out}
 stages:
   pairs: {{numbers: 150, heldout: 0.2, heldout_most: 6}}
-  corpus: {{documents: [pairs], settings: {{rules: [], language: {{enabled: false}}, duplicates: {{near: false}}, private: {{enabled: false}}}}}}
+  corpus:
+    documents: [pairs]
+    settings: {{rules: [], language: {{enabled: false}}, duplicates: {{near: false}}, private: {{enabled: false}}}}
   tokenizer: {{vocab_size: 320}}
   tokens: {{validation: 0.1}}
   spans:
-    model: {{hidden_size: 32, intermediate_size: 48, num_layers: 1, num_heads: 2, num_kv_heads: 1, head_dim: 16, max_positions: 64}}
+    model: {{hidden_size: 32, intermediate_size: 48, num_layers: 1, num_heads: 2, num_kv_heads: 1, head_dim: 16,
+             max_positions: 64}}
     length: 48
     rows: 8
     sentinels: 12
     epochs: 2
     precision: {precision}
-  translate: {{precision: {precision}, length: 48, rows: 4, epochs: 2, max_new_tokens: 8, optimization: {{learning_rate: 0.003}}}}
-  adapted: {{kind: translate, precision: {precision}, length: 48, rows: 4, epochs: 1, max_new_tokens: 8, adapter: {{rank: 2}}}}
+  translate:
+    precision: {precision}
+    length: 48
+    rows: 4
+    epochs: 2
+    max_new_tokens: 8
+    optimization: {{learning_rate: 0.003}}
+  adapted:
+    kind: translate
+    precision: {precision}
+    length: 48
+    rows: 4
+    epochs: 1
+    max_new_tokens: 8
+    adapter: {{rank: 2}}
 """
 
 

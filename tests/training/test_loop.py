@@ -464,7 +464,8 @@ class Lion(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     mean = self.state[p].setdefault("mean", torch.zeros_like(p))
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(torch.sign(mean.lerp(p.grad, 0.1)), alpha=group["lr"])
+                    direction = torch.sign(mean.lerp(p.grad, 0.1))
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"])
                     mean.lerp_(p.grad, 1 - group["beta"])
 
 def forgetful(params, lr):

@@ -47,10 +47,11 @@ prepare(1)
 folder, options = Path(sys.argv[1]), json.loads(sys.argv[3])
 kind, config, objective = ((EncoderDecoder, EncoderDecoderConfig, WritingTargets()) if "pairs" in options else
                            (LanguageModel, ModelConfig, LanguageModeling()))
-config = config(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,
-                **options.get("model", {}))
+config = config(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2,
+                head_dim=8, **options.get("model", {}))
 backwards = lambda tree, epoch: Tree(tree.responses[0][::-1].copy(), tree.responses)
-batches = PairEpochs(trees(300), 64, 8, 1, end=0, change=backwards) if "pairs" in options else PackedEpochs(trees(300), 64, 8, 1)
+batches = (PairEpochs(trees(300), 64, 8, 1, end=0, change=backwards) if "pairs" in options else
+           PackedEpochs(trees(300), 64, 8, 1))
 outcome = train(kind(config).initialise(0), objective, batches, options.get("steps", 12),
                 Optimization(**options.get("optimization", {"optimizer": "muon"})), scratch=folder / "scratch",
                 log=folder / "log.jsonl", fingerprint="same",
@@ -58,7 +59,8 @@ outcome = train(kind(config).initialise(0), objective, batches, options.get("ste
                 evaluation=Evaluation(5, lambda part, parts: batches(3, part, parts), lambda model: str(
                     model(torch.arange(20)[None]).argmax(-1).tolist())) if "evaluate" in options else Evaluation())
 if outcome.leader:
-    save_file({name: p.detach().contiguous() for name, p in outcome.model.named_parameters()}, folder / "final.safetensors")
+    weights = {name: p.detach().contiguous() for name, p in outcome.model.named_parameters()}
+    save_file(weights, folder / "final.safetensors")
 if torch.distributed.is_initialized():
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

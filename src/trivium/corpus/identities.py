@@ -40,7 +40,9 @@ KEY_BLOCK = re.compile(
     re.ASCII)
 GIVEN_SECRET = re.compile(
     r"""
-    (?i:(?<![A-Za-z])(?:password|passwd|secret|(?:api|access|auth|secret|private)[_-]?(?:key|token)|token)["']?[ ]{0,3}[:=][ ]{0,3}["']?)
+    (?i: (?<![A-Za-z])
+         (?:password|passwd|secret|(?:api|access|auth|secret|private)[_-]?(?:key|token)|token)
+         ["']?[ ]{0,3}[:=][ ]{0,3}["']? )
     (?P<value> (?=[^\s"'<>]{0,63}\d)(?=[^\s"'<>]{0,63}[A-Za-z])[^\s"'<>()&;,$]{8,64} )""", re.VERBOSE | re.ASCII)
 """What follows a name such as ``api_key =``, when it has letters and digits."""
 

@@ -39,10 +39,11 @@ FAMILIES: dict[str, list[Phrasing]] = {
         ("Say whether the following is {{ labels | join(' or ') }}.\n\n{{ text }}", "{{ label }}"),
         ("Text: {{ text }}\nOptions: {{ labels | join(', ') }}\nAnswer with one option.", "{{ label }}"),
         ("How would you label this? Choose from {{ labels | join(', ') }}: {{ text }}", "{{ label }}")),
-    "classification-zh": _phrasings(("{{ text }}\n\n以上内容属于哪一类：{{ labels | join('、') }}？", "{{ label }}"),
-                                    ("请判断下面这段话是{{ labels | join('还是') }}：\n{{ text }}", "{{ label }}"),
-                                    ("内容：{{ text }}\n选项：{{ labels | join('、') }}\n请只回答一个选项。", "{{ label }}"),
-                                    ("从{{ labels | join('、') }}中选一个来描述：{{ text }}", "{{ label }}")),
+    "classification-zh": _phrasings(
+        ("{{ text }}\n\n以上内容属于哪一类：{{ labels | join('、') }}？", "{{ label }}"),
+        ("请判断下面这段话是{{ labels | join('还是') }}：\n{{ text }}", "{{ label }}"),
+        ("内容：{{ text }}\n选项：{{ labels | join('、') }}\n请只回答一个选项。", "{{ label }}"),
+        ("从{{ labels | join('、') }}中选一个来描述：{{ text }}", "{{ label }}")),
     "judgement": _phrasings(
         ("{{ premise }}\n\nDoes it follow that {{ hypothesis }}? Answer {{ labels | join(', ') }}.", "{{ label }}"),
         ("Read this: {{ premise }}\nClaim: {{ hypothesis }}\nIs the claim true ({{ labels | join('/') }})?",
@@ -68,7 +69,8 @@ FAMILIES: dict[str, list[Phrasing]] = {
         ("{{ question }}\nThink step by step.", "{{ steps }}\nThe answer is {{ answer }}."),
         ("{{ question }}\n\nShow how you get there.", "{{ steps }}\nThe answer is {{ answer }}."),
         ("Work this out and explain each step: {{ question }}", "{{ steps }}\nThe answer is {{ answer }}.")),
-    "reasoning-zh": _phrasings(("{{ question }}\n只写答案。", "{{ answer }}"), ("请直接回答：{{ question }}", "{{ answer }}")),
+    "reasoning-zh": _phrasings(("{{ question }}\n只写答案。", "{{ answer }}"),
+                               ("请直接回答：{{ question }}", "{{ answer }}")),
     "reasoning-steps-zh": _phrasings(("{{ question }}\n请一步一步地想。", "{{ steps }}\n答案是{{ answer }}。"),
                                      ("{{ question }}\n写出解题过程。", "{{ steps }}\n答案是{{ answer }}。")),
 }

@@ -113,7 +113,8 @@ class EncoderConfig(ModelConfig):
                 f"model: an encoder's {self.num_heads} heads of {self.head_dim} must have as many kv_heads (it has "
                 f"{self.num_kv_heads}) "
                 f"and make up its hidden_size ({self.hidden_size})")
-        if self.qk_norm or self.attention_bias or self.sliding_window is not None or self.rope_scaling is not None or not self.tie_embeddings:
+        if (self.qk_norm or self.attention_bias or self.sliding_window is not None or self.rope_scaling is not None
+                or not self.tie_embeddings):
             raise TriviumError(
                 "model: an encoder has no qk_norm, attention_bias, sliding_window or rope_scaling, and ties its "
                 "embeddings"
@@ -141,7 +142,8 @@ class EncoderDecoderConfig(ModelConfig):
                 f"model: an encoder-decoder's hidden_size ({self.hidden_size}) must be a multiple of its num_heads "
                 f"({self.num_heads})"
             )
-        if self.qk_norm or self.attention_bias or self.sliding_window is not None or self.rope_scaling is not None or not self.tie_embeddings:
+        if (self.qk_norm or self.attention_bias or self.sliding_window is not None or self.rope_scaling is not None
+                or not self.tie_embeddings):
             raise TriviumError(
                 "model: an encoder-decoder has no qk_norm, attention_bias, sliding_window or rope_scaling, and ties "
                 "its embeddings"

@@ -27,8 +27,9 @@ def shards(folder: Path) -> dict[str, Path]:
                 found |= dict.fromkeys(file.keys(), path)
         except FileNotFoundError as error:
             pickled = next(iter(sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None)
-            hint = f"; {pickled.name} is a pickle, which is never read: convert it to safetensors" if pickled else "; copy it again" if index.exists(
-            ) else ""
+            hint = "; copy it again" if index.exists() else ""
+            if pickled:
+                hint = f"; {pickled.name} is a pickle, which is never read: convert it to safetensors"
             raise TriviumError(f"{path}: no such file{hint}") from error
         except Exception as error:  # safetensors has one exception type, which its stubs do not export
             raise TriviumError(f"{path}: not a readable safetensors file ({error}); copy it again") from error

@@ -184,7 +184,8 @@ def test_a_function_judges_ai_feedback(school, own, tmp_path):
     for row in rows:
         lengths = [len(text) for text in row["responses"]]
         assert min(lengths) == min(lengths[index] for index in row["ranking"][0])
-    assert dict(settings.references())["judge"] == str(own) and settings.learned()["judge"] == f"{own}:shorter"
+    assert "judge" not in dict(settings.references()) and settings.learned()["judge"] == f"{own}:shorter"
+    assert dict(settings.code())["judge.own.py"] == own
 
 
 def test_a_judge_without_a_file_is_said(school, tmp_path):

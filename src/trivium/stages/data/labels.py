@@ -80,7 +80,8 @@ class Labels(Stage):
             )
         counts = Counter(rows.values())
         if len(counts) < 2:
-            reason = f"; the first rejected row: {rejects[0]['file']}: row {rejects[0]['row']}: {rejects[0]['reason']}" if rejects else ""
+            reason = (f"; the first rejected row: {rejects[0]['file']}: row {rejects[0]['row']}: {rejects[0]['reason']}"
+                      if rejects else "")
             raise TriviumError(
                 f"labels: at least two labels with texts are needed, but there are {len(counts)}{reason}")
         if len(counts) > self.most:
