@@ -21,10 +21,12 @@ from trivium.files import write_rows
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_k3
 from trivium.progress import Progress
+from trivium.stages.finetuning.sft import AnswersAndQuestions, mark_answers
 from trivium.stages.models import load_reward_model, prompt_ids, response_ids, save_model
 from trivium.stages.preferences import dpo, rankings, reference, reward
 from trivium.stages.preferences.dpo import Dpo
 from trivium.stages.preferences.kto import Kto
+from trivium.stages.preferences.rankings import Rated
 from trivium.stages.preferences.reward import Reward
 from trivium.stages.reinforcement import ppo, rollout, training
 from trivium.stages.reinforcement.grpo import GroupSurrogate, Grpo
@@ -226,21 +228,23 @@ def test_the_value_model_begins_as_the_reward_model(school, tmp_path, monkeypatc
     assert not {id(p) for p in seen[0].value.parameters()} & {id(p) for p in seen[0].policy.parameters()}
 
 
-@pytest.mark.parametrize("kind", ["ppo", "grpo", "dpo", "ipo"])
+@pytest.mark.parametrize("kind", ["ppo", "grpo", "dpo", "ipo", "hinge", "ranking", "regression", "questions"])
 def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
     """Sums over all tokens, or prompts, are divided once: never a mean of means."""
     if any_precision == "bf16-weights" and kind in ("ppo", "grpo"):
         pytest.skip("refused")
     rng = np.random.default_rng(0)
     trees = [random_tree(rng, *lengths) for lengths in ((3, 9), (2, 2, 6), (14, 1), (5, 4))]
-    trees = [Tree(tree.prompt, tree.responses, payload=[[k] for k in range(len(tree.responses))]) for tree in trees]
-    extra = {
-        id(tree): {
-            name: rng.normal(size=sum(map(len, tree.responses))) * 0.1
-            for name in ("log_probs", "reference", "advantages", "values", "returns")
-        }
-        for tree in trees
-    }
+
+    def payload(tree):
+        places = [[k] for k in range(len(tree.responses))]
+        if kind == "regression":
+            return Rated(places, [6, 2, 3][:len(places)])
+        return np.arange(sum(map(len, tree.responses))) % 3 > 0 if kind == "questions" else places
+
+    trees = [Tree(tree.prompt, tree.responses, payload=payload(tree)) for tree in trees]
+    extra = {id(tree): {name: rng.normal(size=sum(map(len, tree.responses))) * 0.1
+                        for name in ("log_probs", "reference", "advantages", "values", "returns")} for tree in trees}
     gradients = []
     for parts in ([trees], [trees[:1], trees[1:]], [trees[2:3], trees[:2], trees[3:]]):
         batches = [make_batch([[tree] for tree in part], 40) for part in parts]
@@ -252,24 +256,27 @@ def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
                     for name in extra[id(trees[0])]
                 }
             else:
-                rankings.add_pairs(batch)
+                {"regression": rankings.add_ratings, "questions": mark_answers}.get(kind, rankings.add_pairs)(batch)
                 batch.extra["reference"] = torch.zeros(len(batch.ends))
         policy = LanguageModel(school.policy.config).initialise(0)
+        judge = RewardModel.from_language_model(policy, 0)
         model, objective = {
-            "ppo": lambda p:
-            (ppo.PolicyAndValue(p, RewardModel.from_language_model(p, 0)), ppo.ClippedSurrogate(Ppo())),
-            "grpo": lambda p: (p, GroupSurrogate(Grpo())), "dpo": lambda p: (p, dpo.DirectPreference(Dpo())),
-            "ipo": lambda p: (p, dpo.DirectPreference(Dpo(loss="ipo")))
-        }[kind](policy)
+            "ppo": (ppo.PolicyAndValue(policy, judge), ppo.ClippedSurrogate(Ppo())),
+            "grpo": (policy, GroupSurrogate(Grpo())), "dpo": (policy, dpo.DirectPreference(Dpo())),
+            "ipo": (policy, dpo.DirectPreference(Dpo(loss="ipo"))),
+            "hinge": (policy, dpo.DirectPreference(Dpo(loss="hinge"))), "ranking": (judge, reward.Ranking()),
+            "regression": (judge, reward.Regression()), "questions": (policy, AnswersAndQuestions(0.25))
+        }[kind]
         trainer = Trainer(model, Optimization(clip=0.0), 1, any_precision)
-        kept = []
+        kept, learner = [], model.policy if kind == "ppo" else model
         trainer.optimizers = [
             SimpleNamespace(
                 param_groups=[],
-                step=lambda policy=policy, kept=kept: kept.extend(p.grad.clone() for _, p in masters(policy)))
+                step=lambda learner=learner, kept=kept: kept.extend(p.grad.clone() for _, p in masters(learner)))
         ]
         trainer.step(0, batches if kind != "ppo" else ppo.split_by_model(batches), objective)
         gradients.append(kept)
+    assert gradients[0] and any(gradient.any() for gradient in gradients[0])
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):
             if any_precision == "float32":

@@ -71,7 +71,7 @@ def test_a_rollout_is_scored_as_the_papers_say():
     np.testing.assert_allclose(both, whiten(np.concatenate(expected)))
 
 
-def test_ptx_adds_the_pretraining_gradient(school):
+def test_ptx_adds_the_pretraining_gradient(school, precision):
     settings = Ppo(pretraining_coefficient=0.7)
     policy, _ = ppo.load_language_model(school / "sft")
     reward, _ = load_reward_model(school / "reward")
@@ -87,7 +87,7 @@ def test_ptx_adds_the_pretraining_gradient(school):
     gradients = []
     for batches in (ppo.split_by_model([episodes]), [documents], [documents, *ppo.split_by_model([episodes])]):
         model = ppo.PolicyAndValue(copy.deepcopy(policy), copy.deepcopy(reward))
-        trainer = Trainer(model, Optimization(clip=0.0), 1, "float32")
+        trainer = Trainer(model, Optimization(clip=0.0), 1, precision)
         kept = []
         trainer.optimizers = [
             SimpleNamespace(param_groups=[],

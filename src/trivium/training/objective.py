@@ -45,8 +45,8 @@ class Objective(ABC):
     weights: dict[str, float]
 
     def before(self, trainer: Any, batches: Any) -> None:  # noqa: B027 (most objectives have nothing to do here)
-        """Look at the whole batch before an update, and put into every microbatch's ``extra`` what is to be known of it.
-        Most objectives need nothing."""
+        """Look at the whole batch before an update, and put into every microbatch's ``extra`` what is to be known of
+        it. Most objectives need nothing."""
 
     @abstractmethod
     def __call__(self, model: Any, batch: Any) -> dict[str, Total]:
