@@ -22,8 +22,15 @@ PLACE = Path(__file__).with_name("schema.json")
 
 def describe(settings: type[BaseModel]) -> dict[str, Any]:
     """``{"about", "schema", "defaults"}`` of a class of settings."""
-    return {"about": (settings.__doc__ or "").splitlines()[0], "schema": settings.model_json_schema(),
+    return {"about": (settings.__doc__ or "").splitlines()[0], "schema": _untitled(settings.model_json_schema()),
             "defaults": settings.model_construct().model_dump(mode="json", warnings=False)}
+
+
+def _untitled(schema: Any) -> Any:
+    """A schema without the titles that only repeat names."""
+    if isinstance(schema, dict):
+        return {key: _untitled(value) for key, value in schema.items() if key != "title" or not isinstance(value, str)}
+    return [_untitled(value) for value in schema] if isinstance(schema, list) else schema
 
 
 def describe_all() -> dict[str, dict[str, Any]]:
