@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import trivium.errors
 from trivium.artifacts import lineage, open_artifact
 from trivium.errors import TriviumError
 from trivium.extensions import code_files, file_of, load_object, resolve
+from trivium.files import write_rows
 from trivium.recipe.load import load_recipe
 from trivium.stage import Context, Input, Stage
 from trivium.stages.registry import Stages
@@ -185,6 +187,131 @@ def test_an_installed_package_offers_stages(place, monkeypatch):
     assert done.returncode == 0 and json.loads(done.stdout)["count"]["summary"] == {"words": 3}, done.stderr
     assert "stage.wordcount.py" in open_artifact(place / "runs/trial/count").manifest["inputs"]
     assert "count: Counts words." in command("schema", where=place).stdout
+
+
+KIT = {
+    "entry_points.txt": """
+[trivium.stages]
+words = kit.stages:Words
+[trivium.preference_losses]
+doubled = kit.learning:doubled
+[trivium.rewards]
+brief = kit.learning:brief
+[trivium.readers]
+notes = kit.reading:notes
+[trivium.optimizers]
+signs = kit.learning:Signs
+""",
+    "stages.py": """
+from typing import ClassVar
+
+from trivium.files import read_rows
+from trivium.stage import Context, Input, Stage
+
+
+class Words(Stage):
+    kind: ClassVar[str] = "words"
+    demonstrations: Input
+
+    def run(self, context: Context) -> dict[str, object]:
+        rows = [row for _, row in read_rows(context.inputs["demonstrations"] / "demonstrations.jsonl")]
+        return {"words": sum(len(row["messages"][-1]["content"].split()) for row in rows)}
+""",
+    "learning.py": """
+import torch
+
+
+class Signs(torch.optim.Optimizer):
+    def __init__(self, params, lr, weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.sub_(p.grad.sign(), alpha=group["lr"])
+
+
+def doubled(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta):
+    margins = beta * ((policy_chosen - reference_chosen) - (policy_rejected - reference_rejected))
+    return -2 * torch.nn.functional.logsigmoid(margins)
+
+
+def brief(row, responses):
+    return [-float(len(response)) for response in responses]
+""",
+    "reading.py": """
+def notes(path):
+    for number, block in enumerate(path.read_text().split("--")):
+        yield {"text": block.strip(), "id": str(number)}
+""",
+}
+KIT_RECIPE = """
+name: trial
+stages:
+  corpus:
+    documents: [raw.notes]
+    readers: {.notes: notes}
+    settings: {rules: [], language: {enabled: false}, duplicates: {near: false}}
+  tokenizer: {vocab_size: 320}
+  tokens: {validation: 0.1}
+  pretrain:
+    model: {hidden_size: 32, intermediate_size: 48, num_layers: 1, num_heads: 2, num_kv_heads: 1, head_dim: 16}
+    optimization: &signs {optimizer: signs, learning_rate: 0.001}
+    length: 64
+    rows: 4
+    steps: 10
+  sft: {demonstrations: rows, optimization: *signs, length: 64, rows: 4, epochs: 4}
+  dpo: {preferences: rows, loss: doubled, length: 64, rows: 4, epochs: 2}
+  ppo:
+    prompts: rows
+    reward: brief
+    unfinished_score: null
+    iterations: 2
+    episodes: 4
+    max_new_tokens: 6
+    length: 64
+  words: {demonstrations: rows}
+"""
+
+
+def test_an_installed_package_takes_part_in_a_whole_run(tmp_path, monkeypatch):
+    """One package offers a reader, an optimizer, a preference loss, a reward and a stage, each by a name."""
+    information = tmp_path / "site/kit-1.0.dist-info"
+    for folder in (information, tmp_path / "site/kit", tmp_path / "rows"):
+        folder.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: kit\nVersion: 1.0\n")
+    (tmp_path / "site/kit/__init__.py").write_text("")
+    for name, content in KIT.items():
+        ((information if name == "entry_points.txt" else tmp_path / "site/kit") / name).write_text(content)
+    (tmp_path / "raw.notes").write_text("\n--\n".join(
+        f"The {n} farmers of the valley bring {n + 2} apples to the market, and {n} more for the mayor of the town."
+        for n in range(40)))
+    asked = [[{"role": "user", "content": f"Say {n}."}] for n in range(8)]
+    write_rows(tmp_path / "rows/demonstrations.jsonl",
+               [{"messages": [*prompt, {"role": "assistant", "content": "yes, please"}]} for prompt in asked])
+    write_rows(tmp_path / "rows/prompts.jsonl", [{"id": n, "prompt": prompt} for n, prompt in enumerate(asked)])
+    write_rows(tmp_path / "rows/comparisons.jsonl",
+               [{"prompt": prompt, "responses": ["yes", "no"], "ranking": [[0], [1]], "split": "train"}
+                for prompt in asked])
+    (tmp_path / "recipe.yaml").write_text(KIT_RECIPE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    done = command("run", "recipe.yaml", "--json", where=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs/trial"
+    code = {name: {where for where in open_artifact(run / name).manifest["inputs"] if where.endswith(".py")}
+            for name in ("corpus", "pretrain", "sft", "dpo", "ppo", "words")}
+    assert code == {"corpus": {"readers..notes.reading.py"}, "pretrain": {"optimization.optimizer.learning.py"},
+                    "sft": {"optimization.optimizer.learning.py"}, "dpo": {"loss.learning.py"},
+                    "ppo": {"reward.learning.py"}, "words": {"stage.stages.py"}}
+    made = json.loads(done.stdout)
+    assert made["corpus"]["summary"]["kept"] == 40 and made["words"]["summary"] == {"words": 16}
+    logs = {name: [json.loads(line) for line in (run / name / "log.jsonl").read_text().splitlines()]
+            for name in ("pretrain", "sft", "dpo", "ppo")}
+    assert all(logs[name][-1]["loss"] < logs[name][0]["loss"] for name in ("pretrain", "sft", "dpo"))
+    assert logs["dpo"][0]["loss"] == pytest.approx(2 * math.log(2), abs=1e-3)  # twice that of DPO, at a margin of 0
+    assert all(line["sample_score"] == -len(line["sample"]) for line in logs["ppo"])
 
 
 def test_the_registry_holds_what_a_plugin_brings_and_all_that_is_built_in(place):
