@@ -19,17 +19,18 @@ from trivium.files import Row, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
-from trivium.stage import Context, Figure, Input, InputMarker, Stage, Title
+from trivium.stage import Context, Figure, Input, InputMarker, Title
 from trivium.stages.endpoint import EndpointSettings
 from trivium.stages.models import load_language_model, prompt_ids
 from trivium.stages.preferences.judges import judge_of
 from trivium.stages.rows import rows_of
+from trivium.stages.training import Measuring
 from trivium.training.machine import prepare
 from trivium.world import rubric
 from trivium.world.panel import ranking
 
 
-class Speaking(Stage):
+class Speaking(Measuring):
     """What the stages have in common in which a model, or an endpoint, judges or revises by written principles."""
 
     model: Input = "sft"
@@ -117,7 +118,7 @@ class AiFeedback(Speaking):
         own = resolve(self.judge or "", "judges")
         function = own if file_of(own) is not None else None
         return judge_of(function or context.inputs.get("judge") or context.inputs["model"], self.endpoint,
-                        self.constitution, self.judge_seconds, context.scratch / "verdicts.jsonl")
+                        self.constitution, self.judge_seconds, context.scratch / "verdicts.jsonl", self.number_format())
 
     def comparison(self, row: Row, responses: Sequence[str], verdicts: Verdicts, context: Context) -> Row | None:
         """A prompt's responses, ranked by the shares of comparisons that they win; None where too few could be

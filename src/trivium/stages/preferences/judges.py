@@ -21,7 +21,7 @@ from trivium.stages.models import load_tokenizer, prompt_ids, response_ids
 from trivium.stages.scores import score_trees
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree
-from trivium.training.machine import resolve_precision
+from trivium.training.settings import NumberFormat
 
 QUESTION = """{principles}
 
@@ -50,16 +50,15 @@ def question_by(principles: str, pair: Pair, ending: str = "") -> str:
 class RewardJudge:
     """A reward model. The probability is the sigmoid of the difference of two scores (Bradley and Terry 1952)."""
 
-    def __init__(self, model: RewardModel, tokenizer: ChatTokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: RewardModel, tokenizer: ChatTokenizer, precision: NumberFormat) -> None:
+        self.model, self.tokenizer, self.precision = model, tokenizer, precision
 
     def prefers_first(self, pairs: Sequence[Pair], progress: Progress = silent) -> list[float | None]:
         """By the two answers' scores."""
         trees = [Tree(prompt_ids(self.tokenizer, pair.prompt), (response_ids(self.tokenizer, pair.first),
                                                                 response_ids(self.tokenizer, pair.second)))
                  for pair in pairs]
-        precision = resolve_precision("auto", self.model.score.weight.device)
-        scores = score_trees(self.model, trees, max(map(len, trees)), 16, precision)
+        scores = score_trees(self.model, trees, max(map(len, trees)), 16, self.precision)
         return [float(1 / (1 + np.exp(second - first))) for first, second in scores]
 
 
@@ -84,7 +83,7 @@ class LetterJudge:
 
 
 def judge_of(judge: str | Path, endpoint: EndpointSettings | None, constitution: Sequence[str], seconds: float,
-             kept: Path) -> Judge:
+             kept: Path, precision: NumberFormat) -> Judge:
     """The judge that a stage's settings name: an ``endpoint``, whose replies are ``kept``; else ``FILE.py:NAME``, or
     the folder of a reward model or a language model. Raises :class:`TriviumError` for any other model."""
     principles = "\n".join(constitution)
@@ -98,7 +97,7 @@ def judge_of(judge: str | Path, endpoint: EndpointSettings | None, constitution:
     tokenizer = load_tokenizer(folder, model.config.vocab_size)
     model.eval()
     if isinstance(model, RewardModel):
-        return RewardJudge(model, tokenizer)
+        return RewardJudge(model, tokenizer, precision)
     if isinstance(model, LanguageModel):
         return LetterJudge(model, tokenizer, principles)
     raise TriviumError(f"{folder}: {model_folder.what_is(model)} cannot judge; name a chat model or a reward model")

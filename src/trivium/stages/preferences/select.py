@@ -16,18 +16,19 @@ from trivium.files import Row, write_rows
 from trivium.generation.engine import Completion, Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
-from trivium.stage import Context, Figure, Input, Stage, Title
+from trivium.stage import Context, Figure, Input, Title
 from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model, load_reward_model, prompt_ids
 from trivium.stages.outlook import Cost
 from trivium.stages.rewards import Answers, ModelReward, RewardSetting, load_reward
 from trivium.stages.rows import rows_of
+from trivium.stages.training import Measuring
 from trivium.tokenizer.chat import ChatTokenizer
-from trivium.training.machine import prepare, resolve_precision
+from trivium.training.machine import prepare
 from trivium.world import rubric
 
 
-class Select(Stage):
+class Select(Measuring):
     """Rejection sampling: sample several responses to each prompt and keep what a reward likes best."""
 
     kind: ClassVar[str] = "select"
@@ -72,7 +73,7 @@ class Select(Stage):
             if judge_tokenizer.digest != tokenizer.digest:
                 raise TriviumError(
                     f"{folder}: the reward model has another tokenizer than the model that responds")
-            return ModelReward(judge.to(device), length, self.rows, resolve_precision("auto", device), one_by_one=True)
+            return ModelReward(judge.to(device), length, self.rows, self.number_format(), one_by_one=True)
 
         with load_reward(self.reward, context.inputs.get("reward"), load_model) as reward:
             rows = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)

@@ -25,7 +25,7 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Tree, map_trees
 from trivium.training.epochs import PackedEpochs
-from trivium.training.machine import resolve_precision
+from trivium.training.settings import NumberFormat
 
 
 @dataclass
@@ -86,7 +86,8 @@ def answer(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row
 
 
 def best_of(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row], numbers: Sequence[int],
-            picker: Path, sampling: Sampling, progress: Progress, name: str) -> dict[int, Sampled]:
+            picker: Path, sampling: Sampling, progress: Progress, name: str,
+            precision: NumberFormat) -> dict[int, Sampled]:
     """By each N of ``numbers``: of the first N of a model's samples the one that the reward model ``picker`` scores
     highest. A response that never ends is picked only where none does."""
     reward, reward_tokenizer = load_reward_model(picker)
@@ -99,7 +100,7 @@ def best_of(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Ro
     trees = [Tree(ids, tuple(np.array(sample.tokens, np.int64) for sample in group))
              for ids, group in zip(prompt_tokens, groups, strict=True)]
     device = model.lm_head.weight.device
-    scores = score_trees(reward.to(device), trees, max(map(len, trees)), 4, resolve_precision("auto", device))
+    scores = score_trees(reward.to(device), trees, max(map(len, trees)), 4, precision)
     best: dict[int, Sampled] = {}
     for number in numbers:
         tokens = [max(zip(group[:number], values[:number], strict=True),
@@ -147,12 +148,12 @@ def check_answers(checker: Checker, prompts: Sequence[Row], answers: Sequence[st
     return [checker(row, [text])[0] for row, text in zip(prompts, answers, strict=True)]
 
 
-def reward_points(folder: Path, prompts: Sequence[Row], answers: Sequence[str]) -> list[float]:
+def reward_points(folder: Path, prompts: Sequence[Row], answers: Sequence[str],
+                  precision: NumberFormat) -> list[float]:
     """The score that the reward model in ``folder`` gives to each answer."""
     model, tokenizer = load_reward_model(folder)
     trees = [Tree(prompt_ids(tokenizer, row["prompt"]), (response_ids(tokenizer, text),))
              for row, text in zip(prompts, answers, strict=True)]
-    precision = resolve_precision("auto", model.score.weight.device)
     return [float(scores[0]) for scores in score_trees(model, trees, max(map(len, trees)), 16, precision)]
 
 
@@ -172,10 +173,10 @@ def sampled_kl(model: LanguageModel, reference: LanguageModel, tokenizer: ChatTo
     return float(np.mean([(a - b).sum() for a, b in zip(log_probs(model), log_probs(reference), strict=True)]))
 
 
-def validation_bits(model: LanguageModel, tokenizer: ChatTokenizer, tokens: Path) -> float:
+def validation_bits(model: LanguageModel, tokenizer: ChatTokenizer, tokens: Path, precision: NumberFormat) -> float:
     """Bits per byte of a tokenised corpus's validation documents."""
     documents = Tokens.open(tokens / "validation", tokenizer.digest)
     size = sum(len(tokenizer.decode(document[:-1].tolist()).encode()) for document in documents)
     length = min(256, model.config.max_positions)
     return bits_per_byte(model, PackedEpochs(pieces(documents, tokenizer, length), length, 16, 0), size,
-                         resolve_precision("auto", model.lm_head.weight.device))
+                         precision)

@@ -25,7 +25,7 @@ from trivium.evaluation.win_rates import win_rates, wins_by_points
 from trivium.files import Row, write_rows
 from trivium.generation.engine import Sampling
 from trivium.model import LanguageModel
-from trivium.stage import Code, Context, Input, Stage, Title
+from trivium.stage import Code, Context, Input, Title
 from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model
 from trivium.stages.outlook import Cost
@@ -42,11 +42,12 @@ from trivium.stages.results.answers import (
     validation_bits,
 )
 from trivium.stages.rows import rows_of
+from trivium.stages.training import Measuring
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.machine import prepare
 
 
-class Evaluate(Stage):
+class Evaluate(Measuring):
     """Measure the models on held-out prompts."""
 
     kind: ClassVar[str] = "evaluate"
@@ -213,7 +214,8 @@ class Examination:
             answers.figures["kl"] = sampled_kl(model, baseline, tokenizer, self.prompts, sampled.tokens,
                                                settings.temperature)
         if settings.tokens:
-            answers.figures["bits_per_byte"] = validation_bits(model, tokenizer, self.context.inputs["tokens"])
+            answers.figures["bits_per_byte"] = validation_bits(model, tokenizer, self.context.inputs["tokens"],
+                                                              self.settings.number_format())
         return answers
 
     def ask_best_of(self, name: str, model: LanguageModel, tokenizer: ChatTokenizer) -> list[ModelAnswers]:
@@ -222,7 +224,8 @@ class Examination:
         if not numbers:
             return []
         best = best_of(model, tokenizer, self.prompts, numbers, self.context.inputs["picker"],
-                       self.sampling(self.settings.temperature, "best of"), self.context.progress, name)
+                       self.sampling(self.settings.temperature, "best of"), self.context.progress, name,
+                       self.settings.number_format())
         answers = []
         for number, sampled in best.items():
             figures: dict[str, Any] = {"mean_length": sampled.mean_length, "best_of": number}
@@ -247,7 +250,8 @@ class Examination:
         """Give points to every sampled answer."""
         judges: dict[str, Callable[[Sequence[str]], list[float]]] = {
             "rubric": lambda texts: world.points(self.prompts, texts),
-            "reward model": lambda texts: reward_points(self.context.inputs["reward"], self.prompts, texts),
+            "reward model": lambda texts: reward_points(self.context.inputs["reward"], self.prompts, texts,
+                                                       self.settings.number_format()),
             "checker": lambda texts: check_answers(next(iter(self.checkers.values())), self.prompts, texts)}
         for one in models:
             one.points = judges[self.judge_name](one.samples)
