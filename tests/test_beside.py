@@ -25,7 +25,7 @@ stages:
       foods: 4
       people: 4
       places: 4
-      documents_bytes: 250000
+      documents_bytes: 500000
       demonstrations: 200
       preference_prompts: 50
       evaluation_prompts: 20
@@ -37,8 +37,9 @@ stages:
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # two cores, whatever the machine has
+    # two cores, whatever the machine has and the environment says
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE)
     return path
