@@ -342,10 +342,21 @@ def test_a_name_resolves_to_the_file_that_its_code_is_in(place):
     )
     load_object("named.py:score")
     assert resolve("mine", "rewards") == f"{place / 'named.py'}:score" and resolve("mine", "judges") == "mine"
-    assert resolve("x.py:f") == "x.py:f" and resolve("http://a:80/b") == "http://a:80/b" and resolve("exact") == "exact"
+    assert resolve("x.py:f", "rewards") == "x.py:f" and resolve("exact", "rewards") == "exact"
+    assert resolve("http://a:80/b", "rewards") == "http://a:80/b"
     assert file_of("trivium.errors:nearest") == Path(
         trivium.errors.__file__) and load_object("trivium.errors:nearest") is trivium.errors.nearest
     assert file_of("no.such.module:name") is None and file_of("runs/base/sft") is None
     (place / "other.py").write_text((place / "named.py").read_text())
     with pytest.raises(TriviumError, match="rewards: the name 'mine' is taken by"):
         load_object("other.py:score")
+
+
+def test_a_name_of_two_kinds_puts_the_bytes_of_both_into_the_key(place):
+    """A reward and a judge of one name: the key of a stage that is judged holds both files, not the wrong one."""
+    from trivium.stages.preferences.ai_feedback import AiFeedback
+    for group in ("rewards", "judges"):
+        (place / f"{group}.py").write_text(f"from trivium.extensions import register\n\n@register('{group}', 'twice')\n"
+                                           "def own(*arguments):\n    return 1.0\n")
+        load_object(f"{group}.py:own")
+    assert {file.name for where, file in AiFeedback(judge="twice").code()} == {"rewards.py", "judges.py"}

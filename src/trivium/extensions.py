@@ -8,6 +8,7 @@ finds all the files whose bytes belong to its key.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -54,6 +55,7 @@ def register(group: str, name: str) -> Callable[[Thing], Thing]:
     return keep
 
 
+@functools.cache
 def installed(group: str) -> dict[str, metadata.EntryPoint]:
     """What installed packages offer under an entry-point group such as ``trivium.stages``, by name."""
     return {entry.name: entry for entry in metadata.entry_points(group=group)}

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 from pydantic import BaseModel, ConfigDict, Field
 
 from trivium.errors import TriviumError
+from trivium.extensions import GROUPS, CodeMarker, code_files, file_of, resolve
 from trivium.extensions import Code as Code
-from trivium.extensions import CodeMarker, code_files, file_of, resolve
 from trivium.progress import Progress
 
 if TYPE_CHECKING:
@@ -202,9 +202,10 @@ class Stage(BaseModel):
                 yield from code_files("stage", Path(str(module.__file__)))  # type: ignore[union-attr]
         for place in _marked_texts(self):
             if any(isinstance(marker, CodeMarker) for marker in place.markers):
-                file = file_of(resolve(place.text))
-                if file is not None:
-                    yield from code_files(place.where, file)
+                # a name may stand for other things elsewhere: the bytes of all of them belong to the key
+                for reference in dict.fromkeys(resolve(place.text, group) for group in GROUPS):
+                    if (file := file_of(reference)) is not None:
+                        yield from code_files(place.where, file)
 
 
 def is_built_in(stage: type[Stage]) -> bool:
