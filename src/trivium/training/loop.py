@@ -192,21 +192,11 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
 
         # ------------------------------------------------------------------------------------------------ one update
         step = state.step
-        microbatches = batches(step, part, parts, parallel.rows)
         trainer.share = plateau.share * 0.5**state.returns
-        begun = time.monotonic()
-        state.metrics = trainer.step(step, microbatches, objective)
-        real = world.add([float(sum(batch.real for batch in microbatches))], trainer.device)[0]
-        speed = state.metrics[f"{unit}_per_second"] = real / (time.monotonic() - begun)
-        if "skipped" in state.metrics:
-            state.skipped += 1
-            say(f"step {step}: the gradient is not finite, so its batch was left out; `trivium inspect batch` shows it "
-                f"(--step {step})")
-        else:
-            state.skipped = 0
+        speed = update(trainer, objective, batches(step, part, parts, parallel.rows), unit, state, say)
+        if not state.skipped:
             plateau(state.metrics.get("loss", 0.0))
         state.plateau = plateau.state
-        state.step += 1
 
         # ------------------------------------------------------------------------------ once in a while: measure, log
         if evaluation.every and (state.step % evaluation.every == 0 or state.step == steps):
@@ -233,6 +223,23 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
         checkpoints.restore_best(state.best)
     return Outcome(trainer.gathered(), state.metrics, checkpoints.seconds(state), world.leader, state.best, state.step,
                    precision)
+
+
+def update(trainer: Trainer, objective: Objective, microbatches: Sequence[Microbatch], unit: str, state: RunState,
+           say: Callable[[str], None]) -> float:
+    """Make one update and note its metrics; what all processes learned from, in units a second."""
+    begun = time.monotonic()
+    state.metrics = trainer.step(state.step, microbatches, objective)
+    real = trainer.world.add([float(sum(batch.real for batch in microbatches))], trainer.device)[0]
+    speed = state.metrics[f"{unit}_per_second"] = real / (time.monotonic() - begun)
+    if "skipped" in state.metrics:
+        state.skipped += 1
+        say(f"step {state.step}: the gradient is not finite, so its batch was left out; `trivium inspect batch` shows "
+            f"it (--step {state.step})")
+    else:
+        state.skipped = 0
+    state.step += 1
+    return speed
 
 
 def evaluate(trainer: Trainer, objective: Objective, evaluation: Evaluation, state: RunState, checkpoints: Checkpoints,
