@@ -302,9 +302,9 @@ def test_an_installed_package_takes_part_in_a_whole_run(tmp_path, monkeypatch):
     run = tmp_path / "runs/trial"
     code = {name: {where for where in open_artifact(run / name).manifest["inputs"] if where.endswith(".py")}
             for name in ("corpus", "pretrain", "sft", "dpo", "ppo", "words")}
-    assert code == {"corpus": {"readers..notes.reading.py"}, "pretrain": {"optimization.optimizer.learning.py"},
-                    "sft": {"optimization.optimizer.learning.py"}, "dpo": {"loss.learning.py"},
-                    "ppo": {"reward.learning.py"}, "words": {"stage.stages.py"}}
+    assert code == {"corpus": {"readers..notes.kit/reading.py"}, "pretrain": {"optimization.optimizer.kit/learning.py"},
+                    "sft": {"optimization.optimizer.kit/learning.py"}, "dpo": {"loss.kit/learning.py"},
+                    "ppo": {"reward.kit/learning.py"}, "words": {"stage.kit/stages.py"}}
     made = json.loads(done.stdout)
     assert made["corpus"]["summary"]["kept"] == 40 and made["words"]["summary"] == {"words": 16}
     logs = {name: [json.loads(line) for line in (run / name / "log.jsonl").read_text().splitlines()]

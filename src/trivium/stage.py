@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 from pydantic import BaseModel, ConfigDict, Field
 
 from trivium.errors import TriviumError
-from trivium.extensions import GROUPS, CodeMarker, code_files, file_of, resolve
+from trivium.extensions import GROUPS, CodeMarker, check_reference, code_files, file_of, resolve
 from trivium.extensions import Code as Code
 from trivium.progress import Progress
 
@@ -180,6 +180,10 @@ class Stage(BaseModel):
                 _take_out(learned, place.path)
         return learned
 
+    def decided(self) -> dict[str, Any]:
+        """What was decided before the stage, such as its number format, for its summary."""
+        return {}
+
     def check_processes(self, processes: int) -> None:
         """Raise :class:`TriviumError` where so many processes cannot share the work."""
 
@@ -206,6 +210,13 @@ class Stage(BaseModel):
                 for reference in dict.fromkeys(resolve(place.text, group) for group in GROUPS):
                     if (file := file_of(reference)) is not None:
                         yield from code_files(place.where, file)
+
+
+def check_code(stage: Stage) -> None:
+    """Raise :class:`TriviumError` for a setting that names code of the user's own where there is none."""
+    for place in _marked_texts(stage):
+        if any(isinstance(marker, CodeMarker) for marker in place.markers):
+            check_reference(place.where, place.text)
 
 
 def is_built_in(stage: type[Stage]) -> bool:

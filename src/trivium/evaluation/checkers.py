@@ -48,7 +48,10 @@ class Checker:
 
     def __init__(self, name: str, seconds: float = 10.0, where: str = "checker",
                  limit: str = "checker_seconds") -> None:
-        name = name if name in CHECKS else resolve(name, "rewards")
+        if name in CHECKS and name in names("rewards"):
+            raise TriviumError(f"{where}: {name!r} is a checker of Trivium's own, and registered too; register it "
+                               "under another name")
+        name = resolve(name, "rewards")
         self.name, self.seconds, self.where, self.limit = name, seconds, where, limit
         self.process: FunctionProcess | None = None
         self.needs: str | None

@@ -7,10 +7,12 @@ old artifact or the new one, and what was half done is found again by its key.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from trivium.artifacts import (
     span_of,
 )
 from trivium.errors import TriviumError, nearest
-from trivium.extensions import code_files
+from trivium.extensions import code_files, edited_since_loaded
 from trivium.files import digest_json, disk_errors, fsync_folder, read_json, write_json
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe
@@ -71,6 +73,8 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
     digests = {where: artifacts[reference].digest if reference in artifacts else digest_path(Path(reference))
                for where, reference in stage.references()}
     files = dict(stage.code()) | (code_of(runner) if runners and stage.kind in runners else {})
+    for file in edited_since_loaded(files.values()):
+        raise TriviumError(f"{name}: {file} was edited since this run began; start the same command again")
     code = {where: digest_path(file) for where, file in files.items()}
     work = digest_json(
         {"kind": stage.kind, "version": version, "settings": stage.learned(), "seed": recipe.seed, "inputs": digests})
@@ -121,7 +125,11 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
         context.scratch.mkdir(parents=True, exist_ok=True)
     with clock(work, earlier) as spent, disk_errors(work):
         edited = edited_code(work, planned.code, context)
-        summary = planned.runner(stage, context) | ({"edited": edited} if edited else {})
+        summary = stage.decided() | summary_of(planned, context) | ({"edited": edited} if edited else {})
+    for where, digest in planned.code.items():
+        if not planned.places[where].is_file() or digest_path(planned.places[where]) != digest:
+            raise TriviumError(f"{name}: {planned.places[where]} was edited while the stage ran; the same command "
+                               "goes on with what it holds now")
     inputs = {where: {"path": os.path.relpath(path.absolute(), place.absolute()), "digest": planned.digests[where]}
               for where, path in planned.places.items()}
     seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed, settings=stage.model_dump(mode="json"),
@@ -134,6 +142,30 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
     return open_artifact(place)
 
 
+def summary_of(planned: Planned, context: Context) -> dict[str, Any]:
+    """Run a stage; its summary. Of what fails in a user's own code the place is said, as one line.
+
+    Raises :class:`TriviumError` for that, and for a summary that is no mapping of JSON values."""
+    own = list(planned.code)
+    try:
+        summary = planned.runner(planned.stage, context)
+        if own:
+            json.dumps(summary, allow_nan=False)
+            if not isinstance(summary, dict):
+                raise TypeError(f"run returned a {type(summary).__name__}, where a mapping was expected")
+    except TriviumError:
+        raise
+    except Exception as error:
+        trace = traceback.extract_tb(error.__traceback__)
+        files = {str(planned.places[where].resolve()) for where in own}
+        last = next((frame for frame in reversed(trace) if str(Path(frame.filename).resolve()) in files), None)
+        if last is None and not (own and isinstance(error, (TypeError, ValueError)) and len(trace) < 4):
+            raise  # a fault of Trivium's
+        place = f"{last.filename}:{last.lineno}" if last else planned.stage.kind
+        raise TriviumError(f"{planned.name}: {place}: {type(error).__name__}: {error}") from error
+    return summary
+
+
 def shown_as(stage: Stage) -> dict[str, Any] | None:
     """How a report shows a stage that is not built in: whoever reads the run may not have its class."""
     return None if is_built_in(type(stage)) else display(type(stage))
@@ -143,7 +175,8 @@ def edited_code(work: Path, code: dict[str, str], context: Context) -> list[str]
     """The files of the user's code that were edited, added or left out while an attempt at the stage was interrupted:
     what was made until then was made with the earlier ones. Says so, and writes down what is used from now on."""
     note = work / "code.json"
-    before: dict[str, Any] = read_json(note) if note.exists() else {"code": code, "edited": []}
+    begun = note.exists() and any(any(folder.iterdir()) for folder in (context.scratch, context.folder))
+    before: dict[str, Any] = read_json(note) if begun else {"code": code, "edited": []}
     now = sorted(where for where in before["code"].keys() | code.keys() if before["code"].get(where) != code.get(where))
     edited = sorted({*before["edited"], *now})
     if now:

@@ -23,6 +23,7 @@ from trivium.pipeline.one_stage import Runners, cores, need, run_stage, shown_as
 from trivium.pipeline.workers import run_beside
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe, load_recipe, needed
+from trivium.stage import check_code
 from trivium.stages.registry import Stages
 
 
@@ -91,6 +92,10 @@ def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
     for name in wanted:
         stage = recipe.stages[name]
         shown_as(stage)
+        try:
+            check_code(stage)
+        except TriviumError as error:
+            raise TriviumError(f"{name}.{error}") from error
         if not (recipe.folder / name / MANIFEST).is_file():
             try:
                 stage.check_processes(processes)

@@ -102,11 +102,13 @@ class Stages(Mapping[str, type[Stage]]):
     def __init__(self, plugins: Iterable[Path] = (), own: Mapping[str, type[Stage]] | None = None) -> None:
         self.known: dict[str, type[Stage]] = dict(own or {})
         self.packaged = installed(GROUP)
+        origins: dict[str, str] = {kind: f"the package of {entry.value}" for kind, entry in self.packaged.items()}
+        origins |= dict.fromkeys(self.known, "this program") | dict.fromkeys(BUILT_IN, "Trivium")
         for file in plugins:
             for stage in defined_in(file):
-                if stage.kind in BUILT_IN or stage.kind in self.packaged:
-                    raise TriviumError(
-                        f"{file}: there is a stage of kind {stage.kind!r} already; give the plugin's another `kind`")
+                if origins.setdefault(stage.kind, str(file)) != str(file):
+                    raise TriviumError(f"{file}: there is a stage of kind {stage.kind!r} already, of "
+                                       f"{origins[stage.kind]}; give the plugin's another `kind`")
                 self.known[stage.kind] = stage
 
     def __getitem__(self, kind: str) -> type[Stage]:
@@ -130,7 +132,7 @@ def packaged_stage(kind: str, load: object) -> type[Stage]:
     stage."""
     try:
         found = load()  # type: ignore[operator]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TriviumError(f"the installed stage {kind!r} cannot be loaded: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Stage)):
         raise TriviumError(f"the installed stage {kind!r} is no class that derives from trivium.stage.Stage")
@@ -138,10 +140,16 @@ def packaged_stage(kind: str, load: object) -> type[Stage]:
 
 
 def defined_in(file: Path) -> list[type[Stage]]:
-    """The stages that a plugin's file defines itself."""
+    """The stages that a plugin's file defines itself. Raises :class:`TriviumError` for a class that would be none, as
+    it has no ``kind: ClassVar[str]`` and no other class derives from it."""
     module = load_module(file)
-    return [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Stage)
-            and value.__module__ == module.__name__ and "kind" in vars(value)]
+    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Stage)
+               and value.__module__ == module.__name__]
+    for one in classes:
+        if "kind" in one.model_fields or not (hasattr(one, "kind") or any(
+                other is not one and issubclass(other, one) for other in classes)):
+            raise TriviumError(f"{file}: the stage {one.__name__} needs a line `kind: ClassVar[str] = \"...\"`")
+    return [one for one in classes if "kind" in vars(one)]
 
 
 class FreeStage(Stage):

@@ -36,7 +36,11 @@ class Measuring(Stage):
 
     def learned(self) -> dict[str, Any]:
         """The settings that decide what the stage makes, with the number format that was decided."""
-        return super().learned() | {"precision": self.number_format()}
+        return super().learned() | self.decided()
+
+    def decided(self) -> dict[str, Any]:
+        """The number format."""
+        return {"precision": self.number_format()}
 
 
 class Training(Measuring):
