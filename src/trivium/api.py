@@ -38,8 +38,8 @@ class Model:
     def _language_model(self) -> LanguageModel:
         if not isinstance(self.model, LanguageModel):
             raise TriviumError(
-                f"{self.folder}: {what_is(self.model)}, where a language model is needed; it has .score(messages), or "
-                ".translate(text)"
+                f"{self.folder}: {what_is(self.model)}, where a language model is needed; "
+                "it has .score(messages), or .translate(text)"
             )
         return self.model
 

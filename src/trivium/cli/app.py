@@ -311,8 +311,8 @@ def main() -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             print(
-                f"error: {error.filename or 'the disk'}: the disk is full; free some space and run the same command "
-                "again",
+                f"error: {error.filename or 'the disk'}: the disk is full; "
+                "free some space and run the same command again",
                 file=sys.stderr)
             sys.exit(2)
         raise

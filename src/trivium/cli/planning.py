@@ -40,7 +40,8 @@ def plan(recipe: Annotated[Path | None,
                            typer.Option(help="Parameters that a token meets, in a mixture of experts.")] = None,
          gpu: Annotated[str, typer.Option(help="The GPU: h100, a100, rtx4090 ...")] = "h100",
          count: Annotated[int, typer.Option(help="How many of them.")] = 8,
-         price: Annotated[float, typer.Option(help="Dollars an hour of one GPU.")] = 2.0, utilization: Annotated[
+         price: Annotated[float, typer.Option(help="Dollars an hour of one GPU.")] = 2.0,
+         utilization: Annotated[
              float | None,
              typer.Option(help="Share of the peak that is reached; by a rule from known runs unless given.")] = None,
          length: Annotated[int, typer.Option(help="Tokens in a row.")] = 8192,
@@ -92,8 +93,8 @@ def _recipe(recipe: Path, overrides: list[str], as_json: bool) -> None:
                                        if row["seconds"] is not None else f"{'?':>8}     {row['from']}"))
     left_out = f"; without {', '.join(found['not_predicted'])}" if found["not_predicted"] else ""
     print(
-        f"{'in all':20} {found['seconds']:8.1f} s   measured on this machine in {found['measured_seconds']:.1f} "
-        f"s{left_out}"
+        f"{'in all':20} {found['seconds']:8.1f} s   measured on "
+        f"this machine in {found['measured_seconds']:.1f} s{left_out}"
     )
 
 
@@ -141,7 +142,8 @@ def lesson(name: Annotated[str, typer.Argument(help="line, animals, digits or ne
 
 def scaling(rungs: Annotated[
     int, typer.Option(help="Models, the smallest first, 4 to 8; each costs about 3 times the one before.")] = 5,
-            ratio: Annotated[float, typer.Option(help="Tokens for each parameter.")] = 20.0, documents_bytes: Annotated[
+            ratio: Annotated[float, typer.Option(help="Tokens for each parameter.")] = 20.0,
+            documents_bytes: Annotated[
                 int, typer.Option(min=100_000, help="Text of the embedded world to learn from.")] = 3_000_000,
             out: Annotated[Path, typer.Option(help="The folder of all runs.")] = Path("runs"),
             seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
@@ -180,8 +182,8 @@ def prompt(
                             help="Where the examples come from; the folder of the questions unless given.")] = None,
     method: Annotated[list[str] | None,
                       typer.Option(
-                          help="zero-shot, few-shot, chain-of-thought, step-by-step; the first three unless given. "
-                          "Repeatable.")] = None,
+                          help="zero-shot, few-shot, chain-of-thought, step-by-step; "
+                          "the first three unless given. Repeatable.")] = None,
     task: Annotated[str | None,
                     typer.Option(help="Only questions and examples of this task, such as reasoning.")] = None,
     shots: Annotated[int, typer.Option(help="Examples before each question.")] = 4,

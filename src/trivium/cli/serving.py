@@ -16,7 +16,8 @@ KEYS = "TRIVIUM_API_KEYS"
 def serve(
     models: Annotated[list[str], typer.Argument(help="Models' folders, or NAME=FOLDER.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 listens on all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8600, api_keys: Annotated[
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8600,
+    api_keys: Annotated[
         Path | None,
         typer.Option(
             help=f"File with an API key a line; without one, the keys in the environment's {KEYS}, separated by commas."

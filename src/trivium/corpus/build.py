@@ -125,16 +125,14 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
         named = str(inputs[0]) if len(
             inputs) == 1 else f"{inputs[0]} and {len(inputs) - 1} other{'s' if len(inputs) > 2 else ''}"
         raise TriviumError(
-            f"{named}: all {report['rejected']:,} documents were rejected, most of them at the step "
-            f"{step!r}, there most often by {reason!r}; look at them with: trivium corpus inspect {folder}; then "
-            "loosen "
-            "the corpus stage's settings or mend the input")
+            f"{named}: all {report['rejected']:,} documents were rejected, most of them at the step {step!r}, "
+            f"there most often by {reason!r}; look at them with: trivium corpus inspect {folder}; "
+            "then loosen the corpus stage's settings or mend the input")
     if gone is not None:
         raise TriviumError(
-            f"corpus: mixture: all {gone[1]:,} documents of the source {gone[0]!r} were rejected, so that nothing is "
-            "left to weigh; look at "
-            f"them with: trivium corpus inspect {folder} --source {gone[0]!r}; then loosen the settings or take its "
-            "weight out"
+            f"corpus: mixture: all {gone[1]:,} documents of the source {gone[0]!r} were rejected, "
+            "so that nothing is left to weigh; look at them with: trivium corpus "
+            f"inspect {folder} --source {gone[0]!r}; then loosen the settings or take its weight out"
         )
     return report
 
@@ -144,8 +142,8 @@ def _check_names(counts: steps.Counts, settings: CorpusSettings) -> None:
     for name, other in settings.fields.items():
         if other not in counts.get("fields", {}):
             raise TriviumError(
-                f"corpus: fields: no row holds {other!r}, which {name} was to be read from; mend the name or take it "
-                "out"
+                f"corpus: fields: no row holds {other!r}, "
+                f"which {name} was to be read from; mend the name or take it out"
             )
     sources = counts["funnel"]["input"]["sources"]
     for source in settings.mixture.weights:
@@ -216,8 +214,8 @@ def _filter(extracted: list[Path], settings: CorpusSettings, extras: Extras, lis
     for name, path in paths.items():
         if Filter.load(path).header["finds"] != name:
             raise TriviumError(
-                f"{path}: this filter finds {Filter.load(path).header['finds']} documents, where one that finds {name} "
-                "ones was expected"
+                f"{path}: this filter finds {Filter.load(path).header['finds']} documents, "
+                f"where one that finds {name} ones was expected"
             )
     parameters = {
         "rules": chosen(settings.rules, settings.without),
@@ -327,11 +325,9 @@ def _orders(filtered: list[Path], duplicates: Duplicates, repeats: list[Path],
         drops = [[number - start, "exact_duplicates", f"exact_duplicate: of {ids[one]}"]
                  for one, number in duplicates.exact[first:after].tolist()]
         first, after = np.searchsorted(duplicates.near[:, 1], [start, stop])
-        drops += [[
-            number - start, "near_duplicates", f"near_duplicate: of {ids[one]}, similarity {share:.2f}"
-        ] for (one,
-               number), share in zip(duplicates.near[first:after].tolist(), duplicates.similarity[first:after].tolist())
-                  ]
+        near = zip(duplicates.near[first:after].tolist(), duplicates.similarity[first:after].tolist())
+        drops += [[number - start, "near_duplicates", f"near_duplicate: of {ids[one]}, similarity {share:.2f}"]
+                  for (one, number), share in near]
         rows: dict[int, list[int]] = {}
         for numbers, words in places:
             first, after = np.searchsorted(numbers, [start, stop])

@@ -44,9 +44,8 @@ class FeatureSettings:
     def __post_init__(self) -> None:
         if not (1 <= self.words <= 5 and 8 <= self.bits <= 24 and self.first_words >= 1):
             raise TriviumError(
-                f"features: words is {self.words}, bits {self.bits} and first_words {self.first_words}; they lie in "
-                "1..5, "
-                "8..24 and from 1 on")
+                f"features: words is {self.words}, bits {self.bits} and "
+                f"first_words {self.first_words}; they lie in 1..5, 8..24 and from 1 on")
 
 
 def features(text: str, settings: FeatureSettings) -> tuple[np.ndarray, np.ndarray]:

@@ -61,9 +61,8 @@ class RayPool(Pool):
                 raise
             except self.ray.exceptions.RayError as error:
                 raise TriviumError(
-                    f"{self.scratch}: a worker of the step {tasks[0].step!r} was lost ({type(error).__name__}); run "
-                    "the same "
-                    "command again: it goes on from what is done") from error
+                    f"{self.scratch}: a worker of the step {tasks[0].step!r} was lost ({type(error).__name__}); "
+                    "run the same command again: it goes on from what is done") from error
             under_way += [self.remote.remote(task, self.scratch) for task in islice(todo, 1)]
             yield
 

@@ -33,8 +33,8 @@ class ContaminationSettings:
 
     def __post_init__(self) -> None:
         if self.run < 1 or self.min_words < 1:
-            raise TriviumError(f"corpus: contamination: run is {self.run} and min_words {self.min_words}; both must "
-                               "be at least 1")
+            raise TriviumError(f"corpus: contamination: run is {self.run} and "
+                               f"min_words {self.min_words}; both must be at least 1")
 
 
 def write_index(texts: Iterable[str], settings: ContaminationSettings, folder: Path) -> dict[str, Any]:

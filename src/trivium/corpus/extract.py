@@ -38,8 +38,8 @@ class ExtractionLimits:
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.tags < 1 or self.depth < 1:
             raise TriviumError(
-                f"corpus: limits: seconds is {self.seconds}, tags {self.tags} and depth {self.depth}; all must be "
-                "above 0"
+                f"corpus: limits: seconds is {self.seconds}, "
+                f"tags {self.tags} and depth {self.depth}; all must be above 0"
             )
 
 

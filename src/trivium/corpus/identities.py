@@ -113,11 +113,9 @@ def _es(value: str) -> bool:
     return "TRWAGMYFPDXBNJZSQVHLCKE"[number % 23] == value[-1]
 
 
-_ODD = dict(
-    zip("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", [
-        1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10,
-        22, 25, 24, 23
-    ]))
+_ODD = dict(zip("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+                (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12,
+                 14, 16, 10, 22, 25, 24, 23)))
 
 
 def _it(value: str) -> bool:

@@ -16,8 +16,8 @@ def counts_of(corpus: Path) -> Row:
     """What the corpus counted. Raises :class:`TriviumError` for a folder that is none."""
     if not (corpus / "counts.json").is_file():
         raise TriviumError(
-            f"{corpus}: not a corpus, as it holds no counts.json; name the folder of a corpus stage, such as "
-            "runs/NAME/corpus"
+            f"{corpus}: not a corpus, as it holds no counts.json; "
+            "name the folder of a corpus stage, such as runs/NAME/corpus"
         )
     counts: Row = read_json(corpus / "counts.json")
     return counts

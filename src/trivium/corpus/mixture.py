@@ -38,9 +38,8 @@ class MixtureSettings:
                 raise TriviumError(f"corpus: mixture: the weight of {source!r} is {weight}; it must be 0 or more")
         if not (self.temperature > 0 and self.max_epochs > 0 and (self.size is None or self.size > 0)):
             raise TriviumError(
-                f"corpus: mixture: temperature is {self.temperature}, max_epochs {self.max_epochs} and size "
-                f"{self.size}; "
-                "all must be above 0")
+                f"corpus: mixture: temperature is {self.temperature}, "
+                f"max_epochs {self.max_epochs} and size {self.size}; all must be above 0")
 
     @property
     def enabled(self) -> bool:

@@ -48,8 +48,8 @@ class SpanSettings:
     def __post_init__(self) -> None:
         if self.words < 2 or self.min_words_left < 1:
             raise TriviumError(
-                f"corpus: spans: words is {self.words} and min_words_left {self.min_words_left}; they must be at least "
-                "2 and 1"
+                f"corpus: spans: words is {self.words} and min_words_left {self.min_words_left}; "
+                "they must be at least 2 and 1"
             )
 
 

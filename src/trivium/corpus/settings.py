@@ -50,9 +50,8 @@ class ClassifierSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.min_quality <= 1 or self.pareto < 0:
             raise TriviumError(
-                f"corpus: classifier: min_quality is {self.min_quality} and pareto {self.pareto}; one lies between 0 "
-                "and 1, the "
-                "other is 0 or more")
+                f"corpus: classifier: min_quality is {self.min_quality} and pareto {self.pareto}; "
+                "one lies between 0 and 1, the other is 0 or more")
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,8 @@ def rows_of_source(source: Path, reject: Reject, split: str | None = None,
     ]
     if not chosen:
         raise TriviumError(f"{source}: " + (
-            f"no file's name has {split!r} in it" if files else "no files of rows; known are JSON, JSON lines, "
-            "CSV and Parquet"))
+            f"no file's name has {split!r} in it" if files else "no files of rows; "
+            "known are JSON, JSON lines, CSV and Parquet"))
     for file in chosen:
         for name, number, row in rows_by(reader, file) if reader else rows(file):
             if isinstance(row, Bad):
@@ -123,8 +123,7 @@ def read(source: Path, settings: Source, where: str, reject: Reject, seen: dict[
         try:
             row = named(raw, settings)
             variants = [phraser(row, i) for i in range(len(phraser))] if phraser else [
-                demonstration(row, to_messages)["messages"]
-            ]
+                demonstration(row, to_messages)["messages"]]
             for messages in variants:
                 check_conversation(messages)
         except KeyError as error:

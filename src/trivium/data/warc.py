@@ -44,8 +44,8 @@ def warc_rows(stream: IO[bytes], compressed: bool, budget: Budget,
                 number, lost = number + 1, True
                 if number == 1 and line.startswith(b"filedesc:"):
                     raise Bad(
-                        "an ARC archive, the format before WARC; convert it with: warcio recompress IN.arc.gz "
-                        "OUT.warc.gz"
+                        "an ARC archive, the format before WARC; "
+                        "convert it with: warcio recompress IN.arc.gz OUT.warc.gz"
                     )
                 yield number, Bad("damaged WARC: a record was expected here", line[:2000].decode("utf-8", "replace"))
             continue

@@ -6,6 +6,7 @@ not imported again in the new process, so it needs no ``if __name__ == "__main__
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
@@ -13,11 +14,13 @@ import selectors
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from trivium.errors import TriviumError
-from trivium.extensions import load_object
+from trivium.extensions import file_of, load_object
 
 LOADING_SECONDS = 60.0
 """The time that the file may take to load."""
@@ -91,13 +94,18 @@ def serve(reference: str) -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the function prints is no reply
 
+    file = file_of(reference)
+
     def reply(make: Callable[[], Any]) -> None:
         try:
             line = json.dumps({"value": make()})
         except TriviumError as error:
             line = json.dumps({"error": str(error)})
         except Exception as error:
-            line = json.dumps({"error": f"{type(error).__name__}: {error}"})
+            where = [frame for frame in traceback.extract_tb(error.__traceback__)
+                     if file and Path(frame.filename).resolve() == file.resolve()]
+            said = f"{type(error).__name__}: {error}"
+            line = json.dumps({"error": f"{said} (line {where[-1].lineno} of {file})" if where else said})
         replies.write(line + "\n")
         replies.flush()
 
@@ -106,9 +114,25 @@ def serve(reference: str) -> None:
     if not function:
         return
     for line in sys.stdin:
-        row, responses, finished = json.loads(line)
-        more = {"finished": finished} if takes_finished(function[0]) else {}
-        reply(lambda: [float(value) for value in function[0](row, responses, **more)])  # noqa: B023
+        arguments = json.loads(line)
+        reply(lambda: scores_of(function[0], *arguments))  # noqa: B023
+
+
+def scores_of(function: Callable[..., Any], row: Any, responses: list[str], finished: list[bool]) -> list[float]:
+    """What a function says of responses, as numbers. Raises :class:`TriviumError` where it cannot be called as a reward
+    is, and where it gives no numbers."""
+    more = {"finished": finished} if takes_finished(function) else {}
+    with contextlib.suppress(ValueError):  # of a built-in that does not say what it takes
+        try:
+            inspect.signature(function).bind(row, responses, **more)
+        except TypeError as error:
+            raise TriviumError(f"it is called as FUNCTION(row, responses), or with `finished` too, and {error}"
+                               ) from error
+    given = function(row, responses, **more)
+    try:
+        return [float(value) for value in given]
+    except (TypeError, ValueError) as error:
+        raise TriviumError(f"{len(responses)} numbers were expected, not {given!r:.200}") from error
 
 
 def takes_finished(function: Callable[..., Any]) -> bool:

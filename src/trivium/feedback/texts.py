@@ -173,8 +173,8 @@ WORDS: dict[str, tuple[str, str]] = {
     # disputed
     "disputed_title": ("Disputed items", "有分歧的项目"),
     "disputed_text": (
-        "Items whose annotators order fewer than {share} of the pairs alike, or that {skips} people skipped. Your word "
-        "settles them.",
+        "Items whose annotators order fewer than {share} of the pairs alike, "
+        "or that {skips} people skipped. Your word settles them.",
         "标注员之间排序一致的比例低于 {share}，或被 {skips} 人跳过的项目。由你来裁定。"),
     "disputed_more": ("The {shown} worst of {count} are shown; the others come up as these are settled.",
                       "共 {count} 项，此处显示分歧最大的 {shown} 项；裁定后会显示其余项目。"),

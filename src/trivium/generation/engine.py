@@ -297,15 +297,15 @@ def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: S
             raise TriviumError(f"prompt {index} has {len(prompt)} tokens; with an answer it does not fit the model's "
                                f"{model.config.max_positions} positions")
     # Those that take longest go first, so that a batch is full of work to its end.
-    order = sorted((p for p in range(len(prompts)) if wanted[p]), key=lambda p:
-                   (-rules[p].max_new_tokens, -len(prompts[p]), p))
+    order = sorted((p for p in range(len(prompts)) if wanted[p]),
+                   key=lambda p: (-rules[p].max_new_tokens, -len(prompts[p]), p))
     capacity = max(len(prompts[p]) + rules[p].max_new_tokens for p in order)
     engine = Engine(model, min(batch_rows, total), capacity, decode)
     stop = frozenset(stop)
     asked = {
-        engine.submit(prompts[p], rules[p], [
-                          randomness.derive(rules[p].seed, keys[p] if keys else p, s) for s in range(wanted[p])
-                      ], stop, pictures=pictures[p] if pictures else None): p
+        engine.submit(prompts[p], rules[p],
+                      [randomness.derive(rules[p].seed, keys[p] if keys else p, s) for s in range(wanted[p])],
+                      stop, pictures=pictures[p] if pictures else None): p
         for p in order
     }
     while engine.busy:

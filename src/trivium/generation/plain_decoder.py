@@ -50,8 +50,8 @@ class PlainDecoder:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.keys[layer, rows, :, places] = k[:, :, -1]
             self.values[layer, rows, :, places] = v[:, :, -1]
-            keys, values, seen, before = self.keys[layer, :count, :, :longest], self.values[
-                layer, :count, :, :longest], mask, k.shape[2] - 1
+            keys, values = self.keys[layer, :count, :, :longest], self.values[layer, :count, :, :longest]
+            seen, before = mask, k.shape[2] - 1
             if before:
                 keys, values = torch.cat([k[:, :, :before], keys], 2), torch.cat([v[:, :, :before], values], 2)
                 seen = F.pad(mask, (before, 0), value=True)

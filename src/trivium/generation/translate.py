@@ -28,8 +28,8 @@ def translate(model: EncoderDecoder, sources: Sequence[Sequence[int]], sampling:
     for number, source in enumerate(sources, 1):
         if not source or len(source) > model.config.max_positions:
             raise TriviumError(
-                f"source {number} has {len(source)} tokens; a model of {model.config.max_positions} positions reads 1 "
-                "to as many"
+                f"source {number} has {len(source)} tokens; "
+                f"a model of {model.config.max_positions} positions reads 1 to as many"
             )
         if min(source) < 0 or max(source) >= model.config.vocab_size:
             raise TriviumError(f"source {number} holds a token outside the model's {model.config.vocab_size}")

@@ -120,14 +120,13 @@ def completions(reply: Any, samples: int, stop: Sequence[int]) -> list[Completio
             tokens = [int(token.removeprefix("token_id:")) for token in choice["logprobs"]["tokens"]]
         if not tokens or len(tokens) != len(log_probs) or not all(map(math.isfinite, log_probs)):
             raise TriviumError(
-                f"the server gave {len(tokens)} token ids with {len(log_probs)} log-probabilities, or some that are "
-                "not finite"
+                f"the server gave {len(tokens)} token ids with {len(log_probs)} "
+                "log-probabilities, or some that are not finite"
             )
         finished = choice["finish_reason"] == "stop"
         if finished and tokens[-1] not in stop:
             raise TriviumError(
-                f"a completion ended at token {tokens[-1]}, which is none of the stop tokens {list(stop)}; start the "
-                "server without stop "
-                "settings of its own")
+                f"a completion ended at token {tokens[-1]}, which is none of the stop tokens {list(stop)}; "
+                "start the server without stop settings of its own")
         made.append(Completion(list(tokens), np.array(log_probs, np.float32), finished))
     return made

@@ -151,16 +151,13 @@ def page(numbers: dict[str, Any], curves: dict[str, Any], points: np.ndarray, sp
              [(s, f"{v:.2f}", f"{p:.1%}")
               for s, v, p in zip(one["likeliest"], one["scores"], one["probabilities"], strict=True)]),
         Text(
-            f"The loss of this guess is -log p(species {one['species']}) = {one['cross_entropy']:.3f} nats: 0 for "
-            "certainty, "
-            f"{numbers['chance']['loss']:.2f} for a shrug over all species. That is cross-entropy; its gradient on the "
-            "scores is simply the "
-            "probabilities minus 1 at the right species."),
+            f"The loss of this guess is -log p(species {one['species']}) = {one['cross_entropy']:.3f} nats: "
+            f"0 for certainty, {numbers['chance']['loss']:.2f} for a shrug over all species. That is cross-entropy; "
+            "its gradient on the scores is simply the probabilities minus 1 at the right species."),
         Heading("A plane for each species, or bent space"),
         Text(
             "A linear model can only lay planes over the map. With a hidden layer the map is folded first, and species "
-            "that lie between others "
-            "get a region of their own. Both are measured on animals that they never saw."),
+            "that lie between others get a region of their own. Both are measured on animals that they never saw."),
         lines({name: both[0]
                for name, both in curves.items()}, "step", "loss on unseen animals (nats)"),
         lines({name: both[1]

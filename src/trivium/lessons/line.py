@@ -175,8 +175,8 @@ def page(x: np.ndarray, y: np.ndarray, numbers: dict[str, Any], errors: dict[str
         lines(errors, "step", "error", log=True),
         way,
         Text(
-            "A remedy that needs no mathematics: begin long, and halve the step whenever the error is not below the "
-            "smallest one so far."
+            "A remedy that needs no mathematics: begin long, "
+            "and halve the step whenever the error is not below the smallest one so far."
         ),
         Table(("attempt", "a", "b", "error", "distance to least squares", "last step"),
              [(name, *(f"{o[k]:.4g}" for k in ("a", "b", "error", "distance", "last_step")))

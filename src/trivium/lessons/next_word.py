@@ -185,10 +185,9 @@ def page(numbers: dict[str, Any], context: Context) -> list[Piece]:
         Table(("model", "loss on unseen text (nats a word)", "as good as choosing among so many words"),
              [(name, f"{loss:.3f}", f"{numbers['perplexity'][name]:.1f}") for name, loss in losses.items()]),
         Text(
-            "Counting says what usually follows. After two words it knows more than after one, but most longer "
-            "beginnings were never seen. A network "
-            "treats alike what is alike, so it can use more of what came before; a Transformer looks back at the whole "
-            "document."
+            "Counting says what usually follows. After two words it knows more than after one, "
+            "but most longer beginnings were never seen. A network treats alike what is alike, "
+            "so it can use more of what came before; a Transformer looks back at the whole document."
         ),
         lines(
             {

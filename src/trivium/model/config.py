@@ -79,9 +79,8 @@ class ModelConfig:
         extras = {"qk_norm": self.qk_norm, "attention_bias": self.attention_bias,
                   "sliding_window": self.sliding_window is not None, "rope_scaling": self.rope_scaling is not None}
         if sum(extras.values()) > 1:
-            raise TriviumError("model: " + " and ".join(name for name, chosen in extras.items() if chosen) +
-                               " are together in "
-                               "no family of models; choose one of them")
+            both = " and ".join(name for name, chosen in extras.items() if chosen)
+            raise TriviumError(f"model: {both} are together in no family of models; choose one of them")
 
     @property
     def family(self) -> str:
@@ -110,14 +109,13 @@ class EncoderConfig(ModelConfig):
         super().__post_init__()
         if self.num_kv_heads != self.num_heads or self.head_dim * self.num_heads != self.hidden_size:
             raise TriviumError(
-                f"model: an encoder's {self.num_heads} heads of {self.head_dim} must have as many kv_heads (it has "
-                f"{self.num_kv_heads}) "
-                f"and make up its hidden_size ({self.hidden_size})")
+                f"model: an encoder's {self.num_heads} heads of {self.head_dim} must have as many "
+                f"kv_heads (it has {self.num_kv_heads}) and make up its hidden_size ({self.hidden_size})")
         if (self.qk_norm or self.attention_bias or self.sliding_window is not None or self.rope_scaling is not None
                 or not self.tie_embeddings):
             raise TriviumError(
-                "model: an encoder has no qk_norm, attention_bias, sliding_window or rope_scaling, and ties its "
-                "embeddings"
+                "model: an encoder has no qk_norm, attention_bias, "
+                "sliding_window or rope_scaling, and ties its embeddings"
             )
 
     @property
@@ -139,14 +137,14 @@ class EncoderDecoderConfig(ModelConfig):
         super().__post_init__()
         if self.hidden_size % self.num_heads:
             raise TriviumError(
-                f"model: an encoder-decoder's hidden_size ({self.hidden_size}) must be a multiple of its num_heads "
-                f"({self.num_heads})"
+                f"model: an encoder-decoder's hidden_size ({self.hidden_size}) "
+                f"must be a multiple of its num_heads ({self.num_heads})"
             )
         if (self.qk_norm or self.attention_bias or self.sliding_window is not None or self.rope_scaling is not None
                 or not self.tie_embeddings):
             raise TriviumError(
-                "model: an encoder-decoder has no qk_norm, attention_bias, sliding_window or rope_scaling, and ties "
-                "its embeddings"
+                "model: an encoder-decoder has no qk_norm, attention_bias, "
+                "sliding_window or rope_scaling, and ties its embeddings"
             )
 
     @property

@@ -173,8 +173,8 @@ def load_encoder_decoder(folder: Path, dtype: torch.dtype | None = torch.float32
         if set(half.get("layer_types") or ["unknown"]) != {"full_attention"
                                                            } or half.get("query_pre_attn_scalar") != half["head_dim"]:
             raise TriviumError(
-                f"{path}: only attention over the whole text, scaled by its heads' width, is supported (layer_types, "
-                "query_pre_attn_scalar)"
+                f"{path}: only attention over the whole text, scaled by its heads' width, "
+                "is supported (layer_types, query_pre_attn_scalar)"
             )
     sizes, others = ({ours: half[theirs] for ours, theirs in SIZES.items()} for half in halves)
     if sizes != others:

@@ -161,8 +161,8 @@ def library(folder: Path) -> Any:
         import transformers
     except ImportError as error:
         raise TriviumError(
-            f"{folder}: this family is not one of ours; with `pip install \"trivium[transformers]\"` it is trained all "
-            "the same"
+            f"{folder}: this family is not one of ours; "
+            "with `pip install \"trivium[transformers]\"` it is trained all the same"
         ) from error
     return transformers
 
@@ -209,8 +209,8 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32,
         agree = agree and torch.allclose(theirs, model.lm_head(model.model(tokens)), atol=1e-3, rtol=1e-3)
     if not agree or getattr(model.lm_head, "bias", None) is not None:
         raise TriviumError(
-            f"{folder}: its logits are no plain product of hidden states and output matrix (caps, scales or biases), "
-            "which is not supported"
+            f"{folder}: its logits are no plain product of hidden states and "
+            "output matrix (caps, scales or biases), which is not supported"
         )
     model.train()
     if not rewarding:

@@ -73,8 +73,8 @@ def pair_losses(name: str, function: Callable[..., Any], scores: Sequence[Tensor
     pairs = scores[0].shape
     if not isinstance(losses, Tensor) or losses.shape != pairs:
         found = f"shape {list(losses.shape)}" if isinstance(losses, Tensor) else repr(type(losses).__name__)
-        raise TriviumError(f"{name}: a loss for each of the {pairs[0]} pairs was expected, shape {list(pairs)}, not "
-                           f"{found}")
+        raise TriviumError(f"{name}: a loss for each of the {pairs[0]} pairs was expected, "
+                           f"shape {list(pairs)}, not {found}")
     if torch.is_grad_enabled() and scores[0].requires_grad and not losses.requires_grad:
         raise TriviumError(f"{name}: no gradient flows through its losses; compute them with PyTorch, undetached")
     contents = type(losses) is Tensor  # those that memory is estimated with have none

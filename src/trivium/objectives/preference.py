@@ -87,8 +87,8 @@ def preference_loss(name: str, *, reference: bool = True) -> Callable[[Function]
     def register(function: Function) -> Function:
         known = PREFERENCE_LOSSES.get(name)
         if known is not None and known.file != file_of_function(function):
-            raise TriviumError(f"there is a preference loss {name!r} already, in {known.file or 'Trivium itself'}; "
-                               "choose another name")
+            raise TriviumError(f"there is a preference loss {name!r} already, "
+                               f"in {known.file or 'Trivium itself'}; choose another name")
         PREFERENCE_LOSSES[name] = PreferenceLoss(name, function, reference)
         return function
     return register

@@ -43,8 +43,8 @@ RUNS: dict[str, Run] = {
         # GPT-3's MLP has two matrices of width 49,152: as much arithmetic as three of 32,768.
         Run(
             "gpt-3", 174.6e9, 174.6e9, 300e9, "v100", 10_000, 3.552e6,
-            "Brown et al. 2020, tables 2.1 and D.1 (3,640 PFLOP/s-days); Patterson et al. 2021, table 4 (10,000 V100s "
-            "for 14.8 days)",
+            "Brown et al. 2020, tables 2.1 and D.1 (3,640 PFLOP/s-days); "
+            "Patterson et al. 2021, table 4 (10,000 V100s for 14.8 days)",
             ModelConfig(vocab_size=50257, hidden_size=12288, intermediate_size=32768, num_layers=96, num_heads=96,
                         num_kv_heads=96, head_dim=128, max_positions=2048, tie_embeddings=True, qk_norm=False), 2048,
             3640),
@@ -60,8 +60,8 @@ RUNS: dict[str, Run] = {
         # nanochat's MLP has two matrices of width 5,120: as much arithmetic as three of 3,413.
         Run(
             "nanochat-d20", 561e6, 561e6, 11.22e9, "h100", 8, 24.0,
-            "github.com/karpathy/nanochat, its speedrun: about 3 of its 3 h 51 min on 8 H100s are pretraining, on 20 "
-            "tokens a parameter",
+            "github.com/karpathy/nanochat, its speedrun: about 3 of its 3 h 51 min on 8 H100s are pretraining, "
+            "on 20 tokens a parameter",
             _shape(20, 1280, 3413, 10, 10, 65536, 2048), 2048),
     )
 }

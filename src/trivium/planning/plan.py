@@ -220,8 +220,8 @@ def describe(plan: Plan, found: dict[str, Any]) -> str:
         f"  utilization        {plan.utilization:.0%} of the peak",
         f"  time               {found['days']:,.3g} days; {large(found['gpu_hours'])} GPU-hours",
         f"  money              ${large(found['money'])} at ${plan.price:g} a GPU-hour",
-        f"  energy             {found['energy_mwh']:,.3g} MWh ({plan.gpu.watts:g} W a GPU, servers × {HOST}, data "
-        f"centre × {PUE})",
+        f"  energy             {found['energy_mwh']:,.3g} MWh "
+        f"({plan.gpu.watts:g} W a GPU, servers × {HOST}, data centre × {PUE})",
         f"  the text           {large(found['books'])} books, or {large(found['chinese_characters'])} Chinese "
         f"characters (at {CHARACTERS_A_TOKEN} a token)",
         f"  compute-optimal    {large(found['compute_optimal']['tokens_for_these_parameters'])} tokens for these "
@@ -238,8 +238,8 @@ def describe(plan: Plan, found: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"  memory of a GPU in GB, of {plan.gpu.memory / 1e9:g}; a row of {plan.length:,} tokens, blocks recomputed (* "
-        "does not fit)",
+        f"  memory of a GPU in GB, of {plan.gpu.memory / 1e9:g}; "
+        f"a row of {plan.length:,} tokens, blocks recomputed (* does not fit)",
         "  " + f"{'':42}" + "".join(f"{stage:>11}" for stage in STAGES)
     ]
     for name in dict.fromkeys(row["layout"] for row in found["memory"]):

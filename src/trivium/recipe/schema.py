@@ -35,9 +35,8 @@ def _untitled(schema: Any) -> Any:
 
 def describe_all() -> dict[str, dict[str, Any]]:
     """What there is to say of a recipe's head, of every built-in stage, and of rounds."""
-    kinds: dict[str,
-                type[BaseModel]] = {"recipe": Header, **{kind: built_in(kind)
-                                                         for kind in BUILT_IN}, "rounds": Rounds}
+    stages = {kind: built_in(kind) for kind in BUILT_IN}
+    kinds: dict[str, type[BaseModel]] = {"recipe": Header, **stages, "rounds": Rounds}
     return {name: describe(settings) for name, settings in kinds.items()}
 
 

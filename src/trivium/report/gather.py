@@ -65,8 +65,8 @@ def gather(run: Path, stages: Mapping[str, type[Stage]]) -> Gathered:
         raise TriviumError(f"{run}: no finished stage here; name the folder of a run, such as runs/quickstart")
     found = collected(run.resolve().name, artifacts, stages)
     old = run / "report" / "metrics.json"
-    found.metrics["wall_seconds"] = read_json(old)["wall_seconds"] if old.is_file() else sum(a.manifest["seconds"]
-                                                                                             for a in artifacts)
+    found.metrics["wall_seconds"] = (read_json(old)["wall_seconds"] if old.is_file()
+                                     else sum(artifact.manifest["seconds"] for artifact in artifacts))
     return found
 
 
@@ -76,13 +76,15 @@ def in_order(artifacts: Sequence[Artifact]) -> list[Artifact]:
     done: list[Artifact] = []
     while left:
         waiting = {artifact.digest for artifact in left}
-        ready = next((one
-                      for one in left if not waiting & {made["digest"]
-                                                        for made in one.manifest["inputs"].values()} - {one.digest}),
-                     left[0])
+        ready = next((one for one in left if not waiting & digests_of_inputs(one) - {one.digest}), left[0])
         left.remove(ready)
         done.append(ready)
     return done
+
+
+def digests_of_inputs(artifact: Artifact) -> set[str]:
+    """The digests of all that an artifact was made from."""
+    return {made["digest"] for made in artifact.manifest["inputs"].values()}
 
 
 def collected(name: str, artifacts: Sequence[Artifact], stages: Mapping[str, type[Stage]]) -> Gathered:

@@ -18,9 +18,8 @@ class Metrics:
         self._lock = threading.Lock()
         self._help: dict[str, tuple[str, str]] = {}
         self._values: dict[str, dict[Labels, float]] = defaultdict(lambda: defaultdict(float))
-        self._seconds: dict[str,
-                            dict[Labels,
-                                 list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0] * (len(BUCKETS) + 2)))
+        self._seconds: dict[str, dict[Labels, list[float]]] = defaultdict(
+            lambda: defaultdict(lambda: [0.0] * (len(BUCKETS) + 2)))
 
     def describe(self, name: str, kind: str, text: str) -> None:
         """Announce a metric: counter, gauge or histogram."""

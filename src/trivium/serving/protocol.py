@@ -160,9 +160,9 @@ class ChatRequest(Common):
 class CompletionRequest(Common):
     """The body of ``/v1/completions``."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=128)] | Annotated[
-        list[Token], Field(min_length=1)] | Annotated[list[list[Token]],
-                                                      Field(min_length=1, max_length=128)]
+    prompt: (str | Annotated[list[str], Field(min_length=1, max_length=128)]
+             | Annotated[list[Token], Field(min_length=1)]
+             | Annotated[list[list[Token]], Field(min_length=1, max_length=128)])
     logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
     best_of: Literal[1, None] = None
     echo: Literal[False, None] = None

@@ -61,8 +61,8 @@ def load_judge(context: Context, name: str, folder: Path, policy: LanguageModel,
         reward, judged = load_reward_model(folder)
     if judged.digest != tokenizer.digest:
         raise TriviumError(
-            f"{folder}: this reward model (`{name}`) has another tokenizer than the policy; train it from a model with "
-            "the policy's"
+            f"{folder}: this reward model (`{name}`) has another tokenizer than the policy; "
+            "train it from a model with the policy's"
         )
     return reward.to(policy.lm_head.weight.device).eval()
 
@@ -99,9 +99,8 @@ def adapt(model: LanguageModel | RewardModel | EncoderDecoder | Classifier, sett
     if settings is None:
         if has_adapters(model):
             raise TriviumError(
-                f"{context.name}: the model it starts from holds an adapter that cannot be folded in; give this stage "
-                "an "
-                "`adapter` too")
+                f"{context.name}: the model it starts from holds an adapter "
+                "that cannot be folded in; give this stage an `adapter` too")
         return None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TriviumError(f"{context.name}: adapters are trained in one process; start it without torchrun")

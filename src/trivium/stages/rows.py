@@ -52,7 +52,6 @@ def rows_of(source: Path, name: str, fields: Sequence[str], context: Context,
         if context.folder.is_dir():
             write_rows(context.folder / f"rejects-{path.name}", rejects)
         context.progress.say(
-            f"{len(rejects)} of {len(rejects) + len(rows)} rows of {path.name} were rejected, see rejects-{path.name}: "
-            "row "
-            f"{rejects[0]['row']}: {rejects[0]['reason']}")
+            f"{len(rejects)} of {len(rejects) + len(rows)} rows of {path.name} were rejected, "
+            f"see rejects-{path.name}: row {rejects[0]['row']}: {rejects[0]['reason']}")
     return rows

@@ -78,8 +78,8 @@ class Looped(Training):
         each = self.parallel.tensor_parallel
         if processes % each:
             raise TriviumError(
-                f"tensor_parallel is {each}, which does not divide {processes} processes; start a multiple of it with "
-                "torchrun"
+                f"tensor_parallel is {each}, which does not divide {processes} processes; "
+                "start a multiple of it with torchrun"
             )
         if processes // each > self.shared[0]:
             raise TriviumError(
@@ -154,12 +154,12 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
 
     if (hasattr(model, "whole") or hasattr(model, "vision")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TriviumError(
-            f"{context.name}: models of other families, and those that see, are trained in one process; start it "
-            "without torchrun"
+            f"{context.name}: models of other families, and those that see, are trained in one process; "
+            "start it without torchrun"
         )
     if 0 < steps < FEW_UPDATES:
         context.progress.say(
-            f"only {steps} update{'s' if steps != 1 else ''}, which teach little: smaller batches (`rows`, `length`) "
+            f"only {steps} update{'s' if steps != 1 else ''}, and so few teach little: smaller batches (`rows`, `length`) "
             "or more `epochs` give more"
         )
     precision = resolve_precision(settings.precision, next(model.parameters()).device)

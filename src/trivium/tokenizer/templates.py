@@ -245,8 +245,8 @@ class TemplateTokenizer(ChatTokenizer):
         lost = next((i for i, message in enumerate(messages) if i not in shown and message["content"].strip()), None)
         if lost is not None:
             raise TriviumError(
-                f"message {lost + 1}: the chat template leaves out what the {roles[lost]} says here; put it into "
-                "another message"
+                f"message {lost + 1}: the chat template leaves out what "
+                f"the {roles[lost]} says here; put it into another message"
             )
         for number, piece in enumerate(structure):
             said = piece.text
@@ -278,9 +278,8 @@ class TemplateTokenizer(ChatTokenizer):
             if not text.startswith(asked) or not end or end.end() != len(
                     whole.rstrip()) or not text.startswith(whole[:end.end()]):
                 raise TriviumError(
-                    f"message {number + 1}: the chat template changes what was said earlier, so it cannot be told "
-                    "which "
-                    "words are the assistant's; show each answer in a conversation of its own")
+                    f"message {number + 1}: the chat template changes what was said earlier, so it cannot "
+                    "be told which words are the assistant's; show each answer in a conversation of its own")
             pieces += [Piece(text[at:len(asked)], None, False), Piece(text[len(asked):end.start()], number, True),
                        Piece(text[end.start():end.end()], None, True)]
             at = end.end()

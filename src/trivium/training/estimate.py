@@ -42,9 +42,9 @@ class Memory:
         return self.parameters + self.gradients + self.optimizer + self.activations + self.temporary
 
 
-def estimate(make_models: Callable[[], tuple[nn.Module,
-                                             Sequence[nn.Module]]], objective: Objective, batches: Sequence[Batch],
-             settings: Optimization, parallel: Parallel, precision: NumberFormat, processes: int = 1) -> Memory:
+def estimate(make_models: Callable[[], tuple[nn.Module, Sequence[nn.Module]]], objective: Objective,
+             batches: Sequence[Batch], settings: Optimization, parallel: Parallel, precision: NumberFormat,
+             processes: int = 1) -> Memory:
     """The peak of a training step. ``make_models()`` gives the model that is trained and those that are held beside it;
     ``batches`` are the microbatches of one process (of many alike, two are enough: the gradients of the first are there
     in the second)."""

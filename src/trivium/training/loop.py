@@ -265,8 +265,7 @@ def go_back(checkpoints: Checkpoints, state: RunState, say: Callable[[str], None
     if state.returns >= RETURNS:
         raise TriviumError(
             f"the gradients of steps {state.step - state.skipped} to {state.step - 1} are not finite, even at a "
-            "learning "
-            f"rate of {0.5**state.returns:g} times the one set; lower it (the last good checkpoint is kept)")
+            f"learning rate of {0.5**state.returns:g} times the one set; lower it (the last good checkpoint is kept)")
     earlier = checkpoints.resume((state.step - 1) // ANCHOR * ANCHOR) or RunState()
     earlier.returns, earlier.skipped, earlier.seconds = state.returns + 1, 0, state.seconds
     say(f"going back to step {earlier.step}, and on at {0.5**earlier.returns:g} of the learning rate")

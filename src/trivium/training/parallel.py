@@ -80,8 +80,8 @@ def join(device: torch.device, tensor_parallel: int = 1) -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size % tensor_parallel:
         raise TriviumError(
-            f"tensor_parallel is {tensor_parallel}, which does not divide {size} processes; start a multiple of "
-            "it with torchrun")
+            f"tensor_parallel is {tensor_parallel}, which does not divide {size} processes; "
+            "start a multiple of it with torchrun")
     if size == 1:
         return World()
     if not dist.is_initialized():

@@ -70,9 +70,9 @@ class Optimization:
                 raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must be 0 or more")
         if self.optimizer not in BUILT_IN and file_of(resolve(self.optimizer, "optimizers")) is None:
             raise TriviumError(
-                f"optimization: there is no optimizer {self.optimizer!r}"
-                f"{nearest(self.optimizer, [*BUILT_IN, *names('optimizers')])}; one of your own is named "
-                "as FILE.py:NAME")
+                "optimization: there is no optimizer "
+                f"{self.optimizer!r}{nearest(self.optimizer, [*BUILT_IN, *names('optimizers')])}; "
+                "one of your own is named as FILE.py:NAME")
         if self.optimizer_options and self.optimizer in BUILT_IN:
             raise TriviumError(
                 f"optimization: optimizer_options are for optimizers of your own, not for {self.optimizer}")

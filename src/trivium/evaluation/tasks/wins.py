@@ -79,8 +79,8 @@ class Wins(Task):
                  "score": win} for pair, win in zip(pairs, self.compare(file, pairs, model.progress), strict=True)]
         decided = [row for row in rows if row["score"] is not None]
         if not decided:
-            raise TriviumError(f"judge {self.judge}: no verdict could be read in any of its replies; it must end with "
-                               "[[A]], [[B]] or [[C]]")
+            raise TriviumError(f"judge {self.judge}: no verdict could be read in any of its replies; "
+                               "it must end with [[A]], [[B]] or [[C]]")
         notes: dict[str, Any] = {"judge": self.judge, "against": str(opponent.folder)}
         if self.best_of > 1:
             notes |= {"best_of": self.best_of, "picker": self.picker}
@@ -99,8 +99,8 @@ class Wins(Task):
                 if "prompt" not in row:
                     raise TriviumError(f"{where}: the field 'prompt' is missing")
                 if self.judge == "rubric" and "truth" not in row:
-                    raise TriviumError(f"{where}: the field 'truth' is missing, which the rubric judges by; name "
-                                       "another judge")
+                    raise TriviumError(f"{where}: the field 'truth' is missing, "
+                                       "which the rubric judges by; name another judge")
                 rows.append({**row, "where": where, "prompt": messages_of(row["prompt"], where)})
         return randomness.python(seed, "wins").sample(rows, min(self.limit, len(rows))) if self.limit else rows
 

@@ -47,9 +47,8 @@ def base_of(folder: Path) -> Path:
          if ((path / "config.json").exists() or (path / CONFIG).exists()) and path.resolve() != folder.resolve()), None)
     if base is None:
         raise TriviumError(
-            f"{folder / CONFIG}: its base {(named or [''])[-1]!r} is no folder here; set base_model_name_or_path to "
-            "where it is, "
-            "or name it with `trivium merge ... --base`")
+            f"{folder / CONFIG}: its base {(named or [''])[-1]!r} is no folder here; "
+            "set base_model_name_or_path to where it is, or name it with `trivium merge ... --base`")
     check_base(folder, base)
     return base
 
@@ -59,8 +58,8 @@ def check_base(folder: Path, base: Path) -> None:
     wanted = (read_json(folder / OURS) if (folder / OURS).exists() else {}).get("base_digest")
     if wanted is not None and wanted != (found := weights_digest(base)):
         raise TriviumError(
-            f"{folder}: this adapter is for another base (digest mismatch: it was trained on {wanted[:12]}, {base} is "
-            f"{found[:12]})"
+            f"{folder}: this adapter is for another base (digest mismatch: "
+            f"it was trained on {wanted[:12]}, {base} is {found[:12]})"
         )
 
 

@@ -83,12 +83,12 @@ class Corpus(Stage):
                        lambda step, done, total: context.progress.update(done, total, step))
         counts = build(inputs, extras, self.settings, context.folder, context.tasks, context.seed, pool)
         context.progress.say(
-            f"{counts['kept']:,} of {counts['documents']:,} documents kept; the others are in rejects/ with their "
-            "reasons"
+            f"{counts['kept']:,} of {counts['documents']:,} documents kept; "
+            "the others are in rejects/ with their reasons"
         )
-        summary: dict[str,
-                      object] = {name: counts[name]
-                                 for name in ("documents", "kept", "rejected", "funnel", "reasons")}
+        summary: dict[str, object] = {
+            name: counts[name] for name in ("documents", "kept", "rejected", "funnel", "reasons")
+        }
         summary |= {name: counts[name] for name in ("extraction", "spans", "private", "epochs") if counts[name]}
         if counts["contamination"]["texts"]:
             summary["contamination"] = {
@@ -155,8 +155,8 @@ def evaluation_texts(source: Path, context: Context) -> Iterator[str]:
                     yield text
     if not found:
         raise TriviumError(
-            f"{source}: holds no evaluation texts; name JSON, JSON lines, Parquet or CSV files with questions, prompts "
-            "or texts"
+            f"{source}: holds no evaluation texts; name JSON, JSON lines, "
+            "Parquet or CSV files with questions, prompts or texts"
         )
 
 

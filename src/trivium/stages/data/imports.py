@@ -95,8 +95,8 @@ class Imports(Stage):
             row["split"] = ask(row["prompt"], row.get("split"))
         for name, counts in report.items() if isinstance(given, dict) else ():
             context.progress.say(
-                f"{name}: {counts['rows']:,} rows, {sum(counts['rejected'].values()):,} rejected, {counts['used']:,} "
-                "used"
+                f"{name}: {counts['rows']:,} rows, "
+                f"{sum(counts['rejected'].values()):,} rejected, {counts['used']:,} used"
             )
         write_rows(context.folder / "demonstrations.jsonl", demonstrations)
         write_rows(context.folder / "comparisons.jsonl", comparisons)

@@ -75,8 +75,8 @@ class Labels(Stage):
         if rejects:
             write_rows(context.folder / "rejects.jsonl", rejects)
             context.progress.say(
-                f"{len(rejects)} rows were rejected, see rejects.jsonl: {rejects[0]['file']}: row {rejects[0]['row']}: "
-                f"{rejects[0]['reason']}"
+                f"{len(rejects)} rows were rejected, see rejects.jsonl: {rejects[0]['file']}: "
+                f"row {rejects[0]['row']}: {rejects[0]['reason']}"
             )
         counts = Counter(rows.values())
         if len(counts) < 2:
@@ -86,8 +86,8 @@ class Labels(Stage):
                 f"labels: at least two labels with texts are needed, but there are {len(counts)}{reason}")
         if len(counts) > self.most:
             raise TriviumError(
-                f"labels: {len(counts)} different labels, more than {self.most}; is {self.label!r} the right column? "
-                "(`label`, `most`)"
+                f"labels: {len(counts)} different labels, more than {self.most}; "
+                f"is {self.label!r} the right column? (`label`, `most`)"
             )
         parts: dict[str, list[dict[str, Any]]] = {"train": [], "heldout": []}
         for text, label in rows.items():  # by the text itself, so that a text never changes sides

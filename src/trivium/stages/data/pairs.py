@@ -61,8 +61,8 @@ class Pairs(Stage):
         if rejects:
             write_rows(context.folder / "rejects.jsonl", rejects)
             context.progress.say(
-                f"{len(rejects)} rows were rejected, see rejects.jsonl: {rejects[0]['file']}: row {rejects[0]['row']}: "
-                f"{rejects[0]['reason']}"
+                f"{len(rejects)} rows were rejected, see rejects.jsonl: {rejects[0]['file']}: "
+                f"row {rejects[0]['row']}: {rejects[0]['reason']}"
             )
         parts: dict[str, list[dict[str, str]]] = {"train": [], "heldout": []}
         for source, target in rows.items():  # by the source itself, so that a pair never changes sides
@@ -152,8 +152,8 @@ def aligned(path: Path) -> Iterator[tuple[str, int, str, str]]:
                           for name in ("source.txt", "target.txt"))
         if len(source) != len(target):
             raise TriviumError(
-                f"{path}: {place}: source.txt has {len(source)} lines and target.txt {len(target)}; they must stand "
-                "line by line"
+                f"{path}: {place}: source.txt has {len(source)} lines and "
+                f"target.txt {len(target)}; they must stand line by line"
             )
         for number, pair in enumerate(zip(source, target, strict=True), 1):
             if any(pair):

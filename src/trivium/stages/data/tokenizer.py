@@ -50,8 +50,8 @@ class Tokenizer(Stage):
                   self.vocab_size))
         if tokenizer.vocab_size < self.vocab_size:
             context.progress.say(
-                f"{tokenizer.vocab_size:,} entries rather than {self.vocab_size:,}: so small a corpus has no more "
-                "pairs to merge"
+                f"{tokenizer.vocab_size:,} entries rather than {self.vocab_size:,}: "
+                "so small a corpus has no more pairs to merge"
             )
         tokenizer.save(context.folder)
         return {"vocab_size": tokenizer.vocab_size, "bytes_per_token": bytes_per_token(corpus, tokenizer)}

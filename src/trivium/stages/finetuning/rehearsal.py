@@ -106,7 +106,6 @@ def asked_by_the_model(model: LanguageModel, tokenizer: ChatTokenizer, count: in
                     })
     if len(found) < count / 4:
         raise TriviumError(
-            f"{context.name}: the model makes up only {len(found)} of {count} conversations to rehearse; train the "
-            "stage before "
-            "with `prompt_loss`, so that it learns to ask, or give `earlier` rows")
+            f"{context.name}: the model makes up only {len(found)} of {count} conversations to rehearse; "
+            "train the stage before with `prompt_loss`, so that it learns to ask, or give `earlier` rows")
     return list(found.values())

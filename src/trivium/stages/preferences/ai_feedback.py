@@ -108,8 +108,8 @@ class AiFeedback(Speaking):
         write_rows(context.folder / "comparisons.jsonl", comparisons)
         summary = {"prompts": len(comparisons), **bias_of_order(verdicts)}
         if summary["unread"]:
-            context.progress.say(f"{summary['unread']} comparisons were left out: the judge's verdict could not be "
-                                 "read")
+            context.progress.say(f"{summary['unread']} comparisons were left out: "
+                                 "the judge's verdict could not be read")
         agreed = [hit for each in judged for hit in agreement_with_truth(*each)]
         return summary | ({"agreement_with_truth": mean_interval(agreed)} if agreed else {})
 
@@ -140,8 +140,8 @@ class AiFeedback(Speaking):
                  for a, b in itertools.combinations(range(len(responses)), 2)]
         if not asked:
             raise TriviumError(
-                f"{context.name}: no prompt has two different responses that ended; raise `responses`, `temperature` "
-                "or max_new_tokens"
+                f"{context.name}: no prompt has two different responses that ended; "
+                "raise `responses`, `temperature` or max_new_tokens"
             )
         pairs = [Pair(rows[n]["prompt"], texts[n][a], texts[n][b]) for n, a, b in asked]
         try:
@@ -200,8 +200,8 @@ def sampled(settings: Speaking, context: Context, each: int) -> tuple[list[Row],
     rows = [row for row in rows if len(prompt_ids(tokenizer, row["prompt"])) <= room]
     if not rows:
         raise TriviumError(
-            f"{context.name}: no prompt is left after skipping {settings.skip}, or none fits the model; lower `skip`, "
-            "or make more"
+            f"{context.name}: no prompt is left after skipping {settings.skip}, "
+            "or none fits the model; lower `skip`, or make more"
         )
     groups = generate(
         model.to(device), [prompt_ids(tokenizer, row["prompt"]).tolist() for row in rows],

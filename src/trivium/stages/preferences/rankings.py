@@ -87,14 +87,14 @@ def check_ranking(row: Row) -> None:
         raise TriviumError("a response is not a text")
     finished = row.get("finished") or [True] * len(row["responses"])
     if len(finished) != len(row["responses"]):
-        raise TriviumError(f"`finished` says of {len(finished)} responses whether they ended; there are "
-                           f"{len(row['responses'])}")
+        raise TriviumError(f"`finished` says of {len(finished)} responses whether they ended; "
+                           f"there are {len(row['responses'])}")
     if not all(text or done for text, done in zip(row["responses"], finished, strict=True)):
         raise TriviumError("a response is empty and never ended, so it has no token to learn from")
     if sorted(index for group in row["ranking"] for index in group) != list(range(len(row["responses"]))):
         raise TriviumError(
-            f"the ranking {row['ranking']} does not name each of the {len(row['responses'])} responses once, as in "
-            "[[0], [2, 1]]"
+            f"the ranking {row['ranking']} does not name each of "
+            f"the {len(row['responses'])} responses once, as in [[0], [2, 1]]"
         )
 
 
@@ -123,8 +123,8 @@ def fitting(tokenizer: ChatTokenizer, rows: Sequence[Row], length: int, context:
     """Held-out rankings as trees, those that fit ``length`` tokens; how many do not is said."""
     found = [(tree, row) for row in rows if len(tree := ranked_tree(tokenizer, row)) <= length]
     if len(found) < len(rows):
-        context.progress.say(f"{len(rows) - len(found)} of {len(rows)} held-out rankings are longer than {length} "
-                             "tokens and were left out")
+        context.progress.say(f"{len(rows) - len(found)} of {len(rows)} held-out "
+                             f"rankings are longer than {length} tokens and were left out")
     return found
 
 

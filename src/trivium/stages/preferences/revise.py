@@ -91,9 +91,9 @@ def speak(settings: Revise, context: Context, what: str, texts: Sequence[str]) -
     longest = max(map(len, asked))
     if longest > room:
         raise TriviumError(
-            f"{context.name}: a {what} asks with {longest} tokens, which leaves no room for {settings.max_new_tokens} "
-            "new ones in the model's "
-            f"{model.config.max_positions} positions; lower max_new_tokens, or take another judge")
+            f"{context.name}: a {what} asks with {longest} tokens, "
+            f"which leaves no room for {settings.max_new_tokens} new ones in the "
+            f"model's {model.config.max_positions} positions; lower max_new_tokens, or take another judge")
     groups = generate(model, asked, Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens,
                                              seed=randomness.derive(context.seed, what)), [tokenizer.end_id])
     return [tokenizer.decode([t for t in group[0].tokens if t != tokenizer.end_id]).strip() for group in groups]

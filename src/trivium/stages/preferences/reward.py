@@ -249,8 +249,8 @@ def shown_responses(settings: Reward, context: Context, tokenizer: ChatTokenizer
     kept = [tree for tree in trees if len(tree) <= length]
     if not kept:
         raise TriviumError(
-            f"reward: no demonstration fits rows of {length} tokens, but their mean score is to become 0; raise "
-            "`length`"
+            f"reward: no demonstration fits rows of {length} tokens, "
+            "but their mean score is to become 0; raise `length`"
         )
     return kept
 

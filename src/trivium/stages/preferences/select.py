@@ -101,8 +101,8 @@ class Select(Measuring):
         fitting = [row for row in rows if len(prompt_ids(tokenizer, row["prompt"])) <= room]
         if not fitting:
             raise TriviumError(
-                f"{context.name}: no prompt leaves room for {self.max_new_tokens} new tokens in rows of {length}; "
-                "raise `length`")
+                f"{context.name}: no prompt leaves room for {self.max_new_tokens} "
+                f"new tokens in rows of {length}; raise `length`")
         return [fitting[(self.skip + i) % len(fitting)] for i in range(min(self.count, len(fitting)))]
 
     def respond(self, model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row],

@@ -43,8 +43,8 @@ def engine_of(settings: ReinforcementSettings, context: Context) -> Engine:
         return LocalEngine()
     if settings.adapter:
         raise TriviumError(
-            f"{context.name}: a server is sent whole models only; train without `adapter`, or sample here, without "
-            "`engine`"
+            f"{context.name}: a server is sent whole models only; "
+            "train without `adapter`, or sample here, without `engine`"
         )
     given = settings.engine.model_dump()
     return VllmEngine(weights=Path(given.pop("weights")) / context.name, **given)

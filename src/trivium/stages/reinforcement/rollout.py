@@ -69,9 +69,9 @@ class Rollouts:
         self.watched, self.prompts = fitting[:kept], fitting[kept:]
         if len(self.prompts) < settings.episodes:
             raise TriviumError(
-                f"{context.name}: {len(self.prompts)} prompts fit rows of {self.length} tokens with {samples} x "
-                f"{settings.max_new_tokens} new ones, but a rollout needs {settings.episodes}; lower `episodes` or "
-                "raise `length`")
+                f"{context.name}: {len(self.prompts)} prompts fit rows of {self.length} "
+                f"tokens with {samples} x {settings.max_new_tokens} new ones, "
+                f"but a rollout needs {settings.episodes}; lower `episodes` or raise `length`")
         self.truth_is_known = all("truth" in row for row in self.prompts)
 
     def _fitting(self, rows: Sequence[Row]) -> list[Row]:

@@ -22,8 +22,7 @@ from trivium.training.objective import Objective
 from trivium.training.settings import Optimization
 from trivium.training.trainer import Trainer
 
-APART = ("precision bf16-weights would set the policy apart from its reference, whose weights are float32; "
-         "choose bf16")
+APART = ("precision bf16-weights would set the policy apart from its reference, whose weights are float32; choose bf16")
 
 
 class Server(BaseModel):
