@@ -37,7 +37,8 @@ from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import PackedEpochs
 from trivium.training.loop import ANCHOR
-from trivium.training.machine import choose_device, resolve_precision
+from trivium.training.machine import choose_device
+from trivium.training.settings import NumberFormat
 from trivium.training.trainer import Trainer
 from trivium.world import rubric
 
@@ -198,11 +199,12 @@ class Estimate:
         factor = self.factor(name)
         return Cost(self.seconds[name] * (1 + growing * (factor - 1)), f"a sample of 1/{factor:.3g}")
 
-    def updates(self, key: Any, model: Callable[[], Any], objective: Any, batches: Any, optimization: Any) -> float:
-        """Seconds of one update, in the mean of a few."""
+    def updates(self, key: Any, model: Callable[[], Any], objective: Any, batches: Any, optimization: Any,
+                precision: NumberFormat) -> float:
+        """Seconds of one update in a number format, in the mean of a few."""
 
         def measure() -> float:
-            trainer = Trainer(model().to(self.device), optimization, 1000, resolve_precision("auto", self.device))
+            trainer = Trainer(model().to(self.device), optimization, 1000, precision)
             begun, times = time.monotonic(), list[float]()
             for step in range(14):
                 at = time.monotonic()
@@ -212,7 +214,7 @@ class Estimate:
                     break
             return statistics.mean(times[1:])
 
-        return self.once(key, measure)
+        return self.once((key, precision), measure)
 
     def saving(self, size: int) -> float:
         """Seconds to write a checkpoint of ``size`` parameters: weights and two means of AdamW in float32, on the disk

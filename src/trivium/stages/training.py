@@ -126,7 +126,7 @@ class FromText(Looped):
         steps = self.steps if self.steps is not None else steps_of(self.epochs, batches, factor)
         if steps:
             key = (self.kind, getattr(model, "config", None), self.length, self.rows, self.optimization.optimizer)
-            each = estimate.updates(key, lambda: model, objective, batches, self.optimization)
+            each = estimate.updates(key, lambda: model, objective, batches, self.optimization, self.number_format())
         seconds = estimate.training(steps, each, size_of(model)) + steps_of(1, unseen, factor) * each / 3 + 1.0
         return Cost.of_updates(seconds, steps, each, ", and the held-out text")
 

@@ -125,7 +125,7 @@ class Classify(Looped):
         batches = PackedEpochs(trees, length, self.rows, context.seed, partial(add_labels, model.labels))
         steps = max(1, steps_of(self.epochs, batches, len(train) / len(trees)))
         each = estimate.updates(("classify", model.config, length, self.rows, len(model.labels)), lambda: model,
-                                Labelling(), batches, self.optimization)
+                                Labelling(), batches, self.optimization, self.number_format())
         unseen = steps_of(1, batches, len(heldout) / len(trees))
         seconds = estimate.training(steps, each, size_of(model)) + unseen * each / 3 + 1.0
 

@@ -107,7 +107,8 @@ class See(Looped):
         steps = max(1, steps_of(self.epochs, batches, factor))
         shape = (model.config, model.vision.config)
         each = estimate.updates(("see", *shape, batches.length, self.rows, tuple(self.train), self.rows_from),
-                                lambda: freeze(model, self.train), AnswersAboutPictures(), batches, self.optimization)
+                                lambda: freeze(model, self.train), AnswersAboutPictures(), batches, self.optimization,
+                                self.number_format())
         seconds = estimate.training(steps, each, size_of(model, trained=True)) + factor * opening + 1.0
         if self.examine:
             rows = read(self, context, "heldout.jsonl", model, tokenizer)

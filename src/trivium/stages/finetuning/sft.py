@@ -145,7 +145,8 @@ class Sft(Looped):
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
         each = estimate.updates(
             ("sft", config, length, self.rows, self.optimization.optimizer),
-            lambda: LanguageModel(config).initialise(0), LanguageModeling(), batches, self.optimization)
+            lambda: LanguageModel(config).initialise(0), LanguageModeling(), batches, self.optimization,
+            self.number_format())
         return Cost.of_updates(estimate.training(steps, each, weights_of(config)) + 0.5, steps, each)
 
     def conversations(self, estimate: Estimate, most: int | None = None) -> list[Tree]:

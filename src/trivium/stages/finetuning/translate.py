@@ -118,7 +118,7 @@ class Translate(Looped):
         heldout = rows_of(context.inputs["pairs"], "heldout.jsonl", ["source", "target"], context, check_pair)
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
         each = estimate.updates(("translate", model.config, batches.length, self.rows), lambda: model,
-                                WritingTargets(), batches, self.optimization)
+                                WritingTargets(), batches, self.optimization, self.number_format())
         writing = estimate.once(("written", model.config, self.pairs, self.max_new_tokens),
                                 lambda: self.writing_seconds(model, tokenizer, heldout))
         return Cost.of_updates(estimate.training(steps, each, size_of(model)) + writing + 1.0, steps, each,

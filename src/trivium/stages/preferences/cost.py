@@ -36,6 +36,7 @@ def cost_of_rankings(stage: Looped, start: str, rankings: Rankings, epochs: floa
     batches = PackedEpochs(estimate.dialogues(200, max(2, round(rankings.responses)), length), length, stage.rows, 0,
                            finish)
     each = estimate.updates((stage.kind, config, length, stage.rows),
-                            lambda: model(LanguageModel(config).initialise(0)), objective, batches, stage.optimization)
+                            lambda: model(LanguageModel(config).initialise(0)), objective, batches, stage.optimization,
+                            stage.number_format())
     seconds = steps * each * (1 + (passes / learned / epochs + passes_an_update) / 3) + 1.0
     return Cost.of_updates(seconds, steps, each, ", and passes without gradients")

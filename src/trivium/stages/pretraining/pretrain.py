@@ -95,7 +95,8 @@ class Pretrain(FromText):
         steps = self.steps if self.steps is not None else steps_of(self.epochs, batches, factor)
         each = estimate.updates(
             ("pretrain", config, self.length, self.rows, self.optimization.optimizer),
-            lambda: LanguageModel(config).initialise(0), LanguageModeling(), batches, self.optimization)
+            lambda: LanguageModel(config).initialise(0), LanguageModeling(), batches, self.optimization,
+            self.number_format())
         kept = estimate.outlook(self.tokens).validation
         heldout = kept / (1 - kept) * steps_of(1, batches, factor) / 3
         seconds = estimate.training(steps, each, weights_of(config)) + heldout * each + 1.0

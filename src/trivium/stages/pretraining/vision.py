@@ -86,7 +86,7 @@ class Vision(Looped):
         steps = round(self.epochs * len(pixels) * factor / self.rows)
         model = VisionEncoder(self.model).initialise(0)
         each = estimate.updates(("vision", self.model, self.rows), lambda: model, Painting(), batches,
-                                self.optimization)
+                                self.optimization, self.number_format())
         others = factor * (opening + len(unseen) / self.rows * each / 3)
         return Cost.of_updates(estimate.training(steps, each, size_of(model)) + others + 1.0, steps, each)
 
