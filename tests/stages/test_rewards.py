@@ -293,7 +293,9 @@ def test_what_decides_a_reward_besides_its_inputs_is_learned(own):
                          [({"a": {}}, "a term of a reward is one of"),
                           ({"a": {"model": "m", "function": "number"}}, "a term of a reward is one of"),
                           ({}, "at least 1 item"), ({"a": {"endpoint": {"address": "ftp://h"}}}, "is no http"),
-                          ({"a": {"modle": "m"}}, "modle"), (3, "valid dictionary")])
+                          ({"a": {"modle": "m"}}, "modle"), (3, "valid dictionary"),
+                          ("ftp://x", "'ftp://x' is no http"), ("own.py:", "name a function in it as own.py:NAME"),
+                          ("own.py:a b", "name a function in it as own.py:NAME")])
 def test_settings_that_are_no_reward_are_refused(reward, message):
     with pytest.raises(ValidationError, match=message):
         Ppo(reward=reward)
@@ -303,6 +305,8 @@ def test_settings_that_are_no_reward_are_refused(reward, message):
     "reward, message", [("{a: {modle: x}}", r"stages.ppo.reward.a.modle: unknown setting; did you mean 'model'\?"),
                         ("{a: {model: x, weight: much}}", "stages.ppo.reward.a.weight: Input should be a valid number"),
                         ("{a: {endpoint: {addres: x}}}", "stages.ppo.reward.a.endpoint"),
+                        ("ftp://x", r"stages.ppo.reward: 'ftp://x' is no http\(s\) address"),
+                        ("rewards.py", "stages.ppo.reward: 'rewards.py' .*name a function in it as rewards.py:NAME"),
                         ("judge", "no earlier stage and no file is called 'judge'")])
 def test_a_fault_in_a_recipes_reward_is_told_with_its_place(school, tmp_path, reward, message):
     (tmp_path / "r.yaml").write_text(

@@ -1,19 +1,26 @@
-"""A model behind an address, as a setting."""
+"""What is behind an address, as a setting."""
 
 from __future__ import annotations
+
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-class EndpointSettings(BaseModel):
-    """A model behind an OpenAI-compatible address."""
+def check_address(address: str) -> str:
+    """An http(s) address. Raises :class:`ValueError` for anything else."""
+    if not address.startswith(("http://", "https://")):
+        raise ValueError(f"{address!r} is no http(s) address")
+    return address
+
+
+class AddressSettings(BaseModel):
+    """An address, and how often and how patiently it is asked."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
 
     address: str
     """Such as http://127.0.0.1:8000/v1."""
-    model: str
-    """The name it knows the model by."""
     key_variable: str = ""
     """The environment variable that holds the key; the key itself belongs in no recipe."""
     tries: int = Field(6, ge=1)
@@ -26,7 +33,13 @@ class EndpointSettings(BaseModel):
     """Questions that are asked at a time."""
 
     @model_validator(mode="after")
-    def _an_address(self) -> EndpointSettings:
-        if not self.address.startswith(("http://", "https://")):
-            raise ValueError(f"{self.address!r} is no http(s) address")
+    def _an_address(self) -> Self:
+        check_address(self.address)
         return self
+
+
+class EndpointSettings(AddressSettings):
+    """A model behind an OpenAI-compatible address."""
+
+    model: str
+    """The name it knows the model by."""

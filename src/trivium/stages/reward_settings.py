@@ -18,40 +18,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from trivium.evaluation.checkers import CHECKS
 from trivium.extensions import Code, CodeMarker, file_of, resolve
 from trivium.stage import Input, InputMarker
+from trivium.stages.endpoint import AddressSettings, check_address
 
 FUNCTION_SECONDS = 10.0
 """The time that a function of the user's own may take for the responses to one prompt, unless a setting says more."""
 
 
-class RewardEndpoint(BaseModel):
+class RewardEndpoint(AddressSettings):
     """An address that scores responses. It is sent ``{"row": ..., "responses": [K texts], "finished": [K booleans]}``
     by POST for each prompt, and replies ``{"scores": [K numbers]}``."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
-
     address: str
     """Such as http://127.0.0.1:8000/score. It is not left for another one that it redirects to."""
-    key_variable: str = ""
-    """The environment variable that holds the key; the key itself belongs in no recipe."""
-    tries: int = Field(6, ge=1)
-    """Attempts at each prompt; between them the pause doubles."""
-    pause: float = Field(1.0, ge=0)
-    """Seconds before the second attempt."""
-    timeout: float = Field(60.0, gt=0)
-    """Seconds to wait for a reply."""
-    workers: int = Field(8, ge=1)
-    """Prompts that are asked about at a time."""
-
-    @model_validator(mode="after")
-    def _an_address(self) -> Self:
-        if not self.address.startswith(("http://", "https://")):
-            raise ValueError(f"{self.address!r} is no http(s) address")
-        return self
 
 
 class RewardTerm(BaseModel):
@@ -87,7 +70,18 @@ class RewardMarker(InputMarker):
         return text not in CHECKS and file_of(resolve(text, "rewards")) is None and "://" not in text
 
 
-RewardName = Annotated[str, RewardMarker(), CodeMarker()]
+def check_name(text: str) -> str:
+    """A reward in one word. Raises :class:`ValueError` for an address that is not http(s), and for a file of code
+    without the name of a function in it."""
+    if "://" in text:
+        return check_address(text)
+    file, py, name = text.partition(".py")
+    if py and (not name or (name.startswith(":") and not name[1:].isidentifier())):
+        raise ValueError(f"{text!r} is a file of code; name a function in it as {file}.py:NAME")
+    return text
+
+
+RewardName = Annotated[str, AfterValidator(check_name), RewardMarker(), CodeMarker()]
 """A reward in one word."""
 
 RewardSetting = Annotated[
@@ -103,6 +97,11 @@ def terms_of(setting: str | Mapping[str, RewardTerm]) -> dict[str, RewardTerm]:
     kind = "model" if RewardMarker().is_input(setting) else "endpoint" if "://" in setting else "function"
     given = {"address": setting} if kind == "endpoint" else setting
     return {"": RewardTerm.model_validate({kind: given})}
+
+
+def has_model(setting: str | Mapping[str, RewardTerm]) -> bool:
+    """Whether a reward is a model, or a sum with one in it."""
+    return any(term.model is not None for term in terms_of(setting).values())
 
 
 def model_places(setting: str | Mapping[str, RewardTerm] | None, place: Any) -> dict[str, Path]:

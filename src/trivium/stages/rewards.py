@@ -91,27 +91,34 @@ class Reward(Protocol):
 class ModelReward(Reward):
     """A reward model's score of each response, centred on demonstrations by the model's shift.
 
-    The K responses to a prompt share one computation of it, and must fit a row of ``length`` tokens together; with
-    ``one_by_one`` each is read with a prompt of its own."""
+    The K responses to a prompt share one computation of it, and must fit a row of ``length`` tokens together (None: as
+    many as the longest prompt needs with its responses); with ``one_by_one`` each is read with a prompt of its own.
+    ``centred`` False leaves the shift out. A ``tokenizer`` is the model's own, with which it reads the responses'
+    texts, whatever their tokens were."""
 
-    def __init__(self, model: RewardModel, length: int, rows: int, precision: str, one_by_one: bool = False) -> None:
+    def __init__(self, model: RewardModel, length: int | None, rows: int, precision: str, one_by_one: bool = False,
+                 centred: bool = True, tokenizer: ChatTokenizer | None = None) -> None:
         self.model, self.length, self.rows, self.precision = model, length, rows, precision
-        self.one_by_one = one_by_one
+        self.one_by_one, self.centred, self.tokenizer = one_by_one, centred, tokenizer
 
     def __call__(self, answers: Answers) -> list[np.ndarray]:
         """The scores, whether a response ended or not."""
+        trees, shift = answers.trees, self.model.shift if self.centred else 0.0
+        if self.tokenizer is not None:
+            trees = Answers.of_texts(self.tokenizer, answers.rows, answers.texts).trees
         if self.one_by_one:
-            alone = [Tree(tree.prompt, (response,)) for tree in answers.trees for response in tree.responses]
-            flat = [float(found[0]) + self.model.shift for found in self._read(alone)]
-            ends = np.cumsum([len(tree.responses) for tree in answers.trees])
+            alone = [Tree(tree.prompt, (response,)) for tree in trees for response in tree.responses]
+            flat = [float(found[0]) + shift for found in self._read(alone)]
+            ends = np.cumsum([len(tree.responses) for tree in trees])
             scores = np.split(np.array(flat), ends[:-1])
         else:
-            scores = [found + self.model.shift for found in self._read(answers.trees)]
+            scores = [found + shift for found in self._read(trees)]
         check_finite(answers, scores)
         return scores
 
     def _read(self, trees: Sequence[Tree]) -> list[np.ndarray]:
-        return score_trees(self.model, trees, self.length, self.rows, self.precision)
+        length = max(map(len, trees)) if self.length is None else self.length
+        return score_trees(self.model, trees, length, self.rows, self.precision)
 
 
 class FunctionReward(Reward):
@@ -137,8 +144,8 @@ class FunctionReward(Reward):
 class EndpointReward(Reward):
     """An address that is asked about each prompt."""
 
-    def __init__(self, settings: RewardEndpoint) -> None:
-        self.settings = settings
+    def __init__(self, settings: RewardEndpoint, where: str = "reward") -> None:
+        self.settings, self.where = settings, where
         self.endpoint = Endpoint(settings.address, "", settings.key_variable, settings.tries, settings.timeout,
                                  settings.pause, settings.workers)
 
@@ -152,7 +159,7 @@ class EndpointReward(Reward):
         try:
             return self.endpoint.post("", body, lambda reply: numbers_of(reply["scores"], len(responses)))
         except TriviumError as error:
-            raise TriviumError(f"reward: at prompt {row.get('id')!r}: {error}") from error
+            raise TriviumError(f"{self.where}: at prompt {row.get('id')!r}: {error}") from error
 
 
 class WeightedReward(Reward):
@@ -193,7 +200,7 @@ def load_reward(setting: str | Mapping[str, RewardTerm], place: Any, load_model:
         if term.model is not None:
             return load_model(places[name], named)
         if term.endpoint is not None:
-            return EndpointReward(term.endpoint)
+            return EndpointReward(term.endpoint, named)
         assert term.function is not None
         hint = f"{named}.seconds" if name else f"{where}: {{score: {{function: ..., seconds: ...}}}}"
         return FunctionReward(Checker(term.function, term.seconds, named, hint))

@@ -14,13 +14,13 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation.checkers import Checker
 from trivium.files import Row
-from trivium.generation.engine import Sampling, generate
+from trivium.generation.engine import Completion, Sampling, generate
 from trivium.model import LanguageModel
 from trivium.progress import Progress
-from trivium.stages.models import load_language_model, load_reward_model, prompt_ids, response_ids
+from trivium.stages.models import load_language_model, prompt_ids
 from trivium.stages.pretraining.pretrain import bits_per_byte, pieces
 from trivium.stages.reinforcement.rollout import log_probs_of
-from trivium.stages.scores import score_trees
+from trivium.stages.rewards import Answers, Reward
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Tree, map_trees
@@ -35,6 +35,8 @@ class ModelAnswers:
     name: str
     samples: list[str] = field(default_factory=list)
     """An answer to each prompt, sampled: these are compared with the baseline's. Empty for the base model."""
+    finished: list[bool] = field(default_factory=list)
+    """Which of the sampled answers ended by themselves."""
     greedy: list[str] = field(default_factory=list)
     """An answer to each prompt, decoded greedily: on these right answers are counted. Empty where nothing counts
     them."""
@@ -52,6 +54,14 @@ class Sampled:
 
     texts: list[str]
     tokens: list[list[int]]
+    finished: list[bool]
+    """Which of them ended by themselves."""
+
+    @classmethod
+    def of_completions(cls, completions: Sequence[Completion], tokenizer: ChatTokenizer) -> Sampled:
+        """What was sampled for each prompt."""
+        return cls([text_of(one.tokens, tokenizer) for one in completions], [one.tokens for one in completions],
+                   [one.finished for one in completions])
 
     @property
     def mean_length(self) -> float:
@@ -81,32 +91,23 @@ def answer(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row
     groups = generate(model, [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts], sampling,
                       [tokenizer.end_id], keys=[row["id"] for row in prompts],
                       progress=lambda done, total: progress.update(done, total, f"asking {name}"))
-    tokens = [group[0].tokens for group in groups]
-    return Sampled([text_of(ids, tokenizer) for ids in tokens], tokens)
+    return Sampled.of_completions([group[0] for group in groups], tokenizer)
 
 
 def best_of(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row], numbers: Sequence[int],
-            picker: Path, sampling: Sampling, progress: Progress, name: str,
-            precision: NumberFormat) -> dict[int, Sampled]:
-    """By each N of ``numbers``: of the first N of a model's samples the one that the reward model ``picker`` scores
-    highest. A response that never ends is picked only where none does."""
-    reward, reward_tokenizer = load_reward_model(picker)
-    if reward_tokenizer.digest != tokenizer.digest:
-        raise TriviumError(f"{picker}: the reward model that picks has another tokenizer than {name}")
+            picker: Reward, sampling: Sampling, progress: Progress, name: str) -> dict[int, Sampled]:
+    """By each N of ``numbers``: of the first N of a model's samples the one that ``picker`` scores highest. A response
+    that never ends is picked only where none does."""
     prompt_tokens, most = [prompt_ids(tokenizer, row["prompt"]) for row in prompts], max(numbers)
     groups = generate(model, [ids.tolist() for ids in prompt_tokens], sampling, [tokenizer.end_id], most,
                       keys=[row["id"] for row in prompts],
                       progress=lambda done, total: progress.update(done, total, f"asking {name}, {most} times"))
-    trees = [Tree(ids, tuple(np.array(sample.tokens, np.int64) for sample in group))
-             for ids, group in zip(prompt_tokens, groups, strict=True)]
-    device = model.lm_head.weight.device
-    scores = score_trees(reward.to(device), trees, max(map(len, trees)), 4, precision)
+    scores = picker(Answers.of_completions(tokenizer, prompts, prompt_tokens, groups))
     best: dict[int, Sampled] = {}
     for number in numbers:
-        tokens = [max(zip(group[:number], values[:number], strict=True),
-                      key=lambda one: (one[0].finished, one[1]))[0].tokens
+        picked = [max(zip(group[:number], values[:number], strict=True), key=lambda one: (one[0].finished, one[1]))[0]
                   for group, values in zip(groups, scores, strict=True)]
-        best[number] = Sampled([text_of(ids, tokenizer) for ids in tokens], tokens)
+        best[number] = Sampled.of_completions(picked, tokenizer)
     return best
 
 
@@ -148,13 +149,11 @@ def check_answers(checker: Checker, prompts: Sequence[Row], answers: Sequence[st
     return [checker(row, [text])[0] for row, text in zip(prompts, answers, strict=True)]
 
 
-def reward_points(folder: Path, prompts: Sequence[Row], answers: Sequence[str],
-                  precision: NumberFormat) -> list[float]:
-    """The score that the reward model in ``folder`` gives to each answer."""
-    model, tokenizer = load_reward_model(folder)
-    trees = [Tree(prompt_ids(tokenizer, row["prompt"]), (response_ids(tokenizer, text),))
-             for row, text in zip(prompts, answers, strict=True)]
-    return [float(scores[0]) for scores in score_trees(model, trees, max(map(len, trees)), 16, precision)]
+def reward_points(reward: Reward, prompts: Sequence[Row], answers: Sequence[str],
+                  finished: Sequence[bool]) -> list[float]:
+    """The score that a reward, whose models read texts, gives to each answer."""
+    given = Answers(list(prompts), [], [[text] for text in answers], [[ended] for ended in finished])
+    return [float(scores[0]) for scores in reward(given)]
 
 
 def sampled_kl(model: LanguageModel, reference: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row],

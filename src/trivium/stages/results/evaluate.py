@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from trivium.generation.engine import Sampling
 from trivium.model import LanguageModel
 from trivium.stage import Code, Context, Input, Title
 from trivium.stages.cost import Estimate
-from trivium.stages.models import load_language_model
+from trivium.stages.models import load_language_model, load_reward_model
 from trivium.stages.outlook import Cost
 from trivium.stages.results.answers import (
     ModelAnswers,
@@ -41,6 +41,8 @@ from trivium.stages.results.answers import (
     sampled_kl,
     validation_bits,
 )
+from trivium.stages.reward_settings import has_model
+from trivium.stages.rewards import ModelReward, Reward, RewardSetting, load_reward
 from trivium.stages.rows import rows_of
 from trivium.stages.training import Measuring
 from trivium.tokenizer.chat import ChatTokenizer
@@ -63,8 +65,8 @@ class Evaluate(Measuring):
     """A stage with evaluation prompts."""
     demonstrations: Input = "world"
     """Where the base model's few examples come from."""
-    reward: Input | None = None
-    """The reward model that judges where no rubric is known."""
+    reward: RewardSetting | None = None
+    """What judges where no rubric is known: a reward model, or whatever else ppo's `reward` may be."""
     checkers: dict[str, Code] = {}
     """What else is counted on greedy answers: checkers as grpo has them, each under a name of your own, as `{right:
     number}`. Where there is no rubric and no `reward`, the first of them judges."""
@@ -73,8 +75,8 @@ class Evaluate(Measuring):
     best_of: dict[str, list[int]] = {}
     """Best-of-N beside the models themselves: for a model's name the numbers N. `{sft: [4, 16]}` adds sft-best-of-4 and
     sft-best-of-16, the response that `picker` scores highest of so many; both are of the same samples."""
-    picker: Input | None = None
-    """The reward model that picks for `best_of`."""
+    picker: RewardSetting | None = None
+    """What picks for `best_of`: a reward model, or whatever else ppo's `reward` may be."""
     tokens: Input | None = None
     """A tokenised corpus, on whose validation documents the models' bits per byte are measured: what was kept of
     pretraining."""
@@ -94,7 +96,7 @@ class Evaluate(Measuring):
     @model_validator(mode="after")
     def _someone_picks(self) -> Evaluate:
         if self.best_of and not self.picker:
-            raise ValueError("best_of needs a reward model that picks; name it as `picker`")
+            raise ValueError("best_of needs a reward that picks, such as a reward model; name it as `picker`")
         for name, numbers in self.best_of.items():
             if name not in self.models:
                 raise ValueError(f"best_of: {name!r} is none of the models{nearest(name, self.models)}")
@@ -111,8 +113,8 @@ class Evaluate(Measuring):
                     yield f"tasks.{number}.data.{place}", str(place_of(Path(name), file))
 
     def run(self, context: Context) -> dict[str, object]:
-        """Ask every model the same prompts; judge by the hidden rubric where the truth is known, else by the reward
-        model, or else by the first checker."""
+        """Ask every model the same prompts; judge by the hidden rubric where the truth is known, else by the reward,
+        or else by the first checker."""
         device = prepare(context.threads)
         if self.models and self.baseline not in self.models:
             raise TriviumError(
@@ -123,6 +125,7 @@ class Evaluate(Measuring):
             checkers = {label: stack.enter_context(Checker(name, self.checker_seconds))
                         for label, name in self.checkers.items()}
             exam = Examination(self, context, prompts, checkers)
+            exam.load_rewards(stack, device)
             models = exam.ask(device)
             exam.judge(models)
         exam.compare(models)
@@ -134,7 +137,8 @@ class Evaluate(Measuring):
         return summary | ({"tasks": run_tasks(self, context, tasks)} if tasks else {})
 
     def cost(self, estimate: Estimate) -> Cost:
-        """Two answers of each model to each prompt, and two passes over the sampled ones."""
+        """Two answers of each model to each prompt, and two passes over the sampled ones; another of the reward model
+        that judges."""
         prompts = estimate.outlook(self.prompts).evaluation_prompts
         known = prompts is not None
         count = prompts if prompts is not None else len(estimate.rows(self.prompts, "evaluation.jsonl", ["prompt"]))
@@ -144,10 +148,12 @@ class Evaluate(Measuring):
         if self.base and known:
             seconds += estimate.answers(self.base, count, self.max_new_tokens, self.shots)
             seconds += 3 * len(self.models) * count * estimate.judging(self.prompts)
+        judged = not known and self.reward is not None and has_model(self.reward)
         for name, model in self.models.items():
-            if name != self.baseline:  # how far it has drifted
+            passes = 2 * (name != self.baseline) + judged  # how far it has drifted, and what it is worth
+            if passes:
                 config = estimate.config(model)
-                seconds += 2 * count * estimate.reading(config, min(256, config.max_positions))
+                seconds += passes * count * estimate.reading(config, min(256, config.max_positions))
         return Cost(seconds, f"{len(self.models)} models, {count:,} prompts")
 
 
@@ -159,21 +165,52 @@ class Examination:
     context: Context
     prompts: list[Row]
     checkers: Mapping[str, Checker]
+    reward: Reward | None = None
+    """What judges, unless the rubric or a checker does."""
+    picker: Reward | None = None
+    """What picks for ``best_of``."""
 
     def __post_init__(self) -> None:
         self.truth_known = all("truth" in row for row in self.prompts)
         for checker in self.checkers.values():
             checker.suits(self.prompts)
-        if self.settings.models and self.judge_name == "reward model" and not self.context.inputs.get("reward"):
-            raise TriviumError(
-                "evaluate: these prompts have no known truth; name a reward model to judge the answers (`reward:`)")
+        if self.settings.models and not (self.truth_known or self.settings.reward or self.checkers):
+            raise TriviumError("evaluate: these prompts have no known truth; name a reward to judge the answers, such "
+                               "as a reward model (`reward:`)")
 
     @property
     def judge_name(self) -> str:
-        """What the sampled answers are judged by: rubric, reward model or checker."""
+        """What the sampled answers are judged by: rubric, reward model, reward (of another kind) or checker."""
         if self.truth_known:
             return "rubric"
-        return "reward model" if self.settings.reward or not self.checkers else "checker"
+        if self.reward is not None and not isinstance(self.reward, ModelReward):
+            return "reward"
+        return "reward model" if self.reward is not None or not self.checkers else "checker"
+
+    def load_rewards(self, stack: ExitStack, device: torch.device) -> None:
+        """Load what judges and what picks, as far as they are needed; ``stack`` closes them.
+
+        Raises :class:`TriviumError` for a prompt that lacks what one of them asks for, and for a reward model that
+        picks with another tokenizer than the baseline's."""
+        settings, inputs, precision = self.settings, self.context.inputs, self.settings.number_format()
+
+        def judge(folder: Path, where: str) -> ModelReward:
+            model, tokenizer = load_reward_model(folder)
+            return ModelReward(model, None, 16, precision, centred=False, tokenizer=tokenizer)
+
+        def picker(folder: Path, where: str) -> ModelReward:
+            model, tokenizer = load_reward_model(folder)
+            if tokenizer.digest != ChatTokenizer.load(inputs["models"][settings.baseline]).digest:
+                raise TriviumError(
+                    f"{folder}: the reward model that picks has another tokenizer than {settings.baseline}")
+            return ModelReward(model.to(device), None, 4, precision, centred=False)
+
+        if settings.reward and settings.models and not self.truth_known:
+            self.reward = stack.enter_context(load_reward(settings.reward, inputs.get("reward"), judge))
+            self.reward.check_rows(self.prompts)
+        if settings.picker and settings.best_of:
+            self.picker = stack.enter_context(load_reward(settings.picker, inputs.get("picker"), picker, "picker"))
+            self.picker.check_rows(self.prompts)
 
     def ask(self, device: torch.device) -> list[ModelAnswers]:
         """The answers of every model, the baseline first, and of the best of its samples where that is wanted.
@@ -202,7 +239,7 @@ class Examination:
         """A model's answers, and all that is measured of the model alone."""
         settings, progress = self.settings, self.context.progress
         sampled = answer(model, tokenizer, self.prompts, self.sampling(settings.temperature), progress, name)
-        answers = ModelAnswers(name, sampled.texts, figures={"mean_length": sampled.mean_length})
+        answers = ModelAnswers(name, sampled.texts, sampled.finished, figures={"mean_length": sampled.mean_length})
         if self.truth_known or self.checkers:
             answers.greedy = answer(model, tokenizer, self.prompts, self.sampling(0.0), progress, name).texts
         for label, checker in self.checkers.items():
@@ -221,17 +258,16 @@ class Examination:
     def ask_best_of(self, name: str, model: LanguageModel, tokenizer: ChatTokenizer) -> list[ModelAnswers]:
         """The best of a model's samples, for each number that ``best_of`` names for it."""
         numbers = self.settings.best_of.get(name)
-        if not numbers:
+        if not numbers or self.picker is None:
             return []
-        best = best_of(model, tokenizer, self.prompts, numbers, self.context.inputs["picker"],
-                       self.sampling(self.settings.temperature, "best of"), self.context.progress, name,
-                       self.settings.number_format())
+        best = best_of(model, tokenizer, self.prompts, numbers, self.picker,
+                       self.sampling(self.settings.temperature, "best of"), self.context.progress, name)
         answers = []
         for number, sampled in best.items():
             figures: dict[str, Any] = {"mean_length": sampled.mean_length, "best_of": number}
             if name == self.settings.baseline:
                 figures["kl"] = best_of_kl(number)
-            answers.append(ModelAnswers(f"{name}-best-of-{number}", sampled.texts, figures=figures))
+            answers.append(ModelAnswers(f"{name}-best-of-{number}", sampled.texts, sampled.finished, figures=figures))
         return answers
 
     def ask_base(self, baseline: ModelAnswers | None) -> ModelAnswers:
@@ -248,13 +284,13 @@ class Examination:
 
     def judge(self, models: Sequence[ModelAnswers]) -> None:
         """Give points to every sampled answer."""
-        judges: dict[str, Callable[[Sequence[str]], list[float]]] = {
-            "rubric": lambda texts: world.points(self.prompts, texts),
-            "reward model": lambda texts: reward_points(self.context.inputs["reward"], self.prompts, texts,
-                                                       self.settings.number_format()),
-            "checker": lambda texts: check_answers(next(iter(self.checkers.values())), self.prompts, texts)}
         for one in models:
-            one.points = judges[self.judge_name](one.samples)
+            if self.truth_known:
+                one.points = world.points(self.prompts, one.samples)
+            elif self.reward is not None:
+                one.points = reward_points(self.reward, self.prompts, one.samples, one.finished)
+            else:
+                one.points = check_answers(next(iter(self.checkers.values())), self.prompts, one.samples)
 
     def compare(self, models: Sequence[ModelAnswers]) -> None:
         """Compare every model with the baseline, the first of them."""
