@@ -10,10 +10,9 @@ from trivium.files import Row
 
 
 def open_work(state: State, person: int, kind: str, now: float) -> Work | None:
-    """The work that a person has taken and holds yet, unless its item was closed."""
-    held = [work for work in state.by_person.get(person, ())
-            if work.state == OPEN and work.until > now and work.kind == kind]
-    return next((work for work in held if work.item is None or not state.items[work.item].closed), None)
+    """The work that a person has taken and holds yet."""
+    return next((work for work in state.by_person.get(person, ())
+                 if work.state == OPEN and work.until > now and work.kind == kind), None)
 
 
 def choose(state: State, person: int, kind: str, now: float) -> tuple[Item | None, str] | None:
@@ -37,8 +36,8 @@ def choose(state: State, person: int, kind: str, now: float) -> tuple[Item | Non
     if regular is None:
         return None
     if luck < state.settings.known_share:
-        fresh = [name for name in state.known if not state.items[name].closed
-                 and not any(work.person == person for work in state.items[name].works)]
+        fresh = [name for name in state.known
+                 if not any(work.person == person for work in state.items[name].works)]
         if fresh:
             return state.items[chance.choice(sorted(fresh))], "known"
     elif luck < state.settings.known_share + state.settings.repeat_share:

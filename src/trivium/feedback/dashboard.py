@@ -110,7 +110,7 @@ def disputed(state: State) -> list[tuple[Item, float, int]]:
     """``(item, agreement, skips)`` of items that the lead should settle, the worst first."""
     result = []
     for item in state.items.values():
-        if item.kind != "compare" or item.known or item.settled or item.closed:
+        if item.kind != "compare" or item.known or item.settled:
             continue
         skips = len({work.person for work in item.works if work.state == SKIPPED})
         if skips >= state.settings.disputed_skips or item.agreement < state.settings.disputed_below:
@@ -120,7 +120,7 @@ def disputed(state: State) -> list[tuple[Item, float, int]]:
 
 def progress(state: State, now: float) -> Row:
     """How much is done, and by what ways."""
-    compare = [item for item in state.items.values() if item.kind == "compare" and not item.known and not item.closed]
+    compare = [item for item in state.items.values() if item.kind == "compare" and not item.known]
     done = [len(item.judgements()) for item in compare]
     wanted = [state.wanted(item) for item in compare]
     works = state.works.values()

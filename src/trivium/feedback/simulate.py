@@ -75,8 +75,8 @@ def score_items(store: Store, models: Sequence[Score],
         raise TriviumError("one reward model cannot disagree with itself; name two or more")
     with store.state() as state:
         names = [
-            item.id for item in state.items.values() if item.kind == "compare" and not item.known and not item.closed
-            and len(item.judgements()) < state.wanted(item)
+            item.id for item in state.items.values()
+            if item.kind == "compare" and not item.known and len(item.judgements()) < state.wanted(item)
         ]
     started = time.monotonic()
     scored: list[dict[str, Any]] = []

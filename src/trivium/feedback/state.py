@@ -75,7 +75,6 @@ class Item:
     disagreement: float = 0.0  # of an ensemble of reward models
     works: list[Work] = field(default_factory=list)
     settled: Event | None = None
-    closed: bool = False
     _agreement: float | None = None
 
     @property
@@ -147,11 +146,11 @@ class State:
             if work.person == person and (work.state != OPEN or work.until > now):
                 return False
             taken += work.counts and (work.state == JUDGED or (work.state == OPEN and work.until > now))
-        return taken < self.wanted(item) and not item.closed and item.settled is None
+        return taken < self.wanted(item) and item.settled is None
 
     def finished(self, item: Item) -> bool:
         """Whether nobody is to be asked about it any more, as things are."""
-        return item.closed or item.settled is not None or len(item.judgements()) >= self.wanted(item)
+        return item.settled is not None or len(item.judgements()) >= self.wanted(item)
 
     def in_order(self, kind: str, split: str) -> Iterator[Item]:
         """The unfinished items of a split in their random order, that of a hash: whoever takes the first vacant one
@@ -216,11 +215,6 @@ class State:
         item = self.items[event.body["item"]]
         self._unqueue(item)
         item.disagreement = disagreement(event.body["scores"])
-        self._queue(item)
-
-    def _on_close(self, event: Event) -> None:
-        item = self.items[event.body["item"]]
-        item.closed = event.body["closed"]
         self._queue(item)
 
     def _on_settled(self, event: Event) -> None:

@@ -350,13 +350,6 @@ class Store:
                     outcome.reject(number, str(error), row)
         return outcome
 
-    def close_item(self, item: str, closed: bool = True, who: int | None = None) -> None:
-        """Ask nobody about an item any more; what was said about it stays."""
-        with self._appending() as connection:
-            if item not in self._state.items:
-                raise TriviumError(f"there is no item {item[:60]!r}")
-            self._append(connection, "close", who, {"item": item, "closed": closed}, time.time())
-
     def item(self, name: str) -> Row:
         """An item's texts: ``prompt``, ``responses``, and what else was imported with it."""
         with self._lock:

@@ -65,8 +65,8 @@ def policy_losses(
 
 
 def kl_penalties(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """The estimate k3 of KL(policy || reference) at each token ``[N]``, to be learned through (Shao et al. 2024, eq.
-    4)."""
+    """An unbiased, never negative estimate of KL(policy || reference) at each token ``[N]`` (Schulman 2020, k3). It is
+    to be learned through (Shao et al. 2024, eq. 4)."""
     difference = reference - log_probs
     return torch.exp(difference) - 1 - difference
 
@@ -75,13 +75,6 @@ def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: floa
     """``0.5 * max((v - R)^2, (clip(v, old_v - clip, old_v + clip) - R)^2)`` for each token ``[N]``."""
     clipped = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
-
-
-def kl_k3(log_probs: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """An unbiased, never negative estimate of KL(policy || reference) from samples of the policy (Schulman 2020,
-    k3)."""
-    ratio = reference - log_probs
-    return np.exp(ratio) - 1 - ratio
 
 
 def adapt_kl_coefficient(coefficient: float, kl: float, target: float, horizon: float, episodes: int) -> float:

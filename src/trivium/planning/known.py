@@ -26,8 +26,6 @@ class Run:
     """The shape, where it is one that this system has, or costs the same."""
     length: int = 8192
     """Tokens in a row."""
-    petaflop_days: float | None = None
-    """Published compute, in 10¹⁵ operations a second for a day."""
 
 
 def _shape(layers: int, width: int, inner: int, heads: int, kv: int, vocab: int, length: int) -> ModelConfig:
@@ -46,8 +44,7 @@ RUNS: dict[str, Run] = {
             "Brown et al. 2020, tables 2.1 and D.1 (3,640 PFLOP/s-days); "
             "Patterson et al. 2021, table 4 (10,000 V100s for 14.8 days)",
             ModelConfig(vocab_size=50257, hidden_size=12288, intermediate_size=32768, num_layers=96, num_heads=96,
-                        num_kv_heads=96, head_dim=128, max_positions=2048, tie_embeddings=True, qk_norm=False), 2048,
-            3640),
+                        num_kv_heads=96, head_dim=128, max_positions=2048, tie_embeddings=True, qk_norm=False), 2048),
         Run("llama-3-8b", 8.03e9, 8.03e9, 15e12, "h100", 16_384, 1.3e6, LLAMA_3,
             _shape(32, 4096, 14336, 32, 8, 128256, 8192)),
         Run("llama-3-70b", 70.6e9, 70.6e9, 15e12, "h100", 16_384, 6.4e6, LLAMA_3,
