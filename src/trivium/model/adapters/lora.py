@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trivium.model.adapters import AdapterSettings
+from trivium.model.adapter_settings import AdapterSettings
 
 
 class Lora(nn.Module):
