@@ -60,7 +60,8 @@ lint: develop
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-wheel: develop
+wheel:
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	rm -rf build dist
 	$(BIN)/pip wheel . --no-deps --wheel-dir dist
 

@@ -360,3 +360,101 @@ def test_a_name_of_two_kinds_puts_the_bytes_of_both_into_the_key(place):
                                            "def own(*arguments):\n    return 1.0\n")
         load_object(f"{group}.py:own")
     assert {file.name for where, file in AiFeedback(judge="twice").code()} == {"rewards.py", "judges.py"}
+
+
+def test_what_was_edited_while_an_earlier_stage_ran_is_refused(place):
+    """The first stage writes another helper, which the second would name in its key without running it."""
+    (place / "plugins/words.py").write_text(PLUGIN + '''
+
+class Edit(Stage):
+    kind: ClassVar[str] = "edit"
+
+    def run(self, context: Context) -> dict[str, object]:
+        Path("plugins/helper.py").write_text("def scaled(number):\\n    return 100 * number\\n")
+        return {}
+''')
+    (place / "recipe.yaml").write_text(RECIPE + "  edit: {}\n")
+    with pytest.raises(TriviumError, match=r"helper.py was edited while the stage ran"):
+        trivium.run("recipe.yaml", only=["edit"])
+    done = command("run", "recipe.yaml", where=place)
+    assert done.returncode == 0 and (place / "runs/trial/count/count").read_text() == "300", done.stderr
+
+
+def test_neighbours_in_folders_and_packages_are_reread_and_in_the_key(place):
+    (place / "plugins/package").mkdir()
+    for name, content in {"package/__init__.py": "", "package/deep.py": "FACTOR = 2\n",
+                          "helper.py": "from package.deep import FACTOR\n\ndef scaled(n):\n"
+                                       "    return FACTOR * n\n"}.items():
+        (place / "plugins" / name).write_text(content)
+    first = trivium.run("recipe.yaml")["count"]
+    assert (place / "runs/trial/count/count").read_text() == "6"
+    assert {"stage.package/__init__.py", "stage.package/deep.py"} <= first.manifest["inputs"].keys()
+    (place / "plugins/package/deep.py").write_text("FACTOR = 5\n")
+    assert trivium.run("recipe.yaml")["count"].digest != first.digest
+    assert (place / "runs/trial/count/count").read_text() == "15"
+
+
+def test_a_function_imports_its_neighbour_when_it_is_called(place):
+    (place / "late.py").write_text("def call():\n    import late_neighbour\n    return late_neighbour.VALUE\n")
+    (place / "late_neighbour.py").write_text("VALUE = 7\n")
+    assert load_object("late.py:call")() == 7
+    assert {file.name for _, file in code_files("x", place / "late.py")} == {"late.py", "late_neighbour.py"}
+
+
+def test_two_plugins_of_one_kind_are_refused(place):
+    (place / "plugins/again.py").write_text(PLUGIN)
+    with pytest.raises(TriviumError, match="'count'"):
+        load_recipe("recipe.yaml", ["plugins=[plugins/words.py, plugins/again.py]"])
+
+
+def test_a_plugin_that_ends_the_program_is_one_line(place):
+    (place / "plugins/words.py").write_text("import sys\nsys.exit(3)\n")
+    done = command("run", "recipe.yaml", where=place)
+    assert done.returncode == 2 and done.stderr == "error: recipe.yaml: plugins/words.py:2: SystemExit: 3\n"
+
+
+def test_a_plugin_that_is_no_python_is_one_line(place):
+    done = command("schema", "--plugin", "recipe.yaml", where=place)
+    assert done.returncode == 2 and "ends in .py" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("code, found", [
+    ("raise ValueError('unlucky')", r"count: .*words.py:\d+: ValueError: unlucky"),
+    ("return None", "count: .*a mapping was expected"),
+    ("return {'x': object()}", "count: .*not JSON serializable"),
+    ("return {'x': float('nan')}", "count: .*not JSON compliant"),
+])
+def test_a_stage_of_ones_own_that_fails_is_one_line(place, code, found):
+    (place / "plugins/words.py").write_text(PLUGIN.replace('return {"words": len(words)}', code))
+    with pytest.raises(TriviumError, match=found):
+        trivium.run("recipe.yaml")
+
+
+@pytest.mark.parametrize("setting, found", [
+    ("grpo.checker=none.py:f", "none.py: no such file"),
+    ("grpo.checker=plugins/helper.py:scalde", "there is no 'scalde' in it; did you mean 'scaled'"),
+    ("grpo.checker=nmuber", "stages.grpo.checker: there is no checker 'nmuber'; did you mean 'number'"),
+    ("grpo.reward=plugins/helper.py:scalde", "there is no 'scalde' in it; did you mean 'scaled'"),
+    ("grpo={reward: plugins/helper.py:scaled, checker: number}", "leave one of the two out"),
+])
+def test_code_that_is_not_there_is_found_before_the_first_stage(place, setting, found):
+    (place / "recipe.yaml").write_text(RECIPE + "  grpo: {model: ./raw.txt, prompts: ./raw.txt}\n")
+    done = command("run", "recipe.yaml", "--set", setting, *(["--set", "grpo.model=./raw.txt", "--set",
+                                                              "grpo.prompts=./raw.txt"] if "{" in setting else []),
+                   where=place)
+    assert done.returncode == 2 and found in done.stderr, done.stderr
+    assert not (place / "runs").exists()
+
+
+@pytest.mark.parametrize("code, found", [
+    ("def f(row):\n    return [1.0]\n", "it is called as FUNCTION(row, responses)"),
+    ("def f(row, responses):\n    return None\n", "2 numbers were expected, not None"),
+    ("def f(row, responses):\n    return ['good', 'bad']\n", "2 numbers were expected, not ['good', 'bad']"),
+    ("def f(row, responses):\n    return row['answr']\n", "KeyError: 'answr' (line 2 of "),
+])
+def test_what_a_reward_of_ones_own_does_wrongly_is_said(place, code, found):
+    from trivium.evaluation.checkers import Checker
+    (place / "wrong.py").write_text(code)
+    with Checker("wrong.py:f") as checker, pytest.raises(TriviumError) as raised:
+        checker({"id": 1, "answer": "2"}, ["a", "b"])
+    assert found in str(raised.value)

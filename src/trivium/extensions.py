@@ -124,6 +124,8 @@ def load_module(path: Path) -> ModuleType:
     neighbour whose name the neighbour of another file has."""
     if not path.is_file():
         raise TriviumError(f"{path}: no such file; the code that a recipe names is looked for from {Path.cwd()}")
+    if path.suffix != ".py":
+        raise TriviumError(f"{path}: code is a Python file, whose name ends in .py")
     place = path.resolve()
     digests = {file.resolve(): digest_code(file) for _, file in code_files("", place)}
     whole = blake2b("".join(digests.values()).encode(), digest_size=8).hexdigest()
@@ -156,18 +158,19 @@ def load_module(path: Path) -> ModuleType:
 
 
 def forget_neighbours(place: Path, digests: Mapping[Path, str]) -> None:
-    """Take out of memory the modules that a file imports from beside it and that were edited since, and others of their
-    names: what has imported those keeps them.
+    """Take out of memory the modules that a file imports from beside it where one of them was edited since, and others of
+    their names: what has imported those keeps them.
 
     Raises :class:`TriviumError` where other code will import a module of such a name later."""
     neighbours = {".".join(file.relative_to(place.parent).with_suffix("").parts).removesuffix(".__init__"): file
                   for file in digests if file != place and file.is_relative_to(place.parent)}
+    edited = any(file in _seen and _seen[file] != digests[file] for file in neighbours.values())
     for name, file in neighbours.items():
         source = getattr(sys.modules.get(name), "__file__", None)
         loaded = Path(source).resolve() if source else None
         if loaded in _seen and loaded != file and loaded in _imported_later:
             raise TriviumError(f"{file} has the name of {loaded}, which other code imports; rename one of the two")
-        if loaded in _seen and (loaded != file or _seen[file] != digests[file]):
+        if loaded in _seen and (loaded != file or edited):  # what has imported an edited one holds parts of it
             del sys.modules[name]
 
 

@@ -6,6 +6,7 @@ recipe, :meth:`Stage.run` makes the artifact, and everything else that is about 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
@@ -210,6 +211,15 @@ class Stage(BaseModel):
                 for reference in dict.fromkeys(resolve(place.text, group) for group in GROUPS):
                     if (file := file_of(reference)) is not None:
                         yield from code_files(place.where, file)
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Within it, a :class:`TriviumError` refuses the setting that is being validated."""
+    try:
+        yield
+    except TriviumError as error:
+        raise ValueError(str(error)) from error
 
 
 def check_code(stage: Stage) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,15 +52,17 @@ def quickstart(
 def next_steps(folder: Path, artifacts: dict[str, Artifact]) -> list[str]:
     """What can be done with the artifacts of a quickstart, as lines to print."""
     steps, out = [], shlex.quote(str(folder.parent))
+    program = "trivium" if shutil.which("trivium") else shlex.quote(sys.argv[0])  # make's environment is not active
+    needs = "" if find_spec("fastapi") else '   (needs pip install "trivium[serve]")'
     if "ppo" in artifacts:
         place = shlex.quote(str(folder / "ppo"))
-        steps += [("talk with the model", f"trivium chat {place}"),
-                  ("ask it one thing", f"trivium chat {place} --prompt {shlex.quote(question(folder / 'world'))}"),
-                  ("what it was made from", f"trivium trace {place}"),
-                  ("a chat page in the browser", f"trivium serve {place}   (needs trivium[serve])")]
+        steps += [("talk with the model", f"{program} chat {place}"),
+                  ("ask it one thing", f"{program} chat {place} --prompt {shlex.quote(question(folder / 'world'))}"),
+                  ("what it was made from", f"{program} trace {place}"),
+                  ("a chat page in the browser", f"{program} serve {place}{needs}")]
     if "report" in artifacts:
         steps.append(("curves, rates, answers", f"open {folder / 'report' / 'index.html'} in a browser"))
-    steps.append(("train longer", f"trivium quickstart --out {out} --set name=longer --set pretrain.epochs=3"))
+    steps.append(("train longer", f"{program} quickstart --out {out} --set name=longer --set pretrain.epochs=3"))
     return [f"Done: {folder}. Next:", *(f"  {what:27} {how}" for what, how in steps)]
 
 

@@ -37,6 +37,14 @@ CHECKS: dict[str, tuple[str, Check]] = {
 """By name: the field that a prompt's row must have, and the check."""
 
 
+def check_name(name: str, where: str = "") -> None:
+    """Raise :class:`TriviumError` for a text that names no checker."""
+    if name not in CHECKS and file_of(resolve(name, "rewards")) is None:
+        known = [*CHECKS, *names("rewards")]
+        raise TriviumError(f"{where}there is no checker {name!r}{nearest(name, known)}; one of your own is "
+                           "FILE.py:FUNCTION")
+
+
 class Checker:
     """A checker by its name, or ``FILE.py:FUNCTION`` with ``FUNCTION(row, responses) -> list of numbers``. Such a
     function may take a third argument, ``finished``: which of the responses ended by themselves.
@@ -49,8 +57,8 @@ class Checker:
     def __init__(self, name: str, seconds: float = 10.0, where: str = "checker",
                  limit: str = "checker_seconds") -> None:
         if name in CHECKS and name in names("rewards"):
-            raise TriviumError(f"{where}: {name!r} is a checker of Trivium's own, and registered too; register it "
-                               "under another name")
+            raise TriviumError(f"{where}: {name!r} is a checker of Trivium's own, "
+                               "and registered too; register it under another name")
         name = resolve(name, "rewards")
         self.name, self.seconds, self.where, self.limit = name, seconds, where, limit
         self.process: FunctionProcess | None = None
@@ -60,11 +68,8 @@ class Checker:
         if self.check is None:
             file = file_of(name)
             if file is None:
-                raise TriviumError(
-                    f"{where}: there is no checker {name!r}{nearest(name, [*CHECKS, *names('rewards')])}; one of your "
-                    "own is "
-                    "FILE.py:FUNCTION")
-            if not file.is_file():
+                check_name(name, f"{where}: ")
+            elif not file.is_file():
                 raise TriviumError(f"{where}: {file}: no such file; it is looked for from {Path.cwd()}")
 
     def suits(self, rows: Sequence[Row]) -> None:

@@ -146,23 +146,25 @@ def summary_of(planned: Planned, context: Context) -> dict[str, Any]:
     """Run a stage; its summary. Of what fails in a user's own code the place is said, as one line.
 
     Raises :class:`TriviumError` for that, and for a summary that is no mapping of JSON values."""
-    own = list(planned.code)
+    name, own = planned.name, {str(planned.places[where].resolve()) for where in planned.code}
     try:
         summary = planned.runner(planned.stage, context)
-        if own:
-            json.dumps(summary, allow_nan=False)
-            if not isinstance(summary, dict):
-                raise TypeError(f"run returned a {type(summary).__name__}, where a mapping was expected")
     except TriviumError:
         raise
     except Exception as error:
         trace = traceback.extract_tb(error.__traceback__)
-        files = {str(planned.places[where].resolve()) for where in own}
-        last = next((frame for frame in reversed(trace) if str(Path(frame.filename).resolve()) in files), None)
-        if last is None and not (own and isinstance(error, (TypeError, ValueError)) and len(trace) < 4):
+        last = next((frame for frame in reversed(trace) if str(Path(frame.filename).resolve()) in own), None)
+        if last is None:
             raise  # a fault of Trivium's
-        place = f"{last.filename}:{last.lineno}" if last else planned.stage.kind
-        raise TriviumError(f"{planned.name}: {place}: {type(error).__name__}: {error}") from error
+        raise TriviumError(f"{name}: {last.filename}:{last.lineno}: {type(error).__name__}: {error}") from error
+    if own:
+        if not isinstance(summary, dict):
+            raise TriviumError(f"{name}: `run` returned {summary!r:.200}, where a mapping was expected: the summary")
+        try:
+            json.dumps(summary, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise TriviumError(f"{name}: the summary that `run` returned cannot be written as JSON: {error}"
+                               ) from error
     return summary
 
 

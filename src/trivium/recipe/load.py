@@ -188,13 +188,15 @@ def explain(error: ValidationError, prefix: str, model: type, known: Iterable[st
     """The first fault that pydantic found, as one line."""
     fault = error.errors(include_url=False)[0]
     place = [part for part in fault["loc"] if not str(part).startswith("<")]  # which form it was tried as is no place
-    where = prefix + ".".join(map(str, place))
+    where = (prefix + ".".join(map(str, place))).rstrip(".")
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         names = known if len(place) == 1 else _known_at(model, place[:-1])
         return f"{where}: unknown setting{nearest(str(place[-1]), names)}"
     if fault["type"] == "missing":
         return f"{where}: this setting is needed"
-    return f"{where}: {fault['msg'].removeprefix('Value error, ')} (it is {fault['input']!r})"
+    whole = isinstance(fault["input"], dict) and fault["type"] == "value_error"
+    given = "" if whole else f" (it is {fault['input']!r})"
+    return f"{where}: {fault['msg'].removeprefix('Value error, ')}{given}"
 
 
 def _known_at(model: Any, place: Iterable[int | str]) -> list[str]:

@@ -159,8 +159,8 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
         )
     if 0 < steps < FEW_UPDATES:
         context.progress.say(
-            f"only {steps} update{'s' if steps != 1 else ''}, and so few teach little: smaller batches (`rows`, `length`) "
-            "or more `epochs` give more"
+            f"only {steps} update{'s' if steps != 1 else ''}, and so few teach little: smaller batches (`rows`, "
+            "`length`) or more `epochs` give more"
         )
     precision = resolve_precision(settings.precision, next(model.parameters()).device)
     every: int = getattr(settings, "evaluate_every", 0) if evaluate_every is None else evaluate_every

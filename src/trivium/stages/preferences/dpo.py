@@ -15,13 +15,13 @@ from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters import attach
 from trivium.objectives.preference import find_preference_loss, implicit_margins
-from trivium.stage import Code, Context, Figure, Input, Panel, Title
+from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
 from trivium.stages.cost import Estimate
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.rankings import add_pairs, full_ranking, rankings
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
-from trivium.stages.preferences.reward import ranked_batches, refusing
+from trivium.stages.preferences.reward import ranked_batches
 from trivium.stages.training import Looped
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch

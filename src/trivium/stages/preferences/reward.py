@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -21,7 +20,7 @@ from trivium.model.adapters.folder import weights_digest
 from trivium.model.folder import read_config
 from trivium.objectives.functions import pair_losses
 from trivium.objectives.ranking import find_pairwise_loss, ranking_losses, rating_losses
-from trivium.stage import Code, Context, Figure, Input, Panel, Title
+from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
 from trivium.stages.cost import Estimate
 from trivium.stages.models import adapt, load_language_model, load_tokenizer, prompt_ids, response_ids, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
@@ -205,15 +204,6 @@ def find_objective(loss: str, margin: float = 0.0) -> Ranking | Regression:
         raise TriviumError(f"there is no loss {loss!r} (one of your own is FILE.py:NAME)"
                            f"{nearest(loss, ('ranking', 'regression'))}")
     return Ranking(margin, find_pairwise_loss(loss), loss)
-
-
-@contextlib.contextmanager
-def refusing() -> Iterator[None]:
-    """Within it, a :class:`TriviumError` refuses the setting that is being validated."""
-    try:
-        yield
-    except TriviumError as error:
-        raise ValueError(str(error)) from error
 
 
 def right_pairs(scores: torch.Tensor, batch: Batch) -> Total:

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from trivium.evaluation.checkers import Checker
+from trivium.evaluation.checkers import Checker, check_name
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import group_advantages, kl_penalties, leave_one_out_advantages, policy_losses
-from trivium.stage import Code, Context, Panel, Title
+from trivium.stage import Code, Context, Panel, Title, refusing
 from trivium.stages.cost import Estimate
 from trivium.stages.models import adapt, load_language_model, without_adapter
 from trivium.stages.outlook import Cost
@@ -31,6 +31,10 @@ from trivium.training.objective import Objective, Total
 
 NEVER_ENDED = -1.0
 """The score of a response that never ends, unless a setting gives another."""
+
+
+ALL_ALIKE = ("all responses to each prompt had the same score, so nothing was learned from any: look at the reward, or "
+             "raise `temperature` or `samples`")
 
 
 class Grpo(ReinforcementSettings):
@@ -71,6 +75,20 @@ class Grpo(ReinforcementSettings):
     length: int = Field(512, ge=2)
     """Tokens in one packed row: a prompt and all its responses must fit."""
 
+    @field_validator("checker")
+    @classmethod
+    def _is_known(cls, checker: str) -> str:
+        with refusing():
+            check_name(checker)
+        return checker
+
+    @model_validator(mode="after")
+    def _one_of_both_judges(self) -> Grpo:
+        if self.reward and self.checker != "world":
+            raise ValueError(f"`reward` judges, so `checker: {self.checker}` would judge nothing; leave one of the two "
+                             "out")
+        return self
+
     @model_validator(mode="after")
     def _safety_stands_beside_a_reward_model(self) -> Grpo:
         if self.safety and not self.reward:
@@ -96,6 +114,7 @@ class Grpo(ReinforcementSettings):
         training = PolicyTraining(rollouts, policy, policy, GroupSurrogate(self), reward,
                                   gold and TrainingReward(gold, never_ended), attached,
                                   inputs=("model", "reward", "safety", "gold"))
+        taught = float(training.iteration)  # of earlier ones nothing is known any more
         with reward, training:
             for iteration in training.iterations():
                 answers = rollouts.answer(rollouts.prompts_of(iteration), self.samples, "rollout", iteration)
@@ -117,6 +136,9 @@ class Grpo(ReinforcementSettings):
                 for update, responses in training.minibatches(rollout):
                     metrics |= training.step(update, responses)
                 training.finish(metrics, example_of(answers, scores))
+                taught += metrics["groups_that_teach"]
+            if not taught:
+                context.progress.say(ALL_ALIKE)
             return training.save()
 
     def advantages(self, scores: np.ndarray) -> np.ndarray:
