@@ -95,6 +95,23 @@ def test_compare_calls_a_plugins_figures_by_their_names(plugin):
     assert re.search(r"height of a tree \(m\) +4\.625 → 6\.125", said.stdout) and "years: 7 → 9" in said.stdout
 
 
+def test_compare_shows_that_code_was_edited(plugin):
+    def digest(name):
+        manifest = json.loads((plugin / "runs" / name / "grove/manifest.json").read_text())
+        return manifest["inputs"]["stage.forest.py"]["digest"]
+
+    run("trees")
+    with open(plugin / "forest.py", "a") as file:
+        file.write("\n# The same trees by other words.\n")
+    run("older")
+    before, after = digest("trees"), digest("older")
+    assert before != after
+    said = CliRunner().invoke(app, ["compare", "runs/trees", "runs/older"])
+    assert f"input stage.forest.py: {before[:12]} → {after[:12]}" in said.stdout
+    said = CliRunner().invoke(app, ["compare", "runs/trees", "runs/older", "--json"])
+    assert json.loads(said.stdout)["stages"]["grove"]["inputs"] == {"stage.forest.py": [before, after]}
+
+
 def test_a_stage_that_nobody_knows_is_shown_by_its_kind(plugin):
     run("trees")
     place = plugin / "runs/trees/grove/manifest.json"

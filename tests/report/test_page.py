@@ -14,7 +14,7 @@ from trivium.artifacts import seal
 from trivium.cli.app import app
 from trivium.errors import TriviumError
 from trivium.recipe.load import load_recipe
-from trivium.report.compare import differences, told
+from trivium.report.compare import as_text, differences
 from trivium.report.gather import gather
 from trivium.report.page import render, write_page
 from trivium.stages.registry import Stages
@@ -170,7 +170,7 @@ def test_compare_shows_settings_and_results(tmp_path):
     assert found["stages"]["pretrain"]["results"]["steps"] == [20, 30, None]
     assert found["stages"]["ppo"]["results"]["right_answers"][2] is True
     assert found["stages"]["untrained"]["only_in"] == str(first)
-    lines = told(found)
+    lines = as_text(found)
     assert "epochs: 1.0 → 2.0" in lines and "intervals apart" in lines and "world: the same" in lines
     from typer.testing import CliRunner
     said = CliRunner().invoke(app, ["compare", str(first), str(second), "--json"])

@@ -236,10 +236,10 @@ def report(
 def compare(first: Annotated[Path, typer.Argument(help="A run's folder.")],
             second: Annotated[Path, typer.Argument(help="Another one's.")],
             as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False) -> None:
-    """Show how two runs differ, in settings and in results."""
-    from trivium.report.compare import differences, told
+    """Show how two runs differ, in settings, in inputs (your code among them) and in results."""
+    from trivium.report.compare import as_text, differences
     found = differences(first, second)
-    print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else told(found))
+    print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else as_text(found))
 
 
 @app.command()

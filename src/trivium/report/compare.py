@@ -1,4 +1,4 @@
-"""``trivium compare``: how two runs differ, in settings and in results."""
+"""``trivium compare``: how two runs differ, in settings, in inputs and in results."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ TIMES = {"seconds", "tokens_per_second"}
 
 
 def differences(first: Path, second: Path) -> dict[str, Any]:
-    """``{"runs", "stages": {stage: {"only_in"?, "same"?, "settings", "results", "names"}}}``. Settings are
-    ``[before, after]``, null for one that is not there; results are ``[before, after, apart]``, where ``apart`` says
-    that two intervals do not touch (null where there are none); names are what a stage that is not built in calls its
-    figures. Raises :class:`TriviumError` for a folder that is no run."""
+    """``{"runs", "stages": {stage: {"only_in"?, "same"?, "settings", "inputs", "results", "names"}}}``.
+
+    Settings are ``[before, after]``, null for one that is not there. Inputs are the digests ``[before, after]`` of
+    those that differ; the files of the user's code are among them, such as ``loss.mine.py``. Results are
+    ``[before, after, apart]``, where ``apart`` says that two intervals do not touch (null where there are none). Names
+    are what a stage that is not built in calls its figures. Raises :class:`TriviumError` for a folder that is no run.
+    """
     runs = gather(first, {}), gather(second, {})
     stages: dict[str, Any] = {}
     for name in dict.fromkeys([*runs[0].manifests, *runs[1].manifests]):
@@ -25,7 +28,7 @@ def differences(first: Path, second: Path) -> dict[str, Any]:
             stages[name] = changes(*runs, name)
         else:
             place = first if name in runs[0].manifests else second
-            stages[name] = {"only_in": str(place), "settings": {}, "results": {}, "names": {}}
+            stages[name] = {"only_in": str(place), "settings": {}, "inputs": {}, "results": {}, "names": {}}
     return {"runs": [str(first), str(second)], "wall_seconds": [run.metrics["wall_seconds"] for run in runs],
             "peak_memory_mb": [run.metrics["peak_memory_mb"] for run in runs], "stages": stages}
 
@@ -37,14 +40,18 @@ def changes(first: Gathered, second: Gathered, stage: str) -> dict[str, Any]:
     before, after = dict(flat(old["settings"])), dict(flat(new["settings"]))
     if old["seed"] != new["seed"]:
         before["seed"], after["seed"] = str(old["seed"]), str(new["seed"])
-    settings = {key: [before.get(key), after.get(key)] for key in {**before, **after}
-                if before.get(key) != after.get(key)}
-    one, other = (dict(numbers(run, stage)) for run in runs)
-    results = {key: [one.get(key), other.get(key), apart(one.get(key), other.get(key))] for key in {**one, **other}
-               if one.get(key) != other.get(key)}
+    used = ({name: made["digest"] for name, made in manifest["inputs"].items()} for manifest in (old, new))
+    results = {key: [*pair, intervals_apart(*pair)]
+               for key, pair in changed(*(dict(numbers(run, stage)) for run in runs)).items()}
     names = {key: english for run in runs for key, (english, _) in run.displays[stage].figures.items()
              if key in results}
-    return {"same": old["digest"] == new["digest"], "settings": settings, "results": results, "names": names}
+    return {"same": old["digest"] == new["digest"], "settings": changed(before, after), "inputs": changed(*used),
+            "results": results, "names": names}
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[Any]]:
+    """The values ``[before, after]`` that differ by key, None for one that is not there."""
+    return {key: [before.get(key), after.get(key)] for key in {**before, **after} if before.get(key) != after.get(key)}
 
 
 def numbers(run: Gathered, stage: str) -> list[tuple[str, Any]]:
@@ -59,14 +66,14 @@ def numbers(run: Gathered, stage: str) -> list[tuple[str, Any]]:
     return walk(run.metrics["stages"][stage], "")
 
 
-def apart(first: Any, second: Any) -> bool | None:
+def intervals_apart(first: Any, second: Any) -> bool | None:
     """Whether two rates' intervals do not touch."""
     if not is_rate(first) or not is_rate(second) or first["value"] is None or second["value"] is None:
         return None
     return bool(first["high"] < second["low"] or second["high"] < first["low"])
 
 
-def told(found: dict[str, Any]) -> str:
+def as_text(found: dict[str, Any]) -> str:
     """The differences as lines for people."""
     one, other = found["runs"]
     lines = [
@@ -78,7 +85,7 @@ def told(found: dict[str, Any]) -> str:
         if "only_in" in stage:
             lines.append(f"{name}: only in {stage['only_in']}")
             continue
-        if stage["same"] and not stage["settings"] and not stage["results"].keys() - TIMES:
+        if stage["same"] and not (stage["settings"] or stage["inputs"] or stage["results"].keys() - TIMES):
             lines.append(f"{name}: the same")
             continue
         lines.append(f"{name}:" + (" the same artifact" if stage["same"] else ""))
@@ -86,14 +93,19 @@ def told(found: dict[str, Any]) -> str:
             f"    {key}: {before if before is not None else '–'} → {after if after is not None else '–'}"
             for key, (before, after) in stage["settings"].items()
         ]
+        lines += [
+            f"    input {name}: {before[:12] if before else '–'} → {after[:12] if after else '–'}"
+            for name, (before, after) in stage["inputs"].items()
+        ]
         for key, (before, after, far) in stage["results"].items():
             figure = stage["names"].get(key, key.replace("_", " "))
-            lines.append(f"    {figure:44} {shown(before)} → {shown(after)}{'   intervals apart' if far else ''}")
+            lines.append(f"    {figure:44} {figure_text(before)} → {figure_text(after)}"
+                         f"{'   intervals apart' if far else ''}")
     return "\n".join(lines)
 
 
-def shown(figure: Any) -> str:
-    """A figure, a rate with its interval."""
+def figure_text(figure: Any) -> str:
+    """A figure in words; a rate with its interval."""
     if figure is None:
         return "–"
     if is_rate(figure):
