@@ -477,6 +477,11 @@ def forgetful(params, lr):
     optimizer.step = remember
     return optimizer
 
+def broken(params, lr):
+    optimizer = Lion(params, lr)
+    optimizer.step = lambda: 1 / 0
+    return optimizer
+
 def none(params, lr):
     return lr
 """
@@ -516,11 +521,11 @@ def test_an_optimizer_of_ones_own_learns_and_goes_on_to_the_same_bits(tmp_path, 
     ({"optimizer": "lion.py:none"}, "lion.py:none makes a float, where a torch.optim.Optimizer was expected"),
     ({"optimizer": "lion.py:Lion", "optimizer_options": {"betta": 1.0}
       }, "lion.py:Lion: the optimizer cannot be made: TypeError"),
-    ({"optimizer": "lion.py:forgetful"}, "keeps a str as 'note' of a weight"),
+    ({"optimizer": "lion.py:forgetful"}, "optimization.optimizer: lion.py:forgetful keeps a str as 'note' of a weight"),
+    ({"optimizer": "lion.py:broken"}, "optimization.optimizer: lion.py:broken: its step fails: ZeroDivisionError"),
 ])
 def test_an_optimizer_that_cannot_be_used_is_one_clear_error(tmp_path, monkeypatch, settings, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
     (tmp_path / "lion.py").write_text(LION)
     with pytest.raises(TriviumError, match=re.escape(message)):
         train(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from trivium.errors import TriviumError
 from trivium.files import digest_file, fsync_folder, write_json, written_aside
+from trivium.training.optimizers import check_state
 from trivium.training.parallel import World, is_spread
 from trivium.training.precision import follow_masters, masters
 
@@ -44,12 +45,9 @@ def state_of(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Itera
         if parameter.requires_grad:
             yield f"model.{name}", parameter.detach()
     for optimizer in optimizers:
+        check_state(optimizer, type(optimizer).__name__)
         for owner, values in optimizer.state.items():
             for key, value in values.items():
-                if not isinstance(value, (Tensor, int, float)):
-                    raise TriviumError(
-                        f"the optimizer {type(optimizer).__name__} keeps a {type(value).__name__} as {key!r} "
-                        "of a weight; only tensors and numbers can be kept in a checkpoint")
                 yield f"optimizer.{names[id(owner)]}/{key}", torch.as_tensor(value)
 
 

@@ -171,9 +171,9 @@ def make_optimizers(model: nn.Module, settings: Optimization) -> list[torch.opti
 
 
 def own_optimizer(groups: list[dict[str, Any]], settings: Optimization) -> torch.optim.Optimizer:
-    """The optimizer that the user's code makes: it is called with groups of parameters, each with its ``weight_decay``,
-    with ``lr``, and with ``optimizer_options`` by name. Raises :class:`TriviumError` for one that fails, or that keeps
-    anything but tensors of each parameter, which no checkpoint would hold."""
+    """The optimizer that the user's code makes. It is called with groups of parameters, each with its ``weight_decay``,
+    with ``lr``, and with ``optimizer_options`` by name. Raises :class:`TriviumError` where that fails or makes
+    something else. What the optimizer keeps of a weight is known after its first update: see :func:`step_own`."""
     name = settings.optimizer
     make = load_object(resolve(name, "optimizers"))
     try:
@@ -183,3 +183,27 @@ def own_optimizer(groups: list[dict[str, Any]], settings: Optimization) -> torch
     if not isinstance(made, torch.optim.Optimizer):
         raise TriviumError(f"{name} makes a {type(made).__name__}, where a torch.optim.Optimizer was expected")
     return made
+
+
+def step_own(optimizer: torch.optim.Optimizer, name: str, first: bool) -> None:
+    """One update by an optimizer of the user's own. Raises :class:`TriviumError` where it fails and, after the
+    ``first`` update, where it keeps what no checkpoint would hold."""
+    try:
+        optimizer.step()
+    except (TriviumError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise TriviumError(
+            f"optimization.optimizer: {name}: its step fails: {type(error).__name__}: {error}") from error
+    if first:
+        check_state(optimizer, name)
+
+
+def check_state(optimizer: torch.optim.Optimizer, name: str) -> None:
+    """Raise :class:`TriviumError` for an optimizer that keeps anything but tensors and numbers of a weight."""
+    for values in optimizer.state.values():
+        for key, value in values.items():
+            if not isinstance(value, (Tensor, int, float)):
+                raise TriviumError(
+                    f"optimization.optimizer: {name} keeps a {type(value).__name__} as {key!r} of a weight; "
+                    "only tensors and numbers can be kept in a checkpoint")

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from trivium.training.machine import autocast, give_back_freed_memory
 from trivium.training.objective import Microbatch, Objective
-from trivium.training.optimizers import factor, make_optimizers
+from trivium.training.optimizers import factor, make_optimizers, step_own
 from trivium.training.parallel import World, by_mesh, prepare_model, reshard, total_norm, whole
 from trivium.training.precision import follow_masters, masters, restore_masters
-from trivium.training.settings import NumberFormat, Optimization, Parallel
+from trivium.training.settings import BUILT_IN, NumberFormat, Optimization, Parallel
 
 
 class Trainer:
@@ -32,8 +32,10 @@ class Trainer:
         self.model = model
         self.optimizers = make_optimizers(model, settings)
         self.frozen = self.device.type == "cpu" and any(not weight.requires_grad for weight in model.parameters())
-        """Whether an adapter is trained: then activations are most of the memory, and :func:`give_back_freed_memory`
-        saves some of it."""
+        """Whether some weights stay as they are, on a processor. Then activations are most of the memory, and
+        :func:`give_back_freed_memory` saves some of it."""
+        self.moved = False
+        """Whether an update has moved the weights yet."""
         self.share = 1.0
         """What the schedule's learning rate is multiplied by: halved by a plateau and after a return to a
         checkpoint."""
@@ -75,7 +77,11 @@ class Trainer:
             for optimizer in self.optimizers:
                 for settings in optimizer.param_groups:
                     settings["lr"] = share * settings["highest"]
-                optimizer.step()
+                if self.settings.optimizer in BUILT_IN:
+                    optimizer.step()
+                else:
+                    step_own(optimizer, self.settings.optimizer, not self.moved)
+            self.moved = True
             follow_masters(self.model)
         else:
             metrics["skipped"] = 1.0
@@ -104,9 +110,9 @@ class Trainer:
         return dict(zip(sums, self.world.add(list(sums.values()), self.device), strict=True))
 
     def gathered(self) -> nn.Module:
-        """The model in one piece and in float32, when training is over: the one that was given or, when it is spread
-        over processes, a new one in the first process and one without memory in the others. All processes must call
-        it."""
+        """The model in one piece and in float32, when training is over. It is the one that was given. Of a model that
+        is spread over processes it is a new one in the first process, and one without memory in the others. All
+        processes must call it."""
         if self.world.mesh is None:
             restore_masters(self.model)
             return self.model
@@ -126,6 +132,6 @@ class Trainer:
 
 
 def last_of_its_kind(batches: Sequence[Microbatch], place: int) -> bool:
-    """Whether gradients travel after a microbatch: after the last of those that are divided by the same counts, as
-    others may train other weights."""
+    """Whether the microbatch at ``place`` is the last of those that are divided by the same counts. The processes add
+    up their gradients after it; they do not wait for the others, which may train other weights."""
     return all(later.counts.keys() != batches[place].counts.keys() for later in batches[place + 1:])
