@@ -12,9 +12,9 @@ from trivium.corpus.repeated_spans import (
     least,
     mark,
     minimizers,
+    repeated_hashes,
     repeats,
     run_hashes,
-    shared,
     windows,
     words_of,
 )
@@ -62,7 +62,7 @@ def found(tmp_path, texts, sizes, partitions, dropped=()):
         shards.append(shard)
         starts.append(start)
         start += size
-    common = [shared(shards, starts, gone, part, partitions) for part in range(partitions)]
+    common = [repeated_hashes(shards, starts, gone, part, partitions) for part in range(partitions)]
     for shard, first, size in zip(shards, starts, sizes, strict=True):
         held.append(shard / "held")
         held[-1].mkdir()

@@ -106,13 +106,13 @@ def test_pictures_are_brought_into_shape():
     drawn = np.zeros((40, 80), np.uint8)
     drawn[:, 40:] = 255
     data = base64.b64decode(pictures.data_url(drawn).partition(",")[2])
-    seen, count = pictures.opened(data, 8, 1)
+    seen, count = pictures.decode_picture(data, 8, 1)
     assert seen.shape == (1, 8, 8) and count == 3200
     # padded with the corner's black
     assert seen[0, 4].tolist() == [0] * 4 + [255] * 4 and seen[0, 0].tolist() == [0] * 8
     clear = io.BytesIO()
     Image.new("RGBA", (5, 5), (0, 0, 0, 0)).save(clear, "PNG")
-    assert (pictures.opened(clear.getvalue(), 8, 3)[0] == 255).all()
+    assert (pictures.decode_picture(clear.getvalue(), 8, 3)[0] == 255).all()
 
 
 def bomb(width, height):

@@ -52,7 +52,7 @@ def test_ktos_baseline_is_that_of_the_whole_batch(school, tmp_path, monkeypatch,
 
 def test_ktos_prompts_are_shared_and_meet_the_responses_to_another_one():
     trees = [Tree(np.array([1, 2 + n // 3]), (np.arange(n + 1),), payload=(n % 2 == 0,)) for n in range(9)]
-    made = kto.mismatched(kto.shared(trees, 16), 16)
+    made = kto.mismatched(kto.grouped_by_prompt(trees, 16), 16)
     assert [[len(response) for response in tree.responses] for tree in made] == [[1, 2, 3], [4, 5], [6], [7], [8], [9]]
     assert [tree.payload.liked for tree in made][:2] == [(True, False, True), (False, True)]
     home = {len(tree.responses[0]): tree.prompt[1] for tree in trees}
@@ -69,7 +69,7 @@ def test_sharing_a_prompt_changes_no_thumbs_log_prob(school):
              for text in ("yes", "no thanks", "hello hello")]
     with torch.no_grad():
         apart = torch.cat([response_log_probs(policy, make_batch([[tree]], 64)) for tree in alone])
-        together = response_log_probs(policy, make_batch([kto.shared(alone, 64)], 64))
+        together = response_log_probs(policy, make_batch([kto.grouped_by_prompt(alone, 64)], 64))
     torch.testing.assert_close(apart, together, atol=1e-4, rtol=1e-5)
 
 

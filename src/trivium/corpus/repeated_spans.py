@@ -7,7 +7,7 @@ that each look at a piece of the corpus only:
 1. ``mark``: every shard writes the minimizers of its texts (Roberts et al. 2004): of all runs of 25 words in a window
    of 50, the one of the least hash. Equal windows have equal minimizers, so a window that occurs twice has one that
    occurs twice.
-2. ``shared``: a range of these hashes, from all shards: which of them occur more than once?
+2. ``repeated_hashes``: a range of these hashes, from all shards: which of them occur more than once?
 3. ``windows``: every shard writes the hashes of its windows of 50 words whose minimizer is one of those, and no others.
 4. ``repeats``: a range of these, from all shards: every occurrence of a window but the first one in the corpus.
 5. ``cut``: the words that such occurrences cover go.
@@ -132,7 +132,8 @@ def _write_sorted(folder: Path, name: str, hashes: np.ndarray, *columns: np.ndar
         write_array(folder / f"{name}-{number}.npy", column[order])
 
 
-def shared(shards: list[Path], starts: list[int], dropped: np.ndarray, partition: int, partitions: int) -> np.ndarray:
+def repeated_hashes(shards: list[Path], starts: list[int], dropped: np.ndarray, partition: int,
+                    partitions: int) -> np.ndarray:
     """Step 2: the hashes in one range that occur more than once in documents that are not ``dropped`` (numbers,
     sorted)."""
     found = []

@@ -35,7 +35,7 @@ from trivium.corpus.languages import LanguageSettings, identify
 from trivium.corpus.mixture import copies
 from trivium.corpus.private import redact
 from trivium.corpus.quality import LINE_RULES, check
-from trivium.corpus.repeated_spans import SpanSettings, cut, mark, repeats, shared, windows
+from trivium.corpus.repeated_spans import SpanSettings, cut, mark, repeated_hashes, repeats, windows
 from trivium.corpus.shards import among, read_array, read_shard, write_array, write_lines, write_shard
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.corpus.words import plain_hashes
@@ -284,8 +284,9 @@ def near_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> C
 
 def shared_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
     """Which minimizers of one range occur again; the first input holds the numbers of documents that are dropped."""
-    found = shared(inputs[1:], parameters["starts"], np.asarray(read_array(inputs[0])), parameters["partition"],
-                   parameters["partitions"])
+    dropped = np.asarray(read_array(inputs[0]))
+    found = repeated_hashes(inputs[1:], parameters["starts"], dropped, parameters["partition"],
+                            parameters["partitions"])
     write_array(folder / "shared.npy", found)
     return {}
 

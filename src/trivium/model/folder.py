@@ -56,8 +56,8 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32,
         return load_foreign(folder, dtype, device)
     model = load_own(folder, dtype, device)
     if isinstance(model, LanguageModel) and (folder / "vision.json").exists():
-        from trivium.model.vision import open_eyes
-        return open_eyes(model, folder, dtype, device)
+        from trivium.model.vision import load_seeing
+        return load_seeing(model, folder, dtype, device)
     return model
 
 

@@ -51,7 +51,7 @@ def bytes_of(url: str, folder: Path | None = None) -> bytes:
         raise TriviumError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
-def opened(data: bytes, size: int, channels: int, most: int = MOST_PIXELS) -> tuple[np.ndarray, int]:
+def decode_picture(data: bytes, size: int, channels: int, most: int = MOST_PIXELS) -> tuple[np.ndarray, int]:
     """A picture's file as bytes ``[channels, size, size]``, 0 black, and how many pixels it had: turned as its camera
     says, laid on white where it is transparent, scaled to fit the square, and the rest filled with the colour of its
     corner. Of several frames the first counts. Raises :class:`TriviumError` for what is no picture, is cut short, or
@@ -99,7 +99,7 @@ def look(messages: Sequence[Any], size: int, channels: int, folder: Path | None 
                     url = part["image_url"]["url"]
                     if not isinstance(url, str):
                         raise TypeError
-                    picture, pixels = opened(bytes_of(url, folder), size, channels, left)
+                    picture, pixels = decode_picture(bytes_of(url, folder), size, channels, left)
                     found.append(picture)
                     left -= pixels
                 except (KeyError, TypeError) as error:

@@ -138,12 +138,12 @@ class SeeingModel(LanguageModel):
         with torch.device("meta"):
             decoder = LanguageModel(self.config)
         decoder.model, decoder.lm_head = self.model, self.lm_head
-        save_eyes(folder, self.vision, self.projector, self.picture_id)
+        save_vision(folder, self.vision, self.projector, self.picture_id)
         save_own(decoder, folder, ids)
 
 
-def save_eyes(folder: Path, vision: VisionEncoder, projector: Projector | None = None,
-              picture_id: int | None = None) -> None:
+def save_vision(folder: Path, vision: VisionEncoder, projector: Projector | None = None,
+                picture_id: int | None = None) -> None:
     """Write ``vision.json`` and ``vision.safetensors``: an encoder, and the projector of the model that it is part
     of."""
     weights = {f"vision.{name}": tensor for name, tensor in vision.state_dict().items()}
@@ -154,8 +154,8 @@ def save_eyes(folder: Path, vision: VisionEncoder, projector: Projector | None =
     write_json(folder / CONFIG, {"vision": asdict(vision.config), "picture_id": picture_id})
 
 
-def read_eyes(folder: Path) -> tuple[VisionConfig, int | None, dict[str, Tensor]]:
-    """What :func:`save_eyes` wrote: the encoder's shape, the picture's token, and the weights. Raises
+def read_vision(folder: Path) -> tuple[VisionConfig, int | None, dict[str, Tensor]]:
+    """What :func:`save_vision` wrote: the encoder's shape, the picture's token, and the weights. Raises
     :class:`TriviumError` for files that are missing, broken or do not fit."""
     values = read_json(folder / CONFIG)
     try:
@@ -175,16 +175,17 @@ def read_eyes(folder: Path) -> tuple[VisionConfig, int | None, dict[str, Tensor]
 
 def load_vision(folder: Path) -> VisionEncoder:
     """The vision encoder of a folder: one that was pretrained alone, or that of a model that sees."""
-    config, _, weights = read_eyes(folder)
+    config, _, weights = read_vision(folder)
     return fill(
         folder, VisionEncoder(config),
         {name.removeprefix("vision."): tensor
          for name, tensor in weights.items() if name.startswith("vision.")})
 
 
-def open_eyes(model: LanguageModel, folder: Path, dtype: torch.dtype | None, device: torch.device | str) -> SeeingModel:
+def load_seeing(model: LanguageModel, folder: Path, dtype: torch.dtype | None,
+                device: torch.device | str) -> SeeingModel:
     """A folder's decoder behind the encoder and the projector that stand in the same folder."""
-    config, picture_id, weights = read_eyes(folder)
+    config, picture_id, weights = read_vision(folder)
     if picture_id is None:
         raise TriviumError(f"{folder / CONFIG}: picture_id is missing, so this encoder belongs to no decoder")
     seeing = SeeingModel.from_language_model(model, config, picture_id)

@@ -123,7 +123,7 @@ def metrics_of(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
         stages[name] = {"seconds": manifest["seconds"], **manifest["summary"]}
     for manifest in manifests.values():
         if manifest["kind"] == "evaluate":
-            spread(manifest["summary"], stages, manifest["settings"].get("models", {}))
+            give_to_stages(manifest["summary"], stages, manifest["settings"].get("models", {}))
     try:
         json.dumps(stages, allow_nan=False)
     except ValueError as error:
@@ -141,7 +141,7 @@ def peak_memory(manifests: Iterable[dict[str, Any]]) -> float:
         max(sum(peak for *_, peak, _ in group) + max(shared for *_, shared in group) for group in together if group))
 
 
-def spread(evaluation: dict[str, Any], stages: dict[str, dict[str, Any]], models: dict[str, str]) -> None:
+def give_to_stages(evaluation: dict[str, Any], stages: dict[str, dict[str, Any]], models: dict[str, str]) -> None:
     """Put the examination's figures beside the stage that they are about; ``models`` says which stage or folder has
     each name. What is there for comparison stands beside the fine-tuned model."""
     for name, figures in evaluation["models"].items():

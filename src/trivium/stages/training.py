@@ -66,8 +66,8 @@ class Looped(Training):
     """Whether the stage is trained in one process only."""
 
     @property
-    def shared(self) -> tuple[int, str]:
-        """Into how many slices an update can be cut, and what they are slices of."""
+    def update_slices(self) -> tuple[int, str]:
+        """How many slices an update can be cut into, and what a slice is, with what to do about too few."""
         return self.rows, "rows; raise `rows`"
 
     def check_processes(self, processes: int) -> None:
@@ -81,11 +81,9 @@ class Looped(Training):
                 f"tensor_parallel is {each}, which does not divide {processes} processes; "
                 "start a multiple of it with torchrun"
             )
-        if processes // each > self.shared[0]:
-            raise TriviumError(
-                f"{processes // each} processes cannot share a batch of {self.shared[0]} {self.shared[1]} or start "
-                "fewer"
-            )
+        slices, unit = self.update_slices
+        if processes // each > slices:
+            raise TriviumError(f"{processes // each} processes cannot share a batch of {slices} {unit} or start fewer")
 
     def full_batches(self, processes: int, tree: Tree, finish: Callable[[Batch], None] = lambda batch: None,
                      length: int | None = None) -> list[Batch]:

@@ -110,8 +110,8 @@ class Learner(nn.Module):
         return objective(self.model, batch)
 
     def share_gradients(self, now: bool) -> None:
-        """Whether gradients travel between processes after the next backward pass: see
-        :func:`trivium.training.loop.last_of_its_kind`."""
+        """Set whether the processes add up their gradients after the next backward pass: see
+        :func:`trivium.training.trainer.last_of_its_kind`."""
         spread: Any = self
         if hasattr(spread, "set_requires_gradient_sync"):  # FSDP has taken the module over
             spread.set_requires_gradient_sync(now)
@@ -130,7 +130,7 @@ def prepare_model(model: nn.Module, settings: Parallel, world: World, precision:
         halve(model)
     for block in blocks_of(model):
         if world.mesh is not None and settings.tensor_parallel > 1:
-            cut(block, world.mesh["tensor"])
+            split_matrices(block, world.mesh["tensor"])
         if settings.checkpoint_activations:
             again = functools.partial(checkpoint, block.forward, use_reentrant=False)
             block.forward = again  # type: ignore[method-assign]
@@ -156,8 +156,9 @@ def reshard(learner: Learner) -> None:
             spread.reshard()
 
 
-def cut(block: Block, mesh: DeviceMesh) -> None:
-    """Cut a block's matrices over ``mesh``: heads and the inner width are shared out, sums joined after each half."""
+def split_matrices(block: Block, mesh: DeviceMesh) -> None:
+    """Split a block's matrices over ``mesh``. The processes share out the heads and the inner width, and add up their
+    results after attention and after the MLP. Raises :class:`TriviumError` where the mesh does not divide them."""
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
     config = block.self_attn
     heads, kv_heads = (getattr(config, name).out_features // config.head_dim for name in ("q_proj", "k_proj"))
@@ -211,5 +212,6 @@ def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor with all its shards; every process must ask."""
+    """A tensor put together from all its shards, or the tensor itself where it has none. Every process must call
+    it."""
     return tensor.full_tensor() if is_spread(tensor) else tensor

@@ -68,7 +68,8 @@ class Kto(Looped):
         length = min(self.length, model.config.max_positions)
         rows = [row for row in thumbs(self, context) if row["split"] == "train"]
         trees = fits((tree_of(tokenizer, row) for row in rows), length, context.progress.say)
-        return PackedEpochs(mismatched(shared(trees, length), length), length, self.rows, context.seed), tokenizer
+        paired = mismatched(grouped_by_prompt(trees, length), length)
+        return PackedEpochs(paired, length, self.rows, context.seed), tokenizer
 
     def run(self, context: Context) -> dict[str, object]:
         """Compute the reference's log-probabilities once, train, and measure held-out preference accuracy where there
@@ -213,7 +214,7 @@ def tree_of(tokenizer: ChatTokenizer, row: Row) -> Tree[tuple[bool, ...]]:
                 payload=(bool(row["label"]),))
 
 
-def shared(trees: Sequence[Tree[tuple[bool, ...]]], length: int) -> list[Tree[tuple[bool, ...]]]:
+def grouped_by_prompt(trees: Sequence[Tree[tuple[bool, ...]]], length: int) -> list[Tree[tuple[bool, ...]]]:
     """Trees of one response each as trees of a prompt with all its responses, or with as many as fit ``length`` tokens:
     a prompt is computed once. Payloads, the labels, are joined. In the order in which the prompts come first."""
     groups: dict[bytes, list[list[Tree[tuple[bool, ...]]]]] = {}

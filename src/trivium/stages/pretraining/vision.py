@@ -19,7 +19,7 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.model.config import VisionConfig
 from trivium.model.images import look
-from trivium.model.vision import VisionEncoder, save_eyes
+from trivium.model.vision import VisionEncoder, save_vision
 from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.cost import Estimate, size_of
 from trivium.stages.outlook import Cost
@@ -68,7 +68,7 @@ class Vision(Looped):
         )
         outcome = run_training(model, Painting(), batches, steps, self, context, len(pixels), heldout=heldout,
                                evaluate_every=max(1, steps))
-        save_eyes(context.folder, outcome.model)
+        save_vision(context.folder, outcome.model)
         shown = pixels.astype(np.float32) / 127.5 - 1
         return {
             "parameters": sum(p.numel() for p in model.parameters()), "pictures": len(pixels), "steps": steps,
@@ -93,7 +93,7 @@ class Vision(Looped):
     def stand_in(self, estimate: Estimate) -> Path:
         """An encoder of pictures with random weights."""
         folder = estimate.context(self).folder
-        save_eyes(folder, VisionEncoder(self.model).initialise(0))
+        save_vision(folder, VisionEncoder(self.model).initialise(0))
         return folder
 
 

@@ -98,12 +98,10 @@ class ReinforcementSettings(Looped):
     all weights. A reward model that is itself an adapter on `model` shares those weights too."""
 
     @property
-    def shared(self) -> tuple[int, str]:
-        """The prompts of an update."""
-        return self.episodes // self.minibatches, (
-            "prompts (`episodes` over `minibatches`); raise `episodes`, lower "
-            "`minibatches`"
-        )
+    def update_slices(self) -> tuple[int, str]:
+        """The prompts of an update: a slice is one of them."""
+        return (self.episodes // self.minibatches,
+                "prompts (`episodes` over `minibatches`); raise `episodes`, lower `minibatches`")
 
     @model_validator(mode="after")
     def _enough_episodes(self) -> ReinforcementSettings:
