@@ -158,8 +158,8 @@ def load_module(path: Path) -> ModuleType:
 
 
 def forget_neighbours(place: Path, digests: Mapping[Path, str]) -> None:
-    """Take out of memory the modules that a file imports from beside it where one of them was edited since, and others of
-    their names: what has imported those keeps them.
+    """Take out of memory the modules that a file imports from beside it, where one of them was edited since, and others
+    of their names: what has imported those keeps them.
 
     Raises :class:`TriviumError` where other code will import a module of such a name later."""
     neighbours = {".".join(file.relative_to(place.parent).with_suffix("").parts).removesuffix(".__init__"): file
