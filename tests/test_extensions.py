@@ -450,7 +450,7 @@ def test_code_that_is_not_there_is_found_before_the_first_stage(place, setting, 
     ("def f(row):\n    return [1.0]\n", "it is called as FUNCTION(row, responses)"),
     ("def f(row, responses):\n    return None\n", "2 numbers were expected, not None"),
     ("def f(row, responses):\n    return ['good', 'bad']\n", "2 numbers were expected, not ['good', 'bad']"),
-    ("def f(row, responses):\n    return row['answr']\n", "KeyError: 'answr' (line 2 of "),
+    ("def f(row, responses):\n    return row['answr']\n", "KeyError: 'answr' (line 2)"),
 ])
 def test_what_a_reward_of_ones_own_does_wrongly_is_said(place, code, found):
     from trivium.evaluation.checkers import Checker

@@ -60,9 +60,13 @@ def register(group: str, name: str) -> Callable[[Thing], Thing]:
     return keep
 
 
-@functools.cache
 def installed(group: str) -> dict[str, metadata.EntryPoint]:
     """What installed packages offer under an entry-point group such as ``trivium.stages``, by name."""
+    return _installed(group, tuple(sys.path))
+
+
+@functools.lru_cache
+def _installed(group: str, _: tuple[str, ...]) -> dict[str, metadata.EntryPoint]:
     return {entry.name: entry for entry in metadata.entry_points(group=group)}
 
 

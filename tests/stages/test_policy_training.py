@@ -124,7 +124,7 @@ def test_a_function_that_fails_names_the_iteration_and_loses_nothing(school, tmp
     with pytest.raises(
             TriviumError,
             match=
-            r"practice: iteration 1: checker .*ValueError: the file of answers is gone "
+            r"practice: iteration 1: checker .*ValueError: the file of answers is gone \(line 8\) "
             r"\(the checkpoint after iteration 0 is kept\)"
     ):
         settings.run(place)

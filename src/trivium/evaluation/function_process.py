@@ -105,7 +105,7 @@ def serve(reference: str) -> None:
             where = [frame for frame in traceback.extract_tb(error.__traceback__)
                      if file and Path(frame.filename).resolve() == file.resolve()]
             said = f"{type(error).__name__}: {error}"
-            line = json.dumps({"error": f"{said} (line {where[-1].lineno} of {file})" if where else said})
+            line = json.dumps({"error": f"{said} (line {where[-1].lineno})" if where else said})
         replies.write(line + "\n")
         replies.flush()
 
