@@ -52,7 +52,10 @@ def quickstart(
 def next_steps(folder: Path, artifacts: dict[str, Artifact]) -> list[str]:
     """What can be done with the artifacts of a quickstart, as lines to print."""
     steps, out = [], shlex.quote(str(folder.parent))
-    program = "trivium" if shutil.which("trivium") else shlex.quote(sys.argv[0])  # make's environment is not active
+    program = "trivium"
+    if not shutil.which(program):  # as under make, which activates no environment
+        script = Path(sys.argv[0])
+        program = shlex.quote(str(script)) if script.name == program else f"{sys.executable} -m trivium.cli"
     needs = "" if find_spec("fastapi") else '   (needs pip install "trivium[serve]")'
     if "ppo" in artifacts:
         place = shlex.quote(str(folder / "ppo"))
