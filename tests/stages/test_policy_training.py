@@ -134,6 +134,16 @@ def test_a_function_that_fails_names_the_iteration_and_loses_nothing(school, tmp
     assert len(first) == 1 and lines(tmp_path / "run")[0] == first[0] and len(lines(tmp_path / "run")) == 3
 
 
+@pytest.mark.parametrize("score, told", [("1.0", True), ("float(len(text))", False)])
+def test_grpo_says_when_no_group_had_different_scores(school, tmp_path, monkeypatch, score, told):
+    (tmp_path / "checks.py").write_text(f"def score(row, responses):\n    return [{score} for text in responses]\n")
+    place, _ = context(school, tmp_path / "run", reward=None)
+    said: list[str] = []
+    monkeypatch.setattr(place.progress, "say", said.append)
+    Grpo(**FEW | {"episodes": 4, "samples": 4, "iterations": 2}, checker=f"{tmp_path}/checks.py:score").run(place)
+    assert any("nothing was learned" in line for line in said) is told
+
+
 @pytest.mark.parametrize("stage", [ppo, grpo])
 def test_scores_that_are_no_numbers_end_it(school, tmp_path, stage):
     reward, tokenizer = load_reward_model(school / "reward")
