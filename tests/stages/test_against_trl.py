@@ -17,7 +17,7 @@ TEMPLATE = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if
             "{% generation %}{{ m['content'] + '<|im_end|>' }}{% endgeneration %}"
             "{% else %}{{ m['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
             "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
-"""Nothing follows the token that ends a turn: TRL's trainers of pairs would learn it, where ours learn up to the end."""
+"""Nothing follows the token that ends a turn: TRL would learn it in pairs, where ours learn up to the end."""
 
 ASKED = ["What floats?", "Name a colour.", "Count to three.", "What is wet?"]
 CHOSEN = ["A cork floats on water.", "Green.", "One, two, three.", "Rain is."]
@@ -68,9 +68,8 @@ def test_supervised_fine_tuning(base, tmp_path, agree):
                           {"role": "user", "content": "And?"}, {"role": "assistant", "content": rejected}]}
             for asked, chosen, rejected in zip(ASKED, CHOSEN, REJECTED, strict=True)]
     ours = first_update(base, tmp_path, "sft", rows, demonstrations=str(tmp_path / "rows.jsonl"))
-    line = theirs(SFTTrainer(str(base), SFTConfig(str(tmp_path / "out"), assistant_only_loss=True, max_length=256, **COMMON),
-                             train_dataset=Dataset.from_list(rows)))
-    print(ours, line)
+    settings = SFTConfig(str(tmp_path / "out"), assistant_only_loss=True, max_length=256, **COMMON)
+    line = theirs(SFTTrainer(str(base), settings, train_dataset=Dataset.from_list(rows)))
     agree("SFT: loss of the first update", "TRL SFTTrainer", abs(ours["loss"] - line["loss"]), 1e-5)
     agree("SFT: norm of the gradient", "TRL SFTTrainer", abs(ours["gradient_norm"] / line["grad_norm"] - 1), 1e-4)
 
@@ -92,8 +91,8 @@ def test_direct_preference_optimisation(base, tmp_path, agree, ours, named, requ
     from trl import DPOConfig, DPOTrainer
     name = request.node.callspec.id
     mine = first_update(base, tmp_path, "dpo", RANKINGS, preferences=str(tmp_path / "rows.jsonl"), beta=0.3, **ours)
-    line = theirs(DPOTrainer(str(base), args=DPOConfig(str(tmp_path / "out"), beta=0.3, max_length=256, **named, **COMMON),
-                             train_dataset=Dataset.from_list(PAIRS),
+    settings = DPOConfig(str(tmp_path / "out"), beta=0.3, max_length=256, **named, **COMMON)
+    line = theirs(DPOTrainer(str(base), args=settings, train_dataset=Dataset.from_list(PAIRS),
                              processing_class=AutoTokenizer.from_pretrained(base)))
     agree(f"DPO, {name}: loss of the first update", "TRL DPOTrainer", abs(mine["loss"] - line["loss"]), 1e-5)
     agree(f"DPO, {name}: norm of the gradient", "TRL DPOTrainer", abs(mine["gradient_norm"] / line["grad_norm"] - 1),
