@@ -16,6 +16,15 @@ HEAD = 8 << 20
 SAMPLE = 1 << 20
 TELLING = 24
 """Bytes beyond ASCII that a guess needs; Chinese, whose bytes are told apart more safely, does with a third."""
+COMMON = frozenset(
+    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方"
+    "多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实日军者意无力它与长把机十民第公此已工使情"
+    "明性知全三又关点正业外将两高间由问很最重并物手应战向头文体政美相见被利什二等产或新己制身果加西斯月话合回特代内信表化老给"
+    "世位次度门任常先海通教儿原东声提立及比员解水名真论处走义各入几口认条平系气题活尔更别打女变四神总何电数安少报才结反受目太"
+    "量再感建务做接必场件计管期市直德资命山金指克许统区保至队形社便空决治展马科司五基眼书非则听白却界达光放强即像难且权思王象"
+    "完设式色路记南品住告类求据程北边死张该交规万取拉格望觉术领共确传师观清今切院让识候带导争运笔答案令输客服户您请吗吧呢谢喜欢"
+    "买退货订单快递错对写翻译诗句绿红吃饭菜早晚午春夏秋冬")
+"""The commonest Chinese characters, and those that questions and answers are full of."""
 
 codecs.register_error("trivium-bad-byte", lambda error: ("\udc80", error.end))  # type: ignore[attr-defined]
 
@@ -112,11 +121,9 @@ def _guess(stream: IO[bytes]) -> str | None:
 
     found: str | None = detect_encoding(sample, max_len=1 << 17, from_html_meta=False)
     telling = sum(byte > 0x7F for byte in sample)
-    if found is None or found.lower().startswith("utf"):
-        return None
-    if superset(found) == "gb18030":
-        return "gb18030" if telling >= TELLING // 3 and _plain_chinese(sample) else None
-    return found if telling >= TELLING else None
+    if telling >= TELLING // 3 and _everyday_chinese(sample):
+        return "gb18030"
+    return found if found is not None and telling >= TELLING and not found.lower().startswith("utf") else None
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -127,12 +134,13 @@ def _is_utf8(line: bytes) -> bool:
         return False
 
 
-def _plain_chinese(data: bytes) -> bool:
-    """Whether nearly all pairs of bytes are of GB2312, the characters in everyday use."""
-    text = data.decode("gb18030", "replace")
-    wide = [character for character in text if character > "\x7f"]
-    common = sum(_in_gb2312(character) for character in wide)
-    return bool(wide) and 10 * common >= 8 * len(wide)
+def _everyday_chinese(data: bytes) -> bool:
+    """Whether bytes read as GB 18030 are Chinese: nearly all of GB2312, and many of the commonest characters, which
+    Korean or Japanese in their own sets would hardly hit upon."""
+    wide = [character for character in data.decode("gb18030", "replace") if character > "\x7f"]
+    hanzi = [character for character in wide if "\u4e00" <= character <= "\u9fff"]
+    return (10 * sum(map(_in_gb2312, wide)) >= 8 * len(wide) > 0
+            and 10 * sum(character in COMMON for character in hanzi) >= 4 * len(hanzi) > 0)
 
 
 def _in_gb2312(character: str) -> bool:

@@ -177,8 +177,8 @@ def files_of_source(source: Path, settings: Source, say: Callable[[str], None]) 
         aside = [file for file in files if _is_held_out(_inside(source, file))]
         if aside:
             names = ", ".join(_inside(source, file) for file in aside[:4]) + (" ..." if len(aside) > 4 else "")
-            say(f"{source.name}: {len(aside)} files of other splits than training were left out ({names}); `split` "
-                "names the one to read")
+            say(f"{source.name}: of {len(files)} files those of other splits than training were left out ({names}); "
+                "`split` names the one to read")
             return [file for file in files if file not in aside]
     return files
 

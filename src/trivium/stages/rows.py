@@ -16,6 +16,10 @@ from trivium.tokenizer.chat import check_messages
 from trivium.training.batch import map_trees as map_trees
 
 
+HELD = {"messages": "chat messages", "ranking": "rankings", "completion": "thumbs"}
+"""What rows hold by a field that they must have."""
+
+
 def rows_of(source: Path, name: str, fields: Sequence[str], context: Context,
             check: Callable[[Row], None] = lambda row: None, numbers: list[int] | None = None) -> list[Row]:
     """The rows of ``source``, a JSONL file or a folder that holds ``name``; each must have ``fields`` and pass
@@ -46,9 +50,9 @@ def rows_of(source: Path, name: str, fields: Sequence[str], context: Context,
             if numbers is not None:
                 numbers.append(number)
     if not rows:
-        hint = ("; here rows are JSON lines of chat messages: a stage `imports` brings other kinds in"
-                if "messages" in fields and rejects and not any('"messages"' in reject["text"]
-                                                                for reject in rejects) else "")
+        hint = next((f"; here rows are JSON lines of {what}: a stage `imports` brings other kinds in"
+                     for field, what in HELD.items() if field in fields and rejects
+                     and not any(f'"{field}"' in reject["text"] for reject in rejects)), "")
         raise TriviumError(f"{path}: " + (
             f"row {rejects[0]['row']}: {rejects[0]['reason']}; no good row is left{hint}" if rejects else "no rows"))
     if rejects:

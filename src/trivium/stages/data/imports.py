@@ -134,11 +134,11 @@ class Imports(Stage):
         for name, path in places.items():
             found[name] = source = read(path, self.source(name), f"imports.sources.{name}", reject, seen, said.append)
             said += [f"{_called(name, path)}: {line}" for line in source.notes.lines()]
-            for rows, what in ((source.prompts, "ask alone: they go to prompts.jsonl"),
-                               (source.texts, "are texts without a question: they go to documents/texts.jsonl, for a "
+            for rows, what in ((source.prompts, "ask alone, and go to prompts.jsonl"),
+                               (source.texts, "are texts without a question, and go to documents/texts.jsonl for a "
                                               "stage `corpus`")):
                 if rows:
-                    said.append(f"{_called(name, path)}: {len(rows):,} rows {what}")
+                    said.append(f"{_called(name, path)}: rows that {what}: {len(rows):,}")
             last = name == list(places)[-1]
             nothing = not (source.made or source.prompts or source.texts)
             if nothing and (not name.isdigit() or (last and not any(
