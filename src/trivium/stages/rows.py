@@ -15,7 +15,6 @@ from trivium.stage import Context
 from trivium.tokenizer.chat import check_messages
 from trivium.training.batch import map_trees as map_trees
 
-
 HELD = {"messages": "chat messages", "ranking": "rankings", "completion": "thumbs"}
 """What rows hold by a field that they must have."""
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from trivium.data.row_kinds.demonstrations import (
-    ASKED,
     CONVERSATIONS,
     KINDS,
     conversation,
@@ -20,7 +19,7 @@ from trivium.data.row_kinds.demonstrations import (
     unknown,
     with_tools,
 )
-from trivium.data.row_kinds.fields import Fields
+from trivium.data.row_kinds.fields import ASKED, Fields
 from trivium.data.row_kinds.messages import Reading, check_prompt
 from trivium.errors import TriviumError
 from trivium.files import Row
@@ -35,6 +34,7 @@ def comparison(fields: Fields, reading: Reading) -> Row:
     ``finished``, ``annotator`` and ``split`` that it has. Raises :class:`TriviumError` for one from which nothing can
     be learned."""
     refuse_pictures(fields)
+    fields.roles_as_columns(reading.speaker)
     for fits, read in _WAYS:
         if fits(fields):
             prompt, responses, ranking, more = read(fields, reading)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-from trivium.data.row_kinds.fields import Fields
+from trivium.data.row_kinds.fields import ANSWERED, ASKED, Fields
 from trivium.data.row_kinds.messages import (
     Reading,
     check_conversation,
@@ -21,8 +21,6 @@ from trivium.errors import TriviumError
 from trivium.files import Row
 
 CONVERSATIONS = ("messages", "conversations")
-ASKED = ("instruction", "question", "prompt", "query", "problem", "input")
-ANSWERED = ("output", "answer", "completion", "response", "solution")
 NATIVE = (("instruction", "output"), ("question", "answer"), ("prompt", "completion"))
 KINDS: tuple[tuple[str, ...], ...] = tuple(dict.fromkeys([
     *((name,) for name in CONVERSATIONS), *NATIVE, *product(ASKED, ANSWERED)]))
@@ -41,6 +39,7 @@ def lesson(fields: Fields, reading: Reading) -> Row:
     """A row as ``{"messages", "tools"?}``, from which an answer can be learned; as ``{"prompt", "tools"?}``, which asks
     alone; or as ``{"text"}``, a text without a question. Raises :class:`TriviumError` for what is none."""
     refuse_pictures(fields)
+    fields.roles_as_columns(reading.speaker)
     kind = kind_of_row(fields, KINDS)
     if kind is None and "completions" in fields and "labels" in fields and "prompt" in fields:
         prompt, answer, right = steps(fields, reading)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from trivium.errors import TriviumError, nearest
@@ -26,6 +26,8 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 """What fields are called here, and their other names; upper and lower case are the same."""
 
+ASKED = ("instruction", "question", "prompt", "query", "problem", "input")
+ANSWERED = ("output", "answer", "completion", "response", "solution")
 _HERE = {other: name for name, others in NAMES.items() for other in (name, *others)}
 
 
@@ -51,6 +53,16 @@ class Fields:
 
     def __contains__(self, name: str) -> bool:
         return name in self._there
+
+    def roles_as_columns(self, speaker: Callable[[Any], str | None]) -> None:
+        """Take columns that are called as roles are (``user`` and ``assistant``) for a query and its response, where
+        no other columns are."""
+        roles = {speaker(key): key for key in reversed(self._values)}
+        if "user" in roles and ("assistant" in roles or "rejected" in self):
+            if not any(name in self for name in ("messages", "conversations", *ASKED)):
+                self._there["query"] = roles["user"]
+            if not any(name in self for name in ANSWERED) and "assistant" in roles:
+                self._there["response"] = roles["assistant"]
 
     def take(self, name: str, default: Any = None) -> Any:
         """A field's value, which is then used."""

@@ -29,6 +29,7 @@ def thumb(fields: Fields, reading: Reading) -> Row:
     have, and a ``label`` or ``kto_tag``; or steps with ``labels``, which are good when all are. Raises
     :class:`TriviumError` for what is none."""
     refuse_pictures(fields)
+    fields.roles_as_columns(reading.speaker)
     if "completions" in fields and "labels" in fields:
         prompt, answer, label = steps(fields, reading)
         messages = [*prompt, answer]
