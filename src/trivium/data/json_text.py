@@ -75,21 +75,25 @@ class JsonText:
                 break
             size *= 2
         raw, self._at = self._buffer[self._at:end], end
+        if len(raw) > self._limit:
+            return Bad(f"a row of more than {self._limit:,} bytes{self._advice}", shown(raw))
         return Bad("invalid UTF-8 in the row", shown(raw)) if holds_bad_bytes(raw) else value
 
     def is_lines(self) -> bool:
-        """Whether the text holds an object a line: one of its first two lines is one, or it begins with no JSON."""
+        """Whether the text holds an object a line: it has several, and one of the first two is an object; or it begins
+        with no JSON."""
         if self.peek() == "[":
             return False
         if self.peek() != "{":
             return True
-        while len(first := [line for line in self._ahead() if line.strip()][:2]) < 2 and self.more():
+        while len(first := [line for line in self._ahead() if line.strip()][:3]) < 3 and self.more():
             if len(self._buffer) > LOOK_AHEAD:
                 return False
-        return any(isinstance(parsed(line.encode("utf-8", "surrogateescape")), dict) for line in first)
+        return len(first) > 1 and any(
+            isinstance(parsed(line.encode("utf-8", "surrogateescape")), dict) for line in first[:2])
 
     def _ahead(self) -> list[str]:
-        return self._buffer[self._at:].split("\n")[:-1] or [self._buffer[self._at:]]
+        return self._buffer[self._at:].split("\n")
 
     def lines(self) -> Iterator[str]:
         """All lines that are left, each at most as long as the limit: what is longer comes in pieces that are no
