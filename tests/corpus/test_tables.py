@@ -103,7 +103,8 @@ def test_every_csv_that_csv_writes_comes_out_unchanged(tmp_path, cells, delimite
 def test_a_csv_of_pandas_and_of_datasets_is_read_as_they_read_it(tmp_path):
     import pandas
 
-    frame = pandas.DataFrame({"q": [f'say "{i}", 第{i}次' for i in range(50)], "a": ["x\ny", "x;y", "", "z|\t", "é"] * 10})
+    texts = ["x\ny", "x;y", "", "z|\t", "é"] * 10
+    frame = pandas.DataFrame({"q": [f'say "{i}", 第{i}次' for i in range(50)], "a": texts})
     for delimiter in (",", ";", "\t"):
         frame.to_csv(tmp_path / "a.csv", index=False, sep=delimiter)
         theirs = pandas.read_csv(tmp_path / "a.csv", sep=delimiter, dtype=str, keep_default_na=False)

@@ -128,8 +128,8 @@ class Notes:
 
     def add(self, other: Notes) -> None:
         """Take over what one row gave."""
-        self.rows.update(set(other.rows))
-        self.unused.update(set(other.unused))
+        self.rows.update(dict.fromkeys(other.rows, 1))
+        self.unused.update(dict.fromkeys(other.unused, 1))
 
     def lines(self) -> list[str]:
         """One line a note, and one for all fields that were not used."""
