@@ -53,7 +53,7 @@ class Sft(Looped):
     """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
 
     kind: ClassVar[str] = "sft"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     title: ClassVar[Title] = Title("supervised fine-tuning", "监督微调", "teach")
     every_process: ClassVar[bool] = True
     model: Input = "pretrain"
@@ -261,8 +261,8 @@ def split_rows(settings: Sft, context: Context) -> tuple[list[Row], list[Row]]:
     heldout: list[Row] = []
     for number, row in zip(numbers, rows, strict=True):
         # the phrasings of one row stay together
-        group = json.dumps(row["group"] if "group" in row else row["messages"], sort_keys=True)
-        chance = randomness.derive(context.seed, "validation", group) / 2**64 if settings.validation else 1.0
+        group = json.dumps(row["group"] if "group" in row else row["messages"][:-1], sort_keys=True)
+        chance = randomness.derive(0, "validation", group) / 2**64 if settings.validation else 1.0
         (heldout if chance < settings.validation else kept).append({**row, "row": number})
     if settings.validation and not heldout:
         raise TriviumError(
