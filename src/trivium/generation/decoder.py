@@ -8,7 +8,7 @@ gate and up likewise; the norms' weights and the attention's scale multiplied in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -120,9 +120,9 @@ class Decoder:
             x = self._plus(x, F.silu(gate).mul_(up), weights.down)
         return x
 
-    def prefill(self, tokens: Tensor, first: int) -> None:
+    def prefill(self, tokens: Tensor, first: int, lengths: Sequence[int] = ()) -> None:
         """Leave the keys and values of ``tokens [n, T]``, or of vectors ``[n, T, hidden_size]``, in the rows from
-        ``first`` on."""
+        ``first`` on. Their ``lengths`` do not matter: what padding leaves is written over before it is seen."""
         count, length = tokens.shape[:2]
         window = self.config.sliding_window
         mask = None
