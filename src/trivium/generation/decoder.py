@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trivium.model.transformer import Block, LanguageModel, frequencies
+from trivium.model.transformer import Block, LanguageModel, frequencies, rotary_length
 
 Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``mix(layer, q [N, heads, d], k [N, kv_heads, d], v [N, kv_heads, d]) -> [N, heads * d]``"""
@@ -80,7 +80,7 @@ class Decoder:
                           laid_out(mlp.down_proj.weight)))
             self.head = laid_out(model.lm_head.weight * _weight(model.model.norm))
         angles = torch.arange(capacity, device=self.device)[:, None] * frequencies(config, self.device)
-        self.turns = torch.polar(torch.ones_like(angles), angles)[:, None]  # [capacity, 1, d / 2]
+        self.turns = torch.polar(torch.full_like(angles, rotary_length(config)), angles)[:, None]  # [capacity, 1, d / 2]
         shape = (config.num_layers, rows, kv, capacity, d)
         self.keys = torch.zeros(shape, dtype=dtype, device=self.device)
         self.values = torch.zeros(shape, dtype=dtype, device=self.device)
