@@ -13,6 +13,7 @@ from torch import Tensor
 from trivium.errors import TriviumError
 from trivium.files import read_json, read_text, written_aside
 from trivium.model.config import ModelConfig
+from trivium.model.families import ours
 from trivium.model.folder import read_config
 from trivium.model.weights import shards
 
@@ -51,6 +52,14 @@ def write_gguf(folder: Path, path: Path, kind: str = "f16") -> int:
         raise TriviumError(f"{folder}: a reward model has no place in GGUF; export a language model")
     if config.sliding_window is not None and config.sliding_window < config.max_positions:
         raise TriviumError(f"{folder}: GGUF's Llama has no sliding window, so this model cannot be written as one")
+    if not ours(values):
+        raise TriviumError(f"{folder}: only models of our own Transformer can be written as GGUF; convert this one with "
+                           "llama.cpp's convert_hf_to_gguf.py")
+    scaling = config.rope_scaling
+    if scaling is not None and ((scaling.kind == "llama3" and ARCHITECTURES[config.family] != "llama") or
+                                (scaling.beta_fast, scaling.beta_slow, scaling.attention_factor) != (32, 1, None)):
+        raise TriviumError(f"{folder}: llama.cpp does not stretch rotary positions so in a {config.family} "
+                           f"({scaling.kind}); this model cannot be written as GGUF")
     dtype, file_type = kinds[kind]
     with written_aside(path) as aside:
         writer = gguf.GGUFWriter(aside, ARCHITECTURES[config.family])
@@ -97,6 +106,7 @@ def turned(name: str, tensor: Tensor, config: ModelConfig) -> Tensor:
 
 def describe(writer: Any, config: ModelConfig, name: str, file_type: int) -> None:
     """The shape."""
+    import gguf
     writer.add_name(name)
     writer.add_file_type(file_type)
     writer.add_vocab_size(config.vocab_size)
@@ -111,7 +121,13 @@ def describe(writer: Any, config: ModelConfig, name: str, file_type: int) -> Non
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_layer_norm_rms_eps(config.norm_epsilon)
     writer.add_rope_freq_base(config.rope_theta)
-    if config.rope_scaling is not None:  # llama.cpp wants each frequency's divisor
+    scaling = config.rope_scaling
+    if scaling is not None and scaling.kind != "llama3":
+        writer.add_rope_scaling_type(gguf.RopeScalingType(scaling.kind))
+        writer.add_rope_scaling_factor(scaling.factor)
+        if scaling.kind == "yarn":
+            writer.add_rope_scaling_orig_ctx_len(scaling.original_positions)
+    elif scaling is not None:  # llama.cpp wants each frequency's divisor
         from dataclasses import replace
 
         from trivium.model.transformer import frequencies

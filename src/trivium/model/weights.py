@@ -13,10 +13,12 @@ from trivium.files import read_json, write_json, written_aside
 
 
 def shards(folder: Path) -> dict[str, Path]:
-    """The file that holds each tensor of a model's folder: ``model.safetensors``, or the shards that its index names.
+    """The file that holds each tensor of a model's folder: ``model.safetensors`` or, where there is none, the shards
+    that its index names (an index beside the one file is left over from before, and ``transformers`` passes over it).
     Raises for shards that are missing, truncated or outside the folder, and for pickles."""
-    index = folder / "model.safetensors.index.json"
-    names = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    sharded = index.exists() and not single.exists()
+    names = sorted(set(read_json(index)["weight_map"].values())) if sharded else ["model.safetensors"]
     found: dict[str, Path] = {}
     for name in names:
         path = folder / name
@@ -27,7 +29,7 @@ def shards(folder: Path) -> dict[str, Path]:
                 found |= dict.fromkeys(file.keys(), path)
         except FileNotFoundError as error:
             pickled = next(iter(sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None)
-            hint = "; copy it again" if index.exists() else ""
+            hint = "; copy it again" if sharded else ""
             if pickled:
                 hint = f"; {pickled.name} is a pickle, which is never read: convert it to safetensors"
             raise TriviumError(f"{path}: no such file{hint}") from error
@@ -38,7 +40,8 @@ def shards(folder: Path) -> dict[str, Path]:
 
 def save_weights(folder: Path, weights: dict[str, Tensor], shard_bytes: int) -> None:
     """Write tensors as ``model.safetensors``, or as shards of at most ``shard_bytes`` with their index. Each file is
-    written aside and renamed, so a crash leaves no file half written; the index comes last."""
+    written aside and renamed, so a crash leaves no file half written; the index comes last, and then weights that stood
+    there before are taken away."""
     groups: list[dict[str, Tensor]] = [{}]
     filled = 0
     for name, tensor in weights.items():
@@ -63,3 +66,6 @@ def save_weights(folder: Path, weights: dict[str, Tensor], shard_bytes: int) -> 
             })
     else:
         index.unlink(missing_ok=True)
+    for stale in (folder / "model.safetensors", *folder.glob("model-?????-of-?????.safetensors")):
+        if stale.name not in names:
+            stale.unlink(missing_ok=True)
