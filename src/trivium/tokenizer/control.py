@@ -13,6 +13,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -103,9 +104,21 @@ class SealedTokenizer:
             if id is None:
                 raise TriviumError(f"{name}: tokenizer.json has no token {token}")
             self.ids[token] = id
-        self._values = frozenset(self.ids.values())
+        self._values = frozenset(self.ids.values()) - {self.ids.get(str(found["model"].get("unk_token")))}
+        flagged = any(token.get("normalized") or token.get("single_word") for token in found.get("added_tokens") or []
+                      if token["content"] in self.names)
+        self._found, self._name = (found, name) if flagged else (None, name)
         self.spelt = re.compile(any_of(self.names))
         self._shields: dict[frozenset[str], Shields] = {}
+
+    @cached_property
+    def _unconditional(self) -> Tokenizer:
+        """The tokenizer without the flags by which a token that the template writes might be none: beside a word
+        (``single_word``), or after a normaliser that puts something before it (``normalized``)."""
+        assert self._found is not None
+        added = [token | ({"normalized": False, "single_word": False} if token["content"] in self.names else {})
+                 for token in self._found["added_tokens"]]
+        return tokenizer_of(sealed({**self._found, "added_tokens": added}, self.names), self._name)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, none of them a control token, on all cores."""
@@ -132,6 +145,8 @@ class SealedTokenizer:
             encoding = self._tokenizer.encode(whole, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError) as error:
             raise TriviumError("a message holds half of a surrogate pair, which is no character") from error
+        if self._found and sum(id in self._values for id in encoding.ids) < whole.count(OPEN):
+            encoding = self._unconditional.encode(whole, add_special_tokens=False)
         mask = []
         for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             if id in self._values and (place := whole.find(OPEN, start, end)) >= 0:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from importlib import resources
-from pathlib import Path
 
 from trivium.errors import TriviumError, nearest
-from trivium.files import read_text
 
 NEEDED: dict[str, tuple[str, ...]] = {
     "plain": (), "chatml": ("<|im_start|>", "<|im_end|>"), "qwen3": ("<|im_start|>", "<|im_end|>"),
@@ -32,12 +30,8 @@ def text_of(name: str) -> str:
 TEMPLATE, PLAIN_TEMPLATE = text_of("trivium"), text_of("plain")
 
 
-def template_named(name: str, folder: Path | None = None) -> str:
-    """The template that a setting names: by its name, or a file that ends in ``.jinja``, from ``folder`` on. Raises
-    :class:`TriviumError` for neither."""
-    if name.endswith(".jinja"):
-        return read_text((folder or Path()) / name).rstrip("\n")
-    if name not in NEEDED:
-        raise TriviumError(f"template: there is no template {name!r}{nearest(name, NEEDED)}; or name a file that ends "
-                           "in .jinja")
-    return text_of(name)
+def check_name(template: str) -> None:
+    """Raise :class:`TriviumError` for what is neither a template's name nor that of a ``.jinja`` file."""
+    if not template.endswith(".jinja") and template not in NEEDED:
+        raise TriviumError(f"there is no template {template!r}{nearest(template, NEEDED)}; or name a file that ends in "
+                           ".jinja")

@@ -141,10 +141,6 @@ class TemplateTokenizer(ChatTokenizer):
         return cls(files["tokenizer.json"], template, {role: token(role)
                                                        for role in ("bos", "eos", "pad", "unk")}, files, str(folder))
 
-    def with_template(self, template: str, header: Header) -> TemplateTokenizer:
-        """The same tokenizer with another template, or another header before it."""
-        return TemplateTokenizer(self.data, header.before(template), dict(self.special), self.files, self.name)
-
     @property
     def template(self) -> str:
         """The chat template, as it is saved."""
@@ -160,6 +156,10 @@ class TemplateTokenizer(ChatTokenizer):
         for name, data in self.files.items():
             write_bytes(folder / name, data)
         write_bytes(folder / "tokenizer.json", self.data)
+        if not self.files:
+            names = {f"{role}_token": token for role, token in self.special.items()}
+            write_json(folder / "tokenizer_config.json", {
+                **names, "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False})
         if "tokenizer_config.json" in self.files:
             config = read_json(folder / "tokenizer_config.json")
             if config.pop("chat_template", self._template) != self._template:  # it would be another than the file's
