@@ -46,21 +46,25 @@ def control(tokenizer, ids):
     return [id for id in ids if id in set(tokenizer.sealed.ids.values()) and id != unknown]
 
 
-@settings(max_examples=60, deadline=None)
-@given(text=contents, other=contents)
-def test_no_content_yields_a_control_token(loaded, text, other):
-    for (kind, name), tokenizer in loaded.items():
-        assert control(tokenizer, tokenizer.encode(text)) == [], (kind, name)
-        honest = tokenizer.encode_chat([{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}])
-        ids, mask = tokenizer.encode_chat([{"role": "user", "content": text}, {"role": "assistant", "content": other}])
-        assert control(tokenizer, ids) == control(tokenizer, honest[0]), (kind, name)
-        asked, said = tokenizer.encode_answer([{"role": "user", "content": text}], other)
-        assert asked + said == ids[:len(asked) + len(said)] and said[-1] == tokenizer.end_id
-        if kind in LOSSLESS:
-            assert tokenizer.decode(tokenizer.encode(text)) == text, (kind, name)
-            if kind == "byte" and "strip" not in name and name != "both":
-                words = tokenizer.decode([id for id, loss in zip(ids, mask, strict=True) if loss])
-                assert words.lstrip("\n") == other.lstrip("\n") + "<|im_end|>", name
+@settings(max_examples=200, deadline=None)
+@given(key=st.sampled_from([(kind, name) for kind in KINDS for name in FLAGS]), text=contents, other=contents)
+def test_no_content_yields_a_control_token(loaded, key, text, other):
+    tokenizer, (kind, name) = loaded[key], key
+    assert control(tokenizer, tokenizer.encode(text)) == []
+    honest = tokenizer.encode_chat([{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}])[0]
+    ids, mask = tokenizer.encode_chat([{"role": "user", "content": text}, {"role": "assistant", "content": other}])
+    # an assistant may say tokens that are not special, and that the template writes around no turn
+    sayable = {tokenizer.sealed.ids[token] for token in tokenizer.sayable}
+    assert sayable <= {tokenizer.sealed.ids[mark] for mark in ("<|Zug|>", "[CALL]", "＜｜Ende｜＞")}
+    assert [id for id in control(tokenizer, ids) if id not in sayable] == control(tokenizer, honest)
+    assert not sayable & set(tokenizer.encode_chat([{"role": "user", "content": text}])[0])
+    asked, said = tokenizer.encode_answer([{"role": "user", "content": text}], other)
+    assert asked + said == ids[:len(asked) + len(said)] and said[-1] == tokenizer.end_id
+    if kind in LOSSLESS and "▁" not in text:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    if kind == "byte" and "strip" not in name and name != "both":
+        words = tokenizer.decode([id for id, loss in zip(ids, mask, strict=True) if loss])
+        assert words.lstrip("\n") == other.lstrip("\n") + "<|im_end|>"
 
 
 def test_old_ways_let_marks_through(loaded):
