@@ -205,6 +205,11 @@ class ChatTokenizer:
         """The chat as text, by the template: what a person reads, and what other programs encode."""
         return Program(self.template, "the tokenizer", {})(check_messages(messages), generation_prompt, tools)
 
+    @property
+    def variables(self) -> frozenset[str]:
+        """The variables of the template that a chat may set, such as ``enable_thinking``."""
+        return frozenset()
+
     def remarks(self, chats: Iterable[Sequence[Message]]) -> list[str]:
         """What is to be known before chats are learned by this template."""
         return []

@@ -18,8 +18,8 @@ from trivium.tokenizer.train import DOCUMENT, END, PAD
 def choose(tokenizer: ChatTokenizer, template: str | Path | None = None, system: str | None = None,
            day: date | None = None) -> tuple[ChatTokenizer, Sequence[str]]:
     """A tokenizer with another ``template`` (a name of :data:`NEEDED`, or a file), another default for what the
-    ``system`` says, or another ``day``; None keeps what there is. With it come the template's tokens that the vocabulary
-    lacks and that are spelt as text.
+    ``system`` says, or another ``day``; None keeps what there is. With it come the template's tokens that the
+    vocabulary lacks and that are spelt as text.
 
     No entry is added to a vocabulary, for the model's matrices have none for it: raises :class:`TriviumError` for a
     template that is nothing without its tokens, and where it does not fit a chat."""
@@ -38,8 +38,8 @@ def choose(tokenizer: ChatTokenizer, template: str | Path | None = None, system:
     missing = [token for token in NEEDED[template] if token not in known]
     if missing:
         fit = [name for name, tokens in NEEDED.items() if all(token in known for token in tokens)]
-        raise TriviumError(f"template: {template}: the vocabulary has no {', '.join(missing)}, and the model no row for "
-                           f"a new token; take a base that has them, or one of {', '.join(fit)}")
+        raise TriviumError(f"template: {template}: the vocabulary has no {', '.join(missing)}, and the model no row "
+                           f"for a new token; take a base that has them, or one of {', '.join(fit)}")
     return _with(tokenizer, header.before(text)), [token for token in BETTER.get(template, ()) if token not in known]
 
 

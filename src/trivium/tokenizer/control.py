@@ -107,7 +107,8 @@ class SealedTokenizer:
         self._values = frozenset(self.ids.values()) - {self.ids.get(str(found["model"].get("unk_token")))}
         flagged = any(token.get("normalized") or token.get("single_word") for token in found.get("added_tokens") or []
                       if token["content"] in self.names)
-        self._found, self._name = (found, name) if flagged else (None, name)
+        self._found: Mapping[str, Any] | None = found if flagged else None
+        self._name = name
         self.spelt = re.compile(any_of(self.names))
         self._shields: dict[frozenset[str], Shields] = {}
 

@@ -22,6 +22,12 @@ USES_DEFAULT = ("{%- if not messages or messages[0]['role'] != 'system' -%}"
                 "{%- set messages = [{'role': 'system', 'content': default_system}] + messages -%}{%- endif -%}")
 
 
+GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "pad_token",
+                   "unk_token", "strftime_now", "raise_exception", "range", "dict", "lipsum", "cycler", "joiner",
+                   "namespace"})
+"""What every template is given."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What stands before a template: settings that travel with it, so that every program sees them."""
@@ -56,6 +62,7 @@ class Program:
                  shielded: Callable[[str], str] = str) -> None:
         from jinja2 import TemplateSyntaxError
         from jinja2.exceptions import TemplateError
+        from jinja2.meta import find_undeclared_variables
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         def raise_exception(message: str) -> None:
@@ -80,6 +87,8 @@ class Program:
         self._special = {f"{role}_token": special.get(role, "") for role in ("bos", "eos", "pad", "unk")}
         try:
             self._template = environment.from_string(source)
+            self.variables = frozenset(find_undeclared_variables(environment.parse(source))) - GIVEN
+            """What the template reads that is not given by itself, such as ``enable_thinking``."""
         except TemplateSyntaxError as error:
             raise TriviumError(
                 f"{name}: the chat template is not valid Jinja: line {error.lineno}: {error.message}") from error
@@ -91,7 +100,7 @@ class Program:
         from jinja2 import TemplateError
         try:
             return str(self._template.render({
-                "documents": None, **self._special, **(options or {}), "tools": list(tools) if tools else None,
+                **(options or {}), "documents": None, **self._special, "tools": list(tools) if tools else None,
                 "messages": [dict(message) for message in messages], "add_generation_prompt": generation_prompt}))
         except TemplateError as error:
             raise TriviumError(f"the chat template refuses this chat: {_plain(str(error))}") from error

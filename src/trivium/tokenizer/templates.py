@@ -206,6 +206,7 @@ class TemplateTokenizer(ChatTokenizer):
         it. ``options`` are variables of the template, such as ``enable_thinking``. Raises :class:`TriviumError` where
         the template refuses the chat, leaves out some of it, or does not say which words are the assistant's."""
         chat, shielded_tools = self._shielded(check_messages(messages), tools)
+        options = self._all_shielded(options) if options else None
         text = self._program(chat, generation_prompt, shielded_tools, options)
         self._check_shown(messages, tools, generation_prompt)
         ending = None
@@ -287,16 +288,9 @@ class TemplateTokenizer(ChatTokenizer):
         """Messages and tools as the template gets them: no text of theirs spells a control token, but for those that
         an assistant may say. Reasoning that the template has no place for stands before the content, between
         ``<think>`` and ``</think>``."""
-        def all_of(value: Any) -> Any:
-            if isinstance(value, str):
-                return self.sealed.shielded(value)
-            if isinstance(value, Mapping):
-                return {all_of(key): all_of(one) for key, one in value.items()}
-            return [all_of(one) for one in value] if isinstance(value, (list, tuple)) else value
-
         chat = []
         for message in messages:
-            new = {key: all_of(value) for key, value in message.items()
+            new = {key: self._all_shielded(value) for key, value in message.items()
                    if value is not None and key not in ("role", "content", "train")}
             content = self.sealed.shielded(
                 message["content"], self.sayable if message["role"] == "assistant" else frozenset())
@@ -305,7 +299,15 @@ class TemplateTokenizer(ChatTokenizer):
                 if not self._reads_reasoning:
                     content = f"<think>\n{thought.strip(chr(10))}\n</think>\n\n{content}"
             chat.append({"role": message["role"], "content": content, **new})
-        return chat, all_of(list(tools)) if tools else None
+        return chat, self._all_shielded(list(tools)) if tools else None
+
+    def _all_shielded(self, value: Any) -> Any:
+        """A value of JSON whose texts spell no control token."""
+        if isinstance(value, str):
+            return self.sealed.shielded(value)
+        if isinstance(value, Mapping):
+            return {self._all_shielded(key): self._all_shielded(one) for key, one in value.items()}
+        return [self._all_shielded(one) for one in value] if isinstance(value, (list, tuple)) else value
 
     def _check_shown(self, messages: Sequence[Message], tools: Tools | None, generation_prompt: bool) -> None:
         """Raise :class:`TriviumError` where the template leaves out what a message says or calls, or the tools. Looked
@@ -337,6 +339,11 @@ class TemplateTokenizer(ChatTokenizer):
         if tools and 10**9 not in shown:
             raise TriviumError("the chat template leaves out the `tools`; take another `template`, such as chatml or "
                                "qwen3, or rows without tools")
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The variables of the template that a chat may set, such as ``enable_thinking``."""
+        return self._program.variables
 
     def remarks(self, chats: Iterable[Sequence[Message]]) -> list[str]:
         """What is to be known before chats are learned by this template: reasoning of earlier turns that it leaves out,
