@@ -241,7 +241,7 @@ def check_conversation(messages: Sequence[Row]) -> Sequence[Row]:
     """The messages, or a :class:`TriviumError` that says why nothing can be learned from them."""
     check_messages(messages)
     for number, message in enumerate(messages, 1):
-        if not message["content"].strip():
+        if not message["content"].strip() and message["role"] != "tool" and not message.get("tool_calls"):
             raise TriviumError(f"message {number}: the content is empty")
         if message["role"] == "system" and number > 1:
             raise TriviumError(f"message {number}: the system speaks after the conversation has begun")
