@@ -106,6 +106,5 @@ def reward_scores(folder: Path, answers: Sequence[tuple[Messages, str]]) -> list
     if not isinstance(model, RewardModel):
         raise TriviumError(f"{folder}: a language model, where a reward model was expected to judge")
     tokenizer = ChatTokenizer.load(folder)
-    return likelihood.reward_scores(
-        model, [tokenizer.encode_chat(prompt, generation_prompt=True)[0] for prompt, _ in answers],
-        [[*tokenizer.encode(text), tokenizer.end_id] for _, text in answers])
+    parted = [tokenizer.encode_answer(prompt, text) for prompt, text in answers]
+    return likelihood.reward_scores(model, [prompt for prompt, _ in parted], [said for _, said in parted])

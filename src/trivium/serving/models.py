@@ -77,11 +77,20 @@ class Served:
                    str(manifest.get("digest") or "")[:16], int((folder / "tokenizer.json").stat().st_mtime),
                    model if isinstance(model, SeeingModel) else None)
 
-    def encode(self, messages: Sequence[dict[str, Any]]) -> tuple[list[int], Tensor | None]:
-        """The tokens that ask for the next words of a chat, and its pictures as they stand in the prompt. Raises
-        :class:`TriviumError` for pictures that cannot be seen. How many fit is known before one of them is opened."""
+    def encode(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None,
+               options: dict[str, Any] | None = None) -> tuple[list[int], Tensor | None]:
+        """The tokens that ask for the next words of a chat, and its pictures as they stand in the prompt; ``tools`` are
+        what the model may call, ``options`` variables of its chat template. Raises :class:`TriviumError` for pictures
+        that cannot be seen, and for variables that the template has not. How many pictures fit is known before one of
+        them is opened."""
         places = self.eyes.picture_places if self.eyes else 0
-        ids = self.tokenizer.encode_chat(messages, generation_prompt=True, picture_places=places)[0]
+        unknown = next((name for name in options or {} if name not in self.tokenizer.variables), None)
+        if unknown is not None:
+            known = ", ".join(sorted(self.tokenizer.variables)) or "none"
+            raise TriviumError(f"chat_template_kwargs: this model's chat template has no variable {unknown[:60]!r}; "
+                               f"known: {known}")
+        ids = self.tokenizer.encode_chat(messages, generation_prompt=True, picture_places=places, tools=tools,
+                                         options=options)[0]
         if self.eyes is None or self.eyes.picture_id not in ids or len(ids) >= self.engine.capacity:
             return ids, None
         vision = self.eyes.vision.config

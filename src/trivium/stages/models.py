@@ -14,7 +14,7 @@ import numpy as np
 from trivium import randomness
 from trivium.artifacts import digest_path, seal
 from trivium.errors import TriviumError
-from trivium.files import digest_json, read_json
+from trivium.files import Row, digest_json, read_json
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
@@ -28,6 +28,7 @@ from trivium.model.weights import shards
 from trivium.resources import peak_memory_mb
 from trivium.stage import Context
 from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.batch import Tree
 from trivium.training.batch import map_trees as map_trees
 
 
@@ -173,14 +174,34 @@ def save_model(model: LanguageModel | RewardModel, tokenizer: ChatTokenizer, fol
     model_folder.save(model, folder, tokenizer.ids if chat else {"eos": tokenizer.document_id, "pad": tokenizer.pad_id})
 
 
-def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Any]) -> np.ndarray:
-    """The token ids that ask for the assistant's next words."""
-    return np.array(tokenizer.encode_chat(messages, generation_prompt=True)[0], np.int64)
+def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Any], tools: Sequence[Any] | None = None) -> np.ndarray:
+    """The token ids that ask for the assistant's next words; ``tools`` are what it may call."""
+    return np.array(tokenizer.encode_chat(messages, generation_prompt=True, tools=tools)[0], np.int64)
 
 
-def response_ids(tokenizer: ChatTokenizer, text: str) -> np.ndarray:
-    """A response's token ids, with the token that ends it."""
-    return np.array(tokenizer.encode_response(text), np.int64)
+def response_ids(tokenizer: ChatTokenizer, response: Any) -> np.ndarray:
+    """A response's token ids as they follow a question, with the token that ends it."""
+    return np.array(tokenizer.encode_response(response), np.int64)
+
+
+def answer_tree(tokenizer: ChatTokenizer, row: Row, responses: Sequence[Any], finished: Sequence[bool] | None = None,
+                payload: Any = None) -> Tree[Any]:
+    """A row's ``prompt`` (with its ``tools``) and K responses to it, each a text or a message of the assistant, as
+    tokens. Each conversation is encoded as a whole and parted where its answer begins. Responses that are not
+    ``finished`` have no token that ends them. Raises :class:`TriviumError`, naming the row, for what the chat template
+    refuses."""
+    try:
+        parted = [tokenizer.encode_answer(row["prompt"], response, row.get("tools")) for response in responses]
+    except TriviumError as error:
+        raise TriviumError(f"row {row.get('id', '(without an id)')}: {error}") from error
+    # where the beginning of an answer and the end of its prompt are one token, it is the answer's
+    prompts = [prompt for prompt, _ in parted]
+    shared = next((i for i, ids in enumerate(zip(*prompts, strict=False)) if len(set(ids)) > 1),
+                  min(map(len, prompts)))
+    said = [[*prompt[shared:], *(response if done else response[:-1])]
+            for (prompt, response), done in zip(parted, finished or [True] * len(parted), strict=True)]
+    return Tree(np.array(parted[0][0][:shared], np.int64), tuple(np.array(ids, np.int64) for ids in said),
+                payload=payload)
 
 
 def sample_text(model: LanguageModel, tokenizer: ChatTokenizer, start: Sequence[int], seed: int,

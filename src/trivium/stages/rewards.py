@@ -20,11 +20,11 @@ from trivium.files import Row
 from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Completion
 from trivium.model import RewardModel
-from trivium.stages.models import prompt_ids, response_ids
+from trivium.stages.models import answer_tree
 from trivium.stages.reward_settings import RewardEndpoint, RewardTerm, model_places, terms_of
 from trivium.stages.reward_settings import RewardSetting as RewardSetting
 from trivium.stages.scores import score_trees
-from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.chat import ChatTokenizer, text_of_answer
 from trivium.training.batch import Tree
 
 
@@ -60,10 +60,10 @@ class Answers:
     def of_texts(cls, tokenizer: ChatTokenizer, rows: Sequence[Row], texts: Sequence[Sequence[str]],
                  finished: Sequence[Sequence[bool]] | None = None) -> Answers:
         """What was written: K texts for each row, all of which ended unless ``finished`` says otherwise."""
-        trees = [Tree(prompt_ids(tokenizer, row["prompt"]), tuple(response_ids(tokenizer, text) for text in group))
-                 for row, group in zip(rows, texts, strict=True)]
+        trees = [answer_tree(tokenizer, row, group) for row, group in zip(rows, texts, strict=True)]
         ended = finished or [[True] * len(group) for group in texts]
-        return cls(list(rows), trees, [list(group) for group in texts], [list(group) for group in ended])
+        words = [[text_of_answer(one) for one in group] for group in texts]
+        return cls(list(rows), trees, words, [list(group) for group in ended])
 
 
 class Reward(Protocol):

@@ -22,6 +22,7 @@ from trivium.model.adapters.folder import weights_digest
 from trivium.model.folder import read_config
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context, Input, Title
+from trivium.stages.chat_settings import BeginsChat
 from trivium.stages.cost import Estimate, weights_of
 from trivium.stages.finetuning.rehearsal import asked_by_the_model, exact_answers, split_earlier
 from trivium.stages.models import adapt, load_language_model, load_tokenizer, sample_text, save_trained
@@ -49,7 +50,7 @@ class Rehearsal(BaseModel):
     """Longest generated question, and longest generated answer, in tokens."""
 
 
-class Sft(Looped):
+class Sft(Looped, BeginsChat):
     """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
 
     kind: ClassVar[str] = "sft"
@@ -60,6 +61,9 @@ class Sft(Looped):
     """The model to start from."""
     demonstrations: Input = "world"
     """Demonstrations: an earlier stage or a JSONL file of chat messages."""
+    loss_on: Literal["all", "last"] = "all"
+    """Which of a conversation's answers are learned: all of them, or the last alone. Messages of `train: false` never
+    are."""
     epochs: float = Field(2.0, gt=0)
     """Passes over the demonstrations."""
     evaluate_every: int = Field(0, ge=0)
@@ -151,9 +155,9 @@ class Sft(Looped):
 
     def conversations(self, estimate: Estimate, most: int | None = None) -> list[Tree]:
         """The demonstrations as trees, or the first ``most`` rows of them."""
-        tokenizer = estimate.tokenizer(self.model)
+        tokenizer = self.chat_tokenizer(estimate.tokenizer(self.model), {})
         rows = estimate.rows(self.demonstrations, "demonstrations.jsonl", ["messages"])[:most]
-        return [conversation(tokenizer, row["messages"]) for row in rows
+        return [conversation(tokenizer, row["messages"], tools=row.get("tools")) for row in rows
                 if any(message["role"] == "assistant" for message in row["messages"])]
 
     def outlook(self, estimate: Estimate) -> Outlook:
@@ -229,9 +233,12 @@ class Demonstrations:
 def demonstrations_of(settings: Sft, context: Context, model: LanguageModel | None = None) -> Demonstrations:
     """The rows as batches. Rehearsal that is generated needs the ``model``."""
     config, _ = read_config(context.inputs["model"])
-    tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
+    tokenizer = settings.chat_tokenizer(load_tokenizer(context.inputs["model"], config.vocab_size), context.inputs,
+                                        context.progress.say)
     length = min(settings.length, config.max_positions)
     rows, heldout_rows = split_rows(settings, context)
+    for remark in tokenizer.remarks([row["messages"] for row in [*rows, *heldout_rows]]):
+        context.progress.say(remark)
     past = rehearsed(settings, context, tokenizer, len(rows), model)
     limit = f"a row's {length} tokens" if settings.length <= config.max_positions else f"the model's {length} positions"
     learned = conversations_of([*rows, *past], tokenizer, length, limit, settings, context)
@@ -294,9 +301,11 @@ def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int,
     for row in rows:
         count = result.by_source.setdefault(
             row.get("source", ""), {"conversations": 0, "tokens": 0, "learned_tokens": 0, "cut": 0, "left_out": 0})
-        reject = {"row": row.get("row"), "source": row.get("source", ""), "messages": row["messages"]}
+        reject = {"row": row.get("row"), "source": row.get("source", ""), "messages": row["messages"],
+                  **({"tools": row["tools"]} if row.get("tools") else {})}
         try:
-            tree = conversation(tokenizer, row["messages"], bool(settings.prompt_loss))
+            tree = conversation(tokenizer, row["messages"], bool(settings.prompt_loss), tools=row.get("tools"),
+                                last_alone=settings.loss_on == "last")
             if len(tree) > length and settings.too_long == "cut":
                 tree = shortened(tree, length, limit)
                 count["cut"] += 1
@@ -350,13 +359,19 @@ def opening_of(tree: Tree) -> list[int]:
 
 
 def conversation(tokenizer: ChatTokenizer, messages: list[dict[str, Any]], questions: bool = False,
-                 picture_places: int = 0) -> Tree:
+                 picture_places: int = 0, tools: Sequence[Any] | None = None, last_alone: bool = False) -> Tree:
     """A conversation as a tree: all up to the first word of the assistant is prompt, the rest is the response, in which
-    only what the assistant says carries loss. With ``questions`` all but the first token does, and ``payload`` says
-    which are the assistant's. A picture takes ``picture_places``."""
-    ids, learn = tokenizer.encode_chat(messages, picture_places=picture_places)
+    only what the assistant says carries loss, of its last turn where ``last_alone``. What follows its last turn is left
+    out. With ``questions`` all but the first token carries loss, and ``payload`` says which are the assistant's. A
+    picture takes ``picture_places``; ``tools`` are what the assistant may call."""
+    last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=len(messages))
+    messages = messages[:last + 1]
+    if last_alone:
+        messages = [{**message, "train": False} if message["role"] == "assistant" else message
+                    for message in messages[:last]] + messages[last:]
+    ids, learn = tokenizer.encode_chat(messages, picture_places=picture_places, tools=tools)
     if True not in learn:
-        raise TriviumError("the chat template leaves out what the assistant says")
+        raise TriviumError("no message of the assistant carries loss (`train: false`)")
     first = 1 if questions else learn.index(True)
     mask = np.array(learn[first:], bool)
     return Tree(np.array(ids[:first], np.int64), (np.array(ids[first:], np.int64),),

@@ -143,7 +143,7 @@ class AiFeedback(Speaking):
                 f"{context.name}: no prompt has two different responses that ended; "
                 "raise `responses`, `temperature` or max_new_tokens"
             )
-        pairs = [Pair(rows[n]["prompt"], texts[n][a], texts[n][b]) for n, a, b in asked]
+        pairs = [Pair(rows[n]["prompt"], texts[n][a], texts[n][b], rows[n].get("tools")) for n, a, b in asked]
         try:
             answers = ask_both_orders(judge, pairs,
                                       lambda done, total: context.progress.update(done, total, "judging"))
@@ -197,14 +197,14 @@ def sampled(settings: Speaking, context: Context, each: int) -> tuple[list[Row],
     rows = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
     rows = rows[settings.skip:settings.skip + settings.count]
     room = model.config.max_positions - settings.max_new_tokens
-    rows = [row for row in rows if len(prompt_ids(tokenizer, row["prompt"])) <= room]
+    rows = [row for row in rows if len(prompt_ids(tokenizer, row["prompt"], row.get("tools"))) <= room]
     if not rows:
         raise TriviumError(
             f"{context.name}: no prompt is left after skipping {settings.skip}, "
             "or none fits the model; lower `skip`, or make more"
         )
     groups = generate(
-        model.to(device), [prompt_ids(tokenizer, row["prompt"]).tolist() for row in rows],
+        model.to(device), [prompt_ids(tokenizer, row["prompt"], row.get("tools")).tolist() for row in rows],
         Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens,
                  seed=context.seed), [tokenizer.end_id], each, keys=[(context.name, row["id"]) for row in rows],
         progress=lambda done, total: context.progress.update(done, total, "sampling responses"))

@@ -16,10 +16,10 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.objectives.preference import balanced_weights, kto_losses
 from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.cost import Estimate
-from trivium.stages.models import load_language_model, prompt_ids, response_ids
+from trivium.stages.models import answer_tree, load_language_model
 from trivium.stages.outlook import Cost, Outlook
 from trivium.stages.preferences.cost import cost_of_rankings
-from trivium.stages.preferences.rankings import add_pairs, rankings
+from trivium.stages.preferences.rankings import add_pairs, check_response, rankings
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
 from trivium.stages.rows import rows_of
 from trivium.stages.training import Looped
@@ -190,7 +190,8 @@ def thumbs(settings: Kto, context: Context) -> list[Row]:
             groups = {index: g for g, group in enumerate(row["ranking"]) for index in group}
             middle = (groups[flat[(len(flat) - 1) // 2]] + groups[flat[len(flat) // 2]]) / 2
             rows += [{
-                "id": f"{row.get('id')}/{index}", "prompt": row["prompt"], "completion": row["responses"][index],
+                "id": f"{row.get('id')}/{index}", "prompt": row["prompt"], "tools": row.get("tools"),
+                "completion": row["responses"][index],
                 "label": groups[index] < middle, "split": row["split"],
                 "finished": (row.get("finished") or [True] * len(flat))[index]
             } for index in flat if groups[index] != middle]
@@ -203,15 +204,14 @@ def check_thumb(row: Row) -> None:
     """Refuse a thumb that is none."""
     if not isinstance(row["label"], bool):
         raise TriviumError(f"the label {row['label']!r} is not true or false")
-    if not isinstance(row["completion"], str) or not row["completion"]:
-        raise TriviumError("the completion is not a text")
+    if not row["completion"]:
+        raise TriviumError("the completion is empty")
+    check_response(row["completion"], "the completion")
 
 
 def tree_of(tokenizer: ChatTokenizer, row: Row) -> Tree[tuple[bool, ...]]:
     """A thumb as a tree, which carries its label; a completion that was cut short does not teach to stop."""
-    ids = response_ids(tokenizer, row["completion"])
-    return Tree(prompt_ids(tokenizer, row["prompt"]), (ids if row.get("finished", True) else ids[:-1],),
-                payload=(bool(row["label"]),))
+    return answer_tree(tokenizer, row, [row["completion"]], [row.get("finished", True)], (bool(row["label"]),))
 
 
 def grouped_by_prompt(trees: Sequence[Tree[tuple[bool, ...]]], length: int) -> list[Tree[tuple[bool, ...]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import torch
 from trivium.errors import TriviumError
 from trivium.files import Row
 from trivium.stage import Context
-from trivium.stages.models import prompt_ids, response_ids
+from trivium.stages.models import answer_tree
 from trivium.stages.rows import rows_of
-from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.chat import ChatTokenizer, check_messages
 from trivium.training.batch import Batch, Tree
 
 Places = list[list[int]]
@@ -83,8 +83,8 @@ def rankings(preferences: Path, context: Context, rated: bool = False) -> list[R
 
 def check_ranking(row: Row) -> None:
     """Refuse a ranking that does not name each response once."""
-    if not all(isinstance(text, str) for text in row["responses"]):
-        raise TriviumError("a response is not a text")
+    for number, response in enumerate(row["responses"], 1):
+        check_response(response, f"response {number}")
     finished = row.get("finished") or [True] * len(row["responses"])
     if len(finished) != len(row["responses"]):
         raise TriviumError(f"`finished` says of {len(finished)} responses whether they ended; "
@@ -96,6 +96,18 @@ def check_ranking(row: Row) -> None:
             f"the ranking {row['ranking']} does not name each of "
             f"the {len(row['responses'])} responses once, as in [[0], [2, 1]]"
         )
+
+
+def check_response(response: Any, what: str) -> None:
+    """Refuse a response that is neither a text nor one message of the assistant; ``what`` names it."""
+    if isinstance(response, str):
+        return
+    if not isinstance(response, Mapping) or response.get("role", "assistant") != "assistant":
+        raise TriviumError(f"{what} is neither a text nor a message of the assistant")
+    try:
+        check_messages([{"role": "assistant", **response}])
+    except TriviumError as error:
+        raise TriviumError(f"{what}: {str(error).removeprefix('message 1: ')}") from error
 
 
 def check_ratings(row: Row) -> None:
@@ -113,10 +125,8 @@ def ranked_tree(tokenizer: ChatTokenizer, row: Row, rated: bool = False) -> Tree
     """A prompt with its ranked responses; those that were cut short (``finished``) have no token that ends them. It
     carries the ranking, ``rated`` as :class:`Rated`."""
     finished = row.get("finished") or [True] * len(row["responses"])
-    responses = (response_ids(tokenizer, text)[:None if done else -1]
-                 for text, done in zip(row["responses"], finished, strict=True))
-    return Tree(prompt_ids(tokenizer, row["prompt"]), tuple(responses),
-                payload=Rated(row["ranking"], row["ratings"]) if rated else row["ranking"])
+    return answer_tree(tokenizer, row, row["responses"], finished,
+                       Rated(row["ranking"], row["ratings"]) if rated else row["ranking"])
 
 
 def fitting(tokenizer: ChatTokenizer, rows: Sequence[Row], length: int, context: Context) -> list[tuple[Tree, Row]]:

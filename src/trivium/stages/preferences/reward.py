@@ -22,7 +22,7 @@ from trivium.objectives.functions import pair_losses
 from trivium.objectives.ranking import find_pairwise_loss, ranking_losses, rating_losses
 from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
 from trivium.stages.cost import Estimate
-from trivium.stages.models import adapt, load_language_model, load_tokenizer, prompt_ids, response_ids, save_trained
+from trivium.stages.models import adapt, answer_tree, load_language_model, load_tokenizer, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.rankings import (
@@ -230,12 +230,12 @@ def shown_responses(settings: Reward, context: Context, tokenizer: ChatTokenizer
     """Responses whose mean score becomes 0: those of demonstrations, or the best of each training ranking."""
     if settings.demonstrations:
         rows = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"], context)
-        shown = [(row["messages"][:-1], row["messages"][-1]["content"]) for row in rows
-                 if row["messages"] and row["messages"][-1]["role"] == "assistant"]
+        shown = [({**row, "prompt": row["messages"][:-1]}, row["messages"][-1]) for row in rows
+                 if len(row["messages"]) > 1 and row["messages"][-1]["role"] == "assistant"]
     else:
-        shown = [(row["prompt"], row["responses"][row["ranking"][0][0]])
+        shown = [(row, row["responses"][row["ranking"][0][0]])
                  for row in rankings(context.inputs["preferences"], context) if row["split"] == "train"]
-    trees = [Tree(prompt_ids(tokenizer, prompt), (response_ids(tokenizer, text),)) for prompt, text in shown[:500]]
+    trees = [answer_tree(tokenizer, row, [said]) for row, said in shown[:500]]
     kept = [tree for tree in trees if len(tree) <= length]
     if not kept:
         raise TriviumError(

@@ -80,7 +80,7 @@ class Select(Measuring):
             prompts = self.chosen(rows, tokenizer, length, context)
             reward.check_rows(prompts)
             completions = self.respond(model.to(device), tokenizer, prompts, context)
-            ids = [prompt_ids(tokenizer, row["prompt"]) for row in prompts]
+            ids = [prompt_ids(tokenizer, row["prompt"], row.get("tools")) for row in prompts]
             answers = Answers.of_completions(tokenizer, prompts, ids, completions)
             scores = [np.where(finished, given, -np.inf)  # what never ends is never the best
                       for finished, given in zip(answers.finished, reward(answers), strict=True)]
@@ -98,7 +98,7 @@ class Select(Measuring):
         """The prompts of this round, of those that leave room for an answer. Raises :class:`TriviumError` where none
         does."""
         room = length - self.max_new_tokens
-        fitting = [row for row in rows if len(prompt_ids(tokenizer, row["prompt"])) <= room]
+        fitting = [row for row in rows if len(prompt_ids(tokenizer, row["prompt"], row.get("tools"))) <= room]
         if not fitting:
             raise TriviumError(
                 f"{context.name}: no prompt leaves room for {self.max_new_tokens} "
@@ -108,7 +108,7 @@ class Select(Measuring):
     def respond(self, model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row],
                context: Context) -> list[list[Completion]]:
         """The responses to each prompt."""
-        return generate(model, [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts],
+        return generate(model, [prompt_ids(tokenizer, row["prompt"], row.get("tools")).tolist() for row in prompts],
                         Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=context.seed),
                         [tokenizer.end_id], self.samples, keys=[(context.name, row["id"]) for row in prompts],
                         progress=lambda done, total: context.progress.update(done, total, "sampling responses"))
@@ -154,12 +154,13 @@ def pick(row: Row, texts: Sequence[str], finished: Sequence[bool], scores: np.nd
     best, worst = int(np.argmax(scores)), int(np.argmin(scores))
     if scores[best] == -np.inf or not texts[best]:
         return None
-    kept = {name: row[name] for name in ("task", "truth") if name in row}
+    kept = {name: row[name] for name in ("task", "truth", "tools") if name in row}
     demonstration = {"id": row["id"], "messages": [*row["prompt"], {"role": "assistant", "content": texts[best]}],
                      "score": float(scores[best]), "of": len(texts)} | kept
     comparison = None if texts[worst] == texts[best] else {
         "id": row["id"], "prompt": row["prompt"], "responses": [texts[best], texts[worst]], "ranking": [[0], [1]],
-        "finished": [True, finished[worst]], "annotator": annotator, "split": "train"}
+        "finished": [True, finished[worst]], "annotator": annotator, "split": "train",
+        **{name: row[name] for name in ("tools",) if name in row}}
     points = None
     if "truth" in row:
         points = rubric.score(row, texts[best]).total, float(np.mean([rubric.score(row, one).total for one in texts]))

@@ -63,7 +63,7 @@ class Rollouts:
         self.world: World = join(self.device, settings.parallel.tensor_parallel)
         self.length = min(settings.length, policy.config.max_positions)
         rows = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
-        self.ids = {row["id"]: prompt_ids(tokenizer, row["prompt"]) for row in rows}
+        self.ids = {row["id"]: prompt_ids(tokenizer, row["prompt"], row.get("tools")) for row in rows}
         fitting = self._fitting(rows)
         kept = settings.watch_prompts if settings.watch_every else 0
         self.watched, self.prompts = fitting[:kept], fitting[kept:]

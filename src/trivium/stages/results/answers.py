@@ -75,7 +75,7 @@ def prompts_that_fit(prompts: list[Row], model: LanguageModel, tokenizer: ChatTo
 
     Raises :class:`TriviumError` where none does."""
     longest = model.config.max_positions - max_new_tokens
-    fitting = [row for row in prompts if len(prompt_ids(tokenizer, row["prompt"])) <= longest]
+    fitting = [row for row in prompts if len(prompt_ids(tokenizer, row["prompt"], row.get("tools"))) <= longest]
     if len(fitting) < len(prompts):
         progress.say(
             f"{len(prompts) - len(fitting)} of {len(prompts)} prompts are too long for the model and were left out")
@@ -88,8 +88,8 @@ def prompts_that_fit(prompts: list[Row], model: LanguageModel, tokenizer: ChatTo
 def answer(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row], sampling: Sampling,
            progress: Progress, name: str) -> Sampled:
     """A model's answer to each prompt."""
-    groups = generate(model, [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts], sampling,
-                      [tokenizer.end_id], keys=[row["id"] for row in prompts],
+    asked = [prompt_ids(tokenizer, row["prompt"], row.get("tools")).tolist() for row in prompts]
+    groups = generate(model, asked, sampling, [tokenizer.end_id], keys=[row["id"] for row in prompts],
                       progress=lambda done, total: progress.update(done, total, f"asking {name}"))
     return Sampled.of_completions([group[0] for group in groups], tokenizer)
 
@@ -98,7 +98,7 @@ def best_of(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Ro
             picker: Reward, sampling: Sampling, progress: Progress, name: str) -> dict[int, Sampled]:
     """By each N of ``numbers``: of the first N of a model's samples the one that ``picker`` scores highest. A response
     that never ends is picked only where none does."""
-    prompt_tokens, most = [prompt_ids(tokenizer, row["prompt"]) for row in prompts], max(numbers)
+    prompt_tokens, most = [prompt_ids(tokenizer, row["prompt"], row.get("tools")) for row in prompts], max(numbers)
     groups = generate(model, [ids.tolist() for ids in prompt_tokens], sampling, [tokenizer.end_id], most,
                       keys=[row["id"] for row in prompts],
                       progress=lambda done, total: progress.update(done, total, f"asking {name}, {most} times"))
@@ -160,7 +160,7 @@ def sampled_kl(model: LanguageModel, reference: LanguageModel, tokenizer: ChatTo
                tokens: Sequence[Sequence[int]], temperature: float) -> float:
     """KL(model || reference) of a response in nats, estimated from the model's own samples ``tokens``, drawn at
     ``temperature``."""
-    trees = [Tree(prompt_ids(tokenizer, row["prompt"]), (np.array(ids, np.int64),))
+    trees = [Tree(prompt_ids(tokenizer, row["prompt"], row.get("tools")), (np.array(ids, np.int64),))
              for row, ids in zip(prompts, tokens, strict=True)]
     length = max(map(len, trees))
 
