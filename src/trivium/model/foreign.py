@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trivium.errors import TriviumError
 from trivium.files import read_json, write_json
@@ -48,6 +49,12 @@ class ForeignTrunk(nn.Module):
         found: nn.Module = self.inner.get_input_embeddings()
         return found
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """Its blocks: the first list of as many modules as there are layers; none where there is no such list."""
+        lists = (module for module in self.inner.modules() if isinstance(module, nn.ModuleList))
+        return next((list(layers) for layers in lists if len(layers) == self.config.num_layers), [])
+
     def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend | None = None) -> Tensor:
         """Hidden states ``[B, T, hidden_size]``."""
         if positions is None:
@@ -56,6 +63,23 @@ class ForeignTrunk(nn.Module):
         hidden: Tensor = self.inner(input_ids=tokens, position_ids=positions.expand(tokens.shape),
                                     use_cache=False).last_hidden_state
         return hidden
+
+
+def once_more(layer: nn.Module) -> None:
+    """Make a foreign layer keep its input only, and compute the rest again for the gradient. By then another batch may
+    be the current one: the layer attends again as it did."""
+    forward = layer.forward
+
+    def forward_and_again(*given: Any, **named: Any) -> Any:
+        attend = _now.attend
+
+        def as_it_was(*given: Any, **named: Any) -> Any:
+            _now.attend = attend
+            return forward(*given, **named)
+
+        return checkpoint(as_it_was, *given, use_reentrant=False, **named)
+
+    layer.forward = forward_and_again
 
 
 class ForeignLanguageModel(LanguageModel):

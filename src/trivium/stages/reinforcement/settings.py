@@ -82,7 +82,7 @@ class ReinforcementSettings(Looped):
     max_new_tokens: int = Field(64, ge=1)
     """Longest response, in tokens."""
     clip: float = Field(0.2, gt=0)
-    """How far a token's probability ratio, and a value, may move."""
+    """How far a token's probability ratio may move from 1."""
     kl_budget: float | None = Field(None, gt=0)
     """End when a rollout's KL to the reference, in nats a response, is beyond it."""
     unfinished_score: float | None = -1.0
