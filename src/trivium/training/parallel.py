@@ -157,9 +157,23 @@ def prepare_model(model: nn.Module, settings: Parallel, world: World, precision:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
         policy = MixedPrecisionPolicy() if precision != "bf16-weights" else MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        part_frozen([*blocks_of(model), *foreign])
         for module in [*blocks_of(model), *foreign, learner]:
             fully_shard(module, mesh=world.mesh["data"], mp_policy=policy)
     return learner
+
+
+def part_frozen(layers: Sequence[nn.Module]) -> None:
+    """Where two models share frozen weights, let each layer have parameters of its own with the same contents: FSDP
+    takes none twice."""
+    seen: set[int] = set()
+    for layer in layers:
+        own = {id(weight) for weight in layer.parameters()}
+        for module in layer.modules():
+            for name, weight in list(module._parameters.items()):
+                if weight is not None and id(weight) in seen and not weight.requires_grad:
+                    module._parameters[name] = nn.Parameter(weight.detach(), requires_grad=False)
+        seen |= own
 
 
 def reshard(learner: Learner) -> None:
