@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trivium.model.transformer import LanguageModel, Transformer, causal_attention
+from trivium.model.transformer import LanguageModel, Transformer, causal_attention, masked_attention
 
 
 def must_be_plain(model: LanguageModel) -> bool:
@@ -55,7 +55,7 @@ class PlainDecoder:
             if before:
                 keys, values = torch.cat([k[:, :, :before], keys], 2), torch.cat([v[:, :, :before], values], 2)
                 seen = F.pad(mask, (before, 0), value=True)
-            return F.scaled_dot_product_attention(q, keys, values, attn_mask=seen, enable_gqa=q.shape[1] != k.shape[1])
+            return masked_attention(q, keys, values, seen)
         return self.model.lm_head(self.model.model(tokens[:, None], places[:, None], attend))[:, 0].float()
 
     def move(self, source: list[int], target: list[int], length: int) -> None:

@@ -32,7 +32,7 @@ from trivium.stages.reinforcement.rollout import Rollout, Rollouts, example_of, 
 from trivium.stages.reinforcement.rollout import log_probs_of as log_probs_of
 from trivium.stages.reinforcement.scoring import JudgeLoader, TrainingReward, moments, whiten_together
 from trivium.stages.reinforcement.settings import ReinforcementSettings
-from trivium.stages.reinforcement.training import PolicyTraining
+from trivium.stages.reinforcement.training import PolicyTraining, acting_copy
 from trivium.stages.rewards import ModelReward, RewardSetting
 from trivium.stages.training import full_row
 from trivium.tokenizer.chat import ChatTokenizer
@@ -176,7 +176,8 @@ class Ppo(ReinforcementSettings):
             value = reward.twin()
             attach(value, self.adapter, 0)
             value.score.requires_grad_(True)
-            return PolicyAndValue(policy, value), [reward]
+            pair = PolicyAndValue(policy, value)
+            return pair, [reward, *(acting_copy(pair, policy) if processes > 1 else [])]
 
         batches = full_minibatch(self, max(1, processes // self.parallel.tensor_parallel),
                                  min(self.length, config.max_positions))
