@@ -1,12 +1,8 @@
-"""What PPO and GRPO have in common: prompts, judges, the KL budget, what is said when it goes wrong, and several
-processes."""
+"""What PPO and GRPO have in common: prompts, judges, the KL budget, and what is said when it goes wrong."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -178,46 +174,3 @@ def test_a_policy_that_collapses_is_said(school, tmp_path):
     place, said = context(school, tmp_path / "run", model=tmp_path / "sft")
     Ppo(**FEW | {"iterations": 1}).run(place)
     assert any(text.startswith("iteration 0: entropy is down to") and "may have collapsed" in text for text in said)
-
-
-RECIPE = """
-name: r
-stages:
-  ppo: {{model: {school}/sft, reward: {school}/reward, prompts: {school}/world, iterations: 2, episodes: 8,
-        max_new_tokens: 6, rows: 4, length: 40, epochs: 2, precision: {precision}, parallel: {{rows: 2}}}}
-  grpo: {{model: {school}/sft, prompts: {school}/world, checker: number, iterations: 2, episodes: 4, samples: 3,
-        max_new_tokens: 6, rows: 4, length: 64, precision: {precision}}}
-  dpo: {{model: {school}/sft, preferences: {school}/ranked, length: 64, rows: 4, epochs: 2, precision: {precision}}}
-  kto: {{model: {school}/sft, feedback: {school}/thumbs.jsonl, length: 64, rows: 4, epochs: 2, precision: {precision}}}
-"""
-
-
-def test_two_processes_learn_alike(school, tmp_path, precision):
-    """PPO and GRPO, whose processes ask a share of the prompts each, DPO, and KTO with its baseline over all."""
-    (school / "ranked").mkdir(exist_ok=True)
-    write_rows(school / "ranked/comparisons.jsonl", [{
-        "prompt": [{"role": "user", "content": f"say {n}"}], "responses": ["yes", "no " * (n % 4), "it is"],
-        "ranking": [[n % 3], [(n + 1) % 3, (n + 2) % 3]], "split": "train"
-    } for n in range(16)])
-    (tmp_path / "r.yaml").write_text(RECIPE.format(school=school, precision=precision))
-    found = []
-    for processes in (1, 2):
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if processes == 2 else []
-        done = subprocess.run([sys.executable, *launcher, "-m", "trivium.cli.app", "run", str(tmp_path / "r.yaml"),
-                               "--quiet", "--set", f"out={tmp_path}/{processes}", "--set", "threads=1"],
-                              capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
-        assert done.returncode == 0, done.stderr[-3000:]
-        found.append({stage: lines(tmp_path / f"{processes}/r/{stage}") for stage in ("ppo", "grpo", "dpo", "kto")})
-    for stage, alone in found[0].items():
-        for one, two in zip(alone, found[1][stage], strict=True):
-            for name in one if precision == "float32" else ():
-                if name != "tokens_per_second":
-                    assert two[name] == pytest.approx(one[name], abs=1e-4), (stage, name)
-    # In every format the policy begins as its reference, and is what its old log-probabilities were measured of.
-    for logs in found:
-        assert logs["dpo"][0]["margin"] == logs["kto"][0]["baseline"] == logs["ppo"][0]["kl"] == logs["grpo"][0]["kl"]
-        assert logs["ppo"][0]["kl"] == 0
-        assert max(line["first_ratio_error"] for stage in ("ppo", "grpo") for line in logs[stage]) < 1e-6
-    for stage, name, near in (("dpo", "loss", 0.01), ("kto", "loss", 0.01), ("ppo", "score", 0.2),
-                              ("ppo", "explained_variance", 0.05)):
-        assert found[1][stage][0][name] == pytest.approx(found[0][stage][0][name], abs=near), (stage, name)
