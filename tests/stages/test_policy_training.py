@@ -174,3 +174,52 @@ def test_a_policy_that_collapses_is_said(school, tmp_path):
     place, said = context(school, tmp_path / "run", model=tmp_path / "sft")
     Ppo(**FEW | {"iterations": 1}).run(place)
     assert any(text.startswith("iteration 0: entropy is down to") and "may have collapsed" in text for text in said)
+
+
+@pytest.mark.parametrize(("stage", "more"), [
+    (Ppo, {}), (Grpo, {"checker": "number", "episodes": 4, "samples": 3}), (Grpo, {"checker": "number", "episodes": 4,
+                                                                                   "adapter": {"rank": 2}})])
+def test_no_reference_is_run_where_nothing_asks_for_it(school, tmp_path, monkeypatch, precision, stage, more):
+    """What is learned is the same to the bit as with a reference that a budget of KL is measured from."""
+    found, measured = {}, {}
+    for name, budget in (("without", None), ("with", 1e9)):
+        calls = []
+        real = rollout.Rollouts.log_probs
+        monkeypatch.setattr(rollout.Rollouts, "log_probs",
+                            lambda *given, calls=calls, real=real: calls.append(1) or real(*given))
+        place, _ = context(school, tmp_path / name)
+        settings = stage(**FEW | more | {"precision": precision}, kl_coefficient=0.0, kl_budget=budget,
+                         optimization=Optimization(learning_rate=1e-3))
+        settings.run(place)
+        monkeypatch.undo()
+        weights = next((tmp_path / name).glob("*model.safetensors"))
+        found[name], measured[name] = weights.read_bytes(), (len(calls), lines(tmp_path / name))
+    assert found["without"] == found["with"]
+    assert (measured["without"][0], measured["with"][0]) == (2, 4)
+    for line, other in zip(measured["without"][1], measured["with"][1], strict=True):
+        assert not {"kl", "kl_per_token", "kl_loss"} & line.keys() and {"kl", "kl_per_token"} < other.keys()
+        assert line["score"] == other["score"] and line["policy_loss"] == other["policy_loss"]
+
+
+def test_values_have_a_bound_of_their_own(school, tmp_path):
+    """One that is never reached is none; a tight one changes what is learned of values, whatever `clip` is."""
+    losses = {}
+    for bound in (None, 1e9, 1e-4):
+        place, _ = context(school, tmp_path / str(bound))
+        Ppo(**FEW, clip_value=bound, optimization=Optimization(learning_rate=1e-3)).run(place)
+        losses[bound] = [line["value_loss"] for line in lines(tmp_path / str(bound))]
+    assert losses[None] == pytest.approx(losses[1e9], rel=1e-4) and losses[None] != pytest.approx(losses[1e-4], rel=1e-2)
+
+
+@pytest.mark.bf16
+def test_responses_can_be_sampled_in_bf16(school, tmp_path):
+    """Their log-probabilities then are those of bf16 products, and those that are learned from are not."""
+    apart = {}
+    for kind in ("float32", "bf16"):
+        place, _ = context(school, tmp_path / kind)
+        Grpo(**FEW | {"episodes": 4, "iterations": 1}, checker="number", sampling_precision=kind).run(place)
+        apart[kind] = lines(tmp_path / kind)[0]
+    assert apart["float32"]["log_prob_disagreement"] < 1e-4 < apart["bf16"]["log_prob_disagreement"] < 0.2
+    assert apart["bf16"]["first_ratio_error"] == 0.0
+    with pytest.raises(ValueError, match="leave it out beside `adapter`"):
+        Grpo(adapter={"rank": 2}, sampling_precision="bf16")

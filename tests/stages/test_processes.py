@@ -1,5 +1,5 @@
-"""Several processes are one: every kind of training on real gloo processes, with evaluations and checkpoints on, against
-one process; whole models, adapters and another family."""
+"""Several processes are one: every kind of training on real gloo processes, with evaluations and checkpoints on,
+against one process; whole models, adapters and another family."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def rows(school, tmp_path_factory):
 
 def recipe_of(school, rows, folder, precision, *names):
     """The stages ``names``, each KIND, KIND-ADAPTER, KIND-olmo or KIND-olmo-ADAPTER, as a recipe's file."""
-    adapters = {"lora": {"rank": 4}, "dora": {"rank": 4, "dora": True}, "bottleneck": {"kind": "bottleneck", "width": 4},
-                "prefix": {"kind": "prefix", "tokens": 3}}
+    adapters = {"lora": {"rank": 4}, "dora": {"rank": 4, "dora": True},
+                "bottleneck": {"kind": "bottleneck", "width": 4}, "prefix": {"kind": "prefix", "tokens": 3}}
     few = {"rows": 4, "length": 64, "precision": precision, "optimization": {"learning_rate": 3e-3}}
     practice = {"prompts": str(school / "world"), "iterations": 2, "max_new_tokens": 6, "parallel": {"rows": 2}, **few}
     few |= {"epochs": 2, "parallel": {"rows": 1}}
