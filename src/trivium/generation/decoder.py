@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trivium.model.transformer import Block, LanguageModel, frequencies, rotary_length
+from trivium.model.transformer import Block, LanguageModel, frequencies, masked_attention, rotary_length
 
 Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``mix(layer, q [N, heads, d], k [N, kv_heads, d], v [N, kv_heads, d]) -> [N, heads * d]``"""
@@ -133,8 +133,8 @@ class Decoder:
             q, k, v = (x.view(count, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
             self.keys[layer, first:first + count, :, :length] = k
             self.values[layer, first:first + count, :, :length] = v
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0,
-                                                   enable_gqa=q.shape[1] != k.shape[1])
+            mixed = masked_attention(q, k, v, mask, 1.0) if mask is not None else F.scaled_dot_product_attention(
+                q, k, v, is_causal=True, scale=1.0, enable_gqa=q.shape[1] != k.shape[1])
             return mixed.transpose(1, 2).reshape(count * length, -1)
 
         positions = torch.arange(length, device=self.device).repeat(count)

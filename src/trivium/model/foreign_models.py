@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trivium.errors import TriviumError
 from trivium.files import read_json, write_json
@@ -123,6 +124,12 @@ class ForeignTrunk(nn.Module):
         found: nn.Module = self.inner.get_input_embeddings()
         return found
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """Its blocks: the first list of as many modules as there are layers; none where there is no such list."""
+        lists = (module for module in self.inner.modules() if isinstance(module, nn.ModuleList))
+        return next((list(layers) for layers in lists if len(layers) == self.config.num_layers), [])
+
     def packs(self, longest: int) -> bool:
         """Whether texts of up to so many positions can share a row, and ``attend`` can be given."""
         return longest <= self.reach
@@ -172,6 +179,26 @@ class ForeignTrunk(nn.Module):
                 setattr(module, name.replace("original_", ""), getattr(module, name))
             if hasattr(module, "original_max_seq_len"):
                 module.max_seq_len_cached = module.original_max_seq_len  # type: ignore[assignment]
+
+
+def once_more(layer: nn.Module) -> None:
+    """Make a foreign layer keep its input only, and compute the rest again for the gradient. By then another batch may
+    be the current one: the layer attends again as it did."""
+    forward = layer.forward
+
+    def forward_and_again(*given: Any, **named: Any) -> Any:
+        attend = getattr(_now, "attend", None)
+
+        def as_it_was(*given: Any, **named: Any) -> Any:
+            before, _now.attend = getattr(_now, "attend", None), attend
+            try:
+                return forward(*given, **named)
+            finally:
+                _now.attend = before
+
+        return checkpoint(as_it_was, *given, use_reentrant=False, **named)
+
+    layer.forward = forward_and_again
 
 
 class ForeignLanguageModel(LanguageModel):

@@ -11,16 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trivium.model.stateful_decoder import StatefulDecoder
-from trivium.model.transformer import LanguageModel, Transformer, causal_attention
+from trivium.model.transformer import LanguageModel, Transformer, causal_attention, masked_attention
+
+
+def must_be_plain(model: LanguageModel) -> bool:
+    """Whether a model computes anything but our Transformer's own matrices."""
+    return not isinstance(model.model, Transformer) or any(hasattr(module, "adapters") for module in model.modules())
 
 
 def decoder_of(model: LanguageModel, rows: int, capacity: int) -> PlainDecoder | StatefulDecoder | None:
     """What samples ``rows`` texts of up to ``capacity`` tokens from a model that computes anything but our
     Transformer's own matrices; None for one that does not."""
+    if not must_be_plain(model):
+        return None
     trunk: Any = model.model
-    if isinstance(trunk, Transformer):
-        return PlainDecoder(model, rows, capacity) if any(
-            hasattr(module, "adapters") for module in model.modules()) else None
     if capacity <= getattr(trunk, "kept", capacity):
         return PlainDecoder(model, rows, capacity)
     return StatefulDecoder(model, rows)
@@ -77,7 +81,7 @@ class PlainDecoder:
             if before:
                 keys, values = torch.cat([k[:, :, :before], keys], 2), torch.cat([v[:, :, :before], values], 2)
                 seen = F.pad(mask, (before, 0), value=True)
-            return F.scaled_dot_product_attention(q, keys, values, attn_mask=seen, enable_gqa=q.shape[1] != k.shape[1])
+            return masked_attention(q, keys, values, seen)
         return self.model.lm_head(self.model.model(tokens[:, None], places[:, None], attend))[:, 0].float()
 
     def move(self, source: list[int], target: list[int], length: int) -> None:

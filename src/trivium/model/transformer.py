@@ -101,6 +101,18 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
 
 
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None = None) -> Tensor:
+    """Attention of ``q [B, heads, T, d]`` to keys and values of as many heads or fewer, where ``mask`` (broadcast to
+    ``[B, heads, T, S]``) says so; scores are multiplied by ``scale``, ``d ** -0.5`` unless given.
+
+    On a GPU no kernel takes a mask together with shared heads but the one that writes all T x S scores down: there each
+    head gets its own copy of its keys and values, which are far smaller."""
+    shared = q.shape[1] // k.shape[1]
+    if shared > 1 and q.device.type == "cuda":
+        k, v, shared = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1), 1
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=shared > 1)
+
+
 def causal_attention(window: int | None = None) -> Attend:
     """Every token sees itself and all before it in its row, or those of the last ``window`` places."""
 
@@ -110,7 +122,7 @@ def causal_attention(window: int | None = None) -> Attend:
             return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared)
         mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
         mask = F.pad(mask if window is None else mask.triu(1 - window), (before, 0), value=True)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=shared)
+        return masked_attention(q, k, v, mask)
 
     return attend
 
@@ -131,7 +143,7 @@ def packed_attention(documents: Tensor, parents: Tensor, positions: Tensor, wind
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         seen = mask if k.shape[2] == q.shape[2] else F.pad(mask, (k.shape[2] - q.shape[2], 0), value=True)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=q.shape[1] != k.shape[1])
+        return masked_attention(q, k, v, seen)
 
     return attend
 
@@ -141,7 +153,7 @@ def both_ways_attention(documents: Tensor) -> Attend:
     mask = (documents[:, :, None] == documents[:, None, :])[:, None]
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+        return masked_attention(q, k, v, mask)
 
     return attend
 

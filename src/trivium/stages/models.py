@@ -96,15 +96,13 @@ def check_model(folder: Path) -> None:
 def adapt(model: LanguageModel | RewardModel | EncoderDecoder | Classifier, settings: AdapterSettings | None,
           context: Context, purpose: str = "adapter") -> Attached | None:
     """Freeze a model and give it the stage's adapter, if it has one. Raises :class:`TriviumError` for a model that can
-    only be trained with one, and under ``torchrun``."""
+    only be trained with one."""
     if settings is None:
         if has_adapters(model):
             raise TriviumError(
                 f"{context.name}: the model it starts from holds an adapter "
                 "that cannot be folded in; give this stage an `adapter` too")
         return None
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TriviumError(f"{context.name}: adapters are trained in one process; start it without torchrun")
     attached = attach(model, settings, randomness.derive(context.seed, purpose))
     trained, all_of_them = (sum(p.numel() for p in model.parameters() if p.requires_grad or every)
                             for every in (False, True))

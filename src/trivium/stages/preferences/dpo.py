@@ -19,7 +19,7 @@ from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
 from trivium.stages.cost import Estimate
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
-from trivium.stages.preferences.rankings import add_pairs, full_ranking, rankings
+from trivium.stages.preferences.rankings import add_pairs, full_ranking, ordered_right, rankings
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
 from trivium.stages.preferences.reward import ranked_batches
 from trivium.stages.training import Looped
@@ -33,7 +33,7 @@ class Dpo(Looped):
     """Direct preference optimisation from the same rankings."""
 
     kind: ClassVar[str] = "dpo"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     title: ClassVar[Title] = Title("direct preferences (DPO)", "直接偏好优化（DPO）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("accuracy", "pairs ordered right", "成对排序正确率"),
@@ -176,4 +176,4 @@ class DirectPreference(Objective):
                 None if reference is None else reference[losers])
         losses, margins = self.loss(*four, beta, **self.settings.options), implicit_margins(*four, beta)
         return {"loss": Total((losses * batch.extra["pair_weights"]).sum(), "trees"),
-                "accuracy": Total((margins > 0).float().sum(), "pairs"), "margin": Total(margins.sum(), "pairs")}
+                "accuracy": Total(ordered_right(margins), "pairs"), "margin": Total(margins.sum(), "pairs")}

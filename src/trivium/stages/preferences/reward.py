@@ -30,6 +30,7 @@ from trivium.stages.preferences.rankings import (
     add_ratings,
     fitting,
     full_ranking,
+    ordered_right,
     ranked_tree,
     rankings,
 )
@@ -50,7 +51,7 @@ class Reward(Looped):
     """Train a reward model on rankings, every response encoded once and every prompt computed once."""
 
     kind: ClassVar[str] = "reward"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     title: ClassVar[Title] = Title("reward model", "奖励模型", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("accuracy", "pairs ordered right", "成对排序正确率"),
@@ -207,9 +208,8 @@ def find_objective(loss: str, margin: float = 0.0) -> Ranking | Regression:
 
 
 def right_pairs(scores: torch.Tensor, batch: Batch) -> Total:
-    """The pairs whose better response has the higher score."""
-    right = scores[batch.extra["winners"]] > scores[batch.extra["losers"]]
-    return Total(right.float().sum(), "pairs")
+    """The pairs whose better response has the higher score; equal ones count half."""
+    return Total(ordered_right(scores[batch.extra["winners"]] - scores[batch.extra["losers"]]), "pairs")
 
 
 def ranked_batches(settings: Looped, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
