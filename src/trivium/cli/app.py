@@ -247,11 +247,18 @@ def merge(
     adapter: Annotated[Path, typer.Argument(help="A LoRA adapter's folder, ours or PEFT's.")],
     folder: Annotated[Path, typer.Argument(help="The folder to write the whole model to.")],
     base: Annotated[Path | None,
-                    typer.Option(help="The base model, where it is not where the adapter says.")] = None
+                    typer.Option(help="The base model, where it is not where the adapter says.")] = None,
+    save_dtype: Annotated[str, typer.Option(help="Number format of the weights: float32, bf16, f16, or base: that of "
+                                                 "the base.")] = "base"
 ) -> None:
     """Fold a LoRA adapter into its base, and write a whole model."""
+    from trivium.errors import nearest
+    from trivium.model.weights import DTYPES
     from trivium.stages.models import merge_adapter
-    merge_adapter(adapter, folder, base)
+    known = ["base", *DTYPES]
+    if save_dtype not in known:
+        raise TriviumError(f"--save-dtype {save_dtype}: known are {', '.join(known)}{nearest(save_dtype, known)}")
+    merge_adapter(adapter, folder, base, save_dtype)
     print(folder)
 
 

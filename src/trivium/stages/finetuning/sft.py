@@ -28,7 +28,7 @@ from trivium.stages.models import adapt, load_language_model, load_tokenizer, sa
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.stages.rows import rows_of
-from trivium.stages.training import Looped, full_row, run_training
+from trivium.stages.training import FromModel, full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.epochs import PackedEpochs, contents_of, fits
@@ -49,11 +49,11 @@ class Rehearsal(BaseModel):
     """Longest generated question, and longest generated answer, in tokens."""
 
 
-class Sft(Looped):
+class Sft(FromModel):
     """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
 
     kind: ClassVar[str] = "sft"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     title: ClassVar[Title] = Title("supervised fine-tuning", "监督微调", "teach")
     every_process: ClassVar[bool] = True
     model: Input = "pretrain"
@@ -116,7 +116,7 @@ class Sft(Looped):
             return {}
         for name, rows in earlier.items():
             scores[name]["after"] = exact_answers(outcome.model, tokenizer, rows.heldout)
-        save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context)
+        save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context, self.save_dtype)
         summary: dict[str, object] = {
             "demonstrations": len(train.trees), "steps": outcome.steps, "precision": outcome.precision,
             "loss": outcome.metrics.get("loss"), **data.summary

@@ -38,7 +38,7 @@ from trivium.stages.preferences.reward_statistics import (
 )
 from trivium.stages.rows import rows_of
 from trivium.stages.scores import score_ends, score_trees
-from trivium.stages.training import Looped, run_training
+from trivium.stages.training import FromModel, Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree
 from trivium.training.epochs import PackedEpochs, contents_of, fits
@@ -46,11 +46,11 @@ from trivium.training.machine import prepare, resolve_precision
 from trivium.training.objective import Objective, Total
 
 
-class Reward(Looped):
+class Reward(FromModel):
     """Train a reward model on rankings, every response encoded once and every prompt computed once."""
 
     kind: ClassVar[str] = "reward"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     title: ClassVar[Title] = Title("reward model", "奖励模型", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("accuracy", "pairs ordered right", "成对排序正确率"),
@@ -119,7 +119,7 @@ class Reward(Looped):
             return {}
         model = outcome.model
         model.shift = -float(np.mean(np.concatenate(score_trees(model, good, length, self.rows, precision))))
-        save_trained(model, attached, tokenizer, context.inputs["model"], context)
+        save_trained(model, attached, tokenizer, context.inputs["model"], context, self.save_dtype)
         judged = fitting(tokenizer, [row for row in rows if row["split"] == "heldout"], length, context)
         scores = score_trees(model, [tree for tree, _ in judged], length, self.rows, precision)
         return {"rankings": len(training), "steps": steps, "precision": outcome.precision, "shift": model.shift

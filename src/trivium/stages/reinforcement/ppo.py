@@ -48,7 +48,7 @@ class Ppo(ReinforcementSettings):
     """Reinforcement learning from the reward model, with a KL penalty to the model it starts from."""
 
     kind: ClassVar[str] = "ppo"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     title: ClassVar[Title] = Title("reinforcement learning (PPO)", "强化学习（PPO）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("kl_coefficient", "KL coefficient", "KL 系数"),
