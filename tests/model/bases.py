@@ -9,8 +9,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoModelForCausalLM
 
 TEXTS = [
-    f"Mira sold {n} pots and {3 * n + 1} jars; isn't that \"fine\"? We'll see...\n\n  She'd say: it's {n}/7, 'this' and "
-    f"'that'.\tДа, naïve café — 陶瓷罐子{n}个。" for n in range(60)
+    f"Mira sold {n} pots and {3 * n + 1} jars; isn't that \"fine\"? We'll see...\n\n  She'd say: it's {n}/7, 'this' "
+    f"and 'that'.\tДа, naïve café — 陶瓷罐子{n}个。" for n in range(60)
 ]
 
 CHATML = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
