@@ -55,7 +55,7 @@ class Model:
                                   max_new_tokens, top_p, top_k, seed)
         model, pictures = self._language_model(), None
         if isinstance(prompt, str):
-            ids = [self.tokenizer.document_id, *self.tokenizer.encode(prompt)]
+            ids = self.tokenizer.opened(prompt)
         else:
             ids = self.tokenizer.encode_chat(
                 prompt, generation_prompt=True,

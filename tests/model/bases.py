@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM
+from transformers.convert_slow_tokenizer import generate_merges
 
 TEXTS = [
     f"Mira sold {n} pots and {3 * n + 1} jars; isn't that \"fine\"? We'll see...\n\n  She'd say: it's {n}/7, 'this' "
@@ -30,7 +31,7 @@ def split(pattern):
 
 
 def byte_level(folder, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>"), cut=None, plain=(), size=420,
-               template=CHATML, ignore_merges=False, **config):
+               template=CHATML, ignore_merges=False, begins=None, **config):
     """A byte-level BPE tokenizer. ``plain`` are added tokens that are not special."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
     tokenizer.pre_tokenizer = cut or split(QWEN2)
@@ -41,14 +42,49 @@ def byte_level(folder, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>"), 
                             special_tokens=[AddedToken(token, special=True, normalized=False) for token in special],
                             initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in plain])
-    return write(folder, tokenizer, template, {"eos_token": special[0]} | config)
+    return write(folder, tokenizer, template, {"eos_token": special[0]} | config, begins)
 
 
-def write(folder, tokenizer, template, config):
-    """The files of a tokenizer."""
+def sentencepiece(folder, size=600, prefix="always", template=CHATML, plain=(), complete=True, begins=None, **config):
+    """SentencePiece's BPE as Llama 2 has it: scores that became merges, and bytes for unknown letters. Where the prefix
+    is ``normalizer``, spaces are treated there, as older files do. Not ``complete``: merges as a BPE learns them."""
+    space = "\u2581"
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace(space, "always", split=True)
+    trained.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=size, show_progress=False))
+    learned = sorted(trained.get_vocab().items(), key=lambda item: item[1])
+    pieces = [piece for piece, _ in learned if len(piece) > 1] + [space * 2, space * 4]
+    pieces += [piece for piece, _ in learned if len(piece) == 1]
+    vocab = {token: id for id, token in enumerate(
+        ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces])}
+    scores = {piece: -float(rank) for rank, piece in enumerate(pieces)}
+    merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
+    if complete:
+        merges = generate_merges({piece: vocab[piece] for piece in pieces}, scores)
+    tokenizer = Tokenizer(models.BPE(vocab, [tuple(pair) for pair in merges], unk_token="<unk>", fuse_unk=True,
+                                     byte_fallback=True))
+    if prefix == "normalizer":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(space), normalizers.Replace(" ", space)])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(space, prefix, split=False)
+    strip = [] if prefix == "never" else [decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(space, " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in
+                                  ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in plain])
+    return write(folder, tokenizer, template, {"eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"} | config,
+                 begins)
+
+
+def write(folder, tokenizer, template, config, begins=None):
+    """The files of a tokenizer. Texts begin with the token ``begins``."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
     values = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1000} | config
+    if begins:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{begins} $A", pair=f"{begins} $A $B", special_tokens=[(begins, tokenizer.token_to_id(begins))])
+    tokenizer.save(str(folder / "tokenizer.json"))
     if template:
         values["chat_template"] = template
     (folder / "tokenizer_config.json").write_text(json.dumps(values))

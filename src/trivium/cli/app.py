@@ -182,13 +182,16 @@ def inspect_batch(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAM
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="A language model's folder.")],
+    model: Annotated[Path, typer.Argument(help="A language model's folder, or that of a LoRA adapter.")],
     gguf: Annotated[Path, typer.Option(help="The file to write, for llama.cpp and what is built on it.")],
-    kind: Annotated[str,
-                    typer.Option("--type", help="Number format of the matrices: f32, f16 or bf16.")] = "f16") -> None:
-    """Write a model in another format: GGUF, for Llama, Qwen2 and Qwen3."""
-    from trivium.model.gguf import write_gguf
-    print(f"{gguf}: {write_gguf(model, gguf, kind):,} bytes")
+    kind: Annotated[str, typer.Option("--type", help="Number format of the matrices: f32, f16, bf16, q8_0, q5_1, "
+                                                     "q5_0, q4_1 or q4_0.")] = "f16") -> None:
+    """Write a model in another format: GGUF, for Llama, Mistral, Qwen2 and Qwen3. An adapter is folded into its base on
+    the way."""
+    from trivium.stages.models import export_gguf
+    written = export_gguf(model, gguf, kind)
+    print(f"{gguf}: {written.bytes:,} bytes; rounding to {kind} changed the matrices by {written.error:.2%}"
+          + (f"; {written.plain} matrices are in f16, as their rows are no multiple of 32" if written.plain else ""))
 
 
 @app.command()

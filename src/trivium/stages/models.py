@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.model.encoder import Classifier
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.families import FAMILIES, described, keep_generation, save_generation
+from trivium.model.gguf import Written, write_gguf
 from trivium.model.weights import DTYPES, SaveDtype, shards, stored_dtype, too_large, weights_in
 from trivium.resources import peak_memory_mb
 from trivium.stage import Context
@@ -195,6 +197,16 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None, save_dt
                    base=adapter if (adapter / "generation_config.json").exists() else base)
     seal(folder, kind="merge", name=folder.name, key=digest_json(inputs), seed=0, settings={}, inputs=inputs,
          summary={}, seconds=time.monotonic() - begun, peak_memory_mb=peak_memory_mb())
+
+
+def export_gguf(folder: Path, path: Path, kind: str = "f16", say: Callable[[str], None] = print) -> Written:
+    """Write a model's folder as a GGUF file; a LoRA adapter is folded into its base first, beside the file."""
+    if not (folder / adapter_folder.CONFIG).exists() or (folder / "model.safetensors").exists():
+        return write_gguf(folder, path, kind, say)
+    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".merged-") as place:
+        whole = Path(place) / folder.resolve().name
+        merge_adapter(folder, whole, save_dtype="float32", say=say)
+        return write_gguf(whole, path, kind, say)
 
 
 def save_model(model: LanguageModel | RewardModel, tokenizer: ChatTokenizer, folder: Path, chat: bool = True,
