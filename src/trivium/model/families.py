@@ -280,3 +280,24 @@ def save_generation(folder: Path, ids: dict[str, Any]) -> None:
     """Write ``generation_config.json``: the tokens that end an answer, and padding."""
     write_json(folder / "generation_config.json",
                {"do_sample": True, "eos_token_id": ids["eos"], "pad_token_id": ids["pad"]})
+
+
+def keep_generation(folder: Path, base: dict[str, Any]) -> None:
+    """Add to a folder's ``generation_config.json`` what that of its base holds: how to sample stays as it was, and
+    every token that ended an answer still does, in ``config.json`` too."""
+    path = folder / "generation_config.json"
+    if not base or not path.exists():
+        return
+    ours = read_json(path)
+    ends = joined_ids(ours.get("eos_token_id"), base.get("eos_token_id"))
+    pad = ours["pad_token_id"] if base.get("pad_token_id") is None else base["pad_token_id"]
+    write_json(path, ours | base | {"eos_token_id": ends, "pad_token_id": pad})
+    config = folder / "config.json"
+    if config.exists() and (values := read_json(config)).get("eos_token_id") != ends:
+        write_json(config, values | {"eos_token_id": ends})
+
+
+def joined_ids(*some: int | list[int] | None) -> int | list[int] | None:
+    """Token ids of several settings, each once: a number where there is one alone."""
+    each = dict.fromkeys(id for ids in some if ids is not None for id in (ids if isinstance(ids, list) else [ids]))
+    return next(iter(each), None) if len(each) < 2 else list(each)

@@ -255,6 +255,7 @@ class ForeignRewardModel(RewardModel):
             kind = "ForSequenceClassification"
         write_json(folder / "config.json", values | {
             "architectures": [kind], "id2label": {"0": "score"}, "label2id": {"score": 0},
+            "dtype": str(next(self.parameters()).dtype).removeprefix("torch."),
             "trivium_score_shift": self.shift})
         trunk: Any = self.model
         weights = {f"{self.trunk_name}.{name}": tensor for name, tensor in trunk.inner.state_dict().items()}
@@ -266,11 +267,14 @@ def _described(whole: Any, ids: dict[str, Any]) -> Iterator[None]:
     """Within it, the model's config names the chat's tokens and the usual attention."""
     kept = whole.config._attn_implementation
     whole.config.eos_token_id, whole.config.pad_token_id = ids["eos"], ids["pad"]
-    if getattr(whole, "generation_config", None) is not None:
-        whole.generation_config.eos_token_id, whole.generation_config.pad_token_id = ids["eos"], ids["pad"]
+    generation = getattr(whole, "generation_config", None)
+    if generation is not None:  # the base's own settings are added to the file, which the library might refuse to write
+        whole.generation_config = type(generation)(eos_token_id=ids["eos"], pad_token_id=ids["pad"], do_sample=True)
     if kept == OURS:
         whole.config._attn_implementation = "sdpa"
     try:
         yield
     finally:
         whole.config._attn_implementation = kept
+        if generation is not None:
+            whole.generation_config = generation

@@ -13,8 +13,10 @@ from pydantic import Field
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.weights import SaveDtype, weights_in
 from trivium.stage import Context, Input, Stage
 from trivium.stages.cost import Estimate, size_of, steps_of
+from trivium.stages.models import dtype_to_save
 from trivium.stages.outlook import Cost, Step
 from trivium.training.batch import Batch, Tree, make_batch
 from trivium.training.epochs import PackedEpochs
@@ -111,6 +113,12 @@ def check_spread_adapter(adapter: AdapterSettings, tensor_parallel: int, precisi
         raise TriviumError("tensor_parallel cuts no adapters; leave it at 1, and all processes share out the rows")
     if adapter.dora and precision == "bf16-weights":
         raise TriviumError("DoRA with `precision: bf16-weights` is trained in one process; choose bf16")
+class FromModel(Looped):
+    """What stages have in common that begin with a model and write one."""
+
+    save_dtype: SaveDtype = "base"
+    """Number format of the weights that are written: float32, bf16, f16, or that of the model it starts from. While
+    training, weights are float32 all the same, and so are adapters, always."""
 
 
 class FromText(Looped):
@@ -170,12 +178,17 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
         )
     precision = resolve_precision(settings.precision, next(model.parameters()).device)
     every: int = getattr(settings, "evaluate_every", 0) if evaluate_every is None else evaluate_every
-    return train(model, objective, batches, steps, settings.optimization,
-                 scratch=context.scratch, log=context.folder / "log.jsonl", fingerprint=fingerprint(
-                     *made_from, settings.learned(), context.seed), precision=precision, parallel=settings.parallel,
-                 evaluation=Evaluation(every, validation if heldout else None, sample, keep_best, patience),
-                 track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,
-                 say=context.progress.say)
+    outcome = train(model, objective, batches, steps, settings.optimization,
+                    scratch=context.scratch, log=context.folder / "log.jsonl", fingerprint=fingerprint(
+                        *made_from, settings.learned(), context.seed), precision=precision, parallel=settings.parallel,
+                    evaluation=Evaluation(every, validation if heldout else None, sample, keep_best, patience),
+                    track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,
+                    say=context.progress.say)
+    if outcome.leader and isinstance(settings, FromModel) and getattr(settings, "adapter", None) is None:
+        dtype = dtype_to_save(outcome.model, context.inputs["model"], settings.save_dtype, context.progress.say)
+        with weights_in(outcome.model, dtype):
+            pass  # what is measured now is what will be written
+    return outcome
 
 
 def fingerprint(*parts: object) -> str:

@@ -172,6 +172,18 @@ class TemplateTokenizer(ChatTokenizer):
         return self._known("bos" if "bos" in self.special else "eos")
 
     @property
+    def eos_id(self) -> int:
+        """The token that templates and other programs know as the end."""
+        return self._known("eos")
+
+    @cached_property
+    def text_start(self) -> list[int]:
+        """The tokens that the tokenizer's last step, and so ``transformers``, puts before a text."""
+        encoding = Tokenizer.from_buffer(self.data).encode("a", add_special_tokens=True)
+        given = encoding.special_tokens_mask
+        return encoding.ids[:given.index(0)] if 0 in given else []
+
+    @property
     def pad_id(self) -> int:
         """The token that fills up batches elsewhere; our batches never learn from padding."""
         return self._known("pad" if "pad" in self.special else "eos")

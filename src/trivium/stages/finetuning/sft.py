@@ -29,7 +29,7 @@ from trivium.stages.models import adapt, load_language_model, load_tokenizer, sa
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.stages.rows import rows_of
-from trivium.stages.training import Looped, full_row, run_training
+from trivium.stages.training import FromModel, full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.epochs import PackedEpochs, contents_of, fits
@@ -50,7 +50,7 @@ class Rehearsal(BaseModel):
     """Longest generated question, and longest generated answer, in tokens."""
 
 
-class Sft(Looped, BeginsChat):
+class Sft(FromModel, BeginsChat):
     """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
 
     kind: ClassVar[str] = "sft"
@@ -120,7 +120,7 @@ class Sft(Looped, BeginsChat):
             return {}
         for name, rows in earlier.items():
             scores[name]["after"] = exact_answers(outcome.model, tokenizer, rows.heldout)
-        save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context)
+        save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context, self.save_dtype)
         summary: dict[str, object] = {
             "demonstrations": len(train.trees), "steps": outcome.steps, "precision": outcome.precision,
             "loss": outcome.metrics.get("loss"), **data.summary

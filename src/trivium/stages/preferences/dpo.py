@@ -22,14 +22,14 @@ from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.rankings import add_pairs, full_ranking, ordered_right, rankings
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
 from trivium.stages.preferences.reward import ranked_batches
-from trivium.stages.training import Looped
+from trivium.stages.training import FromModel
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch
 from trivium.training.epochs import PackedEpochs
 from trivium.training.objective import Objective, Total
 
 
-class Dpo(Looped):
+class Dpo(FromModel):
     """Direct preference optimisation from the same rankings."""
 
     kind: ClassVar[str] = "dpo"

@@ -16,7 +16,7 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.stage import Input
 from trivium.stages.cost import Estimate, weights_of
 from trivium.stages.outlook import Cost, Outlook
-from trivium.stages.training import Looped, full_row
+from trivium.stages.training import FromModel, Looped, full_row
 from trivium.training.batch import Batch, make_batch, pack
 from trivium.training.objective import Objective
 from trivium.training.settings import Optimization
@@ -48,7 +48,7 @@ class Server(BaseModel):
     """Prompts that are asked at a time."""
 
 
-class ReinforcementSettings(Looped):
+class ReinforcementSettings(FromModel):
     """What the stages have in common in which a policy learns from its own responses."""
 
     unlearned: ClassVar[frozenset[str]] = Looped.unlearned | {"engine"}

@@ -217,7 +217,8 @@ class PolicyTraining:
         if s.watch_every and state.watch.worse:
             self.watch.restore_best(self.policy)
             self.context.progress.say("the best policy by the watch is kept")
-        save_trained(self.policy, self.attached, self.rollouts.tokenizer, self.context.inputs["model"], self.context)
+        save_trained(self.policy, self.attached, self.rollouts.tokenizer, self.context.inputs["model"], self.context,
+                     s.save_dtype)
         episodes = (iteration - self.ended) * s.episodes * self.rollouts.samples
         return {"episodes": episodes, "ended": state.ended or "all iterations",
                 "precision": self.rollouts.precision, **state.carried}
