@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trivium.model import LanguageModel, RewardModel
-from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.chat import ChatTokenizer, Message
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 
 ROW_TOKENS = 4096
@@ -31,6 +31,16 @@ def split_at(tokenizer: ChatTokenizer, context: str, continuation: str) -> tuple
         context, continuation = context[:-spaces], context[-spaces:] + continuation
     before = tokenizer.encode(context)
     return before, tokenizer.encode(context + continuation)[len(before):]
+
+
+def split_chat(tokenizer: ChatTokenizer, messages: Sequence[Message], answer: str) -> tuple[list[int], list[int]]:
+    """The tokens of a chat, and of the assistant's answer to it without the token that ends it: the whole conversation
+    is encoded by the template, as it would be learned, and cut where the last turn begins."""
+    ids, learned = tokenizer.encode_chat([*messages, {"role": "assistant", "content": answer}])
+    end = max((place for place, one in enumerate(learned) if one), default=-1) + 1
+    start = max((place for place in range(end) if not learned[place]), default=-1) + 1
+    said = ids[start:end]
+    return ids[:start], said[:-1] if said and said[-1] == tokenizer.end_id else said
 
 
 @torch.inference_mode()

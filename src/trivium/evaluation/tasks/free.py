@@ -83,7 +83,9 @@ class Free(QuestionTask):
         for item in items:
             examples = [(other.prompt, render(self.worked or self.answer, other.row, other.where))
                         for other in self.choose_examples(item, pool, model.seed)]
-            prompt, short = self.fit_question(item, examples, model, longest, " ", self.think)
+            prompt, short = self.fitting(
+                examples, lambda shown, item=item: self.encode_question(  # type: ignore[misc]
+                    item, shown, model, " ", self.think), lambda tokens: len(tokens) <= longest)
             prompts.append(prompt[-longest:])
             trimmed += short
         return prompts, trimmed
