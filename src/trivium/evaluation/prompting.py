@@ -15,6 +15,8 @@ import numpy as np
 
 from trivium import randomness
 from trivium.errors import TriviumError, nearest
+from trivium.evaluation import choices, comparing
+from trivium.evaluation.checkers import CHECKS
 from trivium.files import read_json, read_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
@@ -75,13 +77,13 @@ def reasoning_of(answer: str) -> str:
 
 
 def same_answer(expected: str, answer: str) -> bool:
-    """Whether ``answer`` comes to ``expected``: its last number, when a number is expected; else the words
-    themselves."""
-    plain = expected.strip().replace(",", "").rstrip(".")
-    if re.fullmatch(r"-?\d+(\.\d+)?", plain):
-        numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", answer)
-        return bool(numbers) and float(numbers[-1].replace(",", "")) == float(plain)
-    return plain.lower() in answer.lower()
+    """Whether ``answer`` comes to ``expected``: its number, when a number is expected; the letter that it settles on,
+    when a letter is; else the words themselves, as whole words."""
+    check = CHECKS["number"][1]
+    if re.fullmatch(r"[-+−]?[\d.,]+ ?%?", expected.strip()) and check({"answer": expected}, expected):
+        return bool(check({"answer": expected}, answer))
+    letter = choices.letter_of(expected)
+    return choices.same_choice(answer, expected) if letter else comparing.contains(answer, expected)
 
 
 def read_questions(path: Path, task: str | None = None) -> list[Question]:
