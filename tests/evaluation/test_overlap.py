@@ -78,7 +78,8 @@ def test_bleu_is_that_of_its_definition(text, reference):
 
 def test_bleu_of_chinese_and_english_is_sacrebleus_own():
     from sacrebleu.metrics.bleu import BLEU
-    for tokenizer, made, wanted in (("zh", "软木塞会浮在水上。", "一个软木塞在水上会浮。"), ("13a", "A cork floats here.",
+    for tokenizer, made, wanted in (("zh", "软木塞会浮在水上。", "一个软木塞在水上会浮。"), ("13a",
+    "A cork floats here.",
                                                                            "A cork floats on water.")):
         theirs = BLEU(tokenize=tokenizer, lowercase=True, effective_order=True).sentence_score(made, [wanted]).score
         assert bleu(made, wanted) == pytest.approx(theirs / 100, abs=1e-9)
@@ -95,7 +96,8 @@ def test_all_are_shares_and_one_for_the_same_words(text, reference):
 
 def test_chrf_counts_characters_of_any_script():
     from sacrebleu.metrics.chrf import CHRF
-    assert chrf("软木塞浮", "软木塞会浮") == pytest.approx(CHRF().sentence_score("软木塞浮", ["软木塞会浮"]).score / 100)
+    assert chrf("软木塞浮",
+    "软木塞会浮") == pytest.approx(CHRF().sentence_score("软木塞浮", ["软木塞会浮"]).score / 100)
     assert chrf("软木塞会浮", "软 木 塞 会 浮") == pytest.approx(1.0) and chrf("石头", "软木塞") == 0.0
 
 

@@ -1,5 +1,6 @@
 """Checkers: what says how good a response is, without a model. The world's truth, a number, an answer's words or
-letter, its overlap with a reference, or a function of the user's own, which runs in a process of its own with a time limit."""
+letter, its overlap with a reference, or a function of the user's own, which runs in a process of its own with a time
+limit."""
 
 from __future__ import annotations
 

@@ -37,7 +37,8 @@ _DENIED_AFTER = re.compile(
     r"cannot\b|can't\b|(?:wrong|incorrect)\b|"
     r"不(?!错|錯)|(?:是)?(?:错|錯)|有误|有誤|ではな|でもな|じゃな|は(?:誤|違|間違|不)|[이가은는도]?\s*(?:아니|아닌|틀|오답))",
     re.IGNORECASE)
-_SEVERAL = re.compile(r"[)'\"\]*]*\s*(?:\bor\b|\band\b|/|&|或|和|及|与|與|、|または|又は|또는|,(?=\s*\w{1,2}\s*(?:$|[,.、。])))\s*"
+_SEVERAL = re.compile(r"[)'\"\]*]*\s*(?:\bor\b|\band\b|/|&|或|和|及|与|與|、|または|又は|또는"
+                      r"|,(?=\s*\w{1,2}\s*(?:$|[,.、。])))\s*"
                       r"[('\"\[*]*(?:[A-Z]|[a-z](?=$|\W)|\d{1,3}|[ア-コ](?![ァ-ヺ]))(?![A-Za-z\d])")
 """What follows one of several letters."""
 _PRONOUNS = re.compile(r"\s+(?!(?:is|because|since)\b)[^\W\d_]|'", re.IGNORECASE)

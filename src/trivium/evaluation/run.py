@@ -79,15 +79,17 @@ def answer_rows(model: str, result: Result) -> list[Row]:
 
 
 def compare(first: Result, second: Result) -> float | None:
-    """The p-value of "both models do equally well", on the questions that both were asked; None where scores cannot be
-    compared."""
+    """The p-value of "both models do equally well", on the questions that both were asked, which count by their
+    clusters; None where scores cannot be compared."""
     theirs = {row["where"]: row["score"] for row in second.rows if has_score(row)}
-    both = [(row["score"], theirs[row["where"]]) for row in first.rows if has_score(row) and row["where"] in theirs]
+    both = [row for row in first.rows if has_score(row) and row["where"] in theirs]
     if not both:
         return None
-    if all(a in (0.0, 1.0) and b in (0.0, 1.0) for a, b in both):
-        return mcnemar([a == 1.0 for a, _ in both], [b == 1.0 for _, b in both])
-    return paired_test([a for a, _ in both], [b for _, b in both])
+    ours, others = [row["score"] for row in both], [theirs[row["where"]] for row in both]
+    clusters = [row.get("cluster", row["where"]) for row in both]
+    if len(set(clusters)) == len(both) and all(score in (0.0, 1.0) for score in (*ours, *others)):
+        return mcnemar([score == 1.0 for score in ours], [score == 1.0 for score in others])
+    return paired_test(ours, others, clusters)
 
 
 def has_score(row: Row) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from trivium.errors import TriviumError
 from trivium.evaluation import likelihood
 from trivium.evaluation.model import EvaluatedModel
-from trivium.evaluation.statistics import bootstrap, rate
+from trivium.evaluation.statistics import rate
 from trivium.evaluation.tasks.questions import Item, QuestionTask, limit_groups, rate_with_groups
 from trivium.evaluation.tasks.task import Result
 from trivium.evaluation.tasks.templates import evaluate_expression
@@ -55,7 +55,7 @@ class Choice(QuestionTask):
         scored = self.score(encoded, model)
         rows = [scored_row(item, texts, places, sums)
                 for item, (texts, places), sums in zip(items, choices, scored, strict=True)]
-        return self.result(self.metrics(rows, items, model.seed), rows, self.conditions(model, trimmed))
+        return self.result(self.metrics(rows, items), rows, self.conditions(model, trimmed))
 
     def choices_of(self, item: Item) -> tuple[list[str], list[int]]:
         """An item's choices and the places of the right ones.
@@ -118,14 +118,14 @@ class Choice(QuestionTask):
             model.progress(len(scored), len(encoded), self.name)
         return scored
 
-    def metrics(self, rows: Sequence[Row], items: Sequence[Item], seed: int) -> dict[str, Any]:
+    def metrics(self, rows: Sequence[Row], items: Sequence[Item]) -> dict[str, Any]:
         """The figures of all questions together, and the accuracy of each group."""
         clusters = [item.cluster for item in items]
         chances = math.fsum(len(row["right"]) / len(row["choices"]) for row in rows)
         return rate_with_groups("accuracy", rows, items) | {
             "accuracy_per_character": rate([row["score_per_character"] for row in rows], clusters),
             "accuracy_per_byte": rate([row["score_per_byte"] for row in rows], clusters),
-            "probability_of_right": bootstrap([row["probability_of_right"] for row in rows], clusters, seed),
+            "probability_of_right": rate([row["probability_of_right"] for row in rows], clusters),
             "chance": chances / len(rows)}
 
 
@@ -150,7 +150,7 @@ def scored_row(item: Item, choices: list[str], right: list[int], log_probs: list
 
     shares = [math.exp(total - max(log_probs)) for total in log_probs]
     return {
-        "where": item.where, "group": item.group, "prompt": item.prompt, "choices": choices, "right": right,
+        **item.place, "prompt": item.prompt, "choices": choices, "right": right,
         "log_probs": log_probs, "chosen": chosen, "score": float(chosen in right),
         "score_per_character": right_by(len), "score_per_byte": right_by(lambda choice: len(choice.encode())),
         "probability_of_right": math.fsum(shares[place] for place in right) / math.fsum(shares)

@@ -62,7 +62,7 @@ class Free(QuestionTask):
         for item, answer, text in zip(items, answers, texts, strict=True):
             found = self.extracted(text)
             rows.append({
-                "where": item.where, "group": item.group, "prompt": item.prompt, "answer": answer, "said": text,
+                **item.place, "prompt": item.prompt, "answer": answer, "said": text,
                 "found": found, "score": 0.0 if found is None else self.points(found, answer)
             })
         return self.result(self.metrics(rows, items), rows, self.conditions(model, trimmed))

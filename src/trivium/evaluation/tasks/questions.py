@@ -36,6 +36,12 @@ class Item:
     key: int
     """A hash of the row's content, by which rows are chosen."""
 
+    @property
+    def place(self) -> Row:
+        """Where it stands, its group, and its cluster where that is not its own."""
+        alone = {} if self.cluster == self.where else {"cluster": self.cluster}
+        return {"where": self.where, "group": self.group, **alone}
+
 
 class QuestionTask(Task):
     """What tasks have whose rows are questions."""

@@ -50,7 +50,7 @@ class Reward(Looped):
     """Train a reward model on rankings, every response encoded once and every prompt computed once."""
 
     kind: ClassVar[str] = "reward"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     title: ClassVar[Title] = Title("reward model", "奖励模型", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("accuracy", "pairs ordered right", "成对排序正确率"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from trivium.evaluation import world
 from trivium.evaluation.checkers import Checker
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.run import LoadedTask, answer_rows, examine, load_tasks
-from trivium.evaluation.statistics import bootstrap, mean_with_interval
+from trivium.evaluation.statistics import mean_difference, mean_with_interval
 from trivium.evaluation.tasks.load import load_task
 from trivium.evaluation.tasks.rows import place_of
 from trivium.evaluation.win_rates import win_rates, wins_by_points
@@ -35,6 +35,7 @@ from trivium.stages.results.answers import (
     best_of,
     best_of_kl,
     check_answers,
+    cluster_of,
     few_shot_answers,
     prompts_that_fit,
     reward_points,
@@ -53,7 +54,7 @@ class Evaluate(Measuring):
     """Measure the models on held-out prompts."""
 
     kind: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     title: ClassVar[Title] = Title("the examination", "评测", "exam")
     models: dict[str, Input] = {}
     """The chat models to measure, each under a name of your own."""
@@ -179,6 +180,12 @@ class Examination:
                                "as a reward model (`reward:`)")
 
     @property
+    def clusters(self) -> list[Hashable]:
+        """What each prompt stands and falls with: its row's ``cluster`` or ``group``, the fact that it asks for, or
+        else prompts of the same words."""
+        return [cluster_of(row) for row in self.prompts]
+
+    @property
     def judge_name(self) -> str:
         """What the sampled answers are judged by: rubric, reward model, reward (of another kind) or checker."""
         if self.truth_known:
@@ -244,7 +251,7 @@ class Examination:
             answers.greedy = answer(model, tokenizer, self.prompts, self.sampling(0.0), progress, name).texts
         for label, checker in self.checkers.items():
             answers.checked[label] = check_answers(checker, self.prompts, answers.greedy)
-            answers.figures[label] = mean_with_interval(answers.checked[label], self.context.seed)
+            answers.figures[label] = mean_with_interval(answers.checked[label], self.context.seed, self.clusters)
         if self.truth_known:
             answers.figures |= self.right_answers(answers.greedy)
         if model is not baseline:
@@ -304,8 +311,8 @@ class Examination:
         seed, name = self.context.seed, self.settings.baseline
         one.figures |= self.win_rates(one.points, baseline.points, one.samples, baseline.samples)
         for label, checked in one.checked.items():
-            differences = [a - b for a, b in zip(checked, baseline.checked[label], strict=True)]
-            one.figures[f"{label}_difference_vs_{name}"] = bootstrap(differences, None, seed) | {"n": len(self.prompts)}
+            one.figures[f"{label}_difference_vs_{name}"] = mean_difference(checked, baseline.checked[label], seed,
+                                                                           self.clusters)
         if self.truth_known and one.greedy:
             one.figures[f"right_difference_vs_{name}"] = world.right_difference(self.prompts, one.greedy,
                                                                                 baseline.greedy, seed)
@@ -314,7 +321,7 @@ class Examination:
                   others: Sequence[str]) -> dict[str, Any]:
         """The win rate over the baseline, and the same with the answers' length held equal."""
         wins, name = wins_by_points(points, other_points, answers, others), self.settings.baseline
-        rates = win_rates(wins, answers, others, seed=self.context.seed, draws=200)
+        rates = win_rates(wins, answers, others, self.clusters, self.context.seed, draws=200)
         return {f"win_rate_vs_{name}": rates["win_rate"],
                 f"length_controlled_win_rate_vs_{name}": rates["length_controlled"]}
 
