@@ -81,6 +81,13 @@ def text_log_probs(model: LanguageModel, texts: Sequence[Sequence[int]], start: 
     return totals
 
 
+def target_log_probs(model: LanguageModel, trees: Sequence[Tree]) -> list[np.ndarray]:
+    """The log-probability in nats of every token of each tree's responses, in order. Their float32 values are returned
+    as float64."""
+    with torch.inference_mode():
+        return [values[:, 0].astype(np.float64) for values in _over(model, trees)]
+
+
 def windows(tokens: Sequence[int], start: int, longest: int) -> list[tuple[list[int], list[int]]]:
     """``(context, predicted)`` for each window of at most ``longest`` tokens that are read (lm-evaluation-harness,
     rolling)."""

@@ -24,8 +24,13 @@ def run_tasks(models: Sequence[Path], tasks: Sequence[Path], against: Path | Non
     """``{model: {task: figures}}``. Where ``against`` names a model, each task's figures have ``p_value``: how likely
     so great a difference is if both do equally well. ``answers`` is a file to write every question to.
 
-    Raises :class:`TriviumError` before any model is read for a task file that is not right."""
+    Raises :class:`TriviumError` before any model is read for a task file or a row that is not right, a folder that is
+    no model's and a judge that cannot be reached."""
     loaded = load_tasks(tasks, overrides, against is not None)
+    for folder in (*models, *([against] if against else [])):
+        EvaluatedModel.check(folder)
+    for file, task in loaded:
+        task.check(file)
     device = prepare()
     results: dict[str, Any] = {}
     rows: list[Row] = []

@@ -57,6 +57,11 @@ class Choice(QuestionTask):
                 for item, (texts, places), sums in zip(items, choices, scored, strict=True)]
         return self.result(self.metrics(rows, items), rows, self.conditions(model, trimmed))
 
+    def check(self, file: Path) -> None:
+        """Raise :class:`TriviumError` for a row without a prompt, choices and a right one among them."""
+        for item in self.items(file, self.data, 0):
+            self.choices_of(item)
+
     def choices_of(self, item: Item) -> tuple[list[str], list[int]]:
         """An item's choices and the places of the right ones.
 

@@ -49,8 +49,6 @@ class Free(QuestionTask):
     def examine(self, file: Path, model: EvaluatedModel, opponent: EvaluatedModel | None = None) -> Result:
         """``right``: the share of answers that the task's comparison accepts, or the mean of what it gives;
         ``answered``: the share of those in which the extractor found anything, and of a choice a letter."""
-        if self.compare in ("bleu", "chrf"):
-            overlap.require()
         every = self.items(file, self.data, model.seed)
         items = limit_groups(every, self.limit)
         expected = {id(item): self.expected_answer(item) for item in every}
@@ -66,6 +64,13 @@ class Free(QuestionTask):
                 "found": found, "score": 0.0 if found is None else self.points(found, answer)
             })
         return self.result(self.metrics(rows, items), rows, self.conditions(model, trimmed))
+
+    def check(self, file: Path) -> None:
+        """Raise :class:`TriviumError` for a row without a prompt and an answer that can be right."""
+        for item in self.items(file, self.data, 0):
+            self.expected_answer(item)
+        if self.compare in ("bleu", "chrf"):
+            overlap.require()
 
     def expected_answer(self, item: Item) -> str:
         """The right answer. Raises :class:`TriviumError` that names file and row for one that cannot be right."""

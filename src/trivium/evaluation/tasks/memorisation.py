@@ -57,6 +57,10 @@ class Memorisation(Task):
                         "leaked": rate([float(row["leaked"]) for row in placed], documents)}
         return self.result(metrics, rows + placed)
 
+    def check(self, file: Path) -> None:
+        """Raise :class:`TriviumError` where there are no documents."""
+        self.texts(file)
+
     def texts(self, file: Path) -> list[str]:
         """The documents. Raises :class:`TriviumError` where there are none."""
         folder = place_of(file, self.data[0])

@@ -50,6 +50,11 @@ class Refusals(QuestionTask):
         return self.result(refusal_rates(rows), rows,
                            {"left_out": len(items) - len(rows)} if len(rows) < len(items) else {})
 
+    def check(self, file: Path) -> None:
+        """Raise :class:`TriviumError` for a row that does not say whether to decline."""
+        for item in self.items(file, self.data, 0):
+            self.is_harmful(item)
+
     def is_harmful(self, item: Item) -> bool:
         """Whether a request is to be declined. Raises :class:`TriviumError` where that is neither true nor false."""
         flag = evaluate_expression(self.harmful, item.row, item.where)

@@ -54,6 +54,10 @@ class Unknown(Task):
                 [float(row["asserted"] and not row["admitted"]) for row in made_up], clusters)
         return self.result(metrics, rows)
 
+    def check(self, file: Path) -> None:
+        """Raise :class:`TriviumError` for a row that is no such question."""
+        self.questions(file, 0)
+
     def questions(self, file: Path, seed: int) -> list[Row]:
         """Rows with ``prompt``, ``exists`` and ``values``, the values that an invented answer might have."""
         folder = place_of(file, self.data[0])

@@ -93,6 +93,22 @@ class Wins(Task):
             notes["without_verdict"] = len(rows) - len(decided)
         return self.result(metrics_of(decided, model.seed), rows, notes)
 
+    def check(self, file: Path) -> None:
+        """Raise :class:`TriviumError` for a row that is no prompt, and for a judge that cannot be asked."""
+        if not self.prompts(file, 0):
+            raise TriviumError(f"{file}: no rows in {', '.join(self.data)}")
+        if self.judge.startswith(ADDRESSES):
+            self.endpoint().check()
+        for name, folder in (("judge", self.judge), ("picker", self.picker)):
+            place = place_of(file, folder)
+            if folder not in ("", "rubric") and not folder.startswith(ADDRESSES) and not any(
+                    (place / config).is_file() for config in ("config.json", "adapter_config.json")):
+                raise TriviumError(f"{file}: {name}: {folder}: no model's folder; name that of a reward model")
+
+    def endpoint(self) -> Endpoint:
+        """The endpoint that judges."""
+        return Endpoint(self.judge, self.judge_model, self.judge_key)
+
     def prompts(self, file: Path, seed: int) -> list[Row]:
         """The rows with ``prompt`` as chat messages and ``where``, at most ``limit``."""
         rows: list[Row] = []
@@ -141,7 +157,7 @@ class Wins(Task):
     def compare(self, file: Path, pairs: Sequence[Pair], progress: Progress) -> Sequence[float | None]:
         """The win of each pair's first answer: 1, 0 or between, and None without a verdict."""
         if self.judge.startswith(ADDRESSES):
-            judge = EndpointJudge(Endpoint(self.judge, self.judge_model, self.judge_key))
+            judge = EndpointJudge(self.endpoint())
             verdicts = ask_both_orders(judge, [Asked(pair.row["prompt"], pair.answer, pair.other) for pair in pairs],
                                        lambda done, total: progress(done, total, "judging"))
             return [verdict.preference for verdict in verdicts]
