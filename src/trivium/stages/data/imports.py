@@ -27,7 +27,7 @@ class Imports(Stage):
     """Bring demonstrations and comparisons of other formats into this system's own."""
 
     kind: ClassVar[str] = "imports"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     title: ClassVar[Title] = Title("rows brought in", "导入数据", "teach")
     demonstrations: list[Input] | dict[str, Input] = []
     """Files or folders of demonstrations, each under a name of your own where `sources` is to say more about it: chat
@@ -78,13 +78,15 @@ class Imports(Stage):
             heldout = randomness.derive(context.seed, "heldout", text) / 2**64 < self.heldout
             split = split or ("heldout" if heldout else "train")
             identity = f"{randomness.derive(0, text):016x}"
+            if split == "train":
+                more.pop("messages", None)  # the right answer is for those who examine
             prompts[split][identity] = {"id": identity, "prompt": prompt, **more}
             return split
 
         taught = []
         for row in demonstrations[:self.demonstrations_limit]:
             answer = {"answer": row.pop("answer")} if "answer" in row else {}
-            if not how[row["source"]].prompts or ask(row["messages"][:-1], **answer) == "train":
+            if not how[row["source"]].prompts or ask(row["messages"][:-1], messages=row["messages"], **answer) == "train":
                 taught.append(row if isinstance(given, dict) else {"messages": row["messages"]})
         demonstrations = taught
         comparisons = take_comparisons(context.inputs["comparisons"], self.comparisons_limit, context.seed, reject)

@@ -13,6 +13,7 @@ import numpy as np
 
 from trivium import randomness
 from trivium.errors import TriviumError
+from trivium.evaluation.answer_loss import AnswerLoss
 from trivium.evaluation.checkers import Checker
 from trivium.evaluation.world import fact_of
 from trivium.files import Row
@@ -44,6 +45,8 @@ class ModelAnswers:
     them."""
     checked: dict[str, list[float]] = field(default_factory=dict)
     """By each checker's name, what it says of each greedy answer."""
+    losses: dict[int, AnswerLoss] = field(default_factory=dict)
+    """By the prompt's number, the loss of the row's own answer."""
     points: list[float] = field(default_factory=list)
     """The judge's points for each sampled answer."""
     figures: dict[str, Any] = field(default_factory=dict)
