@@ -58,8 +58,7 @@ class ChatTokenizer:
             "", add_special_tokens=True).ids == [self.document_id]
         """Whether a text begins with the token between documents, as those of a model without chat do."""
         if self.begins:  # it says so itself: apart from that, the tokenizer is the same
-            self.data = (self._tokenizer.to_str(pretty=True) + "
-").encode()
+            self.data = (self._tokenizer.to_str(pretty=True) + "\n").encode()
 
     @property
     def template(self) -> str:
@@ -75,8 +74,7 @@ class ChatTokenizer:
         tokenizer = Tokenizer.from_buffer(self.data)
         tokenizer.post_processor = TemplateProcessing(single=f"{DOCUMENT} $A", pair=f"{DOCUMENT} $A {DOCUMENT} $B",
                                                       special_tokens=[(DOCUMENT, self.document_id)])
-        return (tokenizer.to_str(pretty=True) + "
-").encode()
+        return (tokenizer.to_str(pretty=True) + "\n").encode()
 
     @classmethod
     def load(cls, folder: Path) -> ChatTokenizer:

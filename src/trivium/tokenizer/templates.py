@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from trivium.errors import TriviumError
 from trivium.files import read_json, read_text, write_bytes, write_json, write_text
 from trivium.tokenizer.chat import ChatTokenizer

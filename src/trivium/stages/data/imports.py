@@ -79,7 +79,8 @@ class Imports(Stage):
         for row in demonstrations[:self.demonstrations_limit]:
             answer = {name: row.pop(name) for name in ("answer",) if name in row}
             asks = how[row["source"]].prompts
-            if not asks or prompts.ask(row["messages"][:-1], tools=row.get("tools"), **answer) == "train":
+            if not asks or prompts.ask(row["messages"][:-1], tools=row.get("tools"), messages=row["messages"],
+                                       **answer) == "train":
                 taught.append(row if named else {name: value for name, value in row.items() if name != "source"})
         for name, source in found.items():
             for row in by_hash(source.prompts, how[name].limit, context.seed):
@@ -218,6 +219,8 @@ class Prompts:
         text = json.dumps(prompt, sort_keys=True, ensure_ascii=False)
         split = split or split_of(prompt_key(prompt), self.heldout)
         identity = f"{randomness.derive(0, text):016x}"
+        if split == "train":
+            more.pop("messages", None)  # the right answer is for those who examine
         self.of[split][identity] = {"id": identity, "prompt": prompt, **({"tools": tools} if tools else {}), **more}
         return split
 

@@ -75,8 +75,8 @@ class Sft(FromModel, BeginsChat):
     """Conversations longer than a row: left out and listed with the rejects, or cut at its end (and so without the
     token that ends them)."""
     validation: float = Field(0.0, ge=0, lt=0.5)
-    """Share of the demonstrations, chosen by a hash, that is held out; the checkpoint of the lowest loss on it is the
-    one kept."""
+    """Share of the demonstrations, chosen by a hash, that is held out, and kept in heldout.jsonl for `evaluate`; the
+    checkpoint of the lowest loss on it is the one kept."""
     patience: int = Field(0, ge=0)
     """Measurements without a lower held-out loss after which training stops; 0 goes on to the end."""
     earlier: dict[str, Input] = {}
@@ -246,6 +246,8 @@ def demonstrations_of(settings: Sft, context: Context, model: LanguageModel | No
     rejects = learned.rejects + (unseen.rejects if unseen else [])
     if rejects and context.folder.is_dir():
         write_rows(context.folder / "rejects-trees.jsonl", rejects)
+    if heldout_rows and context.folder.is_dir():
+        write_rows(context.folder / "heldout.jsonl", heldout_rows)
     counts: Row = {name: learned.count(name) for name in ("tokens", "learned_tokens", "cut", "left_out")}
     context.progress.say(
         f"{len(learned.trees):,} conversations of {counts['tokens']:,} tokens, {counts['learned_tokens']:,} of which "

@@ -110,8 +110,9 @@ class AiFeedback(Speaking):
         if summary["unread"]:
             context.progress.say(f"{summary['unread']} comparisons were left out: "
                                  "the judge's verdict could not be read")
-        agreed = [hit for each in judged for hit in agreement_with_truth(*each)]
-        return summary | ({"agreement_with_truth": mean_interval(agreed)} if agreed else {})
+        agreed = [hits for each in judged if (hits := list(agreement_with_truth(*each)))]
+        rate = mean_interval([sum(hits) for hits in agreed], [float(len(hits)) for hits in agreed])
+        return summary | ({"agreement_with_truth": rate} if agreed else {})
 
     def judge_of(self, context: Context) -> Judge:
         """The judge that the settings name; where they name none, the model that responds."""
