@@ -29,10 +29,12 @@ Response = str | Row
 """A text or, where it calls tools or has reasoning, the assistant's message."""
 
 
-def comparison(fields: Fields, reading: Reading) -> Row:
+def comparison(row: Row | Fields, reading: Reading | None = None) -> Row:
     """A row as ``{"prompt": messages, "responses": [...], "ranking": [...], "tools"?}``, with the ``ratings``,
     ``finished``, ``annotator`` and ``split`` that it has. Raises :class:`TriviumError` for one from which nothing can
     be learned."""
+    fields = row if isinstance(row, Fields) else Fields(row)
+    reading = reading or Reading()
     refuse_pictures(fields)
     fields.roles_as_columns(reading.speaker)
     for fits, read in _WAYS:
