@@ -451,3 +451,27 @@ def test_rows_mean_what_they_mean_to_trl(tmp_path):
     made = [thumb(row) for row in unpaired]
     assert [(row["prompt"][0]["content"], row["completion"], row["label"]) for row in made] == [
         (row["prompt"], row["completion"], row["label"]) for row in unpaired]
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats(allow_nan=False) | st.sampled_from(
+        ["", "x", "[]", "[1]", '{"a": 1}', "\n\nHuman: a\n\nAssistant: b", "user", "assistant", "tool",
+         "function_call"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["role", "from", "content", "value", "tool_calls", "function", "name", "arguments", "weight",
+                         "type", "text", "messages", "response", "overall_score", "human", "gpt"]), inner, max_size=4),
+    max_leaves=12)
+FIELDS = ["messages", "conversations", "instruction", "input", "output", "question", "answer", "prompt", "completion",
+          "query", "response", "system", "history", "context", "tools", "reasoning_content", "chosen", "rejected",
+          "label", "text", "responses", "ranking", "completions", "labels", "preferred_output", "non_preferred_output",
+          "ratings", "finished", "images"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(FIELDS), JUNK, min_size=1, max_size=6))
+def test_whatever_a_row_holds_it_is_read_or_refused_in_words(row):
+    for make in (demonstration, comparison, thumb):
+        try:
+            json.dumps(make(row))
+        except TriviumError as error:
+            assert str(error)
