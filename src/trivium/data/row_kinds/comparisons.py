@@ -42,8 +42,8 @@ def comparison(row: Row | Fields, reading: Reading | None = None) -> Row:
             prompt, responses, ranking, more = read(fields, reading)
             break
     else:
-        raise unknown("comparison", "give it `prompt`, `chosen` and `rejected`, or `responses` and `ranking`, or name its "
-                      "`columns`", fields)
+        raise unknown("comparison", "give it `prompt`, `chosen` and `rejected`, or `responses` and `ranking`, or "
+                      "name its `columns`", fields)
     made = with_tools({"prompt": check_prompt(prompt), "responses": responses, "ranking": ranking}, fields) | more
     check_responses(made)
     for name in ("ratings", "finished", "annotator", "split"):
