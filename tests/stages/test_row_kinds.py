@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -412,6 +413,12 @@ def test_the_splits_of_a_folder(tmp_path):
                                               for line in said)
     assert asked(split="test")[0] == ["test"] and asked(split="train")[0] == ["more", "train"]
     assert asked(split="data")[0] == ["test", "train", "valid"]
+    shutil.make_archive(str(tmp_path / "packed"), "zip", data)
+    shutil.rmtree(data)
+    data = tmp_path / "packed.zip"
+    texts, said = asked()
+    assert texts == ["more", "train"] and any("data/test-00000-of-00001.jsonl" in line for line in said)
+    assert asked(split="test")[0] == ["test"]
 
 
 def test_what_datasets_saves_is_what_datasets_loads(tmp_path):
