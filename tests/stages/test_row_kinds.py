@@ -387,6 +387,14 @@ def test_rows_of_a_stage_that_reads_a_file_itself_may_be_texts_and_never_crash(t
         rows_of(path, "", ["completion", "label"], place)
 
 
+def test_the_system_beside_messages_is_used_where_a_stage_reads_a_file_itself(tmp_path):
+    talk = [turn("user", "q"), turn("assistant", "a")]
+    write_rows(tmp_path / "rows.jsonl", [{"system": "s", "history": [["x", "y"]], "messages": talk, "id": 1}])
+    place = SimpleNamespace(folder=tmp_path, progress=Progress(quiet=True))
+    assert rows_of(tmp_path / "rows.jsonl", "", ["messages"], place) == [{"id": 1, "messages": [
+        turn("system", "s"), turn("user", "x"), turn("assistant", "y"), *talk]}]
+
+
 def test_lone_surrogates_are_rejected_with_their_row(tmp_path):
     path = tmp_path / "demonstrations.jsonl"
     row = '{"messages": [{"role": "user", "content": "hi TEXT"}, {"role": "assistant", "content": "a"}]}\n'
