@@ -19,6 +19,7 @@ from pyarrow import ipc
 from trivium.data.encodings import as_utf8
 from trivium.data.readers import Limits, find, rows
 from trivium.data.unpack import Bad
+from trivium.errors import TriviumError
 
 ZH = [{"问题": "我的快递什么时候到？", "答案": "明天下午，请您留意。"}, {"问题": "Can I return it?", "答案": "可以的"}]
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -111,6 +112,11 @@ def test_a_csv_of_pandas_and_of_datasets_is_read_as_they_read_it(tmp_path):
         assert read(tmp_path / "a.csv")[0] == theirs.to_dict("records") == frame.to_dict("records")
 
 
+def test_a_separator_inside_quotes_does_not_count(tmp_path):
+    (tmp_path / "a.csv").write_text('"q","a"\n"one\ttwo","x"\n"three\tfour","y;"\n')
+    assert read(tmp_path / "a.csv")[0] == [{"q": "one\ttwo", "a": "x"}, {"q": "three\tfour", "a": "y;"}]
+
+
 QUOTES = ['"a 5" nail 10",x', '"never closed,x', 'a,"never closed', '"closed" and on,x', 'a,"b"c"', '"a""b,x', '",x']
 
 
@@ -153,6 +159,9 @@ def test_every_sheet_of_a_workbook_as_pandas_reads_it(tmp_path):
     assert [row["答案"] for row in theirs if row["答案"]] == [row["答案"] for row in good[:3]]
     (tmp_path / "b.xlsx").write_bytes(b"no workbook")
     assert "damaged Excel workbook" in read(tmp_path / "b.xlsx")[1][0].reason
+    (tmp_path / "c.xls").write_bytes(b"old")
+    with pytest.raises(TriviumError, match=r"save it as \.xlsx or CSV"):
+        read(tmp_path / "c.xls")
 
 
 @pytest.mark.parametrize("kind", ["stream", "file"])

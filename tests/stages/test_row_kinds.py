@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -11,8 +12,6 @@ from hypothesis import strategies as st
 
 from trivium.data.demonstrations import demonstration
 from trivium.data.row_kinds.comparisons import comparison
-from trivium.data.row_kinds.fields import Fields
-from trivium.data.row_kinds.messages import Reading
 from trivium.data.row_kinds.thumbs import thumb
 from trivium.data.sources import Source
 from trivium.errors import TriviumError
@@ -96,16 +95,16 @@ def test_any_text_in_any_form_comes_out_unchanged(asked, answer, worse):
     for form in FORMS:
         row = form(asked, answer)
         assert said_in(demonstration(row)) == [("user", asked), ("assistant", answer)]
-        made = thumb(Fields({**row, "label": 0}), Reading())
+        made = thumb({**row, "label": 0})
         assert made == {"prompt": [turn("user", asked)], "completion": answer, "label": False}
         if worse != answer:
-            made = comparison(Fields({**row, "rejected_response": worse}), Reading())
+            made = comparison({**row, "rejected_response": worse})
             assert made == {"prompt": [turn("user", asked)], "responses": [answer, worse], "ranking": [[0], [1]]}
     if worse != answer:
         whole = [[turn("user", asked), turn("assistant", text)] for text in (answer, worse)]
         for row in ({"prompt": asked, "chosen": answer, "rejected": worse}, {"chosen": whole[0], "rejected": whole[1]},
                     {"prompt": asked, "chosen": whole[0], "rejected": whole[1]}):
-            assert comparison(Fields(row), Reading()) == made
+            assert comparison(row) == made
 
 
 OLD = {"messages": [turn("user", "old"), turn("assistant", "old")],
@@ -212,8 +211,8 @@ def test_the_system_and_the_history_are_used_in_every_kind(row):
         row_there = {**row, **extra, "history": [["x", "y"]]}
         before = [turn("system", "s"), turn("user", "x"), turn("assistant", "y"), turn("user", "q")]
         assert demonstration(row_there)["messages"] == [*before, turn("assistant", "a")]
-        assert thumb(Fields({**row_there, "label": True}), Reading())["prompt"] == before
-        made = comparison(Fields({**row_there, "rejected": "b"}), Reading())
+        assert thumb({**row_there, "label": True})["prompt"] == before
+        made = comparison({**row_there, "rejected": "b"})
         assert made["prompt"] == before and made["responses"] == ["a", "b"]
     assert demonstration({**row, "history": [turn("user", "x"), turn("assistant", "y")]})["messages"][1:3] == [
         turn("assistant", "y"), turn("user", "q")]
@@ -272,14 +271,14 @@ def test_repeated_comparisons_are_counted(tmp_path):
     ("0", "bad")])
 def test_labels_however_a_table_spells_them(value, called):
     assert Source(labels={"1": "good", "0": "bad"}).label({"label": value}) == called
-    assert thumb(Fields({"prompt": "p", "completion": "c", "label": value}), Reading())["label"] == (called == "good")
+    assert thumb({"prompt": "p", "completion": "c", "label": value})["label"] == (called == "good")
     with pytest.raises(TriviumError, match="the label '0.5' is none of 1, 0"):
         Source(labels={"1": "good", "0": "bad"}).label({"label": 0.5})
 
 
 def test_steps_are_joined_in_lines_where_nothing_else_divides_them():
     row = {"prompt": "p", "completions": ["One.", "Two.", " Three."], "labels": [True, True, False]}
-    assert thumb(Fields(row), Reading()) == {"prompt": [turn("user", "p")], "completion": "One.\nTwo. Three.",
+    assert thumb(row) == {"prompt": [turn("user", "p")], "completion": "One.\nTwo. Three.",
                                              "label": False}
     with pytest.raises(TriviumError, match="name the file under `thumbs`"):
         demonstration(row)
@@ -291,7 +290,7 @@ def test_steps_are_joined_in_lines_where_nothing_else_divides_them():
     ("天是蓝的", "天是绿的", "天是", ["蓝的", "绿的"]),
 ])
 def test_texts_without_a_prompt_part_where_a_word_begins(chosen, rejected, prompt, answers):
-    made = comparison(Fields({"chosen": chosen, "rejected": rejected}), Reading())
+    made = comparison({"chosen": chosen, "rejected": rejected})
     assert made["prompt"] == [turn("user", prompt)] and made["responses"] == answers
 
 
@@ -313,7 +312,7 @@ def test_texts_without_a_prompt_part_where_a_word_begins(chosen, rejected, promp
 ])
 def test_comparisons_that_cannot_be_right_are_refused(row, reason):
     with pytest.raises(TriviumError, match=reason):
-        comparison(Fields(row), Reading())
+        comparison(row)
 
 
 @pytest.mark.parametrize(("row", "reason"), [
@@ -334,12 +333,12 @@ def test_demonstrations_that_cannot_be_right_are_refused(row, reason):
 
 def test_a_response_with_calls_or_reasoning_is_a_message():
     call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": '{"a": 1}'}}]}
-    made = comparison(Fields({"prompt": "p", "chosen": [call], "rejected": "no", "tools": [{"name": "f"}]}), Reading())
+    made = comparison({"prompt": "p", "chosen": [call], "rejected": "no", "tools": [{"name": "f"}]})
     assert made["responses"] == [{"role": "assistant", "content": "", "tool_calls": [
         {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]}, "no"]
     assert made["tools"] == [{"type": "function", "function": {"name": "f"}}]
     thought = [{**turn("assistant", "a"), "thinking": "hm"}]
-    made = thumb(Fields({"prompt": "p", "completion": thought, "label": 1}), Reading())
+    made = thumb({"prompt": "p", "completion": thought, "label": 1})
     assert made["completion"] == {"role": "assistant", "content": "a", "reasoning_content": "hm"}
 
 
@@ -388,11 +387,18 @@ def test_rows_of_a_stage_that_reads_a_file_itself_may_be_texts_and_never_crash(t
         rows_of(path, "", ["completion", "label"], place)
 
 
+def test_the_system_beside_messages_is_used_where_a_stage_reads_a_file_itself(tmp_path):
+    talk = [turn("user", "q"), turn("assistant", "a")]
+    write_rows(tmp_path / "rows.jsonl", [{"system": "s", "history": [["x", "y"]], "messages": talk, "id": 1}])
+    place = SimpleNamespace(folder=tmp_path, progress=Progress(quiet=True))
+    assert rows_of(tmp_path / "rows.jsonl", "", ["messages"], place) == [{"id": 1, "messages": [
+        turn("system", "s"), turn("user", "x"), turn("assistant", "y"), *talk]}]
+
+
 def test_lone_surrogates_are_rejected_with_their_row(tmp_path):
     path = tmp_path / "demonstrations.jsonl"
-    path.write_text("".join(
-        '{"messages": [{"role": "user", "content": "hi %s"}, {"role": "assistant", "content": "a"}]}\n'.replace("%s", text)
-        for text in ("\\ud83d there", "\\ud83d\\ude00")))
+    row = '{"messages": [{"role": "user", "content": "hi TEXT"}, {"role": "assistant", "content": "a"}]}\n'
+    path.write_text("".join(row.replace("TEXT", text) for text in ("\\ud83d there", "\\ud83d\\ude00")))
     place = SimpleNamespace(folder=tmp_path, progress=Progress(quiet=True))
     assert [row["messages"][0]["content"] for row in rows_of(path, "", ["messages"], place)] == ["hi \U0001f600"]
     assert json.loads((tmp_path / "rejects-demonstrations.jsonl").read_text())["row"] == 1
@@ -415,6 +421,12 @@ def test_the_splits_of_a_folder(tmp_path):
                                               for line in said)
     assert asked(split="test")[0] == ["test"] and asked(split="train")[0] == ["more", "train"]
     assert asked(split="data")[0] == ["test", "train", "valid"]
+    shutil.make_archive(str(tmp_path / "packed"), "zip", data)
+    shutil.rmtree(data)
+    data = tmp_path / "packed.zip"
+    texts, said = asked()
+    assert texts == ["more", "train"] and any("data/test-00000-of-00001.jsonl" in line for line in said)
+    assert asked(split="test")[0] == ["test"]
 
 
 def test_what_datasets_saves_is_what_datasets_loads(tmp_path):
@@ -443,14 +455,38 @@ def test_rows_mean_what_they_mean_to_trl(tmp_path):
     implicit = {"chosen": [turn("user", "q"), turn("assistant", "a"), turn("user", "r"), turn("assistant", "good")],
                 "rejected": [turn("user", "q"), turn("assistant", "a"), turn("user", "r"), turn("assistant", "bad")]}
     theirs = data_utils.extract_prompt(implicit)
-    assert comparison(Fields(implicit), Reading()) == comparison(Fields(theirs), Reading()) == {
+    assert comparison(implicit) == comparison(theirs) == {
         "prompt": theirs["prompt"], "responses": ["good", "bad"], "ranking": [[0], [1]]}
     for chosen, rejected in (("The sky is blue.", "The sky is green."), ("Two words here", "Two words there")):
         theirs = data_utils.extract_prompt({"chosen": chosen, "rejected": rejected})
-        ours = comparison(Fields({"chosen": chosen, "rejected": rejected}), Reading())
+        ours = comparison({"chosen": chosen, "rejected": rejected})
         assert ours["prompt"][0]["content"] in (theirs["prompt"], "Two words")
     pairs = datasets.Dataset.from_list([{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(3)])
     unpaired = data_utils.unpair_preference_dataset(pairs)
-    made = [thumb(Fields(row), Reading()) for row in unpaired]
+    made = [thumb(row) for row in unpaired]
     assert [(row["prompt"][0]["content"], row["completion"], row["label"]) for row in made] == [
         (row["prompt"], row["completion"], row["label"]) for row in unpaired]
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats(allow_nan=False) | st.sampled_from(
+        ["", "x", "[]", "[1]", '{"a": 1}', "\n\nHuman: a\n\nAssistant: b", "user", "assistant", "tool",
+         "function_call"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["role", "from", "content", "value", "tool_calls", "function", "name", "arguments", "weight",
+                         "type", "text", "messages", "response", "overall_score", "human", "gpt"]), inner, max_size=4),
+    max_leaves=12)
+FIELDS = ["messages", "conversations", "instruction", "input", "output", "question", "answer", "prompt", "completion",
+          "query", "response", "system", "history", "context", "tools", "reasoning_content", "chosen", "rejected",
+          "label", "text", "responses", "ranking", "completions", "labels", "preferred_output", "non_preferred_output",
+          "ratings", "finished", "images"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(FIELDS), JUNK, min_size=1, max_size=6))
+def test_whatever_a_row_holds_it_is_read_or_refused_in_words(row):
+    for make in (demonstration, comparison, thumb):
+        try:
+            json.dumps(make(row))
+        except TriviumError as error:
+            assert str(error)

@@ -33,6 +33,7 @@ MARKDOWN = (".md", ".markdown")
 PROSE = (*MARKDOWN, ".txt", ".text")
 TABLE = (".parquet", ".arrow", ".feather")
 SHEETS = (".xlsx",)
+OLD_SHEETS = (".xls", ".xlsb", ".ods", ".numbers", ".et")
 SEPARATED = (".csv", ".tsv")
 CRAWL = (".warc", ".wet")
 OLD_CRAWL = (".arc",)
@@ -107,6 +108,8 @@ def find(inputs: Iterable[Path], further: Iterable[str] = (), any_kind: bool = F
     for given in inputs:
         path, before = Path(given), len(found)
         if path.is_file():
+            if not any_kind and path.suffix.lower() in OLD_SHEETS:
+                raise TriviumError(f"{path}: a spreadsheet of a kind that is not read; save it as .xlsx or CSV")
             if not any_kind and not path.name.lower().endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED, *further)):
                 raise TriviumError(f"{path}: not a kind of file known here; known are {', '.join(KNOWN)}, and these "
                                    f"compressed as {', '.join(COMPRESSED)}")

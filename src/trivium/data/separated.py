@@ -82,10 +82,11 @@ def _delimiter(lines: _Lines) -> str:
     lines.put_back(first)
 
     def fitting(delimiter: str) -> float:
-        found = [values for values, _ in _records(_Lines(iter(first)), delimiter, 0) if not isinstance(values, Bad)]
-        if len(found) == 0 or len(found[0]) < 2:
+        counts = [0 if isinstance(values, Bad) else len(values)
+                  for values, _ in _records(_Lines(iter(first)), delimiter, 0)]
+        if not counts or counts[0] < 2:
             return 0.0
-        return 1.0 + sum(len(values) == len(found[0]) for values in found[1:]) / max(1, len(found) - 1)
+        return 1.0 + sum(count == counts[0] for count in counts[1:]) / max(1, len(counts) - 1)
 
     return max(DELIMITERS, key=fitting)
 

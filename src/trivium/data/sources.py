@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from trivium.data.readers import TABLE, InputFile, Limits, find, has_rows, rows,
 from trivium.data.row_kinds.demonstrations import FORMATS
 from trivium.data.row_kinds.fields import Fields, without_columns
 from trivium.data.row_kinds.messages import CALL, ROLES, TAGS, Reading
-from trivium.data.unpack import ARCHIVES, Bad
+from trivium.data.unpack import ARCHIVES, Bad, Budget, members
 from trivium.errors import TriviumError, nearest
 from trivium.extensions import Code
 from trivium.files import Reject, Row
@@ -145,7 +146,7 @@ def rows_of_source(source: Path, reject: Reject, settings: Source | None = None,
     limits = Limits(encoding=settings.encoding, unwrap=True)
     for file in files_of_source(source, settings, say):
         pruned = file.name.lower().endswith(TABLE)
-        wanted = _members_wanted(source, file, settings.split)
+        wanted = _members_wanted(source, file, settings.split, say)
         for name, number, row in (rows_by(settings.reader, file) if settings.reader else
                                   rows(file, limits, say, wanted)):
             if isinstance(row, Bad):
@@ -196,11 +197,29 @@ def _is_held_out(path: str) -> bool:
     return _HELD_OUT.search(path) is not None and _TRAIN.search(path) is None
 
 
-def _members_wanted(source: Path, file: InputFile, split: str | None) -> Callable[[str], bool]:
-    """Which files inside an archive are taken: those of the split, unless the archive's own name says it."""
-    if split is None or not file.name.lower().endswith(ARCHIVES) or _has_word(_inside(source, file), split):
-        return lambda name: Path(name).name not in METADATA
-    return lambda name: _has_word(name, split)
+def _members_wanted(source: Path, file: InputFile, split: str | None,
+                    say: Callable[[str], None]) -> Callable[[str], bool]:
+    """Which files inside an archive are taken: those of the split, unless the archive's own name says it; without a
+    split, as in a folder, not the test files beside a training split."""
+    if not file.name.lower().endswith(ARCHIVES):
+        return lambda name: True
+    if split is not None and not _has_word(_inside(source, file), split):
+        return lambda name: _has_word(name, split)
+    names = [name for name in _names_inside(file) if Path(name).name not in METADATA and has_rows(name)]
+    aside = [name for name in names if _is_held_out(name)] if split is None and any(map(_TRAIN.search, names)) else []
+    if aside:
+        say(f"{file.name}: files of other splits than training were left out ({', '.join(aside[:4])}"
+            f"{' ...' if len(aside) > 4 else ''}); `split` names the one to read")
+    return lambda name: Path(name).name not in METADATA and name not in aside
+
+
+def _names_inside(file: InputFile) -> list[str]:
+    """The names of an archive's files; of a damaged one, those before the damage."""
+    names: list[str] = []
+    with contextlib.suppress(Bad, OSError), open(file.path, "rb") as stream:
+        for name, _ in members(stream, file.name, Budget(Limits().max_unpacked_bytes)):
+            names.append(name)
+    return names
 
 
 def _without_nulls(value: Any) -> Any:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trivium.data.row_kinds.fields import Notes
+from trivium.data.row_kinds.demonstrations import opened
+from trivium.data.row_kinds.fields import Fields, Notes
 from trivium.data.row_kinds.messages import Reading, messages_of, tools_of
 from trivium.errors import TriviumError
 from trivium.files import Row, read_rows, write_rows
@@ -68,14 +69,16 @@ def rows_of(source: Path, name: str, fields: Sequence[str], context: Context,
 def in_our_form(row: Row, fields: Sequence[str], reading: Reading) -> Row:
     """The row with the messages in ``fields`` in the form that they have here: turns that are not to be learned
     (OpenAI's ``weight: 0``) and calls of tools are marked in one way, whatever the row's; a prompt that is a text is
-    what the user says. Raises :class:`TriviumError` for what are no messages."""
+    what the user says, and a row's ``system`` and ``history`` stand before it. Raises :class:`TriviumError` for what
+    are no messages."""
     row = {**row}
+    before = Fields({name: row.pop(name) for name in ("system", "history") if fields and name in row})
     for field in fields:
         value = row[field]
         if isinstance(value, str) and field == "prompt":
             value = [{"role": "user", "content": value}]
         if isinstance(value, list) and all(isinstance(message, dict) for message in value):
-            value = messages_of(value, field, reading)
+            value = opened(messages_of(value, field, reading), before, reading)
         row[field] = check_messages(value)
     if fields and "tools" in row:
         row["tools"] = tools_of(row["tools"])

@@ -29,10 +29,12 @@ Response = str | Row
 """A text or, where it calls tools or has reasoning, the assistant's message."""
 
 
-def comparison(fields: Fields, reading: Reading) -> Row:
+def comparison(row: Row | Fields, reading: Reading | None = None) -> Row:
     """A row as ``{"prompt": messages, "responses": [...], "ranking": [...], "tools"?}``, with the ``ratings``,
     ``finished``, ``annotator`` and ``split`` that it has. Raises :class:`TriviumError` for one from which nothing can
     be learned."""
+    fields = row if isinstance(row, Fields) else Fields(row)
+    reading = reading or Reading()
     refuse_pictures(fields)
     fields.roles_as_columns(reading.speaker)
     for fits, read in _WAYS:
@@ -40,8 +42,8 @@ def comparison(fields: Fields, reading: Reading) -> Row:
             prompt, responses, ranking, more = read(fields, reading)
             break
     else:
-        raise unknown("comparison", "give it `prompt`, `chosen` and `rejected`, or `prompt`, `responses` and `ranking`",
-                      fields)
+        raise unknown("comparison", "give it `prompt`, `chosen` and `rejected`, or `responses` and `ranking`, or "
+                      "name its `columns`", fields)
     made = with_tools({"prompt": check_prompt(prompt), "responses": responses, "ranking": ranking}, fields) | more
     check_responses(made)
     for name in ("ratings", "finished", "annotator", "split"):

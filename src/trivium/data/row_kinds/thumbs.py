@@ -23,11 +23,13 @@ GOOD = ("true", "1", "+1", "yes", "good", "是", "好", "赞")
 BAD = ("false", "0", "-1", "no", "bad", "否", "坏", "差", "踩")
 
 
-def thumb(fields: Fields, reading: Reading) -> Row:
+def thumb(row: Row | Fields, reading: Reading | None = None) -> Row:
     """A row as ``{"prompt": messages, "completion": a text or the assistant's message, "label": bool, "tools"?}``, with
     the ``split``, ``finished`` and ``annotator`` that it has: a question and an answer in any form that demonstrations
     have, and a ``label`` or ``kto_tag``; or steps with ``labels``, which are good when all are. Raises
     :class:`TriviumError` for what is none."""
+    fields = row if isinstance(row, Fields) else Fields(row)
+    reading = reading or Reading()
     refuse_pictures(fields)
     fields.roles_as_columns(reading.speaker)
     if "completions" in fields and "labels" in fields:
