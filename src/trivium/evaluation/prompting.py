@@ -20,6 +20,7 @@ from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
 from trivium.model import folder as model_folder
+from trivium.model.gguf.read import opened
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
 from trivium.tokenizer.train import END
 from trivium.world import rubric
@@ -178,6 +179,7 @@ def compare(folder: Path, questions: Sequence[Question], examples: Sequence[Exam
     the same ones.
     """
     check_methods(methods, examples, shots)
+    folder = opened(folder)
     model = model_folder.load(folder)
     if not isinstance(model, LanguageModel):
         raise TriviumError(f"{folder}: a reward model, where a language model was expected")

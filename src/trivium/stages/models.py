@@ -29,6 +29,7 @@ from trivium.model.encoder import Classifier
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.families import FAMILIES, described, keep_generation, save_generation
 from trivium.model.gguf import Written, write_gguf
+from trivium.model.gguf.read import opened
 from trivium.model.weights import DTYPES, SaveDtype, shards, stored_dtype, too_large, weights_in
 from trivium.resources import peak_memory_mb
 from trivium.stage import Context
@@ -179,7 +180,7 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None, save_dt
         raise TriviumError(f"{adapter}: no adapter here ({adapter_folder.CONFIG} is missing)")
     if folder.exists() and any(folder.iterdir()):
         raise TriviumError(f"{folder}: holds something already; name a new folder")
-    base = base or adapter_folder.base_of(adapter)
+    base = opened(base) if base else adapter_folder.base_of(adapter)
     model = model_folder.load_adapter(adapter, base)
     if has_adapters(model):
         raise TriviumError(
@@ -201,6 +202,7 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None, save_dt
 
 def export_gguf(folder: Path, path: Path, kind: str = "f16", say: Callable[[str], None] = print) -> Written:
     """Write a model's folder as a GGUF file; a LoRA adapter is folded into its base first, beside the file."""
+    folder = opened(folder)
     if not (folder / adapter_folder.CONFIG).exists() or (folder / "model.safetensors").exists():
         return write_gguf(folder, path, kind, say)
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".merged-") as place:
