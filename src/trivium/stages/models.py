@@ -163,6 +163,10 @@ def save_adapter(model: LanguageModel | RewardModel, attached: Attached, tokeniz
     tokenizer.save(context.folder)
     place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
     seen = f"{base} is an adapter itself: merge it first" if (base / adapter_folder.CONFIG).exists() else str(base)
+    if isinstance(model, RewardModel) and model_folder.read_config(base)[1].get("pad_token_id") == tokenizer.end_id:
+        context.progress.say(
+            "the base's padding is the token that ends answers, so other programs would read the scores of batches one "
+            "token early; `trivium merge` writes a whole reward model that they read right")
     adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base),
                         seen)
     if attached.settings.kind != "lora":
