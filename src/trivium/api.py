@@ -19,6 +19,7 @@ from trivium.model import folder as model_folder
 from trivium.model.encoder import Classifier, MaskedModel, encode, joined, load_encoder, pooled
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.folder import what_is
+from trivium.model.gguf.read import opened
 from trivium.model.images import look
 from trivium.model.vision import SeeingModel
 from trivium.objectives.language_modeling import token_log_probs
@@ -29,7 +30,7 @@ class Model:
     """A model folder, ready to answer or, for a reward model, to judge; an encoder's, to compare and label."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = opened(folder)
         self.model = (load_encoder(folder) if is_encoder(folder) else model_folder.load(folder)).eval()
         self.tokenizer = ChatTokenizer.load(folder)
         if self.tokenizer.vocab_size > self.model.config.vocab_size:
@@ -172,5 +173,5 @@ def is_encoder(folder: Path) -> bool:
 
 
 def load(folder: str | Path) -> Model:
-    """Read a model folder. Raises :class:`TriviumError` for a folder that is not whole."""
+    """Read a model folder, or a GGUF file. Raises :class:`TriviumError` for a folder that is not whole."""
     return Model(Path(folder))

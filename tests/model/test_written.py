@@ -19,6 +19,8 @@ from transformers import (
 )
 
 import trivium
+from trivium.errors import TriviumError
+from trivium.feedback.simulate import _scores as scores_of
 from trivium.files import write_rows
 from trivium.stages.models import load_language_model, prompt_ids, response_ids, save_model
 
@@ -83,6 +85,20 @@ def test_a_full_vocabulary_gets_an_entry_for_padding(tmp_path):
         save_model(model.rewarding(3), read, base / "reward")
         assert model.config.vocab_size == tokenizer.get_vocab_size()
         check_scores(base / "reward")
+
+
+def test_items_of_a_feedback_project_are_scored_where_training_read(tmp_path):
+    bases.byte_level(tmp_path / "base")
+    bases.model(tmp_path / "base", FAMILIES["llama"])
+    model, tokenizer = load_language_model(tmp_path / "base")
+    save_model(model.rewarding(3), tokenizer, tmp_path / "reward")
+    reward = trivium.load(tmp_path / "reward")
+    item = {"prompt": CHATS[0][:1], "responses": ["Seven.", {"role": "assistant", "content": "罐子"}]}
+    wanted = [reward.model(torch.tensor([[*prompt_ids(tokenizer, CHATS[0][:1]), *response_ids(tokenizer, text)]]))
+              [0, -1].item() for text in ("Seven.", "罐子")]
+    assert scores_of(reward.score, item) == pytest.approx(wanted, abs=1e-5)
+    with pytest.raises(TriviumError, match="the last message is not the assistant's"):
+        reward.score(CHATS[0][:1])
 
 
 def recipe_of(folder, base, precision, **settings):

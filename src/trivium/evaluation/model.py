@@ -16,6 +16,7 @@ from trivium.files import read_json
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
+from trivium.model.gguf.read import opened
 from trivium.tokenizer.chat import ChatTokenizer
 
 Progress = Callable[[int, int, str], None]
@@ -43,6 +44,7 @@ class EvaluatedModel:
     def load(folder: Path, seed: int = 0, progress: Progress = silent,
              device: torch.device | str = "cpu") -> EvaluatedModel:
         """Read a model's folder. Raises :class:`TriviumError` for a reward model."""
+        folder = opened(folder)
         model = model_folder.load(folder)
         if not isinstance(model, LanguageModel):
             raise TriviumError(f"{folder}: a reward model does not write; name a language model")
@@ -115,6 +117,7 @@ def reward_scores(folder: Path, answers: Sequence[tuple[Messages, str]]) -> list
     """The score that the reward model in ``folder`` gives to each ``(prompt, answer)``.
 
     Raises :class:`TriviumError` for a folder with a language model."""
+    folder = opened(folder)
     model = model_folder.load(folder)
     if not isinstance(model, RewardModel):
         raise TriviumError(f"{folder}: a language model, where a reward model was expected to judge")

@@ -22,6 +22,7 @@ from trivium.files import read_json, read_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel
 from trivium.model import folder as model_folder
+from trivium.model.gguf.read import opened
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
 from trivium.tokenizer.train import END
 from trivium.world import rubric
@@ -183,6 +184,7 @@ def compare(folder: Path, questions: Sequence[Question], examples: Sequence[Exam
     method are left out for all, so that all answer the same ones.
     """
     check_methods(methods, examples, shots)
+    folder = opened(folder)
     model = model_folder.load(folder)
     if not isinstance(model, LanguageModel):
         raise TriviumError(f"{folder}: a reward model, where a language model was expected")

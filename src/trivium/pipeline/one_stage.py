@@ -82,6 +82,14 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
     return Planned(name, stage, runner, places | files, digests | code, code, work, key)
 
 
+def as_folders(places: Mapping[str, Path]) -> dict[str, Path]:
+    """Places with GGUF files as the folders that they are unpacked to: a stage's key holds the file's digest."""
+    if not any(place.suffix.lower() == ".gguf" for place in places.values()):
+        return dict(places)
+    from trivium.model.gguf.read import opened
+    return {where: opened(place) for where, place in places.items()}
+
+
 def code_of(runner: RunStage) -> dict[str, Path]:
     """The files of a caller's function, where it has any."""
     source = getattr(getattr(runner, "__code__", None), "co_filename", "")
@@ -112,7 +120,7 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
     planned = plan(recipe, name, stage, artifacts, runners)
     place, key = recipe.folder / name, planned.key
     work = recipe.folder / ".work" / f"{name}-{planned.work[:12]}"
-    context = Context(recipe.name, name, recipe.seed, nested(stage, planned.places), work / "artifact",
+    context = Context(recipe.name, name, recipe.seed, nested(stage, as_folders(planned.places)), work / "artifact",
                       work / "scratch", progress, need(recipe, stage), wall_seconds, Stages(map(Path, recipe.plugins)))
     if os.environ.get("RANK", "0") != "0":
         if not find(recipe.folder, name, planned) and stage.every_process:
@@ -212,8 +220,8 @@ def prepared(recipe: Recipe, name: str) -> tuple[Stage, Context]:
                 f"{name}: its input {reference!r} is not there yet; make it with: trivium run RECIPE --only {reference}"
             )
     work = recipe.folder / ".work" / f"{name}-look"
-    return stage, Context(recipe.name, name, recipe.seed, nested(stage, places), work, work, Progress(quiet=True),
-                          need(recipe, stage))
+    return stage, Context(recipe.name, name, recipe.seed, nested(stage, as_folders(places)), work, work,
+                          Progress(quiet=True), need(recipe, stage))
 
 
 def cores(recipe: Recipe) -> int:

@@ -102,6 +102,9 @@ def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
             except TriviumError as error:
                 raise TriviumError(f"{name}: {error}") from error
         for _, reference in stage.references():
+            if reference not in recipe.stages and reference.lower().endswith(".gguf"):
+                from trivium.model.gguf.read import check_gguf
+                check_gguf(Path(reference))
             config = Path(reference) / "config.json"
             if reference not in recipe.stages and config.is_file() and "model_type" in read_json(config):
                 from trivium.stages.models import check_model

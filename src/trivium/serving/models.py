@@ -15,6 +15,7 @@ from trivium.files import read_json
 from trivium.generation.engine import Engine
 from trivium.model import LanguageModel
 from trivium.model import folder as model_folder
+from trivium.model.gguf.read import opened
 from trivium.model.images import look
 from trivium.model.vision import SeeingModel
 from trivium.tokenizer.chat import ChatTokenizer
@@ -63,6 +64,7 @@ class Served:
     @classmethod
     def load(cls, name: str, folder: Path, limits: Limits) -> Served:
         """From a model's folder. Raises :class:`TriviumError` where it cannot be served."""
+        folder = opened(folder)
         model = model_folder.load(folder)
         if not isinstance(model, LanguageModel):
             raise TriviumError(f"{folder}: {model_folder.what_is(model)} does not chat; serve a language model")

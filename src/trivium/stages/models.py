@@ -29,6 +29,7 @@ from trivium.model.encoder import Classifier
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.families import FAMILIES, described, keep_generation, save_generation
 from trivium.model.gguf import Written, write_gguf
+from trivium.model.gguf.read import opened
 from trivium.model.weights import DTYPES, SaveDtype, shards, stored_dtype, too_large, weights_in
 from trivium.resources import peak_memory_mb
 from trivium.stage import Context
@@ -161,6 +162,10 @@ def save_adapter(model: LanguageModel | RewardModel, attached: Attached, tokeniz
     tokenizer.save(context.folder)
     place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
     seen = f"{base} is an adapter itself: merge it first" if (base / adapter_folder.CONFIG).exists() else str(base)
+    if isinstance(model, RewardModel) and model_folder.read_config(base)[1].get("pad_token_id") == tokenizer.end_id:
+        context.progress.say(
+            "the base's padding is the token that ends answers, so other programs would read the scores of batches one "
+            "token early; `trivium merge` writes a whole reward model that they read right")
     adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base),
                         seen)
     if attached.settings.kind != "lora":
@@ -178,7 +183,7 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None, save_dt
         raise TriviumError(f"{adapter}: no adapter here ({adapter_folder.CONFIG} is missing)")
     if folder.exists() and any(folder.iterdir()):
         raise TriviumError(f"{folder}: holds something already; name a new folder")
-    base = base or adapter_folder.base_of(adapter)
+    base = opened(base) if base else adapter_folder.base_of(adapter)
     model = model_folder.load_adapter(adapter, base)
     if has_adapters(model):
         raise TriviumError(
@@ -200,6 +205,7 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None, save_dt
 
 def export_gguf(folder: Path, path: Path, kind: str = "f16", say: Callable[[str], None] = print) -> Written:
     """Write a model's folder as a GGUF file; a LoRA adapter is folded into its base first, beside the file."""
+    folder = opened(folder)
     if not (folder / adapter_folder.CONFIG).exists() or (folder / "model.safetensors").exists():
         return write_gguf(folder, path, kind, say)
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".merged-") as place:

@@ -5,6 +5,7 @@ The folder lies in the user's cache, named by the file's digest, so that all tha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -41,12 +42,23 @@ def opened(path: Path) -> Path:
     aside = Path(tempfile.mkdtemp(dir=cache, prefix=".unpacking-"))
     try:
         unpack(path, aside)
-        if not place.exists():
+        with contextlib.suppress(OSError):  # another process was faster
             os.replace(aside, place)
+        if not (place / "config.json").exists():
+            raise TriviumError(f"{place}: the unpacked model cannot be put there; remove what stands in its place")
         print(f"{path}: unpacked to {place}", file=sys.stderr)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return place
+
+
+def check_gguf(path: Path) -> None:
+    """Raise :class:`TriviumError` for a GGUF file that cannot be read, before any weight is read."""
+    gguf = library()
+    header = read_header(path, gguf)
+    check_tensors(header, config_of(header), gguf)
+    with tempfile.TemporaryDirectory() as folder:
+        write_tokenizer(header, Path(folder))
 
 
 def unpack(path: Path, folder: Path) -> None:
@@ -60,7 +72,7 @@ def unpack(path: Path, folder: Path) -> None:
     values = config_of(header)
     check_tensors(header, values, gguf)
     ids = write_tokenizer(header, folder)
-    dtype = dtype_of(header)
+    dtype = dtype_of(header, gguf)
     write_weights(header, values, folder, dtype, gguf)
     ends = list(dict.fromkeys(ids[name] for name in ("eot", "eos", "eom") if name in ids))
     end = ends[0] if len(ends) == 1 else ends
@@ -185,12 +197,16 @@ def check_tensors(header: Header, values: dict[str, Any], gguf: Any) -> None:
         raise TriviumError(f"{header.path}: token_embd.weight {found}, where the vocabulary and width ask for {wanted}")
 
 
-def dtype_of(header: Header) -> torch.dtype:
-    """The number format of the folder: that of the embedding where it is a plain one; float32 where anything is
-    quantised."""
+def dtype_of(header: Header, gguf: Any) -> torch.dtype:
+    """The number format of the folder: that of the matrices where all have the same plain one and it holds the vectors
+    too, which GGUF has in float32; otherwise float32."""
     formats = {info.format.name for info in header.tensors.values() if len(info.shape) > 1}
-    return {"F16": torch.float16, "BF16": torch.bfloat16}.get(next(iter(formats)), torch.float32) if len(
-        formats) == 1 else torch.float32
+    dtype = {"F16": torch.float16, "BF16": torch.bfloat16}.get(min(formats), torch.float32)
+    if len(formats) > 1:
+        return torch.float32
+    vectors = (dequantised(header.path, info, gguf) for name, info in header.tensors.items()
+               if len(info.shape) == 1 and name != "rope_freqs.weight")
+    return dtype if all(torch.equal(vector, vector.to(dtype).float()) for vector in vectors) else torch.float32
 
 
 def dequantised(path: Path, info: TensorInfo, gguf: Any) -> Tensor:

@@ -158,7 +158,8 @@ def add_ends(writer: Any, tokenizer: ChatTokenizer, folder: Path, say: Callable[
     if more[1:]:
         say("GGUF has places for three tokens that end answers, so left out are "
             f"{', '.join(tokenizer.spelling(id) for id in more[1:])}")
-    writer.add_pad_token_id(tokenizer.pad_id)
+    if not isinstance(tokenizer, TemplateTokenizer) or "pad" in tokenizer.special:
+        writer.add_pad_token_id(tokenizer.pad_id)
     if not own_base:
         marks = r"{%-?\s*(end)?generation\s*-?%}"  # which only training programs know
         template = re.sub(marks, "", tokenizer.template)
