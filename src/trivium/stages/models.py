@@ -170,8 +170,8 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None) -> None
 
 def save_model(model: LanguageModel | RewardModel, tokenizer: ChatTokenizer, folder: Path, chat: bool = True) -> None:
     """Write a whole Hugging Face folder: weights, config, tokenizer and chat template."""
-    tokenizer.save(folder, chat=chat)
     model_folder.save(model, folder, tokenizer.ids if chat else {"eos": tokenizer.document_id, "pad": tokenizer.pad_id})
+    tokenizer.save(folder, chat, str(read_json(folder / "config.json").get("model_type")))
 
 
 def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Any], tools: Sequence[Any] | None = None) -> np.ndarray:

@@ -151,7 +151,7 @@ class TemplateTokenizer(ChatTokenizer):
         """The control tokens and their ids."""
         return self.sealed.ids
 
-    def save(self, folder: Path, chat: bool = True) -> None:
+    def save(self, folder: Path, chat: bool = True, family: str = "") -> None:
         """Write the files as they were, but for truncation and padding, and the chat template."""
         for name, data in self.files.items():
             write_bytes(folder / name, data)

@@ -33,7 +33,7 @@ class Dpo(Looped):
     """Direct preference optimisation from the same rankings."""
 
     kind: ClassVar[str] = "dpo"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     title: ClassVar[Title] = Title("direct preferences (DPO)", "直接偏好优化（DPO）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("accuracy", "pairs ordered right", "成对排序正确率"),

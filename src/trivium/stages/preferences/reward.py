@@ -32,6 +32,7 @@ from trivium.stages.preferences.rankings import (
     full_ranking,
     ranked_tree,
     rankings,
+    tell_remarks,
 )
 from trivium.stages.preferences.reward_statistics import (
     heldout_summary,
@@ -50,7 +51,7 @@ class Reward(Looped):
     """Train a reward model on rankings, every response encoded once and every prompt computed once."""
 
     kind: ClassVar[str] = "reward"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     title: ClassVar[Title] = Title("reward model", "奖励模型", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("accuracy", "pairs ordered right", "成对排序正确率"),
@@ -219,6 +220,7 @@ def ranked_batches(settings: Looped, context: Context) -> tuple[PackedEpochs, Ch
     length = min(settings.length, config.max_positions)
     rated = isinstance(settings, Reward) and settings.rated
     rows = [row for row in rankings(context.inputs["preferences"], context, rated) if row["split"] == "train"]
+    tell_remarks(tokenizer, ((row["prompt"], said) for row in rows for said in row["responses"]), context)
     trees = fits((ranked_tree(tokenizer, row, rated) for row in rows), length, context.progress.say)
     seed = context.seed
     if isinstance(settings, Reward) and settings.member:
