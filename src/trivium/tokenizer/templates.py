@@ -69,7 +69,7 @@ class TemplateTokenizer(ChatTokenizer):
         self.sealed = SealedTokenizer(found, [*(token["content"] for token in added if is_control(token, bare)),
                                               *self.special.values()], name)
         self._program = Program(self._template, name, self.special, self.sealed.shielded)
-        self._shown: dict[tuple[object, ...], frozenset[int]] = {}
+        self._shown: dict[tuple[object, ...], frozenset[int] | None] = {}
         self._look_at_turns(frozenset(token["content"] for token in added if token.get("special")))
 
     def _look_at_turns(self, special: frozenset[str]) -> None:
@@ -105,7 +105,7 @@ class TemplateTokenizer(ChatTokenizer):
             self._ends |= set(found[:1])
             structure |= {*found, *self.sealed.spelt.findall(before)}
             break
-        self.sayable = frozenset(self.sealed.names) - special - structure
+        self._structure, self.sayable = structure, frozenset(self.sealed.names) - special - structure
         if self.opened:
             self.mismatch = (
                 f"the chat template asks for an answer with {self.opened!r} at its end, but writes answers without it: "
@@ -220,15 +220,26 @@ class TemplateTokenizer(ChatTokenizer):
             last = ending is not None and number == len(messages) - 1
             start = ending if last and ending is not None else self._start(
                 chat, number, text, shielded_tools, options, generation_prompt)
-            found = (found for found in self.sealed.spelt.finditer(text, start) if found.group() in self._ends)
-            end = next(found, None)
+            end = self._end_of_turn(text, start)
             if start < at or end is None:
                 raise TriviumError(
                     f"message {number + 1}: the chat template changes what was said earlier, so it cannot "
                     "be told which words are the assistant's; show each answer in a conversation of its own")
-            pieces += [(text[at:start], False), (text[start:end.end()], is_learned(message))]
-            at = end.end()
+            pieces += [(text[at:start], False), (text[start:end], is_learned(message))]
+            at = end
         return self.sealed.encode([*pieces, (text[at:], False)])
+
+    def _end_of_turn(self, text: str, start: int) -> int | None:
+        """Where the turn ends that begins at ``start``: after the first token that ends turns or, where another turn
+        begins before that, after the last control token before it, such as Llama's ``<|eom_id|>``."""
+        before = None
+        for found in self.sealed.spelt.finditer(text, start):
+            if found.group() in self._ends:
+                return found.end()
+            if found.group() in self._structure:
+                return before
+            before = found.end()
+        return before if before is not None and not text[before:].strip() else None
 
     def _start(self, chat: list[dict[str, Any]], number: int, text: str, tools: Tools | None,
                options: Mapping[str, Any] | None, generation_prompt: bool) -> int:
@@ -316,18 +327,24 @@ class TemplateTokenizer(ChatTokenizer):
                 for message in messages]
         key = (tuple(form), bool(tools), generation_prompt)
         if key not in self._shown:
-            chat = [{"role": role, "content": mark(i) if said else "", **({"tool_calls": [
-                {"type": "function", "id": f"call{i}n{k}", "function": {
+            chat: list[dict[str, Any]] = []
+            for i, (role, said, calls) in enumerate(form):
+                made = [{"type": "function", "id": f"c{i:04}{k:04}", "function": {
                     "name": mark(1000 * (i + 1) + k), "arguments": {mark(1000 * (i + 1) + 500 + k): 1}}}
-                for k in range(calls)]} if calls else {})} for i, (role, said, calls) in enumerate(form)]
+                    for k in range(calls)]
+                chat.append({"role": role, "content": mark(i) if said else "",
+                             **({"tool_calls": made} if calls else {}),
+                             **({"tool_call_id": "c00000000", "name": "f"} if role == "tool" else {})})
             function = {"name": mark(10**9), "description": "?", "parameters": {"type": "object", "properties": {}}}
             marked = [{"type": "function", "function": function}] if tools else None
             try:
                 text = self._program(chat, generation_prompt, marked)
+                self._shown[key] = frozenset(int(number) for number in MARK.findall(text))
             except TriviumError:  # it looks into what is said, and marks say nothing
-                text = "".join(mark(i) for i in [*range(10**4), 10**9])
-            self._shown[key] = frozenset(int(number) for number in MARK.findall(text))
+                self._shown[key] = None
         shown = self._shown[key]
+        if shown is None:
+            return
         for i, (role, said, calls) in enumerate(form):
             if said and i not in shown:
                 raise TriviumError(f"message {i + 1}: the chat template leaves out what the {role} says here; put it "
