@@ -57,7 +57,7 @@ class Model:
                                   max_new_tokens, top_p, top_k, seed)
         model, pictures = self._language_model(), None
         if isinstance(prompt, str):
-            ids = [self.tokenizer.document_id, *self.tokenizer.encode(prompt)]
+            ids = self.tokenizer.opened(prompt)
         else:
             ids = self.tokenizer.encode_chat(
                 prompt, generation_prompt=True,
@@ -148,13 +148,19 @@ class Model:
         return token_log_probs(hidden[places - 1], model.lm_head.weight, tokens[places]).numpy()
 
     @torch.inference_mode()
-    def score(self, messages: Sequence[Message]) -> float:
-        """A reward model's score of the last answer in ``messages``: what ``AutoModelForSequenceClassification`` gives.
-        Add ``.shift`` for a score by which demonstrations average 0."""
+    def score(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> float:
+        """A reward model's score of the last answer in ``messages``, read where training read it: at the token that
+        ends the answer, whatever the template writes after it. Add ``.shift`` for a score by which demonstrations
+        average 0. ``tools`` are the functions that the template shows the model."""
         if not isinstance(self.model, RewardModel):
             raise TriviumError(f"{self.folder}: a language model does not score; name a reward model")
-        ids = self.tokenizer.encode_chat(messages)[0]
-        return self.model(self._row(ids))[0, -1].item()
+        if not messages or messages[-1].get("role") != "assistant":
+            raise TriviumError("a score is one of an answer, but the last message is not the assistant's")
+        judged = [*messages[:-1], {name: value for name, value in messages[-1].items() if name != "train"}]
+        more: dict[str, Any] = {"tools": tools} if tools else {}
+        ids, learned = self.tokenizer.encode_chat(judged, **more)
+        end = max(place for place, learn in enumerate(learned) if learn)
+        return self.model(self._row(ids[:end + 1]))[0, -1].item()
 
     @property
     def shift(self) -> float:

@@ -181,6 +181,11 @@ class Stage(BaseModel):
                 _take_out(learned, place.path)
         return learned
 
+    def within(self, earlier: Mapping[str, Stage]) -> Stage:
+        """The stage with those defaults decided that depend on the recipe's ``earlier`` stages. Raises
+        :class:`TriviumError` that begins with the setting where they cannot be."""
+        return self
+
     def decided(self) -> dict[str, Any]:
         """What was decided before the stage, such as its number format, for its summary."""
         return {}

@@ -115,7 +115,7 @@ def test_every_stage_trains_on_them(bases, rows, tmp_path, precision):
     stages = settings(bases, rows, precision)
     trivium.run(recipe(tmp_path, **stages))
     for stage in stages:
-        assert ChatTokenizer.load(tmp_path / "run" / stage).template == text_of("qwen3")
+        assert text_of("qwen3") in ChatTokenizer.load(tmp_path / "run" / stage).template
 
 
 def test_the_last_answer_alone(bases):

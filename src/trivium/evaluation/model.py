@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation import likelihood
+from trivium.files import read_json
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
@@ -18,7 +20,7 @@ from trivium.tokenizer.chat import ChatTokenizer
 
 Progress = Callable[[int, int, str], None]
 """Called with how much is done, how much there is, and what it is."""
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
 
 
 def silent(done: int, total: int, text: str) -> None:
@@ -48,6 +50,17 @@ class EvaluatedModel:
         ends = model_folder.read_config(folder)[1].get("eos_token_id")
         chat = tokenizer.end_id in (ends if isinstance(ends, list) else [ends])
         return EvaluatedModel(folder, model.to(device).eval(), tokenizer, chat, seed, progress)
+
+    @staticmethod
+    def check(folder: Path) -> None:
+        """Raise :class:`TriviumError` for what is no language model's folder."""
+        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")) and \
+                folder.suffix != ".gguf":
+            fault = "no model here (config.json is missing)" if folder.is_dir() else "no such folder"
+            raise TriviumError(f"{folder}: {fault}; name the folder of a model, such as runs/mine/sft")
+        config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+        if any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+            raise TriviumError(f"{folder}: a reward model does not write; name a language model")
 
     def longest_prompt(self, max_new_tokens: int) -> int:
         """The number of tokens that a prompt may have so that ``max_new_tokens`` fit after it."""

@@ -26,7 +26,7 @@ def evaluations(found: Gathered) -> list[tuple[str, dict[str, Any]]]:
 
 def baseline_of(manifest: Mapping[str, Any]) -> str:
     """The model that an examination compares with."""
-    return str(manifest["settings"].get("baseline", "sft"))
+    return str(manifest["summary"].get("baseline") or manifest["settings"].get("baseline") or "sft")
 
 
 def own_stage(found: Gathered, manifest: Mapping[str, Any], model: str) -> bool:

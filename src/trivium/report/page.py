@@ -17,7 +17,7 @@ from trivium.report.curves import curves, samples
 from trivium.report.drift import drift
 from trivium.report.examined import by_task, further_tasks, model_order, prompts, wins
 from trivium.report.findings import findings
-from trivium.report.formats import interval, is_rate, number, percent, seconds, signed
+from trivium.report.formats import has_interval, interval, is_rate, is_share, number, percent, seconds, signed
 from trivium.report.funnels import funnels
 from trivium.report.gather import Gathered
 from trivium.report.learning import remembered, sources
@@ -53,6 +53,7 @@ def environment(found: Gathered) -> Environment:
         "t": both, "figure": lambda key, stage: both(*found.figure(key, stage)),
         "stage": lambda name: both(*found.title(name)), "task": lambda name: both(*texts.task_words(name)),
         "step": lambda name: both(*texts.step_words(name)), "part": lambda name: both(*texts.part_words(name)),
-        "track": draw.track, "scale": draw.scale, "bar": draw.bar, "is_rate": is_rate
+        "track": draw.track, "scale": draw.scale, "bar": draw.bar, "is_rate": is_rate,
+        "is_share": is_share, "has_interval": has_interval
     }
     return made

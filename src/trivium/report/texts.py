@@ -75,6 +75,7 @@ FIGURES: dict[str, Pair] = {
 
 TASK_FIGURES: dict[str, Pair] = {
     "accuracy": ("right choices", "选对率"),
+    "accuracy_per_character": ("right choices, by log-probability a character", "选对率（按每字符对数概率）"),
     "accuracy_per_byte": ("right choices, by log-probability a byte", "选对率（按每字节对数概率）"),
     "probability_of_right": ("probability of what is right", "正确选项的概率"),
     "right": ("right answers", "答对率"),

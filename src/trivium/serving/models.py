@@ -101,7 +101,7 @@ class Served:
     def encode_text(self, prompt: str | list[int]) -> list[int]:
         """The tokens of a text to continue. Raises :class:`TriviumError` for tokens that the model does not know."""
         if isinstance(prompt, str):
-            return [self.tokenizer.document_id, *self.tokenizer.encode(prompt)]
+            return self.tokenizer.opened(prompt)
         if not prompt or max(prompt) >= self.engine.config.vocab_size:
             raise TriviumError("a prompt of tokens is empty or holds one that the model does not know")
         return prompt

@@ -12,8 +12,11 @@ from pydantic import Field
 
 from trivium import randomness
 from trivium.errors import TriviumError
+from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.weights import SaveDtype, weights_in
 from trivium.stage import Context, Input, Stage
 from trivium.stages.cost import Estimate, size_of, steps_of
+from trivium.stages.models import dtype_to_save
 from trivium.stages.outlook import Cost, Step
 from trivium.training.batch import Batch, Tree, make_batch
 from trivium.training.epochs import PackedEpochs
@@ -72,10 +75,11 @@ class Looped(Training):
 
     def check_processes(self, processes: int) -> None:
         """Raise :class:`TriviumError` where so many processes cannot share an update, or each matrix."""
-        if processes > 1 and (self.alone or getattr(self, "adapter", None) is not None):
-            raise TriviumError(
-                f"{'it is' if self.alone else 'adapters are'} trained in one process; start it without torchrun")
-        each = self.parallel.tensor_parallel
+        each, adapter = self.parallel.tensor_parallel, getattr(self, "adapter", None)
+        if processes > 1 and self.alone:
+            raise TriviumError("it is trained in one process; start it without torchrun")
+        if processes > 1 and adapter is not None:
+            check_spread_adapter(adapter, each, self.number_format())
         if processes % each:
             raise TriviumError(
                 f"tensor_parallel is {each}, which does not divide {processes} processes; "
@@ -100,6 +104,21 @@ class Looped(Training):
         """An update with this stage's settings."""
         return Step(self.optimization, self.parallel, resolve_precision(self.precision, estimate.device), models,
                     objective, batches)
+
+
+def check_spread_adapter(adapter: AdapterSettings, tensor_parallel: int, precision: NumberFormat) -> None:
+    """Raise :class:`TriviumError` for an adapter that several processes cannot train together: one whose matrices would
+    be cut, and DoRA where the frozen weights are gathered rounded, as its lengths are theirs in float32."""
+    if tensor_parallel > 1:
+        raise TriviumError("tensor_parallel cuts no adapters; leave it at 1, and all processes share out the rows")
+    if adapter.dora and precision == "bf16-weights":
+        raise TriviumError("DoRA with `precision: bf16-weights` is trained in one process; choose bf16")
+class FromModel(Looped):
+    """What stages have in common that begin with a model and write one."""
+
+    save_dtype: SaveDtype = "base"
+    """Number format of the weights that are written: float32, bf16, f16, or that of the model it starts from. While
+    training, weights are float32 all the same, and so are adapters, always."""
 
 
 class FromText(Looped):
@@ -150,11 +169,8 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
         assert heldout is not None
         return [batch for step in range(heldout.steps_per_epoch) for batch in heldout(step, part, parts)]
 
-    if (hasattr(model, "whole") or hasattr(model, "vision")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TriviumError(
-            f"{context.name}: models of other families, and those that see, are trained in one process; "
-            "start it without torchrun"
-        )
+    if hasattr(model, "vision") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TriviumError(f"{context.name}: models that see are trained in one process; start it without torchrun")
     if 0 < steps < FEW_UPDATES:
         context.progress.say(
             f"only {steps} update{'s' if steps != 1 else ''}, and so few teach little: smaller batches (`rows`, "
@@ -162,12 +178,17 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
         )
     precision = resolve_precision(settings.precision, next(model.parameters()).device)
     every: int = getattr(settings, "evaluate_every", 0) if evaluate_every is None else evaluate_every
-    return train(model, objective, batches, steps, settings.optimization,
-                 scratch=context.scratch, log=context.folder / "log.jsonl", fingerprint=fingerprint(
-                     *made_from, settings.learned(), context.seed), precision=precision, parallel=settings.parallel,
-                 evaluation=Evaluation(every, validation if heldout else None, sample, keep_best, patience),
-                 track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,
-                 say=context.progress.say)
+    outcome = train(model, objective, batches, steps, settings.optimization,
+                    scratch=context.scratch, log=context.folder / "log.jsonl", fingerprint=fingerprint(
+                        *made_from, settings.learned(), context.seed), precision=precision, parallel=settings.parallel,
+                    evaluation=Evaluation(every, validation if heldout else None, sample, keep_best, patience),
+                    track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,
+                    say=context.progress.say)
+    if outcome.leader and isinstance(settings, FromModel) and getattr(settings, "adapter", None) is None:
+        dtype = dtype_to_save(outcome.model, context.inputs["model"], settings.save_dtype, context.progress.say)
+        with weights_in(outcome.model, dtype):
+            pass  # what is measured now is what will be written
+    return outcome
 
 
 def fingerprint(*parts: object) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from trivium.errors import TriviumError
 from trivium.files import read_text, write_bytes, write_json, write_text
@@ -53,6 +54,11 @@ class ChatTokenizer:
             if self._tokenizer.token_to_id(token) is None:
                 raise TriviumError(f"tokenizer.json has no token {token}; only Trivium's own tokenizers can be used")
         self.sealed = SealedTokenizer(found, SPECIAL_TOKENS, "the tokenizer")
+        self.begins = bool(found.get("post_processor")) and Tokenizer.from_buffer(self.data).encode(
+            "", add_special_tokens=True).ids == [self.document_id]
+        """Whether a text begins with the token between documents, as those of a model without chat do."""
+        if self.begins:  # it says so itself: apart from that, the tokenizer is the same
+            self.data = (self._tokenizer.to_str(pretty=True) + "\n").encode()
 
     @property
     def template(self) -> str:
@@ -62,6 +68,13 @@ class ChatTokenizer:
     @property
     def _ids(self) -> dict[str, int]:
         return self.sealed.ids
+
+    def _beginning(self) -> bytes:
+        """``tokenizer.json`` where a text begins with the token between documents, for all who read it."""
+        tokenizer = Tokenizer.from_buffer(self.data)
+        tokenizer.post_processor = TemplateProcessing(single=f"{DOCUMENT} $A", pair=f"{DOCUMENT} $A {DOCUMENT} $B",
+                                                      special_tokens=[(DOCUMENT, self.document_id)])
+        return (tokenizer.to_str(pretty=True) + "\n").encode()
 
     @classmethod
     def load(cls, folder: Path) -> ChatTokenizer:
@@ -88,8 +101,9 @@ class ChatTokenizer:
         ``family`` is the ``model_type`` of the model beside it: ``transformers`` 5 takes any tokenizer beside a
         ``qwen2`` for Qwen's own, which splits words and composes letters otherwise, unless an ``auto_map`` says that
         it has a class of its own; an empty one leaves ``tokenizer_class`` to say which."""
-        write_bytes(folder / "tokenizer.json", self.data)
+        write_bytes(folder / "tokenizer.json", self.data if chat else self._beginning())
         special = {"eos_token": END if chat else DOCUMENT, "pad_token": PAD}
+        special |= {} if chat else {"bos_token": DOCUMENT}
         write_json(folder / "special_tokens_map.json", special)
         write_json(folder / "tokenizer_config.json", {
             **special, "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
@@ -121,6 +135,20 @@ class ChatTokenizer:
     def end_id(self) -> int:
         """The token that ends a turn."""
         return self._ids[END]
+
+    @property
+    def eos_id(self) -> int:
+        """The token that templates and other programs know as the end."""
+        return self.document_id if self.begins else self.end_id
+
+    @property
+    def text_start(self) -> list[int]:
+        """The tokens before a text that is no chat, which ``transformers`` puts there too."""
+        return [self.document_id] if self.begins else []
+
+    def opened(self, text: str) -> list[int]:
+        """The tokens of a text that is to be continued, with what stands before it; never none."""
+        return [*self.text_start, *self.encode(text)] or [self.document_id]
 
     def encode(self, text: str) -> list[int]:
         """The text's tokens, never a control token."""

@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from trivium.errors import TriviumError
 from trivium.files import read_json, read_text, write_bytes, write_json, write_text
 from trivium.tokenizer.chat import ChatTokenizer
@@ -82,9 +84,9 @@ class TemplateTokenizer(ChatTokenizer):
         if at < 0:
             raise TriviumError(f"{self.name}: the chat template leaves out what the assistant says")
         common = common_length(asked, whole[:at])
-        self.opening = whole[common:at]
+        self._before_answer = whole[common:at]
         """What the template writes between the text that asks for an answer and the answer, such as a space."""
-        self.opened = asked[common:]
+        self._asks_with = asked[common:]
         """What the template asks with at its end and leaves out once there is an answer, such as an open ``<think>``.
         """
         after = whole[at + len(mark(0)):]
@@ -100,16 +102,16 @@ class TemplateTokenizer(ChatTokenizer):
                 before, _, rest = self._program(turns, False, None).partition(mark(0))
             except TriviumError:  # a template without a system, or one that wants an answer to everything
                 continue
-            before = before[:len(before) - len(self.opening)] if before.endswith(self.opening) else before
+            before = before[:len(before) - len(self._before_answer)] if before.endswith(self._before_answer) else before
             found = self.sealed.spelt.findall(rest)
             self._ends |= set(found[:1])
             structure |= {*found, *self.sealed.spelt.findall(before)}
             break
         self._structure, self.sayable = structure, frozenset(self.sealed.names) - special - structure
-        if self.opened:
+        if self._asks_with:
             self.mismatch = (
-                f"the chat template asks for an answer with {self.opened!r} at its end, but writes answers without it: "
-                "answers without reasoning teach a beginning that is never asked for, so give rows their `<think>` "
+                f"the chat template asks for an answer with {self._asks_with!r} at its end, but writes answers without "
+                "it: answers without reasoning teach a beginning that is never asked for, so give rows their `<think>` "
                 "blocks")
 
     @classmethod
@@ -170,6 +172,18 @@ class TemplateTokenizer(ChatTokenizer):
     def document_id(self) -> int:
         """The token that a text begins with, or the one that ends it where there is none."""
         return self._known("bos" if "bos" in self.special else "eos")
+
+    @property
+    def eos_id(self) -> int:
+        """The token that templates and other programs know as the end."""
+        return self._known("eos")
+
+    @cached_property
+    def text_start(self) -> list[int]:
+        """The tokens that the tokenizer's last step, and so ``transformers``, puts before a text."""
+        encoding = Tokenizer.from_buffer(self.data).encode("a", add_special_tokens=True)
+        given = encoding.special_tokens_mask
+        return encoding.ids[:given.index(0)] if 0 in given else []
 
     @property
     def pad_id(self) -> int:
@@ -251,8 +265,8 @@ class TemplateTokenizer(ChatTokenizer):
             asked = ""
         if asked and text.startswith(asked):
             return len(asked)
-        if self.opened and asked.endswith(self.opened) and text.startswith(asked[:-len(self.opened)]):
-            return len(asked) - len(self.opened)
+        if self._asks_with and asked.endswith(self._asks_with) and text.startswith(asked[:-len(self._asks_with)]):
+            return len(asked) - len(self._asks_with)
         other = {"role": "assistant", "content": mark(number)}
         changed = self._program([*chat[:number], other, *chat[number + 1:]], generation_prompt, tools, options)
         start = common_length(text, changed)
@@ -260,7 +274,7 @@ class TemplateTokenizer(ChatTokenizer):
             raise TriviumError(
                 f"message {number + 1}: the chat template changes what was said earlier, so it cannot "
                 "be told which words are the assistant's; show each answer in a conversation of its own")
-        return start - len(self.opening) if text.endswith(self.opening, 0, start) else start
+        return start - len(self._before_answer) if text.endswith(self._before_answer, 0, start) else start
 
     def _with_reasoning(self, chat: list[dict[str, Any]], text: str, tools: Tools | None,
                         options: Mapping[str, Any] | None) -> tuple[str, int | None]:
@@ -273,11 +287,11 @@ class TemplateTokenizer(ChatTokenizer):
                     "</think>" in text and self._written_thoughts):
             return text, None
         asked = self._program(chat[:-1], True, tools, options)
-        thinks = self.opened.rstrip().endswith("<think>") and asked.endswith(self.opened)
+        thinks = self._asks_with.rstrip().endswith("<think>") and asked.endswith(self._asks_with)
         if not thinks or chat[-1].get("tool_calls"):
             raise TriviumError(f"message {len(chat)}: the chat template leaves out the reasoning of the last answer; "
                                "take it out of the row, or take another `template`")
-        said = content.removeprefix(self.opened)
+        said = content.removeprefix(self._asks_with)
         said = said.lstrip().removeprefix("<think>").lstrip("\n") if said == content else said
         return asked + said + self._after, len(asked)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from trivium.errors import TriviumError
+from trivium.model.apart import hidden_apart
 from trivium.model.transformer import Cross, Transformer, causal_attention, packed_attention
 
 PLAIN_FROM = 512
@@ -173,7 +174,10 @@ def hidden_states(trunk: Transformer, batch: Batch, vectors: Tensor | None = Non
                   cross: Cross | None = None) -> Tensor:
     """Every token's last hidden state, ``[R * L, hidden_size]``: what the batch's places point into. ``vectors [R, L,
     hidden_size]`` stand in for the tokens' embeddings where they are given; a decoder looks at its sources by
-    ``cross``."""
+    ``cross``. Where texts of another family cannot share a row, each is computed in one of its own."""
+    packs = getattr(trunk, "packs", None)  # of another family
+    if packs is not None and not packs(int(batch.positions.max()) + 1):
+        return hidden_apart(trunk, batch.tokens, batch.documents, batch.parents)
     window = trunk.config.sliding_window
     plain = batch.plain and batch.tokens.shape[1] >= PLAIN_FROM
     attend = causal_attention(window) if plain else packed_attention(batch.documents, batch.parents, batch.positions,

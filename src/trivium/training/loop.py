@@ -20,6 +20,7 @@ from trivium.training.log import Log
 from trivium.training.objective import Batches, Microbatch, Objective
 from trivium.training.optimizers import Plateau
 from trivium.training.parallel import join
+from trivium.training.precision import halve
 from trivium.training.settings import NumberFormat, Optimization, Parallel
 from trivium.training.trainer import Trainer
 
@@ -255,6 +256,8 @@ def evaluate(trainer: Trainer, objective: Objective, evaluation: Evaluation, sta
             state.best.since += 1
     if evaluation.sample:
         speaker = trainer.gathered() if trainer.world.size > 1 else trainer.model
+        if trainer.precision == "bf16-weights":
+            halve(speaker)  # in one process it is already: both speak as they are trained
         if write_line:
             write_line(state.step - 1, {"sample": evaluation.sample(speaker)})
 

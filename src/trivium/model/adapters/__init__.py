@@ -37,6 +37,10 @@ class Attached:
     modules: dict[str, nn.Module]
     """The adapter's modules by the name, within the trunk, of the module that each belongs to."""
 
+    def within(self, model: Any) -> Attached:
+        """The same adapter in a model that was copied, or put together again, from the one that it was attached to."""
+        return Attached(self.settings, {name: model.model.get_submodule(name).adapters[-1] for name in self.modules})
+
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
         """Within it, the model is what it was before the adapter."""

@@ -72,7 +72,7 @@ def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_dig
          seen: str | None = None) -> None:
     """Write an adapter and, of a reward model, its head. ``base`` is the base's place as seen from where the folder
     will stand, ``seen`` (as ``base`` unless given) what PEFT is told: a place seen from where programs are started."""
-    settings = attached.settings
+    attached, settings = attached.within(model), attached.settings
     score = getattr(model, "score", None)
     weights: dict[str, Tensor] = {}
     for name, module in attached.modules.items():

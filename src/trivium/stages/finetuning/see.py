@@ -29,10 +29,10 @@ from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context, Input, Title
 from trivium.stages.cost import Estimate, size_of, steps_of
 from trivium.stages.finetuning.sft import conversation
-from trivium.stages.models import load_language_model, save_model
+from trivium.stages.models import load_language_model, save_model, save_trained
 from trivium.stages.outlook import Cost, Outlook
 from trivium.stages.rows import rows_of
-from trivium.stages.training import Looped, run_training
+from trivium.stages.training import FromModel, run_training
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.epochs import PackedEpochs, contents_of, fits
@@ -40,11 +40,11 @@ from trivium.training.machine import prepare
 from trivium.training.objective import Objective, Total
 
 
-class See(Looped):
+class See(FromModel):
     """Teach a chat model to answer questions about pictures."""
 
     kind: ClassVar[str] = "see"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[Title] = Title("learning to see", "学习看图", "teach")
     alone: ClassVar[bool] = True
     model: Input = "sft"
@@ -84,7 +84,7 @@ class See(Looped):
                                weights_digest(context.inputs["model"]),
                                contents_of([Tree(t.prompt, t.responses) for t in batches.trees]))
         seeing = outcome.model.eval()
-        save_model(seeing, tokenizer, context.folder)
+        save_trained(seeing, None, tokenizer, context.inputs["model"], context, self.save_dtype)
         summary: dict[str, object] = {
             "rows": len(batches.trees), "steps": steps, "precision": outcome.precision,
             "loss": outcome.metrics.get("loss"), "trained_parameters": trained

@@ -29,7 +29,7 @@ from trivium.stages.models import adapt, load_language_model, load_tokenizer, sa
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.stages.rows import rows_of
-from trivium.stages.training import Looped, full_row, run_training
+from trivium.stages.training import FromModel, full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.epochs import PackedEpochs, contents_of, fits
@@ -50,7 +50,7 @@ class Rehearsal(BaseModel):
     """Longest generated question, and longest generated answer, in tokens."""
 
 
-class Sft(Looped, BeginsChat):
+class Sft(FromModel, BeginsChat):
     """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
 
     kind: ClassVar[str] = "sft"
@@ -75,8 +75,8 @@ class Sft(Looped, BeginsChat):
     """Conversations longer than a row: left out and listed with the rejects, or cut at its end (and so without the
     token that ends them)."""
     validation: float = Field(0.0, ge=0, lt=0.5)
-    """Share of the demonstrations, chosen by a hash, that is held out; the checkpoint of the lowest loss on it is the
-    one kept."""
+    """Share of the demonstrations, chosen by a hash, that is held out, and kept in heldout.jsonl for `evaluate`; the
+    checkpoint of the lowest loss on it is the one kept."""
     patience: int = Field(0, ge=0)
     """Measurements without a lower held-out loss after which training stops; 0 goes on to the end."""
     earlier: dict[str, Input] = {}
@@ -120,7 +120,7 @@ class Sft(Looped, BeginsChat):
             return {}
         for name, rows in earlier.items():
             scores[name]["after"] = exact_answers(outcome.model, tokenizer, rows.heldout)
-        save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context)
+        save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context, self.save_dtype)
         summary: dict[str, object] = {
             "demonstrations": len(train.trees), "steps": outcome.steps, "precision": outcome.precision,
             "loss": outcome.metrics.get("loss"), **data.summary
@@ -246,6 +246,8 @@ def demonstrations_of(settings: Sft, context: Context, model: LanguageModel | No
     rejects = learned.rejects + (unseen.rejects if unseen else [])
     if rejects and context.folder.is_dir():
         write_rows(context.folder / "rejects-trees.jsonl", rejects)
+    if heldout_rows and context.folder.is_dir():
+        write_rows(context.folder / "heldout.jsonl", heldout_rows)
     counts: Row = {name: learned.count(name) for name in ("tokens", "learned_tokens", "cut", "left_out")}
     context.progress.say(
         f"{len(learned.trees):,} conversations of {counts['tokens']:,} tokens, {counts['learned_tokens']:,} of which "
@@ -268,8 +270,8 @@ def split_rows(settings: Sft, context: Context) -> tuple[list[Row], list[Row]]:
     heldout: list[Row] = []
     for number, row in zip(numbers, rows, strict=True):
         # the phrasings of one row stay together
-        group = json.dumps(row["group"] if "group" in row else row["messages"], sort_keys=True)
-        chance = randomness.derive(context.seed, "validation", group) / 2**64 if settings.validation else 1.0
+        group = json.dumps(row["group"] if "group" in row else row["messages"][:-1], sort_keys=True)
+        chance = randomness.derive(0, "validation", group) / 2**64 if settings.validation else 1.0
         (heldout if chance < settings.validation else kept).append({**row, "row": number})
     if settings.validation and not heldout:
         raise TriviumError(

@@ -97,10 +97,10 @@ class Translate(Looped):
             save_tokenizer(tokenizer, context)
             place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
             base = context.inputs["model"]
-            adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place),
+            adapter_folder.save(trained, attached, context.folder, os.path.relpath(base.absolute(), place),
                                 weights_digest(base), str(base))
             if attached.settings.kind != "lora":  # a PEFT folder has none
-                model.save_config(context.folder, ids_of(tokenizer))
+                trained.save_config(context.folder, ids_of(tokenizer))
         else:
             save_folder(trained, tokenizer, context)
         return {

@@ -19,17 +19,17 @@ from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
 from trivium.stages.cost import Estimate
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
-from trivium.stages.preferences.rankings import add_pairs, full_ranking, rankings
+from trivium.stages.preferences.rankings import add_pairs, full_ranking, ordered_right, rankings
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
 from trivium.stages.preferences.reward import ranked_batches
-from trivium.stages.training import Looped
+from trivium.stages.training import FromModel
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch
 from trivium.training.epochs import PackedEpochs
 from trivium.training.objective import Objective, Total
 
 
-class Dpo(Looped):
+class Dpo(FromModel):
     """Direct preference optimisation from the same rankings."""
 
     kind: ClassVar[str] = "dpo"
@@ -176,4 +176,4 @@ class DirectPreference(Objective):
                 None if reference is None else reference[losers])
         losses, margins = self.loss(*four, beta, **self.settings.options), implicit_margins(*four, beta)
         return {"loss": Total((losses * batch.extra["pair_weights"]).sum(), "trees"),
-                "accuracy": Total((margins > 0).float().sum(), "pairs"), "margin": Total(margins.sum(), "pairs")}
+                "accuracy": Total(ordered_right(margins), "pairs"), "margin": Total(margins.sum(), "pairs")}

@@ -22,7 +22,7 @@ from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.rankings import add_pairs, check_response, rankings, tell_remarks
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
 from trivium.stages.rows import rows_of
-from trivium.stages.training import Looped
+from trivium.stages.training import FromModel
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.epochs import PackedEpochs, contents_of, fits
@@ -31,7 +31,7 @@ from trivium.training.objective import Objective, Total
 from trivium.training.trainer import Trainer
 
 
-class Kto(Looped):
+class Kto(FromModel):
     """Learn from single responses that were liked or not (Kahneman-Tversky optimisation)."""
 
     kind: ClassVar[str] = "kto"

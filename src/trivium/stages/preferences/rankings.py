@@ -71,6 +71,12 @@ def add_pairs_of(batch: Batch, rankings: Sequence[Places]) -> None:
     batch.counts["pairs"] = float(len(winners))
 
 
+def ordered_right(margins: torch.Tensor) -> torch.Tensor:
+    """How many pairs are ordered right, by how far the better response is ahead in each ``[P]``; equal ones count half,
+    as a coin would order half of them right."""
+    return (margins.sign() + 1).sum() / 2
+
+
 def rankings(preferences: Path, context: Context, rated: bool = False) -> list[Row]:
     """All good rankings with at least one pair; with good ratings too, where they are needed."""
     def check(row: Row) -> None:

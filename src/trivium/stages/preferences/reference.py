@@ -18,7 +18,7 @@ from trivium.stage import Context
 from trivium.stages.models import adapt, load_language_model, save_trained, without_adapter
 from trivium.stages.preferences.rankings import fitting
 from trivium.stages.preferences.reward_statistics import accuracy
-from trivium.stages.training import Looped, run_training
+from trivium.stages.training import FromModel, run_training
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import PackedEpochs, contents_of
 from trivium.training.machine import prepare, resolve_precision
@@ -72,7 +72,7 @@ class Trained:
     where no held-out ranking could be measured."""
 
 
-def with_reference(settings: Looped, context: Context, make_objective: MakeObjective, heldout: Sequence[Row], *,
+def with_reference(settings: FromModel, context: Context, make_objective: MakeObjective, heldout: Sequence[Row], *,
                    epochs: float, adapter: AdapterSettings | None, mean: bool = False, needs_reference: bool = True,
                    measured: Callable[[Sequence[Tree]], Sequence[Sequence[Tree]]] = lambda trees: [trees],
                    contents: Callable[[Sequence[Tree]], str] = contents_of) -> Trained | None:
@@ -115,7 +115,7 @@ def with_reference(settings: Looped, context: Context, make_objective: MakeObjec
         return None
     model = outcome.model
     changes = [list(map(float, new - old)) for new, old in zip(log_probs(judged_trees), before, strict=True)]
-    save_trained(model, attached, tokenizer, context.inputs["model"], context)
+    save_trained(model, attached, tokenizer, context.inputs["model"], context, settings.save_dtype)
     return Trained(len(batches.trees), steps, outcome.metrics.get("loss"), outcome.precision,
                    accuracy([row for _, row in judged], changes))
 

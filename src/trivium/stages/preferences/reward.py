@@ -30,6 +30,7 @@ from trivium.stages.preferences.rankings import (
     add_ratings,
     fitting,
     full_ranking,
+    ordered_right,
     ranked_tree,
     rankings,
     tell_remarks,
@@ -39,7 +40,7 @@ from trivium.stages.preferences.reward_statistics import (
 )
 from trivium.stages.rows import rows_of
 from trivium.stages.scores import score_ends, score_trees
-from trivium.stages.training import Looped, run_training
+from trivium.stages.training import FromModel, Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree
 from trivium.training.epochs import PackedEpochs, contents_of, fits
@@ -47,7 +48,7 @@ from trivium.training.machine import prepare, resolve_precision
 from trivium.training.objective import Objective, Total
 
 
-class Reward(Looped):
+class Reward(FromModel):
     """Train a reward model on rankings, every response encoded once and every prompt computed once."""
 
     kind: ClassVar[str] = "reward"
@@ -120,7 +121,7 @@ class Reward(Looped):
             return {}
         model = outcome.model
         model.shift = -float(np.mean(np.concatenate(score_trees(model, good, length, self.rows, precision))))
-        save_trained(model, attached, tokenizer, context.inputs["model"], context)
+        save_trained(model, attached, tokenizer, context.inputs["model"], context, self.save_dtype)
         judged = fitting(tokenizer, [row for row in rows if row["split"] == "heldout"], length, context)
         scores = score_trees(model, [tree for tree, _ in judged], length, self.rows, precision)
         return {"rankings": len(training), "steps": steps, "precision": outcome.precision, "shift": model.shift
@@ -208,9 +209,8 @@ def find_objective(loss: str, margin: float = 0.0) -> Ranking | Regression:
 
 
 def right_pairs(scores: torch.Tensor, batch: Batch) -> Total:
-    """The pairs whose better response has the higher score."""
-    right = scores[batch.extra["winners"]] > scores[batch.extra["losers"]]
-    return Total(right.float().sum(), "pairs")
+    """The pairs whose better response has the higher score; equal ones count half."""
+    return Total(ordered_right(scores[batch.extra["winners"]] - scores[batch.extra["losers"]]), "pairs")
 
 
 def ranked_batches(settings: Looped, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:

@@ -113,7 +113,7 @@ class Rollouts:
         return self.over_tokens(lambda batch: log_probs_of(model, batch, self.settings.temperature), trees)
 
     def metrics(self, answers: Answers, scores: Sequence[np.ndarray], log_probs: Sequence[np.ndarray],
-                reference_log_probs: Sequence[np.ndarray]) -> Sums:
+                reference_log_probs: Sequence[np.ndarray] | None) -> Sums:
         """What every rollout logs of its answers and their scores."""
         responses = float(sum(map(len, scores)))
         sums = drift_metrics(answers, log_probs, reference_log_probs)
@@ -143,16 +143,20 @@ def true_points(answers: Answers) -> list[np.ndarray]:
 
 
 def drift_metrics(answers: Answers, log_probs: Sequence[np.ndarray],
-                  reference_log_probs: Sequence[np.ndarray]) -> Sums:
-    """KL to the reference of a response (k1) and of a token (k3), lengths, the share that ended, and how far the
-    engine's log-probabilities are from the training forward's."""
+                  reference_log_probs: Sequence[np.ndarray] | None) -> Sums:
+    """KL to the reference, where there is one, of a response (k1) and of a token (k3), lengths, the share that ended,
+    and how far the engine's log-probabilities are from the training forward's."""
     responses = float(sum(map(len, answers.finished)))
     tokens = float(sum(map(len, log_probs)))
     sampled = np.concatenate([each for group in answers.log_probs for each in group])
-    ratio = np.concatenate(reference_log_probs).astype(np.float64) - np.concatenate(log_probs)
-    return {"kl": (float(-ratio.sum()), responses), "kl_per_token": (float((np.exp(ratio) - 1 - ratio).sum()), tokens),
-            "length": (tokens, responses), "finished": (float(sum(map(sum, answers.finished))), responses),
-            "log_prob_disagreement": (float(np.abs(sampled - np.concatenate(log_probs)).max()), 1.0)}
+    drift: Sums = {}
+    if reference_log_probs is not None:
+        ratio = np.concatenate(reference_log_probs).astype(np.float64) - np.concatenate(log_probs)
+        drift = {"kl": (float(-ratio.sum()), responses),
+                 "kl_per_token": (float((np.exp(ratio) - 1 - ratio).sum()), tokens)}
+    return drift | {
+        "length": (tokens, responses), "finished": (float(sum(map(sum, answers.finished))), responses),
+        "log_prob_disagreement": (float(np.abs(sampled - np.concatenate(log_probs)).max()), 1.0)}
 
 
 def example_of(answers: Answers, scores: Sequence[np.ndarray]) -> dict[str, Any]:

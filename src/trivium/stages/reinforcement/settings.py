@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,7 +16,7 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.stage import Input
 from trivium.stages.cost import Estimate, weights_of
 from trivium.stages.outlook import Cost, Outlook
-from trivium.stages.training import Looped, full_row
+from trivium.stages.training import FromModel, Looped, full_row
 from trivium.training.batch import Batch, make_batch, pack
 from trivium.training.objective import Objective
 from trivium.training.settings import Optimization
@@ -48,7 +48,7 @@ class Server(BaseModel):
     """Prompts that are asked at a time."""
 
 
-class ReinforcementSettings(Looped):
+class ReinforcementSettings(FromModel):
     """What the stages have in common in which a policy learns from its own responses."""
 
     unlearned: ClassVar[frozenset[str]] = Looped.unlearned | {"engine"}
@@ -81,8 +81,11 @@ class ReinforcementSettings(Looped):
     """Sampling temperature; log-probabilities everywhere are those at this temperature."""
     max_new_tokens: int = Field(64, ge=1)
     """Longest response, in tokens."""
+    sampling_precision: Literal["float32", "bf16"] = "float32"
+    """Number format in which responses are sampled here, whatever they are trained in. bf16 halves what a GPU reads for
+    each token and what it keeps of the past; models with adapters, and of other families, are sampled in float32."""
     clip: float = Field(0.2, gt=0)
-    """How far a token's probability ratio, and a value, may move."""
+    """How far a token's probability ratio may move from 1."""
     kl_budget: float | None = Field(None, gt=0)
     """End when a rollout's KL to the reference, in nats a response, is beyond it."""
     unfinished_score: float | None = -1.0
@@ -109,6 +112,9 @@ class ReinforcementSettings(Looped):
             raise ValueError(f"minibatches ({self.minibatches}) are more than episodes ({self.episodes})")
         if self.precision == "bf16-weights":
             raise ValueError(APART)
+        if self.sampling_precision != "float32" and (self.engine or self.adapter):
+            raise ValueError("sampling_precision is for whole models that are sampled from here; leave it out "
+                             f"{'beside `engine`, whose server has its own' if self.engine else 'beside `adapter`'}")
         return self
 
     def outlook(self, estimate: Estimate) -> Outlook:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 
 from trivium import randomness
 from trivium.errors import TriviumError
+from trivium.evaluation.answer_loss import AnswerLoss
 from trivium.evaluation.checkers import Checker
+from trivium.evaluation.world import fact_of
 from trivium.files import Row
 from trivium.generation.engine import Completion, Sampling, generate
 from trivium.model import LanguageModel
@@ -42,6 +45,8 @@ class ModelAnswers:
     them."""
     checked: dict[str, list[float]] = field(default_factory=dict)
     """By each checker's name, what it says of each greedy answer."""
+    losses: dict[int, AnswerLoss] = field(default_factory=dict)
+    """By the prompt's number, the loss of the row's own answer."""
     points: list[float] = field(default_factory=list)
     """The judge's points for each sampled answer."""
     figures: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +72,14 @@ class Sampled:
     def mean_length(self) -> float:
         """The mean length of an answer, in tokens."""
         return float(np.mean([len(tokens) for tokens in self.tokens]))
+
+
+def cluster_of(row: Row) -> Hashable:
+    """What a prompt stands and falls with."""
+    for name in ("cluster", "group"):
+        if row.get(name) is not None:
+            return name, str(row[name])
+    return fact_of(row) if "truth" in row else json.dumps(row["prompt"], sort_keys=True, ensure_ascii=False)
 
 
 def prompts_that_fit(prompts: list[Row], model: LanguageModel, tokenizer: ChatTokenizer, max_new_tokens: int,
