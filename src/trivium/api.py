@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,10 @@ class Model:
 
     @torch.no_grad()
     def generate(self, prompt: str | Sequence[Message], temperature: float = 0.7, max_new_tokens: int = 128,
-                 top_p: float = 1.0, top_k: int = 0, seed: int = 0) -> str:
-        """An answer to chat messages, or the continuation of a text. A model that sees takes messages whose content is
+                 top_p: float = 1.0, top_k: int = 0, seed: int = 0,
+                 tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+        """An answer to chat messages, or the continuation of a text; reasoning and calls of ``tools`` (functions in
+        OpenAI's form) stand in it as the model writes them. A model that sees takes messages whose content is
         a list of parts, pictures among them, as OpenAI's API has it: data URLs, or names of files in the current folder
         and below. An encoder-decoder translates the text, or that of the last message."""
         if isinstance(self.model, EncoderDecoder):
@@ -60,7 +62,7 @@ class Model:
         else:
             ids = self.tokenizer.encode_chat(
                 prompt, generation_prompt=True,
-                picture_places=model.picture_places if isinstance(model, SeeingModel) else 0)[0]
+                picture_places=model.picture_places if isinstance(model, SeeingModel) else 0, tools=tools)[0]
             if isinstance(model, SeeingModel):
                 pixels = look(prompt, model.vision.config.size, model.vision.config.channels, Path.cwd())
                 pictures = model.pictures(torch.from_numpy(pixels)) if len(pixels) else None
@@ -137,10 +139,10 @@ class Model:
         return row
 
     @torch.inference_mode()
-    def log_probs(self, messages: Sequence[Message]) -> np.ndarray:
+    def log_probs(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> np.ndarray:
         """Log-probabilities of what the assistant says in ``messages``, a number for each of its tokens, in nats."""
         model = self._language_model()
-        ids, learn = self.tokenizer.encode_chat(messages)
+        ids, learn = self.tokenizer.encode_chat(messages, tools=tools)
         tokens = self._row(ids)[0]
         places = torch.tensor(learn).nonzero()[:, 0]
         hidden = model.model(tokens[None])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ ARGUMENTS = {"city": "Óslo"}
 def read(text, cuts=(), thinking=False, tools=True):
     reader = AnswerReader(thinking, tools)
     places = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    parts = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    parts = [text[a:b] for a, b in pairwise(places)]
     deltas = [delta for n, part in enumerate(parts) for delta in reader.push(part, n == len(parts) - 1)]
     return message_of(deltas, True), deltas
 
@@ -49,8 +50,8 @@ def test_an_answer_is_taken_apart(text, thinking, reasoning, content, calls, cut
         assert json.loads(call["function"]["arguments"]) == ARGUMENTS
 
 
-TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "<", "<th", '{"name": "f", "arguments": {}}',
-        "\n", " ", "a", "船"]
+TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "<", "<th",
+        '{"name": "f", "arguments": {}}', "\n", " ", "a", "船"]
 
 
 @given(text=st.lists(st.sampled_from(TAGS), max_size=9).map("".join), cuts=st.lists(st.integers(0, 99), max_size=9),

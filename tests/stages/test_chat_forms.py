@@ -115,7 +115,7 @@ def test_every_stage_trains_on_them(bases, rows, tmp_path, precision):
     stages = settings(bases, rows, precision)
     trivium.run(recipe(tmp_path, **stages))
     for stage in stages:
-        assert ChatTokenizer.load(tmp_path / "run" / stage).template == text_of("qwen3")
+        assert text_of("qwen3") in ChatTokenizer.load(tmp_path / "run" / stage).template
 
 
 def test_the_last_answer_alone(bases):
@@ -137,11 +137,13 @@ def test_the_last_answer_alone(bases):
 def test_a_template_begins_a_chat_model_of_a_base(bases, rows, tmp_path, capsys):
     (tmp_path / "mine.jinja").write_text(text_of("chatml"))
     for name, template in (("a", "chatml"), ("b", str(tmp_path / "mine.jinja"))):
-        stage = settings(bases, rows)["sft"] | {"model": str(bases / "bare"), "template": template, "system": "Be kind."}
+        stage = settings(bases, rows)["sft"] | {"model": str(bases / "bare"), "template": template,
+                                                "system": "Be kind."}
         (tmp_path / name).mkdir()
         trivium.run(recipe(tmp_path / name, sft=stage))
         tokenizer = ChatTokenizer.load(tmp_path / name / "run" / "sft")
-        assert tokenizer.render(chat(1, "2")).startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n1+1")
+        said = tokenizer.render(chat(1, "2"))
+        assert said.startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n1+1")
         assert json.loads((tmp_path / name / "run/sft/generation_config.json").read_text())["eos_token_id"] == [2, 0]
     (tmp_path / "mine.jinja").write_text(text_of("qwen3"))
     before = (tmp_path / "b/run/sft/manifest.json").read_text()

@@ -112,3 +112,18 @@ def test_folders_of_earlier_versions_are_still_ours(tmp_path):
         "{{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' -}}{%- endfor -%}"
         "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}")
     assert type(ChatTokenizer.load(tmp_path)) is ChatTokenizer
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_transformers_takes_our_tokenizer_as_it_is_beside_every_family(tmp_path, bias):
+    from transformers import AutoTokenizer
+
+    from trivium.model import LanguageModel, ModelConfig
+    from trivium.stages.models import save_model
+    tokenizer = ChatTokenizer(train(iter(["so it is café cafe\u0301 हिन्दी"] * 20), 300))
+    config = ModelConfig(vocab_size=300, hidden_size=16, intermediate_size=16, num_layers=1, num_heads=2,
+                         num_kv_heads=1, head_dim=8, attention_bias=bias, qk_norm=not bias)
+    save_model(LanguageModel(config), tokenizer, tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("cafe\u0301 café", "हिन्दी", "a'street"):
+        assert theirs(text)["input_ids"] == tokenizer.encode(text)

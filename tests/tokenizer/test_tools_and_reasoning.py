@@ -217,3 +217,17 @@ def test_helpers_of_templates(tmp_path):
     tokenizer = ChatTokenizer.load(make(tmp_path / "h", "byte", MARKS, "<|im_end|>", tail + template))
     assert tokenizer.render(THOUGHT[:1]).startswith(
         "01 Jan 2025" + json.dumps({"a": [1], "b": "ü<"}, indent=1, ensure_ascii=False) + '"\\u00e9"11<|im_start|>')
+
+
+def test_a_call_that_ends_otherwise_than_an_answer(tmp_path):
+    """As in Llama 3.1, where a call of a built-in tool ends a message and not the turn."""
+    template = ("{% for m in messages %}{{ '<|start_header_id|>' + ('ipython' if m.role == 'tool' else m.role) + "
+                "'<|end_header_id|>\n\n' }}{% if m.tool_calls %}{{ '<|python_tag|>' + m.tool_calls[0].function.name + "
+                "(m.tool_calls[0].function.arguments | tojson) + '<|eom_id|>' }}{% else %}"
+                "{{ m.content + '<|eot_id|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}"
+                "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}")
+    tokenizer = ChatTokenizer.load(make(tmp_path / "l", "byte", [*MARKS, "<|eom_id|>", "<|python_tag|>"], "<|eot_id|>",
+                                        template))
+    call = '<|python_tag|>weather{"city": "Óslo"}<|eom_id|>'
+    assert words(tokenizer, AGENT[1:]) == call + "It rains.<|eot_id|>"
+    assert tokenizer.decode(tokenizer.encode_answer(AGENT[1:2], AGENT[2])[1]) == call

@@ -38,7 +38,7 @@ class BeginsChat(BaseModel):
 
     @field_validator("template")
     @classmethod
-    def _is_known(cls, template: str | None) -> str | None:
+    def _template_is_known(cls, template: str | None) -> str | None:
         with refusing():
             if template is not None:
                 check_name(template)

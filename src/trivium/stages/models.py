@@ -34,8 +34,8 @@ from trivium.model.weights import DTYPES, SaveDtype, shards, stored_dtype, too_l
 from trivium.resources import peak_memory_mb
 from trivium.stage import Context
 from trivium.tokenizer.chat import ChatTokenizer
-from trivium.training.batch import Tree
 from trivium.tokenizer.scoring import end_where_scores_are_read, set_scoring_padding
+from trivium.training.batch import Tree
 from trivium.training.batch import map_trees as map_trees
 
 
@@ -218,7 +218,7 @@ def save_model(model: LanguageModel | RewardModel, tokenizer: ChatTokenizer, fol
                base: Path | None = None) -> None:
     """Write a whole Hugging Face folder: weights in the format that they have, config, tokenizer and chat template; and
     the generation settings of the ``base`` that the model was made from."""
-    tokenizer.save(folder, chat=chat)
+    tokenizer.save(folder, chat, "qwen2" if getattr(model.config, "attention_bias", False) else "")
     ids = tokenizer.ids if chat else {"eos": tokenizer.document_id, "pad": tokenizer.pad_id}
     if isinstance(model, RewardModel):
         ids = ids | {"pad": set_scoring_padding(tokenizer, folder)}

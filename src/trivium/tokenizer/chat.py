@@ -95,16 +95,20 @@ class ChatTokenizer:
         except TriviumError as error:
             raise TriviumError(f"{folder}: {error}") from error
 
-    def save(self, folder: Path, chat: bool = True) -> None:
+    def save(self, folder: Path, chat: bool = True, family: str = "") -> None:
         """Write the files that ``transformers.AutoTokenizer`` loads. ``chat`` says which token ends a text for programs
-        that only know one: the end of a turn, or, for a model that was only pretrained, the end of a document."""
+        that only know one: the end of a turn, or, for a model that was only pretrained, the end of a document.
+        ``family`` is the ``model_type`` of the model beside it: ``transformers`` 5 takes any tokenizer beside a
+        ``qwen2`` for Qwen's own, which splits words and composes letters otherwise, unless an ``auto_map`` says that
+        it has a class of its own; an empty one leaves ``tokenizer_class`` to say which."""
         write_bytes(folder / "tokenizer.json", self.data if chat else self._beginning())
         special = {"eos_token": END if chat else DOCUMENT, "pad_token": PAD}
         special |= {} if chat else {"bos_token": DOCUMENT}
         write_json(folder / "special_tokens_map.json", special)
         write_json(folder / "tokenizer_config.json", {
             **special, "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
-            "add_bos_token": False, "add_eos_token": False, "model_max_length": 1 << 30})
+            "add_bos_token": False, "add_eos_token": False, "model_max_length": 1 << 30,
+            **({"auto_map": {"AutoTokenizer": [None, None]}} if family == "qwen2" else {})})
         write_text(folder / "chat_template.jinja", self.template)
 
     @cached_property

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trivium.files import read_json, read_text, write_json, write_text
 from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.rendering import Header
 
 ADDED = "<|trivium_pad|>"
 """Padding where a tokenizer has nothing that could serve: transformers adds it past the tokenizer's own entries."""
@@ -63,4 +64,6 @@ def end_where_scores_are_read(tokenizer: ChatTokenizer, folder: Path) -> None:
     template = read_text(path) if path.exists() else tokenizer.template
     told = json.dumps(end + after, ensure_ascii=False)
     shown = f"whole[:-{len(after)}] if whole.endswith({told}) and not add_generation_prompt else whole"
-    write_text(path, f"{{% set whole %}}{template}{{% endset %}}{{{{ {shown} }}}}")
+    header, bare = Header.split(template)
+    wrapped = f"{{% set whole %}}{Header(header.system).before(bare)}{{% endset %}}{{{{ {shown} }}}}"
+    write_text(path, Header(day=header.day).before(wrapped))

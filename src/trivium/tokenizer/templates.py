@@ -71,7 +71,7 @@ class TemplateTokenizer(ChatTokenizer):
         self.sealed = SealedTokenizer(found, [*(token["content"] for token in added if is_control(token, bare)),
                                               *self.special.values()], name)
         self._program = Program(self._template, name, self.special, self.sealed.shielded)
-        self._shown: dict[tuple[object, ...], frozenset[int]] = {}
+        self._shown: dict[tuple[object, ...], frozenset[int] | None] = {}
         self._look_at_turns(frozenset(token["content"] for token in added if token.get("special")))
 
     def _look_at_turns(self, special: frozenset[str]) -> None:
@@ -84,9 +84,9 @@ class TemplateTokenizer(ChatTokenizer):
         if at < 0:
             raise TriviumError(f"{self.name}: the chat template leaves out what the assistant says")
         common = common_length(asked, whole[:at])
-        self.opening = whole[common:at]
+        self._before_answer = whole[common:at]
         """What the template writes between the text that asks for an answer and the answer, such as a space."""
-        self.opened = asked[common:]
+        self._asks_with = asked[common:]
         """What the template asks with at its end and leaves out once there is an answer, such as an open ``<think>``.
         """
         after = whole[at + len(mark(0)):]
@@ -102,16 +102,16 @@ class TemplateTokenizer(ChatTokenizer):
                 before, _, rest = self._program(turns, False, None).partition(mark(0))
             except TriviumError:  # a template without a system, or one that wants an answer to everything
                 continue
-            before = before[:len(before) - len(self.opening)] if before.endswith(self.opening) else before
+            before = before[:len(before) - len(self._before_answer)] if before.endswith(self._before_answer) else before
             found = self.sealed.spelt.findall(rest)
             self._ends |= set(found[:1])
             structure |= {*found, *self.sealed.spelt.findall(before)}
             break
-        self.sayable = frozenset(self.sealed.names) - special - structure
-        if self.opened:
+        self._structure, self.sayable = structure, frozenset(self.sealed.names) - special - structure
+        if self._asks_with:
             self.mismatch = (
-                f"the chat template asks for an answer with {self.opened!r} at its end, but writes answers without it: "
-                "answers without reasoning teach a beginning that is never asked for, so give rows their `<think>` "
+                f"the chat template asks for an answer with {self._asks_with!r} at its end, but writes answers without "
+                "it: answers without reasoning teach a beginning that is never asked for, so give rows their `<think>` "
                 "blocks")
 
     @classmethod
@@ -153,7 +153,7 @@ class TemplateTokenizer(ChatTokenizer):
         """The control tokens and their ids."""
         return self.sealed.ids
 
-    def save(self, folder: Path, chat: bool = True) -> None:
+    def save(self, folder: Path, chat: bool = True, family: str = "") -> None:
         """Write the files as they were, but for truncation and padding, and the chat template."""
         for name, data in self.files.items():
             write_bytes(folder / name, data)
@@ -234,15 +234,26 @@ class TemplateTokenizer(ChatTokenizer):
             last = ending is not None and number == len(messages) - 1
             start = ending if last and ending is not None else self._start(
                 chat, number, text, shielded_tools, options, generation_prompt)
-            found = (found for found in self.sealed.spelt.finditer(text, start) if found.group() in self._ends)
-            end = next(found, None)
+            end = self._end_of_turn(text, start)
             if start < at or end is None:
                 raise TriviumError(
                     f"message {number + 1}: the chat template changes what was said earlier, so it cannot "
                     "be told which words are the assistant's; show each answer in a conversation of its own")
-            pieces += [(text[at:start], False), (text[start:end.end()], is_learned(message))]
-            at = end.end()
+            pieces += [(text[at:start], False), (text[start:end], is_learned(message))]
+            at = end
         return self.sealed.encode([*pieces, (text[at:], False)])
+
+    def _end_of_turn(self, text: str, start: int) -> int | None:
+        """Where the turn ends that begins at ``start``: after the first token that ends turns or, where another turn
+        begins before that, after the last control token before it, such as Llama's ``<|eom_id|>``."""
+        before = None
+        for found in self.sealed.spelt.finditer(text, start):
+            if found.group() in self._ends:
+                return found.end()
+            if found.group() in self._structure:
+                return before
+            before = found.end()
+        return before if before is not None and not text[before:].strip() else None
 
     def _start(self, chat: list[dict[str, Any]], number: int, text: str, tools: Tools | None,
                options: Mapping[str, Any] | None, generation_prompt: bool) -> int:
@@ -254,8 +265,8 @@ class TemplateTokenizer(ChatTokenizer):
             asked = ""
         if asked and text.startswith(asked):
             return len(asked)
-        if self.opened and asked.endswith(self.opened) and text.startswith(asked[:-len(self.opened)]):
-            return len(asked) - len(self.opened)
+        if self._asks_with and asked.endswith(self._asks_with) and text.startswith(asked[:-len(self._asks_with)]):
+            return len(asked) - len(self._asks_with)
         other = {"role": "assistant", "content": mark(number)}
         changed = self._program([*chat[:number], other, *chat[number + 1:]], generation_prompt, tools, options)
         start = common_length(text, changed)
@@ -263,7 +274,7 @@ class TemplateTokenizer(ChatTokenizer):
             raise TriviumError(
                 f"message {number + 1}: the chat template changes what was said earlier, so it cannot "
                 "be told which words are the assistant's; show each answer in a conversation of its own")
-        return start - len(self.opening) if text.endswith(self.opening, 0, start) else start
+        return start - len(self._before_answer) if text.endswith(self._before_answer, 0, start) else start
 
     def _with_reasoning(self, chat: list[dict[str, Any]], text: str, tools: Tools | None,
                         options: Mapping[str, Any] | None) -> tuple[str, int | None]:
@@ -276,11 +287,11 @@ class TemplateTokenizer(ChatTokenizer):
                     "</think>" in text and self._written_thoughts):
             return text, None
         asked = self._program(chat[:-1], True, tools, options)
-        thinks = self.opened.rstrip().endswith("<think>") and asked.endswith(self.opened)
+        thinks = self._asks_with.rstrip().endswith("<think>") and asked.endswith(self._asks_with)
         if not thinks or chat[-1].get("tool_calls"):
             raise TriviumError(f"message {len(chat)}: the chat template leaves out the reasoning of the last answer; "
                                "take it out of the row, or take another `template`")
-        said = content.removeprefix(self.opened)
+        said = content.removeprefix(self._asks_with)
         said = said.lstrip().removeprefix("<think>").lstrip("\n") if said == content else said
         return asked + said + self._after, len(asked)
 
@@ -330,18 +341,24 @@ class TemplateTokenizer(ChatTokenizer):
                 for message in messages]
         key = (tuple(form), bool(tools), generation_prompt)
         if key not in self._shown:
-            chat = [{"role": role, "content": mark(i) if said else "", **({"tool_calls": [
-                {"type": "function", "id": f"call{i}n{k}", "function": {
+            chat: list[dict[str, Any]] = []
+            for i, (role, said, calls) in enumerate(form):
+                made = [{"type": "function", "id": f"c{i:04}{k:04}", "function": {
                     "name": mark(1000 * (i + 1) + k), "arguments": {mark(1000 * (i + 1) + 500 + k): 1}}}
-                for k in range(calls)]} if calls else {})} for i, (role, said, calls) in enumerate(form)]
+                    for k in range(calls)]
+                chat.append({"role": role, "content": mark(i) if said else "",
+                             **({"tool_calls": made} if calls else {}),
+                             **({"tool_call_id": "c00000000", "name": "f"} if role == "tool" else {})})
             function = {"name": mark(10**9), "description": "?", "parameters": {"type": "object", "properties": {}}}
             marked = [{"type": "function", "function": function}] if tools else None
             try:
                 text = self._program(chat, generation_prompt, marked)
+                self._shown[key] = frozenset(int(number) for number in MARK.findall(text))
             except TriviumError:  # it looks into what is said, and marks say nothing
-                text = "".join(mark(i) for i in [*range(10**4), 10**9])
-            self._shown[key] = frozenset(int(number) for number in MARK.findall(text))
+                self._shown[key] = None
         shown = self._shown[key]
+        if shown is None:
+            return
         for i, (role, said, calls) in enumerate(form):
             if said and i not in shown:
                 raise TriviumError(f"message {i + 1}: the chat template leaves out what the {role} says here; put it "

@@ -19,7 +19,7 @@ from trivium.stages.cost import Estimate
 from trivium.stages.models import answer_tree, load_language_model
 from trivium.stages.outlook import Cost, Outlook
 from trivium.stages.preferences.cost import cost_of_rankings
-from trivium.stages.preferences.rankings import add_pairs, check_response, rankings
+from trivium.stages.preferences.rankings import add_pairs, check_response, rankings, tell_remarks
 from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
 from trivium.stages.rows import rows_of
 from trivium.stages.training import FromModel
@@ -67,6 +67,7 @@ class Kto(FromModel):
         model, tokenizer = load_language_model(context.inputs["model"])
         length = min(self.length, model.config.max_positions)
         rows = [row for row in thumbs(self, context) if row["split"] == "train"]
+        tell_remarks(tokenizer, ((row["prompt"], row["completion"]) for row in rows), context)
         trees = fits((tree_of(tokenizer, row) for row in rows), length, context.progress.say)
         paired = mismatched(grouped_by_prompt(trees, length), length)
         return PackedEpochs(paired, length, self.rows, context.seed), tokenizer

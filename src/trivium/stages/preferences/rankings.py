@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from trivium.stage import Context
 from trivium.stages.models import answer_tree
 from trivium.stages.rows import rows_of
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
+from trivium.tokenizer.messages import with_answer
 from trivium.training.batch import Batch, Tree
 
 Places = list[list[int]]
@@ -133,6 +134,12 @@ def ranked_tree(tokenizer: ChatTokenizer, row: Row, rated: bool = False) -> Tree
     finished = row.get("finished") or [True] * len(row["responses"])
     return answer_tree(tokenizer, row, row["responses"], finished,
                        Rated(row["ranking"], row["ratings"]) if rated else row["ranking"])
+
+
+def tell_remarks(tokenizer: ChatTokenizer, answered: Iterable[tuple[Sequence[Row], Any]], context: Context) -> None:
+    """Say what is to be known before these ``(prompt, answer)`` are learned by the tokenizer's chat template."""
+    for remark in tokenizer.remarks(with_answer(prompt, said) for prompt, said in answered):
+        context.progress.say(remark)
 
 
 def fitting(tokenizer: ChatTokenizer, rows: Sequence[Row], length: int, context: Context) -> list[tuple[Tree, Row]]:

@@ -33,6 +33,7 @@ from trivium.stages.preferences.rankings import (
     ordered_right,
     ranked_tree,
     rankings,
+    tell_remarks,
 )
 from trivium.stages.preferences.reward_statistics import (
     heldout_summary,
@@ -219,6 +220,7 @@ def ranked_batches(settings: Looped, context: Context) -> tuple[PackedEpochs, Ch
     length = min(settings.length, config.max_positions)
     rated = isinstance(settings, Reward) and settings.rated
     rows = [row for row in rankings(context.inputs["preferences"], context, rated) if row["split"] == "train"]
+    tell_remarks(tokenizer, ((row["prompt"], said) for row in rows for said in row["responses"]), context)
     trees = fits((ranked_tree(tokenizer, row, rated) for row in rows), length, context.progress.say)
     seed = context.seed
     if isinstance(settings, Reward) and settings.member:
