@@ -86,7 +86,8 @@ class Imports(Stage):
         taught = []
         for row in demonstrations[:self.demonstrations_limit]:
             answer = {"answer": row.pop("answer")} if "answer" in row else {}
-            if not how[row["source"]].prompts or ask(row["messages"][:-1], messages=row["messages"], **answer) == "train":
+            if not how[row["source"]].prompts or ask(
+                    row["messages"][:-1], messages=row["messages"], **answer) == "train":
                 taught.append(row if isinstance(given, dict) else {"messages": row["messages"]})
         demonstrations = taught
         comparisons = take_comparisons(context.inputs["comparisons"], self.comparisons_limit, context.seed, reject)
