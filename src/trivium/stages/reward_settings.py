@@ -45,8 +45,8 @@ class RewardTerm(BaseModel):
     model: Input | None = None
     """A reward model."""
     function: Code | None = None
-    """`world`, `rubric`, or a checker of the row's `answer`: `number`, `exact`, `contains`, `choice`, `rouge_1`, `rouge_2`,
-    `rouge_l`, `bleu`, `chrf`; or FILE.py:FUNCTION with FUNCTION(row, responses) -> K numbers. It may take
+    """`world`, `rubric`, or a checker of the row's `answer`: `number`, `exact`, `contains`, `choice`, `rouge_1`,
+    `rouge_2`, `rouge_l`, `bleu`, `chrf`; or FILE.py:FUNCTION with FUNCTION(row, responses) -> K numbers. It may take
     a third argument `finished`: which of the responses ended."""
     endpoint: RewardEndpoint | None = None
     """An address that scores responses."""
