@@ -67,7 +67,7 @@ def test_the_recipe_of_the_docs_measures_both_on_the_rows_held_out(school, place
     assert "win_rate_vs_before" not in after and "rouge_l_difference_vs_before" in after
     page = (made["report"].folder / "index.html").read_text("utf-8")
     assert "loss of the right answers" in page and "ROUGE-L" in page and answers[0]["answers"]["after"] in page
-    assert f"reference: </span><span>{answers[0]['answer']}" in page.replace("\n", "") or answers[0]["answer"] in page
+    assert "reference: " in page and "minus before" in page and "BCa" in page and answers[0]["answer"] in page
 
 
 @pytest.mark.bf16
@@ -106,7 +106,7 @@ def test_a_judge_behind_an_address_compares_them(place):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_address[1]}/v1"
     try:
-        made = trivium.run("mine.yaml", ["evaluate.judge={address: \"%s\", model: longer}" % address])["evaluate"]
+        made = trivium.run("mine.yaml", [f"evaluate.judge={{address: '{address}', model: longer}}"])["evaluate"]
     finally:
         server.shutdown()
         server.server_close()
@@ -124,12 +124,12 @@ def test_a_judge_behind_an_address_compares_them(place):
     (["sft.validation=0"], r"stages\.evaluate\.prompts: no rows are held out .* give the stage 'sft' a share of "
                            "`validation`, such as 0.05, or name a file of rows as `prompts`"),
     (["evaluate.prompts=none.jsonl"], r"stages\.evaluate\.prompts: none\.jsonl: no such file"),
-    (["evaluate.checkers={a: rogue_l}"], "there is no checker 'rogue_l'; did you mean 'rouge_l'"),
+    (["evaluate.checkers={a: rogue_l}"],
+     r"stages\.evaluate\.checkers\.a: there is no checker 'rogue_l'; did you mean 'rouge_l'"),
 ])
 def test_what_is_missing_is_said_before_anything_is_trained(place, change, message):
     with pytest.raises(TriviumError, match=message) as error:
-        recipe = load_recipe("mine.yaml", change)
-        Checker(recipe.stages["evaluate"].checkers["a"])
+        load_recipe("mine.yaml", change)
     assert "\n" not in str(error.value) and not (place / "runs").exists()
 
 

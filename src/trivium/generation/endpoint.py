@@ -58,7 +58,8 @@ class Endpoint:
                 raise TriviumError(f"endpoint {self.address}: status {error.code}: the key is missing or refused"
                                    ) from error
         except OSError as error:
-            problem = str(getattr(error, "reason", error)) or type(error).__name__
+            reason = getattr(error, "reason", error)
+            problem = getattr(reason, "strerror", None) or str(reason) or "no answer"
             raise TriviumError(f"endpoint {self.address}: cannot be reached ({problem}); see that it runs") from error
 
     def ask(self, text: str, temperature: float = 0.0, max_tokens: int = 256, seed: int | None = None) -> str:

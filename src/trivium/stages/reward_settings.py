@@ -3,7 +3,7 @@
 In recipes the setting ``reward`` names any of them::
 
     reward: reward                     # a stage, or the folder of a reward model
-    reward: number                     # a checker: world, rubric, number or exact
+    reward: number                     # a checker: world, rubric, number, exact, rouge_l ...
     reward: mychecks.py:score          # a function of your own
     reward: http://127.0.0.1:8000/score
     reward:                            # a weighted sum, each term under a name of your own
@@ -45,7 +45,8 @@ class RewardTerm(BaseModel):
     model: Input | None = None
     """A reward model."""
     function: Code | None = None
-    """`world`, `rubric`, `number`, `exact`, or FILE.py:FUNCTION with FUNCTION(row, responses) -> K numbers. It may take
+    """`world`, `rubric`, or a checker of the row's `answer`: `number`, `exact`, `contains`, `choice`, `rouge_1`,
+    `rouge_2`, `rouge_l`, `bleu`, `chrf`; or FILE.py:FUNCTION with FUNCTION(row, responses) -> K numbers. It may take
     a third argument `finished`: which of the responses ended."""
     endpoint: RewardEndpoint | None = None
     """An address that scores responses."""

@@ -78,4 +78,9 @@ def _fault(error: ValidationError, kind: type[Task]) -> str:
         return message
     if fault["type"] == "extra_forbidden":
         return f"{'.'.join(place)}: unknown setting{nearest(place[-1], kind.model_fields)}"
-    return f"{'.'.join(place)}: {message} (it is {fault['input']!r})"
+    words = {"int_parsing": "a whole number was expected", "int_type": "a whole number was expected",
+             "int_from_float": "a whole number was expected", "float_parsing": "a number was expected",
+             "float_type": "a number was expected", "string_type": "a text was expected",
+             "list_type": "a list was expected", "literal_error": "this must be one of " + str(
+                 fault.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ")}
+    return f"{'.'.join(place)}: {words.get(fault['type'], message)} (it is {fault['input']!r})"

@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from trivium.errors import TriviumError, nearest
-from trivium.evaluation.checkers import Checker
+from trivium.evaluation.checkers import Checker, check_name
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.run import LoadedTask, answer_rows, examine, load_tasks
 from trivium.evaluation.tasks.load import load_task
@@ -98,7 +98,10 @@ class Evaluate(Measuring):
                     yield f"tasks.{number}.data.{place}", str(place_of(Path(name), file))
 
     def within(self, earlier: Mapping[str, Stage]) -> Stage:
-        """With ``prompts`` that the models' own stages held out, where the recipe has no ``world``."""
+        """With ``prompts`` that the models' own stages held out, where the recipe has no ``world``. Raises
+        :class:`TriviumError` where nothing is held out, and for a checker that there is not."""
+        for label, name in (self.checkers or {}).items():
+            check_name(name, f"checkers.{label}: ")
         if "prompts" in self.model_fields_set or "world" in earlier or Path("world").exists() or not self.models:
             return self
         return self.model_copy(update={"prompts": held_out_of(self.models.values(), earlier)})

@@ -75,7 +75,8 @@ def exam_rows(place: Path, context: Context) -> list[Row]:
 
 def exam_row(row: Row) -> Row:
     """A row of an examination. One with ``prompt`` is taken as it is; one with ``messages`` alone asks what comes
-    before the assistant's last turn. That turn is the answer, where the row names no other. Raises :class:`TriviumError` for one that asks nothing."""
+    before the assistant's last turn. That turn is the answer, where the row names no other. Raises
+    :class:`TriviumError` for one that asks nothing."""
     made = dict(row)
     if "prompt" in row:
         made["prompt"] = messages_of(row["prompt"], "the row")
