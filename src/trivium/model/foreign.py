@@ -54,13 +54,15 @@ def shape_of(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     if not width or not layers or not getattr(described, "vocab_size", None):
         raise TriviumError(f"{path}: says no width, number of layers or vocabulary that is understood here")
     heads = first_of(described, "num_attention_heads", "n_head", "num_heads") or 1
-    longest = first_of(described, "max_position_embeddings", "n_positions", "max_seq_len") or WITHOUT_END
+    longest = first_of(described, "max_position_embeddings", "n_positions", "max_seq_len",
+                       "max_target_positions") or WITHOUT_END
     rope = getattr(described, "rope_parameters", None) or {}
     if rope.get("rope_type") == "dynamic":  # stretches with the text
         longest = int(longest * float(rope.get("factor") or 1))
     return ModelConfig(vocab_size=int(described.vocab_size), hidden_size=width, num_layers=layers, num_heads=heads,
                        num_kv_heads=heads, head_dim=2 * max(1, (first_of(described, "head_dim") or width // heads) // 2),
                        max_positions=longest, qk_norm=False,
+                       tie_embeddings=bool(getattr(whole, "tie_word_embeddings", False)),
                        intermediate_size=first_of(described, "intermediate_size", "n_inner") or 4 * width), values
 
 
@@ -165,9 +167,10 @@ def stamp(path: Path) -> tuple[str, int, int]:
 @contextlib.contextmanager
 def quiet(transformers: Any) -> Iterator[None]:
     """Without the library's remarks on the head that a reward model's folder does not have."""
+    before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity_warning()
+        transformers.logging.set_verbosity(before)
