@@ -53,8 +53,8 @@ def write_gguf(folder: Path, path: Path, kind: str = "f16") -> int:
     if config.sliding_window is not None and config.sliding_window < config.max_positions:
         raise TriviumError(f"{folder}: GGUF's Llama has no sliding window, so this model cannot be written as one")
     if not ours(values):
-        raise TriviumError(f"{folder}: only models of our own Transformer can be written as GGUF; convert this one with "
-                           "llama.cpp's convert_hf_to_gguf.py")
+        raise TriviumError(f"{folder}: only models of our own Transformer can be written as GGUF; convert this one "
+                           "with llama.cpp's convert_hf_to_gguf.py")
     scaling = config.rope_scaling
     if scaling is not None and ((scaling.kind == "llama3" and ARCHITECTURES[config.family] != "llama") or
                                 (scaling.beta_fast, scaling.beta_slow, scaling.attention_factor) != (32, 1, None)):

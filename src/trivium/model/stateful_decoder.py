@@ -1,6 +1,7 @@
 """Sampling with the cache of ``transformers`` itself: for models that keep more of a text than keys and values.
 
-Every row has a cache of its own, so no text needs padding, and no state of one reaches another. It has the face of :class:`trivium.model.plain_decoder.PlainDecoder`.
+Every row has a cache of its own, so no text needs padding, and no state of one reaches another. It has the face of
+:class:`trivium.model.plain_decoder.PlainDecoder`.
 """
 
 from __future__ import annotations

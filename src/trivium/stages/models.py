@@ -18,9 +18,8 @@ from trivium.files import digest_json, read_json
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
-from trivium.model.adapters import AdapterSettings, Attached, attach, has_adapters
+from trivium.model.adapters import AdapterSettings, Attached, attach, has_adapters, peft
 from trivium.model.adapters import folder as adapter_folder
-from trivium.model.adapters import peft
 from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.model.encoder import Classifier
 from trivium.model.encoder_decoder import EncoderDecoder
@@ -117,8 +116,8 @@ def adapt(model: LanguageModel | RewardModel | EncoderDecoder | Classifier, sett
     only be trained with one, and under ``torchrun``."""
     trunk: Any = model.model
     if getattr(trunk, "reach", None) == 0:
-        context.progress.say(f"texts are not packed: {trunk.why}; each is computed in a row of its own, a prompt once for "
-                             "each of its responses")
+        context.progress.say(f"texts are not packed: {trunk.why}; each is computed in a row of its own, a prompt "
+                             "once for each of its responses")
     elif getattr(trunk, "why", ""):
         context.progress.say(f"texts share a row up to {trunk.reach} tokens; longer ones are computed in rows of their "
                              "own")

@@ -84,7 +84,7 @@ def attach(model: nn.Module, settings: AdapterSettings, seed: int) -> Attached:
     trunk: Any = model.model
     generator = torch.Generator().manual_seed(seed % 2**63)
     if settings.kind == "prefix":
-        if getattr(trunk, "reach", model.config.max_positions) < model.config.max_positions:  # type: ignore[union-attr]
+        if getattr(trunk, "reach", trunk.config.max_positions) < trunk.config.max_positions:
             raise TriviumError(f"adapter: this model takes no prefix ({trunk.why}); choose lora")
         from trivium.model.adapters.prefix import Prefix
         return Attached(settings, {"": add(trunk, Prefix(trunk, settings.tokens, generator))})

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trivium.errors import TriviumError
 from trivium.files import digest_file, digest_json, read_json, write_json, written_aside
 from trivium.model.adapters import AdapterSettings, Attached, attach, peft
-from trivium.model.adapters.lora import Lora
+from trivium.model.adapters.lora import Lora, is_turned
 from trivium.model.transformer import sharing
 from trivium.model.weights import shards
 
@@ -89,11 +89,12 @@ def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_dig
         if score is not None else "SEQ_2_SEQ_LM" if hasattr(model.model, "encoder") else "CAUSAL_LM"
     }
     if settings.kind == "lora":
+        trunk: Any = model.model
+        turned = any(is_turned(trunk.get_submodule(name)) for name in attached.modules)
         config |= {
             "r": settings.rank, "lora_alpha": settings.alpha, "target_modules": sorted(settings.targets),
             "lora_dropout": 0.0, "bias": "none", "use_rslora": settings.rslora, "use_dora": settings.dora,
-            "fan_in_fan_out": any(type(model.model.get_submodule(name)).__name__ == "AdaptedConv1D"
-                                  for name in attached.modules), "init_lora_weights": True, "modules_to_save": None if score is None else ["score"]
+            "fan_in_fan_out": turned, "init_lora_weights": True, "modules_to_save": None if score is None else ["score"]
         }
     with written_aside(folder / WEIGHTS) as aside:
         save_file(weights, aside, {"format": "pt"})
@@ -129,8 +130,8 @@ def is_plain(folder: Path) -> bool:
 
 def belongs_on(folder: Path, base: Path) -> bool:
     """Whether ``folder`` holds an adapter that was trained on the model of ``base``, and can stay beside it."""
-    return (folder / CONFIG).exists() and is_plain(folder) and not (folder / "model.safetensors").exists() and weights_digest(
-        base_of(folder)) == weights_digest(base)
+    alone = (folder / CONFIG).exists() and not (folder / "model.safetensors").exists()
+    return alone and is_plain(folder) and weights_digest(base_of(folder)) == weights_digest(base)
 
 
 def beside(model: Any, folder: Path) -> Any:

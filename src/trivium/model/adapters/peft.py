@@ -114,8 +114,8 @@ def folded(model: Any, folder: Path, weights: dict[str, Tensor]) -> Any:
             if lacking := sorted(wanted - set(weights)):
                 raise TriviumError(f"{folder}: the adapter's weights lack {lacking[0]}: it is for another base, or not "
                                    "whole")
-            left = peft.set_peft_model_state_dict(adapted, weights).unexpected_keys
-            if left:
+            loaded: Any = peft.set_peft_model_state_dict(adapted, weights)
+            if left := loaded.unexpected_keys:
                 raise TriviumError(f"{folder}: the adapter holds {left[0]}, for which the model has no place")
             whole = adapted.merge_and_unload()
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
@@ -131,10 +131,11 @@ def as_library(model: Any) -> Any:
     import transformers
 
     from trivium.model.families import write_config
+    library: Any = transformers
     values = write_config(model.config, {"eos": None, "pad": None})
     with torch.device("meta"):
-        whole = transformers.AutoModelForCausalLM.from_config(
-            transformers.AutoConfig.for_model(values.pop("model_type"), **values))
+        whole = library.AutoModelForCausalLM.from_config(
+            library.AutoConfig.for_model(values.pop("model_type"), **values))
     whole.load_state_dict(model.state_dict(), assign=True)
     whole.tie_weights()
     return whole
