@@ -108,6 +108,7 @@ def folded(model: Any, folder: Path, weights: dict[str, Tensor]) -> Any:
         config.inference_mode, config.task_type = True, None
         whole = as_library(model)
         grown(whole, folder, weights)
+        parted(whole, folder, weights, config)
         try:
             adapted = peft.PeftModel(whole, config)
             wanted = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
@@ -153,6 +154,22 @@ def grown(whole: Any, folder: Path, weights: dict[str, Tensor]) -> None:
                    for name, tensor in weights.items()):
             raise TriviumError(f"{folder}: the adapter has a vocabulary of {rows}, but no {names[module]} for it")
     whole.resize_token_embeddings(rows, mean_resizing=False)
+
+
+def parted(whole: Any, folder: Path, weights: dict[str, Tensor], config: Any) -> None:
+    """Untie the output matrix from the embedding where an adapter changes one of them: folded in, the change would
+    reach the other too, which PEFT does not do before it folds in."""
+    embedding, head = whole.get_input_embeddings(), whole.get_output_embeddings()
+    if embedding.weight is not head.weight:
+        return
+    names = {name.rpartition(".")[2] for name, module in whole.named_modules() if module in (embedding, head)}
+    if not any(f".{name}.lora_" in key for name in names for key in weights):
+        return
+    if config.trainable_token_indices or config.ensure_weight_tying:
+        raise TriviumError(f"{folder}: the adapter changes the embedding or the output matrix, which are one in this "
+                           "model, in two ways; let PEFT fold it in")
+    head.weight = nn.Parameter(head.weight.detach().clone())
+    whole.config.get_text_config().tie_word_embeddings = whole.config.tie_word_embeddings = False
 
 
 def as_ours(model: Any, whole: Any, folder: Path) -> Any:
