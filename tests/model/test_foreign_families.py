@@ -94,7 +94,8 @@ def test_every_family_is_right_or_refused(kind, tmp_path):
     try:
         model = model_folder.load(tmp_path).eval()
     except TriviumError as refused:
-        assert any(word in str(refused) for word in ("not supported", "no causal language model", "see those that"))
+        assert any(word in str(refused) for word in ("not supported", "no causal language model", "see those that",
+                                                 "cannot be computed", "cannot be read"))
         return
     agrees(model, oracle)
 

@@ -31,7 +31,8 @@ SIZES: dict[str, Any] = {
 MORE: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]}, "bamba": {"attn_layer_indices": [1]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1}, "lfm2": {"layer_types": ["conv", "full_attention"]},
-    "mamba2": {"num_heads": 8, "head_dim": 8}, "zamba": {"tie_word_embeddings": True},
+    "mamba2": {"num_heads": 8, "head_dim": 8}, "bailing_hybrid": {"partial_rotary_factor": 1.0},
+    "zamba": {"tie_word_embeddings": True},
     "nemotron_h": {"layers_block_type": ["mamba", "attention"]},
 }
 
