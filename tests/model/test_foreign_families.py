@@ -16,8 +16,8 @@ from trivium.errors import TriviumError
 from trivium.generation.engine import Sampling, generate
 from trivium.model import folder as model_folder
 from trivium.model.adapters import AdapterSettings, attach
-from trivium.training.batch import Tree, hidden_states, make_batch
 from trivium.stages.pretraining.pretrain import LanguageModeling
+from trivium.training.batch import Tree, hidden_states, make_batch
 from trivium.training.optimizers import Optimization
 from trivium.training.trainer import Trainer
 

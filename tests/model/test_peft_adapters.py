@@ -97,7 +97,8 @@ def test_what_cannot_be_read_rightly_is_refused(base, tmp_path):
         for read in (check_model, model_folder.load):
             with pytest.raises(TriviumError, match=message):
                 read(tmp_path)
-    for change, message in (({"newer": True}, "does not know"), ({"rank_pattern": {"q_proj": 2}}, "size mismatch|shape"),
+    for change, message in (({"newer": True}, "does not know"),
+                            ({"rank_pattern": {"q_proj": 2}}, "size mismatch|shape"),
                             ({"target_modules": ["q_proj"]}, "no place"),
                             ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, "lack"),
                             ({"lora_bias": True}, "PEFT cannot fold|lack")):

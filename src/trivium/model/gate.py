@@ -83,8 +83,9 @@ class Texts:
         places = torch.split(torch.arange(len(row), device=row.device), [len(part) for part in parts])
         positions = [start + torch.arange(len(part)) for start, part in zip(starts, parts, strict=True)]
         names = [torch.full((len(part),), i) for i, part in enumerate(parts)]
-        before = [torch.full((len(part),), parent) for parent, part in zip(parents, parts, strict=True)]
-        return (row[None], *(torch.cat(one)[None].to(row.device) for one in (positions, names, before)),
+        before = [torch.full((len(part),), parent) for part, parent in zip(parts, parents, strict=True)]
+        place, name, parent = (torch.cat(one)[None].to(row.device) for one in (positions, names, before))
+        return (row[None], place, name, parent,
                 [torch.cat([places[0], places[1]]), torch.cat([places[0], places[2]]),
                  torch.cat([places[3], places[4]])])
 
