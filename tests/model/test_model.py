@@ -231,7 +231,8 @@ def test_a_model_is_loaded_without_the_compiler(tmp_path):
 def test_impossible_shapes_are_refused():
     for change, message in (({"sliding_window": 4}, "qk_norm and sliding_window"),
                             ({"rope_scaling": {"factor": 0.5, "original_positions": 8}}, "must be at least 1"),
-                            ({"rope_scaling": {"factor": 2.0, "kind": "yarn"}}, "needs the positions"), ({"num_heads": 3}, "multiple"),
+                            ({"rope_scaling": {"factor": 2.0, "kind": "yarn"}}, "needs the positions"),
+                            ({"num_heads": 3}, "multiple"),
                             ({"head_dim": 7}, "even"), ({"num_layers": 0}, "at least 1")):
         with pytest.raises(TriviumError, match=message):
             if scaling := change.get("rope_scaling"):

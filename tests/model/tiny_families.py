@@ -28,7 +28,13 @@ SIZES: dict[str, Any] = {
 }
 """A setting is taken where a family's configuration has it."""
 
-MORE: dict[str, dict[str, Any]] = {}
+MORE: dict[str, dict[str, Any]] = {
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]}, "bamba": {"attn_layer_indices": [1]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1}, "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "mamba2": {"num_heads": 8, "head_dim": 8}, "bailing_hybrid": {"partial_rotary_factor": 1.0},
+    "zamba": {"tie_word_embeddings": True},
+    "nemotron_h": {"layers_block_type": ["mamba", "attention"]},
+}
 
 
 def tiny_config(kind: str) -> Any:

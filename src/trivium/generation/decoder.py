@@ -80,7 +80,8 @@ class Decoder:
                           laid_out(mlp.down_proj.weight)))
             self.head = laid_out(model.lm_head.weight * _weight(model.model.norm))
         angles = torch.arange(capacity, device=self.device)[:, None] * frequencies(config, self.device)
-        self.turns = torch.polar(torch.full_like(angles, rotary_length(config)), angles)[:, None]  # [capacity, 1, d / 2]
+        lengths = torch.full_like(angles, rotary_length(config))
+        self.turns = torch.polar(lengths, angles)[:, None]  # [capacity, 1, d / 2]
         shape = (config.num_layers, rows, kv, capacity, d)
         self.keys = torch.zeros(shape, dtype=dtype, device=self.device)
         self.values = torch.zeros(shape, dtype=dtype, device=self.device)

@@ -62,10 +62,9 @@ def hidden_apart(trunk: Any, tokens: Tensor, documents: Tensor, parents: Tensor)
             places, given = found[i]
             index[row, :len(places)] = places
             new[row, given:len(places)] = True
-        places = torch.from_numpy(index).to(device)
-        wanted = torch.from_numpy(new).to(device)
-        states.append(trunk(flat[places])[wanted])
-        targets.append(places[wanted])
+        where, wanted = torch.from_numpy(index).to(device), torch.from_numpy(new).to(device)
+        states.append(trunk(flat[where])[wanted])
+        targets.append(where[wanted])
     if not states:  # padding alone: still a part of the graph, for processes that wait for one another
         states, targets = [trunk(flat[None, :1])[0] * 0], [torch.zeros(1, dtype=torch.int64, device=device)]
     values = torch.cat(states)

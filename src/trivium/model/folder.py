@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 from trivium.errors import TriviumError
 from trivium.files import read_json
 from trivium.model.adapters import folder as adapter_folder
+from trivium.model.adapters.peft import vocabulary
 from trivium.model.config import ModelConfig
 from trivium.model.families import config_of, load_own, ours, save_own, save_own_config
 from trivium.model.transformer import LanguageModel, RewardModel
@@ -26,6 +28,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         config, values = read_config(adapter_folder.base_of(folder))
         generation = folder / "generation_config.json"
         ids = read_json(generation) if generation.exists() else {}
+        config = replace(config, vocab_size=vocabulary(folder) or config.vocab_size)
         return config, values | {name: ids[name] for name in ("eos_token_id", "pad_token_id") if name in ids}
     values = read_json(path)
     family = values.get("model_type")

@@ -47,20 +47,23 @@ def shape_of(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     if whole.model_type not in known or getattr(whole, "is_encoder_decoder", False):
         raise TriviumError(f"{path}: {whole.model_type!r} is no causal language model")
     if getattr(described, "final_logit_softcapping", None):
-        raise TriviumError(f"{path}: final_logit_softcapping is {described.final_logit_softcapping}; models whose logits "
-                           "are capped are not supported")
+        raise TriviumError(f"{path}: final_logit_softcapping is {described.final_logit_softcapping}; models whose "
+                           "logits are capped are not supported")
     width = first_of(described, "hidden_size", "d_model", "n_embd")
     layers = first_of(described, "num_hidden_layers", "n_layer", "num_layers")
     if not width or not layers or not getattr(described, "vocab_size", None):
         raise TriviumError(f"{path}: says no width, number of layers or vocabulary that is understood here")
     heads = first_of(described, "num_attention_heads", "n_head", "num_heads") or 1
-    longest = first_of(described, "max_position_embeddings", "n_positions", "max_seq_len") or WITHOUT_END
+    longest = first_of(described, "max_position_embeddings", "n_positions", "max_seq_len",
+                       "max_target_positions") or WITHOUT_END
     rope = getattr(described, "rope_parameters", None) or {}
     if rope.get("rope_type") == "dynamic":  # stretches with the text
         longest = int(longest * float(rope.get("factor") or 1))
+    head = first_of(described, "head_dim") or width // heads
     return ModelConfig(vocab_size=int(described.vocab_size), hidden_size=width, num_layers=layers, num_heads=heads,
-                       num_kv_heads=heads, head_dim=2 * max(1, (first_of(described, "head_dim") or width // heads) // 2),
+                       num_kv_heads=heads, head_dim=2 * max(1, head // 2),
                        max_positions=longest, qk_norm=False,
+                       tie_embeddings=bool(getattr(whole, "tie_word_embeddings", False)),
                        intermediate_size=first_of(described, "intermediate_size", "n_inner") or 4 * width), values
 
 
@@ -128,8 +131,8 @@ def wrapped(whole: Any, config: ModelConfig, folder: Path) -> ForeignLanguageMod
     head = whole.get_output_embeddings()
     if not isinstance(head, nn.Linear) or head.bias is not None or not whole.base_model_prefix or not hasattr(
             whole, whole.base_model_prefix):
-        raise TriviumError(f"{folder}: its logits are no plain product of hidden states and output matrix (caps, scales "
-                           "or biases), which is not supported")
+        raise TriviumError(f"{folder}: its logits are no plain product of hidden states and output matrix (caps, "
+                           "scales or biases), which is not supported")
     for module in whole.modules():  # as everywhere: a run must end with the same bits however often it was interrupted
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -165,9 +168,10 @@ def stamp(path: Path) -> tuple[str, int, int]:
 @contextlib.contextmanager
 def quiet(transformers: Any) -> Iterator[None]:
     """Without the library's remarks on the head that a reward model's folder does not have."""
+    before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity_warning()
+        transformers.logging.set_verbosity(before)

@@ -176,9 +176,9 @@ class ForeignTrunk(nn.Module):
         """Rotary positions as they were made: the library's dynamic ones keep the stretch of a longer text before."""
         for module in self.changing:
             for name in [name for name in vars(module)["_buffers"] if name.endswith("original_inv_freq")]:
-                setattr(module, name.replace("original_", ""), getattr(module, name))
+                setattr(module, name.replace("original_", ""), getattr(module, name).clone())
             if hasattr(module, "original_max_seq_len"):
-                module.max_seq_len_cached = module.original_max_seq_len  # type: ignore[assignment]
+                module.max_seq_len_cached = module.original_max_seq_len
 
 
 def once_more(layer: nn.Module) -> None:

@@ -67,7 +67,7 @@ class Texts:
         sizes = (max(1, room // 2), max(1, room - room // 2), max(1, (room - room // 2) - 2), max(1, room // 3),
                  max(1, room // 2))
         drawn = torch.randint(0, vocabulary, (sum(sizes),), generator=torch.Generator().manual_seed(11)).to(device)
-        prompt, one, two, other, answer = drawn.split(sizes)
+        prompt, one, two, other, answer = torch.split(drawn, list(sizes))
         return cls(prompt, (one, two), other, answer)
 
     def alone(self) -> list[Tensor]:
@@ -80,20 +80,19 @@ class Texts:
         parts = [self.prompt, *self.responses, self.other, self.answer]
         parents, starts = [-2, 0, 0, -2, 3], [0, len(self.prompt), len(self.prompt), 0, len(self.other)]
         row = torch.cat(parts)
-        places = torch.arange(len(row), device=row.device).split([len(part) for part in parts])
-        return (row[None],
-                torch.cat([start + torch.arange(len(part)) for start, part in zip(starts, parts, strict=True)])[None].to(
-                    row.device),
-                torch.cat([torch.full((len(part),), i) for i, part in enumerate(parts)])[None].to(row.device),
-                torch.cat([torch.full((len(part),), p) for p, part in zip(parents, parts, strict=True)])[None].to(
-                    row.device),
+        places = torch.split(torch.arange(len(row), device=row.device), [len(part) for part in parts])
+        positions = [start + torch.arange(len(part)) for start, part in zip(starts, parts, strict=True)]
+        names = [torch.full((len(part),), i) for i, part in enumerate(parts)]
+        before = [torch.full((len(part),), parent) for part, parent in zip(parts, parents, strict=True)]
+        place, name, parent = (torch.cat(one)[None].to(row.device) for one in (positions, names, before))
+        return (row[None], place, name, parent,
                 [torch.cat([places[0], places[1]]), torch.cat([places[0], places[2]]),
                  torch.cat([places[3], places[4]])])
 
 
 class Trial:
-    """The trial of one model. What differs by no more than ``tolerance``, a share of the logits' deviation, is rounding:
-    ``rounding``, or what a text differs by among copies of itself."""
+    """The trial of one model. What differs by no more than ``tolerance``, a share of the logits' deviation, is
+    rounding: ``rounding``, or what a text differs by among copies of itself."""
 
     def __init__(self, model: ForeignLanguageModel, rounding: float) -> None:
         self.model, self.whole = model, model.whole[0]

@@ -22,12 +22,12 @@ from trivium.files import Row, digest_json, read_json
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
-from trivium.model.adapters import AdapterSettings, Attached, attach, has_adapters
+from trivium.model.adapters import AdapterSettings, Attached, attach, has_adapters, peft
 from trivium.model.adapters import folder as adapter_folder
 from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.model.encoder import Classifier
 from trivium.model.encoder_decoder import EncoderDecoder
-from trivium.model.families import FAMILIES, described, keep_generation, save_generation
+from trivium.model.families import described, keep_generation, ours, save_generation
 from trivium.model.gguf import Written, write_gguf
 from trivium.model.gguf.read import opened
 from trivium.model.weights import DTYPES, SaveDtype, shards, stored_dtype, too_large, weights_in
@@ -86,14 +86,32 @@ def load_tokenizer(folder: Path, vocab_size: int) -> ChatTokenizer:
     return tokenizer
 
 
+OWN_LOADERS = ("t5gemma", "modernbert")
+"""Encoders and encoder-decoders, which are no causal language models of transformers."""
+
+TRIED = 1 << 30
+"""Bytes of weights up to which a model of another family is tried out before a recipe begins: that takes seconds."""
+
+
 def check_model(folder: Path) -> None:
-    """Raise :class:`TriviumError` for a model's folder that cannot be loaded, before any weight is read: shards that
-    are missing or cut short, pickles, and, where the family is ours, a config that contradicts the weights and a
-    tokenizer that knows more tokens than the model."""
-    if (folder / adapter_folder.CONFIG).exists():
+    """Raise :class:`TriviumError` for a model's folder that cannot be loaded, before time is spent: shards that are
+    missing or cut short, pickles, adapters that cannot be read and, where the family is ours, a config that contradicts
+    the weights and a tokenizer that knows more tokens than the model. A model of another family that is not too large
+    is loaded and tried out (:mod:`trivium.model.gate`); a larger one when its stage begins."""
+    if (folder / adapter_folder.CONFIG).exists() and not (folder / "model.safetensors").exists():
+        if adapter_folder.is_plain(folder):
+            adapter_folder.settings_of(folder)
+        else:
+            peft.check(folder)
         return  # its base is looked at when it is loaded
-    if read_json(folder / "config.json").get("model_type") not in FAMILIES:
+    values = read_json(folder / "config.json")
+    if values.get("model_type") in OWN_LOADERS:
         shards(folder)
+        return
+    if not ours(values):
+        model_folder.read_config(folder)
+        if sum(path.stat().st_size for path in set(shards(folder).values())) <= TRIED:
+            model_folder.load(folder, None)
         return
     model, _ = described(folder)
     if (folder / "tokenizer.json").exists():
@@ -104,6 +122,13 @@ def adapt(model: LanguageModel | RewardModel | EncoderDecoder | Classifier, sett
           context: Context, purpose: str = "adapter") -> Attached | None:
     """Freeze a model and give it the stage's adapter, if it has one. Raises :class:`TriviumError` for a model that can
     only be trained with one."""
+    trunk: Any = model.model
+    if getattr(trunk, "reach", None) == 0:
+        context.progress.say(f"texts are not packed: {trunk.why}; each is computed in a row of its own, a prompt "
+                             "once for each of its responses")
+    elif getattr(trunk, "why", ""):
+        context.progress.say(f"texts share a row up to {trunk.reach} tokens; longer ones are computed in rows of their "
+                             "own")
     if settings is None:
         if has_adapters(model):
             raise TriviumError(
