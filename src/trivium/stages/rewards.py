@@ -45,6 +45,11 @@ class Answers:
     parts: dict[str, list[np.ndarray]] = field(default_factory=dict)
     """What each term of a weighted sum says, before it is weighted. :class:`WeightedReward` puts it here."""
 
+    @property
+    def lengths(self) -> list[list[int]]:
+        """How many tokens each of the K responses has, the one that ends it included."""
+        return [list(map(len, tree.responses)) for tree in self.trees]
+
     @classmethod
     def of_completions(cls, tokenizer: ChatTokenizer, rows: Sequence[Row], prompts: Sequence[np.ndarray],
                        completions: Sequence[Sequence[Completion]]) -> Answers:
@@ -129,8 +134,9 @@ class FunctionReward(Reward):
 
     def __call__(self, answers: Answers) -> list[np.ndarray]:
         """What the function says of each prompt's responses."""
-        return [np.array(self.checker(row, texts, finished))
-                for row, texts, finished in zip(answers.rows, answers.texts, answers.finished, strict=True)]
+        return [np.array(self.checker(row, texts, finished, lengths))
+                for row, texts, finished, lengths in zip(answers.rows, answers.texts, answers.finished, answers.lengths,
+                                                         strict=True)]
 
     def check_rows(self, rows: Sequence[Row]) -> None:
         """A checker by its name needs the row's ``truth`` or ``answer``."""
@@ -151,11 +157,12 @@ class EndpointReward(Reward):
 
     def __call__(self, answers: Answers) -> list[np.ndarray]:
         """What it replies, several prompts being asked about at a time."""
-        return self.endpoint.at_once(self._ask, [answers.rows, answers.texts, answers.finished],
+        return self.endpoint.at_once(self._ask, [answers.rows, answers.texts, answers.finished, answers.lengths],
                                      lambda done, total: None)
 
-    def _ask(self, row: Row, responses: Sequence[str], finished: Sequence[bool]) -> np.ndarray:
-        body = {"row": row, "responses": list(responses), "finished": [bool(one) for one in finished]}
+    def _ask(self, row: Row, responses: Sequence[str], finished: Sequence[bool], tokens: Sequence[int]) -> np.ndarray:
+        body = {"row": row, "responses": list(responses), "finished": [bool(one) for one in finished],
+                "tokens": list(tokens)}
         try:
             return self.endpoint.post("", body, lambda reply: numbers_of(reply["scores"], len(responses)))
         except TriviumError as error:
