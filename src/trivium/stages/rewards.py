@@ -20,12 +20,14 @@ from trivium.files import Row
 from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Completion
 from trivium.model import RewardModel
+from trivium.stages.defaults import AT_ONCE
 from trivium.stages.models import prompt_ids, response_ids
 from trivium.stages.reward_settings import RewardEndpoint, RewardTerm, model_places, terms_of
 from trivium.stages.reward_settings import RewardSetting as RewardSetting
 from trivium.stages.scores import score_trees
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree
+from trivium.training.epochs import longest_branch
 
 
 @dataclass
@@ -96,13 +98,14 @@ class Reward(Protocol):
 class ModelReward(Reward):
     """A reward model's score of each response, centred on demonstrations by the model's shift.
 
-    The K responses to a prompt share one computation of it, and must fit a row of ``length`` tokens together (None: as
-    many as the longest prompt needs with its responses); with ``one_by_one`` each is read with a prompt of its own.
+    The K responses to a prompt share one computation of it as far as they fit a row of ``length`` tokens together
+    (None: what the longest prompt needs with its responses, up to the model's positions), ``rows`` of which are read at
+    once (None: those that hold 4,096 tokens); with ``one_by_one`` each is read with a prompt of its own.
     ``centred`` False leaves the shift out. A ``tokenizer`` is the model's own, with which it reads the responses'
     texts, whatever their tokens were."""
 
-    def __init__(self, model: RewardModel, length: int | None, rows: int, precision: str, one_by_one: bool = False,
-                 centred: bool = True, tokenizer: ChatTokenizer | None = None) -> None:
+    def __init__(self, model: RewardModel, length: int | None, rows: int | None, precision: str,
+                 one_by_one: bool = False, centred: bool = True, tokenizer: ChatTokenizer | None = None) -> None:
         self.model, self.length, self.rows, self.precision = model, length, rows, precision
         self.one_by_one, self.centred, self.tokenizer = one_by_one, centred, tokenizer
 
@@ -122,8 +125,9 @@ class ModelReward(Reward):
         return scores
 
     def _read(self, trees: Sequence[Tree]) -> list[np.ndarray]:
-        length = max(map(len, trees)) if self.length is None else self.length
-        return score_trees(self.model, trees, length, self.rows, self.precision)
+        longest, most = max(map(longest_branch, trees)), self.model.config.max_positions
+        length = max(longest, self.length or min(max(map(len, trees)), most))
+        return score_trees(self.model, trees, length, self.rows or max(1, AT_ONCE // length), self.precision)
 
 
 class FunctionReward(Reward):

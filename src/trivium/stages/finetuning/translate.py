@@ -30,7 +30,7 @@ from trivium.stages.rows import rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree
-from trivium.training.epochs import contents_of
+from trivium.training.epochs import Limit, contents_of
 from trivium.training.machine import prepare
 
 
@@ -38,7 +38,8 @@ class Translate(Looped):
     """Fine-tune an encoder-decoder on pairs, and score what it writes for held-out sources."""
 
     kind: ClassVar[str] = "translate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
+    usual: ClassVar[str] = "translate"
     title: ClassVar[Title] = Title("fine-tuning on pairs", "按句对微调", "teach")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("pairs", "pairs learned from", "学习的句对"),
@@ -105,8 +106,8 @@ class Translate(Looped):
             save_folder(trained, tokenizer, context)
         return {
             "pairs": len(batches.trees), "left_out": dropped, "heldout": len(heldout), "steps": steps,
-            "precision": outcome.precision, "loss": outcome.metrics.get("loss"),
-            **scores(said, [row["target"] for row in heldout]),
+            "precision": outcome.precision, "loss": outcome.metrics.get("loss"), "length": batches.length,
+            "rows": batches.rows, **scores(said, [row["target"] for row in heldout]),
             **({"trained_parameters": sum(p.numel() for _, p in attached.parameters())} if attached else {})
         }
 
@@ -117,7 +118,7 @@ class Translate(Looped):
         model, _ = start(context)
         heldout = rows_of(context.inputs["pairs"], "heldout.jsonl", ["source", "target"], context, check_pair)
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
-        each = estimate.updates(("translate", model.config, batches.length, self.rows), lambda: model,
+        each = estimate.updates(("translate", model.config, batches.length, batches.rows), lambda: model,
                                 WritingTargets(), batches, self.optimization, self.number_format())
         writing = estimate.once(("written", model.config, self.pairs, self.max_new_tokens),
                                 lambda: self.writing_seconds(model, tokenizer, heldout))
@@ -161,17 +162,22 @@ def start(context: Context) -> tuple[EncoderDecoder, ChatTokenizer]:
 def batches_of(settings: Translate, context: Context, model: EncoderDecoder,
                tokenizer: ChatTokenizer) -> tuple[PairEpochs, int]:
     """The pairs that fit, as batches, and how many do not."""
-    length = min(settings.length, model.config.max_positions)
+    limit = Limit(settings.length, model.config.max_positions, "pairs")
     rows = rows_of(context.inputs["pairs"], "train.jsonl", ["source", "target"], context, check_pair)
-    trees, dropped = fitting(pairs_of(rows, tokenizer), length)
+    every = pairs_of(rows, tokenizer)
+    trees, dropped = fitting(every, limit.tokens)
+    over = [size for tree in every if (size := longer_side(tree)) > limit.tokens]
     if not trees:
-        raise TriviumError(f"{context.name}: no pair fits {length} tokens; raise `length`")
+        raise TriviumError(f"{context.name}: no pair fits: {limit.say_left_out(over, len(rows))[9:]}")
     if dropped:
-        context.progress.say(
-            f"{dropped} of {len(rows)} pairs have a side longer than {length} tokens and were left out")
-    return PairEpochs(trees, length, settings.rows, context.seed, tokenizer.document_id), dropped
+        context.progress.say(limit.say_left_out(over, len(rows)))
+    length, count = settings.lay_out(context, list(map(longer_side, trees)), limit.positions, settings.epochs)
+    return PairEpochs(trees, length, count, context.seed, tokenizer.document_id), dropped
 
 
+def longer_side(tree: Tree) -> int:
+    """Tokens of the longer one of source and target."""
+    return max(len(tree.prompt), 1 + len(tree.responses[0]))
 
 
 def check_pair(row: Row) -> None:
@@ -192,7 +198,7 @@ def pairs_of(rows: Sequence[Row], tokenizer: ChatTokenizer) -> list[Tree]:
 
 def fitting(trees: Sequence[Tree], length: int) -> tuple[list[Tree], int]:
     """The pairs of which both sides fit, and how many do not."""
-    kept = [tree for tree in trees if len(tree.prompt) <= length and 1 + len(tree.responses[0]) <= length]
+    kept = [tree for tree in trees if longer_side(tree) <= length]
     return kept, len(trees) - len(kept)
 
 
