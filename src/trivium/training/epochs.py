@@ -35,11 +35,12 @@ class Limit:
         """What is said when ``sizes`` of ``total`` do not fit: how many, which share, the longest, and the mend."""
         longest = max(sizes)
         bound = f"`length: {self.given}`" if self.tokens == self.given else f"the model's {self.positions:,} positions"
-        if self.tokens < self.positions:
-            takes = min(longest, self.positions)
-            more = sum(size <= self.positions for size in sizes)
+        more = sum(size <= self.positions for size in sizes)
+        if more and self.tokens < self.positions:
+            takes = max(size for size in sizes if size <= self.positions)
             mend = f"`length: {takes}`, or null, takes in {'all' if more == len(sizes) else more} of them"
-        mend = mend or "no setting takes them in: shorten them"
+        elif not mend:
+            mend = f"no setting takes them in, as the model has {self.positions:,} positions: shorten them"
         return (f"WARNING: {len(sizes):,} of {total:,} {self.what} ({len(sizes) / total:.0%}) were left out, as they "
                 f"are longer than {bound}; the longest has {longest:,} tokens; {mend}")
 

@@ -209,14 +209,19 @@ def scores(written: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
     try:
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
+        from sacrebleu.significance import _bootstrap_resample
     except ImportError as error:
         raise TriviumError('translate: the scores need sacrebleu: pip install "trivium[translate]"') from error
     chinese = any("\u4e00" <= letter <= "\u9fff" for text in wanted for letter in text)
     words = any(" " in text for text in wanted)
     found: dict[str, Any] = {}
     for name, metric in (("chrf", CHRF()), ("bleu", BLEU(tokenize="zh" if chinese else "13a" if words else "char"))):
-        score: Any = metric.corpus_score(list(written), [list(wanted)], n_bootstrap=BOOTSTRAPS)
-        low, high = (max(0.0, min(100.0, float(score._mean + sign * score._ci))) for sign in (-1, 1))
+        score: Any = metric.corpus_score(list(written), [list(wanted)])
+        _, drawn = _bootstrap_resample(metric._extract_corpus_statistics(list(written), [list(wanted)]), metric,
+                                       BOOTSTRAPS)
+        values = sorted(float(one.score) for one in drawn)  # sacrebleu's own interval fails on some that are 0
+        half = 0.5 * (values[-1 - BOOTSTRAPS // 40] - values[BOOTSTRAPS // 40])
+        low, high = (max(0.0, min(100.0, float(np.mean(values)) + sign * half)) for sign in (-1, 1))
         found[name] = {
             "value": float(score.score), "low": low, "high": high, "n": len(wanted),
             "signature": str(metric.get_signature())
