@@ -237,8 +237,10 @@ def test_a_group_of_a_rollout_over_several_rows_teaches_what_it_teaches_in_one(e
             (GroupSurrogate(Grpo()), policy, lambda made: made),
             (ClippedSurrogate(Ppo()), PolicyAndValue(policy, RewardModel.from_language_model(policy, 1)),
              split_by_model)):
-        found = [sums(objective, model, cut(microbatches(rollout, range(4), length, rows, World(),
-                                                         torch.device("cpu")))) for length, rows in ((max(map(len, trees)), None), (25, each))]
+        found = []
+        for length, rows in ((max(map(len, trees)), None), (25, each)):
+            batches = microbatches(rollout, range(4), length, rows, World(), torch.device("cpu"))
+            found.append(sums(objective, model, cut(batches)))
         assert found[0][0] == pytest.approx(found[1][0], rel=1e-5, abs=1e-6)
         torch.testing.assert_close(found[0][1], found[1][1], atol=1e-6, rtol=1e-4)
 
