@@ -33,7 +33,7 @@ class Select(Measuring):
     """Rejection sampling: sample several responses to each prompt and keep what a reward likes best."""
 
     kind: ClassVar[str] = "select"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[Title] = Title("best of N (rejection sampling)", "N 选最优（拒绝采样）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("samples", "responses sampled", "采样的回答"),
