@@ -45,10 +45,11 @@ def test_a_prompt_that_leaves_no_room_is_left_out(school, tmp_path):
     place, said = context(school, tmp_path / "run", prompts=tmp_path / "prompts.jsonl")
     policy, tokenizer = ppo.load_language_model(school / "sft")
     rollouts = rollout.Rollouts(Ppo(**FEW), place, policy, tokenizer, 1)
-    assert [row["id"] for row in rollouts.prompts] == [f"p{n}" for n in range(8)] and said == [
-        "1 of 9 prompts with 1 x 6 new tokens do not fit rows of 128 "
-        "and are left out"
-    ]
+    assert [row["id"] for row in rollouts.prompts] == [f"p{n}" for n in range(8)]
+    longest = len(rollouts.ids["long"]) + 6
+    assert said == [f"WARNING: 1 of 9 prompts with 6 new tokens (11%) were left out, as they are longer than `length: "
+                    f"128`; the longest has {longest:,} tokens; no setting takes them in, as the model has "
+                    "256 positions: shorten them"]
 
 
 @pytest.mark.parametrize("name", ["reward", "safety", "gold"])
@@ -136,7 +137,8 @@ def test_grpo_says_when_no_group_had_different_scores(school, tmp_path, monkeypa
     place, _ = context(school, tmp_path / "run", reward=None)
     said: list[str] = []
     monkeypatch.setattr(place.progress, "say", said.append)
-    Grpo(**FEW | {"episodes": 4, "samples": 4, "iterations": 2}, checker=f"{tmp_path}/checks.py:score").run(place)
+    Grpo(**FEW | {"episodes": 4, "samples": 4, "iterations": 2}, checker=f"{tmp_path}/checks.py:score",
+         unfinished_score=None).run(place)
     assert any("nothing was learned" in line for line in said) is told
 
 

@@ -5,14 +5,13 @@ limit."""
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trivium.errors import TriviumError, nearest
-from trivium.evaluation import choices, comparing, overlap
+from trivium.evaluation import choices, comparing, numbers, overlap
 from trivium.evaluation.function_process import FunctionProcess
 from trivium.extensions import file_of, names, resolve
 from trivium.files import Row
@@ -22,14 +21,14 @@ Check = Callable[[Row, str], float]
 
 
 def last_number(text: str) -> float | None:
-    """The last number in a text, its thousands separated or not; None when there is none."""
-    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
-    return float(numbers[-1].replace(",", "").rstrip(".")) if numbers else None
+    """The number that a response ends with, however it is written (:mod:`trivium.evaluation.numbers`); None when there
+    is none."""
+    found = numbers.last_of(text)
+    return None if found is None else float(found.value)
 
 
 def _number(row: Row, text: str) -> float:
-    said, wanted = last_number(text), last_number(str(row["answer"]))
-    return float(said is not None and wanted is not None and math.isclose(said, wanted, rel_tol=1e-6, abs_tol=1e-9))
+    return float(numbers.agree(str(row["answer"]), text))
 
 
 def _any(same: Callable[[str, str], bool], text: str, answer: Any) -> float:
@@ -75,7 +74,8 @@ def check_name(name: str, where: str = "") -> None:
 
 class Checker:
     """A checker by its name, or ``FILE.py:FUNCTION`` with ``FUNCTION(row, responses) -> list of numbers``. Such a
-    function may take a third argument, ``finished``: which of the responses ended by themselves.
+    function may take a third argument, ``finished``: which of the responses ended by themselves; and ``tokens``: how
+    many tokens each has.
 
     A function of the user's own is called in a process of its own. One that raises, hangs longer than ``seconds`` or
     gives anything but a finite number for each response ends the run with a :class:`TriviumError` that names the
@@ -111,16 +111,32 @@ class Checker:
             if self.needs == "answer" and (fault := answer_fault(self.name, row["answer"])):
                 raise TriviumError(f"{self.where} {self.name!r}: prompt {row.get('id')!r}: the answer "
                                    f"{str(row['answer'])[:60]!r} {fault}")
+        if self.name == "number":
+            self._one_number_each(rows)
 
-    def __call__(self, row: Row, responses: Sequence[str], finished: Sequence[bool] | None = None) -> list[float]:
-        """How good each response is. ``finished`` says which ended by themselves; all of them, unless it is given."""
+    def _one_number_each(self, rows: Sequence[Row]) -> None:
+        """Raise :class:`TriviumError` where the answer of a row is not one number."""
+        bad = [row for row in rows if not numbers.is_one_number(str(row["answer"]))]
+        if bad:
+            latex = numbers.is_latex(str(bad[0]["answer"])) and not numbers.reads_expressions()
+            more = "; pip install \"trivium[math]\" reads LaTeX's expressions" if latex else ""
+            raise TriviumError(
+                f"{self.where} 'number' compares one number: the answer of prompt {bad[0].get('id')!r} is "
+                f"{bad[0]['answer']!r:.80} ({len(bad)} of {len(rows)} prompts have such answers); leave those prompts "
+                f"out, write the number alone into `answer`, or take `exact` or a function of your own{more}")
+
+    def __call__(self, row: Row, responses: Sequence[str], finished: Sequence[bool] | None = None,
+                 tokens: Sequence[int] | None = None) -> list[float]:
+        """How good each response is. ``finished`` says which ended by themselves; all of them, unless it is given.
+        ``tokens`` says how many tokens each has, where that is known."""
         if self.check is not None:
             return [self.check(row, text) for text in responses]
         about = f"{self.where} {self.name}: at prompt {row.get('id')!r}"
         ended = [True] * len(responses) if finished is None else [bool(one) for one in finished]
+        lengths = None if tokens is None else list(map(int, tokens))
         try:
             self.process = self.process or FunctionProcess(self.name)
-            scores = self.process.call([row, list(responses), ended], self.seconds)
+            scores = self.process.call([row, list(responses), ended, lengths], self.seconds)
         except TimeoutError as error:
             self.close()
             raise TriviumError(f"{self.where} {self.name}: no answer about prompt {row.get('id')!r} within "

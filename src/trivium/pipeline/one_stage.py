@@ -76,6 +76,7 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
     for file in edited_since_loaded(files.values()):
         raise TriviumError(f"{name}: {file} was edited since this run began; start the same command again")
     code = {where: digest_path(file) for where, file in files.items()}
+    stage = stage.settled(nested(stage, as_folders(places)))
     work = digest_json(
         {"kind": stage.kind, "version": version, "settings": stage.learned(), "seed": recipe.seed, "inputs": digests})
     key = digest_json({"work": work, "code": code}) if code else work
@@ -124,13 +125,14 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
                       work / "scratch", progress, need(recipe, stage), wall_seconds, Stages(map(Path, recipe.plugins)))
     if os.environ.get("RANK", "0") != "0":
         if not find(recipe.folder, name, planned) and stage.every_process:
-            planned.runner(stage, context)
+            planned.runner(planned.stage, context)
         return awaited(place, planned)
     if found := finished(recipe, planned, progress, earlier):
         return found
     with disk_errors(work):
         context.folder.mkdir(parents=True, exist_ok=True)
         context.scratch.mkdir(parents=True, exist_ok=True)
+    stage = planned.stage
     with clock(work, earlier) as spent, disk_errors(work):
         edited = edited_code(work, planned.code, context)
         summary = stage.decided() | summary_of(planned, context) | ({"edited": edited} if edited else {})
@@ -220,8 +222,9 @@ def prepared(recipe: Recipe, name: str) -> tuple[Stage, Context]:
                 f"{name}: its input {reference!r} is not there yet; make it with: trivium run RECIPE --only {reference}"
             )
     work = recipe.folder / ".work" / f"{name}-look"
-    return stage, Context(recipe.name, name, recipe.seed, nested(stage, as_folders(places)), work, work,
-                          Progress(quiet=True), need(recipe, stage))
+    inputs = nested(stage, as_folders(places))
+    return stage.settled(inputs), Context(recipe.name, name, recipe.seed, inputs, work, work, Progress(quiet=True),
+                                          need(recipe, stage))
 
 
 def cores(recipe: Recipe) -> int:

@@ -30,8 +30,8 @@ FUNCTION_SECONDS = 10.0
 
 
 class RewardEndpoint(AddressSettings):
-    """An address that scores responses. It is sent ``{"row": ..., "responses": [K texts], "finished": [K booleans]}``
-    by POST for each prompt, and replies ``{"scores": [K numbers]}``."""
+    """An address that scores responses. It is sent ``{"row": ..., "responses": [K texts], "finished": [K booleans],
+    "tokens": [K counts]}`` by POST for each prompt, and replies ``{"scores": [K numbers]}``."""
 
     address: str
     """Such as http://127.0.0.1:8000/score. It is not left for another one that it redirects to."""
@@ -47,7 +47,7 @@ class RewardTerm(BaseModel):
     function: Code | None = None
     """`world`, `rubric`, or a checker of the row's `answer`: `number`, `exact`, `contains`, `choice`, `rouge_1`,
     `rouge_2`, `rouge_l`, `bleu`, `chrf`; or FILE.py:FUNCTION with FUNCTION(row, responses) -> K numbers. It may take
-    a third argument `finished`: which of the responses ended."""
+    a third argument `finished`, which of the responses ended, and `tokens`, how many tokens each has."""
     endpoint: RewardEndpoint | None = None
     """An address that scores responses."""
     weight: float = Field(1.0, allow_inf_nan=False)

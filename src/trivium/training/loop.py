@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,14 +157,15 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
           scratch: Path, log: Path, fingerprint: str, precision: NumberFormat = "float32",
           parallel: Parallel | None = None, evaluation: Evaluation = Evaluation(), track: Path | None = None,
           save_seconds: float = 20.0, progress: Callable[[int, int, str], None] = lambda done, total, text: None,
-          say: Callable[[str], None] = lambda text: None) -> Outcome:
+          say: Callable[[str], None] = lambda text: None,
+          watch: Callable[[int, Mapping[str, float]], None] | None = None) -> Outcome:
     """Train ``model`` in place for ``steps`` updates, going on from a checkpoint in ``scratch`` when there is one.
     Under ``torchrun`` every process calls it and learns from its slice of each batch.
 
     ``fingerprint`` names data and settings; a checkpoint of another, or of another ``precision``, is refused.
-    ``track`` is a folder for TensorBoard. A batch whose gradient is not finite is left out; after
-    :data:`RETURN_AFTER` in a row the run goes back to the checkpoint of the last multiple of :data:`ANCHOR` and on at
-    half the learning rate. Raises :class:`TriviumError` after :data:`RETURNS` returns.
+    ``track`` is a folder for TensorBoard. ``watch`` is told each update's number and metrics. A batch whose gradient is
+    not finite is left out; after :data:`RETURN_AFTER` in a row the run goes back to the checkpoint of the last multiple
+    of :data:`ANCHOR` and on at half the learning rate. Raises :class:`TriviumError` after :data:`RETURNS` returns.
     """
     parallel = parallel or Parallel()
     world = join(next(model.parameters()).device, parallel.tensor_parallel)
@@ -204,6 +205,8 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
             evaluate(trainer, objective, evaluation, state, checkpoints, write_line)
         if write_line:
             write_line(step, state.metrics)
+            if watch:
+                watch(step, state.metrics)
             progress(state.step, steps, f"loss {state.metrics.get('loss', 0.0):.3f}  {speed:,.0f} {unit}/s")
 
         # ------------------------------------------------------------ when it has lost its way: back, at half the rate

@@ -70,7 +70,7 @@ class Trainer:
         norm = total_norm(p.grad for p in parameters if p.grad is not None)
         metrics["gradient_norm"] = norm.item()
         share = self.share * factor(self.settings, number, self.steps)
-        metrics["learning_rate"] = share * self.settings.learning_rate
+        metrics["learning_rate"] = share * self.settings.rate
         if math.isfinite(metrics["gradient_norm"]):
             if self.settings.clip:
                 for group in by_mesh(parameters):

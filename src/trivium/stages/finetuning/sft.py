@@ -24,6 +24,7 @@ from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context, Input, Title
 from trivium.stages.chat_settings import BeginsChat
 from trivium.stages.cost import Estimate, weights_of
+from trivium.stages.defaults import row_length
 from trivium.stages.finetuning.rehearsal import asked_by_the_model, exact_answers, split_earlier
 from trivium.stages.models import adapt, load_language_model, load_tokenizer, sample_text, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
@@ -32,7 +33,7 @@ from trivium.stages.rows import rows_of
 from trivium.stages.training import FromModel, full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states
-from trivium.training.epochs import PackedEpochs, contents_of, fits
+from trivium.training.epochs import Limit, PackedEpochs, contents_of, fits
 from trivium.training.machine import prepare
 from trivium.training.objective import Objective, Total
 
@@ -55,6 +56,7 @@ class Sft(FromModel, BeginsChat):
 
     kind: ClassVar[str] = "sft"
     version: ClassVar[int] = 4
+    usual: ClassVar[str] = "sft"
     title: ClassVar[Title] = Title("supervised fine-tuning", "监督微调", "teach")
     every_process: ClassVar[bool] = True
     model: Input = "pretrain"
@@ -123,7 +125,7 @@ class Sft(FromModel, BeginsChat):
         save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context, self.save_dtype)
         summary: dict[str, object] = {
             "demonstrations": len(train.trees), "steps": outcome.steps, "precision": outcome.precision,
-            "loss": outcome.metrics.get("loss"), **data.summary
+            "loss": outcome.metrics.get("loss"), "length": train.length, "rows": train.rows, **data.summary
         }
         if heldout:
             summary |= {
@@ -141,14 +143,15 @@ class Sft(FromModel, BeginsChat):
     def cost(self, estimate: Estimate) -> Cost:
         """The updates on the demonstrations."""
         config = estimate.config(self.model)
-        length = min(self.length, config.max_positions)
-        trees = [tree for tree in self.conversations(estimate) if len(tree) <= length]
+        limit = Limit(self.length, config.max_positions, "conversations")
+        trees = [tree for tree in self.conversations(estimate) if len(tree) <= limit.tokens]
         if not trees:
-            raise TriviumError(f"estimate: no demonstration fits rows of {length} tokens")
-        batches = PackedEpochs(trees, length, self.rows, estimate.seed)
+            raise TriviumError(f"estimate: no demonstration fits {limit.tokens} tokens")
+        length = row_length(self.length, list(map(len, trees)), config.max_positions)
+        batches = PackedEpochs(trees, length, self.rows or self.usual_layout(config)[1], estimate.seed)
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
         each = estimate.updates(
-            ("sft", config, length, self.rows, self.optimization.optimizer),
+            ("sft", config, length, batches.rows, self.optimization.optimizer),
             lambda: LanguageModel(config).initialise(0), LanguageModeling(), batches, self.optimization,
             self.number_format())
         return Cost.of_updates(estimate.training(steps, each, weights_of(config)) + 0.5, steps, each)
@@ -175,7 +178,7 @@ class Sft(FromModel, BeginsChat):
             return model, []
 
         return self.step_with(estimate, models, LanguageModeling(),
-                              self.full_batches(processes, full_row(min(self.length, config.max_positions))))
+                              self.full_batches(processes, full_row(self.usual_layout(config)[0])))
 
 
 class AnswersAndQuestions(Objective):
@@ -235,14 +238,13 @@ def demonstrations_of(settings: Sft, context: Context, model: LanguageModel | No
     config, _ = read_config(context.inputs["model"])
     tokenizer = settings.chat_tokenizer(load_tokenizer(context.inputs["model"], config.vocab_size), context.inputs,
                                         context.progress.say)
-    length = min(settings.length, config.max_positions)
+    limit = Limit(settings.length, config.max_positions, "conversations")
     rows, heldout_rows = split_rows(settings, context)
     for remark in tokenizer.remarks([row["messages"] for row in [*rows, *heldout_rows]]):
         context.progress.say(remark)
     past = rehearsed(settings, context, tokenizer, len(rows), model)
-    limit = f"a row's {length} tokens" if settings.length <= config.max_positions else f"the model's {length} positions"
-    learned = conversations_of([*rows, *past], tokenizer, length, limit, settings, context)
-    unseen = conversations_of(heldout_rows, tokenizer, length, limit, settings, context) if heldout_rows else None
+    learned = conversations_of([*rows, *past], tokenizer, limit, settings, context)
+    unseen = conversations_of(heldout_rows, tokenizer, limit, settings, context) if heldout_rows else None
     rejects = learned.rejects + (unseen.rejects if unseen else [])
     if rejects and context.folder.is_dir():
         write_rows(context.folder / "rejects-trees.jsonl", rejects)
@@ -254,7 +256,9 @@ def demonstrations_of(settings: Sft, context: Context, model: LanguageModel | No
         f"carry loss; {counts['cut']} cut, {counts['left_out']} left out"
         + (f"; {len(unseen.trees):,} more are held out" if unseen else ""))
     finish: Callable[[Batch], None] = mark_answers if settings.prompt_loss else lambda batch: None
-    train, heldout = (PackedEpochs(one.trees, length, settings.rows, context.seed, finish) if one else None
+    length, count = settings.lay_out(context, [len(tree) for one in (learned, unseen) if one for tree in one.trees],
+                                     config.max_positions, settings.epochs)
+    train, heldout = (PackedEpochs(one.trees, length, count, context.seed, finish) if one else None
                       for one in (learned, unseen))
     assert train is not None
     return Demonstrations(tokenizer, train, heldout, {
@@ -293,10 +297,12 @@ def rehearsed(settings: Sft, context: Context, tokenizer: ChatTokenizer, count: 
     return [{**pool[order[i % len(pool)]], "source": "rehearsal"} for i in range(wanted)]
 
 
-def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, limit: str, settings: Sft,
+def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, limit: Limit, settings: Sft,
                      context: Context) -> Conversations:
-    """Rows as trees. Those longer than ``length`` (``limit`` in words) are cut or left out. Raises
-    :class:`TriviumError` where none is left."""
+    """Rows as trees. Those longer than ``limit`` are cut or left out. Raises :class:`TriviumError` where none is
+    left."""
+    length = limit.tokens
+    words = f"a row's {length} tokens" if length == limit.given else f"the model's {length} positions"
     result = Conversations()
     trees: list[Tree] = []
     refused: list[Row] = []
@@ -309,7 +315,7 @@ def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int,
             tree = conversation(tokenizer, row["messages"], bool(settings.prompt_loss), tools=row.get("tools"),
                                 last_alone=settings.loss_on == "last")
             if len(tree) > length and settings.too_long == "cut":
-                tree = shortened(tree, length, limit)
+                tree = shortened(tree, length, words)
                 count["cut"] += 1
         except TriviumError as error:
             refused.append(reject | {"reason": str(error)})
@@ -318,7 +324,7 @@ def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int,
             continue
         trees.append(tree)
         if len(tree) > length:
-            result.rejects.append(reject | {"reason": f"{len(tree)} tokens are more than {limit}"})
+            result.rejects.append(reject | {"reason": f"{len(tree)} tokens are more than {words}"})
             count["left_out"] += 1
             continue
         assert tree.loss is not None
@@ -330,7 +336,7 @@ def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int,
     if refused and not trees:
         raise TriviumError(
             f"{context.name}: no conversation can be used; row {refused[0]['row']}: {refused[0]['reason']}")
-    result.trees = fits(trees, length, context.progress.say)
+    result.trees = fits(trees, limit, context.progress.say)
     return result
 
 

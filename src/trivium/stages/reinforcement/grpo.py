@@ -29,10 +29,6 @@ from trivium.training.batch import Batch, hidden_states
 from trivium.training.machine import prepare
 from trivium.training.objective import Objective, Total
 
-NEVER_ENDED = -1.0
-"""The score of a response that never ends, unless a setting gives another."""
-
-
 ALL_ALIKE = ("all responses to each prompt had the same score, so nothing was learned from any: look at the reward, or "
              "raise `temperature` or `samples`")
 
@@ -42,6 +38,7 @@ class Grpo(ReinforcementSettings, BeginsChat):
 
     kind: ClassVar[str] = "grpo"
     version: ClassVar[int] = 4
+    usual: ClassVar[str] = "grpo"
     title: ClassVar[Title] = Title("group-relative RL (GRPO)", "组相对强化学习（GRPO）", "judge")
     panel: ClassVar[Panel] = Panel(curves=("score", "gold", "watched_gold", "kl", "entropy", "length", "finished",
                                    "clip_fraction"))
@@ -54,13 +51,10 @@ class Grpo(ReinforcementSettings, BeginsChat):
     FILE.py:FUNCTION of your own."""
     checker_seconds: float = Field(10.0, gt=0)
     """The time that a function of your own may take for a rollout's responses to one prompt."""
-    unfinished_score: float | None = None
-    """The score of a response that never ends, whoever judges; null: -1 where there is a `reward`, and whatever
-    `checker` says of it where that judges."""
     samples: int = Field(8, ge=2)
     """Responses to each prompt, which are compared with one another."""
     episodes: int = Field(32, ge=1)
-    """Prompts in a rollout."""
+    """Prompts in a rollout; all that there are, where that is fewer and none is set."""
     epochs: int = Field(1, ge=1)
     """Passes over each rollout."""
     estimator: Literal["grpo", "rloo"] = "grpo"
@@ -72,8 +66,6 @@ class Grpo(ReinforcementSettings, BeginsChat):
     """How far a ratio may rise, where it differs from `clip` (Yu et al. 2025: 0.28)."""
     kl_coefficient: float = Field(0.04, ge=0)
     """Weight of the KL penalty in the loss. With 0, and no `kl_budget`, no reference is kept and no KL is logged."""
-    length: int = Field(512, ge=2)
-    """Tokens in one packed row: a prompt and all its responses must fit."""
 
     @field_validator("checker")
     @classmethod
@@ -108,11 +100,9 @@ class Grpo(ReinforcementSettings, BeginsChat):
         attached = adapt(policy, self.adapter, context)
         rollouts = Rollouts(self, context, policy, tokenizer, self.samples)
         score.check_rows(rollouts.prompts)
-        never_ended = NEVER_ENDED if self.unfinished_score is None else self.unfinished_score
-        reward = TrainingReward(score, never_ended if self.reward else self.unfinished_score, safety,
-                                self.safety_threshold, rollouts.world)
+        reward = TrainingReward(score, self.unfinished_score, safety, self.safety_threshold, rollouts.world)
         training = PolicyTraining(rollouts, policy, policy, GroupSurrogate(self), reward,
-                                  gold and TrainingReward(gold, never_ended), attached, drifts=self.drifts,
+                                  gold and TrainingReward(gold, self.unfinished_score), attached, drifts=self.drifts,
                                   inputs=("model", "reward", "safety", "gold"))
         taught = float(training.iteration)  # of earlier ones nothing is known any more
         with reward, training:

@@ -34,7 +34,7 @@ from trivium.stages.reinforcement.scoring import JudgeLoader, TrainingReward, mo
 from trivium.stages.reinforcement.settings import ReinforcementSettings
 from trivium.stages.reinforcement.training import PolicyTraining, acting_copy
 from trivium.stages.rewards import ModelReward, RewardSetting
-from trivium.stages.training import full_row
+from trivium.stages.training import USUAL_LENGTH, full_row
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch, pack
@@ -49,6 +49,7 @@ class Ppo(ReinforcementSettings):
 
     kind: ClassVar[str] = "ppo"
     version: ClassVar[int] = 6
+    usual: ClassVar[str] = "ppo"
     title: ClassVar[Title] = Title("reinforcement learning (PPO)", "强化学习（PPO）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("kl_coefficient", "KL coefficient", "KL 系数"),
@@ -104,7 +105,7 @@ class Ppo(ReinforcementSettings):
         rollouts = Rollouts(self, context, policy, tokenizer, samples=1)
         score.check_rows(rollouts.prompts)
         reward = TrainingReward(score, self.unfinished_score, safety, self.safety_threshold, rollouts.world)
-        pretraining = documents(self, context, tokenizer)
+        pretraining = documents(self, context, tokenizer, policy.config.max_positions)
         training = PolicyTraining(
             rollouts, PolicyAndValue(policy, value), policy, ClippedSurrogate(self), reward,
             gold and TrainingReward(gold, self.unfinished_score), attached, drifts=self.drifts,
@@ -139,7 +140,7 @@ class Ppo(ReinforcementSettings):
                 if self.kl_target and not training.ended:
                     training.state.carried["kl_coefficient"] = adapt_kl_coefficient(
                         training.state.carried["kl_coefficient"], metrics["kl"], self.kl_target, self.kl_horizon,
-                        self.episodes)
+                        rollouts.settings.episodes)
                 training.finish(metrics, example_of(answers, scores))
             return training.save()
 
@@ -180,7 +181,7 @@ class Ppo(ReinforcementSettings):
             return pair, [reward, *(acting_copy(pair, policy) if processes > 1 else [])]
 
         batches = full_minibatch(self, max(1, processes // self.parallel.tensor_parallel),
-                                 min(self.length, config.max_positions))
+                                 self.usual_layout(config)[0])
         return self.step_with(estimate, models, ClippedSurrogate(self), batches)
 
 
@@ -285,8 +286,8 @@ class ClippedSurrogate(Objective):
                 "entropy": Total(entropy, "tokens"), "ratio_error": Total(changes.sum(), "tokens")}
 
 
-def documents(settings: Ppo, context: Context, tokenizer: ChatTokenizer) -> PackedEpochs | None:
-    """PPO-ptx's batches of pretraining documents, if it is on."""
+def documents(settings: Ppo, context: Context, tokenizer: ChatTokenizer, positions: int) -> PackedEpochs | None:
+    """PPO-ptx's batches of pretraining documents, if it is on, in rows of at most the model's ``positions``."""
     if settings.pretraining is None:
         return None
     corpus = Tokens.open(context.inputs["pretraining"] / "train", tokenizer.digest)
@@ -294,8 +295,8 @@ def documents(settings: Ppo, context: Context, tokenizer: ChatTokenizer) -> Pack
     def finish(batch: Batch) -> None:
         batch.counts = {"pretraining_tokens": batch.counts["tokens"]}
 
-    return PackedEpochs(pieces(corpus, tokenizer, settings.length), settings.length, settings.pretraining_rows,
-                        context.seed, finish)
+    length = min(settings.length or USUAL_LENGTH, positions)
+    return PackedEpochs(pieces(corpus, tokenizer, length), length, settings.pretraining_rows, context.seed, finish)
 
 
 def full_minibatch(settings: Ppo, parts: int, length: int) -> list[Batch]:

@@ -32,6 +32,9 @@ FAR = 50.0
 """Nats a response from the reference from which a policy is said to have run away: of e^50 such responses the reference
 would give one."""
 
+FEW_END = 0.5
+"""Share of the responses that end, below which that is warned of."""
+
 COLLAPSED = {"entropy": 0.02, "length": 1.5}
 """Nats a token, and tokens a response, below which a policy is said to have collapsed."""
 
@@ -76,6 +79,9 @@ class PolicyTraining:
         self.rollouts, self.model, self.objective = rollouts, model, objective
         settings, context, world = rollouts.settings, rollouts.context, rollouts.world
         self.settings, self.context, self.world = settings, context, world
+        self.parallel = settings.at_once(context.inputs, rollouts.length)
+        self.said: set[str] = set()
+        settings.warn(context)
         self.updates = settings.epochs * settings.minibatches
         check_shares(settings.episodes // settings.minibatches, world.slice[1], context.name)
         self.acting, self.policy = (model, policy) if world.mesh is None else acting_copy(model, policy)
@@ -165,7 +171,7 @@ class PolicyTraining:
             order = randomness.numpy(self.context.seed, "minibatches", self.iteration, epoch).permutation(s.episodes)
             mine = [int(i) // parts for i in order[share::s.minibatches] if i % parts == part]
             yield self.iteration * self.updates + update, microbatches(
-                rollout, mine, self.rollouts.length, s.parallel.rows, self.world, self.rollouts.device)
+                rollout, mine, self.rollouts.length, self.parallel.rows, self.world, self.rollouts.device)
 
     def step(self, update: int, batches: list[Batch]) -> dict[str, Any]:
         """Improve the model; the metrics of it. The first update of an iteration tells how far its ratios are from
@@ -196,6 +202,13 @@ class PolicyTraining:
             if name in metrics and metrics[name] < least:
                 self.context.progress.say(
                     f"iteration {self.iteration}: {name} is down to {metrics[name]:.2g}: the policy may have collapsed")
+        if metrics["finished"] < FEW_END and "finished" not in self.said:
+            self.said.add("finished")
+            s = self.settings
+            judged = "are judged as they are" if s.unfinished_score is None else f"score {s.unfinished_score:g}"
+            self.context.progress.say(
+                f"WARNING: iteration {self.iteration}: only {metrics['finished']:.0%} of the responses ended within "
+                f"`max_new_tokens: {s.max_new_tokens}`; the others {judged} (`unfinished_score`); raise it")
         if metrics.get("kl", 0.0) > FAR:
             self.context.progress.say(
                 f"iteration {self.iteration}: a response is {metrics['kl']:.0f} nats from the reference: the policy "
@@ -220,7 +233,7 @@ class PolicyTraining:
         save_trained(self.policy, self.attached, self.rollouts.tokenizer, self.context.inputs["model"], self.context,
                      s.save_dtype)
         episodes = (iteration - self.ended) * s.episodes * self.rollouts.samples
-        return {"episodes": episodes, "ended": state.ended or "all iterations",
+        return {"length": self.rollouts.length, "episodes": episodes, "ended": state.ended or "all iterations",
                 "precision": self.rollouts.precision, **state.carried}
 
 
