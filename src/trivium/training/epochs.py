@@ -16,19 +16,24 @@ from trivium.training.batch import map_trees as map_trees
 
 
 def fits(trees: Iterable[Tree], length: int, say: Callable[[str], None]) -> list[Tree]:
-    """The trees that fit a row; how many do not is said."""
-    kept, dropped = [], 0
+    """The trees that fit a row and whose responses all have a token; how many do not is said."""
+    kept, dropped, empty = [], 0, 0
     for tree in trees:
-        if len(tree) <= length:
+        if not all(map(len, tree.responses)):
+            empty += 1
+        elif len(tree) <= length:
             kept.append(tree)
         else:
             dropped += 1
+    if empty:
+        say(f"{empty} sequences with a response of no tokens were left out: nothing can be learned from it")
     if dropped:
         say(f"{dropped} of {dropped + len(kept)} sequences are longer than {length} tokens and were left out")
     if not kept:
         raise TriviumError(f"no sequence fits a row of {length} tokens; raise `length`"
                            if dropped else "there is nothing to train on: no row "
-                           "belongs to the training split; bring more rows or lower `heldout`")
+                           "belongs to the training split; bring more rows or lower `heldout`" if not empty else
+                           "there is nothing to train on: every row has a response of no tokens")
     return kept
 
 
