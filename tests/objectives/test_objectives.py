@@ -34,7 +34,7 @@ from trivium.objectives.preference import (
     kto_losses,
 )
 from trivium.objectives.ranking import ranking_losses
-from trivium.stages.preferences.rankings import pairs_of
+from trivium.stages.preferences.rankings import ordered_right, pairs_of
 
 
 def test_ranking_loss_is_instructgpts():
@@ -107,6 +107,12 @@ def test_kto_is_equation_eight(responses, baseline, beta):
     losses.sum().backward()
     assert estimate.grad is None  # the baseline is not learned through
     assert all((g <= 0) == good or g == 0 for g, good in zip(ratios.grad.tolist(), liked.tolist(), strict=True))
+
+
+@given(st.lists(st.sampled_from([-1.5, -1e-6, 0.0, 1e-6, 2.0])))
+def test_pairs_that_are_tied_count_half(margins):
+    expected = sum(1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in margins)
+    assert float(ordered_right(torch.tensor(margins))) == expected
 
 
 @given(st.integers(0, 50), st.integers(0, 50))

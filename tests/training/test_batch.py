@@ -15,6 +15,7 @@ from trivium.model import LanguageModel, ModelConfig
 from trivium.model.transformer import both_ways_attention, causal_attention, masked_attention, packed_attention
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.training.batch import PLAIN_FROM, Tree, hidden_states, make_batch, pack
+from trivium.training.epochs import Limit, fits
 
 CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1,
                      head_dim=16)
@@ -119,3 +120,15 @@ def test_no_kernel_is_asked_for_a_mask_and_shared_heads_on_a_gpu(monkeypatch):
             q, k, v = (torch.empty(1, heads, 9, 8, device=device) for heads in (6, 2, 2))
             assert masked_attention(q, k, v, torch.ones(9, 9, dtype=torch.bool, device=device), 0.5).shape == q.shape
     assert asked == {"cpu": (2, 2, True, 0.5), "cuda": (6, 6, False, 0.5)}
+
+
+def test_what_has_nothing_to_learn_from_is_counted_and_left_out():
+    said, tokens, limit = [], np.arange(3), Limit(12, 40)
+    good, empty, long = Tree(tokens, (tokens, tokens)), Tree(tokens, (tokens, tokens[:0])), Tree(np.arange(11), (tokens,))
+    assert fits([good, empty, long, empty], limit, said.append) == [good]
+    assert said[0].startswith("2 ") and "no tokens" in said[0]
+    assert "1 of 2" in said[1] and "`length: 14`" in said[1]
+    with pytest.raises(TriviumError, match="every row has a response of no tokens"):
+        fits([empty], limit, said.append)
+    with pytest.raises(TriviumError, match="none of 1"):
+        fits([long, empty], limit, said.append)

@@ -52,10 +52,15 @@ def longest_branch(tree: Tree) -> int:
 
 def fits(trees: Iterable[Tree], limit: Limit, say: Callable[[str], None]) -> list[Tree]:
     """The trees each of whose branches fits; how many do not is said. Raises :class:`TriviumError` where none does."""
-    every = list(trees)
+    given = list(trees)
+    every = [tree for tree in given if all(map(len, tree.responses))]
+    if len(every) < len(given):
+        say(f"{len(given) - len(every)} sequences with a response of no tokens were left out: nothing can be learned "
+            "from it")
     sizes = [size for tree in every if (size := longest_branch(tree)) > limit.tokens]
     if not every:
-        raise TriviumError("there is nothing to train on: no row belongs to the training split; bring more rows or "
+        raise TriviumError("there is nothing to train on: every row has a response of no tokens" if given else
+                           "there is nothing to train on: no row belongs to the training split; bring more rows or "
                            "lower `heldout`")
     if len(sizes) == len(every):
         raise TriviumError(f"none of {len(every):,} {limit.what} fits: {limit.say_left_out(sizes, len(every))[9:]}")
