@@ -21,7 +21,7 @@ def check_system() -> None:
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint such as ``; did you mean 'steps'?`` for a misspelt ``word``, or the known names when none is close."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 

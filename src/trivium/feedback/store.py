@@ -30,6 +30,7 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 
 from trivium.errors import TriviumError, nearest
+from trivium.faults import explain
 from trivium.feedback import rows
 from trivium.feedback.agreement import Ranking
 from trivium.feedback.assignment import choose, lease, open_work
@@ -215,9 +216,8 @@ class Store:
             try:
                 checked = FeedbackSettings(**{**now, **values}).model_dump()
             except ValidationError as error:
-                fault = error.errors()[0]
-                raise TriviumError(
-                    f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r:.60}") from error
+                raise TriviumError(explain(error.errors(include_url=False), {**now, **values}, "", lambda place: now)
+                                   ) from error
             for name in ("title", "guidelines"):
                 rows.text(checked[name], name, empty=True)
             changed = {name: checked[name] for name in values if checked[name] != now[name]}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trivium import randomness
 from trivium.errors import TriviumError
@@ -102,6 +102,15 @@ class Looped(Training):
                     objective, batches)
 
 
+def sizes_alone(value: object) -> object:
+    """The sizes of a new model as they are. Raises :class:`ValueError` for a text, which would name a model."""
+    if isinstance(value, str):
+        raise ValueError(f"is {value!r}, but it holds the sizes of a new model, such as {{num_layers: 6}}: this stage "
+                         "begins with random weights, and cannot go on from a model's folder; "
+                         "`sft` and the stages that follow can")
+    return value
+
+
 class FromText(Looped):
     """What models that begin with random weights and read the corpus have in common."""
 
@@ -116,6 +125,8 @@ class FromText(Looped):
     evaluate_every: int = Field(0, ge=0)
     """Updates between two measurements of the held-out loss (of a decoder, with a sample text) in log.jsonl; 0 for
     none."""
+
+    _sizes_alone = field_validator("model", mode="before", check_fields=False)(sizes_alone)
 
     def reading_cost(self, estimate: Estimate, model: torch.nn.Module, objective: Objective, batches: PackedEpochs,
                      unseen: PackedEpochs) -> Cost:

@@ -15,7 +15,7 @@ CHOICE = "kind: choice\ndata: rows.jsonl\n"
     ("data: rows.jsonl", "kind: is missing"),
     ("kind: chioce\ndata: x", "no task of kind 'chioce'; did you mean 'choice'"),
     (CHOICE + "shot: 2", "shot: unknown setting; did you mean 'shots'"),
-    (CHOICE + "shots: -1", "shots: Input should be greater than or equal to 0"),
+    (CHOICE + "shots: -1", "shots is -1; it must be at least 0"),
     ("kind: free\ndata: rows.jsonl\nextract: '('", "extract: not a regular expression"),
     ("kind: choice", "data: name at least one file"),
     ("kind: [", "line 1: not valid YAML"),

@@ -38,9 +38,9 @@ class Imports(Stage):
     """Rows of the mixture; null for as many as the sources have together."""
     comparisons: list[Input] = []
     """Files or folders of comparisons: rankings, prompt/chosen/rejected, Anthropic's HH dialogues."""
-    demonstrations_limit: int | None = None
+    demonstrations_limit: int | None = Field(None, ge=1)
     """Most demonstrations to keep, chosen by a hash of the row; null keeps all."""
-    comparisons_limit: int | None = None
+    comparisons_limit: int | None = Field(None, ge=1)
     """Most comparisons to keep, chosen by a hash of the row; null keeps all."""
     heldout: float = Field(0.2, gt=0, lt=1)
     """Share of the prompts, chosen by a hash, that is kept from training for the evaluation."""
