@@ -55,9 +55,10 @@ NUMBERS = [True, float("nan"), float("inf"), -float("inf"), 10**30, 1e300, "many
 
 @pytest.mark.parametrize("setting", [
     "sft.rows", "sft.length", "sft.epochs", "sft.optimization.learning_rate", "sft.optimization.warmup",
-    "sft.optimization.patience", "ppo.kl_coefficient", "ppo.gamma", "ppo.lam", "ppo.kl_horizon", "ppo.value_coefficient",
-    "grpo.samples", "dpo.beta", "kto.beta", "preferences.count", "evaluate.max_new_tokens", "sft.adapter.rank",
-    "pretrain.model.hidden_size", "imports.demonstrations_limit", "tokenizer.vocab_size", "world.size.people",
+    "sft.optimization.patience", "ppo.kl_coefficient", "ppo.gamma", "ppo.lam", "ppo.kl_horizon",
+    "ppo.value_coefficient", "grpo.samples", "dpo.beta", "kto.beta", "preferences.count", "evaluate.max_new_tokens",
+    "sft.adapter.rank", "pretrain.model.hidden_size", "imports.demonstrations_limit", "tokenizer.vocab_size",
+    "world.size.people",
 ])
 @pytest.mark.parametrize("value", NUMBERS, ids=str)
 def test_what_is_no_number_of_that_kind_is_refused(setting, value):

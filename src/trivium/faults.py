@@ -97,8 +97,8 @@ def place_of(fault: Mapping[str, Any], values: Any) -> list[str | int]:
         if named or placed:
             place.append(part)
             values = values[part]
-        elif last and (fault["type"] in (*MISSING, *UNKNOWN) or isinstance(values, Mapping) and
-                       fault["type"] == "value_error" and str(part).isidentifier() and str(part).islower()):
+        elif last and (fault["type"] in (*MISSING, *UNKNOWN) or (isinstance(values, Mapping) and
+                       fault["type"] == "value_error" and str(part).isidentifier() and str(part).islower())):
             place.append(part)  # a setting that is not given, whose default does not go with the others
     return place
 

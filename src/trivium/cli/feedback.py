@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trivium.cli.output import to_json
 from trivium.errors import TriviumError, extra
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def create(project: Project, set_: Settings = None) -> None:
     with open_store(project, create=True) as store:
         _set(store, set_)
         for name, value in store.settings.model_dump().items():
-            print(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+            print(f"{name} = {to_json(value)}")
 
 
 @app.command("import")
@@ -186,7 +186,7 @@ def status(project: Project, as_json: Annotated[bool,
         from trivium.feedback.dashboard import Dashboard
         figures = Dashboard(store).figures()
     if as_json:
-        print(json.dumps(figures, ensure_ascii=False))
+        print(to_json(figures))
         return
     for name, value in figures["progress"].items():
         print(f"{name.replace('_', ' '):45} {value}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from trivium.cli.places import check_model
 from trivium.errors import TriviumError, extra
 
 KEYS = "TRIVIUM_API_KEYS"
@@ -48,6 +49,8 @@ def serve(
     if threads:
         torch.set_num_threads(threads)
     limits = Limits(rows, queue, max_body, max_seconds, context)
+    for folder in named(models).values():
+        check_model(folder)
     served = [Served.load(name, folder, limits) for name, folder in named(models).items()]
     keys = read_keys(api_keys)
     try:

@@ -146,7 +146,7 @@ class CorpusSettings:
             try:
                 found[language] = TypeAdapter(QualityThresholds).validate_python({**asdict(found[language]), **values})
             except ValidationError as error:
-                raise TriviumError(explain(error.errors(include_url=False), values,
-                                           f"corpus: thresholds_by_language: {language}: ", lambda _: base.__dataclass_fields__)
-                                   ) from error
+                where = f"corpus: thresholds_by_language: {language}: "
+                raise TriviumError(explain(error.errors(include_url=False), values, where,
+                                           lambda _: base.__dataclass_fields__)) from error
         return found

@@ -194,8 +194,8 @@ def parse_stage(name: str, settings: Any, stages: Mapping[str, type[Stage]]) -> 
 
 
 def wrong_numbers(given: Any, parsed: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """Numbers that no setting means: yes and no that were read as 1 and 0, what is not finite, and what fits no 64 bits;
-    each with its place and what is wrong. Settings of any kind (``Any``) may hold what they like."""
+    """Numbers that no setting means: yes and no that were read as 1 and 0, what is not finite, and what fits no 64
+    bits; each with its place and what is wrong."""
     if isinstance(given, dict):
         for name, value in given.items():
             inside = parsed.get(name) if isinstance(parsed, dict) else getattr(parsed, str(name), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
@@ -12,6 +13,7 @@ from pydantic import Field, field_validator
 
 from trivium import randomness
 from trivium.errors import TriviumError
+from trivium.resources import running_and_waiting
 from trivium.stage import Context, Input, Stage
 from trivium.stages.cost import Estimate, size_of, steps_of
 from trivium.stages.outlook import Cost, Step
@@ -146,8 +148,11 @@ class Epochs(Batches, Protocol):
     steps_per_epoch: int
 
 
-FEW_UPDATES = 20
+FEW_UPDATES = 50
 """A run of fewer is said to be short: with few rows the default batch is all of them."""
+
+BUSY = 0.3
+"""Share of the time that threads wait for a core from which on a machine is said to be busy with something else."""
 
 
 def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, steps: int, settings: Looped,
@@ -168,8 +173,8 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
         )
     if 0 < steps < FEW_UPDATES:
         context.progress.say(
-            f"only {steps} update{'s' if steps != 1 else ''}, and so few teach little: smaller batches (`rows`, "
-            "`length`) or more `epochs` give more"
+            f"only {steps} update{'s' if steps != 1 else ''}; {'one teaches' if steps == 1 else 'so few teach'} "
+            "little: smaller batches (`rows` counts packed rows, each of many examples) or more `epochs` give more"
         )
     precision = resolve_precision(settings.precision, next(model.parameters()).device)
     every: int = getattr(settings, "evaluate_every", 0) if evaluate_every is None else evaluate_every
@@ -177,8 +182,28 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
                  scratch=context.scratch, log=context.folder / "log.jsonl", fingerprint=fingerprint(
                      *made_from, settings.learned(), context.seed), precision=precision, parallel=settings.parallel,
                  evaluation=Evaluation(every, validation if heldout else None, sample, keep_best, patience),
-                 track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,
+                 track=context.folder / "tensorboard" if settings.track else None, progress=Watched(context),
                  say=context.progress.say)
+
+
+class Watched:
+    """Progress that looks once, after some seconds, whether the threads wait for one another."""
+
+    def __init__(self, context: Context) -> None:
+        self.progress, self.begun, self.looked = context.progress, time.monotonic(), False
+        self.before = running_and_waiting()
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        """Tell of an update."""
+        self.progress.update(done, total, text)
+        if self.looked or time.monotonic() - self.begun < 10:
+            return
+        self.looked = True
+        ran, waited = (now - then for now, then in zip(running_and_waiting(), self.before))
+        if torch.get_num_threads() > 1 and waited > BUSY * (ran + waited):
+            self.progress.say("this machine is busy with something else, and threads that wait for one another train "
+                              "many times slower: interrupt, and start the same command with OMP_NUM_THREADS=1 in "
+                              "front of it; it goes on from here")
 
 
 def fingerprint(*parts: object) -> str:

@@ -185,9 +185,11 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     if steps and not resumed:
         check_room(scratch, model, settings.optimizer, world)
         checkpoints.save(state)
+        before(trainer, objective, evaluation, write_line, say)
     elif state.step and world.leader:
         say(f"goes on from its last checkpoint, after {state.step} of {steps} updates")
 
+    heldout: float | None = None
     while state.step < steps and not (evaluation.patience and state.best.since >= evaluation.patience):
 
         # ------------------------------------------------------------------------------------------------ one update
@@ -201,9 +203,10 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
         # ------------------------------------------------------------------------------ once in a while: measure, log
         if evaluation.every and (state.step % evaluation.every == 0 or state.step == steps):
             evaluate(trainer, objective, evaluation, state, checkpoints, write_line)
+            heldout = state.metrics.get("validation_loss", heldout)
         if write_line:
             write_line(step, state.metrics)
-            progress(state.step, steps, f"loss {state.metrics.get('loss', 0.0):.3f}  {speed:,.0f} {unit}/s")
+            progress(state.step, steps, told(state.metrics, heldout, speed, unit))
 
         # ------------------------------------------------------------ when it has lost its way: back, at half the rate
         if state.skipped >= RETURN_AFTER:
@@ -225,6 +228,13 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
                    precision)
 
 
+def told(metrics: dict[str, float], heldout: float | None, speed: float, unit: str) -> str:
+    """What is said of an update: its loss, the last held-out loss, the learning rate and the speed."""
+    unseen = "" if heldout is None else f"  held-out loss {heldout:.3f}"
+    rate = f"  lr {metrics['learning_rate']:.2g}" if "learning_rate" in metrics else ""
+    return f"loss {metrics.get('loss', 0.0):.3f}{unseen}{rate}  {speed:,.0f} {unit}/s"
+
+
 def update(trainer: Trainer, objective: Objective, microbatches: Sequence[Microbatch], unit: str, state: RunState,
            say: Callable[[str], None]) -> float:
     """Make one update and note its metrics; what all processes learned from, in units a second."""
@@ -240,6 +250,16 @@ def update(trainer: Trainer, objective: Objective, microbatches: Sequence[Microb
         state.skipped = 0
     state.step += 1
     return speed
+
+
+def before(trainer: Trainer, objective: Objective, evaluation: Evaluation, write_line: Log | None,
+           say: Callable[[str], None]) -> None:
+    """Measure the held-out loss before the first update, so that what training changes can be told."""
+    if evaluation.every and evaluation.batches:
+        loss = trainer.evaluate(evaluation.batches(*trainer.world.slice), objective)["loss"]
+        if write_line:
+            write_line(0, {"validation_loss_before": loss})
+            say(f"held-out loss {loss:.3f} before the first update")
 
 
 def evaluate(trainer: Trainer, objective: Objective, evaluation: Evaluation, state: RunState, checkpoints: Checkpoints,
