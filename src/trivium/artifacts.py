@@ -176,6 +176,21 @@ def digest_path(path: Path) -> str:
     raise TriviumError(f"{path}: no such file or folder")
 
 
+def kinds_behind(folder: Path, seen: set[Path] | None = None) -> set[str]:
+    """The kinds of the stages that made an artifact and all that it was made from, as far as they are still there.
+    Manifests alone are read."""
+    seen = set() if seen is None else seen
+    place = Path(os.path.normpath(folder.absolute()))
+    if place in seen or not (place / MANIFEST).is_file():
+        return set()
+    seen.add(place)
+    manifest = read_json(place / MANIFEST)
+    found = {str(manifest.get("kind"))}
+    for made in manifest.get("inputs", {}).values():
+        found |= kinds_behind(place / made["path"], seen)
+    return found
+
+
 def lineage(folder: Path, depth: int = 0, field: str = "",
             told: set[Path] | None = None) -> Iterator[tuple[int, str, Path, str, bool]]:
     """``(depth, field, place, digest, changed)`` for an artifact and, below it, everything it was made from, down to

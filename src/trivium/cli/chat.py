@@ -16,10 +16,6 @@ COMMANDS = {"/help": "lists the commands", "/clear": "forgets the conversation",
             "/quit": "ends"}
 """What may be typed besides messages; a line that begins with two slashes is a message that begins with one."""
 
-SMALL = 100_000_000
-"""Parameters below which a model is small: what it does not know well it is then made to say likely."""
-
-
 def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
          prompt: Annotated[str | None, typer.Option(help="Answer this and end.")] = None,
          system: Annotated[str | None, typer.Option(help="A system message.")] = None,
@@ -44,8 +40,9 @@ def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
 
 
 def default_temperature(model: Model) -> float:
-    """0.3 for small models, whose rarer tokens are mostly mistakes; 0.7 for others."""
-    return 0.3 if sum(parameter.numel() for parameter in model.model.parameters()) < SMALL else 0.7
+    """The usual one for a model of its size."""
+    from trivium.generation.sampling import usual_temperature
+    return usual_temperature(sum(parameter.numel() for parameter in model.model.parameters()))
 
 
 class Talk:

@@ -57,6 +57,7 @@ class Served:
     created: int
     eyes: SeeingModel | None = None
     """What sees, in a model that does."""
+    parameters: int = 0
     taken: int = field(default=0)
     """Samples that were promised and have not ended."""
 
@@ -75,7 +76,8 @@ class Served:
         engine = Engine(model.eval().to(choose_device()), limits.rows, limits.context, tokenizer.decode)
         return cls(name, engine, tokenizer, str(stage) if stage else None, stage not in ("pretrain", "untrained"),
                    str(manifest.get("digest") or "")[:16], int((folder / "tokenizer.json").stat().st_mtime),
-                   model if isinstance(model, SeeingModel) else None)
+                   model if isinstance(model, SeeingModel) else None,
+                   sum(parameter.numel() for parameter in model.parameters()))
 
     def encode(self, messages: Sequence[dict[str, Any]]) -> tuple[list[int], Tensor | None]:
         """The tokens that ask for the next words of a chat, and its pictures as they stand in the prompt. Raises
