@@ -36,6 +36,15 @@ def unexpected(error: BaseException) -> str:
             f"the details are in {file.name}: please report them")
 
 
+def plain(error: BaseException) -> str:
+    """What is wrong with a row, in plain words: those of a :class:`TriviumError`; what Python says is not shown."""
+    if isinstance(error, TriviumError):
+        return str(error)
+    if isinstance(error, KeyError):
+        return f"the field {error} is missing, or its value is not one of those that are known"
+    return "a field holds something of another kind than it should"
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there was too little memory, the processor's or an accelerator's."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(

@@ -6,8 +6,8 @@ import json
 
 import httpx
 import pytest
-
 from served import running
+
 from trivium.cli.serving import serve, site
 from trivium.errors import TriviumError
 from trivium.serving.chat_page import TOWN, Page

@@ -202,13 +202,20 @@ def report(
 
 
 @app.command()
-def compare(first: Annotated[Path, typer.Argument(help="A run's folder.")],
-            second: Annotated[Path, typer.Argument(help="Another one's.")],
+def compare(runs: Annotated[list[Path], typer.Argument(help="Runs' folders, two or more.")],
             as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False) -> None:
-    """Show how two runs differ, in settings, in inputs (your code among them) and in results."""
+    """Show how runs differ, in settings, in inputs (your code among them) and in results: two, one beside the other;
+    more, in a table for each stage, with means over seeds."""
     from trivium.report.compare import as_text, differences
-    found = differences(first, second)
-    print(to_json(found, 1) if as_json else as_text(found))
+    from trivium.report.table import as_table, over_runs
+    if len(runs) < 2:
+        raise TriviumError(f"compare: name another run's folder beside {runs[0]}")
+    if len(runs) == 2:
+        found = differences(*runs)
+        print(to_json(found, 1) if as_json else as_text(found))
+    else:
+        found = over_runs(runs)
+        print(to_json(found, 1) if as_json else as_table(found))
 
 
 @app.command()

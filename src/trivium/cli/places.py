@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from trivium.errors import TriviumError, nearest
+from trivium.model.check import check_files
 
 ADAPTER, CONFIG, MANIFEST = "adapter_config.json", "config.json", "manifest.json"
 
@@ -38,6 +39,8 @@ def models_in(folder: Path) -> list[str]:
 def check_model(folder: Path) -> None:
     """Raise :class:`TriviumError` for a folder without a model, with what may have been meant: a model inside it, or a
     folder of nearly that name."""
+    if is_model(folder):
+        check_files(folder)
     if is_model(folder) or folder.is_file():
         return
     if not folder.exists():

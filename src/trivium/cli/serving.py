@@ -65,8 +65,8 @@ def serve(
     served = [Served.load(name, folder, limits) for name, folder in named(models).items()]
     keys = read_keys(api_keys)
     if "*" in origins and not keys:
-        raise TriviumError("--origin '*': every site that somebody here opens could use the models; set API keys too, or "
-                           "name the sites")
+        raise TriviumError("--origin '*': every site that somebody here opens could use the models; set API keys too, "
+                           "or name the sites")
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET,
                                          backlog=512)

@@ -18,7 +18,7 @@ from trivium.data.phrasings import Phraser, Phrasing
 from trivium.data.plain_text import is_text
 from trivium.data.readers import find, has_rows, rows, rows_by
 from trivium.data.unpack import ARCHIVES, Bad
-from trivium.errors import TriviumError, nearest
+from trivium.errors import TriviumError, nearest, plain
 from trivium.extensions import Code, file_of, load_object, names, resolve
 from trivium.files import Reject, Row
 from trivium.tokenizer.chat import ROLES, check_messages
@@ -129,7 +129,7 @@ def read(source: Path, settings: Source, where: str, reject: Reject, seen: dict[
         except KeyError as error:
             refuse(file, number, f"the field {error} is missing", json.dumps(raw, ensure_ascii=False, default=str))
         except (TriviumError, TypeError, AttributeError, ValueError) as error:
-            refuse(file, number, str(error) or type(error).__name__, json.dumps(raw, ensure_ascii=False, default=str))
+            refuse(file, number, plain(error), json.dumps(raw, ensure_ascii=False, default=str))
         else:
             text = json.dumps(variants, sort_keys=True, ensure_ascii=False)
             if text in seen:

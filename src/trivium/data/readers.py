@@ -22,6 +22,7 @@ from trivium.data.unpack import ARCHIVES, COMPRESSED, Bad, Budget, decompress, m
 from trivium.data.warc import warc_rows
 from trivium.errors import TriviumError
 from trivium.extensions import load_object, resolve
+from trivium.files import what
 
 ROWS = (".jsonl", ".ndjson")
 LIST = (".json",)
@@ -300,7 +301,7 @@ def _parse(line: bytes) -> dict[str, Any] | Bad:
         return Bad(f"invalid UTF-8: byte {error.start} of the row", line.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
         return Bad(f"not valid JSON: {str(error)[:120]}", line.decode())
-    return value if isinstance(value, dict) else Bad(f"not an object: a JSON {type(value).__name__}", line.decode())
+    return value if isinstance(value, dict) else Bad(f"not an object: {what(value)}", line.decode())
 
 
 def _json_list(data: bytes) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
@@ -316,7 +317,7 @@ def _json_list(data: bytes) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
         return
     for row, item in enumerate(value if isinstance(value, list) else [value], 1):
         yield row, item if isinstance(item, dict) else {"text": item} if isinstance(item, str) else Bad(
-            f"not an object: a JSON {type(item).__name__}", str(item)[:2000])
+            f"not an object: {what(item)}", str(item)[:2000])
 
 
 def _whole(stream: IO[bytes], limit: int, setting: str = "max_document_bytes") -> bytes:
@@ -332,7 +333,7 @@ def _document(file: str, row: int, value: dict[str, Any], source: str, page_byte
     source = given if isinstance(given, str) and given and is_text(given) else source
     for name, content in (("text", text), ("html", html)):
         if content is not None and not isinstance(content, str):
-            bad = Bad(f"no text: {name} is a {type(content).__name__}", str(content)[:2000])
+            bad = Bad(f"no text: {name} is {what(content)}", str(content)[:2000])
             return _malformed(file, row, bad, source)
     content = text if isinstance(text, str) and text.strip() else html
     if not isinstance(content, str) or not content.strip():

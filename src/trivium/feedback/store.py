@@ -51,7 +51,7 @@ from trivium.feedback.database import (
 from trivium.feedback.rows import canonical, prompt_key
 from trivium.feedback.settings import KINDS, ROLES, FeedbackSettings
 from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Event, State, Work
-from trivium.files import Row
+from trivium.files import Row, what
 
 _BATCH = 500
 
@@ -299,7 +299,7 @@ class Store:
         for number, row in enumerate(given, 1):
             try:
                 if not isinstance(row, Mapping):
-                    raise TriviumError(f"a JSON object was expected, not {type(row).__name__}")
+                    raise TriviumError(f"a JSON object was expected, not {what(row)}")
                 fresh.append((number, row, rows.item(row)))
             except (TriviumError, UnicodeEncodeError, ValueError, TypeError) as error:
                 outcome.reject(number, str(error), row)

@@ -27,7 +27,7 @@ from trivium.artifacts import (
     seal,
     span_of,
 )
-from trivium.errors import TriviumError, nearest, out_of_memory
+from trivium.errors import TriviumError, nearest, out_of_memory, unexpected
 from trivium.extensions import code_files, edited_since_loaded
 from trivium.files import digest_json, disk_errors, fsync_folder, read_json, write_json
 from trivium.progress import Progress
@@ -39,6 +39,9 @@ from trivium.stages.registry import Stages
 NOTE_SECONDS = 2.0
 """How often the seconds spent on a stage are written down: a kill loses no more of the count."""
 
+
+WRONG_INPUT = (TypeError, KeyError, IndexError, AttributeError, ValueError)
+"""What Python says of rows and files that a stage did not know how to refuse."""
 
 RunStage = Callable[[Any, Context], dict[str, Any]]
 """Makes an artifact in ``context.folder`` and returns its summary."""
@@ -158,8 +161,9 @@ def summary_of(planned: Planned, context: Context) -> dict[str, Any]:
             raise TriviumError(f"{name}: there is not enough memory; give it smaller `rows` or `length`, and ask "
                                f"`trivium estimate memory RECIPE --stage {name}` what it takes") from error
         if last is None:
-            error.add_note(name)
-            raise  # a fault of Trivium's
+            if isinstance(error, WRONG_INPUT) and planned.runner is type(planned.stage).run:
+                raise TriviumError(f"{name}: {unexpected(error)}") from error
+            raise
         raise TriviumError(f"{name}: {last.filename}:{last.lineno}: {type(error).__name__}: {error}") from error
     if own:
         if not isinstance(summary, dict):

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trivium.errors import TriviumError
-from trivium.files import Row, read_rows, write_rows
+from trivium.errors import TriviumError, plain
+from trivium.files import Row, read_rows, what, write_rows
 from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.stage import Context
 from trivium.tokenizer.chat import check_messages
@@ -32,12 +32,14 @@ def rows_of(source: Path, name: str, fields: Sequence[str], context: Context,
             missing = next((field for field in fields if field not in row), None)
             if missing is not None:
                 raise TriviumError(f"the field {missing!r} is missing")
+            if "id" in fields and not isinstance(row["id"], (str, int)):
+                raise TriviumError(f"the field 'id' is {what(row['id'])}, where a text or a number was expected")
             for field in ("messages", "prompt"):
                 if field in fields:
                     check_messages(row[field])
             check(row)
         except (TriviumError, TypeError, KeyError, AttributeError) as error:
-            reject(str(path), number, str(error), json.dumps(row, ensure_ascii=False))
+            reject(str(path), number, plain(error), json.dumps(row, ensure_ascii=False))
         else:
             rows.append(row)
             if numbers is not None:
