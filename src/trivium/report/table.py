@@ -20,8 +20,8 @@ MOST = 6
 def over_runs(folders: Sequence[Path]) -> dict[str, Any]:
     """``{"runs", "stages": {stage: {"in", "settings", "results", "names", "groups"}}}``.
 
-    In says which runs have the stage. Settings are those that differ, results all numbers and rates of the stage, each a
-    list with a value a run, null where there is none. Names are what people call the results. Groups are runs (their
+    In says which runs have the stage. Settings are those that differ, results all numbers and rates of the stage, each
+    a list with a value a run, null where there is none. Names are what people call the results. Groups are runs (their
     places in ``runs``) that differ in their seed alone, with mean, standard deviation and count of each result. Raises
     :class:`TriviumError` for a folder that is no run."""
     runs = [gather(folder, {}) for folder in folders]
