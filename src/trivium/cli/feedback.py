@@ -188,13 +188,20 @@ def status(project: Project, as_json: Annotated[bool,
     if as_json:
         print(to_json(figures))
         return
-    for name, value in figures["progress"].items():
-        print(f"{name.replace('_', ' '):45} {value}")
-    print("\nWith 95 % intervals; n counts items:")
-    for name, one in figures["agreement"].items():
-        if one["value"] is not None:
-            interval = f"[{one['low']:.3f}, {one['high']:.3f}]" if one["low"] is not None else ""
-            print(f"{translate('en', f'fig_{name}'):45} {one['value']:.3f} {interval} n {one['n']}")
+    done = {name: value for name, value in figures["progress"].items()
+            if any(value if isinstance(value, list) else [value])}
+    if not done:
+        print("nothing yet: import prompts with `trivium feedback import`, or let people judge a served model with "
+              "`trivium serve MODEL --feedback PROJECT`")
+    for name, value in done.items():
+        words = "median seconds of a comparison" if name == "seconds" else name.replace("_", " ")
+        print(f"{words:45} {value:.1f}" if isinstance(value, float) else f"{words:45} {value}")
+    known = {name: one for name, one in figures["agreement"].items() if one["value"] is not None}
+    if known:
+        print("\nWith 95 % intervals; n counts items:")
+    for name, one in known.items():
+        interval = f"[{one['low']:.3f}, {one['high']:.3f}]" if one["low"] is not None else ""
+        print(f"{translate('en', f'fig_{name}'):45} {one['value']:.3f} {interval} n {one['n']}")
 
 
 @app.command()

@@ -288,6 +288,9 @@ def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[
             if glob.has_magic(reference):
                 if name in wanted and next(glob.iglob(reference, recursive=True), None) is None:
                     raise TriviumError(f"{place}: {reference}: matches no file{here}")
+            elif module := _module(reference):
+                raise TriviumError(f"{place}: {reference}: there is no module {module!r} that can be imported; "
+                                   "MODULE:NAME names code of an installed package, FILE.py:NAME that of a file")
             elif "/" in reference or "." in reference:
                 if name in wanted:
                     raise TriviumError(f"{place}: {reference}: no such file or folder{here}" + (
@@ -298,6 +301,12 @@ def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[
                     f"{reference!r}{nearest(reference, earlier) if earlier else ''}"
                 )
         earlier.append(name)
+
+
+def _module(reference: str) -> str:
+    """The module that ``MODULE:NAME`` names; empty for any other text."""
+    module, _, name = reference.rpartition(":")
+    return module if name.isidentifier() and all(part.isidentifier() for part in module.split(".")) else ""
 
 
 def _exists(reference: str) -> bool:
