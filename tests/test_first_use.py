@@ -43,6 +43,7 @@ def say(monkeypatch, capsys):
     """Runs a command in this process: its status, and what it writes."""
     def command(*words, place=None):
         monkeypatch.setattr(sys, "argv", ["trivium", *map(str, words)])
+        monkeypatch.setattr(sys, "warnoptions", ["default"])  # pytest's own stay as they are
         if place:
             monkeypatch.chdir(place)
         with pytest.raises(SystemExit) as ended:
@@ -253,3 +254,37 @@ def test_code_that_cannot_be_imported_is_told_from_a_file(tmp_path, monkeypatch)
         "name: x\nstages: {ppo: {model: ./sft, prompts: ./sft, reward: 'nosuch.rewards:score'}}")
     with pytest.raises(TriviumError, match=r"stages.ppo.reward: nosuch.rewards:score: there is no module 'nosuch.rew"):
         load_recipe(tmp_path / "r.yaml")
+
+
+def test_warnings_of_libraries_stay_off_the_terminal():
+    code = ("import trivium.pipeline.run, warnings\ndef noisy(*a, **k): warnings.warn('inner words'); return {}\n"
+            "trivium.pipeline.run.run = noisy\n" + SAY)
+    quiet = trivium("run", "x.yaml", code=code, env={k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"})
+    assert quiet.returncode == 0 and quiet.stderr == ""
+    assert "inner words" in trivium("run", "x.yaml", code=code,
+                                    env={**os.environ, "PYTHONWARNINGS": "default"}).stderr
+
+
+def test_a_machine_that_is_busy_is_told_once(monkeypatch):
+    from trivium.stages import training
+    spent, clock, said = [(0.0, 0.0)], [0.0], []
+    monkeypatch.setattr(training, "running_and_waiting", lambda: spent[0])
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(training.torch, "get_num_threads", lambda: 2)
+    progress = SimpleNamespace(update=lambda *told: None, say=said.append)
+    told = training.Watched(SimpleNamespace(progress=progress))
+    told(1, 9, "")
+    spent[0], clock[0] = (10.0, 8.0), 11.0
+    told(2, 9, "")
+    told(3, 9, "")
+    assert len(said) == 1 and "OMP_NUM_THREADS=1" in said[0]
+
+
+def test_the_system_says_how_long_threads_ran_and_waited():
+    from trivium.resources import running_and_waiting
+    ran, waited = running_and_waiting()
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    after, later = running_and_waiting()
+    assert later >= waited and (after == ran == 0 or after - ran > 0.15)

@@ -17,7 +17,7 @@ from trivium.cli import feedback as feedback_commands
 from trivium.cli import serving as serving_commands
 from trivium.cli.chat import chat
 from trivium.cli.corpus import corpus_app
-from trivium.cli.output import any_encoding, to_json
+from trivium.cli.output import any_encoding, quiet_libraries, to_json
 from trivium.cli.places import check_artifact
 from trivium.cli.planning import estimate_app, lesson, prompt, scaling
 from trivium.cli.quickstart import quickstart
@@ -275,6 +275,7 @@ def main() -> None:
     """The program. A fault of the user's is one line and exit status 2, never a traceback; one of Trivium's own is one
     line and exit status 1, with its details in a file, or a traceback where ``TRIVIUM_TRACEBACK`` is set."""
     any_encoding()
+    quiet_libraries()
     try:
         try:
             code = app(standalone_mode=False)

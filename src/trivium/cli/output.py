@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+import warnings
 from typing import Any
 
 
@@ -13,6 +15,14 @@ def any_encoding() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def quiet_libraries() -> None:
+    """Keep the warnings of libraries, which are for programmers, off the terminal, in this process and in those that
+    it starts; ``PYTHONWARNINGS`` shows them."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        os.environ["PYTHONWARNINGS"] = "ignore"
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
