@@ -182,10 +182,11 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     state = resumed or RunState()
     plateau.restore(state.plateau)
     write_line = Log(log, state.step, track) if world.leader else None
+    untrained: dict[str, float] = {}
     if steps and not resumed:
         check_room(scratch, model, settings.optimizer, world)
         checkpoints.save(state)
-        before(trainer, objective, evaluation, write_line, say)
+        untrained = before(trainer, objective, evaluation, say if world.leader else lambda text: None)
     elif state.step and world.leader:
         say(f"goes on from its last checkpoint, after {state.step} of {steps} updates")
 
@@ -205,7 +206,7 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
             evaluate(trainer, objective, evaluation, state, checkpoints, write_line)
             heldout = state.metrics.get("validation_loss", heldout)
         if write_line:
-            write_line(step, state.metrics)
+            write_line(step, (untrained if step == 0 else {}) | state.metrics)
             progress(state.step, steps, told(state.metrics, heldout, speed, unit))
 
         # ------------------------------------------------------------ when it has lost its way: back, at half the rate
@@ -252,14 +253,14 @@ def update(trainer: Trainer, objective: Objective, microbatches: Sequence[Microb
     return speed
 
 
-def before(trainer: Trainer, objective: Objective, evaluation: Evaluation, write_line: Log | None,
-           say: Callable[[str], None]) -> None:
+def before(trainer: Trainer, objective: Objective, evaluation: Evaluation,
+           say: Callable[[str], None]) -> dict[str, float]:
     """Measure the held-out loss before the first update, so that what training changes can be told."""
-    if evaluation.every and evaluation.batches:
-        loss = trainer.evaluate(evaluation.batches(*trainer.world.slice), objective)["loss"]
-        if write_line:
-            write_line(0, {"validation_loss_before": loss})
-            say(f"held-out loss {loss:.3f} before the first update")
+    if not (evaluation.every and evaluation.batches):
+        return {}
+    loss = trainer.evaluate(evaluation.batches(*trainer.world.slice), objective)["loss"]
+    say(f"held-out loss {loss:.3f} before the first update")
+    return {"validation_loss_before": loss}
 
 
 def evaluate(trainer: Trainer, objective: Objective, evaluation: Evaluation, state: RunState, checkpoints: Checkpoints,
