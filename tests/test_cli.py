@@ -43,7 +43,7 @@ def test_the_version_is_told():
 @pytest.mark.parametrize(("arguments", "message"), [
     (["run", "none.yaml"], "error: none.yaml: no such file"),
     (["verify", "."], "no artifact here"),
-    (["trace", "none"], "no artifact here"),
+    (["trace", "none"], "none: no such folder"),
     (["recipe", "schema", "pretrian"], "did you mean 'pretrain'"),
 ])
 def test_a_fault_is_one_line_and_status_2(tmp_path, arguments, message):

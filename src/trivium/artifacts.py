@@ -176,11 +176,32 @@ def digest_path(path: Path) -> str:
     raise TriviumError(f"{path}: no such file or folder")
 
 
-def lineage(folder: Path, depth: int = 0, field: str = "") -> Iterator[tuple[int, str, Path, str, bool]]:
+def kinds_behind(folder: Path, seen: set[Path] | None = None) -> set[str]:
+    """The kinds of the stages that made an artifact and all that it was made from, as far as they are still there.
+    Manifests alone are read."""
+    seen = set() if seen is None else seen
+    place = Path(os.path.normpath(folder.absolute()))
+    if place in seen or not (place / MANIFEST).is_file():
+        return set()
+    seen.add(place)
+    manifest = read_json(place / MANIFEST)
+    found = {str(manifest.get("kind"))}
+    for made in manifest.get("inputs", {}).values():
+        found |= kinds_behind(place / made["path"], seen)
+    return found
+
+
+def lineage(folder: Path, depth: int = 0, field: str = "",
+            told: set[Path] | None = None) -> Iterator[tuple[int, str, Path, str, bool]]:
     """``(depth, field, place, digest, changed)`` for an artifact and, below it, everything it was made from, down to
-    raw documents. ``changed`` says that what is there now is not what was used."""
+    raw documents. ``changed`` says that what is there now is not what was used. What an artifact was made from is told
+    where it comes first, and not again below the artifact's other places; ``told`` are those that were."""
     artifact = open_artifact(folder)
+    told = set() if told is None else told
     yield depth, field, folder, artifact.digest, False
+    if folder in told:
+        return
+    told.add(folder)
     for name, made in artifact.manifest["inputs"].items():
         place = Path(os.path.normpath(folder / made["path"]))
         now = digest_path(place) if place.exists() or glob.glob(str(place), recursive=True) else ""
@@ -189,6 +210,6 @@ def lineage(folder: Path, depth: int = 0, field: str = "") -> Iterator[tuple[int
             place = next((old for old in kept if digest_path(old) == made["digest"]), place)
             now = digest_path(place) if place.exists() else now
         if (place / MANIFEST).is_file() and now == made["digest"]:
-            yield from lineage(place, depth + 1, name)
+            yield from lineage(place, depth + 1, name, told)
         else:
             yield depth + 1, name, place, made["digest"], now != made["digest"]

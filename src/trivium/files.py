@@ -86,12 +86,21 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return len(lines)
 
 
+def what(value: Any) -> str:
+    """What a JSON value is, in words."""
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number",
+             float: "a number", type(None): "null"}
+    return kinds.get(type(value), "something else")
+
+
 def read_json(path: Path) -> Any:
     """A JSON file, or a :class:`TriviumError` that names it and the place of the fault."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise TriviumError(f"{path}: line {error.lineno}: not valid JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise TriviumError(f"{path}: not valid JSON (too many brackets within brackets)") from error
 
 
 def _missing(path: Path) -> str:
@@ -136,8 +145,10 @@ def read_rows(path: Path, reject: Reject = raise_reject) -> Iterator[tuple[int, 
     that spells half of a surrogate pair, goes to ``reject`` and reading goes on. Blank lines are skipped."""
     try:
         file = open(path, "rb")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise TriviumError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise TriviumError(f"{path}: a folder, where a file was expected") from error
     except PermissionError as error:
         raise TriviumError(f"{path}: cannot be read ({error.strerror}); mend its rights") from error
     with file:
@@ -155,7 +166,7 @@ def read_rows(path: Path, reject: Reject = raise_reject) -> Iterator[tuple[int, 
                 reject(str(path), number, f"not valid JSON ({str(error)[:120]})", line.decode("utf-8", "replace"))
             else:
                 if not isinstance(row, dict):
-                    reject(str(path), number, f"a JSON object was expected, not {type(row).__name__}", line.decode())
+                    reject(str(path), number, f"a JSON object was expected, not {what(row)}", line.decode())
                 elif b"\\ud" in line.lower() and not _is_text(row):
                     reject(str(path), number, "half of a surrogate pair (\\ud...), which is no text", line.decode())
                 else:

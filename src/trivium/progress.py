@@ -18,6 +18,32 @@ PLAIN_SECONDS = 10.0
 """How often a line is printed where there is no terminal."""
 
 
+def span(seconds: float) -> str:
+    """A time as ``4 s``, ``3:20 min`` or ``2:05 h``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60}:{whole % 60:02} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
+class Pace:
+    """How long the rest of a stage's steps will take, by the speed since the first of them that was heard of: what a
+    run did before it was interrupted was not done in this time."""
+
+    def __init__(self) -> None:
+        self.total, self.done, self.first, self.begun = 0, 0, 0, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> float | None:
+        """The seconds that are left after ``done`` of ``total`` steps; None where that cannot be said yet."""
+        now = time.monotonic()
+        if total != self.total or done < self.done:  # another piece of the stage's work
+            self.total, self.first, self.begun = total, done, now
+        self.done = done
+        if done <= self.first:
+            return None
+        return (now - self.begun) / (done - self.first) * (total - done)
+
+
 class Terminal(Console):
     """A console whose reader may go away: training goes on without words."""
 
@@ -36,17 +62,18 @@ class Progress:
     def __init__(self, quiet: bool = False) -> None:
         self.console = Terminal(stderr=True, quiet=quiet, highlight=False)
         self.live = self.console.is_terminal and not quiet
-        self.bars = Bars(TextColumn("[bold]{task.description}"), BarColumn(24), MofNCompleteColumn(),
-                         TimeElapsedColumn(), TextColumn("{task.fields[text]}"), console=self.console, transient=True,
-                         disable=not self.live)
-        self.task = self.bars.add_task("", total=None, text="")
-        self.name, self.printed = "", 0.0
+        columns = (TextColumn("[bold]{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TextColumn("{task.fields[left]}{task.fields[text]}"))
+        self.bars = Bars(*columns, console=self.console, transient=True, disable=not self.live)
+        self.task = self.bars.add_task("", total=None, text="", left="")
+        self.name, self.printed, self.begun, self.last = "", 0.0, time.monotonic(), ""
+        self.pace = Pace()
 
     def beside(self, name: str) -> Progress:
         """The progress of a stage that runs beside others, with a bar of its own until :meth:`end`."""
         other = copy.copy(self)
         self.bars.update(self.task, visible=False)
-        other.task = self.bars.add_task("", total=None, text="")
+        other.task = self.bars.add_task("", total=None, text="", left="")
         other.stage(name)
         return other
 
@@ -65,17 +92,22 @@ class Progress:
 
     def stage(self, name: str) -> None:
         """A new stage begins."""
-        self.name, self.printed = name, time.monotonic()
-        self.bars.reset(self.task, description=escape(name), total=None, text="")
+        self.name, self.printed, self.begun, self.last = name, time.monotonic(), time.monotonic(), ""
+        self.pace = Pace()
+        self.bars.reset(self.task, description=escape(name), total=None, text="", left="")
         if not self.live:
             self.say("begins")
 
     def update(self, done: int, total: int, text: str = "") -> None:
         """``done`` of ``total`` steps of the stage are done."""
-        self.bars.update(self.task, completed=done, total=total, text=escape(text))
-        if not self.live and (time.monotonic() - self.printed > PLAIN_SECONDS or (text and done == total)):
-            self.printed = time.monotonic()
-            self.say(f"{done}/{total} {text}")
+        left = self.pace(done, total)
+        rest = f"{span(left)} left  " if left is not None and done < total else ""
+        self.bars.update(self.task, completed=done, total=total, text=escape(text), left=rest)
+        line = f"{done}/{total} {text}"
+        if not self.live and line != self.last and (time.monotonic() - self.printed > PLAIN_SECONDS or
+                                                    (text and done == total)):
+            self.printed, self.last = time.monotonic(), line
+            self.say(f"{line}  {span(time.monotonic() - self.begun)} passed{f', {rest.strip()}' if rest else ''}")
 
     def say(self, text: str) -> None:
         """A line that stays."""

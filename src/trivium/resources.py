@@ -27,3 +27,15 @@ def peak_memory_mb() -> float:
             int(line.split()[1])
             for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")) / 1024
     return round(own + child, 1)
+
+
+def running_and_waiting() -> tuple[float, float]:
+    """The seconds that this process's threads have run, and those that they have waited for a core that others used.
+    Both are 0 where the system does not say."""
+    ran, waited = 0, 0
+    with contextlib.suppress(OSError, ValueError):
+        for task in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread that has ended
+                run, wait, _ = map(int, (task / "schedstat").read_text(encoding="ascii").split())
+                ran, waited = ran + run, waited + wait
+    return ran / 1e9, waited / 1e9

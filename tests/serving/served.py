@@ -43,9 +43,9 @@ def folders(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def running(folders, limits, keys=(), feedback=None):
+def running(folders, limits, keys=(), feedback=None, **more):
     models = [Served.load(name, place, limits) for name, place in folders.items()]
-    app = create_app(models, limits, keys, (lambda: Store(feedback, create=True)) if feedback else None)
+    app = create_app(models, limits, keys, (lambda: Store(feedback, create=True)) if feedback else None, **more)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -305,7 +305,7 @@ def test_settings_that_are_no_reward_are_refused(reward, message):
 
 @pytest.mark.parametrize(
     "reward, message", [("{a: {modle: x}}", r"stages.ppo.reward.a.modle: unknown setting; did you mean 'model'\?"),
-                        ("{a: {model: x, weight: much}}", "stages.ppo.reward.a.weight: Input should be a valid number"),
+                        ("{a: {model: x, weight: much}}", 'stages.ppo.reward.a.weight is "much"; it must be a number'),
                         ("{a: {endpoint: {addres: x}}}", "stages.ppo.reward.a.endpoint"),
                         ("ftp://x", r"stages.ppo.reward: 'ftp://x' is no http\(s\) address"),
                         ("rewards.py", "stages.ppo.reward: 'rewards.py' .*name a function in it as rewards.py:NAME"),

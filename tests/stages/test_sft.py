@@ -179,8 +179,8 @@ def test_the_best_checkpoint_is_kept_and_training_stops_in_time(base, tmp_path, 
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(("epochs", "said"), [(1, "only 1 update, and so few"), (4, "only 4 updates, and so few"),
-                                              (20, None)])
+@pytest.mark.parametrize(("epochs", "said"), [(1, "only 1 update; one teaches"), (4, "only 4 updates; so few"),
+                                              (50, None)])
 def test_training_of_few_updates_is_said_to_be_short(base, tmp_path, capfd, epochs, said):
     rows = write(tmp_path / "rows.jsonl", PAIRS[:8])
     recipe = {

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import os
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from trivium.cli import feedback as feedback_commands
 from trivium.cli import serving as serving_commands
+from trivium.cli.chat import chat
 from trivium.cli.corpus import corpus_app
+from trivium.cli.output import any_encoding, quiet_libraries, to_json
+from trivium.cli.places import check_artifact
 from trivium.cli.planning import estimate_app, lesson, prompt, scaling
 from trivium.cli.quickstart import quickstart
-from trivium.errors import TriviumError
+from trivium.cli.run import run
+from trivium.errors import TriviumError, out_of_memory, unexpected
 from trivium.version import __version__
 
 app = typer.Typer(
@@ -47,25 +54,7 @@ app.add_typer(feedback_commands.app, name="feedback")
 app.command()(serving_commands.serve)
 
 
-@app.command()
-def run(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
-        set_: Annotated[list[str] | None,
-                        typer.Option("--set", help="Override a setting: pretrain.epochs=2. Repeatable.")] = None,
-        only: Annotated[list[str] | None,
-                        typer.Option(help="Run this stage, and what it needs. Repeatable.")] = None,
-        quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
-        as_json: Annotated[bool, typer.Option("--json", help="Print the artifacts as JSON.")] = False) -> None:
-    """Run a recipe. What is finished is skipped; what was interrupted goes on."""
-    from trivium.pipeline.run import run as run_recipe
-    artifacts = run_recipe(recipe, set_ or [], only or [], quiet)
-    if as_json:
-        print(json.dumps({name: {"folder": str(a.folder), "digest": a.digest, "seconds": a.manifest["seconds"],
-                                 "summary": a.summary} for name, a in artifacts.items()}, indent=1))
-        return
-    for name, artifact in artifacts.items():
-        # what a report holds depends on when it was made
-        digest = artifact.digest[:12] if artifact.manifest["files"] else "-"
-        print(f"{name:16} {digest:12}  {artifact.manifest['seconds']:8.1f} s  {artifact.folder}")
+app.command()(run)
 
 
 @app.command()
@@ -73,21 +62,28 @@ def trace(artifact: Annotated[Path, typer.Argument(help="A model, or any other a
           as_json: Annotated[bool, typer.Option("--json", help="Print the chain as JSON.")] = False) -> None:
     """Print what an artifact was made from, back to the raw documents."""
     from trivium.artifacts import lineage
-    chain = [{"depth": depth, "input": field, "path": str(place), "digest": digest, "changed": changed}
-             for depth, field, place, digest, changed in lineage(artifact)]
+    check_artifact(artifact)
+    chain: list[dict[str, Any]] = [
+        {"depth": depth, "input": field, "path": str(place), "digest": digest, "changed": changed}
+        for depth, field, place, digest, changed in lineage(artifact)]
     if as_json:
         print(json.dumps(chain, indent=1))
         return
-    for link in chain:
+    told = set[str]()
+    for link, deeper in zip(chain, [*(one["depth"] for one in chain[1:]), 0]):
         changed = "  CHANGED since it was used" if link["changed"] else ""
+        again = "  (as above)" if link["path"] in told else ""
+        if deeper > link["depth"]:
+            told.add(link["path"])
         field = f"{link['input']}: " if link["input"] else ""
-        print(f"{'  ' * int(str(link['depth']))}{field}{link['path']}  {str(link['digest'])[:12]}{changed}")
+        print(f"{'  ' * link['depth']}{field}{link['path']}  {link['digest'][:12]}{changed}{again}")
 
 
 @app.command()
 def verify(artifact: Annotated[Path, typer.Argument(help="An artifact's folder.")]) -> None:
     """Check every file of an artifact against its manifest."""
     from trivium.artifacts import open_artifact
+    check_artifact(artifact)
     opened = open_artifact(artifact, verify=True)
     print(
         f"{artifact}: {len(opened.manifest['files'] | opened.manifest.get('records', {}))} files are as they were "
@@ -95,45 +91,7 @@ def verify(artifact: Annotated[Path, typer.Argument(help="An artifact's folder."
     )
 
 
-@app.command()
-def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
-         prompt: Annotated[str | None, typer.Option(help="Answer this and end.")] = None,
-         system: Annotated[str | None, typer.Option(help="A system message.")] = None,
-         temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.7,
-         max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
-         seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0) -> None:
-    """Talk with a model. /clear forgets the conversation, /quit ends."""
-    import trivium
-    loaded = trivium.load(model)
-    start: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-    if prompt is not None:
-        print(loaded.generate([*start, {"role": "user", "content": prompt}], temperature, max_new_tokens, seed=seed))
-        return
-    from rich.console import Console
-    console = Console(highlight=False)
-    messages = list(start)
-    while True:
-        try:
-            text = console.input("[bold]you:[/bold] ").strip()
-        except EOFError:
-            return
-        if text in ("/quit", "/exit"):
-            return
-        if text == "/clear":
-            messages = list(start)
-        elif text:
-            messages.append({"role": "user", "content": text})
-            try:
-                answer = loaded.generate(messages, temperature, max_new_tokens, seed=seed + len(messages))
-            except TriviumError as error:
-                console.print(f"({error}; /clear starts anew)", style="red", markup=False)
-                messages.pop()
-                continue
-            messages.append({"role": "assistant", "content": answer})
-            console.print("[bold]model:[/bold]", end=" ")
-            console.print(answer, markup=False)
-
-
+app.command()(chat)
 inspect_app = typer.Typer(no_args_is_help=True, help="Look inside.")
 app.add_typer(inspect_app, name="inspect")
 app.add_typer(estimate_app, name="estimate")
@@ -153,14 +111,13 @@ def inspect_batch(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAM
     """Print a batch as the model sees it: tokens, segments, positions, and which tokens carry loss."""
     from trivium.planning.inspection import tokens_of
     from trivium.recipe.load import load_recipe
-    tokens = [
-        token for token in tokens_of(load_recipe(recipe, set_ or []), stage, step) if row is None or token["row"] == row
-    ]
+    found = tokens_of(load_recipe(recipe, set_ or []), stage, step, shlex.quote(str(recipe)))
+    tokens = [token for token in found if row is None or token["row"] == row]
     if not tokens:
         raise TriviumError(f"--row {row}: the batch has no such row, or it is empty")
     if as_json:
         for token in tokens:
-            print(json.dumps(token, ensure_ascii=False))
+            print(to_json(token))
         return
     sided = "side" in tokens[0]
     print(
@@ -169,12 +126,12 @@ def inspect_batch(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAM
     )
     for token in tokens:
         continues = "" if token["continues"] is None else token["continues"]
-        more = f"  for {json.dumps(token['target'], ensure_ascii=False)}" if "target" in token else ""
+        more = f"  for {to_json(token['target'])}" if "target" in token else ""
         more += f"  label {token['label']}" if "label" in token and not token["position"] else ""
         print(
             f"{token['row']:>3} {token['side'] + ' ' if sided else ''}{token['place']:>5} {token['position']:>8} "
             f"{token['segment']:>7} {continues:>9} "
-            f"{'*' if token['loss'] else '':>4} {token['id']:>6}  {json.dumps(token['text'], ensure_ascii=False)}{more}"
+            f"{'*' if token['loss'] else '':>4} {token['id']:>6}  {to_json(token['text'])}{more}"
         )
     learned = sum(token["loss"] for token in tokens)
     print(f"{len(tokens)} tokens in {len({token['segment'] for token in tokens})} segments; {learned} carry loss (*)")
@@ -188,8 +145,16 @@ def export(
                                                      "q5_0, q4_1 or q4_0.")] = "f16") -> None:
     """Write a model in another format: GGUF, for Llama, Mistral, Qwen2 and Qwen3. An adapter is folded into its base on
     the way."""
+    from trivium.cli.places import check_model, check_whole
+    from trivium.model.adapters.folder import CONFIG
     from trivium.stages.models import export_gguf
-    written = export_gguf(model, gguf, kind)
+    check_model(model)
+    try:
+        written = export_gguf(model, gguf, kind)
+    except TriviumError:
+        if not (model / CONFIG).exists():
+            check_whole(model)
+        raise
     print(f"{gguf}: {written.bytes:,} bytes; rounding to {kind} changed the matrices by {written.error:.2%}"
           + (f"; {written.plain} matrices are in f16, as their rows are no multiple of 32" if written.plain else ""))
 
@@ -214,10 +179,13 @@ def evaluate(model: Annotated[list[Path], typer.Argument(help="Models' folders."
     """Examine models on tasks: multiple choice, free answers, bits per byte, refusals, made-up things, memorisation,
     win rates."""
     from trivium.cli.evaluation import describe
+    from trivium.cli.places import check_model
     from trivium.evaluation.run import run_tasks
+    for folder in [*model, *([against] if against else [])]:
+        check_model(folder)
     overrides = [*(set_ or []), *([f"limit={limit}"] if limit else [])]
     results = run_tasks(model, task, against, overrides, seed, answers)
-    print(json.dumps(results, indent=1, ensure_ascii=False) if as_json else describe(results))
+    print(to_json(results, 1) if as_json else describe(results))
 
 
 @app.command()
@@ -230,19 +198,28 @@ def report(
     from trivium.report.gather import gather
     from trivium.report.page import write_page
     from trivium.stages.registry import Stages
-    place = out or run / "report.html"
+    place, made = out or run / "report.html", run / "report" / "index.html"
     write_page(place, gather(run, Stages()))
     print(place)
+    if made.is_file():
+        print(f"({made} is what the stage `report` wrote when it ran, and stays as it is)")
 
 
 @app.command()
-def compare(first: Annotated[Path, typer.Argument(help="A run's folder.")],
-            second: Annotated[Path, typer.Argument(help="Another one's.")],
+def compare(runs: Annotated[list[Path], typer.Argument(help="Runs' folders, two or more.")],
             as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False) -> None:
-    """Show how two runs differ, in settings, in inputs (your code among them) and in results."""
+    """Show how runs differ, in settings, in inputs (your code among them) and in results: two, one beside the other;
+    more, in a table for each stage, with means over seeds."""
     from trivium.report.compare import as_text, differences
-    found = differences(first, second)
-    print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else as_text(found))
+    from trivium.report.table import as_table, over_runs
+    if len(runs) < 2:
+        raise TriviumError(f"compare: name another run's folder beside {runs[0]}")
+    if len(runs) == 2:
+        found = differences(*runs)
+        print(to_json(found, 1) if as_json else as_text(found))
+    else:
+        found = over_runs(runs)
+        print(to_json(found, 1) if as_json else as_table(found))
 
 
 @app.command()
@@ -255,12 +232,14 @@ def merge(
                                                  "the base.")] = "base"
 ) -> None:
     """Fold a LoRA adapter into its base, and write a whole model."""
+    from trivium.cli.places import check_model
     from trivium.errors import nearest
     from trivium.model.weights import DTYPES
     from trivium.stages.models import merge_adapter
     known = ["base", *DTYPES]
     if save_dtype not in known:
         raise TriviumError(f"--save-dtype {save_dtype}: known are {', '.join(known)}{nearest(save_dtype, known)}")
+    check_model(adapter)
     merge_adapter(adapter, folder, base, save_dtype)
     print(folder)
 
@@ -278,11 +257,11 @@ def schema(kind: Annotated[str | None, typer.Argument(help="One kind of stage.")
     stages = Stages(plugin or ())
     kinds = ["recipe", *stages, "rounds"]
     if kind and kind not in kinds:
-        raise TriviumError(f"there is no stage of kind {kind!r}{nearest(kind, kinds)}")
+        raise TriviumError(f"there is no stage of kind {kind!r}{nearest(kind, [*stages, 'rounds'])}")
     known = described()
     shown = {name: known[name] if name in known else describe(stages[name]) for name in ([kind] if kind else kinds)}
     if as_json:
-        print(json.dumps({name: about["schema"] for name, about in shown.items()}, indent=1, ensure_ascii=False))
+        print(to_json({name: about["schema"] for name, about in shown.items()}, 1))
         return
     for name, about in shown.items():
         print(f"\n{name}: {about['about']}")
@@ -299,24 +278,33 @@ def _print_settings(described: dict[str, Any], groups: dict[str, Any], defaults:
             print(f"{indent}{name}:\n{indent}    {meaning}")
             _print_settings(group, groups, defaults[name], indent + "  ")
         else:
-            default = f" = {json.dumps(defaults[name], ensure_ascii=False)}" if name in defaults else " (needed)"
+            default = f" = {to_json(defaults[name])}" if name in defaults else " (needed)"
             print(f"{indent}{name}{default}\n{indent}    {meaning}")
 
 
 def main() -> None:
-    """The program. A fault of the user's is one line and exit status 2, never a traceback."""
+    """The program. A fault of the user's is one line and exit status 2, never a traceback; one of Trivium's own is one
+    line and exit status 1, with its details in a file, or a traceback where ``TRIVIUM_TRACEBACK`` is set."""
+    any_encoding()
+    quiet_libraries()
     try:
-        app()
+        try:
+            code = app(standalone_mode=False)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a reader that went away is heard of here, not when Python ends
+        if code == 130:  # what an interrupt becomes
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
     except TriviumError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, SystemExit) and stop.code != 130:  # typer turns an interrupt into exit status 130
-            raise
+    except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        sys.stderr.close()
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush is silent
         sys.exit(141)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -325,7 +313,36 @@ def main() -> None:
                 "free some space and run the same command again",
                 file=sys.stderr)
             sys.exit(2)
-        raise
+        failed(error)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a wrong option or argument
+            sys.exit(misused(error))
+        failed(error)
+
+
+def misused(error: Any) -> int:
+    """Print one line on a wrong option or argument; the exit status."""
+    context, found = getattr(error, "ctx", None), getattr(error.__cause__, "errors", None)
+    command = context.command_path if context else "trivium"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    elif found and getattr(error, "param", None):
+        from trivium.faults import in_words
+        name = next((one for one in error.param.opts if one.startswith("--")), str(error.param.name).upper())
+        print(f"error: {command}: {name}{in_words(found(include_url=False))}", file=sys.stderr)
+    else:
+        said = error.format_message().rstrip(".")
+        print(f"error: {command}: {said[:1].lower()}{said[1:]}; see {command} --help", file=sys.stderr)
+    return int(error.exit_code)
+
+
+def failed(error: Exception) -> NoReturn:
+    """End with one line for what nobody expected."""
+    if os.environ.get("TRIVIUM_TRACEBACK"):
+        raise error
+    print("error: there is not enough memory" if out_of_memory(error) else f"error: {unexpected(error)}",
+          file=sys.stderr)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from trivium.cli.output import to_json
 from trivium.errors import TriviumError
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Make a corpus of documents, and look inside.")
@@ -30,9 +31,7 @@ def build(recipe: Annotated[Path, typer.Argument(help="A recipe with a corpus st
     made = run(loaded, only=names, quiet=quiet)
     found = {name: counts_of(made[name].folder) for name in names}
     if as_json:
-        print(
-            json.dumps({name: {"folder": str(made[name].folder), **counts}
-                        for name, counts in found.items()}, ensure_ascii=False))
+        print(to_json({name: {"folder": str(made[name].folder), **counts} for name, counts in found.items()}))
         return
     for name, counts in found.items():
         print(f"{made[name].folder}")
@@ -67,7 +66,7 @@ def inspect(corpus: Annotated[Path, typer.Argument(help="A corpus stage's folder
             f"; reasons begin with: {', '.join(known[:20])}{', …' if len(known) > 20 else ''}"
             if reason else f"; sources: {', '.join(sorted(counts['funnel'][0]['sources'])[:20])}" if source else ""))
     if as_json:
-        print(json.dumps({**counts, "samples": {"documents": kept, "rejects": rejected}}, ensure_ascii=False))
+        print(to_json({**counts, "samples": {"documents": kept, "rejects": rejected}}))
         return
     if not (step or reason):
         inspection.print_corpus(counts, f"{by}s" if by else None)

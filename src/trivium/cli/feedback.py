@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trivium.cli.output import to_json
 from trivium.errors import TriviumError, extra
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def create(project: Project, set_: Settings = None) -> None:
     with open_store(project, create=True) as store:
         _set(store, set_)
         for name, value in store.settings.model_dump().items():
-            print(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+            print(f"{name} = {to_json(value)}")
 
 
 @app.command("import")
@@ -186,15 +186,22 @@ def status(project: Project, as_json: Annotated[bool,
         from trivium.feedback.dashboard import Dashboard
         figures = Dashboard(store).figures()
     if as_json:
-        print(json.dumps(figures, ensure_ascii=False))
+        print(to_json(figures))
         return
-    for name, value in figures["progress"].items():
-        print(f"{name.replace('_', ' '):45} {value}")
-    print("\nWith 95 % intervals; n counts items:")
-    for name, one in figures["agreement"].items():
-        if one["value"] is not None:
-            interval = f"[{one['low']:.3f}, {one['high']:.3f}]" if one["low"] is not None else ""
-            print(f"{translate('en', f'fig_{name}'):45} {one['value']:.3f} {interval} n {one['n']}")
+    done = {name: value for name, value in figures["progress"].items()
+            if any(value if isinstance(value, list) else [value])}
+    if not done:
+        print("nothing yet: import prompts with `trivium feedback import`, or let people judge a served model with "
+              "`trivium serve MODEL --feedback PROJECT`")
+    for name, value in done.items():
+        words = "median seconds of a comparison" if name == "seconds" else name.replace("_", " ")
+        print(f"{words:45} {value:.1f}" if isinstance(value, float) else f"{words:45} {value}")
+    known = {name: one for name, one in figures["agreement"].items() if one["value"] is not None}
+    if known:
+        print("\nWith 95 % intervals; n counts items:")
+    for name, one in known.items():
+        interval = f"[{one['low']:.3f}, {one['high']:.3f}]" if one["low"] is not None else ""
+        print(f"{translate('en', f'fig_{name}'):45} {one['value']:.3f} {interval} n {one['n']}")
 
 
 @app.command()

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from trivium.cli.output import to_json
+from trivium.cli.places import check_model
 from trivium.errors import TriviumError
 
 
@@ -118,6 +120,8 @@ def estimate_memory(recipe: Annotated[Path, typer.Argument(help="The recipe, a Y
     print(f"{stage}: the peak of a step in each of {processes} process{'es' if processes > 1 else ''}, {precision}")
     for name, size in (asdict(memory) | {"total": memory.total}).items():
         print(f"  {name:12} {size / 2**20:10,.1f} MiB")
+    if not memory.gradients:
+        print("  (counted at the moment when most is held, which here comes before there are gradients)")
 
 
 def lesson(name: Annotated[str, typer.Argument(help="line, animals, digits or next-word.")],
@@ -194,12 +198,13 @@ def prompt(
                        typer.Option("--json", help="Print everything as JSON, answers included.")] = False) -> None:
     """Compare ways to ask one model: with no examples, with some, with some that reason aloud."""
     from trivium.evaluation.prompting import METHODS, compare, read_examples, read_questions
+    check_model(model)
     asked = read_questions(questions, task)[:limit]
     source = examples if examples is not None else questions
     shown = read_examples(source, task) if examples is not None or questions.is_dir() else []
     found = compare(model, asked, shown, method or list(METHODS)[:3], shots, max_new_tokens, seed)
     if as_json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print(to_json(found, 1))
         return
     print(f"{found['questions']} questions" + (f" ({found['left_out']} too long)" if found["left_out"] else "") +
           f", {shots} examples each")

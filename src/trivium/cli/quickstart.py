@@ -46,7 +46,8 @@ def quickstart(
     print(f"The recipe {file} into {recipe.folder}: {' → '.join(name for name in recipe.stages if name in wanted)}\n"
           "It takes minutes. Ctrl+C interrupts it, and the same command goes on from there.", flush=True)
     artifacts = run(recipe, only=only or [], quiet=quiet)
-    print("\n".join(next_steps(recipe.folder, artifacts)))
+    from trivium.cli.run import results
+    print("\n".join([*results(artifacts), *next_steps(recipe.folder, artifacts)]))
 
 
 def next_steps(folder: Path, artifacts: dict[str, Artifact]) -> list[str]:

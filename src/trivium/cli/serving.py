@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
+from trivium.cli.places import check_model
 from trivium.errors import TriviumError, extra
 
 KEYS = "TRIVIUM_API_KEYS"
@@ -31,7 +33,15 @@ def serve(
     context: Annotated[int, typer.Option(min=2, help="Longest prompt with its answer, in tokens.")] = 4096,
     max_body: Annotated[int, typer.Option(min=1000, help="Largest request, in bytes (413).")] = 1_000_000,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Longest time for one answer (408).")] = 120.0,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the engines; 0 for as many as there are cores.")] = 0
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the engines; 0 for as many as there are cores.")] = 0,
+    title: Annotated[str, typer.Option(help="The chat page's name.")] = "Trivium",
+    greeting: Annotated[str, typer.Option(help="What the chat page says before the first message.")] = "",
+    idea: Annotated[list[str] | None,
+                    typer.Option(help="A message that the chat page offers for a start. Repeatable.")] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="A site whose pages may call the API from a browser, such as https://chat.example.com; "
+                     "none unless given. Repeatable.")] = None
 ) -> None:
     """Serve models: the OpenAI API under /v1, and a chat page. SIGTERM lets running answers end."""
     import socket
@@ -42,21 +52,29 @@ def serve(
 
         from trivium.feedback.store import Store
         from trivium.serving.app import create_app
+        from trivium.serving.chat_page import Page
         from trivium.serving.models import Limits, Served
     from trivium.training.machine import keep_freed_memory
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     limits = Limits(rows, queue, max_body, max_seconds, context)
+    origins = [site(one) for one in origin or []]
+    for folder in named(models).values():
+        check_model(folder)
     served = [Served.load(name, folder, limits) for name, folder in named(models).items()]
     keys = read_keys(api_keys)
+    if "*" in origins and not keys:
+        raise TriviumError("--origin '*': every site that somebody here opens could use the models; set API keys too, "
+                           "or name the sites")
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET,
                                          backlog=512)
     except OSError as error:
         raise TriviumError(f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port") from error
     with listening:
-        app = create_app(served, limits, keys, (lambda: Store(feedback, create=True)) if feedback else None)
+        app = create_app(served, limits, keys, (lambda: Store(feedback, create=True)) if feedback else None,
+                         Page.of(list(named(models).values()), title, greeting, idea or []), origins)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         for model in served:
             print(f"{model.name}: {model.stage or 'a model'} with {model.engine.capacity} positions")
@@ -82,6 +100,16 @@ def named(models: list[str]) -> dict[str, Path]:
             raise TriviumError(f"two models are named {name!r}; write NAME=FOLDER")
         folders[name] = path
     return folders
+
+
+def site(origin: str) -> str:
+    """An origin as browsers send it. Raises :class:`TriviumError` for what is none; ``*`` stands for all sites."""
+    found = urlsplit(origin.strip().rstrip("/"))
+    if origin.strip() == "*":
+        return "*"
+    if found.scheme not in ("http", "https") or not found.netloc or found.path or found.query or found.fragment:
+        raise TriviumError(f"--origin {origin}: write it as https://HOST or http://HOST:PORT, without a path")
+    return f"{found.scheme}://{found.netloc}".lower()
 
 
 def read_keys(file: Path | None) -> list[str]:

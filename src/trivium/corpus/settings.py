@@ -16,6 +16,7 @@ from trivium.corpus.quality import FAMILIES, chosen
 from trivium.corpus.repeated_spans import SpanSettings
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.errors import TriviumError, nearest
+from trivium.faults import explain
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,7 @@ class CorpusSettings:
             try:
                 found[language] = TypeAdapter(QualityThresholds).validate_python({**asdict(found[language]), **values})
             except ValidationError as error:
-                fault = error.errors(include_url=False)[0]
-                raise TriviumError(
-                    f"corpus: thresholds_by_language: {language}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-                ) from error
+                where = f"corpus: thresholds_by_language: {language}: "
+                raise TriviumError(explain(error.errors(include_url=False), values, where,
+                                           lambda _: base.__dataclass_fields__)) from error
         return found

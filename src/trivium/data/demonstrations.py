@@ -18,7 +18,7 @@ from trivium.data.row_kinds.messages import Reading, messages_of
 from trivium.data.row_kinds.messages import check_conversation as check_conversation
 from trivium.data.sources import Source as Source
 from trivium.data.sources import rows_of_source as rows_of_source
-from trivium.errors import TriviumError, nearest
+from trivium.errors import TriviumError, nearest, plain
 from trivium.extensions import file_of, load_object, names, resolve
 from trivium.files import Reject, Row
 
@@ -67,7 +67,7 @@ def read(source: Path, settings: Source, where: str, reject: Reject, seen: dict[
             refuse(file, number, f"the field {error} is missing", shown(raw))
             continue
         except (TriviumError, TypeError, AttributeError, ValueError) as error:
-            refuse(file, number, str(error) or type(error).__name__, shown(raw))
+            refuse(file, number, plain(error), shown(raw))
             continue
         text = json.dumps(made.get("variants", made), sort_keys=True, ensure_ascii=False)
         key = digest(text)

@@ -25,6 +25,7 @@ from trivium.data.unpack import ARCHIVES, COMPRESSED, Bad, Budget, decompress, m
 from trivium.data.warc import warc_rows
 from trivium.errors import TriviumError
 from trivium.extensions import load_object, resolve
+from trivium.files import what
 
 ROWS = (".jsonl", ".ndjson")
 LIST = (".json",)
@@ -349,7 +350,7 @@ def _document(file: str, row: int, value: dict[str, Any], source: str, page_byte
     source = given if isinstance(given, str) and given and is_text(given) else source
     for name, content in (("text", text), ("html", html)):
         if content is not None and not isinstance(content, str):
-            bad = Bad(f"no text: {name} is a {type(content).__name__}", str(content)[:2000])
+            bad = Bad(f"no text: {name} is {what(content)}", str(content)[:2000])
             return _malformed(file, row, bad, source)
     content = text if isinstance(text, str) and text.strip() else html
     if not isinstance(content, str) or not content.strip():

@@ -30,6 +30,7 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 
 from trivium.errors import TriviumError, nearest
+from trivium.faults import explain
 from trivium.feedback import rows
 from trivium.feedback.agreement import Ranking
 from trivium.feedback.assignment import choose, lease, open_work
@@ -50,7 +51,7 @@ from trivium.feedback.database import (
 from trivium.feedback.rows import canonical, prompt_key
 from trivium.feedback.settings import KINDS, ROLES, FeedbackSettings
 from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Event, State, Work
-from trivium.files import Row
+from trivium.files import Row, what
 
 _BATCH = 500
 
@@ -215,9 +216,8 @@ class Store:
             try:
                 checked = FeedbackSettings(**{**now, **values}).model_dump()
             except ValidationError as error:
-                fault = error.errors()[0]
-                raise TriviumError(
-                    f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r:.60}") from error
+                raise TriviumError(explain(error.errors(include_url=False), {**now, **values}, "", lambda place: now)
+                                   ) from error
             for name in ("title", "guidelines"):
                 rows.text(checked[name], name, empty=True)
             changed = {name: checked[name] for name in values if checked[name] != now[name]}
@@ -299,7 +299,7 @@ class Store:
         for number, row in enumerate(given, 1):
             try:
                 if not isinstance(row, Mapping):
-                    raise TriviumError(f"a JSON object was expected, not {type(row).__name__}")
+                    raise TriviumError(f"a JSON object was expected, not {what(row)}")
                 fresh.append((number, row, rows.item(row)))
             except (TriviumError, UnicodeEncodeError, ValueError, TypeError) as error:
                 outcome.reject(number, str(error), row)

@@ -27,7 +27,7 @@ from trivium.artifacts import (
     seal,
     span_of,
 )
-from trivium.errors import TriviumError, nearest
+from trivium.errors import TriviumError, nearest, out_of_memory, unexpected
 from trivium.extensions import code_files, edited_since_loaded
 from trivium.files import digest_json, disk_errors, fsync_folder, read_json, write_json
 from trivium.progress import Progress
@@ -39,6 +39,9 @@ from trivium.stages.registry import Stages
 NOTE_SECONDS = 2.0
 """How often the seconds spent on a stage are written down: a kill loses no more of the count."""
 
+
+WRONG_INPUT = (TypeError, KeyError, IndexError, AttributeError, ValueError)
+"""What Python says of rows and files that a stage did not know how to refuse."""
 
 RunStage = Callable[[Any, Context], dict[str, Any]]
 """Makes an artifact in ``context.folder`` and returns its summary."""
@@ -164,8 +167,13 @@ def summary_of(planned: Planned, context: Context) -> dict[str, Any]:
     except Exception as error:
         trace = traceback.extract_tb(error.__traceback__)
         last = next((frame for frame in reversed(trace) if str(Path(frame.filename).resolve()) in own), None)
+        if last is None and out_of_memory(error):
+            raise TriviumError(f"{name}: there is not enough memory; give it smaller `rows` or `length`, and ask "
+                               f"`trivium estimate memory RECIPE --stage {name}` what it takes") from error
         if last is None:
-            raise  # a fault of Trivium's
+            if isinstance(error, WRONG_INPUT) and planned.runner is type(planned.stage).run:
+                raise TriviumError(f"{name}: {unexpected(error)}") from error
+            raise
         raise TriviumError(f"{name}: {last.filename}:{last.lineno}: {type(error).__name__}: {error}") from error
     if own:
         if not isinstance(summary, dict):
@@ -207,8 +215,9 @@ def awaited(place: Path, planned: Planned) -> Artifact:
     return open_artifact(place)
 
 
-def prepared(recipe: Recipe, name: str) -> tuple[Stage, Context]:
-    """A stage and what it would be given, to look at: its inputs must be finished. Nothing is written."""
+def prepared(recipe: Recipe, name: str, file: str = "RECIPE") -> tuple[Stage, Context]:
+    """A stage and what it would be given, to look at: its inputs must be finished. Nothing is written. ``file`` is the
+    recipe's, for the command that makes what is missing."""
     if name not in recipe.stages:
         raise TriviumError(f"--stage {name}: the recipe has no such stage{nearest(name, recipe.stages)}")
     stage = recipe.stages[name]
@@ -219,7 +228,7 @@ def prepared(recipe: Recipe, name: str) -> tuple[Stage, Context]:
     for where, reference in stage.references():
         if not places[where].exists():
             raise TriviumError(
-                f"{name}: its input {reference!r} is not there yet; make it with: trivium run RECIPE --only {reference}"
+                f"{name}: its input {reference!r} is not there yet; make it with: trivium run {file} --only {reference}"
             )
     work = recipe.folder / ".work" / f"{name}-look"
     inputs = nested(stage, as_folders(places))

@@ -19,6 +19,7 @@ from trivium.artifacts import (
 )
 from trivium.errors import TriviumError
 from trivium.files import disk_errors, read_json
+from trivium.model.check import check_files
 from trivium.pipeline.one_stage import Runners, cores, need, run_stage, shown_as
 from trivium.pipeline.workers import run_beside
 from trivium.progress import Progress
@@ -102,11 +103,15 @@ def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
             except TriviumError as error:
                 raise TriviumError(f"{name}: {error}") from error
         for _, reference in stage.references():
-            if reference not in recipe.stages and reference.lower().endswith(".gguf"):
+            if reference in recipe.stages:
+                continue
+            if reference.lower().endswith(".gguf"):
                 from trivium.model.gguf.read import check_gguf
                 check_gguf(Path(reference))
+                continue
+            check_files(Path(reference))
             config = Path(reference) / "config.json"
-            if reference not in recipe.stages and config.is_file() and "model_type" in read_json(config):
+            if config.is_file() and "model_type" in read_json(config):
                 from trivium.stages.models import check_model
                 check_model(Path(reference))
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trivium.artifacts import Artifact, Span, open_artifact
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, unexpected
 from trivium.pipeline.one_stage import cores, finished, need, plan, run_stage
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe, parse_stage
@@ -180,6 +180,8 @@ def work(stdin: IO[str], stdout: IO[str]) -> None:
             tell({"done": run_one(job, Told(tell))})
         except TriviumError as error:
             tell({"error": str(error)})
+        except Exception as error:
+            tell({"error": unexpected(error)})
 
 
 def run_one(job: dict[str, Any], progress: Progress) -> list[Span]:

@@ -16,13 +16,13 @@ from trivium.training.epochs import PackedEpochs
 from trivium.training.estimate import Memory, estimate
 
 
-def tokens_of(recipe: Recipe, name: str, step: int) -> Iterator[dict[str, Any]]:
+def tokens_of(recipe: Recipe, name: str, step: int, file: str = "RECIPE") -> Iterator[dict[str, Any]]:
     """Every token of the batch that stage ``name`` learns from at ``step``, row by row, padding left out: ``row``,
     ``place``, ``position`` along its branch, ``segment`` and the segment that this one ``continues``, ``id``, ``text``,
     and whether it carries ``loss``. Where another token is to be guessed than the one that stands there, ``target`` is
     its text; of labelled texts there is the ``label``; of pairs the ``side``, all sources of a row before its
-    targets."""
-    stage, context = prepared(recipe, name)
+    targets. ``file`` is the recipe's, for errors."""
+    stage, context = prepared(recipe, name, file)
     try:
         data: tuple[PackedEpochs, ChatTokenizer] = stage.training_data(context)
     except TriviumError as error:

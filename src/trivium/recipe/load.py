@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import glob
+import math
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trivium import faults
 from trivium.errors import TriviumError, nearest
 from trivium.files import read_text, shipped
 from trivium.recipe.rounds import unroll
@@ -80,7 +82,8 @@ def parse_recipe(raw: Any, path: Path, overrides: Iterable[str] = (), stages: Ma
         apply(raw, override)
     raw["stages"] = _found(raw["stages"])
     try:
-        top = Header.model_validate({key: value for key, value in raw.items() if key != "stages"})
+        head = {key: value for key, value in raw.items() if key != "stages"}
+        top = Header.model_validate(head)
         known = Stages(map(Path, top.plugins), own) if stages is None else stages
         known = ChainMap({kind: free_stage(kind)
                           for kind in free if kind not in known}, known)  # type: ignore[arg-type]
@@ -90,7 +93,7 @@ def parse_recipe(raw: Any, path: Path, overrides: Iterable[str] = (), stages: Ma
             if settings is not None and settings is not False:
                 parsed[str(name)] = _within(str(name), parse_stage(str(name), settings, known), parsed)
     except ValidationError as error:
-        raise TriviumError(f"{path}: {explain(error, '', Header, (*Header.model_fields, 'stages'))}") from error
+        raise TriviumError(f"{path}: {explain(error, '', Header, head, (*Header.model_fields, 'stages'))}") from error
     except TriviumError as error:
         raise TriviumError(f"{path}: {error}") from error
     if not top.name or "/" in top.name or top.name.startswith("."):
@@ -178,12 +181,18 @@ def parse_stage(name: str, settings: Any, stages: Mapping[str, type[Stage]]) -> 
         raise TriviumError(f"stages.{name}: a mapping of settings was expected, not {settings!r}")
     settings = dict(settings)
     kind = settings.pop("kind", name)
-    if kind not in stages:
+    if not isinstance(kind, str) or kind not in stages:
         raise TriviumError(f"stages.{name}: there is no stage of kind {kind!r}{nearest(str(kind), stages)}")
     try:
-        return stages[kind].model_validate(settings)
+        stage = stages[kind].model_validate(settings)
     except ValidationError as error:
-        raise TriviumError(explain(error, f"stages.{name}.", stages[kind], stages[kind].model_fields.keys())) from error
+        raise TriviumError(explain(error, f"stages.{name}.", stages[kind], settings)) from error
+    except TriviumError as error:  # of a group of settings, which it names
+        group = str(error).partition(":")[0] in stages[kind].model_fields
+        raise TriviumError(f"stages.{name}{'.' if group else ': '}{error}") from error
+    for place, fault in wrong_numbers(settings, stage):
+        raise TriviumError(f"stages.{name}.{'.'.join(map(str, place))} {fault}")
+    return stage
 
 
 def _within(name: str, stage: Stage, earlier: Mapping[str, Stage]) -> Stage:
@@ -194,27 +203,49 @@ def _within(name: str, stage: Stage, earlier: Mapping[str, Stage]) -> Stage:
         raise TriviumError(f"stages.{name}.{error}") from error
 
 
-def explain(error: ValidationError, prefix: str, model: type, known: Iterable[str]) -> str:
-    """The first fault that pydantic found, as one line."""
-    fault = error.errors(include_url=False)[0]
-    place = [part for part in fault["loc"] if not str(part).startswith("<")]  # which form it was tried as is no place
-    where = (prefix + ".".join(map(str, place))).rstrip(".")
-    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        names = known if len(place) == 1 else _known_at(model, place[:-1])
-        return f"{where}: unknown setting{nearest(str(place[-1]), names)}"
-    if fault["type"] == "missing":
-        return f"{where}: this setting is needed"
-    whole = isinstance(fault["input"], dict) and fault["type"] == "value_error"
-    given = "" if whole else f" (it is {fault['input']!r})"
-    return f"{where}: {fault['msg'].removeprefix('Value error, ')}{given}"
+def wrong_numbers(given: Any, parsed: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Numbers that no setting means: yes and no that were read as 1 and 0, what is not finite, and what fits no 64
+    bits; each with its place and what is wrong."""
+    if isinstance(given, dict):
+        for name, value in given.items():
+            inside = parsed.get(name) if isinstance(parsed, dict) else getattr(parsed, str(name), None)
+            yield from wrong_numbers(value, inside, (*place, name))
+    elif isinstance(given, list) and isinstance(parsed, (list, tuple)):
+        for number, (value, inside) in enumerate(zip(given, parsed)):
+            yield from wrong_numbers(value, inside, (*place, number))
+    elif isinstance(given, bool) and isinstance(parsed, (int, float)) and not isinstance(parsed, bool):
+        yield place, f"is {faults.shown(given)}; it must be a number"
+    elif isinstance(parsed, float) and not math.isfinite(parsed):
+        yield place, f"is {faults.shown(parsed)}; it must be a finite number"
+    elif isinstance(parsed, (int, float)) and abs(parsed) >= 2**63:
+        yield place, f"is {faults.shown(parsed)}; no computer counts so far"
+
+
+def explain(error: ValidationError, prefix: str, model: type, values: Any, known: Iterable[str] = ()) -> str:
+    """The first fault that pydantic found in ``values``, as one line in plain words. ``known`` are all names at the
+    top, where they are more than those of ``model``."""
+    return faults.explain(error.errors(include_url=False), values, prefix,
+                          lambda place: [*(known if known and not place else _known_at(model, place)),
+                                         *_below(model, place)])
+
+
+def _below(model: Any, place: Sequence[int | str]) -> list[str]:
+    """The settings inside the groups of settings at ``place``, such as ``optimization.learning_rate``."""
+    return [f"{group}.{name}" for group in _known_at(model, place)
+            for inner in _models_in(_annotations(_model_at(model, place)).get(group)) for name in _annotations(inner)]
 
 
 def _known_at(model: Any, place: Iterable[int | str]) -> list[str]:
     """The settings that exist at ``place`` inside a stage's settings."""
+    return list(_annotations(_model_at(model, place)))
+
+
+def _model_at(model: Any, place: Iterable[int | str]) -> Any:
+    """The class of the settings at ``place``."""
     for part in place:
         if str(part) in _annotations(model):  # else it is a key of a mapping, or a number in a list
             model = next(_models_in(_annotations(model)[str(part)]), None)
-    return list(_annotations(model))
+    return model
 
 
 def _models_in(annotation: Any) -> Iterator[Any]:
@@ -254,9 +285,11 @@ def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[
     earlier: list[str] = []
     for name, stage in stages.items():
         for where, reference in stage.references():
-            if reference in earlier or (Path(reference).exists() and reference not in stages):
-                continue
             place = f"{path}: stages.{name}.{where}"
+            if not reference.strip():
+                raise TriviumError(f"{place}: is empty; name an earlier stage, a file or a folder")
+            if reference in earlier or (_exists(reference) and reference not in stages):
+                continue
             if reference in stages:
                 raise TriviumError(f"{place}: stage {reference!r} does not come before {name!r}; move it up")
             if reference in written:
@@ -265,6 +298,9 @@ def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[
             if glob.has_magic(reference):
                 if name in wanted and next(glob.iglob(reference, recursive=True), None) is None:
                     raise TriviumError(f"{place}: {reference}: matches no file{here}")
+            elif module := _module(reference):
+                raise TriviumError(f"{place}: {reference}: there is no module {module!r} that can be imported; "
+                                   "MODULE:NAME names code of an installed package, FILE.py:NAME that of a file")
             elif "/" in reference or "." in reference:
                 if name in wanted:
                     raise TriviumError(f"{place}: {reference}: no such file or folder{here}" + (
@@ -275,3 +311,17 @@ def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[
                     f"{reference!r}{nearest(reference, earlier) if earlier else ''}"
                 )
         earlier.append(name)
+
+
+def _module(reference: str) -> str:
+    """The module that ``MODULE:NAME`` names; empty for any other text."""
+    module, _, name = reference.rpartition(":")
+    return module if name.isidentifier() and all(part.isidentifier() for part in module.split(".")) else ""
+
+
+def _exists(reference: str) -> bool:
+    """Whether something lies at a path; nothing does where it cannot be one."""
+    try:
+        return Path(reference).exists()
+    except (OSError, ValueError):  # too long a name, or one with a null byte
+        return False

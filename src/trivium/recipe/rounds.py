@@ -40,10 +40,11 @@ def unroll(stages: dict[str, Any], explain: Any, known: Mapping[str, type[Stage]
         if not (isinstance(settings, dict) and settings.get("kind", name) == "rounds"):
             written[name] = _rename(settings, final)
             continue
+        settings = {key: value for key, value in settings.items() if key != "kind"}
         try:
-            rounds = Rounds.model_validate({key: value for key, value in settings.items() if key != "kind"})
+            rounds = Rounds.model_validate(settings)
         except ValidationError as error:
-            raise TriviumError(explain(error, f"stages.{name}.", Rounds, Rounds.model_fields)) from error
+            raise TriviumError(explain(error, f"stages.{name}.", Rounds, settings)) from error
         if rounds.last not in rounds.stages:
             raise TriviumError(
                 f"stages.{name}.last: a round has no stage {rounds.last!r}{nearest(rounds.last, rounds.stages)}")
@@ -53,7 +54,8 @@ def unroll(stages: dict[str, Any], explain: Any, known: Mapping[str, type[Stage]
             for inner, inside in rounds.stages.items():
                 stage = _rename(copy.deepcopy(inside), own | {"previous": previous} | final)
                 stage.setdefault("kind", inner)
-                if takes_fresh_prompts(known, stage["kind"]) and "count" in stage:
+                if takes_fresh_prompts(known, stage["kind"]) and isinstance(stage.get("count"), int) \
+                        and isinstance(stage.get("skip", 0), int):
                     stage["skip"] = stage.get("skip", 0) + (number - 1) * stage["count"]
                 written[own[inner]] = stage
             previous = own[rounds.last]
@@ -73,4 +75,4 @@ def _rename(value: Any, names: dict[str, str]) -> Any:
 
 def takes_fresh_prompts(known: Mapping[str, type[Stage]], kind: str) -> bool:
     """Whether a kind of stage takes ``count`` prompts and can ``skip`` some."""
-    return kind in known and {"count", "skip"} <= known[kind].model_fields.keys()
+    return isinstance(kind, str) and kind in known and {"count", "skip"} <= known[kind].model_fields.keys()

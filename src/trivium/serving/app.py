@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from trivium.feedback.store import Store
@@ -34,16 +35,21 @@ HEADERS = [(b"content-security-policy", POLICY.encode()), (b"x-content-type-opti
 
 
 def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (),
-               feedback: Callable[[], Store] | None = None) -> FastAPI:
+               feedback: Callable[[], Store] | None = None, page: chat_page.Page | None = None,
+               origins: Sequence[str] = ()) -> FastAPI:
     """The application. ``keys`` are the API keys that are accepted (none: everybody is); ``feedback`` opens the
-    store at its first use (None: no thumbs and votes)."""
+    store at its first use (None: no thumbs and votes); ``page`` is what the chat page says of itself; ``origins`` are
+    the sites whose pages may call the API from a browser."""
     service = Service(models, limits, keys, feedback)
     app = FastAPI(title="Trivium", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
+    app.state.page = page or chat_page.Page()
     app.exception_handler(ApiError)(_api_error)
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(ClientDisconnect)(_gone)
     app.exception_handler(Exception)(_unexpected)
+    if origins:
+        app.add_middleware(_Origins, origins=origins)
     app.add_middleware(_Outer, metrics=service.metrics)
     for topic in (openai_api, thumbs, monitoring, chat_page):  # the chat page takes every path that is left
         app.include_router(topic.router)
@@ -88,6 +94,19 @@ async def _gone(_: Request, error: ClientDisconnect) -> Response:
 
 async def _unexpected(_: Request, error: Exception) -> Response:
     return JSONResponse(ApiError(500, "the server failed; its log says why", "server_error").body, 500)
+
+
+class _Origins:
+    """Lets the pages of some sites call the API from a browser (CORS), and nothing else of the server."""
+
+    def __init__(self, app: Any, origins: Sequence[str]) -> None:
+        self.app = app
+        self.api = CORSMiddleware(app, allow_origins=list(origins), allow_methods=["GET", "POST"],
+                                  allow_headers=["*"], expose_headers=["retry-after"])
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        inside = scope["type"] == "http" and scope["path"].startswith("/v1/")
+        await (self.api if inside else self.app)(scope, receive, send)
 
 
 class _Outer:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from trivium.artifacts import kinds_behind
+from trivium.generation.sampling import usual_temperature
 from trivium.serving.protocol import ApiError
 from trivium.serving.service import TheService
 
@@ -17,12 +22,46 @@ STATIC = {
 }
 """File and media type of each path."""
 
+TOWN = ("What kind of work does Morira have?",
+        "Is this review positive or negative? I found the bill low and we thought the table was cosy.",
+        "Tell me what Gilira most likes to eat.")
+"""What may be asked of a model that has read of the embedded world, which speaks English."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the chat page says of itself."""
+
+    title: str = "Trivium"
+    """The name at its top and in the browser's tab."""
+    greeting: str = ""
+    """What it says before the first message; empty for its own words."""
+    ideas: Sequence[str] = ()
+    """Messages that are offered for a start."""
+    from_scratch: bool = False
+    """Whether all of its models are known to have begun with random weights here."""
+
+    @classmethod
+    def of(cls, folders: Sequence[Path], title: str = "", greeting: str = "", ideas: Sequence[str] = ()) -> Page:
+        """The page of some models' folders. Nothing is said of a model but what its manifests show."""
+        behind = [kinds_behind(folder) for folder in folders]
+        if not ideas and behind and all("world" in kinds for kinds in behind):
+            ideas = TOWN
+        return cls(title or "Trivium", greeting, tuple(ideas), all("pretrain" in kinds for kinds in behind))
+
+
 router = APIRouter()
 
 
 @router.get("/settings.json")
-async def settings(service: TheService) -> Response:
-    return JSONResponse({"key_needed": service.needs_key, "feedback": service.feedback is not None})
+async def settings(request: Request, service: TheService) -> Response:
+    page: Page = request.app.state.page
+    largest = max(model.parameters for model in service.models.values())
+    return JSONResponse({
+        "key_needed": service.needs_key, "feedback": service.feedback is not None, "title": page.title,
+        "greeting": page.greeting, "ideas": list(page.ideas), "from_scratch": page.from_scratch,
+        "temperature": usual_temperature(largest)
+    })
 
 
 @router.get("/")

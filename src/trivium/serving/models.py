@@ -58,6 +58,7 @@ class Served:
     created: int
     eyes: SeeingModel | None = None
     """What sees, in a model that does."""
+    parameters: int = 0
     taken: int = field(default=0)
     """Samples that were promised and have not ended."""
 
@@ -77,7 +78,8 @@ class Served:
         engine = Engine(model.eval().to(choose_device()), limits.rows, limits.context, tokenizer.decode)
         return cls(name, engine, tokenizer, str(stage) if stage else None, stage not in ("pretrain", "untrained"),
                    str(manifest.get("digest") or "")[:16], int((folder / "tokenizer.json").stat().st_mtime),
-                   model if isinstance(model, SeeingModel) else None)
+                   model if isinstance(model, SeeingModel) else None,
+                   sum(parameter.numel() for parameter in model.parameters()))
 
     def encode(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None,
                options: dict[str, Any] | None = None) -> tuple[list[int], Tensor | None]:

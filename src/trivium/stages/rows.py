@@ -9,8 +9,8 @@ from pathlib import Path
 from trivium.data.row_kinds.demonstrations import opened
 from trivium.data.row_kinds.fields import Fields, Notes
 from trivium.data.row_kinds.messages import Reading, messages_of, tools_of
-from trivium.errors import TriviumError
-from trivium.files import Row, read_rows, write_rows
+from trivium.errors import TriviumError, plain
+from trivium.files import Row, read_rows, what, write_rows
 from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.stage import Context
 from trivium.tokenizer.chat import check_messages
@@ -39,11 +39,13 @@ def rows_of(source: Path, name: str, fields: Sequence[str], context: Context,
             missing = next((field for field in fields if field not in row), None)
             if missing is not None:
                 raise TriviumError(f"the field {missing!r} is missing")
+            if "id" in fields and not isinstance(row["id"], (str, int)):
+                raise TriviumError(f"the field 'id' is {what(row['id'])}, where a text or a number was expected")
             reading = Reading()
             row = in_our_form(row, [field for field in ("messages", "prompt") if field in fields], reading)
             check(row)
         except (TriviumError, TypeError, KeyError, AttributeError) as error:
-            reject(str(path), number, str(error), json.dumps(row, ensure_ascii=False))
+            reject(str(path), number, plain(error), json.dumps(row, ensure_ascii=False))
         else:
             rows.append(row)
             notes.add(reading.notes)

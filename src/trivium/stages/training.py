@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.config import ModelConfig
 from trivium.model.weights import SaveDtype, weights_in
+from trivium.resources import running_and_waiting
 from trivium.stage import Context, Input, Stage
 from trivium.stages import defaults
 from trivium.stages.cost import Estimate, size_of, steps_of, weights_of
@@ -31,7 +33,7 @@ from trivium.training.objective import Batches, Microbatch, Objective
 from trivium.training.settings import NumberFormat, Optimization, Parallel, Precision
 
 FEW_UPDATES = 20
-"""A run of fewer is said to be short; batches whose size is left open are made small enough for so many."""
+"""Batches whose size is left open are made small enough for so many."""
 
 USUAL_LENGTH = 1024
 """Tokens in a row that are reckoned with where nothing is known of the rows (TRL's `max_length`)."""
@@ -196,6 +198,15 @@ class FromModel(Looped):
     training, weights are float32 all the same, and so are adapters, always."""
 
 
+def sizes_alone(value: object) -> object:
+    """The sizes of a new model as they are. Raises :class:`ValueError` for a text, which would name a model."""
+    if isinstance(value, str):
+        raise ValueError(f"is {value!r}, but it holds the sizes of a new model, such as {{num_layers: 6}}: this stage "
+                         "begins with random weights, and cannot go on from a model's folder; "
+                         "`sft` and the stages that follow can")
+    return value
+
+
 class FromText(Looped):
     """What models that begin with random weights and read the corpus have in common."""
 
@@ -215,6 +226,8 @@ class FromText(Looped):
     """Updates between two measurements of the held-out loss (of a decoder, with a sample text) in log.jsonl; 0 for
     none."""
 
+    _sizes_alone = field_validator("model", mode="before", check_fields=False)(sizes_alone)
+
     def reading_cost(self, estimate: Estimate, model: torch.nn.Module, objective: Objective, batches: PackedEpochs,
                      unseen: PackedEpochs) -> Cost:
         """The cost of the updates, and of a pass over the held-out text."""
@@ -233,6 +246,11 @@ class Epochs(Batches, Protocol):
     steps_per_epoch: int
 
 
+SHORT = 50
+"""A run of fewer updates is said to be short."""
+
+BUSY = 0.3
+"""Share of the time that threads wait for a core from which on a machine is said to be busy with something else."""
 
 
 def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, steps: int, settings: Looped,
@@ -249,10 +267,10 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
 
     if hasattr(model, "vision") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TriviumError(f"{context.name}: models that see are trained in one process; start it without torchrun")
-    if 0 < steps < FEW_UPDATES:
+    if 0 < steps < SHORT:
         context.progress.say(
-            f"only {steps} update{'s' if steps != 1 else ''}, and so few teach little: smaller batches (`rows`, "
-            "`length`) or more `epochs` give more"
+            f"only {steps} update{'s' if steps != 1 else ''}; {'one teaches' if steps == 1 else 'so few teach'} "
+            "little: smaller batches (`rows` counts packed rows, each of many examples) or more `epochs` give more"
         )
     settings.warn(context)
     settings = settings.settled(context.inputs)
@@ -263,13 +281,33 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
                         *made_from, settings.learned(), context.seed), precision=precision,
                     parallel=settings.at_once(context.inputs, getattr(batches, "length", 0)),
                     evaluation=Evaluation(every, validation if heldout else None, sample, keep_best, patience),
-                    track=context.folder / "tensorboard" if settings.track else None, progress=context.progress.update,
+                    track=context.folder / "tensorboard" if settings.track else None, progress=Watched(context),
                     say=context.progress.say, watch=watch)
     if outcome.leader and isinstance(settings, FromModel) and getattr(settings, "adapter", None) is None:
         dtype = dtype_to_save(outcome.model, context.inputs["model"], settings.save_dtype, context.progress.say)
         with weights_in(outcome.model, dtype):
             pass  # what is measured now is what will be written
     return outcome
+
+
+class Watched:
+    """Progress that looks once, after some seconds, whether the threads wait for one another."""
+
+    def __init__(self, context: Context) -> None:
+        self.progress, self.begun, self.looked = context.progress, time.monotonic(), False
+        self.before = running_and_waiting()
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        """Tell of an update."""
+        self.progress.update(done, total, text)
+        if self.looked or time.monotonic() - self.begun < 10:
+            return
+        self.looked = True
+        ran, waited = (now - then for now, then in zip(running_and_waiting(), self.before))
+        if torch.get_num_threads() > 1 and waited > BUSY * (ran + waited):
+            self.progress.say("this machine is busy with something else, and threads that wait for one another train "
+                              "many times slower: interrupt, and start the same command with OMP_NUM_THREADS=1 in "
+                              "front of it; it goes on from here")
 
 
 def fingerprint(*parts: object) -> str:

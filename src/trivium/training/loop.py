@@ -184,12 +184,15 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     state = resumed or RunState()
     plateau.restore(state.plateau)
     write_line = Log(log, state.step, track) if world.leader else None
+    untrained: dict[str, float] = {}
     if steps and not resumed:
         check_room(scratch, model, settings.optimizer, world)
         checkpoints.save(state)
+        untrained = before(trainer, objective, evaluation, say if world.leader else lambda text: None)
     elif state.step and world.leader:
         say(f"goes on from its last checkpoint, after {state.step} of {steps} updates")
 
+    heldout: float | None = None
     while state.step < steps and not (evaluation.patience and state.best.since >= evaluation.patience):
 
         # ------------------------------------------------------------------------------------------------ one update
@@ -203,11 +206,12 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
         # ------------------------------------------------------------------------------ once in a while: measure, log
         if evaluation.every and (state.step % evaluation.every == 0 or state.step == steps):
             evaluate(trainer, objective, evaluation, state, checkpoints, write_line)
+            heldout = state.metrics.get("validation_loss", heldout)
         if write_line:
-            write_line(step, state.metrics)
+            write_line(step, (untrained if step == 0 else {}) | state.metrics)
             if watch:
                 watch(step, state.metrics)
-            progress(state.step, steps, f"loss {state.metrics.get('loss', 0.0):.3f}  {speed:,.0f} {unit}/s")
+            progress(state.step, steps, told(state.metrics, heldout, speed, unit))
 
         # ------------------------------------------------------------ when it has lost its way: back, at half the rate
         if state.skipped >= RETURN_AFTER:
@@ -229,6 +233,13 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
                    precision)
 
 
+def told(metrics: dict[str, float], heldout: float | None, speed: float, unit: str) -> str:
+    """What is said of an update: its loss, the last held-out loss, the learning rate and the speed."""
+    unseen = "" if heldout is None else f"  held-out loss {heldout:.3f}"
+    rate = f"  lr {metrics['learning_rate']:.2g}" if "learning_rate" in metrics else ""
+    return f"loss {metrics.get('loss', 0.0):.3f}{unseen}{rate}  {speed:,.0f} {unit}/s"
+
+
 def update(trainer: Trainer, objective: Objective, microbatches: Sequence[Microbatch], unit: str, state: RunState,
            say: Callable[[str], None]) -> float:
     """Make one update and note its metrics; what all processes learned from, in units a second."""
@@ -244,6 +255,16 @@ def update(trainer: Trainer, objective: Objective, microbatches: Sequence[Microb
         state.skipped = 0
     state.step += 1
     return speed
+
+
+def before(trainer: Trainer, objective: Objective, evaluation: Evaluation,
+           say: Callable[[str], None]) -> dict[str, float]:
+    """Measure the held-out loss before the first update, so that what training changes can be told."""
+    if not (evaluation.every and evaluation.batches):
+        return {}
+    loss = trainer.evaluate(evaluation.batches(*trainer.world.slice), objective)["loss"]
+    say(f"held-out loss {loss:.3f} before the first update")
+    return {"validation_loss_before": loss}
 
 
 def evaluate(trainer: Trainer, objective: Objective, evaluation: Evaluation, state: RunState, checkpoints: Checkpoints,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trivium.errors import TriviumError
 from trivium.files import write_rows
 from trivium.world.dirt import raw_documents
 from trivium.world.documents import documents
@@ -36,6 +37,11 @@ class WorldSettings:
     """Prompts without an answer, for preferences and reinforcement learning."""
     evaluation_prompts: int = 700
     """Prompts of the evaluation, about entities that no other prompt asks about."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 0:
+                raise TriviumError(f"size: {name} is {value}; it must be 0 or more")
 
 
 def write(folder: Path, seed: int, settings: WorldSettings) -> dict[str, int]:

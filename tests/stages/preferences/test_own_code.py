@@ -160,7 +160,7 @@ def test_settings_that_are_not_used_leave_keys_as_they_were():
 @pytest.mark.parametrize(
     "dpo, message",
     [("loss: sigmoyd",
-      "stages.dpo.loss: there is no preference loss 'sigmoyd' .*; did you mean 'sigmoid'.* \\(it is 'sigmoyd'\\)"),
+      "stages.dpo.loss: there is no preference loss 'sigmoyd' .*; did you mean 'sigmoid'"),
      ("loss: ipo, label_smoothing: 0.1", "stages.dpo.label_smoothing: ipo: it has no option 'label_smoothing'"),
      ("loss_options: {{scale: 2}}", "stages.dpo.loss_options: sigmoid: it has no option 'scale'"),
      ('loss: "{own}:ranking"', "stages.dpo.loss_options: .*own.py:ranking: too many positional arguments"),

@@ -19,6 +19,7 @@ from trivium.evaluation.tasks.refusals import Refusals
 from trivium.evaluation.tasks.task import Task
 from trivium.evaluation.tasks.unknown import Unknown
 from trivium.evaluation.tasks.wins import Wins
+from trivium.faults import explain
 from trivium.files import read_text, shipped
 
 KINDS: dict[str, type[Task]] = {kind.kind: kind
@@ -37,10 +38,12 @@ def load_task(path: Path, overrides: Iterable[str] = ()) -> Task:
     if not isinstance(kind, str) or kind not in KINDS:
         fault = "is missing" if kind is None else f"there is no task of kind {kind!r}"
         raise TriviumError(f"{path}: kind: {fault}{nearest(str(kind), KINDS)}")
+    values = {"name": path.stem, **settings}
     try:
-        task = KINDS[kind].model_validate({"name": path.stem, **settings})
+        task = KINDS[kind].model_validate(values)
     except ValidationError as error:
-        raise TriviumError(f"{path}: {_fault(error, KINDS[kind])}") from error
+        raise TriviumError(explain(error.errors(include_url=False), values, f"{path}: ",
+                                   lambda place: KINDS[kind].model_fields)) from error
     if not task.data:
         raise TriviumError(f"{path}: data: name at least one file of rows")
     return task
@@ -68,19 +71,3 @@ def _overridden(settings: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         except yaml.YAMLError as error:
             raise TriviumError(f"--set {override}: the value is not valid YAML") from error
     return settings
-
-
-def _fault(error: ValidationError, kind: type[Task]) -> str:
-    """The first fault of a task's settings, in one line."""
-    fault = error.errors(include_url=False)[0]
-    place, message = [str(part) for part in fault["loc"]], fault["msg"].removeprefix("Value error, ")
-    if not place:
-        return message
-    if fault["type"] == "extra_forbidden":
-        return f"{'.'.join(place)}: unknown setting{nearest(place[-1], kind.model_fields)}"
-    words = {"int_parsing": "a whole number was expected", "int_type": "a whole number was expected",
-             "int_from_float": "a whole number was expected", "float_parsing": "a number was expected",
-             "float_type": "a number was expected", "string_type": "a text was expected",
-             "list_type": "a list was expected", "literal_error": "this must be one of " + str(
-                 fault.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ")}
-    return f"{'.'.join(place)}: {words.get(fault['type'], message)} (it is {fault['input']!r})"

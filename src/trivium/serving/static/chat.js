@@ -6,7 +6,7 @@ const kept = { get: (name, store = localStorage) => { try { return store.getItem
                set: (name, value, store = localStorage) => { try { store.setItem(name, value); } catch { /* a private window */ } } };
 let language = kept.get("language") ?? (navigator.language?.startsWith("zh") ? "zh" : "en");
 let theme = kept.get("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-let models = [], server = { key_needed: false, feedback: false }, messages = [], running = null, voting = null, duel = false, picture = null;
+let models = [], server = { key_needed: false, feedback: false, title: "Trivium", greeting: "", ideas: [], from_scratch: false }, messages = [], running = null, voting = null, duel = false, picture = null;
 const word = (name) => WORDS[language][name];
 let who = kept.get("who");
 if (!who) kept.set("who", who = crypto.getRandomValues(new Uint32Array(3)).reduce((text, n) => text + n.toString(36), "visitor-"));
@@ -66,8 +66,10 @@ function translate() {
   $("language").textContent = word("other");
   $("language").title = word("otherTitle");
   $("text").placeholder = word("placeholder");
-  $("welcome").querySelector("p").textContent = word(duel ? "introDuel" : "intro");
-  $("ideas").replaceChildren(...word("ideas").map((idea) => make("button", { type: "button", onclick: () => send(idea) }, idea)));
+  document.title = $("title").textContent = server.title;
+  if (server.greeting) $("welcome").querySelector("h1").textContent = server.greeting;
+  $("welcome").querySelector("p").textContent = word(duel ? "introDuel" : server.from_scratch ? "introScratch" : "intro");
+  $("ideas").replaceChildren(...server.ideas.map((idea) => make("button", { type: "button", onclick: () => send(idea) }, idea)));
   showModel();
 }
 
@@ -371,6 +373,9 @@ async function load() {
   try {
     server = await (await fetch("/settings.json")).json();
     $("key-row").hidden = !server.key_needed;
+    $("temperature").value = server.temperature;
+    $("temperature").dispatchEvent(new Event("input"));
+    translate();
     const response = await fetch("/v1/models", { headers: headers() });
     if (response.status === 401) { togglePanel(true); $("key").focus(); say(word("noKey")); return; }
     models = (await response.json()).data;

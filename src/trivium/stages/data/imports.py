@@ -48,9 +48,9 @@ class Imports(Stage):
     thumbs: list[Input] | dict[str, Input] = []
     """Files or folders of single answers with a label, good or bad, each under a name of your own where `sources` is to
     say more about it: `prompt`, `completion` and `label`, or any form of a demonstration with `label` or `kto_tag`."""
-    demonstrations_limit: int | None = None
+    demonstrations_limit: int | None = Field(None, ge=1)
     """Most demonstrations to keep, chosen by a hash of the row; null keeps all."""
-    comparisons_limit: int | None = None
+    comparisons_limit: int | None = Field(None, ge=1)
     """Most comparisons to keep, chosen by a hash of the row; null keeps all."""
     heldout: float = Field(0.2, gt=0, lt=1)
     """Share of the prompts, chosen by a hash of the prompt alone, that is kept from training for the evaluation."""

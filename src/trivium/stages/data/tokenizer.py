@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from trivium import randomness
+from trivium.errors import TriviumError
 from trivium.files import read_rows
 from trivium.stage import Context, Figure, Input, Stage, Title
 from trivium.stages.outlook import Outlook, Small
@@ -99,5 +100,12 @@ def documents_of(corpus: Path) -> Iterator[str]:
 
 def rows_of_corpus(corpus: Path) -> Iterator[dict[str, Any]]:
     """The documents of a corpus artifact, in order."""
-    for part in sorted((corpus / "documents").glob("part-*.jsonl")):
-        yield from (row for _, row in read_rows(part))
+    parts = sorted((corpus / "documents").glob("part-*.jsonl"))
+    if not parts:
+        raise TriviumError(f"{corpus}: no corpus here (documents/part-*.jsonl are missing); name the folder that a "
+                           "stage of the kind 'corpus' made of your documents")
+    for part in parts:
+        for number, row in read_rows(part):
+            if not isinstance(row.get("text"), str):
+                raise TriviumError(f"{part}: row {number}: has no `text`; name a folder that a corpus stage made")
+            yield row

@@ -147,8 +147,9 @@ def read_seeds(path: Path) -> list[str]:
     """The instructions of seed tasks: rows with ``instruction``, or with chat ``messages``."""
     found = []
     for number, row in read_rows(path / "demonstrations.jsonl" if path.is_dir() else path):
-        text = row.get("instruction") or next(
-            (m.get("content") for m in row.get("messages") or [] if m.get("role") == "user"), None)
+        messages = row.get("messages")
+        said = [m for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
+        text = row.get("instruction") or next((m.get("content") for m in said if m.get("role") == "user"), None)
         if not isinstance(text, str) or not text.strip():
             raise TriviumError(f"{path}: row {number}: a seed task needs an `instruction`")
         found.append(text.strip())

@@ -66,23 +66,23 @@ class Ppo(ReinforcementSettings):
     value: Input | None = None
     """A reward model that the value model starts from; null: `reward`, where it is a model, else the policy under a new
     head."""
-    kl_coefficient: float = 0.05
+    kl_coefficient: float = Field(0.05, ge=0)
     """Weight of the per-token KL penalty (InstructGPT: 0.02). With 0, and neither `kl_target` nor `kl_budget`, no
     reference is kept and no KL is logged."""
-    kl_target: float | None = None
+    kl_target: float | None = Field(None, gt=0)
     """When set, the KL coefficient adapts so that the KL of a response approaches this many nats."""
-    kl_horizon: int = 10000
+    kl_horizon: int = Field(10000, ge=1)
     """Episodes over which the adaptive coefficient moves."""
     clip_value: float | None = Field(0.2, gt=0)
     """How far a value may move from what it was at the rollout before the value loss stops following it, on the scale
     of the scores; null sets no bound."""
-    value_coefficient: float = 0.1
+    value_coefficient: float = Field(0.1, ge=0)
     """Weight of the value loss."""
     whiten_rewards: bool = False
     """Scale rewards to deviation 1 over a rollout, their mean left where it is."""
-    gamma: float = 1.0
+    gamma: float = Field(1.0, ge=0, le=1)
     """Discount."""
-    lam: float = 0.95
+    lam: float = Field(0.95, ge=0, le=1)
     """GAE's lambda."""
     pretraining: Input | None = None
     """A tokenised corpus for PPO-ptx: every update also goes on with pretraining on it (Ouyang et al. 2022, eq. 2)."""

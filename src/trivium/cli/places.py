@@ -1,0 +1,91 @@
+"""Models' folders as people name them: a run's folder in their place, a misspelt one, one that is no chat model."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from trivium.errors import TriviumError, nearest
+from trivium.model.check import check_files
+
+ADAPTER, CONFIG, MANIFEST = "adapter_config.json", "config.json", "manifest.json"
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a model or an adapter lies in a folder."""
+    return (folder / CONFIG).is_file() or (folder / ADAPTER).is_file()
+
+
+def chats(folder: Path) -> bool:
+    """Whether a folder's model writes text, and its tokenizer knows how a conversation is written."""
+    if not is_model(folder) or not (folder / "tokenizer.json").is_file():
+        return False
+    template = (folder / "chat_template.jinja").is_file() or "chat_template" in _read(folder / "tokenizer_config.json")
+    if (folder / ADAPTER).is_file():
+        writes = _read(folder / ADAPTER).get("task_type") in ("CAUSAL_LM", None)
+    else:
+        classes = str(_read(folder / CONFIG).get("architectures", ["ForCausalLM"]))
+        writes = "CausalLM" in classes or "LMHeadModel" in classes
+    return template and writes
+
+
+def models_in(folder: Path) -> list[str]:
+    """The names of the folders of models inside a folder, such as a run's."""
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return sorted(place.name for place in inside if place.is_dir() and place.name != "superseded" and is_model(place))
+
+
+def check_model(folder: Path) -> None:
+    """Raise :class:`TriviumError` for a folder without a model, with what may have been meant: a model inside it, or a
+    folder of nearly that name."""
+    if is_model(folder):
+        check_files(folder)
+    if is_model(folder) or folder.is_file():
+        return
+    if not folder.exists():
+        parent = folder.parent
+        beside = [place.name for place in parent.iterdir() if place.is_dir()] if parent.is_dir() else []
+        close = nearest(folder.name, beside) if beside else ""
+        if "did you mean" in close:
+            close = f"; did you mean {str(parent / close.split(chr(39))[1])!r}?"
+        elif models_in(parent):
+            close = f"; models there: {', '.join(models_in(parent))}"
+        else:
+            close = "" if parent.exists() else f" ({_deepest(folder)} is the last folder on the way that there is)"
+        raise TriviumError(f"{folder}: no such folder{close}")
+    inside = [name for name in models_in(folder) if chats(folder / name)] or models_in(folder)
+    if inside:
+        raise TriviumError(f"{folder} is the folder of a run; name one of its models: "
+                           f"{', '.join(str(folder / name) for name in inside)}")
+
+
+def check_whole(folder: Path) -> None:
+    """Raise :class:`TriviumError` for an adapter's folder, with the command that makes a whole model of it."""
+    if (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file():
+        raise TriviumError(f"{folder}: an adapter, not a whole model; make one first: trivium merge "
+                           f"{shlex.quote(str(folder))} FOLDER")
+
+
+def check_artifact(folder: Path) -> None:
+    """Raise :class:`TriviumError` for the folder of a run, or for one that is not there, with what may have been
+    meant."""
+    if not folder.exists():
+        check_model(folder)
+    inside = [place.parent.name for place in sorted(folder.glob(f"*/{MANIFEST}")) if place.parent.name != "superseded"]
+    if inside and not (folder / MANIFEST).is_file():
+        raise TriviumError(f"{folder} is the folder of a run; name one of its stages: "
+                           f"{', '.join(str(folder / name) for name in inside)}")
+
+
+def _deepest(folder: Path) -> Path:
+    return next(parent for parent in folder.absolute().parents if parent.exists())
+
+
+def _read(path: Path) -> dict[str, object]:
+    """A file's JSON object; an empty one where it cannot be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
