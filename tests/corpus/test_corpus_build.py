@@ -365,7 +365,7 @@ def test_settings_are_read_strictly():
     assert adapter.validate_python({"thresholds": {"min_words": 5}}).thresholds.min_words == 5
     for wrong, match in (
         ({"rule": []}, "rule"),
-        ({"rules": ["c5"]}, "did you mean 'c4'"),
+        ({"rules": ["c5"]}, "known: c4"),
         ({"extraction": "slow"}, "accurate"),
         ({"private": {"kinds": ["emall"]}}, "did you mean 'email'"),
         ({"shard_documents": 0}, "at least 1"),

@@ -209,7 +209,7 @@ def test_lists_longer_than_the_longest_row_are_streamed(tmp_path):
     ('[{"a": 1}, {"a": 2},, {"a": 3}]', 2, "Expecting value: line 1; the rest of the file was not read"),
     ('[{"a": 1},\n {"a": 2},\n {"a" 3}]', 2, "not valid JSON: Expecting ':' delimiter: line 3"),
     ('[{"a": 1}, {"a": 2}', 2, "not valid JSON"), ('[{"a": 1}] [', 1, "something stands behind the end"),
-    ('{"a": 1}\n{"a": \n{"a": 3}', 2, "not valid JSON"), ('[{"a": 1}, 5, {"a": 2}]', 2, "not an object: a JSON int"),
+    ('{"a": 1}\n{"a": \n{"a": 3}', 2, "not valid JSON"), ('[{"a": 1}, 5, {"a": 2}]', 2, "not an object: a number"),
     ("[" * 100000, 0, "nested too deeply"),
 ])
 def test_rows_before_a_fault_are_kept(tmp_path, text, count, reason):

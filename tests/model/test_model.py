@@ -171,7 +171,7 @@ def test_responses_that_share_a_prompt_see_it_alone(window):
     ({"hidden_size": 32}, "has shape"),
     ({"num_hidden_layers": 3}, "lack"),
     ({"num_hidden_layers": 1}, "does not describe"),
-    ({"attention_bias": True}, "do not fit config.json: missing keys .*q_proj.bias"),
+    ({"attention_bias": True}, "do not fit config.json: missing keys .*_proj.bias"),
     ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantised .gptq., which cannot be trained"),
     ({"vocab_size": None}, "vocab_size"),
     ({"rope_parameters": {"rope_type": "yarn"}}, "lacks 'factor'"),
