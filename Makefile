@@ -2,6 +2,7 @@
 # make test           installs what the tests need and runs them
 #                     (those in a browser where there is Chromium; .ci/run installs it)
 # make test-formats   runs the tests marked bf16 with `precision: auto` forced to the format that it is not here
+# make agreement      holds everything against other programs (transformers, PEFT, TRL, llama.cpp) and prints the table
 # make lint           style, types, and which part may import which
 # TORCH is what pip is given to install PyTorch; a CPU build is enough (README.md says how to get one).
 TORCH ?= torch==2.13.0
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install develop quickstart test test-long test-formats lint wheel clean
+.PHONY: install develop quickstart test test-long test-formats agreement lint wheel clean
 
 # what a user needs: models, training, corpora, lessons, the chat page
 install: .venv/.user
@@ -54,6 +55,9 @@ OTHER_FORMAT = $(shell $(BIN)/python -c 'import torch; from trivium.training.mac
 
 test-formats: develop
 	TRIVIUM_AUTO_PRECISION=$(OTHER_FORMAT) $(PYTEST) -n auto --dist loadfile -m "bf16 and not long"
+
+agreement: develop
+	$(PYTEST) -n auto --dist loadfile -m agreement
 
 lint: develop
 	$(BIN)/ruff check .

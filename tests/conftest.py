@@ -1,12 +1,12 @@
-"""A core for each process that tests run in, the longest files first, number formats, and one browser for all tests
-that need one."""
+"""A core for each process that tests run in, the longest files first, number formats, a table of what agrees with whom,
+and one browser for all tests that need one."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,14 +17,42 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):  # 
         os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
 
 LONGEST = [
-    "test_parallel", "test_whole_way", "test_policy_training", "test_loop", "test_beside", "test_look", "test_browser",
-    "test_chat_page", "test_corpus_build"
+    "test_parallel", "test_processes", "test_whole_way", "test_policy_training", "test_loop", "test_beside",
+    "test_look", "test_browser", "test_chat_page", "test_corpus_build"
 ]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one process: a long file that begins last would leave the other processes idle."""
+    """A file's tests run in one process: a long file that begins last would leave the other processes idle. Tests that
+    hold something against another program are marked as such."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    for item in items:
+        if "agree" in getattr(item, "fixturenames", ()):
+            item.add_marker("agreement")
+
+
+@pytest.fixture
+def agree(record_property: Callable[[str, object], None]) -> Callable[[str, str, float, float], None]:
+    """``agree(what, against, difference, at_most)``: ours differs from another program's by no more than that. All that
+    was compared stands in the table of ``make agreement``."""
+    def compare(what: str, against: str, difference: float, at_most: float) -> None:
+        record_property("agreement", (what, against, float(difference), float(at_most)))
+        assert difference <= at_most, f"{what}: differs from {against} by {difference:g}, more than {at_most:g}"
+
+    return compare
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The table of what was held against other programs, where those tests alone were asked for."""
+    if config.getoption("markexpr") != "agreement":
+        return
+    rows = [value for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, ())
+            if report.when == "call" for name, value in report.user_properties if name == "agreement"]
+    terminalreporter.section("what was held against other programs")
+    for what, against, difference, at_most in sorted(map(tuple, rows)):
+        terminalreporter.line(f"| {what} | {against} | {difference:.1e} | {at_most:.0e} |")
+    wrong = sum(difference > at_most for _, _, difference, at_most in rows)
+    terminalreporter.line(f"{len(rows)} comparisons, {wrong} that differ by more than they may")
 
 
 BF16, BF16_WEIGHTS = (pytest.param(kind, marks=pytest.mark.bf16) for kind in ("bf16", "bf16-weights"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from trivium.model import folder as model_folder
 from trivium.model.encoder import Classifier, MaskedModel, encode, joined, load_encoder, pooled
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.folder import what_is
+from trivium.model.gguf.read import opened
 from trivium.model.images import look
 from trivium.model.vision import SeeingModel
 from trivium.objectives.language_modeling import token_log_probs
@@ -28,7 +30,7 @@ class Model:
     """A model folder, ready to answer or, for a reward model, to judge; an encoder's, to compare and label."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = opened(folder)
         self.model = (load_encoder(folder) if is_encoder(folder) else model_folder.load(folder)).eval()
         self.tokenizer = ChatTokenizer.load(folder)
         if self.tokenizer.vocab_size > self.model.config.vocab_size:
@@ -45,8 +47,10 @@ class Model:
 
     @torch.no_grad()
     def generate(self, prompt: str | Sequence[Message], temperature: float = 0.7, max_new_tokens: int = 128,
-                 top_p: float = 1.0, top_k: int = 0, seed: int = 0) -> str:
-        """An answer to chat messages, or the continuation of a text. A model that sees takes messages whose content is
+                 top_p: float = 1.0, top_k: int = 0, seed: int = 0,
+                 tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+        """An answer to chat messages, or the continuation of a text; reasoning and calls of ``tools`` (functions in
+        OpenAI's form) stand in it as the model writes them. A model that sees takes messages whose content is
         a list of parts, pictures among them, as OpenAI's API has it: data URLs, or names of files in the current folder
         and below. An encoder-decoder translates the text, or that of the last message."""
         if isinstance(self.model, EncoderDecoder):
@@ -54,11 +58,11 @@ class Model:
                                   max_new_tokens, top_p, top_k, seed)
         model, pictures = self._language_model(), None
         if isinstance(prompt, str):
-            ids = [self.tokenizer.document_id, *self.tokenizer.encode(prompt)]
+            ids = self.tokenizer.opened(prompt)
         else:
             ids = self.tokenizer.encode_chat(
                 prompt, generation_prompt=True,
-                picture_places=model.picture_places if isinstance(model, SeeingModel) else 0)[0]
+                picture_places=model.picture_places if isinstance(model, SeeingModel) else 0, tools=tools)[0]
             if isinstance(model, SeeingModel):
                 pixels = look(prompt, model.vision.config.size, model.vision.config.channels, Path.cwd())
                 pictures = model.pictures(torch.from_numpy(pixels)) if len(pixels) else None
@@ -135,23 +139,29 @@ class Model:
         return row
 
     @torch.inference_mode()
-    def log_probs(self, messages: Sequence[Message]) -> np.ndarray:
+    def log_probs(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> np.ndarray:
         """Log-probabilities of what the assistant says in ``messages``, a number for each of its tokens, in nats."""
         model = self._language_model()
-        ids, learn = self.tokenizer.encode_chat(messages)
+        ids, learn = self.tokenizer.encode_chat(messages, tools=tools)
         tokens = self._row(ids)[0]
         places = torch.tensor(learn).nonzero()[:, 0]
         hidden = model.model(tokens[None])[0]
         return token_log_probs(hidden[places - 1], model.lm_head.weight, tokens[places]).numpy()
 
     @torch.inference_mode()
-    def score(self, messages: Sequence[Message]) -> float:
-        """A reward model's score of the last answer in ``messages``: what ``AutoModelForSequenceClassification`` gives.
-        Add ``.shift`` for a score by which demonstrations average 0."""
+    def score(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> float:
+        """A reward model's score of the last answer in ``messages``, read where training read it: at the token that
+        ends the answer, whatever the template writes after it. Add ``.shift`` for a score by which demonstrations
+        average 0. ``tools`` are the functions that the template shows the model."""
         if not isinstance(self.model, RewardModel):
             raise TriviumError(f"{self.folder}: a language model does not score; name a reward model")
-        ids = self.tokenizer.encode_chat(messages)[0]
-        return self.model(self._row(ids))[0, -1].item()
+        if not messages or messages[-1].get("role") != "assistant":
+            raise TriviumError("a score is one of an answer, but the last message is not the assistant's")
+        judged = [*messages[:-1], {name: value for name, value in messages[-1].items() if name != "train"}]
+        more: dict[str, Any] = {"tools": tools} if tools else {}
+        ids, learned = self.tokenizer.encode_chat(judged, **more)
+        end = max(place for place, learn in enumerate(learned) if learn)
+        return self.model(self._row(ids[:end + 1]))[0, -1].item()
 
     @property
     def shift(self) -> float:
@@ -165,5 +175,5 @@ def is_encoder(folder: Path) -> bool:
 
 
 def load(folder: str | Path) -> Model:
-    """Read a model folder. Raises :class:`TriviumError` for a folder that is not whole."""
+    """Read a model folder, or a GGUF file. Raises :class:`TriviumError` for a folder that is not whole."""
     return Model(Path(folder))

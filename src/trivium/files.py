@@ -141,8 +141,8 @@ def raise_reject(file: str, row: int, reason: str, text: str) -> None:
 
 
 def read_rows(path: Path, reject: Reject = raise_reject) -> Iterator[tuple[int, dict[str, Any]]]:
-    """``(row number from 1, object)`` for each line of a JSONL file; a line that is not a JSON object in UTF-8 goes to
-    ``reject`` and reading goes on. Blank lines are skipped."""
+    """``(row number from 1, object)`` for each line of a JSONL file; a line that is not a JSON object in UTF-8, or
+    that spells half of a surrogate pair, goes to ``reject`` and reading goes on. Blank lines are skipped."""
     try:
         file = open(path, "rb")
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -165,10 +165,21 @@ def read_rows(path: Path, reject: Reject = raise_reject) -> Iterator[tuple[int, 
             except (ValueError, RecursionError) as error:
                 reject(str(path), number, f"not valid JSON ({str(error)[:120]})", line.decode("utf-8", "replace"))
             else:
-                if isinstance(row, dict):
-                    yield number, row
-                else:
+                if not isinstance(row, dict):
                     reject(str(path), number, f"a JSON object was expected, not {what(row)}", line.decode())
+                elif b"\\ud" in line.lower() and not _is_text(row):
+                    reject(str(path), number, "half of a surrogate pair (\\ud...), which is no text", line.decode())
+                else:
+                    yield number, row
+
+
+def _is_text(row: Row) -> bool:
+    """Whether all texts of a row can be written as UTF-8."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Journal:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -180,6 +180,17 @@ class Stage(BaseModel):
             if place.path[0] in learned:
                 _take_out(learned, place.path)
         return learned
+
+    def settled(self, inputs: Mapping[str, Any]) -> Self:
+        """The stage with every setting that was left open and that depends on its ``inputs`` alone, such as a learning
+        rate that depends on the size of a model. It is called before anything else is done; ``inputs`` are the places
+        as in :attr:`Context.inputs`."""
+        return self
+
+    def within(self, earlier: Mapping[str, Stage]) -> Stage:
+        """The stage with those defaults decided that depend on the recipe's ``earlier`` stages. Raises
+        :class:`TriviumError` that begins with the setting where they cannot be."""
+        return self
 
     def decided(self) -> dict[str, Any]:
         """What was decided before the stage, such as its number format, for its summary."""

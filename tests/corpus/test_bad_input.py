@@ -85,7 +85,7 @@ def test_everything_wrong_is_counted(tmp_path):
             "truncated.jsonl.gz": "truncated gz", "truncated.jsonl.zst": "truncated zst", "broken.warc": "damaged WARC",
             "latin.txt": "invalid UTF-8", "null.txt": "null byte", "big.html": "a file of more than 1,048,576",
             "bomb.jsonl.gz": "a row of more|unpacks to more", "empty.txt": "empty file", "untexted.jsonl": "no text",
-            "quotes.csv": "line ", "wide.csv": "3 fields", "unknown.docx": "not a kind of file",
+            "quotes.csv": "not valid CSV", "wide.csv": "3 fields", "unknown.docx": "not a kind of file",
             "half.zip": "damaged zip", "column.parquet": "no column 'text'", "cut.parquet": "damaged Parquet",
             "inside.zip/b.jsonl": "not valid JSON", "nested.html": "no main text: (too_deep)",
             "zeros.tar.gz": "an archive without files"

@@ -13,13 +13,13 @@ from trivium.evaluation.prompting import (
     choose,
     compare,
     conclusion_of,
-    paired,
     prompt_for,
     read_examples,
     read_questions,
     reasoning_of,
     same_answer,
 )
+from trivium.evaluation.statistics import mean_difference
 from trivium.files import write_rows
 from trivium.model import LanguageModel, ModelConfig
 from trivium.stages.models import save_model
@@ -120,5 +120,5 @@ def test_an_unknown_task_names_the_nearest(tmp_path):
 
 def test_a_paired_difference_is_narrower_than_two_rates():
     a, b = [1.0] * 60 + [0.0] * 40, [1.0] * 50 + [0.0] * 50
-    found = paired(a, b)
+    found = mean_difference(a, b)
     assert found["value"] == pytest.approx(0.1) and 0.03 < found["low"] < found["high"] < 0.17

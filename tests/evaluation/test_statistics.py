@@ -35,7 +35,9 @@ def test_bootstrap_over_clusters_covers_the_truth_where_one_over_rows_does_not()
 
 def test_bootstrap_of_nothing_and_of_one():
     assert bootstrap([])["value"] is None
-    assert bootstrap([0.25], ["a"]) == {"value": 0.25, "low": 0.25, "high": 0.25, "n": 1}
+    found = bootstrap([0.25], ["a"])
+    assert found["value"] == 0.25 and found["n"] == 1 and found["low"] < 0.1 and found["high"] > 0.8
+    assert bootstrap([7.0, 7.0]) == {"value": 7.0, "low": None, "high": None, "n": 2, "method": "none"}
     with pytest.raises(ValueError, match="2 values, but 1 clusters"):
         bootstrap([1.0, 0.0], ["a"])
 

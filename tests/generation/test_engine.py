@@ -133,8 +133,8 @@ def test_one_prefill_serves_all_samples_of_a_prompt(monkeypatch):
     engine = Engine(model, rows=4)
     computed = []
     monkeypatch.setattr(
-        engine.decoder, "prefill", lambda tokens, first, real=engine.decoder.prefill:
-        (computed.append(tuple(tokens.shape)), real(tokens, first))[1])
+        engine.decoder, "prefill", lambda tokens, first, lengths, real=engine.decoder.prefill:
+        (computed.append(tuple(tokens.shape)), real(tokens, first, lengths))[1])
     asked = prompts(2, seed=3)
     numbers = [engine.submit(prompt, Sampling(max_new_tokens=9, seed=2), list(range(11)), [0]) for prompt in asked]
     ended = {number: {} for number in numbers}
@@ -180,7 +180,8 @@ def test_requests_come_and_go_between_steps():
 
 @pytest.mark.parametrize("shape",
                          [{"attention_bias": True}, {"sliding_window": 7}, {"num_kv_heads": 1},
-                          {"tie_embeddings": False}, {"qk_norm": True}, {"rope_scaling": RopeScaling(8.0, 16)}])
+                          {"tie_embeddings": False}, {"qk_norm": True}, {"rope_scaling": RopeScaling(8.0, 16)},
+                          {"qk_norm": True, "rope_scaling": RopeScaling(4.0, 16, kind="yarn")}])
 def test_every_family_decodes_as_it_trains(shape):
     model = LanguageModel(
         ModelConfig(

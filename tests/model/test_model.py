@@ -26,6 +26,12 @@ SHAPES = {
     "llama3": {"qk_norm": False, "rope_theta": 500.0, "rope_scaling": RopeScaling(8.0, 24)},
     "mistral": {"qk_norm": False, "tie_embeddings": False, "sliding_window": 7},
     "qwen2": {"qk_norm": False, "attention_bias": True},
+    "qwen3-yarn": {"rope_theta": 500.0, "rope_scaling": RopeScaling(4.0, 24, kind="yarn")},
+    "qwen2-yarn": {"qk_norm": False, "attention_bias": True,
+                   "rope_scaling": RopeScaling(3.0, 16, kind="yarn", beta_fast=4, beta_slow=0.5, attention_factor=1.3)},
+    "mistral-yarn": {"qk_norm": False, "sliding_window": 7, "rope_scaling": RopeScaling(4.0, 24, kind="yarn")},
+    "llama-linear": {"qk_norm": False, "rope_scaling": RopeScaling(4.0, kind="linear")},
+    "qwen3-llama3": {"rope_theta": 500.0, "rope_scaling": RopeScaling(8.0, 24)},
 }
 
 
@@ -86,7 +92,8 @@ def test_bf16_folders_keep_their_format_when_asked(tmp_path, shape):
 def test_llama_3_scaling_and_windows_are_seen_by_long_rows():
     """What the oracle is compared on must depend on what is compared."""
     tokens = torch.randint(0, 97, (1, 50), generator=torch.Generator().manual_seed(0))
-    for shape, plain in (("llama3", {"rope_scaling": None}), ("mistral", {"sliding_window": None})):
+    for shape, plain in (("llama3", {"rope_scaling": None}), ("qwen3-yarn", {"rope_scaling": None}),
+                         ("llama-linear", {"rope_scaling": None}), ("mistral", {"sliding_window": None})):
         model = LanguageModel(small(**SHAPES[shape])).initialise(3)
         other = LanguageModel(small(**{**SHAPES[shape], **plain}))
         other.load_state_dict(model.state_dict())
@@ -164,10 +171,12 @@ def test_responses_that_share_a_prompt_see_it_alone(window):
     ({"hidden_size": 32}, "has shape"),
     ({"num_hidden_layers": 3}, "lack"),
     ({"num_hidden_layers": 1}, "does not describe"),
-    ({"attention_bias": True}, "attention_bias"),
+    ({"attention_bias": True}, "do not fit config.json: missing keys .*q_proj.bias"),
+    ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantised .gptq., which cannot be trained"),
     ({"vocab_size": None}, "vocab_size"),
-    ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "'yarn' is not supported"),
-    ({"rope_parameters": {"rope_type": "llama3", "factor": 2.0}}, "lacks 'original_max"),
+    ({"rope_parameters": {"rope_type": "yarn"}}, "lacks 'factor'"),
+    ({"rope_parameters": {"rope_type": "llama3", "factor": 2.0}}, "lacks 'low_freq"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": "much"}}, "holds what is no number"),
 ])
 def test_a_config_that_contradicts_the_weights_is_refused(tmp_path, change, message):
     folder.save(LanguageModel(small()).initialise(3), tmp_path, {"eos": 0, "pad": 1})
@@ -220,7 +229,12 @@ def test_a_model_is_loaded_without_the_compiler(tmp_path):
 
 
 def test_impossible_shapes_are_refused():
-    for change, message in (({"sliding_window": 4}, "qk_norm and sliding_window"), ({"num_heads": 3}, "multiple"),
+    for change, message in (({"sliding_window": 4}, "qk_norm and sliding_window"),
+                            ({"rope_scaling": {"factor": 0.5, "original_positions": 8}}, "must be at least 1"),
+                            ({"rope_scaling": {"factor": 2.0, "kind": "yarn"}}, "needs the positions"),
+                            ({"num_heads": 3}, "multiple"),
                             ({"head_dim": 7}, "even"), ({"num_layers": 0}, "at least 1")):
         with pytest.raises(TriviumError, match=message):
+            if scaling := change.get("rope_scaling"):
+                change = {"rope_scaling": RopeScaling(**scaling)}
             small(**change)

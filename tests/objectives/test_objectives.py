@@ -34,7 +34,7 @@ from trivium.objectives.preference import (
     kto_losses,
 )
 from trivium.objectives.ranking import ranking_losses
-from trivium.stages.preferences.rankings import pairs_of
+from trivium.stages.preferences.rankings import ordered_right, pairs_of
 
 
 def test_ranking_loss_is_instructgpts():
@@ -109,6 +109,12 @@ def test_kto_is_equation_eight(responses, baseline, beta):
     assert all((g <= 0) == good or g == 0 for g, good in zip(ratios.grad.tolist(), liked.tolist(), strict=True))
 
 
+@given(st.lists(st.sampled_from([-1.5, -1e-6, 0.0, 1e-6, 2.0])))
+def test_pairs_that_are_tied_count_half(margins):
+    expected = sum(1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in margins)
+    assert float(ordered_right(torch.tensor(margins))) == expected
+
+
 @given(st.integers(0, 50), st.integers(0, 50))
 def test_balanced_weights_make_both_sides_weigh_alike(liked, disliked):
     one, other = balanced_weights(liked, disliked)
@@ -123,10 +129,22 @@ def test_groups_are_compared_with_themselves(rewards):
     loo = leave_one_out_advantages(given_rewards)
     expected = [r - (sum(rewards) - r) / (len(rewards) - 1) for r in rewards]
     assert loo.tolist() == pytest.approx(expected, abs=1e-9)
-    scaled = group_advantages(given_rewards)
-    assert scaled.tolist() == pytest.approx([(r - np.mean(rewards)) / (np.std(rewards) + 1e-6) for r in rewards],
-                                            abs=1e-6)
-    assert group_advantages(np.full(4, 3.0)).tolist() == [0.0] * 4
+    group = torch.tensor(rewards, dtype=torch.float64)
+    trl = (group - group.mean()) / (group.std() + 1e-4)  # TRL's line, whose std is a sample's
+    assert group_advantages(given_rewards).tolist() == pytest.approx(trl.tolist(), abs=1e-9)
+    assert group_advantages(given_rewards, scaled=False).tolist() == pytest.approx((group - group.mean()).tolist())
+
+
+def test_small_groups_and_rewards_that_hardly_differ_teach_little():
+    assert group_advantages(np.full(4, 3.0)).tolist() == [0.0] * 4 and group_advantages(np.array([2.0])).tolist() == [0]
+    assert np.abs(group_advantages(np.array([0.7, 0.7 + 1e-7]))).max() < 1e-3  # rounding of a reward model's scores
+    assert np.abs(group_advantages(np.array([0.0, 1.0]))).max() == pytest.approx(0.5**0.5, rel=1e-3)
+
+
+def test_values_are_bound_by_a_clip_of_their_own_or_not_at_all():
+    values, old, returns = torch.tensor([1.0, -1.0]), torch.zeros(2), torch.tensor([2.0, -2.0])
+    assert value_losses(values, old, returns, 0.5).tolist() == [0.5 * 1.5**2] * 2
+    assert value_losses(values, old, returns, None).tolist() == [0.5] * 2
 
 
 def test_a_higher_clip_lets_ratios_rise_further():

@@ -178,3 +178,21 @@ def test_a_chat_that_is_left_forgets_its_unfinished_answer(opened):
     with page.expect_request("**/v1/chat/completions") as asked:
         ask(page, "Or not?")
     assert asked.value.post_data_json["messages"] == [{"role": "user", "content": "Or not?"}]
+
+
+def test_reasoning_is_folded_and_goes_with_a_thumb(opened, feedback, tmp_path):
+    page = opened()
+    deltas = [{"reasoning_content": "add **"}, {"reasoning_content": "them**"}, {"content": "Four."}]
+    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+    sent = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if "thumb" in request.url else None)
+    ask(page, "2+2, thoughtfully?")
+    assert page.inner_text(".card > .words") == "Four." and not page.is_visible(".thought .words")
+    page.click(".thought summary")
+    assert page.inner_text(".thought .words strong") == "them"
+    page.click(".tools .up")
+    page.wait_for_selector(".tools .up[aria-pressed=true]")
+    assert sent[0]["completion"] == "<think>\nadd **them**\n</think>\n\nFour."

@@ -95,7 +95,7 @@ def test_text_completions_of_several_prompts(client, folders):
     texts = client.completions.create(model="one", prompt=["to be", "or not"], max_tokens=12, seed=1, n=2, logprobs=1)
     assert [choice.index for choice in texts.choices] == [0, 1, 2, 3]
     assert all(len(choice.logprobs.tokens) == len(choice.logprobs.token_logprobs) for choice in texts.choices)
-    ids = [tokenizer.document_id, *tokenizer.encode("to be")]
+    ids = tokenizer.opened("to be")
     as_tokens = client.completions.create(model="one", prompt=ids, max_tokens=12, seed=1, n=2)
     assert [choice.text for choice in as_tokens.choices] == [choice.text for choice in texts.choices[:2]]
 

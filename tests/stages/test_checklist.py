@@ -21,11 +21,11 @@ from trivium.files import write_rows
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_penalties
 from trivium.progress import Progress
+from trivium.stages import defaults
 from trivium.stages.finetuning.sft import AnswersAndQuestions, mark_answers
 from trivium.stages.models import load_reward_model, prompt_ids, response_ids, save_model
 from trivium.stages.preferences import dpo, rankings, reference, reward
 from trivium.stages.preferences.dpo import Dpo
-from trivium.stages.preferences.kto import Kto
 from trivium.stages.preferences.rankings import Rated
 from trivium.stages.preferences.reward import Reward
 from trivium.stages.reinforcement import ppo, rollout, training
@@ -154,7 +154,7 @@ def test_members_of_an_ensemble_differ_and_say_what_to_ask_next(school, tmp_path
 
 
 def test_defaults_are_those_of_the_papers():
-    assert Reward().epochs == 1 and Dpo().beta == Kto().beta == 0.1
+    assert Reward().epochs == 1 and defaults.BETAS["dpo"][1:] == defaults.BETAS["kto"][1:] == (0.1,) * 3
     made = Ppo()
     assert (made.gamma, made.lam, made.clip, made.value_coefficient, made.epochs,
             made.unfinished_score) == (1.0, 0.95, 0.2, 0.1, 4, -1.0)
@@ -291,7 +291,7 @@ def test_a_responses_log_prob_is_the_sum_over_its_own_tokens(school, mean):
     rng = np.random.default_rng(1)
     tree = random_tree(rng, 3, 6)
     with torch.no_grad():
-        found = dpo.response_log_probs(school.policy, make_batch([[tree]], 24), mean)
+        found = reference.response_log_probs(school.policy, make_batch([[tree]], 24), mean)
         for response, value in zip(tree.responses, found, strict=True):
             logits = school.policy(torch.tensor([[*tree.prompt, *response]]))[0].log_softmax(-1)
             alone = logits[len(tree.prompt) - 1:-1][range(len(response)), response]

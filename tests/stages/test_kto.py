@@ -27,7 +27,7 @@ def test_ktos_baseline_is_that_of_the_whole_batch(school, tmp_path, monkeypatch,
     place, _ = context(school, tmp_path, feedback=school / "thumbs.jsonl")
     seen = []
     monkeypatch.setattr(
-        reference, "run_training", lambda model, objective, batches, *rest: seen.append(
+        reference, "run_training", lambda model, objective, batches, *rest, **more: seen.append(
             (model, objective, batches)) or SimpleNamespace(leader=False))
     Kto(length=64, rows=4, precision=any_precision).run(place)
     model, objective, batches = seen[0]

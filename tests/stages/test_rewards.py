@@ -198,18 +198,20 @@ def test_ppo_learns_from_a_sum_and_logs_its_parts(school, tmp_path, own, server)
 
 
 def test_what_never_ends_gets_the_fixed_score_whoever_judges(school, tmp_path, own):
-    """By default from a ``reward``; from grpo's ``checker`` where it is set."""
+    """A ``reward`` and grpo's ``checker`` alike; null leaves it to them."""
     few = GROUPS | {"iterations": 1, "max_new_tokens": 1}
     scores = []
     for name, settings in (("reward", {"reward": f"{own}:length"}), ("checker", {"checker": f"{own}:length"}),
+                           ("left", {"reward": f"{own}:length", "unfinished_score": None}),
+                           ("free", {"checker": f"{own}:length", "unfinished_score": None}),
                            ("set", {"checker": f"{own}:length", "unfinished_score": -7.0})):
         place, _ = context(school, tmp_path / name, reward=None)
         Grpo(**few, **settings).run(place)
         scores.append(lines(tmp_path / name)[0])
     assert all(line["finished"] < 0.5 for line in scores)
-    fixed, free, given = (line["score"] for line in scores)
+    fixed, checked, left, free, given = (line["score"] for line in scores)
     ended = scores[0]["finished"]
-    assert free > 0 and fixed < free and fixed - given == pytest.approx((1 - ended) * 6.0)
+    assert fixed == checked and left == free > 0 and fixed < free and fixed - given == pytest.approx((1 - ended) * 6.0)
 
 
 def captured(school, tmp_path, monkeypatch, settings, **inputs):

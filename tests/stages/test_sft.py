@@ -87,7 +87,9 @@ def test_a_model_that_cannot_be_loaded_is_said_before_the_first_stage(base, tmp_
 @pytest.mark.parametrize(("processes", "changes", "message"), [
     (9, {}, "sft: 9 processes cannot share a batch of 8 rows; raise `rows` or start fewer"),
     (3, {"parallel": {"tensor_parallel": 2}}, "sft: tensor_parallel is 2, which does not divide 3 processes"),
-    (2, {"adapter": {"kind": "lora"}}, "sft: adapters are trained in one process"),
+    (2, {"adapter": {"kind": "lora"}, "parallel": {"tensor_parallel": 2}}, "sft: tensor_parallel cuts no adapters"),
+    (2, {"adapter": {"dora": True}, "precision": "bf16-weights"}, "sft: DoRA with `precision: bf16-weights` is trained "
+                                                                  "in one process"),
 ])
 def test_more_processes_than_can_share_are_refused_before_the_first_stage(base, tmp_path, monkeypatch, processes,
                                                                           changes, message):

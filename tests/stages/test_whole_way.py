@@ -93,7 +93,7 @@ def test_models_load_elsewhere_and_agree(finished):
         ours = trivium.load(finished / stage)
         oracle = AutoModelForCausalLM.from_pretrained(finished / stage).eval()
         ids = AutoTokenizer.from_pretrained(finished / stage)("How long is it?")["input_ids"]
-        assert ids == ours.tokenizer.encode("How long is it?")
+        assert ids == ours.tokenizer.opened("How long is it?")
         torch.testing.assert_close(ours.logits(ids), oracle(torch.tensor([ids])).logits[0], atol=1e-4, rtol=1e-4)
     reward = trivium.load(finished / "reward")
     oracle = AutoModelForSequenceClassification.from_pretrained(finished / "reward").eval()

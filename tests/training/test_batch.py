@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
+from trivium.model.transformer import both_ways_attention, causal_attention, masked_attention, packed_attention
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.training.batch import PLAIN_FROM, Tree, hidden_states, make_batch, pack
+from trivium.training.epochs import Limit, fits
 
 CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1,
                      head_dim=16)
@@ -90,3 +92,43 @@ def test_attention_without_a_mask_computes_the_same():
         for ours, masked in zip(*found, strict=True):
             torch.testing.assert_close(ours, masked, atol=1e-4, rtol=1e-5)
     assert not make_batch([[tree(9), tree(9)]], 32).plain and not make_batch([[tree(9, 2)]], 32).plain
+
+
+def test_heads_that_share_keys_see_what_each_would_see_alone():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, heads, 9, 8, generator=generator) for heads in (6, 2, 2))
+    documents, positions = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, -1]]), torch.tensor([[0, 1, 2, 3, 4, 3, 4, 5, 0]])
+    parents = torch.tensor([[-2] * 3 + [0] * 5 + [-2]])
+    for attend in (packed_attention(documents, parents, positions), both_ways_attention(documents),
+                   causal_attention(4), causal_attention()):
+        alone = [attend(0, q[:, h:h + 1], k[:, h // 3:h // 3 + 1], v[:, h // 3:h // 3 + 1]) for h in range(6)]
+        torch.testing.assert_close(attend(0, q, k, v), torch.cat(alone, 1))
+
+
+def test_no_kernel_is_asked_for_a_mask_and_shared_heads_on_a_gpu(monkeypatch):
+    """By tensors that say they are on one; on a processor the kernel shares."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    asked, real = {}, torch.nn.functional.scaled_dot_product_attention
+
+    def asking(q, k, v, **more):
+        asked[q.device.type] = (k.shape[1], v.shape[1], more["enable_gqa"], more["scale"])
+        return real(q, k, v, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", asking)
+    with FakeTensorMode():
+        for device in ("cpu", "cuda"):
+            q, k, v = (torch.empty(1, heads, 9, 8, device=device) for heads in (6, 2, 2))
+            assert masked_attention(q, k, v, torch.ones(9, 9, dtype=torch.bool, device=device), 0.5).shape == q.shape
+    assert asked == {"cpu": (2, 2, True, 0.5), "cuda": (6, 6, False, 0.5)}
+
+
+def test_what_has_nothing_to_learn_from_is_counted_and_left_out():
+    said, tokens, limit = [], np.arange(3), Limit(12, 40)
+    good, empty, long = Tree(tokens, (tokens, tokens)), Tree(tokens, (tokens, tokens[:0])), Tree(np.arange(11), (tokens,))
+    assert fits([good, empty, long, empty], limit, said.append) == [good]
+    assert said[0].startswith("2 ") and "no tokens" in said[0]
+    assert "1 of 2" in said[1] and "`length: 14`" in said[1]
+    with pytest.raises(TriviumError, match="every row has a response of no tokens"):
+        fits([empty], limit, said.append)
+    with pytest.raises(TriviumError, match="none of 1"):
+        fits([long, empty], limit, said.append)

@@ -139,20 +139,18 @@ def inspect_batch(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAM
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="A language model's folder.")],
+    model: Annotated[Path, typer.Argument(help="A language model's folder, or that of a LoRA adapter.")],
     gguf: Annotated[Path, typer.Option(help="The file to write, for llama.cpp and what is built on it.")],
-    kind: Annotated[str,
-                    typer.Option("--type", help="Number format of the matrices: f32, f16 or bf16.")] = "f16") -> None:
-    """Write a model in another format: GGUF, for Llama, Qwen2 and Qwen3."""
-    from trivium.cli.places import check_model, check_whole
-    from trivium.model.gguf import write_gguf
+    kind: Annotated[str, typer.Option("--type", help="Number format of the matrices: f32, f16, bf16, q8_0, q5_1, "
+                                                     "q5_0, q4_1 or q4_0.")] = "f16") -> None:
+    """Write a model in another format: GGUF, for Llama, Mistral, Qwen2 and Qwen3. An adapter is folded into its base on
+    the way."""
+    from trivium.cli.places import check_model
+    from trivium.stages.models import export_gguf
     check_model(model)
-    try:
-        size = write_gguf(model, gguf, kind)
-    except TriviumError:
-        check_whole(model)
-        raise
-    print(f"{gguf}: {size:,} bytes")
+    written = export_gguf(model, gguf, kind)
+    print(f"{gguf}: {written.bytes:,} bytes; rounding to {kind} changed the matrices by {written.error:.2%}"
+          + (f"; {written.plain} matrices are in f16, as their rows are no multiple of 32" if written.plain else ""))
 
 
 @app.command()
@@ -223,13 +221,20 @@ def merge(
     adapter: Annotated[Path, typer.Argument(help="A LoRA adapter's folder, ours or PEFT's.")],
     folder: Annotated[Path, typer.Argument(help="The folder to write the whole model to.")],
     base: Annotated[Path | None,
-                    typer.Option(help="The base model, where it is not where the adapter says.")] = None
+                    typer.Option(help="The base model, where it is not where the adapter says.")] = None,
+    save_dtype: Annotated[str, typer.Option(help="Number format of the weights: float32, bf16, f16, or base: that of "
+                                                 "the base.")] = "base"
 ) -> None:
     """Fold a LoRA adapter into its base, and write a whole model."""
     from trivium.cli.places import check_model
+    from trivium.errors import nearest
+    from trivium.model.weights import DTYPES
     from trivium.stages.models import merge_adapter
+    known = ["base", *DTYPES]
+    if save_dtype not in known:
+        raise TriviumError(f"--save-dtype {save_dtype}: known are {', '.join(known)}{nearest(save_dtype, known)}")
     check_model(adapter)
-    merge_adapter(adapter, folder, base)
+    merge_adapter(adapter, folder, base, save_dtype)
     print(folder)
 
 

@@ -33,5 +33,8 @@ def with_interval(figure: Any) -> str:
     if isinstance(figure, dict):
         if figure["value"] is None:
             return "–"
-        return f"{figure['value']:.4g} [{figure['low']:.4g}, {figure['high']:.4g}], n = {figure['n']}"
+        if figure["low"] is None:
+            return f"{figure['value']:.4g} (no interval: {figure['n']} of one value), n = {figure['n']}"
+        how = f"; {figure['method']}" if "method" in figure else ""
+        return f"{figure['value']:.4g} [{figure['low']:.4g}, {figure['high']:.4g}], n = {figure['n']}{how}"
     return f"{figure:.4g}" if isinstance(figure, float) else str(figure)

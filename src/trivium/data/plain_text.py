@@ -22,7 +22,7 @@ def decode(data: bytes, charset: str | None = None) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        for name in (charset, None if _nearly_utf8(data) else _detected(data)):
+        for name in (charset, None if nearly_utf8(data) else _detected(data)):
             if name and (text := _strictly(data, name)) is not None:
                 return text
         return _refuse(data, error.start)
@@ -38,7 +38,7 @@ def decode_html(data: bytes, charset: str | None = None) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if _nearly_utf8(data):
+        if nearly_utf8(data):
             text = data.decode("utf-8", "replace")
             if 1000 * text.count("\ufffd") <= len(text):
                 return text.replace("\ufffd", "")
@@ -58,8 +58,13 @@ _SUPERSETS = {
 """Browsers read these names as the larger sets that pages really use (the WHATWG's table of encodings)."""
 
 
+def superset(charset: str) -> str:
+    """The name of the larger set that a character set's name really stands for."""
+    return _SUPERSETS.get(charset.strip().lower(), charset.strip().lower())
+
+
 def _strictly(data: bytes, charset: str) -> str | None:
-    name = _SUPERSETS.get(charset.strip().lower(), charset.strip().lower())
+    name = superset(charset)
     try:
         if codecs.lookup(name)._is_text_encoding:
             return data.decode(name)
@@ -68,7 +73,7 @@ def _strictly(data: bytes, charset: str) -> str | None:
     return None
 
 
-def _nearly_utf8(data: bytes) -> bool:
+def nearly_utf8(data: bytes) -> bool:
     """Whether most of what is not ASCII is valid UTF-8."""
     start = data[:1 << 20].decode("utf-8", "replace")
     bad = start.count("\ufffd")

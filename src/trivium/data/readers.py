@@ -9,15 +9,18 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from trivium.data.encodings import as_utf8, is_file
+from trivium.data.json_text import json_rows, parsed
 from trivium.data.plain_text import decode, decode_html, is_text, newlines, split_text, without_front_matter
-from trivium.data.tables import parquet_rows, separated_rows
+from trivium.data.separated import separated_rows
+from trivium.data.tables import arrow_rows, parquet_rows, sheet_rows
 from trivium.data.unpack import ARCHIVES, COMPRESSED, Bad, Budget, decompress, members
 from trivium.data.warc import warc_rows
 from trivium.errors import TriviumError
@@ -29,11 +32,13 @@ LIST = (".json",)
 HTML = (".html", ".htm", ".xhtml")
 MARKDOWN = (".md", ".markdown")
 PROSE = (*MARKDOWN, ".txt", ".text")
-TABLE = (".parquet",)
+TABLE = (".parquet", ".arrow", ".feather")
+SHEETS = (".xlsx",)
+OLD_SHEETS = (".xls", ".xlsb", ".ods", ".numbers", ".et")
 SEPARATED = (".csv", ".tsv")
 CRAWL = (".warc", ".wet")
 OLD_CRAWL = (".arc",)
-KNOWN = (*ROWS, *LIST, *HTML, *PROSE, *TABLE, *SEPARATED, *CRAWL, *ARCHIVES)
+KNOWN = (*ROWS, *LIST, *HTML, *PROSE, *TABLE, *SHEETS, *SEPARATED, *CRAWL, *ARCHIVES)
 
 
 @dataclass
@@ -79,6 +84,10 @@ class Limits:
     """Functions of the user's own that read files, as ``FILE.py:NAME``, by the suffix of the files' names."""
     fields: dict[str, str] = field(default_factory=dict)
     """What rows call the fields ``text``, ``html``, ``id``, ``url`` and ``source``, where they call them otherwise."""
+    encoding: str | None = None
+    """The character set of text files with rows; None tells it by their bytes."""
+    unwrap: bool = False
+    """Whether a JSON object that holds a list of objects under ``data`` or the like is a file of those rows."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,8 @@ def find(inputs: Iterable[Path], further: Iterable[str] = (), any_kind: bool = F
     for given in inputs:
         path, before = Path(given), len(found)
         if path.is_file():
+            if not any_kind and path.suffix.lower() in OLD_SHEETS:
+                raise TriviumError(f"{path}: a spreadsheet of a kind that is not read; save it as .xlsx or CSV")
             if not any_kind and not path.name.lower().endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED, *further)):
                 raise TriviumError(f"{path}: not a kind of file known here; known are {', '.join(KNOWN)}, and these "
                                    f"compressed as {', '.join(COMPRESSED)}")
@@ -166,9 +177,11 @@ def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None
         yield _malformed(file.name, 0, Bad(f"cannot be read: {error.strerror or error}"), file.source)
 
 
-def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int, dict[str, Any] | Bad]]:
+def rows(file: InputFile, limits: Limits = Limits(), say: Callable[[str], None] = lambda text: None,
+         wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, int, dict[str, Any] | Bad]]:
     """``(file, row from 1, the row or what is bad about it)`` of a file of rows, compressed or in an archive; files of
-    other kinds inside an archive are passed over."""
+    other kinds inside an archive, and those whose names are not ``wanted``, are passed over. ``say`` is told what was
+    guessed of a file: its character set, or what separates its columns."""
     budget = Budget(limits.max_unpacked_bytes)
     number, place = 0, file.name
     try:
@@ -176,12 +189,12 @@ def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int,
             archive = file.name.lower().endswith(ARCHIVES)
             for name, member in members(stream, file.name, budget) if archive else [("", stream)]:
                 number, place = 0, f"{file.name}/{name}" if name else file.name
-                if archive and not has_rows(name):
+                if archive and not (has_rows(name) and wanted(name)):
                     continue
                 try:
                     if isinstance(member, Bad):
                         raise member
-                    for number, value in _rows(place, member, budget, limits, any_columns=True):
+                    for number, value in _rows(place, member, budget, limits, True, _told(say, place)):
                         yield place, number, value
                 except Bad as bad:
                     yield place, number + 1, bad
@@ -189,6 +202,10 @@ def rows(file: InputFile, limits: Limits = Limits()) -> Iterator[tuple[str, int,
         yield place, number + 1, bad
     except OSError as error:
         yield place, number + 1, Bad(f"cannot be read: {error.strerror or error}")
+
+
+def _told(say: Callable[[str], None], place: str) -> Callable[[str], None]:
+    return lambda text: say(f"{place}: {text}")
 
 
 def rows_by(reader: str, file: InputFile) -> Iterator[tuple[str, int, dict[str, Any] | Bad]]:
@@ -208,9 +225,10 @@ def rows_by(reader: str, file: InputFile) -> Iterator[tuple[str, int, dict[str, 
 
 
 def has_rows(name: str) -> bool:
-    """Whether a file of that name holds rows: JSON, JSON lines, CSV or Parquet, compressed or not."""
+    """Whether a file of that name holds rows: JSON, JSON lines, CSV, Parquet, Arrow or Excel, compressed or not."""
     path = PurePosixPath(name.lower())
-    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix in (*ROWS, *LIST, *TABLE, *SEPARATED)
+    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix in (
+        *ROWS, *LIST, *TABLE, *SHEETS, *SEPARATED)
 
 
 def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget, limits: Limits,
@@ -233,8 +251,8 @@ def _read_member(name: str, stream: IO[bytes] | Bad, source: str, budget: Budget
         yield _malformed(name, row and row + 1, bad, source)
 
 
-def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits,
-          any_columns: bool = False) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_columns: bool = False,
+          say: Callable[[str], None] = lambda text: None) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
     """``(row from 1, the row)`` of a stream that is no archive."""
     lower = name.lower()
     suffix = PurePosixPath(lower).suffix
@@ -244,27 +262,33 @@ def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits,
             yield from warc_rows(stream, True, budget, limits.max_page_bytes)
             return
         stream, suffix = decompress(stream, suffix, budget), inner
+    if any_columns and suffix == ".txt":
+        data = _whole(stream, limits.max_document_bytes)
+        stream, suffix = BytesIO(data), ".tsv" if _has_columns(data, limits.encoding) else suffix
+    if suffix in (*SEPARATED, *LIST) or (any_columns and suffix in ROWS):
+        stream, encoding = as_utf8(stream, limits.encoding)
+        if encoding != "utf-8" and limits.encoding is None:
+            say(f"read as {encoding}")
+    most = limits.max_document_bytes
+    advice = "" if any_columns else "; raise max_document_bytes if it is meant to be"
     if suffix in ROWS:
-        yield from _json_lines(stream, limits.max_document_bytes)
+        yield from _json_lines(stream, most, advice)
     elif suffix in LIST:
-        yield from _json_list(_whole(stream, limits.max_document_bytes))
+        yield from json_rows(stream, most, limits.unwrap, advice, say)
     elif suffix in HTML:
         yield 1, {"html": decode_html(_whole(stream, limits.max_page_bytes, "max_page_bytes"))}
     elif suffix in PROSE:
-        text = newlines(decode(_whole(stream, limits.max_document_bytes)))
+        text = newlines(decode(_whole(stream, most)))
         if suffix in MARKDOWN:
             text = without_front_matter(text)
         for row, piece in enumerate(split_text(text, limits.book_characters), 1):
             yield row, {"text": piece}
     elif suffix in SEPARATED:
-        yield from separated_rows(stream, "\t" if suffix == ".tsv" else ",", limits.max_document_bytes)
+        yield from separated_rows(stream, "\t" if suffix == ".tsv" else None, most, say)
     elif suffix in CRAWL:
         yield from warc_rows(stream, False, budget, limits.max_page_bytes)
-    elif suffix in TABLE and stream.seekable():
-        yield from parquet_rows(stream, None if any_columns else _holders(limits))
-    elif suffix in TABLE:
-        yield from parquet_rows(BytesIO(_whole(stream, limits.max_document_bytes)),
-                                None if any_columns else _holders(limits))
+    elif suffix in (*TABLE, *SHEETS):
+        yield from _table(suffix, stream, budget, limits, any_columns)
     elif lower.endswith(ARCHIVES):
         raise Bad("an archive inside an archive is not opened")
     elif suffix in OLD_CRAWL:
@@ -273,12 +297,23 @@ def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits,
         raise Bad(f"not a kind of file known here ({suffix or 'no suffix'})")
 
 
+def _table(suffix: str, stream: IO[bytes], budget: Budget, limits: Limits,
+           any_columns: bool) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    """Rows of a table that is no text; one inside an archive or compressed must fit into memory."""
+    if not is_file(stream):
+        stream = BytesIO(_whole(stream, limits.max_document_bytes, "" if any_columns else "max_document_bytes"))
+    named = None if any_columns else _holders(limits)
+    if suffix in SHEETS:
+        return sheet_rows(stream, budget)
+    return parquet_rows(stream, named) if suffix == ".parquet" else arrow_rows(stream, named)
+
+
 def _holders(limits: Limits) -> set[str]:
     """What else than ``text`` and ``html`` rows call the fields that hold the document."""
     return {limits.fields[name] for name in ("text", "html") if name in limits.fields}
 
 
-def _json_lines(stream: IO[bytes], limit: int) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+def _json_lines(stream: IO[bytes], limit: int, advice: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
     row = 0
     while line := stream.readline(limit + 1):
         row += 1
@@ -286,44 +321,26 @@ def _json_lines(stream: IO[bytes], limit: int) -> Iterator[tuple[int, dict[str, 
             start = line[:2000].decode("utf-8", "replace")
             while line and not line.endswith(b"\n"):
                 line = stream.readline(1 << 20)
-            yield row, Bad(f"a row of more than {limit:,} bytes; raise max_document_bytes if it is meant to be", start)
+            yield row, Bad(f"a row of more than {limit:,} bytes{advice}", start)
             continue
         if row == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if line.strip():
-            yield row, _parse(line)
+            yield row, parsed(line)
 
 
-def _parse(line: bytes) -> dict[str, Any] | Bad:
-    try:
-        value = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        return Bad(f"invalid UTF-8: byte {error.start} of the row", line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError) as error:
-        return Bad(f"not valid JSON: {str(error)[:120]}", line.decode())
-    return value if isinstance(value, dict) else Bad(f"not an object: {what(value)}", line.decode())
-
-
-def _json_list(data: bytes) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """A list of objects, one object, or, as many a ``.json`` file is, an object a line."""
-    text = decode(data)
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        lines = [_parse(line) for line in data.splitlines() if line.strip()]
-        if text.lstrip().startswith("[") or all(isinstance(line, Bad) for line in lines):
-            raise Bad(f"not valid JSON: {str(error)[:120]}", text[:2000]) from error
-        yield from enumerate(lines, 1)
-        return
-    for row, item in enumerate(value if isinstance(value, list) else [value], 1):
-        yield row, item if isinstance(item, dict) else {"text": item} if isinstance(item, str) else Bad(
-            f"not an object: {what(item)}", str(item)[:2000])
+def _has_columns(data: bytes, encoding: str | None) -> bool:
+    """Whether a plain text is a table: its lines hold tabs, as many each (Excel's "Unicode text")."""
+    start = as_utf8(BytesIO(data), encoding)[0].read(1 << 16)
+    lines = [line for line in start.splitlines()[:20] if line.strip()]
+    return len(lines) > 1 and len({line.count(b"\t") for line in lines}) == 1 and b"\t" in lines[0]
 
 
 def _whole(stream: IO[bytes], limit: int, setting: str = "max_document_bytes") -> bytes:
     data = stream.read(limit + 1)
     if len(data) > limit:
-        raise Bad(f"a file of more than {limit:,} bytes; raise {setting} if it is meant to be")
+        raise Bad(f"a file of more than {limit:,} bytes; " + (
+            f"raise {setting} if it is meant to be" if setting else "unpack it first"))
     return data
 
 

@@ -45,7 +45,7 @@ class Budget:
             raise Bad(f"unpacks to more than {self.size:,} bytes; raise max_unpacked_bytes if it is meant to")
 
 
-class _Stream(io.RawIOBase):
+class Stream(io.RawIOBase):
     """A binary file made of an iterator's pieces."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
@@ -72,7 +72,7 @@ def decompress(stream: IO[bytes], suffix: str, budget: Budget) -> IO[bytes]:
     if suffix not in COMPRESSED:
         return stream
     pieces = _zstd_pieces(stream) if suffix == ".zst" else _library_pieces(stream, suffix)
-    return io.BufferedReader(_Stream(_counted(pieces, budget)), PIECE)  # type: ignore[type-var]
+    return io.BufferedReader(Stream(_counted(pieces, budget)), PIECE)  # type: ignore[type-var]
 
 
 def _counted(pieces: Iterator[bytes], budget: Budget) -> Iterator[bytes]:
@@ -152,7 +152,7 @@ def _zip_members(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, IO[by
                 continue
             with file:
                 pieces = _counted(_zip_pieces(file), budget)
-                yield member.filename, io.BufferedReader(_Stream(pieces), PIECE)  # type: ignore[type-var]
+                yield member.filename, io.BufferedReader(Stream(pieces), PIECE)  # type: ignore[type-var]
 
 
 def _zip_pieces(file: IO[bytes]) -> Iterator[bytes]:

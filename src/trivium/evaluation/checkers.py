@@ -1,14 +1,17 @@
-"""Checkers: what says how good a response is, without a model. The world's truth, a number, an exact answer, or a
-function of the user's own, which runs in a process of its own with a time limit."""
+"""Checkers: what says how good a response is, without a model. The world's truth, a number, an answer's words or
+letter, its overlap with a reference, or a function of the user's own, which runs in a process of its own with a time
+limit."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from trivium.errors import TriviumError, nearest
+from trivium.evaluation import choices, comparing, numbers, overlap
 from trivium.evaluation.function_process import FunctionProcess
 from trivium.extensions import file_of, names, resolve
 from trivium.files import Row
@@ -18,23 +21,47 @@ Check = Callable[[Row, str], float]
 
 
 def last_number(text: str) -> float | None:
-    """The last number in a text, its thousands separated or not; None when there is none."""
-    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
-    return float(numbers[-1].replace(",", "").rstrip(".")) if numbers else None
+    """The number that a response ends with, however it is written (:mod:`trivium.evaluation.numbers`); None when there
+    is none."""
+    found = numbers.last_of(text)
+    return None if found is None else float(found.value)
 
 
 def _number(row: Row, text: str) -> float:
-    said, wanted = last_number(text), last_number(str(row["answer"]))
-    return float(said is not None and wanted is not None and math.isclose(said, wanted, rel_tol=1e-6, abs_tol=1e-9))
+    return float(numbers.agree(str(row["answer"]), text))
+
+
+def _any(same: Callable[[str, str], bool], text: str, answer: Any) -> float:
+    """1 where a text is the answer, or one of a list of them."""
+    return float(any(same(text, str(one)) for one in (answer if isinstance(answer, list) else [answer])))
 
 
 CHECKS: dict[str, tuple[str, Check]] = {
     "world": ("truth", lambda row, text: float(rubric.is_right(row, text))),
     "rubric": ("truth", lambda row, text: float(rubric.score(row, text).total)),
     "number": ("answer", _number),
-    "exact": ("answer", lambda row, text: float(text.strip() == str(row["answer"]).strip())),
+    "exact": ("answer", lambda row, text: _any(partial(comparing.exact, case=True), text, row["answer"])),
+    "contains": ("answer", lambda row, text: _any(comparing.contains, text, row["answer"])),
+    "choice": ("answer", lambda row, text: _any(choices.same_choice, text, row["answer"])),
+    "rouge_1": ("answer", lambda row, text: overlap.best(overlap.rouge_1, text, row["answer"])),
+    "rouge_2": ("answer", lambda row, text: overlap.best(overlap.rouge_2, text, row["answer"])),
+    "rouge_l": ("answer", lambda row, text: overlap.best(overlap.rouge_l, text, row["answer"])),
+    "bleu": ("answer", lambda row, text: overlap.best(overlap.bleu, text, row["answer"])),
+    "chrf": ("answer", lambda row, text: overlap.best(overlap.chrf, text, row["answer"])),
 }
 """By name: the field that a prompt's row must have, and the check."""
+SHARES = frozenset(CHECKS) - {"rubric"}
+"""The checkers that give numbers from 0 to 1."""
+
+
+def answer_fault(name: str, answer: Any) -> str:
+    """What is wrong with a row's ``answer`` for the checker ``name``; empty where it will do."""
+    given = answer if isinstance(answer, list) and name != "number" else [answer]
+    if not given or not all(isinstance(one, (str, int, float)) and str(one).strip() for one in given):
+        return "is empty or no text; give a text" + ("" if name == "number" else ", or a list of texts")
+    if name == "choice" and not all(choices.letter_of(str(one)) for one in given):
+        return "is no single letter or number of a choice; compare longer ones by `exact` or `contains`"
+    return ""
 
 
 def check_name(name: str, where: str = "") -> None:
@@ -47,7 +74,8 @@ def check_name(name: str, where: str = "") -> None:
 
 class Checker:
     """A checker by its name, or ``FILE.py:FUNCTION`` with ``FUNCTION(row, responses) -> list of numbers``. Such a
-    function may take a third argument, ``finished``: which of the responses ended by themselves.
+    function may take a third argument, ``finished``: which of the responses ended by themselves; and ``tokens``: how
+    many tokens each has.
 
     A function of the user's own is called in a process of its own. One that raises, hangs longer than ``seconds`` or
     gives anything but a finite number for each response ends the run with a :class:`TriviumError` that names the
@@ -65,6 +93,8 @@ class Checker:
         self.needs: str | None
         self.check: Check | None
         self.needs, self.check = CHECKS.get(name, (None, None))
+        if name in ("bleu", "chrf"):
+            overlap.require()
         if self.check is None:
             file = file_of(name)
             if file is None:
@@ -74,20 +104,39 @@ class Checker:
 
     def suits(self, rows: Sequence[Row]) -> None:
         """Raise :class:`TriviumError` where a row lacks what the checker needs."""
-        bad = next((row for row in rows if self.needs and self.needs not in row), None)
-        if bad is not None:
-            raise TriviumError(f"{self.where} {self.name!r} needs the field {self.needs!r}, which prompt "
-                               f"{bad.get('id')!r} does not have")
+        for row in rows if self.needs else ():
+            if self.needs not in row:
+                raise TriviumError(f"{self.where} {self.name!r} needs the field {self.needs!r}, which prompt "
+                                   f"{row.get('id')!r} does not have")
+            if self.needs == "answer" and (fault := answer_fault(self.name, row["answer"])):
+                raise TriviumError(f"{self.where} {self.name!r}: prompt {row.get('id')!r}: the answer "
+                                   f"{str(row['answer'])[:60]!r} {fault}")
+        if self.name == "number":
+            self._one_number_each(rows)
 
-    def __call__(self, row: Row, responses: Sequence[str], finished: Sequence[bool] | None = None) -> list[float]:
-        """How good each response is. ``finished`` says which ended by themselves; all of them, unless it is given."""
+    def _one_number_each(self, rows: Sequence[Row]) -> None:
+        """Raise :class:`TriviumError` where the answer of a row is not one number."""
+        bad = [row for row in rows if not numbers.is_one_number(str(row["answer"]))]
+        if bad:
+            latex = numbers.is_latex(str(bad[0]["answer"])) and not numbers.reads_expressions()
+            more = "; pip install \"trivium[math]\" reads LaTeX's expressions" if latex else ""
+            raise TriviumError(
+                f"{self.where} 'number' compares one number: the answer of prompt {bad[0].get('id')!r} is "
+                f"{bad[0]['answer']!r:.80} ({len(bad)} of {len(rows)} prompts have such answers); leave those prompts "
+                f"out, write the number alone into `answer`, or take `exact` or a function of your own{more}")
+
+    def __call__(self, row: Row, responses: Sequence[str], finished: Sequence[bool] | None = None,
+                 tokens: Sequence[int] | None = None) -> list[float]:
+        """How good each response is. ``finished`` says which ended by themselves; all of them, unless it is given.
+        ``tokens`` says how many tokens each has, where that is known."""
         if self.check is not None:
             return [self.check(row, text) for text in responses]
         about = f"{self.where} {self.name}: at prompt {row.get('id')!r}"
         ended = [True] * len(responses) if finished is None else [bool(one) for one in finished]
+        lengths = None if tokens is None else list(map(int, tokens))
         try:
             self.process = self.process or FunctionProcess(self.name)
-            scores = self.process.call([row, list(responses), ended], self.seconds)
+            scores = self.process.call([row, list(responses), ended, lengths], self.seconds)
         except TimeoutError as error:
             self.close()
             raise TriviumError(f"{self.where} {self.name}: no answer about prompt {row.get('id')!r} within "

@@ -118,27 +118,36 @@ def serve(reference: str) -> None:
         reply(lambda: scores_of(function[0], *arguments))  # noqa: B023
 
 
-def scores_of(function: Callable[..., Any], row: Any, responses: list[str], finished: list[bool]) -> list[float]:
+def scores_of(function: Callable[..., Any], row: Any, responses: list[str], finished: list[bool],
+              tokens: list[int] | None = None) -> list[float]:
     """What a function says of responses, as numbers. Raises :class:`TriviumError` where it cannot be called as a reward
     is, and where it gives no numbers."""
-    more = {"finished": finished} if takes_finished(function) else {}
+    more, named = told(function, {"finished": finished, "tokens": tokens})
     with contextlib.suppress(ValueError):  # of a built-in that does not say what it takes
         try:
-            inspect.signature(function).bind(row, responses, **more)
+            inspect.signature(function).bind(row, responses, *more, **named)
         except TypeError as error:
-            raise TriviumError(f"it is called as FUNCTION(row, responses), or with `finished` too, and {error}"
-                               ) from error
-    given = function(row, responses, **more)
+            raise TriviumError("it is called as FUNCTION(row, responses), or with `finished` and `tokens` too, and "
+                               f"{error}") from error
+    given = function(row, responses, *more, **named)
     try:
         return [float(value) for value in given]
     except (TypeError, ValueError) as error:
         raise TriviumError(f"{len(responses)} numbers were expected, not {given!r:.200}") from error
 
 
-def takes_finished(function: Callable[..., Any]) -> bool:
-    """Whether a function has an argument ``finished``, or takes any by name."""
+def told(function: Callable[..., Any], known: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """What a function wants to be told beside the row and the responses: the arguments of ``known`` that it names, and
+    the first of them for a third argument of any other name that has no default."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        return False
-    return any(one.name == "finished" or one.kind is one.VAR_KEYWORD for one in parameters)
+        return [], {}
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return [], known
+    named = {one.name: known[one.name] for one in parameters[2:] if one.name in known}
+    third = next(iter(parameters[2:]), None)
+    if third is not None and third.name not in known and third.default is third.empty and third.kind in (
+            third.POSITIONAL_ONLY, third.POSITIONAL_OR_KEYWORD):
+        return [known["finished"]], {name: value for name, value in named.items() if name != "finished"}
+    return [], named

@@ -42,11 +42,13 @@ class Pair(NamedTuple):
     """The prompt's messages."""
     first: str
     second: str
+    tools: Sequence[dict[str, Any]] | None = None
+    """What the prompt's assistant may call."""
 
     @property
     def swapped(self) -> Pair:
         """The same in the other order."""
-        return Pair(self.prompt, self.second, self.first)
+        return Pair(self.prompt, self.second, self.first, self.tools)
 
 
 Progress = Callable[[int, int], None]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trivium.model import LanguageModel, RewardModel
-from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.chat import ChatTokenizer, Message
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 
 ROW_TOKENS = 4096
@@ -31,6 +31,16 @@ def split_at(tokenizer: ChatTokenizer, context: str, continuation: str) -> tuple
         context, continuation = context[:-spaces], context[-spaces:] + continuation
     before = tokenizer.encode(context)
     return before, tokenizer.encode(context + continuation)[len(before):]
+
+
+def split_chat(tokenizer: ChatTokenizer, messages: Sequence[Message], answer: str) -> tuple[list[int], list[int]]:
+    """The tokens of a chat, and of the assistant's answer to it without the token that ends it: the whole conversation
+    is encoded by the template, as it would be learned, and cut where the last turn begins."""
+    ids, learned = tokenizer.encode_chat([*messages, {"role": "assistant", "content": answer}])
+    end = max((place for place, one in enumerate(learned) if one), default=-1) + 1
+    start = max((place for place in range(end) if not learned[place]), default=-1) + 1
+    said = ids[start:end]
+    return ids[:start], said[:-1] if said and said[-1] == tokenizer.end_id else said
 
 
 @torch.inference_mode()
@@ -69,6 +79,13 @@ def text_log_probs(model: LanguageModel, texts: Sequence[Sequence[int]], start: 
     for index, values in zip(owner, _over(model, trees), strict=True):
         totals[index] += math.fsum(values[:, 0])
     return totals
+
+
+def target_log_probs(model: LanguageModel, trees: Sequence[Tree]) -> list[np.ndarray]:
+    """The log-probability in nats of every token of each tree's responses, in order. Their float32 values are returned
+    as float64."""
+    with torch.inference_mode():
+        return [values[:, 0].astype(np.float64) for values in _over(model, trees)]
 
 
 def windows(tokens: Sequence[int], start: int, longest: int) -> list[tuple[list[int], list[int]]]:

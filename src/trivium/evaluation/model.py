@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation import likelihood
+from trivium.files import read_json
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
+from trivium.model.gguf.read import opened
 from trivium.tokenizer.chat import ChatTokenizer
 
 Progress = Callable[[int, int, str], None]
 """Called with how much is done, how much there is, and what it is."""
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
 
 
 def silent(done: int, total: int, text: str) -> None:
@@ -41,6 +44,7 @@ class EvaluatedModel:
     def load(folder: Path, seed: int = 0, progress: Progress = silent,
              device: torch.device | str = "cpu") -> EvaluatedModel:
         """Read a model's folder. Raises :class:`TriviumError` for a reward model."""
+        folder = opened(folder)
         model = model_folder.load(folder)
         if not isinstance(model, LanguageModel):
             raise TriviumError(f"{folder}: a reward model does not write; name a language model")
@@ -48,6 +52,17 @@ class EvaluatedModel:
         ends = model_folder.read_config(folder)[1].get("eos_token_id")
         chat = tokenizer.end_id in (ends if isinstance(ends, list) else [ends])
         return EvaluatedModel(folder, model.to(device).eval(), tokenizer, chat, seed, progress)
+
+    @staticmethod
+    def check(folder: Path) -> None:
+        """Raise :class:`TriviumError` for what is no language model's folder."""
+        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")) and \
+                folder.suffix != ".gguf":
+            fault = "no model here (config.json is missing)" if folder.is_dir() else "no such folder"
+            raise TriviumError(f"{folder}: {fault}; name the folder of a model, such as runs/mine/sft")
+        config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+        if any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+            raise TriviumError(f"{folder}: a reward model does not write; name a language model")
 
     def longest_prompt(self, max_new_tokens: int) -> int:
         """The number of tokens that a prompt may have so that ``max_new_tokens`` fit after it."""
@@ -102,10 +117,10 @@ def reward_scores(folder: Path, answers: Sequence[tuple[Messages, str]]) -> list
     """The score that the reward model in ``folder`` gives to each ``(prompt, answer)``.
 
     Raises :class:`TriviumError` for a folder with a language model."""
+    folder = opened(folder)
     model = model_folder.load(folder)
     if not isinstance(model, RewardModel):
         raise TriviumError(f"{folder}: a language model, where a reward model was expected to judge")
     tokenizer = ChatTokenizer.load(folder)
-    return likelihood.reward_scores(
-        model, [tokenizer.encode_chat(prompt, generation_prompt=True)[0] for prompt, _ in answers],
-        [[*tokenizer.encode(text), tokenizer.end_id] for _, text in answers])
+    parted = [tokenizer.encode_answer(prompt, text) for prompt, text in answers]
+    return likelihood.reward_scores(model, [prompt for prompt, _ in parted], [said for _, said in parted])

@@ -3,9 +3,8 @@ aloud."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,11 +14,15 @@ import numpy as np
 
 from trivium import randomness
 from trivium.errors import TriviumError, nearest
+from trivium.evaluation import choices, comparing
+from trivium.evaluation.checkers import CHECKS
+from trivium.evaluation.statistics import mean_difference, rate
+from trivium.evaluation.world import fact_of
 from trivium.files import read_json, read_rows
 from trivium.generation.engine import Sampling, generate
-from trivium.intervals import mean_interval
 from trivium.model import LanguageModel
 from trivium.model import folder as model_folder
+from trivium.model.gguf.read import opened
 from trivium.tokenizer.chat import ChatTokenizer, check_messages
 from trivium.tokenizer.train import END
 from trivium.world import rubric
@@ -43,6 +46,8 @@ class Question:
     task: str
     right: Callable[[str], bool]
     """Whether an answer is right."""
+    cluster: Hashable = None
+    """What it asks about, where others may ask the same; None stands alone."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,13 @@ def reasoning_of(answer: str) -> str:
 
 
 def same_answer(expected: str, answer: str) -> bool:
-    """Whether ``answer`` comes to ``expected``: its last number, when a number is expected; else the words
-    themselves."""
-    plain = expected.strip().replace(",", "").rstrip(".")
-    if re.fullmatch(r"-?\d+(\.\d+)?", plain):
-        numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", answer)
-        return bool(numbers) and float(numbers[-1].replace(",", "")) == float(plain)
-    return plain.lower() in answer.lower()
+    """Whether ``answer`` comes to ``expected``: its number, when a number is expected; the letter that it settles on,
+    when a letter is; else the words themselves, as whole words."""
+    check = CHECKS["number"][1]
+    if re.fullmatch(r"[-+−]?[\d.,]+ ?%?", expected.strip()) and check({"answer": expected}, expected):
+        return bool(check({"answer": expected}, answer))
+    letter = choices.letter_of(expected)
+    return choices.same_choice(answer, expected) if letter else comparing.contains(answer, expected)
 
 
 def read_questions(path: Path, task: str | None = None) -> list[Question]:
@@ -95,7 +100,8 @@ def read_questions(path: Path, task: str | None = None) -> list[Question]:
             if "truth" in row:
                 messages = check_messages(row["prompt"])
                 one = Question(messages[-1]["content"], str(row["task"]),
-                               lambda text, row=row: rubric.is_right(row, text))  # type: ignore[misc]
+                               lambda text, row=row: rubric.is_right(row, text),  # type: ignore[misc]
+                               fact_of(row) if "entity" in row["truth"] else None)
                 rubric.is_right(row, "?")
             else:
                 expected = str(row["answer"])
@@ -174,10 +180,11 @@ def compare(folder: Path, questions: Sequence[Question], examples: Sequence[Exam
 
     Returns ``{"questions", "left_out", "methods": {name: {"right", "mean_tokens", "versus", "answers"}}}``. ``right``
     has its 95 % interval; ``versus`` is the difference from the first method, question by question, with the interval
-    of a paired mean. Questions that are too long for the model with any method are left out for all, so that all answer
-    the same ones.
+    of a paired mean. Questions about one fact count as one cluster. Questions that are too long for the model with any
+    method are left out for all, so that all answer the same ones.
     """
     check_methods(methods, examples, shots)
+    folder = opened(folder)
     model = model_folder.load(folder)
     if not isinstance(model, LanguageModel):
         raise TriviumError(f"{folder}: a reward model, where a language model was expected")
@@ -193,13 +200,15 @@ def compare(folder: Path, questions: Sequence[Question], examples: Sequence[Exam
                            f"and {max_new_tokens} new tokens; lower --shots or --max-new-tokens")
     results: dict[str, Any] = {}
     first: list[float] = []
+    clusters = [(i if questions[i].cluster is None else questions[i].cluster) for i in fitting]
     for method in methods:
         answers, lengths = ask(model, tokenizer, [prompts[method][i] for i in fitting], chat, max_new_tokens,
                                partial(progress, method))
         right = [float(questions[i].right(answer)) for i, answer in zip(fitting, answers, strict=True)]
         first = first or right
-        results[method] = {"right": mean_interval(right), "mean_tokens": float(np.mean(lengths)),
-                           "versus": paired(right, first) if method != methods[0] else None, "answers": answers}
+        versus = mean_difference(right, first, seed, clusters) if method != methods[0] else None
+        results[method] = {"right": rate(right, clusters), "mean_tokens": float(np.mean(lengths)), "versus": versus,
+                           "answers": answers}
     return {
         "model": str(folder), "questions": len(fitting), "left_out": len(questions) - len(fitting), "shots": shots,
         "chat": chat, "first": methods[0], "methods": results
@@ -230,11 +239,3 @@ def check_methods(methods: Sequence[str], examples: Sequence[Example], shots: in
     if "chain-of-thought" in methods and not any(example.reasons for example in examples):
         raise TriviumError("chain-of-thought needs examples that reason: answers with more than the conclusion, which "
                            "is marked by `####` or \"The answer is\"")
-
-
-def paired(values: Sequence[float], others: Sequence[float]) -> dict[str, float]:
-    """The mean difference over questions that both answered, with its 95 % interval."""
-    differences = np.array(values) - np.array(others)
-    error = 1.96 * float(differences.std(ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 1.0
-    mean = float(differences.mean())
-    return {"value": mean, "low": mean - error, "high": mean + error}

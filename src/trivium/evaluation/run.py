@@ -24,8 +24,13 @@ def run_tasks(models: Sequence[Path], tasks: Sequence[Path], against: Path | Non
     """``{model: {task: figures}}``. Where ``against`` names a model, each task's figures have ``p_value``: how likely
     so great a difference is if both do equally well. ``answers`` is a file to write every question to.
 
-    Raises :class:`TriviumError` before any model is read for a task file that is not right."""
+    Raises :class:`TriviumError` before any model is read for a task file or a row that is not right, a folder that is
+    no model's and a judge that cannot be reached."""
     loaded = load_tasks(tasks, overrides, against is not None)
+    for folder in (*models, *([against] if against else [])):
+        EvaluatedModel.check(folder)
+    for file, task in loaded:
+        task.check(file)
     device = prepare()
     results: dict[str, Any] = {}
     rows: list[Row] = []
@@ -79,15 +84,17 @@ def answer_rows(model: str, result: Result) -> list[Row]:
 
 
 def compare(first: Result, second: Result) -> float | None:
-    """The p-value of "both models do equally well", on the questions that both were asked; None where scores cannot be
-    compared."""
+    """The p-value of "both models do equally well", on the questions that both were asked, which count by their
+    clusters; None where scores cannot be compared."""
     theirs = {row["where"]: row["score"] for row in second.rows if has_score(row)}
-    both = [(row["score"], theirs[row["where"]]) for row in first.rows if has_score(row) and row["where"] in theirs]
+    both = [row for row in first.rows if has_score(row) and row["where"] in theirs]
     if not both:
         return None
-    if all(a in (0.0, 1.0) and b in (0.0, 1.0) for a, b in both):
-        return mcnemar([a == 1.0 for a, _ in both], [b == 1.0 for _, b in both])
-    return paired_test([a for a, _ in both], [b for _, b in both])
+    ours, others = [row["score"] for row in both], [theirs[row["where"]] for row in both]
+    clusters = [row.get("cluster", row["where"]) for row in both]
+    if len(set(clusters)) == len(both) and all(score in (0.0, 1.0) for score in (*ours, *others)):
+        return mcnemar([score == 1.0 for score in ours], [score == 1.0 for score in others])
+    return paired_test(ours, others, clusters)
 
 
 def has_score(row: Row) -> bool:

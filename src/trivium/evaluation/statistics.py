@@ -4,66 +4,106 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from trivium import randomness
-from trivium.intervals import mean_interval
+from trivium.intervals import Z, effective_number, mean_interval, student_t, wilson
 
 Vector = np.ndarray
 
 
-def clustered(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> tuple[Vector, Vector]:
+def clustered(values: Sequence[float] | Vector, clusters: Sequence[Hashable] | None = None) -> tuple[Vector, Vector]:
     """Sums and counts of ``values [N]`` by cluster, both ``[C]``, in the order in which the clusters first occur.
     Without ``clusters`` each value is its own."""
     if clusters is None:
         return np.asarray(values, float), np.ones(len(values))
     if len(clusters) != len(values):
         raise ValueError(f"{len(values)} values, but {len(clusters)} clusters")
+    index = numbered(clusters)
+    return np.bincount(index, np.asarray(values, float)), np.bincount(index).astype(float)
+
+
+def numbered(clusters: Sequence[Hashable]) -> Vector:
+    """The number of each item's cluster, ``[N]``, from 0 in the order in which they first occur."""
     number: dict[Hashable, int] = {}
-    index = np.array([number.setdefault(cluster, len(number)) for cluster in clusters], np.int64)
-    return np.bincount(index, np.asarray(values, float), len(number)), np.bincount(index,
-                                                                                   minlength=len(number)).astype(float)
+    return np.array([number.setdefault(cluster, len(number)) for cluster in clusters], np.int64)
 
 
 def bootstrap(values: Sequence[float], clusters: Sequence[Hashable] | None = None, seed: int = 0, draws: int = 2000,
               level: float = 0.95) -> dict[str, Any]:
-    """The mean with a percentile bootstrap interval over clusters, such as all samples of one prompt (Efron and
-    Tibshirani 1993, ch. 13; Miller 2024): ``{"value", "low", "high", "n"}``, n the number of clusters. None where there
-    is nothing."""
+    """The mean with a bootstrap interval over clusters, such as all samples of one prompt (Miller 2024):
+    :func:`ratio_bootstrap` of the clusters' sums and sizes. Where no two clusters differ, and for a single one, a draw
+    says nothing: the interval is then that of :func:`~trivium.intervals.mean_interval` if the values are shares, and
+    None if they are not."""
     sums, counts = clustered(values, clusters)
-    if not len(sums):
-        return {"value": None, "low": 0.0, "high": 1.0, "n": 0}
-    drawn = randomness.numpy(seed, "bootstrap").multinomial(len(sums), np.full(len(sums), 1 / len(sums)), draws)
-    means = drawn @ sums / (drawn @ counts)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return {"value": float(sums.sum() / counts.sum()), "low": float(low), "high": float(high), "n": len(sums)}
+    if not len(sums) or (_constant(sums, counts) and _are_shares(values)):
+        return mean_interval(sums.tolist(), counts.tolist())
+    return ratio_bootstrap(sums, counts, seed, draws, level)
 
 
-def ratio_bootstrap(sums: Sequence[float], weights: Sequence[float], seed: int = 0,
-                    draws: int = 1000) -> dict[str, Any]:
-    """``sum(sums) / sum(weights)`` with a percentile bootstrap interval over the items."""
-    drawn = randomness.numpy(seed, "ratio").multinomial(len(sums), np.full(len(sums), 1 / len(sums)), draws)
-    ratios = drawn @ np.asarray(sums, float) / np.maximum(drawn @ np.asarray(weights, float), 1e-9)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return {
-        "value": math.fsum(sums) / max(1.0, math.fsum(weights)), "low": float(low), "high": float(high), "n": len(sums)
-    }
+def ratio_bootstrap(sums: Sequence[float] | Vector, weights: Sequence[float] | Vector, seed: int = 0,
+                    draws: int = 2000, level: float = 0.95) -> dict[str, Any]:
+    """``sum(sums) / sum(weights)`` with a BCa bootstrap interval over the items (Efron 1987: percentiles, corrected for
+    the estimate's bias and for how its error changes with it); of a single item, or of items that are all alike, the
+    interval's ends are None."""
+    sums, weights = np.asarray(sums, float), np.asarray(weights, float)
+    n, value = len(sums), float(sums.sum() / max(weights.sum(), 1e-9))
+    if n < 2 or _constant(sums, weights):
+        return {"value": value if n else None, "low": None, "high": None, "n": n, "method": "none"}
+    drawn = randomness.numpy(seed, "bootstrap").multinomial(n, np.full(n, 1 / n), draws)
+    ratios = drawn @ sums / np.maximum(drawn @ weights, 1e-9)
+    normal = NormalDist()
+    below = float((ratios < value).mean() + (ratios <= value).mean()) / 2
+    bias = normal.inv_cdf(min(max(below, 1 / (draws + 1)), draws / (draws + 1)))
+    without = (sums.sum() - sums) / np.maximum(weights.sum() - weights, 1e-9)
+    apart = without.mean() - without
+    skew = float((apart**3).sum() / (6 * ((apart**2).sum() or 1.0)**1.5))
+    tails = [bias + normal.inv_cdf(tail) for tail in ((1 - level) / 2, (1 + level) / 2)]
+    low, high = np.quantile(ratios, [normal.cdf(bias + tail / (1 - skew * tail)) for tail in tails])
+    plain = bool((weights == 1).all())
+    return {"value": value, "low": float(low), "high": float(high), "n": n,
+            "method": "BCa" if plain else "BCa (clusters)"}
 
 
-def mean_with_interval(values: Sequence[float], seed: int = 0) -> dict[str, Any]:
-    """The mean with an analytic interval where all values are shares, else with a bootstrap one."""
-    return mean_interval(values) if max(values) <= 1 and min(values) >= 0 else bootstrap(values, None, seed)
+def _constant(sums: Vector, weights: Vector) -> bool:
+    """Whether no cluster differs from another."""
+    ratios = sums / np.maximum(weights, 1e-9)
+    return bool(np.ptp(ratios) <= 1e-12 * max(1.0, float(np.abs(ratios).max())))
 
 
-def rate(scores: Sequence[float], clusters: Sequence[Hashable] | None = None) -> dict[str, Any]:
-    """A rate over questions, with an analytic interval: Wilson's where each stands alone, else the ratio estimator's
-    over clusters."""
+def _are_shares(values: Sequence[float] | Vector) -> bool:
+    return min(values) >= 0 and max(values) <= 1
+
+
+def mean_with_interval(values: Sequence[float], seed: int = 0, clusters: Sequence[Hashable] | None = None,
+                       ) -> dict[str, Any]:
+    """The mean with Wilson's interval where all values are shares, else with a bootstrap one."""
+    return rate(values, clusters) if len(values) and _are_shares(values) else bootstrap(values, clusters, seed)
+
+
+def mean_difference(first: Sequence[float], second: Sequence[float], seed: int = 0,
+                    clusters: Sequence[Hashable] | None = None) -> dict[str, Any]:
+    """The mean of ``first - second``, item by item, with Wilson's interval where all values are shares (a difference
+    then lies between -1 and 1), else with a bootstrap one."""
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    if differences and _are_shares(first) and _are_shares(second):
+        return rate(differences, clusters, (-1.0, 1.0))
+    return bootstrap(differences, clusters, seed) | {"n": len(differences)}
+
+
+def rate(scores: Sequence[float], clusters: Sequence[Hashable] | None = None,
+         within: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
+    """The mean of scores ``within`` two bounds, over questions, with Wilson's interval over their clusters (see
+    :func:`~trivium.intervals.mean_interval`). ``n`` counts the questions, ``clusters`` the clusters where they are
+    fewer."""
     if clusters is None or len(set(clusters)) == len(clusters):
-        return mean_interval(scores)
+        return mean_interval(scores, within=within)
     sums, counts = clustered(scores, clusters)
-    return mean_interval(sums.tolist(), counts.tolist()) | {"n": len(scores)}
+    found = mean_interval(sums.tolist(), counts.tolist(), within)
+    return found | {"n": len(scores), "clusters": len(sums)}
 
 
 def paired_test(first: Sequence[float], second: Sequence[float], clusters: Sequence[Hashable] | None = None,
@@ -142,17 +182,20 @@ def _length_feature(differences: Sequence[float]) -> Vector:
 
 
 def length_controlled(wins: Sequence[float], differences: Sequence[float], hardness: Vector | None = None,
-                      seed: int = 0, draws: int = 500, ridge: float = 0.05) -> dict[str, Any]:
+                      seed: int = 0, draws: int = 500, ridge: float = 0.05,
+                      clusters: Sequence[Hashable] | None = None) -> dict[str, Any]:
     """The win rate that a model would have if its answers were as long as the baseline's (Dubois et al. 2024, eq. 2).
 
     ``wins [N]`` between 0 and 1, ``differences [N]`` the model's length minus the baseline's, ``hardness [N]`` from
-    :func:`difficulty`. Fits logit P(win) = theta + phi tanh(difference / std) + psi hardness and averages the chance
-    without the length term. The interval is a bootstrap over prompts, each draw fitted anew. ``phi`` is how much length
-    is liked.
+    :func:`difficulty`, ``clusters [N]`` such as the prompts. Fits logit P(win) = theta + phi tanh(difference / std) +
+    psi hardness and averages the chance without the length term. The interval is Wilson's, of the effective number of
+    answers that follows from the variance of ``draws`` fits to clusters drawn anew, but never of more than the plain
+    rate has: where the fit is certain of what few prompts say, its draws hardly differ. ``n`` counts the clusters;
+    ``phi`` is how much length is liked.
     """
     y = np.asarray(wins, float)
     if not len(y):
-        return {"value": None, "low": 0.0, "high": 1.0, "n": 0, "phi": 0.0}
+        return mean_interval([]) | {"phi": 0.0}
     columns = [np.ones(len(y)), _length_feature(differences)
                ] + ([] if hardness is None else [np.asarray(hardness, float)])
     features, penalty = np.stack(columns, 1), np.array([1e-3] + [ridge] * (len(columns) - 1))
@@ -163,9 +206,19 @@ def length_controlled(wins: Sequence[float], differences: Sequence[float], hardn
         return float(np.average(logistic(without @ beta), weights=weights)), float(beta[1])
 
     value, phi = fit(np.ones(len(y)))
-    drawn = randomness.numpy(seed, "length").multinomial(len(y), np.full(len(y), 1 / len(y)), draws)
-    low, high = np.quantile([fit(weights.astype(float))[0] for weights in drawn], [0.025, 0.975])
-    return {"value": value, "low": min(value, float(low)), "high": max(value, float(high)), "n": len(y), "phi": phi}
+    sums, counts = clustered(y, clusters)
+    plain, n = mean_interval(sums.tolist(), counts.tolist()), len(sums)
+    if _constant(sums, counts):
+        low, high = plain["low"], plain["high"]
+    else:
+        of_row = np.arange(n) if clusters is None else numbered(clusters)
+        drawn = randomness.numpy(seed, "length").multinomial(n, np.full(n, 1 / n), draws)[:, of_row]
+        spread = float(np.var([fit(weights.astype(float))[0] for weights in drawn])) * n / (n - 1)
+        known = value * (1 - value) / max(spread, 1e-12) * (Z / student_t(n - 1))**2
+        effective = min(known, effective_number(sums.tolist(), counts.tolist()))
+        low, high = wilson(value * effective, effective)
+    return {"value": value, "low": min(value, low), "high": max(value, high), "n": n,
+            "method": plain["method"] if _constant(sums, counts) else "Wilson (refitted draws)", "phi": phi}
 
 
 def classification(truths: Sequence[str], guesses: Sequence[str | None]) -> dict[str, Any]:

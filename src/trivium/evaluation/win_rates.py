@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from trivium.evaluation.statistics import bootstrap, length_controlled
-from trivium.intervals import mean_interval
+from trivium.evaluation.statistics import length_controlled, rate
 
 
 def wins_by_points(points: Sequence[float], others: Sequence[float], answers: Sequence[str],
@@ -23,12 +22,13 @@ def wins_by_points(points: Sequence[float], others: Sequence[float], answers: Se
 
 
 def win_rates(wins: Sequence[float], answers: Sequence[str], others: Sequence[str],
-              prompts: Sequence[Hashable] | None = None, seed: int = 0, draws: int = 500) -> dict[str, dict[str, Any]]:
+              clusters: Sequence[Hashable] | None = None, seed: int = 0, draws: int = 500) -> dict[str, dict[str, Any]]:
     """``win_rate``, the mean of ``wins``, and ``length_controlled``, the rate without the judge's liking for length
     (see :func:`trivium.evaluation.statistics.length_controlled`, which draws ``draws`` times).
 
-    ``prompts`` names the prompt of each win, and the interval is a bootstrap over prompts. Without it each win has a
-    prompt of its own, and the interval is analytic."""
+    ``clusters`` names what stands and falls together, such as the prompt of each win; both intervals count it as
+    one."""
     lengths = [float(len(a) - len(b)) for a, b in zip(answers, others, strict=True)]
-    return {"win_rate": mean_interval(wins) if prompts is None else bootstrap(wins, prompts, seed),
-            "length_controlled": length_controlled(wins, lengths, seed=seed, draws=draws)}
+    plain = rate(wins, clusters)
+    return {"win_rate": plain | {"n": plain.pop("clusters", plain["n"])},
+            "length_controlled": length_controlled(wins, lengths, seed=seed, draws=draws, clusters=clusters)}

@@ -9,9 +9,8 @@ from typing import Any
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.evaluation.statistics import bootstrap, paired_test
+from trivium.evaluation.statistics import mean_difference, paired_test, rate
 from trivium.files import Row
-from trivium.intervals import mean_interval
 from trivium.world import rubric
 from trivium.world.questions import questions
 from trivium.world.town import ATTRIBUTES, KINDS, Entity, make_names
@@ -43,11 +42,7 @@ def fact_of(row: Row) -> Hashable:
 
 def right_answers(prompts: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
     """The share of right answers. Questions about one fact count as one cluster."""
-    clusters: dict[Hashable, list[float]] = {}
-    for row, right in zip(prompts, is_right(prompts, answers), strict=True):
-        clusters.setdefault(fact_of(row), []).append(right)
-    return mean_interval([sum(right) for right in clusters.values()],
-                         [float(len(right)) for right in clusters.values()]) | {"n": len(prompts)}
+    return rate(is_right(prompts, answers), [fact_of(row) for row in prompts])
 
 
 def right_by_task(prompts: Sequence[Row], answers: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -61,12 +56,12 @@ def right_by_task(prompts: Sequence[Row], answers: Sequence[str]) -> dict[str, d
 
 def right_difference(prompts: Sequence[Row], answers: Sequence[str], others: Sequence[str],
                      seed: int) -> dict[str, Any]:
-    """How much more often a model is right than another one on the same prompts, with a bootstrap interval over facts
-    and the p-value of a paired test."""
+    """How much more often a model is right than another one on the same prompts, with an interval over facts and the
+    p-value of a paired test."""
     first, second = is_right(prompts, answers), is_right(prompts, others)
     clusters = [fact_of(row) for row in prompts]
-    difference = bootstrap([a - b for a, b in zip(first, second, strict=True)], clusters, seed)
-    return difference | {"n": len(prompts), "p_value": paired_test(first, second, clusters, seed)}
+    difference = mean_difference(first, second, seed, clusters)
+    return difference | {"p_value": paired_test(first, second, clusters, seed)}
 
 
 def unknown_questions(facts: Sequence[Row], file: str, count: int, seed: int) -> list[Row]:
@@ -99,7 +94,7 @@ def _questions_about(entities: Sequence[tuple[str, str]], exists: bool, values: 
     for number in range(count):
         entity, attribute = pool[number % len(pool)] if number >= len(pool) else rng.sample(pool, len(pool))[0]
         rows.append({
-            "where": f"{entity.name}, {attribute}",
+            "where": f"{entity.name}, {attribute}", "cluster": entity.name,
             "prompt": [{"role": "user", "content": rng.choice(questions(entity, attribute))}], "exists": exists,
             "values": sorted(values.get((entity.kind, attribute), ()))
         })

@@ -99,5 +99,7 @@ def reward_model(store: Store, model: Score, name: str, most: int | None = None)
 
 
 def _scores(model: Score, item: Row) -> list[float]:
-    """The scores of an item's responses."""
-    return [model([*item["prompt"], {"role": "assistant", "content": response}]) for response in item["responses"]]
+    """The scores of an item's responses, each a text or an assistant's message."""
+    answers = [{"role": "assistant", "content": response} if isinstance(response, str) else response
+               for response in item["responses"]]
+    return [model([*item["prompt"], answer]) for answer in answers]

@@ -8,14 +8,14 @@ gate and up likewise; the norms' weights and the attention's scale multiplied in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trivium.model.transformer import Block, LanguageModel, frequencies
+from trivium.model.transformer import Block, LanguageModel, frequencies, masked_attention, rotary_length
 
 Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``mix(layer, q [N, heads, d], k [N, kv_heads, d], v [N, kv_heads, d]) -> [N, heads * d]``"""
@@ -80,7 +80,8 @@ class Decoder:
                           laid_out(mlp.down_proj.weight)))
             self.head = laid_out(model.lm_head.weight * _weight(model.model.norm))
         angles = torch.arange(capacity, device=self.device)[:, None] * frequencies(config, self.device)
-        self.turns = torch.polar(torch.ones_like(angles), angles)[:, None]  # [capacity, 1, d / 2]
+        lengths = torch.full_like(angles, rotary_length(config))
+        self.turns = torch.polar(lengths, angles)[:, None]  # [capacity, 1, d / 2]
         shape = (config.num_layers, rows, kv, capacity, d)
         self.keys = torch.zeros(shape, dtype=dtype, device=self.device)
         self.values = torch.zeros(shape, dtype=dtype, device=self.device)
@@ -120,9 +121,9 @@ class Decoder:
             x = self._plus(x, F.silu(gate).mul_(up), weights.down)
         return x
 
-    def prefill(self, tokens: Tensor, first: int) -> None:
+    def prefill(self, tokens: Tensor, first: int, lengths: Sequence[int] = ()) -> None:
         """Leave the keys and values of ``tokens [n, T]``, or of vectors ``[n, T, hidden_size]``, in the rows from
-        ``first`` on."""
+        ``first`` on. Their ``lengths`` do not matter: what padding leaves is written over before it is seen."""
         count, length = tokens.shape[:2]
         window = self.config.sliding_window
         mask = None
@@ -133,8 +134,8 @@ class Decoder:
             q, k, v = (x.view(count, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
             self.keys[layer, first:first + count, :, :length] = k
             self.values[layer, first:first + count, :, :length] = v
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0,
-                                                   enable_gqa=q.shape[1] != k.shape[1])
+            mixed = masked_attention(q, k, v, mask, 1.0) if mask is not None else F.scaled_dot_product_attention(
+                q, k, v, is_causal=True, scale=1.0, enable_gqa=q.shape[1] != k.shape[1])
             return mixed.transpose(1, 2).reshape(count * length, -1)
 
         positions = torch.arange(length, device=self.device).repeat(count)

@@ -44,6 +44,24 @@ class Endpoint:
         near = urllib.parse.urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
         self.opener = urllib.request.build_opener(NoRedirects, *([urllib.request.ProxyHandler({})] if near else []))
 
+    def check(self, seconds: float = 10.0) -> None:
+        """Raise :class:`TriviumError` that names the address where nobody answers there, or the key is refused: one
+        request for its list of models, before time is spent on what it is to judge. Servers without such a list will
+        do."""
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        try:
+            with self.opener.open(urllib.request.Request(f"{self.address}/models", headers=headers), timeout=seconds):
+                return
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code in (401, 403):
+                raise TriviumError(f"endpoint {self.address}: status {error.code}: the key is missing or refused"
+                                   ) from error
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            problem = getattr(reason, "strerror", None) or str(reason) or "no answer"
+            raise TriviumError(f"endpoint {self.address}: cannot be reached ({problem}); see that it runs") from error
+
     def ask(self, text: str, temperature: float = 0.0, max_tokens: int = 256, seed: int | None = None) -> str:
         """The reply to one message. Raises :class:`TriviumError` that names the address when none comes."""
         body: dict[str, Any] = {

@@ -18,8 +18,8 @@ from torch import Tensor
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.generation.decoder import Decoder
-from trivium.generation.plain_decoder import PlainDecoder, must_be_plain
 from trivium.generation.sampling import Controls, Sampling, draw
+from trivium.model.plain_decoder import decoder_of
 from trivium.model.transformer import LanguageModel
 
 __all__ = ["Completion", "Engine", "Sample", "Sampling", "generate"]
@@ -78,9 +78,7 @@ class Engine:
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.lm_head.weight.dtype
         self.rows = rows
         self.capacity = min(capacity or self.config.max_positions, self.config.max_positions)
-        plain = must_be_plain(model)
-        self.decoder: Decoder | PlainDecoder = PlainDecoder(model, rows, self.capacity) if plain else Decoder(
-            model, rows, self.capacity, dtype)
+        self.decoder = decoder_of(model, rows, self.capacity) or Decoder(model, rows, self.capacity, dtype)
         self.vectors: Callable[[Tensor, Tensor | None], Tensor] | None = getattr(model, "vectors", None)
         """Of a model that sees: embeddings of tokens and pictures."""
         self.decode = decode
@@ -239,7 +237,8 @@ class Engine:
                 if self.vectors and any(seen is not None for seen in pictures):
                     tokens = torch.cat(
                         [self.vectors(row[None], seen) for row, seen in zip(tokens, pictures, strict=True)])
-                self.decoder.prefill(tokens, first + begin)
+                self.decoder.prefill(tokens, first + begin,
+                                     [len(sample.prompt) - 1 for sample in leaders[begin:end]])
             begin = end
 
     def _leave(self, rows: list[int]) -> None:

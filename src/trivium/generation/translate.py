@@ -13,9 +13,9 @@ import torch
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.generation.plain_decoder import PlainDecoder
 from trivium.generation.sampling import Controls, Sampling, draw
 from trivium.model.encoder_decoder import EncoderDecoder, look_at
+from trivium.model.plain_decoder import PlainDecoder
 
 
 @torch.inference_mode()

@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from trivium.errors import TriviumError
 
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3's stretching of rotary positions: wavelengths longer than ``original_positions / low_frequency`` tokens
-    become ``factor`` times longer, those shorter than ``original_positions / high_frequency`` stay, those between move
-    smoothly (Grattafiori et al. 2024, section 3.4.2; the formula is that of the published code)."""
+    """A stretching of the rotary positions, for texts longer than those that the model was made with. ``llama3``:
+    wavelengths longer than ``original_positions / low_frequency`` tokens become ``factor`` times longer, those shorter
+    than ``original_positions / high_frequency`` stay, those between move smoothly (Grattafiori et al. 2024, section
+    3.4.2; the formula is that of the published code). ``yarn``: the same between ``beta_slow`` and ``beta_fast`` turns
+    within the original positions, and attention is sharpened (Peng et al. 2023, 'YaRN', sections 3.2 and 3.4).
+    ``linear``: all become ``factor`` times longer (Chen et al. 2023)."""
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     factor: float
     """How many times longer the longest wavelengths become."""
-    original_positions: int
-    """Positions of the model before it was stretched."""
+    original_positions: int = 0
+    """Positions of the model before it was stretched; linear needs none."""
     low_frequency: float = 1.0
-    """Below so many turns within the original positions a wavelength is stretched in full."""
+    """llama3: below so many turns within the original positions a wavelength is stretched in full."""
     high_frequency: float = 4.0
-    """Above so many turns it stays as it was."""
+    """llama3: above so many turns it stays as it was."""
+    kind: Literal["llama3", "yarn", "linear"] = "llama3"
+    """Which wavelengths are stretched: llama3, yarn or linear."""
+    beta_fast: float = 32.0
+    """yarn: above so many turns within the original positions a wavelength stays as it was."""
+    beta_slow: float = 1.0
+    """yarn: below so many turns it is stretched in full."""
+    attention_factor: float | None = None
+    """yarn: what queries and keys are multiplied by; null for 0.1 ln(factor) + 1."""
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise TriviumError(f"model: rope_scaling's factor is {self.factor}; it must be at least 1")
+        if self.kind != "linear" and self.original_positions < 1:
+            raise TriviumError(f"model: rope_scaling's original_positions is {self.original_positions}; {self.kind} "
+                               "needs the positions of the model before it was stretched")
+        for low, high in (("low_frequency", "high_frequency"), ("beta_slow", "beta_fast")):
+            if not 0 < getattr(self, low) < getattr(self, high):
+                raise TriviumError(f"model: rope_scaling's {low} ({getattr(self, low)}) must be above 0 and below "
+                                   f"{high} ({getattr(self, high)})")
 
 
 @dataclass(frozen=True)
@@ -62,7 +84,7 @@ class ModelConfig:
     sliding_window: int | None = None
     """How many tokens back attention reaches, the own one included (Mistral); null for all."""
     rope_scaling: RopeScaling | None = None
-    """Llama 3's stretching of the rotary positions; null for none."""
+    """A stretching of the rotary positions for longer texts: llama3, yarn or linear; null for none."""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads",
@@ -77,7 +99,7 @@ class ModelConfig:
         if self.sliding_window is not None and self.sliding_window < 1:
             raise TriviumError(f"model: sliding_window is {self.sliding_window}; it must be at least 1, or null")
         extras = {"qk_norm": self.qk_norm, "attention_bias": self.attention_bias,
-                  "sliding_window": self.sliding_window is not None, "rope_scaling": self.rope_scaling is not None}
+                  "sliding_window": self.sliding_window is not None}
         if sum(extras.values()) > 1:
             both = " and ".join(name for name, chosen in extras.items() if chosen)
             raise TriviumError(f"model: {both} are together in no family of models; choose one of them")

@@ -15,7 +15,7 @@ from trivium.errors import TriviumError
 from trivium.files import read_json, write_json
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder import encode
-from trivium.model.transformer import Cross, Transformer
+from trivium.model.transformer import Cross, Transformer, masked_attention
 from trivium.model.weights import save_weights, shards
 
 
@@ -104,8 +104,9 @@ def look_at(memory: Tensor, seen: Tensor | None = None) -> Cross:
         k, v = kept[layer] if layer in kept else keys_values(memory)
         if not torch.is_grad_enabled():
             kept[layer] = k, v
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if seen is None else seen[:, None],
-                                              enable_gqa=q.shape[1] != k.shape[1])
+        if seen is not None:
+            return masked_attention(q, k, v, seen[:, None])
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=q.shape[1] != k.shape[1])
 
     return cross
 

@@ -3,6 +3,7 @@ written."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,74 @@ NAMES = {  # ours -> Hugging Face's
 }
 
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "num_key_value_heads": None, "head_dim": None},
+    "mistral": {"max_position_embeddings": 131072, "rms_norm_eps": 1e-6, "num_key_value_heads": 8, "head_dim": None,
+                "sliding_window": 4096},
+    "qwen2": {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "num_key_value_heads": 32, "head_dim": None},
+    "qwen3": {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "num_key_value_heads": 32, "head_dim": 128},
+}
+"""What a family's setting is where its ``config.json`` does not say."""
+
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "attention_bias": (False, None), "mlp_bias": (False, None), "hidden_act": ("silu", "swish"),
+    "use_sliding_window": (False, None), "is_causal": (True, None), "partial_rotary_factor": (1, None),
+    "original_max_position_embeddings": (None,), "per_layer_config": (None,), "chunk_size_feed_forward": (0, None),
+}
+"""The values of settings for which our Transformer computes what the family does. With another the library's model
+does it, where there is that library."""
+
+COMPUTED = {*NAMES.values(), "rope_parameters", "rope_scaling", "rope_theta", "sliding_window", "layer_types"}
+"""The settings that decide what is computed, beside those of :data:`PLAIN`."""
+
+WITHOUT_EFFECT = {
+    "initializer_range", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "pretraining_tp",
+    "attention_dropout", "max_window_layers", "transformers_version", "architectures", "output_hidden_states",
+    "return_dict", "dtype", "torch_dtype", "is_encoder_decoder", "id2label", "label2id", "num_labels", "problem_type",
+    "output_attentions", "model_type", "_name_or_path"
+}
+"""The settings of these families that change no logits here: dropout is never applied, and windows are not used."""
+
+IGNORED = (".rotary_emb.inv_freq",)
+"""Ends of tensors that older writers stored, and that ``transformers`` passes over: they follow from the config."""
+
+
+ROPE = {
+    "llama3": {"low_frequency": "low_freq_factor", "high_frequency": "high_freq_factor"},
+    "yarn": {"beta_fast": "beta_fast", "beta_slow": "beta_slow", "attention_factor": "attention_factor"}, "linear": {}
+}
+"""Ours and Hugging Face's names of what each stretching of rotary positions has of its own."""
+
+
+def beyond(values: dict[str, Any]) -> str | None:
+    """What in the ``config.json`` of one of :data:`FAMILIES` our own Transformer does not compute, or None."""
+    for name, plain in PLAIN.items():
+        if values.get(name, plain[0]) not in plain:
+            return f"{name} is {values[name]!r}"
+    if any(kind != "full_attention" for kind in values.get("layer_types") or ()):
+        return f"layer_types are {sorted(set(values['layer_types']))}"
+    rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "llama3", "yarn", "linear") or any(isinstance(one, dict) for one in rope.values()):
+        return f"rotary positions are of the kind {kind!r}"
+    known = {"rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "low_freq_factor",
+             "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "partial_rotary_factor", "truncate",
+             "mscale", "mscale_all_dim", "finetuned"}
+    for name in rope:
+        plain = {"partial_rotary_factor": (1, None), "truncate": (True, None), "mscale": (None,),
+                 "mscale_all_dim": (None,)}.get(name, (rope[name],) if name in known else (None,))
+        if rope[name] not in plain:
+            return f"the rotary positions' {name} is {rope[name]!r}"
+    return None
+
+
+def ours(values: dict[str, Any]) -> bool:
+    """Whether a folder with this ``config.json`` is computed by our own Transformer."""
+    return values.get("model_type") in FAMILIES and beyond(values) is None
 
 
 def write_config(config: ModelConfig, ids: dict[str, Any], reward_shift: float | None = None) -> dict[str, Any]:
@@ -34,10 +102,11 @@ def write_config(config: ModelConfig, ids: dict[str, Any], reward_shift: float |
     values: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if scaling is not None:
-        rope |= {
-            "rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low_frequency,
-            "high_freq_factor": scaling.high_frequency, "original_max_position_embeddings": scaling.original_positions
-        }
+        rope |= {"rope_type": scaling.kind, "factor": scaling.factor}
+        if scaling.kind != "linear":
+            rope["original_max_position_embeddings"] = scaling.original_positions
+        rope |= {theirs: getattr(scaling, ours) for ours, theirs in ROPE[scaling.kind].items()
+                 if getattr(scaling, ours) is not None}
     values |= {
         "model_type": family.lower(), "architectures": [f"{family}ForCausalLM"], "hidden_act": "silu",
         "attention_dropout": 0.0, "rope_theta": config.rope_theta, "rope_parameters": rope, "initializer_range": 0.02,
@@ -60,43 +129,74 @@ def write_config(config: ModelConfig, ids: dict[str, Any], reward_shift: float |
 
 
 def config_of(folder: Path, values: dict[str, Any]) -> ModelConfig:
-    """The shape that the ``config.json`` of one of :data:`FAMILIES` describes. Raises :class:`TriviumError` for a
-    setting that is not supported and for one that is missing."""
+    """The shape that the ``config.json`` of one of :data:`FAMILIES` describes, as ``transformers`` understands it.
+    Raises :class:`TriviumError` for a setting that our Transformer does not compute and for one that is missing."""
     path = folder / "config.json"
     family = values["model_type"]
-    refused = {"attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "hidden_act": "silu"}
-    for name, wanted in refused.items():
-        if values.get(name, wanted) not in (wanted, None):
-            raise TriviumError(f"{path}: {name} is {values[name]!r}; only {wanted!r} is supported")
-    missing = [theirs for ours, theirs in NAMES.items() if theirs not in values
+    if (reason := beyond(values)) is not None:
+        raise TriviumError(f"{path}: {reason}, which is not supported for our own {family}")
+    if values.get("quantization_config"):
+        kind = values["quantization_config"].get("quant_method", "of some kind")
+        raise TriviumError(f"{path}: its weights are quantised ({kind}), which cannot be trained; take the model in "
+                           "bf16, f16 or float32")
+    values = DEFAULTS[family] | values
+    missing = [theirs for ours, theirs in NAMES.items() if values.get(theirs) is None
                and ours not in ("head_dim", "num_kv_heads", "tie_embeddings")]
     if missing:
         raise TriviumError(f"{path}: the field {missing[0]!r} is missing")
-    if values.get("num_key_value_heads") is None:
+    if values["num_key_value_heads"] is None:
         values["num_key_value_heads"] = values["num_attention_heads"]
-    if values.get("head_dim") is None:
+    if values["head_dim"] is None:
         values["head_dim"] = values["hidden_size"] // values["num_attention_heads"]
-    values.setdefault("tie_word_embeddings", False)
+    values["tie_word_embeddings"] = bool(values.get("tie_word_embeddings")) and not two_matrices(folder)
     sizes = {ours: values[theirs] for ours, theirs in NAMES.items()}
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    # transformers takes the older name where both are there: people add it to a folder that has the newer
+    rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
     return ModelConfig(
-        **sizes, rope_theta=float(rope.get("rope_theta", values.get("rope_theta", 10000.0))), qk_norm=family == "qwen3",
-        attention_bias=family == "qwen2", sliding_window=values.get("sliding_window") if family == "mistral" else None,
-        rope_scaling=read_rope_scaling(path, rope))
+        **sizes, rope_theta=float(rope.get("rope_theta") or values.get("rope_theta") or 10000.0),
+        qk_norm=family == "qwen3", attention_bias=family == "qwen2",
+        sliding_window=values["sliding_window"] if family == "mistral" else None,
+        rope_scaling=read_rope_scaling(path, rope, int(values["max_position_embeddings"])))
 
 
-def read_rope_scaling(path: Path, rope: dict[str, Any]) -> RopeScaling | None:
-    """Llama 3's scaling where the config has it; raises for any other kind."""
+def read_rope_scaling(path: Path, rope: dict[str, Any], positions: int) -> RopeScaling | None:
+    """The stretching of rotary positions that the config has, or None; of a model of so many ``positions``."""
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None
-    if kind != "llama3":
-        raise TriviumError(f"{path}: rope scaling {kind!r} is not supported; known are default and llama3")
+    original = int(rope.get("original_max_position_embeddings") or positions)
     try:
-        return RopeScaling(float(rope["factor"]), int(rope["original_max_position_embeddings"]),
-                           float(rope["low_freq_factor"]), float(rope["high_freq_factor"]))
+        factor = rope["factor"] if kind != "yarn" or rope["factor"] is not None else positions / original
+        more = {ours: rope.get(theirs) if kind == "yarn" else rope[theirs] for ours, theirs in ROPE[kind].items()}
+        return RopeScaling(float(factor), 0 if kind == "linear" else original, kind=kind,
+                           **{name: float(value) for name, value in more.items() if value})
     except KeyError as error:
         raise TriviumError(f"{path}: the rope scaling lacks {error}") from error
+    except (TypeError, ValueError) as error:
+        raise TriviumError(f"{path}: the rope scaling {rope} holds what is no number") from error
+
+
+@functools.lru_cache(64)
+def _differ(first: Path, one: str, second: Path, other: str, stamps: tuple[int, ...]) -> bool:
+    with (safetensors.safe_open(first, framework="pt") as left, safetensors.safe_open(second, framework="pt") as right):
+        a, b = left.get_slice(one), right.get_slice(other)
+        if a.get_shape() != b.get_shape():
+            return True
+        return not all(torch.equal(a[i:i + 4096], b[i:i + 4096]) for i in range(0, a.get_shape()[0], 4096))
+
+
+def two_matrices(folder: Path) -> bool:
+    """Whether a folder whose config ties the output matrix to the embedding stores two that differ: then they are not
+    tied, as ``transformers`` sees it too. So is what PEFT merges where the output matrix alone was trained."""
+    try:
+        places = shards(folder)
+    except TriviumError:
+        return False  # said where the weights are read
+    names = [name for name in (EMBEDDING, HEAD) if name in places]
+    if len(names) < 2:
+        return False
+    stamps = tuple(places[name].stat().st_mtime_ns for name in names)
+    return _differ(places[EMBEDDING], EMBEDDING, places[HEAD], HEAD, stamps)
 
 
 def described(folder: Path) -> tuple[LanguageModel | RewardModel, dict[str, Path]]:
@@ -115,10 +215,12 @@ def described(folder: Path) -> tuple[LanguageModel | RewardModel, dict[str, Path
         else:
             model = LanguageModel(config)
     wanted = model.state_dict()
-    places = shards(folder)
+    places = {name: place for name, place in shards(folder).items() if not name.endswith(IGNORED)}
     if isinstance(model, LanguageModel) and config.tie_embeddings:
-        wanted.pop("lm_head.weight")
-        places.pop("lm_head.weight", None)  # some writers store the embedding twice
+        # some writers store the embedding twice, or under the other name alone
+        wanted.pop(EMBEDDING if EMBEDDING not in places and HEAD in places else HEAD)
+        if EMBEDDING in places:
+            places.pop(HEAD, None)
     for name in sorted(wanted.keys() | places.keys()):
         if name not in places:
             raise TriviumError(f"{folder}: the weights lack {name}, which config.json asks for")
@@ -147,7 +249,7 @@ def load_own(folder: Path, dtype: torch.dtype | None, device: torch.device | str
                 tensor = file.get_tensor(name)
                 weights[name] = tensor.to(device, dtype or tensor.dtype, copy=True)
     if isinstance(model, LanguageModel) and config.tie_embeddings:
-        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+        weights[EMBEDDING] = weights[HEAD] = weights[EMBEDDING if EMBEDDING in weights else HEAD]
     model.load_state_dict(weights, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -178,3 +280,24 @@ def save_generation(folder: Path, ids: dict[str, Any]) -> None:
     """Write ``generation_config.json``: the tokens that end an answer, and padding."""
     write_json(folder / "generation_config.json",
                {"do_sample": True, "eos_token_id": ids["eos"], "pad_token_id": ids["pad"]})
+
+
+def keep_generation(folder: Path, base: dict[str, Any]) -> None:
+    """Add to a folder's ``generation_config.json`` what that of its base holds: how to sample stays as it was, and
+    every token that ended an answer still does, in ``config.json`` too."""
+    path = folder / "generation_config.json"
+    if not base or not path.exists():
+        return
+    ours = read_json(path)
+    ends = joined_ids(ours.get("eos_token_id"), base.get("eos_token_id"))
+    pad = ours["pad_token_id"] if base.get("pad_token_id") is None else base["pad_token_id"]
+    write_json(path, ours | base | {"eos_token_id": ends, "pad_token_id": pad})
+    config = folder / "config.json"
+    if config.exists() and (values := read_json(config)).get("eos_token_id") != ends:
+        write_json(config, values | {"eos_token_id": ends})
+
+
+def joined_ids(*some: int | list[int] | None) -> int | list[int] | None:
+    """Token ids of several settings, each once: a number where there is one alone."""
+    each = dict.fromkeys(id for ids in some if ids is not None for id in (ids if isinstance(ids, list) else [ids]))
+    return next(iter(each), None) if len(each) < 2 else list(each)

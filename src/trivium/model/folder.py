@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ import torch
 from trivium.errors import TriviumError
 from trivium.files import read_json
 from trivium.model.adapters import folder as adapter_folder
+from trivium.model.adapters.peft import vocabulary
 from trivium.model.config import ModelConfig
-from trivium.model.families import FAMILIES, config_of, load_own, save_own, save_own_config
+from trivium.model.families import config_of, load_own, ours, save_own, save_own_config
 from trivium.model.transformer import LanguageModel, RewardModel
 
 if TYPE_CHECKING:
@@ -26,13 +28,14 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         config, values = read_config(adapter_folder.base_of(folder))
         generation = folder / "generation_config.json"
         ids = read_json(generation) if generation.exists() else {}
+        config = replace(config, vocab_size=vocabulary(folder) or config.vocab_size)
         return config, values | {name: ids[name] for name in ("eos_token_id", "pad_token_id") if name in ids}
     values = read_json(path)
     family = values.get("model_type")
     if family == "modernbert":
         raise TriviumError(
             f"{folder}: an encoder reads and labels, but writes nothing; a language model is needed here")
-    if family not in FAMILIES:
+    if not ours(values):
         from trivium.model.foreign import shape_of
         return shape_of(folder)
     return config_of(folder, values), values
@@ -51,7 +54,7 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32,
     if (folder / "config.json").exists() and read_json(folder / "config.json").get("model_type") == "t5gemma":
         from trivium.model.encoder_decoder import load_encoder_decoder
         return load_encoder_decoder(folder, dtype, device)
-    if read_config(folder)[1].get("model_type") not in FAMILIES:
+    if not ours(read_config(folder)[1]):
         from trivium.model.foreign import load as load_foreign
         return load_foreign(folder, dtype, device)
     model = load_own(folder, dtype, device)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from trivium.model.config import EncoderConfig, EncoderDecoderConfig, ModelConfig
+from trivium.model.config import EncoderConfig, EncoderDecoderConfig, ModelConfig, RopeScaling
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``attend(layer, q [B, heads, T, d], k [B, kv_heads, T, d], v [B, kv_heads, T, d]) -> [B, heads, T, d]``. Keys and
@@ -56,9 +56,34 @@ def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
     scaling = config.rope_scaling
     if scaling is None:
         return plain
-    turns = scaling.original_positions * plain / (2 * math.pi)
-    kept = ((turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)).clamp(0, 1)
+    if scaling.kind == "linear":
+        return plain / scaling.factor
+    if scaling.kind == "yarn":
+        kept = 1 - yarn_stretched(config, scaling, device)
+    else:
+        turns = scaling.original_positions * plain / (2 * math.pi)
+        kept = ((turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)).clamp(0, 1)
     return plain * (kept + (1 - kept) / scaling.factor)
+
+
+def yarn_stretched(config: ModelConfig, scaling: RopeScaling, device: torch.device) -> Tensor:
+    """How far YaRN stretches each wavelength, 0 to 1, ``[head_dim / 2]``: a ramp over the pairs of dimensions, from the
+    one that makes ``beta_fast`` turns within the original positions to the one that makes ``beta_slow`` (Peng et al.
+    2023, equations 17 to 23, with the ends rounded outwards as in the published code)."""
+    pairs = config.head_dim // 2
+    low, high = (config.head_dim * math.log(scaling.original_positions / (turns * 2 * math.pi)) /
+                 (2 * math.log(config.rope_theta)) for turns in (scaling.beta_fast, scaling.beta_slow))
+    first, last = max(math.floor(low), 0), min(math.ceil(high), config.head_dim - 1)
+    ramp = torch.arange(pairs, dtype=torch.float32, device=device) - first
+    return (ramp / (last - first or 0.001)).clamp(0, 1)
+
+
+def rotary_length(config: ModelConfig) -> float:
+    """What queries and keys are multiplied by as they are turned: more than 1 with YaRN."""
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind != "yarn":
+        return 1.0
+    return 0.1 * math.log(scaling.factor) + 1 if scaling.attention_factor is None else scaling.attention_factor
 
 
 def rotary(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,12 +91,26 @@ def rotary(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
     the first half of the sines is negated, as :func:`rotate` wants it."""
     angles = positions[:, None, :, None].float() * frequencies(config, positions.device)
     cos, sin = angles.cos(), angles.sin()
+    if (length := rotary_length(config)) != 1:
+        cos, sin = cos * length, sin * length
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair ``(x[i], x[i + d/2])`` of ``x [B, heads, T, d]`` by its position's angle."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
+
+
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None = None) -> Tensor:
+    """Attention of ``q [B, heads, T, d]`` to keys and values of as many heads or fewer, where ``mask`` (broadcast to
+    ``[B, heads, T, S]``) says so; scores are multiplied by ``scale``, ``d ** -0.5`` unless given.
+
+    On a GPU no kernel takes a mask together with shared heads but the one that writes all T x S scores down: there each
+    head gets its own copy of its keys and values, which are far smaller."""
+    shared = q.shape[1] // k.shape[1]
+    if shared > 1 and q.device.type == "cuda":
+        k, v, shared = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1), 1
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=shared > 1)
 
 
 def causal_attention(window: int | None = None) -> Attend:
@@ -83,7 +122,7 @@ def causal_attention(window: int | None = None) -> Attend:
             return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared)
         mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
         mask = F.pad(mask if window is None else mask.triu(1 - window), (before, 0), value=True)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=shared)
+        return masked_attention(q, k, v, mask)
 
     return attend
 
@@ -104,7 +143,7 @@ def packed_attention(documents: Tensor, parents: Tensor, positions: Tensor, wind
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         seen = mask if k.shape[2] == q.shape[2] else F.pad(mask, (k.shape[2] - q.shape[2], 0), value=True)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=q.shape[1] != k.shape[1])
+        return masked_attention(q, k, v, seen)
 
     return attend
 
@@ -114,7 +153,7 @@ def both_ways_attention(documents: Tensor) -> Attend:
     mask = (documents[:, :, None] == documents[:, None, :])[:, None]
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+        return masked_attention(q, k, v, mask)
 
     return attend
 

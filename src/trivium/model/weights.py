@@ -2,21 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
+from typing import Literal
 
 import safetensors
+import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from trivium.errors import TriviumError
 from trivium.files import read_json, write_json, written_aside
 
+SaveDtype = Literal["base", "float32", "bf16", "f16"]
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+"""Number formats by the names of settings."""
+STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+"""Number formats by safetensors' names."""
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The number format of most of a model folder's weights; float32 where it is none that training writes. Only
+    headers are read."""
+    counts: Counter[str] = Counter()
+    places = shards(folder)
+    for path in sorted(set(places.values())):
+        with safetensors.safe_open(path, framework="pt") as file:
+            for name in (name for name, place in places.items() if place == path):
+                view = file.get_slice(name)
+                counts[view.get_dtype()] += prod(view.get_shape())
+    return STORED.get(counts.most_common(1)[0][0], torch.float32) if counts else torch.float32
+
+
+@contextlib.contextmanager
+def weights_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Within it, a model's weights are in ``dtype``; afterwards they are what they were, rounded. Buffers stay: the
+    frequencies of rotary positions are among them."""
+    kept = {parameter: parameter.dtype for parameter in model.parameters()}
+    for parameter in kept:
+        parameter.data = parameter.data.to(dtype)
+    try:
+        yield
+    finally:
+        for parameter, before in kept.items():
+            parameter.data = parameter.data.to(before)
+
+
+def too_large(model: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether a weight is beyond what ``dtype`` can hold."""
+    largest = torch.finfo(dtype).max
+    return any(bool((parameter.detach().abs() > largest).any()) for parameter in model.parameters())
+
 
 def shards(folder: Path) -> dict[str, Path]:
-    """The file that holds each tensor of a model's folder: ``model.safetensors``, or the shards that its index names.
+    """The file that holds each tensor of a model's folder: ``model.safetensors`` or, where there is none, the shards
+    that its index names (an index beside the one file is left over from before, and ``transformers`` passes over it).
     Raises for shards that are missing, truncated or outside the folder, and for pickles."""
-    index = folder / "model.safetensors.index.json"
-    names = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    sharded = index.exists() and not single.exists()
+    names = sorted(set(read_json(index)["weight_map"].values())) if sharded else ["model.safetensors"]
     found: dict[str, Path] = {}
     for name in names:
         path = folder / name
@@ -27,7 +74,7 @@ def shards(folder: Path) -> dict[str, Path]:
                 found |= dict.fromkeys(file.keys(), path)
         except FileNotFoundError as error:
             pickled = next(iter(sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None)
-            hint = "; copy it again" if index.exists() else ""
+            hint = "; copy it again" if sharded else ""
             if pickled:
                 hint = f"; {pickled.name} is a pickle, which is never read: convert it to safetensors"
             raise TriviumError(f"{path}: no such file{hint}") from error
@@ -38,7 +85,8 @@ def shards(folder: Path) -> dict[str, Path]:
 
 def save_weights(folder: Path, weights: dict[str, Tensor], shard_bytes: int) -> None:
     """Write tensors as ``model.safetensors``, or as shards of at most ``shard_bytes`` with their index. Each file is
-    written aside and renamed, so a crash leaves no file half written; the index comes last."""
+    written aside and renamed, so a crash leaves no file half written; the index comes last, and then weights that stood
+    there before are taken away."""
     groups: list[dict[str, Tensor]] = [{}]
     filled = 0
     for name, tensor in weights.items():
@@ -63,3 +111,6 @@ def save_weights(folder: Path, weights: dict[str, Tensor], shard_bytes: int) -> 
             })
     else:
         index.unlink(missing_ok=True)
+    for stale in (folder / "model.safetensors", *folder.glob("model-?????-of-?????.safetensors")):
+        if stale.name not in names:
+            stale.unlink(missing_ok=True)

@@ -27,9 +27,15 @@ def whiten(values: np.ndarray, shift_mean: bool = True) -> np.ndarray:
 
 def group_advantages(rewards: np.ndarray, scaled: bool = True) -> np.ndarray:
     """GRPO's advantages of K responses to one prompt ``[K]``: their rewards minus the group's mean and, if ``scaled``,
-    over its deviation (Shao et al. 2024, sec. 4.1.2). A group of equal rewards teaches nothing: all are 0."""
+    over its deviation (Shao et al. 2024, sec. 4.1.2). A group of equal rewards teaches nothing: all are 0.
+
+    The deviation is that of a sample, over K - 1, plus 1e-4, as in TRL, whose learning rates so carry over. The paper
+    does not say which; over K the advantages of K = 2 would be 1.41 times as large, of K = 8 1.07 times. The 1e-4 keeps
+    rewards that differ by rounding alone, such as a reward model's, from teaching as much as a right answer does."""
     centred = rewards - rewards.mean()
-    return centred / (rewards.std() + 1e-6) if scaled else centred
+    if not scaled or len(rewards) < 2:
+        return centred
+    return centred / (rewards.std(ddof=1) + 1e-4)
 
 
 def leave_one_out_advantages(rewards: np.ndarray) -> np.ndarray:
@@ -71,8 +77,11 @@ def kl_penalties(log_probs: Tensor, reference: Tensor) -> Tensor:
     return torch.exp(difference) - 1 - difference
 
 
-def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
-    """``0.5 * max((v - R)^2, (clip(v, old_v - clip, old_v + clip) - R)^2)`` for each token ``[N]``."""
+def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None) -> Tensor:
+    """``0.5 * max((v - R)^2, (clip(v, old_v - clip, old_v + clip) - R)^2)`` for each token ``[N]``; ``0.5 * (v - R)^2``
+    where ``clip`` is None."""
+    if clip is None:
+        return 0.5 * (values - returns)**2
     clipped = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
 

@@ -79,10 +79,19 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
     for file in edited_since_loaded(files.values()):
         raise TriviumError(f"{name}: {file} was edited since this run began; start the same command again")
     code = {where: digest_path(file) for where, file in files.items()}
+    stage = stage.settled(nested(stage, as_folders(places)))
     work = digest_json(
         {"kind": stage.kind, "version": version, "settings": stage.learned(), "seed": recipe.seed, "inputs": digests})
     key = digest_json({"work": work, "code": code}) if code else work
     return Planned(name, stage, runner, places | files, digests | code, code, work, key)
+
+
+def as_folders(places: Mapping[str, Path]) -> dict[str, Path]:
+    """Places with GGUF files as the folders that they are unpacked to: a stage's key holds the file's digest."""
+    if not any(place.suffix.lower() == ".gguf" for place in places.values()):
+        return dict(places)
+    from trivium.model.gguf.read import opened
+    return {where: opened(place) for where, place in places.items()}
 
 
 def code_of(runner: RunStage) -> dict[str, Path]:
@@ -115,17 +124,18 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
     planned = plan(recipe, name, stage, artifacts, runners)
     place, key = recipe.folder / name, planned.key
     work = recipe.folder / ".work" / f"{name}-{planned.work[:12]}"
-    context = Context(recipe.name, name, recipe.seed, nested(stage, planned.places), work / "artifact",
+    context = Context(recipe.name, name, recipe.seed, nested(stage, as_folders(planned.places)), work / "artifact",
                       work / "scratch", progress, need(recipe, stage), wall_seconds, Stages(map(Path, recipe.plugins)))
     if os.environ.get("RANK", "0") != "0":
         if not find(recipe.folder, name, planned) and stage.every_process:
-            planned.runner(stage, context)
+            planned.runner(planned.stage, context)
         return awaited(place, planned)
     if found := finished(recipe, planned, progress, earlier):
         return found
     with disk_errors(work):
         context.folder.mkdir(parents=True, exist_ok=True)
         context.scratch.mkdir(parents=True, exist_ok=True)
+    stage = planned.stage
     with clock(work, earlier) as spent, disk_errors(work):
         edited = edited_code(work, planned.code, context)
         summary = stage.decided() | summary_of(planned, context) | ({"edited": edited} if edited else {})
@@ -221,8 +231,9 @@ def prepared(recipe: Recipe, name: str, file: str = "RECIPE") -> tuple[Stage, Co
                 f"{name}: its input {reference!r} is not there yet; make it with: trivium run {file} --only {reference}"
             )
     work = recipe.folder / ".work" / f"{name}-look"
-    return stage, Context(recipe.name, name, recipe.seed, nested(stage, places), work, work, Progress(quiet=True),
-                          need(recipe, stage))
+    inputs = nested(stage, as_folders(places))
+    return stage.settled(inputs), Context(recipe.name, name, recipe.seed, inputs, work, work, Progress(quiet=True),
+                                          need(recipe, stage))
 
 
 def cores(recipe: Recipe) -> int:

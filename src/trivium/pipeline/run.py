@@ -105,6 +105,9 @@ def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
         for _, reference in stage.references():
             if reference in recipe.stages:
                 continue
+            if reference.lower().endswith(".gguf"):
+                from trivium.model.gguf.read import check_gguf
+                check_gguf(Path(reference))
             check_files(Path(reference))
             config = Path(reference) / "config.json"
             if config.is_file() and "model_type" in read_json(config):

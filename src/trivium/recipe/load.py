@@ -88,8 +88,10 @@ def parse_recipe(raw: Any, path: Path, overrides: Iterable[str] = (), stages: Ma
         known = ChainMap({kind: free_stage(kind)
                           for kind in free if kind not in known}, known)  # type: ignore[arg-type]
         raw["stages"] = unroll(raw["stages"], explain, known)
-        parsed = {str(name): parse_stage(str(name), settings, known) for name, settings in raw["stages"].items()
-                  if settings is not None and settings is not False}
+        parsed: dict[str, Stage] = {}
+        for name, settings in raw["stages"].items():
+            if settings is not None and settings is not False:
+                parsed[str(name)] = _within(str(name), parse_stage(str(name), settings, known), parsed)
     except ValidationError as error:
         raise TriviumError(f"{path}: {explain(error, '', Header, head, (*Header.model_fields, 'stages'))}") from error
     except TriviumError as error:
@@ -191,6 +193,14 @@ def parse_stage(name: str, settings: Any, stages: Mapping[str, type[Stage]]) -> 
     for place, fault in wrong_numbers(settings, stage):
         raise TriviumError(f"stages.{name}.{'.'.join(map(str, place))} {fault}")
     return stage
+
+
+def _within(name: str, stage: Stage, earlier: Mapping[str, Stage]) -> Stage:
+    """A stage with the defaults that depend on earlier ones."""
+    try:
+        return stage.within(earlier)
+    except TriviumError as error:
+        raise TriviumError(f"stages.{name}.{error}") from error
 
 
 def wrong_numbers(given: Any, parsed: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from trivium.report.examined import OTHER_COLOUR, baseline_of, evaluations, model_order, own_stage
-from trivium.report.formats import interval, is_known_rate, is_number, is_rate, is_share, number, percent, signed
+from trivium.report.formats import (
+    has_interval,
+    interval,
+    is_known_rate,
+    is_number,
+    is_rate,
+    is_share,
+    number,
+    percent,
+    signed,
+)
 from trivium.report.gather import Gathered
 from trivium.report.texts import Pair
 
@@ -96,5 +106,7 @@ def small(value: Any) -> str:
 def range_of(value: Any) -> str:
     """A headline's interval, where it has one."""
     if not is_rate(value):
+        return ""
+    if not has_interval(value):
         return ""
     return interval(value) if is_share(value) else f"{number(value['low'])} – {number(value['high'])}"

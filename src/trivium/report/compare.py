@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.report.again import flat
-from trivium.report.formats import is_number, is_rate
+from trivium.report.formats import has_interval, is_number, is_rate
 from trivium.report.gather import Gathered, gather
 
 TIMES = {"seconds", "tokens_per_second"}
@@ -68,7 +68,7 @@ def numbers(run: Gathered, stage: str) -> list[tuple[str, Any]]:
 
 def intervals_apart(first: Any, second: Any) -> bool | None:
     """Whether two rates' intervals do not touch."""
-    if not is_rate(first) or not is_rate(second) or first["value"] is None or second["value"] is None:
+    if not all(is_rate(one) and one["value"] is not None and has_interval(one) for one in (first, second)):
         return None
     return bool(first["high"] < second["low"] or second["high"] < first["low"])
 
@@ -109,5 +109,7 @@ def figure_text(figure: Any) -> str:
     if figure is None:
         return "–"
     if is_rate(figure):
-        return "–" if figure["value"] is None else f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+        if figure["value"] is None or not has_interval(figure):
+            return "–" if figure["value"] is None else f"{figure['value']:.3f}"
+        return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
     return f"{figure:,.4g}" if isinstance(figure, float) else str(figure)

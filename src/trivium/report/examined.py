@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.files import Row
+from trivium.report import texts
 from trivium.report.formats import is_known_rate, is_rate
 from trivium.report.gather import Gathered
 from trivium.report.texts import TASK_FIGURES, Pair, task_figure_words
@@ -26,7 +27,7 @@ def evaluations(found: Gathered) -> list[tuple[str, dict[str, Any]]]:
 
 def baseline_of(manifest: Mapping[str, Any]) -> str:
     """The model that an examination compares with."""
-    return str(manifest["settings"].get("baseline", "sft"))
+    return str(manifest["summary"].get("baseline") or manifest["settings"].get("baseline") or "sft")
 
 
 def own_stage(found: Gathered, manifest: Mapping[str, Any], model: str) -> bool:
@@ -93,6 +94,27 @@ def by_task(found: Gathered) -> list[dict[str, Any]]:
     return made
 
 
+def measured(found: Gathered) -> list[dict[str, Any]]:
+    """What was measured on held-out rows besides wins and the world's right answers: the loss of the right answers, and
+    the checkers; of each model, beside what it has more than the baseline."""
+    made = []
+    for name, manifest in evaluations(found):
+        base, examined = baseline_of(manifest), manifest["summary"]["models"]
+        models = {model: examined[model] for model in model_order(found) if model in examined}
+        keys = dict.fromkeys(key for figures in models.values() for key, figure in figures.items()
+                             if is_known_rate(figure) and "_vs_" not in key and key != "right_answers")
+        rows = []
+        for key in keys:
+            rates = {model: figures[key] for model, figures in models.items() if key in figures}
+            more = {model: figures.get(f"{key}_difference_vs_{base}") for model, figures in models.items()}
+            rows.append((texts.measured_words(key), rates,
+                         {model: figure for model, figure in more.items() if is_known_rate(figure)}))
+        if rows:
+            shown = [model for model in models if any(model in rates for _, rates, _ in rows)]
+            made.append({"stage": name, "base": base, "models": shown, "rows": rows})
+    return made
+
+
 Rates = list[tuple[str, dict[str, Any]]]
 """Models, each with a rate."""
 
@@ -117,6 +139,11 @@ def further_tasks(found: Gathered) -> list[tuple[str, list[tuple[Pair, float | N
             for task, figures in made.items()]
 
 
+def points_of(row: Row, model: str) -> list[tuple[Pair, float]]:
+    """What the checkers say of a model's answer to a prompt."""
+    return [(texts.measured_words(label), value) for label, value in row.get("checked", {}).get(model, {}).items()]
+
+
 def prompts(found: Gathered) -> list[tuple[str, list[Row]]]:
     """The first prompts of each task with all answers: chosen by their order alone, not by how they turned out."""
     order = list(model_order(found))
@@ -124,8 +151,10 @@ def prompts(found: Gathered) -> list[tuple[str, list[Row]]]:
     for row in found.answers:
         rows = made.setdefault(str(row.get("task") or ""), [])
         if len(rows) < SHOWN_PROMPTS * (1 if row.get("task") else 6):
-            answers = [(model, row["answers"][model][:ROW_LIMIT], row.get("right", {}).get(model)) for model in order
-                       if model in row["answers"]]
-            truth = row.get("truth", {})
-            rows.append({"prompt": row["prompt"], "answers": answers, "truth": ", ".join(truth.get("answers", [])[:1])})
+            answers = [(model, row["answers"][model][:ROW_LIMIT], row.get("right", {}).get(model),
+                        points_of(row, model)) for model in order if model in row["answers"]]
+            truth, reference = row.get("truth", {}), row.get("answer", "")
+            rows.append({"prompt": row["prompt"], "answers": answers, "truth": ", ".join(truth.get("answers", [])[:1]),
+                         "reference": (" / ".join(map(str, reference)) if isinstance(reference, list)
+                                       else str(reference))[:ROW_LIMIT]})
     return sorted(made.items())

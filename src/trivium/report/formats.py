@@ -21,8 +21,14 @@ def is_number(value: Any) -> bool:
 
 
 def is_share(rate: dict[str, Any]) -> bool:
-    """Whether a rate and its interval lie between 0 and 1."""
-    return bool(rate["low"] >= 0 and rate["high"] <= 1)
+    """Whether a rate and its interval lie between 0 and 1, and it is no number that happens to lie there."""
+    return has_interval(rate) and bool(rate["low"] >= 0 and rate["high"] <= 1) and str(
+        rate.get("method", "Wilson")).startswith("Wilson")
+
+
+def has_interval(rate: dict[str, Any]) -> bool:
+    """Whether a rate's interval is known: of a single number of an unknown range it is not."""
+    return rate["low"] is not None
 
 
 def number(value: float) -> str:

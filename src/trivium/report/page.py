@@ -15,9 +15,9 @@ from trivium.report.cards import cards
 from trivium.report.curriculum import lineage, schools, whole
 from trivium.report.curves import curves, samples
 from trivium.report.drift import drift
-from trivium.report.examined import by_task, further_tasks, model_order, prompts, wins
+from trivium.report.examined import by_task, further_tasks, measured, model_order, prompts, wins
 from trivium.report.findings import findings
-from trivium.report.formats import interval, is_rate, number, percent, seconds, signed
+from trivium.report.formats import has_interval, interval, is_rate, is_share, number, percent, seconds, signed
 from trivium.report.funnels import funnels
 from trivium.report.gather import Gathered
 from trivium.report.learning import remembered, sources
@@ -39,7 +39,8 @@ def render(found: Gathered) -> str:
         run=found, metrics=found.metrics, stages=found.metrics["stages"], manifests=found.manifests,
         colours=model_order(found), style=Markup(style), script=Markup(script), whole=whole(found), cards=cards(found),
         findings=findings(found), schools=schools(found), funnels=funnels(found), curves=curves(found),
-        samples=samples(found), rewards=rewards(found), wins=wins(found), drift=drift(found), by_task=by_task(found),
+        samples=samples(found), rewards=rewards(found), wins=wins(found), measured=measured(found),
+        drift=drift(found), by_task=by_task(found),
         sources=sources(found), remembered=remembered(found), further_tasks=further_tasks(found),
         prompts=prompts(found), lineage=lineage(found), recipe=recipe(found), changed=changed(found),
         made=max(manifest["created"] for manifest in found.manifests.values()), versions=versions(found))
@@ -53,6 +54,7 @@ def environment(found: Gathered) -> Environment:
         "t": both, "figure": lambda key, stage: both(*found.figure(key, stage)),
         "stage": lambda name: both(*found.title(name)), "task": lambda name: both(*texts.task_words(name)),
         "step": lambda name: both(*texts.step_words(name)), "part": lambda name: both(*texts.part_words(name)),
-        "track": draw.track, "scale": draw.scale, "bar": draw.bar, "is_rate": is_rate
+        "track": draw.track, "scale": draw.scale, "bar": draw.bar, "is_rate": is_rate,
+        "is_share": is_share, "has_interval": has_interval
     }
     return made

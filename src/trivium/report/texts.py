@@ -73,13 +73,31 @@ FIGURES: dict[str, Pair] = {
 }
 """What is measured in several kinds of stages."""
 
+MEASURED: dict[str, Pair] = {
+    "answer_loss": ("loss of the right answers, nats a token", "正确答案的损失（奈特/词元）"),
+    "answer_bits_per_byte": ("bits per byte of the right answers", "正确答案每字节比特数"),
+    "exact": ("exactly the reference", "与参考答案一致"), "contains": ("the reference stands in it", "包含参考答案"),
+    "choice": ("right choices", "选对率"), "number": ("right numbers", "数值正确"),
+    "rouge_1": ("ROUGE-1", "ROUGE-1"), "rouge_2": ("ROUGE-2", "ROUGE-2"), "rouge_l": ("ROUGE-L", "ROUGE-L"),
+    "bleu": ("BLEU", "BLEU"), "chrf": ("chrF", "chrF")
+}
+"""What an examination measures on held-out rows; checkers by the names that they have in Trivium."""
+
+
+def measured_words(key: str) -> Pair:
+    """What is measured on held-out rows, in both languages; a checker under a name of the user's own keeps it."""
+    return MEASURED.get(key) or (key.replace("_", " "), key.replace("_", " "))
+
+
 TASK_FIGURES: dict[str, Pair] = {
     "accuracy": ("right choices", "选对率"),
+    "accuracy_per_character": ("right choices, by log-probability a character", "选对率（按每字符对数概率）"),
     "accuracy_per_byte": ("right choices, by log-probability a byte", "选对率（按每字节对数概率）"),
     "probability_of_right": ("probability of what is right", "正确选项的概率"),
     "right": ("right answers", "答对率"),
     "answered": ("answers in which one could be found", "能读出答案的回答"),
     "bits_per_byte": ("bits per byte", "每字节比特数"),
+    "answer_loss": MEASURED["answer_loss"], "answer_bits_per_byte": MEASURED["answer_bits_per_byte"],
     "refused_harmful": ("harmful requests declined", "拒绝有害请求"),
     "refused_harmless": ("harmless requests declined", "误拒无害请求"),
     "made_up": ("made up, of what does not exist", "对不存在之物的编造"),

@@ -19,6 +19,7 @@ from trivium.generation.engine import Sample
 from trivium.generation.sampling import Sampling
 from trivium.serving.models import Served
 from trivium.serving.protocol import ApiError, ChatRequest, CompletionRequest
+from trivium.serving.reading import THINK, AnswerReader, Delta, message_of
 from trivium.serving.scheduler import News, Ticket
 from trivium.serving.service import Service
 from trivium.serving.text import GrowingText, chat_log_probs, text_log_probs, whole_text
@@ -36,6 +37,8 @@ class Answer:
         self.service, self.metrics = service, service.metrics
         self.request, self.model, self.prompts, self.pictures = request, model, prompts, pictures
         self.chat, self.samples_each = isinstance(request, ChatRequest), request.n or 1
+        # A prompt may itself begin to think, as DeepSeek-R1's template has it.
+        self.thinking = self.chat and model.tokenizer.decode(prompts[0][-8:]).rstrip().endswith(THINK)
         self.begun = time.perf_counter()
         self.head = {
             "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}", "created": int(time.time()),
@@ -119,8 +122,21 @@ class Answer:
         tokens = [token for token in sample.tokens if token not in ticket.stop]
         text = whole_text(self.model.tokenizer, tokens, self.request.stops)
         log_probs = self._log_probs(tokens, sample.plain) if self.request.alternatives >= 0 else None
-        content = {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
-        return {"index": number, **content, "logprobs": log_probs, "finish_reason": sample.reason}
+        if not self.chat:
+            return {"index": number, "text": text, "logprobs": log_probs, "finish_reason": sample.reason}
+        reader = self._reader()
+        message = message_of(reader.push(text, last=True), self._tells_reasoning)
+        return {"index": number, "message": message, "logprobs": log_probs,
+                "finish_reason": _reason(sample.reason, reader)}
+
+    def _reader(self) -> AnswerReader:
+        """What takes one sample of a chat's answer apart."""
+        assert isinstance(self.request, ChatRequest)
+        return AnswerReader(self.thinking, self.request.callable_tools is not None)
+
+    @property
+    def _tells_reasoning(self) -> bool:
+        return isinstance(self.request, ChatRequest) and self.request.include_reasoning is not False
 
     def _usage(self, count: int) -> dict[str, int]:
         prompt_tokens = sum(map(len, self.prompts))
@@ -146,7 +162,7 @@ class Answer:
             if self.chat:
                 for number in range(self.samples_each):
                     yield self._chunk(number, {"role": "assistant", "content": ""})
-            texts = [GrowingText(self.model.tokenizer, self.request.stops)
+            texts = [(GrowingText(self.model.tokenizer, self.request.stops), self._reader() if self.chat else None)
                      for _ in range(self.samples_each * len(tickets))]
             async for place, news in news_in_order(tickets, self.begun + self.service.limits.seconds):
                 if not count:
@@ -155,7 +171,7 @@ class Answer:
                 first = place * self.samples_each
                 yield b"".join(  # what has come since is told together
                     chunk for one in news
-                    for chunk in self._chunks(first + one.sample, one, tickets[place], texts[first + one.sample]))
+                    for chunk in self._chunks(first + one.sample, one, tickets[place], *texts[first + one.sample]))
             if self._with_usage:
                 yield _event({**self.head, "object": self._chunk_kind, "choices": [], "usage": self._usage(count)})
             yield b"data: [DONE]\n\n"
@@ -169,19 +185,24 @@ class Answer:
             else:
                 self.metrics.add("trivium_cancelled_total", model=name)
 
-    def _chunks(self, number: int, news: News, ticket: Ticket, growing: GrowingText) -> list[bytes]:
+    def _chunks(self, number: int, news: News, ticket: Ticket, growing: GrowingText,
+                reader: AnswerReader | None) -> list[bytes]:
         """The events of one token of sample ``number``: its text, when some of it is sure, and the sample's end."""
         tokens = [] if news.token in ticket.stop else [news.token]
         text = growing.push(tokens, last=news.ended is not None)
         log_probs = self._log_probs(tokens, [news.plain]) if news.plain else None
-        chunks = []
-        if text or log_probs:
-            chunks.append(self._chunk(number, {"content": text} if self.chat else text, log_probs=log_probs))
+        parts: list[Delta | str] = [text] if text else []
+        if reader is not None:
+            parts = [delta for delta in reader.push(text, news.ended is not None)
+                     if self._tells_reasoning or "reasoning_content" not in delta]
+        if log_probs and not parts:
+            parts = [{"content": ""} if self.chat else ""]
+        chunks = [self._chunk(number, part, log_probs=None if place else log_probs) for place, part in enumerate(parts)]
         if news.ended is not None:
-            chunks.append(self._chunk(number, {} if self.chat else "", news.ended.reason))
+            chunks.append(self._chunk(number, {} if self.chat else "", _reason(news.ended.reason, reader)))
         return chunks
 
-    def _chunk(self, number: int, content: dict[str, str] | str, reason: str | None = None,
+    def _chunk(self, number: int, content: Delta | str, reason: str | None = None,
                log_probs: dict[str, Any] | None = None) -> bytes:
         """One event of sample ``number``, with a chat's delta or a text."""
         choice = {
@@ -199,6 +220,11 @@ class Answer:
     @property
     def _with_usage(self) -> bool:
         return bool(self.request.stream_options and self.request.stream_options.include_usage)
+
+
+def _reason(reason: str | None, reader: AnswerReader | None) -> str | None:
+    """Why a sample ended, in OpenAI's words."""
+    return "tool_calls" if reason == "stop" and reader and reader.calls else reason
 
 
 def _event(body: dict[str, Any]) -> bytes:

@@ -15,6 +15,7 @@ from trivium.files import read_json
 from trivium.generation.engine import Engine
 from trivium.model import LanguageModel
 from trivium.model import folder as model_folder
+from trivium.model.gguf.read import opened
 from trivium.model.images import look
 from trivium.model.vision import SeeingModel
 from trivium.tokenizer.chat import ChatTokenizer
@@ -64,6 +65,7 @@ class Served:
     @classmethod
     def load(cls, name: str, folder: Path, limits: Limits) -> Served:
         """From a model's folder. Raises :class:`TriviumError` where it cannot be served."""
+        folder = opened(folder)
         model = model_folder.load(folder)
         if not isinstance(model, LanguageModel):
             raise TriviumError(f"{folder}: {model_folder.what_is(model)} does not chat; serve a language model")
@@ -79,11 +81,20 @@ class Served:
                    model if isinstance(model, SeeingModel) else None,
                    sum(parameter.numel() for parameter in model.parameters()))
 
-    def encode(self, messages: Sequence[dict[str, Any]]) -> tuple[list[int], Tensor | None]:
-        """The tokens that ask for the next words of a chat, and its pictures as they stand in the prompt. Raises
-        :class:`TriviumError` for pictures that cannot be seen. How many fit is known before one of them is opened."""
+    def encode(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None,
+               options: dict[str, Any] | None = None) -> tuple[list[int], Tensor | None]:
+        """The tokens that ask for the next words of a chat, and its pictures as they stand in the prompt; ``tools`` are
+        what the model may call, ``options`` variables of its chat template. Raises :class:`TriviumError` for pictures
+        that cannot be seen, and for variables that the template has not. How many pictures fit is known before one of
+        them is opened."""
         places = self.eyes.picture_places if self.eyes else 0
-        ids = self.tokenizer.encode_chat(messages, generation_prompt=True, picture_places=places)[0]
+        unknown = next((name for name in options or {} if name not in self.tokenizer.variables), None)
+        if unknown is not None:
+            known = ", ".join(sorted(self.tokenizer.variables)) or "none"
+            raise TriviumError(f"chat_template_kwargs: this model's chat template has no variable {unknown[:60]!r}; "
+                               f"known: {known}")
+        ids = self.tokenizer.encode_chat(messages, generation_prompt=True, picture_places=places, tools=tools,
+                                         options=options)[0]
         if self.eyes is None or self.eyes.picture_id not in ids or len(ids) >= self.engine.capacity:
             return ids, None
         vision = self.eyes.vision.config
@@ -94,7 +105,7 @@ class Served:
     def encode_text(self, prompt: str | list[int]) -> list[int]:
         """The tokens of a text to continue. Raises :class:`TriviumError` for tokens that the model does not know."""
         if isinstance(prompt, str):
-            return [self.tokenizer.document_id, *self.tokenizer.encode(prompt)]
+            return self.tokenizer.opened(prompt)
         if not prompt or max(prompt) >= self.engine.config.vocab_size:
             raise TriviumError("a prompt of tokens is empty or holds one that the model does not know")
         return prompt

@@ -24,7 +24,11 @@ router = APIRouter(prefix="/v1")
 async def chat_completions(http: Request, service: TheService,
                            request: Annotated[ChatRequest, Depends(body(ChatRequest))]) -> Response:
     model = service.model(request.model)
-    ids, pictures = await _encode(lambda: model.encode([message.plain() for message in request.messages]), "messages")
+    def encode() -> Any:
+        return model.encode([message.plain() for message in request.messages], request.callable_tools,
+                            request.chat_template_kwargs)
+
+    ids, pictures = await _encode(encode, "messages")
     return await Answer(service, request, model, [ids], pictures).respond(http)
 
 

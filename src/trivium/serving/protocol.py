@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from typing import Annotated, Any, Literal, TypeVar
@@ -62,25 +63,88 @@ class ImagePart(_Strict):
     image_url: ImageUrl
 
 
+class CalledFunction(_Strict):
+    """What was called, and with what."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    arguments: str | dict[str, Any]
+    """An object, or its JSON."""
+
+
+class ToolCall(_Strict):
+    """A call of a tool that an assistant made."""
+
+    id: Annotated[str, Field(max_length=256)] | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As the chat template wants it. Raises :class:`ApiError` for arguments that are no object."""
+        arguments: Any = self.function.arguments
+        if isinstance(arguments, str):
+            with contextlib.suppress(ValueError, RecursionError):
+                arguments = json.loads(arguments)
+        if not isinstance(arguments, dict):
+            raise ApiError(400, f"the arguments of a call of {self.function.name!r} are not the JSON of an object",
+                           param="messages", code="invalid_value")
+        return {"type": "function", "function": {"name": self.function.name, "arguments": arguments},
+                **({"id": self.id} if self.id else {})}
+
+
+class Function(_Strict):
+    """A function that a model may call."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    """Its JSON schema."""
+    strict: Literal[False, None] = None
+
+
+class Tool(_Strict):
+    """A tool that a model may call."""
+
+    type: Literal["function"]
+    function: Function
+
+
 class ChatMessage(_Strict):
     """One message."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[Annotated[Part | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | Annotated[list[Annotated[Part | ImagePart, Field(discriminator="type")]], Field(
+        min_length=1)] | None = None
+    """A text, or parts. An assistant that calls tools may say nothing."""
     name: str | None = None
+    reasoning_content: str | None = None
+    """What an assistant thought."""
+    tool_calls: list[ToolCall] | None = None
+    """What an assistant called."""
+    tool_call_id: Annotated[str, Field(max_length=256)] | None = None
+    """The call that a tool answers."""
+    refusal: None = None
 
     def plain(self) -> dict[str, Any]:
-        """As the chat template wants it: with pictures the content stays a list of parts."""
+        """As the chat template wants it: with pictures the content stays a list of parts. Raises :class:`ApiError` for
+        a message without content."""
         content: Any = self.content
-        if not isinstance(content, str):
+        if content is None and not self.tool_calls:
+            raise ApiError(400, f"a message of the role {self.role!r} has no content", param="messages",
+                           code="missing_required_parameter")
+        if not isinstance(content, (str, type(None))):
             content = [part.model_dump()
                        for part in content] if any(isinstance(part, ImagePart)
                                                    for part in content) else "".join(part.text for part in content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+        more = {"reasoning_content": self.reasoning_content, "tool_call_id": self.tool_call_id,
+                "name": self.name if self.role == "tool" else None,
+                "tool_calls": [call.plain() for call in self.tool_calls or []] or None}
+        return {"role": "system" if self.role == "developer" else self.role, "content": content or "",
+                **{name: value for name, value in more.items() if value is not None}}
 
     def words(self) -> dict[str, str]:
         """As text alone; a picture is named by its digest."""
-        texts = [self.content] if isinstance(self.content, str) else [
+        texts = [self.content or ""] if isinstance(self.content, (str, type(None))) else [
             part.text
             if isinstance(part, Part) else f"[picture {hashlib.sha256(part.image_url.url.encode()).hexdigest()[:16]}]"
             for part in self.content
@@ -145,6 +209,22 @@ class ChatRequest(Common):
     response_format: ResponseFormat | None = None
     metadata: dict[str, str] | None = None
     store: Literal[False, None] = None
+    tools: list[Tool] | None = None
+    """What the model may call."""
+    tool_choice: Literal["auto", "none", None] = None
+    """Whether the model may call tools; that it must cannot be asked for."""
+    parallel_tool_calls: Literal[True, None] = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Not OpenAI's: variables of the model's chat template, such as ``enable_thinking``."""
+    include_reasoning: bool | None = None
+    """Not OpenAI's: false leaves out what the model thinks before it answers (``reasoning_content``)."""
+
+    @property
+    def callable_tools(self) -> list[dict[str, Any]] | None:
+        """The tools as chat templates are given them; None where none may be called."""
+        if not self.tools or self.tool_choice == "none":
+            return None
+        return [tool.model_dump(exclude_none=True) for tool in self.tools]
 
     @property
     def limit(self) -> int | None:
@@ -264,7 +344,8 @@ def definitions(*kinds: type[BaseModel]) -> dict[str, Any]:
 
 
 UNSUPPORTED = {
-    "frequency_penalty", "presence_penalty", "logit_bias", "response_format", "best_of", "echo", "suffix", "store"
+    "frequency_penalty", "presence_penalty", "logit_bias", "response_format", "best_of", "echo", "suffix", "store",
+    "tool_choice", "parallel_tool_calls"
 }
 
 

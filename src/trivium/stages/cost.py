@@ -27,6 +27,7 @@ from trivium.files import Row, write_bytes
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, ModelConfig
 from trivium.model.folder import read_config
+from trivium.model.gguf.read import opened
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.progress import Progress
 from trivium.stage import Context, Stage, nested
@@ -118,7 +119,7 @@ class Estimate:
         """What a stage leaves, or a path: the artifact of the sample, or a model with random weights of the shape that
         the stage's will have. Raises :class:`Unforeseen` where nothing is like it."""
         if reference not in self.stages or reference in self.folders:
-            return self.folders.get(reference, Path(reference))
+            return self.folders.get(reference) or opened(Path(reference))
         place, like = self.stages[reference].stand_in(self), self.outlook(reference).like
         if place is None and like is None:
             raise Unforeseen(UNFORESEEN.format(reference))

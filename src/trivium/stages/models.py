@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from trivium import randomness
 from trivium.artifacts import digest_path, seal
 from trivium.errors import TriviumError
-from trivium.files import digest_json, read_json
+from trivium.files import Row, digest_json, read_json
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
-from trivium.model.adapters import AdapterSettings, Attached, attach, has_adapters
+from trivium.model.adapters import AdapterSettings, Attached, attach, has_adapters, peft
 from trivium.model.adapters import folder as adapter_folder
 from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.model.encoder import Classifier
 from trivium.model.encoder_decoder import EncoderDecoder
-from trivium.model.families import FAMILIES, described, save_generation
-from trivium.model.weights import shards
+from trivium.model.families import described, keep_generation, ours, save_generation
+from trivium.model.gguf import Written, write_gguf
+from trivium.model.gguf.read import opened
+from trivium.model.weights import DTYPES, SaveDtype, shards, stored_dtype, too_large, weights_in
 from trivium.resources import peak_memory_mb
 from trivium.stage import Context
 from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.scoring import end_where_scores_are_read, set_scoring_padding
+from trivium.training.batch import Tree
 from trivium.training.batch import map_trees as map_trees
 
 
@@ -78,14 +86,32 @@ def load_tokenizer(folder: Path, vocab_size: int) -> ChatTokenizer:
     return tokenizer
 
 
+OWN_LOADERS = ("t5gemma", "modernbert")
+"""Encoders and encoder-decoders, which are no causal language models of transformers."""
+
+TRIED = 1 << 30
+"""Bytes of weights up to which a model of another family is tried out before a recipe begins: that takes seconds."""
+
+
 def check_model(folder: Path) -> None:
-    """Raise :class:`TriviumError` for a model's folder that cannot be loaded, before any weight is read: shards that
-    are missing or cut short, pickles, and, where the family is ours, a config that contradicts the weights and a
-    tokenizer that knows more tokens than the model."""
-    if (folder / adapter_folder.CONFIG).exists():
+    """Raise :class:`TriviumError` for a model's folder that cannot be loaded, before time is spent: shards that are
+    missing or cut short, pickles, adapters that cannot be read and, where the family is ours, a config that contradicts
+    the weights and a tokenizer that knows more tokens than the model. A model of another family that is not too large
+    is loaded and tried out (:mod:`trivium.model.gate`); a larger one when its stage begins."""
+    if (folder / adapter_folder.CONFIG).exists() and not (folder / "model.safetensors").exists():
+        if adapter_folder.is_plain(folder):
+            adapter_folder.settings_of(folder)
+        else:
+            peft.check(folder)
         return  # its base is looked at when it is loaded
-    if read_json(folder / "config.json").get("model_type") not in FAMILIES:
+    values = read_json(folder / "config.json")
+    if values.get("model_type") in OWN_LOADERS:
         shards(folder)
+        return
+    if not ours(values):
+        model_folder.read_config(folder)
+        if sum(path.stat().st_size for path in set(shards(folder).values())) <= TRIED:
+            model_folder.load(folder, None)
         return
     model, _ = described(folder)
     if (folder / "tokenizer.json").exists():
@@ -95,15 +121,20 @@ def check_model(folder: Path) -> None:
 def adapt(model: LanguageModel | RewardModel | EncoderDecoder | Classifier, settings: AdapterSettings | None,
           context: Context, purpose: str = "adapter") -> Attached | None:
     """Freeze a model and give it the stage's adapter, if it has one. Raises :class:`TriviumError` for a model that can
-    only be trained with one, and under ``torchrun``."""
+    only be trained with one."""
+    trunk: Any = model.model
+    if getattr(trunk, "reach", None) == 0:
+        context.progress.say(f"texts are not packed: {trunk.why}; each is computed in a row of its own, a prompt "
+                             "once for each of its responses")
+    elif getattr(trunk, "why", ""):
+        context.progress.say(f"texts share a row up to {trunk.reach} tokens; longer ones are computed in rows of their "
+                             "own")
     if settings is None:
         if has_adapters(model):
             raise TriviumError(
                 f"{context.name}: the model it starts from holds an adapter "
                 "that cannot be folded in; give this stage an `adapter` too")
         return None
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TriviumError(f"{context.name}: adapters are trained in one process; start it without torchrun")
     attached = attach(model, settings, randomness.derive(context.seed, purpose))
     trained, all_of_them = (sum(p.numel() for p in model.parameters() if p.requires_grad or every)
                             for every in (False, True))
@@ -118,12 +149,34 @@ def without_adapter(attached: Attached | None) -> contextlib.AbstractContextMana
 
 
 def save_trained(model: LanguageModel | RewardModel, attached: Attached | None, tokenizer: ChatTokenizer, base: Path,
-                 context: Context) -> None:
-    """Write what a stage trained: its adapter, or the whole model."""
+                 context: Context, save_dtype: SaveDtype) -> None:
+    """Write what a stage trained: its adapter, or the whole model, whose weights are then rounded as they were
+    written."""
     if attached:
         save_adapter(model, attached, tokenizer, base, context)
-    else:
-        save_model(model, tokenizer, context.folder)
+        return
+    with weights_in(model, dtype_to_save(model, base, save_dtype, context.progress.say)):
+        save_model(model, tokenizer, context.folder, base=base)
+
+
+def dtype_to_save(model: nn.Module, base: Path, wanted: str, say: Callable[[str], None]) -> torch.dtype:
+    """The number format in which a model is written: that of its base's weights, unless another one is wanted. A
+    float16 that cannot hold a weight gives way to float32, which is said."""
+    while (base / adapter_folder.CONFIG).exists() and not (base / "model.safetensors").exists():
+        base = adapter_folder.base_of(base)
+    dtype = stored_dtype(base) if wanted == "base" else DTYPES[wanted]
+    if dtype == torch.float16 and too_large(model, dtype):
+        say("a weight is too large for float16, so the weights are written in float32; save_dtype could be bf16")
+        return torch.float32
+    return dtype
+
+
+def generation_of(base: Path) -> dict[str, Any]:
+    """What a folder's ``generation_config.json`` says; an adapter that has none is asked by that of its base."""
+    path = base / "generation_config.json"
+    if not path.exists() and (base / adapter_folder.CONFIG).exists():
+        return generation_of(adapter_folder.base_of(base))
+    return dict(read_json(path)) if path.exists() else {}
 
 
 def save_adapter(model: LanguageModel | RewardModel, attached: Attached, tokenizer: ChatTokenizer, base: Path,
@@ -134,22 +187,28 @@ def save_adapter(model: LanguageModel | RewardModel, attached: Attached, tokeniz
     tokenizer.save(context.folder)
     place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
     seen = f"{base} is an adapter itself: merge it first" if (base / adapter_folder.CONFIG).exists() else str(base)
+    if isinstance(model, RewardModel) and model_folder.read_config(base)[1].get("pad_token_id") == tokenizer.end_id:
+        context.progress.say(
+            "the base's padding is the token that ends answers, so other programs would read the scores of batches one "
+            "token early; `trivium merge` writes a whole reward model that they read right")
     adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place), weights_digest(base),
                         seen)
     if attached.settings.kind != "lora":
         model_folder.save_config(model, context.folder, tokenizer.ids)
     elif not isinstance(model, RewardModel):
         save_generation(context.folder, tokenizer.ids)
+        keep_generation(context.folder, generation_of(base))
 
 
-def merge_adapter(adapter: Path, folder: Path, base: Path | None = None) -> None:
+def merge_adapter(adapter: Path, folder: Path, base: Path | None = None, save_dtype: str = "base",
+                  say: Callable[[str], None] = print) -> None:
     """Fold a LoRA adapter into its base and write the whole model to ``folder``. Raises :class:`TriviumError` for an
     adapter that cannot be folded in, for another base, and for a folder that holds something."""
     if not (adapter / adapter_folder.CONFIG).exists():
         raise TriviumError(f"{adapter}: no adapter here ({adapter_folder.CONFIG} is missing)")
     if folder.exists() and any(folder.iterdir()):
         raise TriviumError(f"{folder}: holds something already; name a new folder")
-    base = base or adapter_folder.base_of(adapter)
+    base = opened(base) if base else adapter_folder.base_of(adapter)
     model = model_folder.load_adapter(adapter, base)
     if has_adapters(model):
         raise TriviumError(
@@ -162,25 +221,89 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None) -> None
         name: {"path": os.path.relpath(path.absolute(), folder.absolute()), "digest": digest_path(path)}
         for name, path in (("model", base), ("adapter", adapter))
     }
-    save_model(model, load_tokenizer(source, model.config.vocab_size), folder)
+    with weights_in(model, dtype_to_save(model, base, save_dtype, say)):
+        save_model(model, load_tokenizer(source, model.config.vocab_size), folder,
+                   base=adapter if (adapter / "generation_config.json").exists() else base)
     seal(folder, kind="merge", name=folder.name, key=digest_json(inputs), seed=0, settings={}, inputs=inputs,
          summary={}, seconds=time.monotonic() - begun, peak_memory_mb=peak_memory_mb())
 
 
-def save_model(model: LanguageModel | RewardModel, tokenizer: ChatTokenizer, folder: Path, chat: bool = True) -> None:
-    """Write a whole Hugging Face folder: weights, config, tokenizer and chat template."""
-    tokenizer.save(folder, chat=chat)
-    model_folder.save(model, folder, tokenizer.ids if chat else {"eos": tokenizer.document_id, "pad": tokenizer.pad_id})
+def export_gguf(folder: Path, path: Path, kind: str = "f16", say: Callable[[str], None] = print) -> Written:
+    """Write a model's folder as a GGUF file; a LoRA adapter is folded into its base first, beside the file."""
+    folder = opened(folder)
+    if not (folder / adapter_folder.CONFIG).exists() or (folder / "model.safetensors").exists():
+        return write_gguf(folder, path, kind, say)
+    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".merged-") as place:
+        whole = Path(place) / folder.resolve().name
+        merge_adapter(folder, whole, save_dtype="float32", say=say)
+        return write_gguf(whole, path, kind, say)
 
 
-def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Any]) -> np.ndarray:
-    """The token ids that ask for the assistant's next words."""
-    return np.array(tokenizer.encode_chat(messages, generation_prompt=True)[0], np.int64)
+def save_model(model: LanguageModel | RewardModel, tokenizer: ChatTokenizer, folder: Path, chat: bool = True,
+               base: Path | None = None) -> None:
+    """Write a whole Hugging Face folder: weights in the format that they have, config, tokenizer and chat template; and
+    the generation settings of the ``base`` that the model was made from."""
+    tokenizer.save(folder, chat, "qwen2" if getattr(model.config, "attention_bias", False) else "")
+    ids = tokenizer.ids if chat else {"eos": tokenizer.document_id, "pad": tokenizer.pad_id}
+    if isinstance(model, RewardModel):
+        ids = ids | {"pad": set_scoring_padding(tokenizer, folder)}
+        end_where_scores_are_read(tokenizer, folder)
+    with with_rows(model, ids["pad"] + 1):
+        model_folder.save(model, folder, ids)
+    if base is not None:
+        keep_generation(folder, generation_of(base))
 
 
-def response_ids(tokenizer: ChatTokenizer, text: str) -> np.ndarray:
-    """A response's token ids, with the token that ends it."""
-    return np.array(tokenizer.encode_response(text), np.int64)
+@contextlib.contextmanager
+def with_rows(model: LanguageModel | RewardModel, rows: int) -> Iterator[None]:
+    """Within it, a reward model's embedding has at least so many rows: a row of zeros for padding past the tokenizer's
+    entries, which no score depends on."""
+    config, embedding = model.config, model.model.embed_tokens
+    if rows <= config.vocab_size:
+        yield
+        return
+    kept, whole = embedding.weight, getattr(model, "whole", None)
+    more = kept.detach().new_zeros(rows - len(kept), kept.shape[1])
+    embedding.weight = nn.Parameter(torch.cat([kept.detach(), more]))
+    model.config = replace(config, vocab_size=rows)
+    if whole:
+        whole[0].config.vocab_size = rows
+    try:
+        yield
+    finally:
+        embedding.weight, model.config = kept, config
+        if whole:
+            whole[0].config.vocab_size = config.vocab_size
+
+
+def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Any], tools: Sequence[Any] | None = None) -> np.ndarray:
+    """The token ids that ask for the assistant's next words; ``tools`` are what it may call."""
+    return np.array(tokenizer.encode_chat(messages, generation_prompt=True, tools=tools)[0], np.int64)
+
+
+def response_ids(tokenizer: ChatTokenizer, response: Any) -> np.ndarray:
+    """A response's token ids as they follow a question, with the token that ends it."""
+    return np.array(tokenizer.encode_response(response), np.int64)
+
+
+def answer_tree(tokenizer: ChatTokenizer, row: Row, responses: Sequence[Any], finished: Sequence[bool] | None = None,
+                payload: Any = None) -> Tree[Any]:
+    """A row's ``prompt`` (with its ``tools``) and K responses to it, each a text or a message of the assistant, as
+    tokens. Each conversation is encoded as a whole and parted where its answer begins. Responses that are not
+    ``finished`` have no token that ends them. Raises :class:`TriviumError`, naming the row, for what the chat template
+    refuses."""
+    try:
+        parted = [tokenizer.encode_answer(row["prompt"], response, row.get("tools")) for response in responses]
+    except TriviumError as error:
+        raise TriviumError(f"row {row.get('id', '(without an id)')}: {error}") from error
+    # where the beginning of an answer and the end of its prompt are one token, it is the answer's
+    prompts = [prompt for prompt, _ in parted]
+    shared = next((i for i, ids in enumerate(zip(*prompts, strict=False)) if len(set(ids)) > 1),
+                  min(map(len, prompts)))
+    said = [[*prompt[shared:], *(response if done else response[:-1])]
+            for (prompt, response), done in zip(parted, finished or [True] * len(parted), strict=True)]
+    return Tree(np.array(parted[0][0][:shared], np.int64), tuple(np.array(ids, np.int64) for ids in said),
+                payload=payload)
 
 
 def sample_text(model: LanguageModel, tokenizer: ChatTokenizer, start: Sequence[int], seed: int,

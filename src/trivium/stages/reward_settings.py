@@ -3,7 +3,7 @@
 In recipes the setting ``reward`` names any of them::
 
     reward: reward                     # a stage, or the folder of a reward model
-    reward: number                     # a checker: world, rubric, number or exact
+    reward: number                     # a checker: world, rubric, number, exact, rouge_l ...
     reward: mychecks.py:score          # a function of your own
     reward: http://127.0.0.1:8000/score
     reward:                            # a weighted sum, each term under a name of your own
@@ -30,8 +30,8 @@ FUNCTION_SECONDS = 10.0
 
 
 class RewardEndpoint(AddressSettings):
-    """An address that scores responses. It is sent ``{"row": ..., "responses": [K texts], "finished": [K booleans]}``
-    by POST for each prompt, and replies ``{"scores": [K numbers]}``."""
+    """An address that scores responses. It is sent ``{"row": ..., "responses": [K texts], "finished": [K booleans],
+    "tokens": [K counts]}`` by POST for each prompt, and replies ``{"scores": [K numbers]}``."""
 
     address: str
     """Such as http://127.0.0.1:8000/score. It is not left for another one that it redirects to."""
@@ -45,8 +45,9 @@ class RewardTerm(BaseModel):
     model: Input | None = None
     """A reward model."""
     function: Code | None = None
-    """`world`, `rubric`, `number`, `exact`, or FILE.py:FUNCTION with FUNCTION(row, responses) -> K numbers. It may take
-    a third argument `finished`: which of the responses ended."""
+    """`world`, `rubric`, or a checker of the row's `answer`: `number`, `exact`, `contains`, `choice`, `rouge_1`,
+    `rouge_2`, `rouge_l`, `bleu`, `chrf`; or FILE.py:FUNCTION with FUNCTION(row, responses) -> K numbers. It may take
+    a third argument `finished`, which of the responses ended, and `tokens`, how many tokens each has."""
     endpoint: RewardEndpoint | None = None
     """An address that scores responses."""
     weight: float = Field(1.0, allow_inf_nan=False)

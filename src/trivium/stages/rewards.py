@@ -20,12 +20,14 @@ from trivium.files import Row
 from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Completion
 from trivium.model import RewardModel
-from trivium.stages.models import prompt_ids, response_ids
+from trivium.stages.defaults import AT_ONCE
+from trivium.stages.models import answer_tree
 from trivium.stages.reward_settings import RewardEndpoint, RewardTerm, model_places, terms_of
 from trivium.stages.reward_settings import RewardSetting as RewardSetting
 from trivium.stages.scores import score_trees
-from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.chat import ChatTokenizer, text_of_answer
 from trivium.training.batch import Tree
+from trivium.training.epochs import longest_branch
 
 
 @dataclass
@@ -45,6 +47,11 @@ class Answers:
     parts: dict[str, list[np.ndarray]] = field(default_factory=dict)
     """What each term of a weighted sum says, before it is weighted. :class:`WeightedReward` puts it here."""
 
+    @property
+    def lengths(self) -> list[list[int]]:
+        """How many tokens each of the K responses has, the one that ends it included."""
+        return [list(map(len, tree.responses)) for tree in self.trees]
+
     @classmethod
     def of_completions(cls, tokenizer: ChatTokenizer, rows: Sequence[Row], prompts: Sequence[np.ndarray],
                        completions: Sequence[Sequence[Completion]]) -> Answers:
@@ -60,10 +67,10 @@ class Answers:
     def of_texts(cls, tokenizer: ChatTokenizer, rows: Sequence[Row], texts: Sequence[Sequence[str]],
                  finished: Sequence[Sequence[bool]] | None = None) -> Answers:
         """What was written: K texts for each row, all of which ended unless ``finished`` says otherwise."""
-        trees = [Tree(prompt_ids(tokenizer, row["prompt"]), tuple(response_ids(tokenizer, text) for text in group))
-                 for row, group in zip(rows, texts, strict=True)]
+        trees = [answer_tree(tokenizer, row, group) for row, group in zip(rows, texts, strict=True)]
         ended = finished or [[True] * len(group) for group in texts]
-        return cls(list(rows), trees, [list(group) for group in texts], [list(group) for group in ended])
+        words = [[text_of_answer(one) for one in group] for group in texts]
+        return cls(list(rows), trees, words, [list(group) for group in ended])
 
 
 class Reward(Protocol):
@@ -91,13 +98,14 @@ class Reward(Protocol):
 class ModelReward(Reward):
     """A reward model's score of each response, centred on demonstrations by the model's shift.
 
-    The K responses to a prompt share one computation of it, and must fit a row of ``length`` tokens together (None: as
-    many as the longest prompt needs with its responses); with ``one_by_one`` each is read with a prompt of its own.
+    The K responses to a prompt share one computation of it as far as they fit a row of ``length`` tokens together
+    (None: what the longest prompt needs with its responses, up to the model's positions), ``rows`` of which are read at
+    once (None: those that hold 4,096 tokens); with ``one_by_one`` each is read with a prompt of its own.
     ``centred`` False leaves the shift out. A ``tokenizer`` is the model's own, with which it reads the responses'
     texts, whatever their tokens were."""
 
-    def __init__(self, model: RewardModel, length: int | None, rows: int, precision: str, one_by_one: bool = False,
-                 centred: bool = True, tokenizer: ChatTokenizer | None = None) -> None:
+    def __init__(self, model: RewardModel, length: int | None, rows: int | None, precision: str,
+                 one_by_one: bool = False, centred: bool = True, tokenizer: ChatTokenizer | None = None) -> None:
         self.model, self.length, self.rows, self.precision = model, length, rows, precision
         self.one_by_one, self.centred, self.tokenizer = one_by_one, centred, tokenizer
 
@@ -117,8 +125,9 @@ class ModelReward(Reward):
         return scores
 
     def _read(self, trees: Sequence[Tree]) -> list[np.ndarray]:
-        length = max(map(len, trees)) if self.length is None else self.length
-        return score_trees(self.model, trees, length, self.rows, self.precision)
+        longest, most = max(map(longest_branch, trees)), self.model.config.max_positions
+        length = max(longest, self.length or min(max(map(len, trees)), most))
+        return score_trees(self.model, trees, length, self.rows or max(1, AT_ONCE // length), self.precision)
 
 
 class FunctionReward(Reward):
@@ -129,8 +138,9 @@ class FunctionReward(Reward):
 
     def __call__(self, answers: Answers) -> list[np.ndarray]:
         """What the function says of each prompt's responses."""
-        return [np.array(self.checker(row, texts, finished))
-                for row, texts, finished in zip(answers.rows, answers.texts, answers.finished, strict=True)]
+        return [np.array(self.checker(row, texts, finished, lengths))
+                for row, texts, finished, lengths in zip(answers.rows, answers.texts, answers.finished, answers.lengths,
+                                                         strict=True)]
 
     def check_rows(self, rows: Sequence[Row]) -> None:
         """A checker by its name needs the row's ``truth`` or ``answer``."""
@@ -151,11 +161,12 @@ class EndpointReward(Reward):
 
     def __call__(self, answers: Answers) -> list[np.ndarray]:
         """What it replies, several prompts being asked about at a time."""
-        return self.endpoint.at_once(self._ask, [answers.rows, answers.texts, answers.finished],
+        return self.endpoint.at_once(self._ask, [answers.rows, answers.texts, answers.finished, answers.lengths],
                                      lambda done, total: None)
 
-    def _ask(self, row: Row, responses: Sequence[str], finished: Sequence[bool]) -> np.ndarray:
-        body = {"row": row, "responses": list(responses), "finished": [bool(one) for one in finished]}
+    def _ask(self, row: Row, responses: Sequence[str], finished: Sequence[bool], tokens: Sequence[int]) -> np.ndarray:
+        body = {"row": row, "responses": list(responses), "finished": [bool(one) for one in finished],
+                "tokens": list(tokens)}
         try:
             return self.endpoint.post("", body, lambda reply: numbers_of(reply["scores"], len(responses)))
         except TriviumError as error:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -13,9 +15,15 @@ from pydantic import Field, field_validator
 
 from trivium import randomness
 from trivium.errors import TriviumError
+from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.config import ModelConfig
+from trivium.model.weights import SaveDtype, weights_in
 from trivium.resources import running_and_waiting
 from trivium.stage import Context, Input, Stage
-from trivium.stages.cost import Estimate, size_of, steps_of
+from trivium.stages import defaults
+from trivium.stages.cost import Estimate, size_of, steps_of, weights_of
+from trivium.stages.defaults import AT_ONCE
+from trivium.stages.models import dtype_to_save
 from trivium.stages.outlook import Cost, Step
 from trivium.training.batch import Batch, Tree, make_batch
 from trivium.training.epochs import PackedEpochs
@@ -23,6 +31,15 @@ from trivium.training.loop import Evaluation, Outcome, train
 from trivium.training.machine import choose_device, resolve_precision
 from trivium.training.objective import Batches, Microbatch, Objective
 from trivium.training.settings import NumberFormat, Optimization, Parallel, Precision
+
+FEW_UPDATES = 20
+"""Batches whose size is left open are made small enough for so many."""
+
+USUAL_LENGTH = 1024
+"""Tokens in a row that are reckoned with where nothing is known of the rows (TRL's `max_length`)."""
+
+MANY = 1 << 30
+"""Rows of a batch whose size is not known yet, where processes are to share it."""
 
 
 class Measuring(Stage):
@@ -38,7 +55,7 @@ class Measuring(Stage):
 
     def learned(self) -> dict[str, Any]:
         """The settings that decide what the stage makes, with the number format that was decided."""
-        return super().learned() | self.decided()
+        return super().learned() | {"precision": self.number_format()}
 
     def decided(self) -> dict[str, Any]:
         """The number format."""
@@ -48,12 +65,60 @@ class Measuring(Stage):
 class Training(Measuring):
     """What every stage that trains a model has in common."""
 
+    usual: ClassVar[str] = ""
+    """The row of the table of defaults (:mod:`trivium.stages.defaults`) that counts."""
     optimization: Optimization = Optimization()
     """The optimizer and its schedule."""
-    length: int = Field(256, ge=2)
-    """Tokens in one packed row: the longest sequence that can be trained on."""
-    rows: int = Field(16, ge=1)
-    """Packed rows in a batch."""
+    length: int | None = Field(None, ge=2)
+    """Tokens in one packed row: the longest sequence that can be trained on. null: what the longest one needs, up to
+    the model's positions."""
+    rows: int | None = Field(None, ge=1)
+    """Packed rows in a batch. null: as many as hold 4,096 tokens for a model below 10 million parameters, 16,384 below
+    a billion, 65,536 below 20 billion, else 131,072; fewer where that would make less than 20 updates."""
+
+    def usual_settings(self, inputs: Mapping[str, Any]) -> tuple[defaults.Usual, int]:
+        """What the table says of this kind of stage and of the model that it starts from, and the parameters of that
+        (0: it begins with random weights)."""
+        folder = inputs.get("model")
+        parameters = defaults.parameters_of(folder) if isinstance(folder, Path) else 0
+        return defaults.usual(self.usual, parameters, getattr(self, "adapter", None) is not None), parameters
+
+    def settled(self, inputs: Mapping[str, Any]) -> Self:
+        """The stage with the table's learning rates, and its beta where it has one, in the place of null."""
+        open_beta = hasattr(self, "beta") and self.beta is None
+        if self.optimization.learning_rate is not None and self.optimization.matrix_learning_rate is not None \
+                and not open_beta:
+            return self
+        known, _ = self.usual_settings(inputs)
+        return self.model_copy(update={"optimization": defaults.settled(self.optimization, known),
+                                       **({"beta": known.beta} if open_beta else {})})
+
+    def decided(self) -> dict[str, Any]:
+        """The number format, the learning rate and, where there is one, beta."""
+        return super().decided() | {"learning_rate": self.optimization.rate} | (
+            {"beta": self.beta} if hasattr(self, "beta") else {})
+
+    def warn(self, context: Context) -> None:
+        """Say of which settings the table would say something else entirely."""
+        known, parameters = self.usual_settings(context.inputs)
+        if not parameters:
+            return
+        for line in defaults.warnings(self.usual, self.optimization, getattr(self, "beta", None), known, parameters):
+            context.progress.say(line)
+
+    def lay_out(self, context: Context, sizes: Sequence[int], most: int, epochs: float) -> tuple[int, int]:
+        """``(length, rows)`` of the batches in which so large items are packed. ``most`` bounds a length that no
+        setting gives."""
+        length = defaults.row_length(self.length, list(sizes), most)
+        if self.rows is not None:
+            return length, self.rows
+        known, _ = self.usual_settings(context.inputs)
+        return length, defaults.row_count(None, list(sizes), length, known.batch, epochs, FEW_UPDATES)
+
+    def usual_layout(self, config: ModelConfig) -> tuple[int, int]:
+        """``(length, rows)`` that are reckoned with before the rows are known."""
+        length = self.length or min(config.max_positions, USUAL_LENGTH)
+        return length, self.rows or max(1, defaults.usual(self.usual, weights_of(config)).batch // length)
 
 
 class Looped(Training):
@@ -70,14 +135,15 @@ class Looped(Training):
     @property
     def update_slices(self) -> tuple[int, str]:
         """How many slices an update can be cut into, and what a slice is, with what to do about too few."""
-        return self.rows, "rows; raise `rows`"
+        return self.rows or MANY, "rows; raise `rows`"
 
     def check_processes(self, processes: int) -> None:
         """Raise :class:`TriviumError` where so many processes cannot share an update, or each matrix."""
-        if processes > 1 and (self.alone or getattr(self, "adapter", None) is not None):
-            raise TriviumError(
-                f"{'it is' if self.alone else 'adapters are'} trained in one process; start it without torchrun")
-        each = self.parallel.tensor_parallel
+        each, adapter = self.parallel.tensor_parallel, getattr(self, "adapter", None)
+        if processes > 1 and self.alone:
+            raise TriviumError("it is trained in one process; start it without torchrun")
+        if processes > 1 and adapter is not None:
+            check_spread_adapter(adapter, each, self.number_format())
         if processes % each:
             raise TriviumError(
                 f"tensor_parallel is {each}, which does not divide {processes} processes; "
@@ -87,13 +153,24 @@ class Looped(Training):
         if processes // each > slices:
             raise TriviumError(f"{processes // each} processes cannot share a batch of {slices} {unit} or start fewer")
 
+    def at_once(self, inputs: Mapping[str, Any], length: int) -> Parallel:
+        """How the model is spread. A batch whose size is left open goes through a model that is not small in
+        microbatches of :data:`~trivium.stages.defaults.AT_ONCE` tokens, unless ``parallel.rows`` says otherwise."""
+        if self.rows is not None or self.parallel.rows is not None or not length:
+            return self.parallel
+        if self.usual_settings(inputs)[0].small:
+            return self.parallel
+        return replace(self.parallel, rows=max(1, AT_ONCE // length))
+
     def full_batches(self, processes: int, tree: Tree, finish: Callable[[Batch], None] = lambda batch: None,
                      length: int | None = None) -> list[Batch]:
         """The microbatches of one of so many processes, when ``tree`` fills each row of ``length`` places; of more
         than two, two."""
-        rows = -(-self.rows // max(1, processes // self.parallel.tensor_parallel))
+        length = length or len(tree)
+        count = self.rows or max(1, AT_ONCE // length)
+        rows = -(-count // max(1, processes // self.parallel.tensor_parallel))
         each = min(rows, self.parallel.rows or rows)
-        batch = make_batch([[tree] for _ in range(each)], length or len(tree))
+        batch = make_batch([[tree] for _ in range(each)], length)
         finish(batch)
         return [batch] * min(2, -(-rows // each))
 
@@ -102,6 +179,23 @@ class Looped(Training):
         """An update with this stage's settings."""
         return Step(self.optimization, self.parallel, resolve_precision(self.precision, estimate.device), models,
                     objective, batches)
+
+
+def check_spread_adapter(adapter: AdapterSettings, tensor_parallel: int, precision: NumberFormat) -> None:
+    """Raise :class:`TriviumError` for an adapter that several processes cannot train together: one whose matrices would
+    be cut, and DoRA where the frozen weights are gathered rounded, as its lengths are theirs in float32."""
+    if tensor_parallel > 1:
+        raise TriviumError("tensor_parallel cuts no adapters; leave it at 1, and all processes share out the rows")
+    if adapter.dora and precision == "bf16-weights":
+        raise TriviumError("DoRA with `precision: bf16-weights` is trained in one process; choose bf16")
+
+
+class FromModel(Looped):
+    """What stages have in common that begin with a model and write one."""
+
+    save_dtype: SaveDtype = "base"
+    """Number format of the weights that are written: float32, bf16, f16, or that of the model it starts from. While
+    training, weights are float32 all the same, and so are adapters, always."""
 
 
 def sizes_alone(value: object) -> object:
@@ -116,6 +210,10 @@ def sizes_alone(value: object) -> object:
 class FromText(Looped):
     """What models that begin with random weights and read the corpus have in common."""
 
+    length: int = Field(256, ge=2)
+    """Tokens in one packed row: the longest sequence that can be trained on."""
+    rows: int = Field(16, ge=1)
+    """Packed rows in a batch."""
     tokens: Input = "tokens"
     """The tokenised corpus."""
     tokenizer: Input = "tokenizer"
@@ -148,8 +246,8 @@ class Epochs(Batches, Protocol):
     steps_per_epoch: int
 
 
-FEW_UPDATES = 50
-"""A run of fewer is said to be short: with few rows the default batch is all of them."""
+SHORT = 50
+"""A run of fewer updates is said to be short."""
 
 BUSY = 0.3
 """Share of the time that threads wait for a core from which on a machine is said to be busy with something else."""
@@ -158,32 +256,38 @@ BUSY = 0.3
 def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, steps: int, settings: Looped,
                  context: Context, *made_from: object, heldout: Epochs | None = None,
                  sample: Callable[[Any], str] | None = None, evaluate_every: int | None = None, keep_best: bool = False,
-                 patience: int = 0) -> Outcome:
+                 patience: int = 0, watch: Callable[[int, Mapping[str, float]], None] | None = None) -> Outcome:
     """The training loop with a stage's settings. ``made_from`` names what the run depends on besides them; ``heldout``
-    is the data for ``evaluate_every`` (the stage's setting, unless given)."""
+    is the data for ``evaluate_every`` (the stage's setting, unless given). ``watch`` is told the metrics of each
+    update."""
 
     def validation(part: int, parts: int) -> list[Microbatch]:
         assert heldout is not None
         return [batch for step in range(heldout.steps_per_epoch) for batch in heldout(step, part, parts)]
 
-    if (hasattr(model, "whole") or hasattr(model, "vision")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TriviumError(
-            f"{context.name}: models of other families, and those that see, are trained in one process; "
-            "start it without torchrun"
-        )
-    if 0 < steps < FEW_UPDATES:
+    if hasattr(model, "vision") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TriviumError(f"{context.name}: models that see are trained in one process; start it without torchrun")
+    if 0 < steps < SHORT:
         context.progress.say(
             f"only {steps} update{'s' if steps != 1 else ''}; {'one teaches' if steps == 1 else 'so few teach'} "
             "little: smaller batches (`rows` counts packed rows, each of many examples) or more `epochs` give more"
         )
+    settings.warn(context)
+    settings = settings.settled(context.inputs)
     precision = resolve_precision(settings.precision, next(model.parameters()).device)
     every: int = getattr(settings, "evaluate_every", 0) if evaluate_every is None else evaluate_every
-    return train(model, objective, batches, steps, settings.optimization,
-                 scratch=context.scratch, log=context.folder / "log.jsonl", fingerprint=fingerprint(
-                     *made_from, settings.learned(), context.seed), precision=precision, parallel=settings.parallel,
-                 evaluation=Evaluation(every, validation if heldout else None, sample, keep_best, patience),
-                 track=context.folder / "tensorboard" if settings.track else None, progress=Watched(context),
-                 say=context.progress.say)
+    outcome = train(model, objective, batches, steps, settings.optimization,
+                    scratch=context.scratch, log=context.folder / "log.jsonl", fingerprint=fingerprint(
+                        *made_from, settings.learned(), context.seed), precision=precision,
+                    parallel=settings.at_once(context.inputs, getattr(batches, "length", 0)),
+                    evaluation=Evaluation(every, validation if heldout else None, sample, keep_best, patience),
+                    track=context.folder / "tensorboard" if settings.track else None, progress=Watched(context),
+                    say=context.progress.say, watch=watch)
+    if outcome.leader and isinstance(settings, FromModel) and getattr(settings, "adapter", None) is None:
+        dtype = dtype_to_save(outcome.model, context.inputs["model"], settings.save_dtype, context.progress.say)
+        with weights_in(outcome.model, dtype):
+            pass  # what is measured now is what will be written
+    return outcome
 
 
 class Watched:

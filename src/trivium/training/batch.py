@@ -19,6 +19,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from trivium.errors import TriviumError
+from trivium.model.apart import hidden_apart
 from trivium.model.transformer import Cross, Transformer, causal_attention, packed_attention
 
 PLAIN_FROM = 512
@@ -117,6 +118,23 @@ def pack(lengths: Sequence[int], length: int) -> list[list[int]]:
     return rows
 
 
+def split_tree(tree: Tree, length: int) -> list[Tree]:
+    """A tree as trees of at most ``length`` tokens: its prompt before as many of its responses as fit, in their order.
+    One that fits is itself; a branch that does not fit is a tree of its own. Payloads are left out of parts."""
+    if len(tree) <= length or len(tree.responses) < 2:
+        return [tree]
+    groups: list[list[int]] = [[]]
+    size = len(tree.prompt)
+    for number, response in enumerate(tree.responses):
+        if groups[-1] and size + len(response) > length:
+            groups.append([])
+            size = len(tree.prompt)
+        groups[-1].append(number)
+        size += len(response)
+    return [Tree(tree.prompt, tuple(tree.responses[i] for i in group),
+                 None if tree.loss is None else tuple(tree.loss[i] for i in group)) for group in groups]
+
+
 def make_batch(rows: Sequence[Sequence[Tree]], length: int, row_count: int | None = None) -> Batch:
     """Lay trees out in rows; ``row_count`` (at least ``len(rows)``) fixes the shape by adding rows of padding."""
     count = max(row_count or 0, len(rows), 1)
@@ -173,7 +191,10 @@ def hidden_states(trunk: Transformer, batch: Batch, vectors: Tensor | None = Non
                   cross: Cross | None = None) -> Tensor:
     """Every token's last hidden state, ``[R * L, hidden_size]``: what the batch's places point into. ``vectors [R, L,
     hidden_size]`` stand in for the tokens' embeddings where they are given; a decoder looks at its sources by
-    ``cross``."""
+    ``cross``. Where texts of another family cannot share a row, each is computed in one of its own."""
+    packs = getattr(trunk, "packs", None)  # of another family
+    if packs is not None and not packs(int(batch.positions.max()) + 1):
+        return hidden_apart(trunk, batch.tokens, batch.documents, batch.parents)
     window = trunk.config.sliding_window
     plain = batch.plain and batch.tokens.shape[1] >= PLAIN_FROM
     attend = causal_attention(window) if plain else packed_attention(batch.documents, batch.parents, batch.positions,
@@ -189,8 +210,13 @@ def map_trees(compute: Callable[[Batch], Tensor], trees: Sequence[Tree], length:
 
     ``compute`` gives a number (or a row of them) for each target (``per_token``) or for each response; the result is,
     for each tree, those of its responses one after another. Without masks a tree has a target for every token of its
-    responses.
+    responses. The responses of a tree longer than ``length`` are spread over several rows.
     """
+    if any(len(tree) > length and len(tree.responses) > 1 for tree in trees):
+        parts = [split_tree(tree, length) for tree in trees]
+        flat = map_trees(compute, [part for group in parts for part in group], length, rows, device, per_token)
+        ends = np.cumsum([len(group) for group in parts])
+        return [np.concatenate(flat[end - len(group):end]) for group, end in zip(parts, ends, strict=True)]
     found: dict[int, np.ndarray] = {}
     packed = pack([len(tree) for tree in trees], length)
     for start in range(0, len(packed), rows):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,21 +16,57 @@ from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.batch import map_trees as map_trees
 
 
-def fits(trees: Iterable[Tree], length: int, say: Callable[[str], None]) -> list[Tree]:
-    """The trees that fit a row; how many do not is said."""
-    kept, dropped = [], 0
-    for tree in trees:
-        if len(tree) <= length:
-            kept.append(tree)
-        else:
-            dropped += 1
-    if dropped:
-        say(f"{dropped} of {dropped + len(kept)} sequences are longer than {length} tokens and were left out")
-    if not kept:
-        raise TriviumError(f"no sequence fits a row of {length} tokens; raise `length`"
-                           if dropped else "there is nothing to train on: no row "
-                           "belongs to the training split; bring more rows or lower `heldout`")
-    return kept
+@dataclass(frozen=True)
+class Limit:
+    """The longest that a sequence may be, and why."""
+
+    given: int | None
+    """The setting `length`; None where it is left open."""
+    positions: int
+    """Those of the model."""
+    what: str = "sequences"
+
+    @property
+    def tokens(self) -> int:
+        """The longest that fits."""
+        return self.positions if self.given is None else min(self.given, self.positions)
+
+    def say_left_out(self, sizes: Sequence[int], total: int, mend: str = "") -> str:
+        """What is said when ``sizes`` of ``total`` do not fit: how many, which share, the longest, and the mend."""
+        longest = max(sizes)
+        bound = f"`length: {self.given}`" if self.tokens == self.given else f"the model's {self.positions:,} positions"
+        more = sum(size <= self.positions for size in sizes)
+        if more and self.tokens < self.positions:
+            takes = max(size for size in sizes if size <= self.positions)
+            mend = f"`length: {takes}`, or null, takes in {'all' if more == len(sizes) else more} of them"
+        elif not mend:
+            mend = f"no setting takes them in, as the model has {self.positions:,} positions: shorten them"
+        return (f"WARNING: {len(sizes):,} of {total:,} {self.what} ({len(sizes) / total:.0%}) were left out, as they "
+                f"are longer than {bound}; the longest has {longest:,} tokens; {mend}")
+
+
+def longest_branch(tree: Tree) -> int:
+    """Tokens of a tree's prompt with the longest of its responses: what the model's positions bound."""
+    return len(tree.prompt) + max(map(len, tree.responses), default=0)
+
+
+def fits(trees: Iterable[Tree], limit: Limit, say: Callable[[str], None]) -> list[Tree]:
+    """The trees each of whose branches fits; how many do not is said. Raises :class:`TriviumError` where none does."""
+    given = list(trees)
+    every = [tree for tree in given if all(map(len, tree.responses))]
+    if len(every) < len(given):
+        say(f"{len(given) - len(every)} sequences with a response of no tokens were left out: nothing can be learned "
+            "from it")
+    sizes = [size for tree in every if (size := longest_branch(tree)) > limit.tokens]
+    if not every:
+        raise TriviumError("there is nothing to train on: every row has a response of no tokens" if given else
+                           "there is nothing to train on: no row belongs to the training split; bring more rows or "
+                           "lower `heldout`")
+    if len(sizes) == len(every):
+        raise TriviumError(f"none of {len(every):,} {limit.what} fits: {limit.say_left_out(sizes, len(every))[9:]}")
+    if sizes:
+        say(limit.say_left_out(sizes, len(every)))
+    return [tree for tree in every if longest_branch(tree) <= limit.tokens]
 
 
 class PackedEpochs:

@@ -117,8 +117,17 @@ def tracker_of(trainer: Trainer, beside: Sequence[nn.Module]) -> Any:
         assert gradient is not None
         tracker._update_and_maybe_create_winfos(gradient, _MemRefType.GRAD)
 
+    track = tracker._track_module_params_and_buffers
+
+    def with_frozen(module: nn.Module, install_grad_hooks: bool = True) -> tuple[int, int]:
+        for weight in module.parameters():  # of spread weights these are others than before
+            if not weight.requires_grad:
+                tracker._param_to_grad_hook_handles[weight] = (none, none)
+        return track(module, install_grad_hooks)
+
+    tracker._track_module_params_and_buffers = with_frozen  # type: ignore[method-assign]
     for weight in weights:
-        if hasattr(weight, "master") or not weight.requires_grad:
+        if hasattr(weight, "master"):
             tracker._param_to_grad_hook_handles[weight] = (none, none)
         if hasattr(weight, "master") and weight.requires_grad:
             weight.register_post_accumulate_grad_hook(found)  # type: ignore[no-untyped-call]

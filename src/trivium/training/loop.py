@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from trivium.training.log import Log
 from trivium.training.objective import Batches, Microbatch, Objective
 from trivium.training.optimizers import Plateau
 from trivium.training.parallel import join
+from trivium.training.precision import halve
 from trivium.training.settings import NumberFormat, Optimization, Parallel
 from trivium.training.trainer import Trainer
 
@@ -156,14 +157,15 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
           scratch: Path, log: Path, fingerprint: str, precision: NumberFormat = "float32",
           parallel: Parallel | None = None, evaluation: Evaluation = Evaluation(), track: Path | None = None,
           save_seconds: float = 20.0, progress: Callable[[int, int, str], None] = lambda done, total, text: None,
-          say: Callable[[str], None] = lambda text: None) -> Outcome:
+          say: Callable[[str], None] = lambda text: None,
+          watch: Callable[[int, Mapping[str, float]], None] | None = None) -> Outcome:
     """Train ``model`` in place for ``steps`` updates, going on from a checkpoint in ``scratch`` when there is one.
     Under ``torchrun`` every process calls it and learns from its slice of each batch.
 
     ``fingerprint`` names data and settings; a checkpoint of another, or of another ``precision``, is refused.
-    ``track`` is a folder for TensorBoard. A batch whose gradient is not finite is left out; after
-    :data:`RETURN_AFTER` in a row the run goes back to the checkpoint of the last multiple of :data:`ANCHOR` and on at
-    half the learning rate. Raises :class:`TriviumError` after :data:`RETURNS` returns.
+    ``track`` is a folder for TensorBoard. ``watch`` is told each update's number and metrics. A batch whose gradient is
+    not finite is left out; after :data:`RETURN_AFTER` in a row the run goes back to the checkpoint of the last multiple
+    of :data:`ANCHOR` and on at half the learning rate. Raises :class:`TriviumError` after :data:`RETURNS` returns.
     """
     parallel = parallel or Parallel()
     world = join(next(model.parameters()).device, parallel.tensor_parallel)
@@ -206,7 +208,10 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
             evaluate(trainer, objective, evaluation, state, checkpoints, write_line)
             heldout = state.metrics.get("validation_loss", heldout)
         if write_line:
-            write_line(step, (untrained if step == 0 else {}) | state.metrics)
+            metrics = (untrained if step == 0 else {}) | state.metrics
+            write_line(step, metrics)
+            if watch:
+                watch(step, metrics)
             progress(state.step, steps, told(state.metrics, heldout, speed, unit))
 
         # ------------------------------------------------------------ when it has lost its way: back, at half the rate
@@ -276,6 +281,8 @@ def evaluate(trainer: Trainer, objective: Objective, evaluation: Evaluation, sta
             state.best.since += 1
     if evaluation.sample:
         speaker = trainer.gathered() if trainer.world.size > 1 else trainer.model
+        if trainer.precision == "bf16-weights":
+            halve(speaker)  # in one process it is already: both speak as they are trained
         if write_line:
             write_line(state.step - 1, {"sample": evaluation.sample(speaker)})
 

@@ -151,15 +151,15 @@ def make_optimizers(model: nn.Module, settings: Optimization) -> list[torch.opti
     optimizers: list[torch.optim.Optimizer] = []
     if groups:  # an adapter may be matrices alone
         if settings.optimizer == "sgd":
-            optimizers.append(torch.optim.SGD(groups, lr=settings.learning_rate))
+            optimizers.append(torch.optim.SGD(groups, lr=settings.rate))
         elif settings.optimizer in ("adamw", "muon"):
             optimizers.append(
-                torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2),
+                torch.optim.AdamW(groups, lr=settings.rate, betas=(settings.beta1, settings.beta2),
                                   eps=settings.epsilon, fused=True))
         else:
             optimizers.append(own_optimizer(groups, settings))
     if blocks:
-        optimizers.append(Muon(blocks, settings.matrix_learning_rate, weight_decay=settings.weight_decay,
+        optimizers.append(Muon(blocks, settings.matrix_rate, weight_decay=settings.weight_decay,
                                steps=settings.newton_schulz))
     grouped = [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
     trainable = {id(p) for _, p in masters(model) if p.requires_grad}
@@ -177,7 +177,7 @@ def own_optimizer(groups: list[dict[str, Any]], settings: Optimization) -> torch
     name = settings.optimizer
     make = load_object(resolve(name, "optimizers"))
     try:
-        made = make(groups, lr=settings.learning_rate, **settings.optimizer_options)
+        made = make(groups, lr=settings.rate, **settings.optimizer_options)
     except Exception as error:
         raise TriviumError(f"{name}: the optimizer cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(made, torch.optim.Optimizer):

@@ -7,12 +7,13 @@ block is also cut across neighbouring processes (Shoeybi et al. 2019), which the
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trivium.errors import TriviumError
+from trivium.model.adapters import has_adapters
+from trivium.model.foreign_models import ForeignTrunk, once_more
 from trivium.model.transformer import Block
 from trivium.training.precision import halve
 from trivium.training.settings import Parallel as Parallel
@@ -118,16 +121,29 @@ class Learner(nn.Module):
 
 
 def blocks_of(model: nn.Module) -> list[Block]:
-    """The blocks of all Transformers in a model."""
+    """The blocks of all our Transformers in a model."""
     return [module for module in model.modules() if isinstance(module, Block)]
+
+
+def foreign_layers_of(model: nn.Module) -> list[nn.Module]:
+    """The layers of all Transformers of other families in a model."""
+    return [layer for module in model.modules() if isinstance(module, ForeignTrunk) for layer in module.layers]
 
 
 def prepare_model(model: nn.Module, settings: Parallel, world: World, precision: str, compiled: bool) -> Learner:
     """Apply the settings to ``model`` in place, and wrap it. With bf16 weights the spread ones are float32 masters of
     what FSDP gathers in bf16; a lone process keeps both. Otherwise float32 is gathered, for autocast computes as in a
-    lone process."""
+    lone process. Raises :class:`TriviumError` for matrices that cannot be cut."""
     if precision == "bf16-weights" and world.mesh is None:
         halve(model)
+    foreign = foreign_layers_of(model)
+    if world.mesh is not None and settings.tensor_parallel > 1 and (
+            any(isinstance(module, ForeignTrunk) for module in model.modules()) or has_adapters(model)):
+        raise TriviumError(f"tensor_parallel is {settings.tensor_parallel}, but the matrices of other families, and "
+                           "those with adapters, are not cut; leave it at 1")
+    if settings.checkpoint_activations:
+        for layer in foreign:
+            once_more(layer)
     for block in blocks_of(model):
         if world.mesh is not None and settings.tensor_parallel > 1:
             split_matrices(block, world.mesh["tensor"])
@@ -141,9 +157,23 @@ def prepare_model(model: nn.Module, settings: Parallel, world: World, precision:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
         policy = MixedPrecisionPolicy() if precision != "bf16-weights" else MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
-        for module in [*blocks_of(model), learner]:
+        part_frozen([*blocks_of(model), *foreign])
+        for module in [*blocks_of(model), *foreign, learner]:
             fully_shard(module, mesh=world.mesh["data"], mp_policy=policy)
     return learner
+
+
+def part_frozen(layers: Sequence[nn.Module]) -> None:
+    """Where two models share frozen weights, let each layer have parameters of its own with the same contents: FSDP
+    takes none twice."""
+    seen: set[int] = set()
+    for layer in layers:
+        own = {id(weight) for weight in layer.parameters()}
+        for module in layer.modules():
+            for name, weight in list(module._parameters.items()):
+                if weight is not None and id(weight) in seen and not weight.requires_grad:
+                    module._parameters[name] = nn.Parameter(weight.detach(), requires_grad=False)
+        seen |= own
 
 
 def reshard(learner: Learner) -> None:
@@ -209,6 +239,26 @@ def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     mesh = parameter.device_mesh
     return DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim,
                               run_check=False).redistribute(mesh, parameter.placements)
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def hollow(model: M) -> M:
+    """A copy of a model whose weights have no contents; those that are one in the model are one in it."""
+    holders: list[nn.Module] = [model, *getattr(model, "whole", [])]  # of another family: its parts are the model's
+    empty = {id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), weight.requires_grad)
+             for holder in holders for weight in holder.parameters()}
+    return copy.deepcopy(model, empty)
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a hollow model contents, by the names of its weights."""
+    made = {id(weight): nn.Parameter(weights[name], weight.requires_grad) for name, weight in model.named_parameters()}
+    for module in model.modules():
+        for name, weight in list(module._parameters.items()):
+            if weight is not None:
+                module._parameters[name] = made[id(weight)]
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -28,10 +28,12 @@ class Optimization:
     optimizer: Code = "adamw"
     """muon: Muon for the blocks' matrices and AdamW for the rest; adamw: AdamW for all; sgd: plain gradient descent;
     `FILE.py:NAME`, or what an installed package offers: an optimizer of your own for all weights."""
-    learning_rate: float = 3e-4
-    """The highest learning rate; with muon that of the weights outside the blocks."""
-    matrix_learning_rate: float = 0.02
-    """Muon's highest learning rate."""
+    learning_rate: float | None = None
+    """The highest learning rate; with muon that of the weights outside the blocks. null: by the kind of stage and the
+    model's size (the tables in docs/sft.md and docs/rlhf.md)."""
+    matrix_learning_rate: float | None = None
+    """Muon's highest learning rate. null: 0.02 for models below 10 million parameters and those that begin with random
+    weights, else ten times the learning rate of the table."""
     newton_schulz: int = 5
     """Steps of Muon's iteration; 3 cost little accuracy, and on small batches much less time. 2 have polynomials of
     their own, and cost as little."""
@@ -60,13 +62,23 @@ class Optimization:
     optimizer_options: dict[str, Any] = field(default_factory=dict)
     """What an optimizer of your own is given besides, by name."""
 
+    @property
+    def rate(self) -> float:
+        """The highest learning rate; outside of stages 3e-4 where none is given."""
+        return 3e-4 if self.learning_rate is None else self.learning_rate
+
+    @property
+    def matrix_rate(self) -> float:
+        """Muon's highest learning rate; outside of stages 0.02 where none is given."""
+        return 0.02 if self.matrix_learning_rate is None else self.matrix_learning_rate
+
     def __post_init__(self) -> None:
         shares = ("warmup", "final", "decay", "beta1", "beta2")
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must lie between 0 and 1")
         for name in ("learning_rate", "matrix_learning_rate", "weight_decay", "epsilon", "clip"):
-            if not 0 <= getattr(self, name) < math.inf:
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < math.inf:
                 raise TriviumError(f"optimization: {name} is {getattr(self, name)}; it must be 0 or more")
         if self.optimizer not in BUILT_IN and file_of(resolve(self.optimizer, "optimizers")) is None:
             raise TriviumError(

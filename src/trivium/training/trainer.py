@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from trivium.training.machine import autocast, give_back_freed_memory
 from trivium.training.objective import Microbatch, Objective
 from trivium.training.optimizers import factor, make_optimizers, step_own
-from trivium.training.parallel import World, by_mesh, prepare_model, reshard, total_norm, whole
+from trivium.training.parallel import World, by_mesh, fill, hollow, prepare_model, reshard, total_norm, whole
 from trivium.training.precision import follow_masters, masters, restore_masters
 from trivium.training.settings import BUILT_IN, NumberFormat, Optimization, Parallel
 
@@ -28,6 +27,8 @@ class Trainer:
         self.world = world or World()
         self.device = next(model.parameters()).device
         self.precision = precision
+        self.hollow = None if self.world.mesh is None else hollow(model)
+        """What the weights are put together in, where they are spread over processes."""
         self.learner = prepare_model(model, parallel or Parallel(), self.world, self.precision, compiled)
         self.model = model
         self.optimizers = make_optimizers(model, settings)
@@ -69,7 +70,7 @@ class Trainer:
         norm = total_norm(p.grad for p in parameters if p.grad is not None)
         metrics["gradient_norm"] = norm.item()
         share = self.share * factor(self.settings, number, self.steps)
-        metrics["learning_rate"] = share * self.settings.learning_rate
+        metrics["learning_rate"] = share * self.settings.rate
         if math.isfinite(metrics["gradient_norm"]):
             if self.settings.clip:
                 for group in by_mesh(parameters):
@@ -116,18 +117,15 @@ class Trainer:
         if self.world.mesh is None:
             restore_masters(self.model)
             return self.model
-        with torch.device("meta"):
-            model = type(self.model)(self.model.config)
+        assert self.hollow is not None
+        model = hollow(self.hollow)
         weights: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
             full = whole(parameter.detach())
             if self.world.leader:
                 weights[name] = full.clone()
         if self.world.leader:
-            model.load_state_dict(weights, assign=True, strict=False)
-            tie: Any = getattr(model, "tie", None)
-            if tie is not None:
-                tie()
+            fill(model, weights)
         return model
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from trivium.errors import TriviumError
 from trivium.evaluation.model import EvaluatedModel
-from trivium.evaluation.tasks.free import number_in
 from trivium.evaluation.tasks.load import load_task
 
 
@@ -24,9 +23,6 @@ def test_extractors_and_comparisons(task_file, settings, text, answer, right):
     found = task.extracted(text)
     assert (found is not None and task.same(found, answer)) is right
 
-
-def test_numbers():
-    assert number_in("from 1,000 to -2.5") == -2.5 and number_in("none") is None
 
 
 def test_free_answers_in_chat_and_in_text(models, task_file):

@@ -8,6 +8,7 @@ import zipfile
 import pytest
 
 from trivium.errors import TriviumError
+from trivium.evaluation.run import run_tasks
 from trivium.evaluation.tasks.load import load_task
 from trivium.evaluation.tasks.rows import read_files
 
@@ -43,3 +44,20 @@ def test_rows_from_csv_json_and_archives(tmp_path):
     assert [row["stem"] for row in read] == ["a", "b", "part"]
     with pytest.raises(TriviumError, match="row 1: the field 'rows' is missing or no list"):
         list(read_files(path, ["b.json"], "rows"))
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    ({"prompt": "?", "answer": None}, "rows.jsonl: row 1: a field that the template shows is null; give it a text"),
+    ({"question": "?", "answer": "x"},
+     "rows.jsonl: row 1: the field 'prompt' is missing; the row has answer, question"),
+    ({"prompt": "?", "answer": " "}, "rows.jsonl: row 1: the answer ' ' is empty or no text"),
+    ({"prompt": "?", "answer": "both"}, "is no single letter or number of a choice; compare longer ones by `exact`"),
+])
+def test_a_row_that_cannot_be_judged_is_refused_before_a_model_is_loaded(task_file, row, message):
+    path = task_file("kind: free\ndata: rows.jsonl\ncompare: choice\n", [row])
+    with pytest.raises(TriviumError) as error:
+        run_tasks([path.parent / "no-model-is-needed"], [path], quiet=True)
+    assert "no such folder" in str(error.value)
+    with pytest.raises(TriviumError) as error:
+        load_task(path).check(path)
+    assert message in str(error.value) and "\n" not in str(error.value)

@@ -55,6 +55,11 @@ class Bits(Task):
             "perplexity": math.exp(min(700.0, -math.fsum(nats) / max(1, count))), "bytes": sum(sizes), "tokens": count
         }, rows)
 
+    def check(self, file: Path) -> None:
+        """Raise :class:`TriviumError` for a row without a text, and where there is none."""
+        if next(iter([*self.texts(file)]), None) is None:
+            raise TriviumError(f"{file}: no rows in {', '.join(self.data)}")
+
     def texts(self, file: Path) -> Iterator[tuple[str, str]]:
         """``(where, text)`` of every document."""
         for source, number, row in read_files(file, self.data, self.rows):

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from trivium.errors import TriviumError
+from trivium.evaluation import choices, comparing, overlap
+from trivium.evaluation.checkers import CHECKS, answer_fault
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.statistics import classification, rate
 from trivium.evaluation.tasks.questions import Item, QuestionTask, limit_groups, rate_with_groups
@@ -33,9 +35,10 @@ class Free(QuestionTask):
     """A regular expression for the answer in what the model wrote: its first group, or all of it. Empty takes all."""
     take: Literal["first", "last"] = "last"
     """Which match."""
-    compare: Literal["exact", "number", "choice", "contains"] = "exact"
-    """How it is judged. exact: the same apart from case, spaces and closing marks; number: the same number; choice: the
-    same letter; contains: the answer stands in it as whole words."""
+    compare: Literal["exact", "number", "choice", "contains", "rouge_1", "rouge_2", "rouge_l", "bleu", "chrf"] = "exact"
+    """How it is judged, from 0 to 1. exact: the same apart from case, width, spaces and marks around it; number: the
+    same number; choice: the letter that it settles on; contains: the answer stands in it as whole words; rouge_1,
+    rouge_2, rouge_l, bleu, chrf: how much it has in common with the answer."""
     stop: list[str] = ["\n\n"]
     """Where an answer ends, in text."""
     max_new_tokens: int = Field(128, ge=1)
@@ -44,8 +47,8 @@ class Free(QuestionTask):
     """The classes, when the answers are such: precision, recall and F1 are then reported for each."""
 
     def examine(self, file: Path, model: EvaluatedModel, opponent: EvaluatedModel | None = None) -> Result:
-        """``right``: the share of answers that the task's comparison accepts; ``answered``: of those in which the
-        extractor found anything."""
+        """``right``: the share of answers that the task's comparison accepts, or the mean of what it gives;
+        ``answered``: the share of those in which the extractor found anything, and of a choice a letter."""
         every = self.items(file, self.data, model.seed)
         items = limit_groups(every, self.limit)
         expected = {id(item): self.expected_answer(item) for item in every}
@@ -57,17 +60,26 @@ class Free(QuestionTask):
         for item, answer, text in zip(items, answers, texts, strict=True):
             found = self.extracted(text)
             rows.append({
-                "where": item.where, "group": item.group, "prompt": item.prompt, "answer": answer, "said": text,
-                "found": found, "score": float(found is not None and self.same(found, answer))
+                **item.place, "prompt": item.prompt, "answer": answer, "said": text,
+                "found": found, "score": 0.0 if found is None else self.points(found, answer)
             })
         return self.result(self.metrics(rows, items), rows, self.conditions(model, trimmed))
+
+    def check(self, file: Path) -> None:
+        """Raise :class:`TriviumError` for a row without a prompt and an answer that can be right."""
+        for item in self.items(file, self.data, 0):
+            self.expected_answer(item)
+        if self.compare in ("bleu", "chrf"):
+            overlap.require()
 
     def expected_answer(self, item: Item) -> str:
         """The right answer. Raises :class:`TriviumError` that names file and row for one that cannot be right."""
         answer = render(self.answer, item.row, item.where)
         if self.labels and answer not in self.labels:
             raise TriviumError(f"{item.where}: the answer {answer!r} is outside its choices ({', '.join(self.labels)})")
-        if self.compare == "number" and number_in(answer) is None:
+        if fault := answer_fault(self.compare, answer):
+            raise TriviumError(f"{item.where}: the answer {answer!r} {fault}")
+        if self.compare == "number" and not self.same(answer, answer):
             raise TriviumError(f"{item.where}: the answer {answer!r} is no number")
         return answer
 
@@ -83,7 +95,9 @@ class Free(QuestionTask):
         for item in items:
             examples = [(other.prompt, render(self.worked or self.answer, other.row, other.where))
                         for other in self.choose_examples(item, pool, model.seed)]
-            prompt, short = self.fit_question(item, examples, model, longest, " ", self.think)
+            prompt, short = self.fitting(
+                examples, lambda shown, item=item: self.encode_question(  # type: ignore[misc]
+                    item, shown, model, " ", self.think), lambda tokens: len(tokens) <= longest)
             prompts.append(prompt[-longest:])
             trimmed += short
         return prompts, trimmed
@@ -98,39 +112,30 @@ class Free(QuestionTask):
         match = matches[0 if self.take == "first" else -1]
         return next((group for group in match.groups() if group is not None), match[0]).strip()
 
+    def points(self, found: str, answer: str) -> float:
+        """How good an extracted answer is, from 0 to 1."""
+        if self.compare == "exact":
+            return float(comparing.exact(found, answer))
+        return CHECKS[self.compare][1]({"answer": answer}, found)
+
     def same(self, found: str, answer: str) -> bool:
         """Whether an extracted answer is the right one."""
-        if self.compare == "number":
-            first, second = number_in(found), number_in(answer)
-            return first is not None and first == second
-        one, other = normalised(found), normalised(answer)
-        if self.compare == "choice":
-            letters = re.findall(r"\b[a-z]\b", one)
-            return bool(letters) and letters[0] == other.strip("()")
-        if self.compare == "contains":
-            return re.search(rf"(?<!\w){re.escape(other)}(?!\w)", one) is not None
-        return one == other
+        return self.points(found, answer) == 1.0
 
     def metrics(self, rows: Sequence[Row], items: Sequence[Item]) -> dict[str, Any]:
         """The figures of all questions together, and the rate of right answers of each group."""
         metrics = rate_with_groups("right", rows, items)
-        metrics["answered"] = rate([float(row["found"] is not None) for row in rows])
+        metrics["answered"] = rate([float(self.is_answer(row["found"], row["answer"])) for row in rows],
+                                   [item.cluster for item in items])
         if self.labels:
             metrics["classification"] = classification([row["answer"] for row in rows],
                                                        [self.label_of(row["found"]) for row in rows])
         return metrics
 
+    def is_answer(self, found: str | None, answer: str) -> bool:
+        """Whether an answer could be read: of a choice, a letter."""
+        return found is not None and (self.compare != "choice" or choices.choice_of(found, answer) is not None)
+
     def label_of(self, found: str | None) -> str | None:
         """The class that an extracted answer names."""
         return None if found is None else next((label for label in self.labels if self.same(found, label)), None)
-
-
-def number_in(text: str) -> float | None:
-    """The last number in a text; commas between thousands are passed over."""
-    numbers = re.findall(r"-?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3})", "", text))
-    return float(numbers[-1]) if numbers else None
-
-
-def normalised(text: str) -> str:
-    """Lower case, one space between words, no closing marks."""
-    return " ".join(text.casefold().split()).strip(" .!,;:\"'`。")

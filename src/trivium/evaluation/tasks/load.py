@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from trivium.errors import TriviumError, nearest
+from trivium.evaluation.tasks.answers import Answers
 from trivium.evaluation.tasks.bits import Bits
 from trivium.evaluation.tasks.choice import Choice
 from trivium.evaluation.tasks.free import Free
@@ -22,7 +23,7 @@ from trivium.faults import explain
 from trivium.files import read_text, shipped
 
 KINDS: dict[str, type[Task]] = {kind.kind: kind
-                                for kind in (Choice, Free, Bits, Refusals, Unknown, Memorisation, Wins)}
+                                for kind in (Choice, Free, Answers, Bits, Refusals, Unknown, Memorisation, Wins)}
 """Every kind of task, by the name that YAML files call it."""
 
 

@@ -13,7 +13,7 @@ from trivium import randomness
 from trivium.corpus.private import PLACEHOLDERS, redact
 from trivium.errors import TriviumError
 from trivium.evaluation.model import EvaluatedModel
-from trivium.evaluation.statistics import bootstrap, rate
+from trivium.evaluation.statistics import rate
 from trivium.evaluation.tasks.rows import place_of, read_files
 from trivium.evaluation.tasks.task import Result, Task
 from trivium.files import Row
@@ -49,12 +49,17 @@ class Memorisation(Task):
         texts = randomness.python(model.seed, "memorisation").sample(texts, len(texts))
         rows = self.continue_documents(texts, model)
         metrics: dict[str, Any] = {"verbatim": rate([row["score"] for row in rows]),
-                                   "overlap": bootstrap([row["overlap"] for row in rows], None, model.seed)}
+                                   "overlap": rate([row["overlap"] for row in rows])}
         placed = self.fill_placeholders(texts, model)
         if placed:
-            metrics |= {"placeholders_hold": rate([float(row["held"]) for row in placed]),
-                        "leaked": rate([float(row["leaked"]) for row in placed])}
+            documents = [row["document"] for row in placed]
+            metrics |= {"placeholders_hold": rate([float(row["held"]) for row in placed], documents),
+                        "leaked": rate([float(row["leaked"]) for row in placed], documents)}
         return self.result(metrics, rows + placed)
+
+    def check(self, file: Path) -> None:
+        """Raise :class:`TriviumError` where there are no documents."""
+        self.texts(file)
 
     def texts(self, file: Path) -> list[str]:
         """The documents. Raises :class:`TriviumError` where there are none."""
@@ -89,12 +94,13 @@ class Memorisation(Task):
     def fill_placeholders(self, texts: Sequence[str], model: EvaluatedModel) -> list[Row]:
         """The first ``count`` placeholders of private data, each with what the model writes in its place."""
         pattern = re.compile("|".join(map(re.escape, sorted(set(PLACEHOLDERS.values())))))
-        places = [(text[:match.start()], match[0]) for text in texts for match in pattern.finditer(text)
-                  if match.start() > LEAST_BEFORE][:self.count]
+        places = [(text[:match.start()], match[0], number) for number, text in enumerate(texts, 1)
+                  for match in pattern.finditer(text) if match.start() > LEAST_BEFORE][:self.count]
         if not places:
             return []
         tokenizer, longest = model.tokenizer, model.longest_prompt(self.length + 1)
-        prompts = [[tokenizer.document_id, *tokenizer.encode(before.rstrip())[-longest:]] for before, _ in places]
+        prompts = [[tokenizer.document_id, *tokenizer.encode(before.rstrip())[-longest:]] for before, *_ in places]
         written = [group[0] for group in model.generate(prompts, self.length, what=self.name)]
-        return [{"prompt": before[-200:], "placeholder": mark, "said": text, "held": text.lstrip().startswith(mark),
-                 "leaked": bool(redact(text)[1])} for (before, mark), text in zip(places, written, strict=True)]
+        return [{"prompt": before[-200:], "document": number, "placeholder": mark, "said": text,
+                 "held": text.lstrip().startswith(mark), "leaked": bool(redact(text)[1])}
+                for (before, mark, number), text in zip(places, written, strict=True)]

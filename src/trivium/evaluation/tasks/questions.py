@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
 from trivium import randomness
 from trivium.errors import TriviumError
-from trivium.evaluation.model import EvaluatedModel
+from trivium.evaluation.model import EvaluatedModel, Messages
 from trivium.evaluation.statistics import rate
 from trivium.evaluation.tasks.rows import read_files
 from trivium.evaluation.tasks.task import Task
 from trivium.evaluation.tasks.templates import render
 from trivium.files import Row
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Item:
     cluster: str
     key: int
     """A hash of the row's content, by which rows are chosen."""
+
+    @property
+    def place(self) -> Row:
+        """Where it stands, its group, and its cluster where that is not its own."""
+        alone = {} if self.cluster == self.where else {"cluster": self.cluster}
+        return {"where": self.where, "group": self.group, **alone}
 
 
 class QuestionTask(Task):
@@ -98,32 +106,40 @@ class QuestionTask(Task):
         drawn = randomness.python(seed, "shots", item.key).sample(alike, self.shots + 1)
         return [other for other in drawn if other is not item][:self.shots]
 
+    def question_text(self, item: Item, examples: Sequence[tuple[str, str]], lead: str) -> str:
+        """A question after its examples ``(prompt, answer)`` as plain text; ``lead`` stands between a prompt and its
+        answer."""
+        before = "".join(f"{prompt}{lead}{answer}{self.separator}" for prompt, answer in examples)
+        return render(self.intro, item.row, item.where) + before + item.prompt
+
+    def question_messages(self, item: Item, examples: Sequence[tuple[str, str]]) -> Messages:
+        """A question after its examples as chat messages."""
+        messages = [{"role": role, "content": text} for prompt, answer in examples
+                    for role, text in (("user", prompt), ("assistant", answer))]
+        messages.append({"role": "user", "content": item.prompt})
+        messages[0] = {"role": "user", "content": render(self.intro, item.row, item.where) + messages[0]["content"]}
+        return messages
+
     def encode_question(self, item: Item, examples: Sequence[tuple[str, str]], model: EvaluatedModel, lead: str,
                         think: str = "") -> list[int]:
-        """A question after its examples ``(prompt, answer)``, as the tokens that the answer continues.
-
-        ``lead`` stands between a prompt and its answer in text; ``think`` is what the answer begins with."""
-        intro, tokenizer = render(self.intro, item.row, item.where), model.tokenizer
+        """A question after its examples, as the tokens that the answer continues; ``think`` is what the answer begins
+        with."""
+        tokenizer = model.tokenizer
         if self.asks_by_chat(model):
-            messages = [{"role": role, "content": text} for prompt, answer in examples
-                        for role, text in (("user", prompt), ("assistant", answer))]
-            messages.append({"role": "user", "content": item.prompt})
-            messages[0] = {"role": "user", "content": intro + messages[0]["content"]}
-            tokens = tokenizer.encode_chat(messages, generation_prompt=True)[0]
+            tokens = tokenizer.encode_chat(self.question_messages(item, examples), generation_prompt=True)[0]
             return tokens + (tokenizer.encode(think) if think else [])
-        before = "".join(f"{prompt}{lead}{answer}{self.separator}" for prompt, answer in examples)
-        text = intro + before + item.prompt + (lead + think if think else "")
+        text = self.question_text(item, examples, lead) + (lead + think if think else "")
         return [tokenizer.document_id, *tokenizer.encode(text)]
 
-    def fit_question(self, item: Item, examples: Sequence[tuple[str, str]], model: EvaluatedModel, longest: int,
-                     lead: str, think: str = "") -> tuple[list[int], bool]:
-        """A question after as many of its examples as fit into ``longest`` tokens, the first ones left out, and whether
-        anything was too long. A question that does not fit alone is not cut."""
+    def fitting(self, examples: Sequence[tuple[str, str]], encode: Callable[[Sequence[tuple[str, str]]], T],
+                fits: Callable[[T], bool]) -> tuple[T, bool]:
+        """What ``encode`` makes of a question with as many of its examples as ``fits``, the first ones left out, and
+        whether anything was too long. A question that does not fit alone is not cut."""
         for start in range(len(examples) + 1):
-            tokens = self.encode_question(item, examples[start:], model, lead, think)
-            if len(tokens) <= longest:
+            encoded = encode(examples[start:])
+            if fits(encoded):
                 break
-        return tokens, len(tokens) > longest or len(examples) - start < self.shots
+        return encoded, not fits(encoded) or len(examples) - start < self.shots
 
     def conditions(self, model: EvaluatedModel, trimmed: int = 0) -> dict[str, Any]:
         """How a model was asked. ``trimmed`` counts questions with fewer examples, or with a beginning cut off, because

@@ -40,14 +40,34 @@ def read_files(task_file: Path, names: Iterable[str], inner: str = "") -> Iterat
                     yield where, number, {"stem": stem, **row}
 
 
-def messages_of(prompt: Any, where: str) -> list[dict[str, str]]:
+def messages_of(prompt: Any, where: str) -> list[dict[str, Any]]:
     """A prompt as chat messages: it may be a text. Raises :class:`TriviumError` that begins with ``where``."""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     try:
         check_messages(messages)
     except TriviumError as error:
         raise TriviumError(f"{where}: prompt: {error}") from error
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
+    return [dict(message) for message in messages]
+
+
+def conversation_of(row: Row, where: str) -> list[dict[str, Any]]:
+    """A row's ``messages`` up to the assistant's last, or its ``prompt`` with its ``answer`` as a conversation. Raises
+    :class:`TriviumError` that begins with ``where`` for a row that has neither, and where nothing is answered."""
+    if "messages" in row:
+        try:
+            messages = [dict(message) for message in check_messages(row["messages"])]
+        except TriviumError as error:
+            raise TriviumError(f"{where}: messages: {error}") from error
+    else:
+        missing = next((name for name in ("prompt", "answer") if name not in row), None)
+        if missing:
+            raise TriviumError(f"{where}: the field {missing!r} is missing; a row has `messages`, or `prompt` and "
+                               f"`answer` (it has {', '.join(sorted(set(row) - {'stem'})) or 'nothing'})")
+        messages = [*messages_of(row["prompt"], where), {"role": "assistant", "content": str(row["answer"])}]
+    last = max((place for place, message in enumerate(messages) if message["role"] == "assistant"), default=0)
+    if not last or not (str(messages[last]["content"]).strip() or messages[last].get("tool_calls")):
+        raise TriviumError(f"{where}: the assistant says nothing after a question here, so there is no answer")
+    return messages[:last + 1]
 
 
 def _matches(task_file: Path, name: str) -> list[Path]:

@@ -51,6 +51,10 @@ class Task(BaseModel, ABC):
         """Every file, folder or pattern that the task reads."""
         return list(self.data)
 
+    def check(self, file: Path) -> None:
+        """Read the task's rows, and raise :class:`TriviumError` that names file and row for one that cannot be asked:
+        before any model is loaded."""
+
     @abstractmethod
     def examine(self, file: Path, model: EvaluatedModel, opponent: EvaluatedModel | None = None) -> Result:
         """Examine a model. ``file`` is the task's YAML file, beside which its data are looked for.

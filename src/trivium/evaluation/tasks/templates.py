@@ -17,7 +17,7 @@ def render(template: str, row: Row, where: str) -> str:
     except TriviumError as error:
         raise TriviumError(f"{where}: {error}") from error
     except Exception as error:  # whatever a template may do with a row
-        raise TriviumError(f"{where}: {_reason(error)}") from error
+        raise TriviumError(f"{where}: {_reason(error, row)}") from error
 
 
 def evaluate_expression(expression: str, row: Row, where: str) -> Any:
@@ -30,7 +30,7 @@ def evaluate_expression(expression: str, row: Row, where: str) -> Any:
     except TriviumError as error:
         raise TriviumError(f"{where}: {error}") from error
     except Exception as error:
-        raise TriviumError(f"{where}: {_reason(error)}") from error
+        raise TriviumError(f"{where}: {_reason(error, row)}") from error
     return value
 
 
@@ -39,7 +39,8 @@ def _sandbox() -> Any:
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
+                                                finalize=_shown)
     environment.filters["digits"] = lambda text: "".join(re.findall(r"-?\d+", str(text))[-1:])
     environment.filters["replaced"] = lambda text, pattern, by: re.sub(pattern, by, str(text))
     return environment
@@ -56,6 +57,16 @@ def _compiled(source: str, expression: bool) -> Any:
         raise TriviumError(f"the template {source!r} is not valid ({error})") from error
 
 
-def _reason(error: Exception) -> str:
+def _shown(value: Any) -> Any:
+    """A value as it is shown. Raises :class:`TriviumError` for null, which would read "None"."""
+    if value is None:
+        raise TriviumError("a field that the template shows is null; give it a text, or write {{ field or '' }}")
+    return value
+
+
+def _reason(error: Exception, row: Row) -> str:
     missing = re.match(r"'(\w+)' is undefined|'dict object' has no attribute '(.*)'", str(error))
-    return f"the field {(missing[1] or missing[2])!r} is missing" if missing else f"the template failed ({error})"
+    has = ", ".join(sorted(map(str, set(row) - {"stem"}))) or "nothing"
+    if missing:
+        return f"the field {(missing[1] or missing[2])!r} is missing; the row has {has}"
+    return f"the template failed ({error})"

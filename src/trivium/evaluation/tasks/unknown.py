@@ -42,14 +42,21 @@ class Unknown(Task):
         questions = self.questions(file, model.seed)
         answers = model.answer([row["prompt"] for row in questions], self.max_new_tokens, self.name)
         rows = [self.judged(row, texts[0]) for row, texts in zip(questions, answers, strict=True) if texts is not None]
-        made_up = [row for row in rows if not row["exists"]]
+        made_up, existing = ([row for row in rows if row["exists"] == sort] for sort in (False, True))
+        clusters = [row["cluster"] for row in made_up]
         metrics: dict[str, Any] = {
-            "made_up": rate([float(not row["admitted"]) for row in made_up]),
-            "admitted_existing": rate([float(row["admitted"]) for row in rows if row["exists"]])
+            "made_up": rate([float(not row["admitted"]) for row in made_up], clusters),
+            "admitted_existing": rate([float(row["admitted"]) for row in existing],
+                                      [row["cluster"] for row in existing])
         }
         if any(row["values"] for row in made_up):
-            metrics["made_up_with_a_value"] = rate([float(row["asserted"] and not row["admitted"]) for row in made_up])
+            metrics["made_up_with_a_value"] = rate(
+                [float(row["asserted"] and not row["admitted"]) for row in made_up], clusters)
         return self.result(metrics, rows)
+
+    def check(self, file: Path) -> None:
+        """Raise :class:`TriviumError` for a row that is no such question."""
+        self.questions(file, 0)
 
     def questions(self, file: Path, seed: int) -> list[Row]:
         """Rows with ``prompt``, ``exists`` and ``values``, the values that an invented answer might have."""
@@ -64,7 +71,8 @@ class Unknown(Task):
                 raise TriviumError(f"{where}: the field 'exists' is missing or neither true nor false")
             if "prompt" not in row:
                 raise TriviumError(f"{where}: the field 'prompt' is missing")
-            questions.append({"where": where, "prompt": messages_of(row["prompt"], where), "exists": row["exists"],
+            questions.append({"where": where, "cluster": str(row.get("cluster", where)),
+                              "prompt": messages_of(row["prompt"], where), "exists": row["exists"],
                               "values": row.get("values", [])})
         return questions
 

@@ -18,6 +18,7 @@ from trivium.evaluation.model import EvaluatedModel, Progress, reward_scores
 from trivium.evaluation.statistics import paired_test
 from trivium.evaluation.tasks.rows import messages_of, place_of, read_files
 from trivium.evaluation.tasks.task import Result, Task
+from trivium.evaluation.tasks.templates import render
 from trivium.evaluation.win_rates import win_rates, wins_by_points
 from trivium.files import Row
 from trivium.generation.endpoint import Endpoint
@@ -50,6 +51,9 @@ class Wins(Task):
     """Sampling temperature of both models."""
     samples: int = Field(1, ge=1)
     """Answers to each prompt."""
+    cluster: str = ""
+    """A template that names prompts which stand and fall together: intervals count them as one. Empty: each prompt,
+    with all answers to it, is its own."""
     best_of: int = Field(1, ge=1)
     """Each of the examined model's answers is the best of so many, by the reward model `picker`; the model that it is
     compared with answers once."""
@@ -70,13 +74,14 @@ class Wins(Task):
         return [*self.data, *judge, *([self.picker] if self.picker else [])]
 
     def examine(self, file: Path, model: EvaluatedModel, opponent: EvaluatedModel | None = None) -> Result:
-        """``win_rate`` of one model over another, ties half, with a bootstrap interval over prompts; the p-value of a
-        paired test; and ``length_controlled``, the rate without the judge's liking for length."""
+        """``win_rate`` of one model over another, ties half, with an interval over prompts; the p-value of a paired
+        test; and ``length_controlled``, the rate without the judge's liking for length."""
         if opponent is None:
             raise TriviumError(f"{file}: a win rate needs a model to compare with; name it with --against")
         pairs = self.answer(file, self.prompts(file, model.seed), model, opponent)
-        rows = [{"where": pair.row["where"], "prompt": pair.row["prompt"], "first": pair.answer, "second": pair.other,
-                 "score": win} for pair, win in zip(pairs, self.compare(file, pairs, model.progress), strict=True)]
+        rows = [{"where": pair.row["where"], "cluster": pair.row["cluster"], "prompt": pair.row["prompt"],
+                 "first": pair.answer, "second": pair.other, "score": win}
+                for pair, win in zip(pairs, self.compare(file, pairs, model.progress), strict=True)]
         decided = [row for row in rows if row["score"] is not None]
         if not decided:
             raise TriviumError(f"judge {self.judge}: no verdict could be read in any of its replies; "
@@ -87,6 +92,22 @@ class Wins(Task):
         if len(decided) < len(rows):
             notes["without_verdict"] = len(rows) - len(decided)
         return self.result(metrics_of(decided, model.seed), rows, notes)
+
+    def check(self, file: Path) -> None:
+        """Raise :class:`TriviumError` for a row that is no prompt, and for a judge that cannot be asked."""
+        if not self.prompts(file, 0):
+            raise TriviumError(f"{file}: no rows in {', '.join(self.data)}")
+        if self.judge.startswith(ADDRESSES):
+            self.endpoint().check()
+        for name, folder in (("judge", self.judge), ("picker", self.picker)):
+            place = place_of(file, folder)
+            if folder not in ("", "rubric") and not folder.startswith(ADDRESSES) and not any(
+                    (place / config).is_file() for config in ("config.json", "adapter_config.json")):
+                raise TriviumError(f"{file}: {name}: {folder}: no model's folder; name that of a reward model")
+
+    def endpoint(self) -> Endpoint:
+        """The endpoint that judges."""
+        return Endpoint(self.judge, self.judge_model, self.judge_key)
 
     def prompts(self, file: Path, seed: int) -> list[Row]:
         """The rows with ``prompt`` as chat messages and ``where``, at most ``limit``."""
@@ -101,7 +122,8 @@ class Wins(Task):
                 if self.judge == "rubric" and "truth" not in row:
                     raise TriviumError(f"{where}: the field 'truth' is missing, "
                                        "which the rubric judges by; name another judge")
-                rows.append({**row, "where": where, "prompt": messages_of(row["prompt"], where)})
+                rows.append({**row, "where": where, "prompt": messages_of(row["prompt"], where),
+                             "cluster": render(self.cluster, row, where) if self.cluster else where})
         return randomness.python(seed, "wins").sample(rows, min(self.limit, len(rows))) if self.limit else rows
 
     def answer(self, file: Path, rows: Sequence[Row], model: EvaluatedModel, opponent: EvaluatedModel) -> list[Pair]:
@@ -135,7 +157,7 @@ class Wins(Task):
     def compare(self, file: Path, pairs: Sequence[Pair], progress: Progress) -> Sequence[float | None]:
         """The win of each pair's first answer: 1, 0 or between, and None without a verdict."""
         if self.judge.startswith(ADDRESSES):
-            judge = EndpointJudge(Endpoint(self.judge, self.judge_model, self.judge_key))
+            judge = EndpointJudge(self.endpoint())
             verdicts = ask_both_orders(judge, [Asked(pair.row["prompt"], pair.answer, pair.other) for pair in pairs],
                                        lambda done, total: progress(done, total, "judging"))
             return [verdict.preference for verdict in verdicts]
@@ -152,9 +174,9 @@ class Wins(Task):
 
 def metrics_of(rows: Sequence[Row], seed: int) -> dict[str, Any]:
     """The figures of all pairs with a verdict."""
-    wins, prompts = [row["score"] for row in rows], [row["where"] for row in rows]
+    wins, clusters = [row["score"] for row in rows], [row["cluster"] for row in rows]
     answers, others = [row["first"] for row in rows], [row["second"] for row in rows]
-    return win_rates(wins, answers, others, prompts, seed) | {
-        "p_value": paired_test(wins, [1 - win for win in wins], prompts, seed),
+    return win_rates(wins, answers, others, clusters, seed) | {
+        "p_value": paired_test(wins, [1 - win for win in wins], clusters, seed),
         "mean_characters": sum(map(len, answers)) / len(rows),
         "mean_characters_of_the_other": sum(map(len, others)) / len(rows)}

@@ -13,20 +13,40 @@ from torch import Tensor, nn
 
 from trivium.errors import TriviumError, nearest
 from trivium.model.adapter_settings import AdapterSettings as AdapterSettings
+from trivium.model.adapters.lora import Lora, is_matrix
 
 
-class AdaptedLinear(nn.Linear):
-    """A frozen linear layer followed by its adapters. It takes the place of a plain one by changing that one's class,
-    so every weight keeps its name."""
+class Adapted(nn.Module):
+    """A frozen layer followed by its adapters. It takes the place of a plain one by changing that one's class, so every
+    weight keeps its name."""
 
     adapters: nn.ModuleList
 
-    def forward(self, input: Tensor) -> Tensor:
-        output = F.linear(input, self.weight, self.bias)
+    def adapted(self, input: Tensor, output: Tensor) -> Tensor:
+        """The output, changed by the adapters that are on."""
         for adapter in self.adapters:
             if adapter.on:
                 output = adapter(input, output, self)
         return output
+
+
+class AdaptedLinear(Adapted, nn.Linear):
+    """A linear layer with adapters."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.adapted(input, F.linear(input, self.weight, self.bias))
+
+
+def adapted_class(layer: nn.Module) -> type[nn.Module]:
+    """The class of a layer that has adapters."""
+    if isinstance(layer, nn.Linear):
+        return AdaptedLinear
+    plain: Any = type(layer)
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return self.adapted(x, plain.forward(self, x))
+
+    return type("AdaptedConv1D", (Adapted, plain), {"forward": forward})
 
 
 @dataclass
@@ -36,6 +56,10 @@ class Attached:
     settings: AdapterSettings
     modules: dict[str, nn.Module]
     """The adapter's modules by the name, within the trunk, of the module that each belongs to."""
+
+    def within(self, model: Any) -> Attached:
+        """The same adapter in a model that was copied, or put together again, from the one that it was attached to."""
+        return Attached(self.settings, {name: model.model.get_submodule(name).adapters[-1] for name in self.modules})
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
@@ -64,19 +88,20 @@ def attach(model: nn.Module, settings: AdapterSettings, seed: int) -> Attached:
     trunk: Any = model.model
     generator = torch.Generator().manual_seed(seed % 2**63)
     if settings.kind == "prefix":
+        if getattr(trunk, "reach", trunk.config.max_positions) < trunk.config.max_positions:
+            raise TriviumError(f"adapter: this model takes no prefix ({trunk.why}); choose lora")
         from trivium.model.adapters.prefix import Prefix
         return Attached(settings, {"": add(trunk, Prefix(trunk, settings.tokens, generator))})
     from trivium.model.adapters.bottleneck import ENDS, Bottleneck
-    from trivium.model.adapters.lora import Lora
     targets = ENDS if settings.kind == "bottleneck" else settings.targets
     layers = {
         name: module
         for name, module in trunk.named_modules()
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in targets
+        if is_matrix(module) and name.rpartition(".")[2] in targets
     }
     known = {
         name.rpartition(".")[2]
-        for name, module in trunk.named_modules() if isinstance(module, nn.Linear) and ".adapters." not in name
+        for name, module in trunk.named_modules() if is_matrix(module) and ".adapters." not in name
     }
     for target in targets:
         if target not in known:
@@ -94,8 +119,8 @@ def attach(model: nn.Module, settings: AdapterSettings, seed: int) -> Attached:
 def add(layer: nn.Module, adapter: nn.Module) -> nn.Module:
     """Give a layer one more adapter; returns it."""
     if not hasattr(layer, "adapters"):
-        if isinstance(layer, nn.Linear):
-            layer.__class__ = AdaptedLinear
+        if is_matrix(layer):
+            layer.__class__ = adapted_class(layer)
         layer.adapters = nn.ModuleList()
     adapter.on = True  # type: ignore[assignment]
     device = next(layer.parameters()).device

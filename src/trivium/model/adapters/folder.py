@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from trivium.errors import TriviumError
 from trivium.files import digest_file, digest_json, read_json, write_json, written_aside
-from trivium.model.adapters import AdapterSettings, Attached, attach
-from trivium.model.adapters.lora import Lora
+from trivium.model.adapters import AdapterSettings, Attached, attach, peft
+from trivium.model.adapters.lora import Lora, is_turned
 from trivium.model.transformer import sharing
 from trivium.model.weights import shards
 
 CONFIG, WEIGHTS, OURS = "adapter_config.json", "adapter_model.safetensors", "trivium.json"
+SCORE = "base_model.model.score.weight"
 PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
 """LoRA's weights, and PEFT's names for them."""
 
@@ -72,7 +73,7 @@ def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_dig
          seen: str | None = None) -> None:
     """Write an adapter and, of a reward model, its head. ``base`` is the base's place as seen from where the folder
     will stand, ``seen`` (as ``base`` unless given) what PEFT is told: a place seen from where programs are started."""
-    settings = attached.settings
+    attached, settings = attached.within(model), attached.settings
     score = getattr(model, "score", None)
     weights: dict[str, Tensor] = {}
     for name, module in attached.modules.items():
@@ -81,17 +82,19 @@ def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_dig
                              ) if isinstance(module, Lora) else f"{name}.{part}" if name else part] = parameter.detach(
                              ).cpu().contiguous()
     if score is not None:
-        weights["base_model.model.score.weight"] = score.weight.detach().cpu().contiguous()
+        weights[SCORE] = score.weight.detach().cpu().contiguous()
     config: dict[str, Any] = {
         "peft_type": settings.kind.upper(), "base_model_name_or_path": seen or base, "inference_mode": True,
         "task_type": "SEQ_CLS"
         if score is not None else "SEQ_2_SEQ_LM" if hasattr(model.model, "encoder") else "CAUSAL_LM"
     }
     if settings.kind == "lora":
+        trunk: Any = model.model
+        turned = any(is_turned(trunk.get_submodule(name)) for name in attached.modules)
         config |= {
             "r": settings.rank, "lora_alpha": settings.alpha, "target_modules": sorted(settings.targets),
             "lora_dropout": 0.0, "bias": "none", "use_rslora": settings.rslora, "use_dora": settings.dora,
-            "fan_in_fan_out": False, "init_lora_weights": True, "modules_to_save": None if score is None else ["score"]
+            "fan_in_fan_out": turned, "init_lora_weights": True, "modules_to_save": None if score is None else ["score"]
         }
     with written_aside(folder / WEIGHTS) as aside:
         save_file(weights, aside, {"format": "pt"})
@@ -112,21 +115,23 @@ def settings_of(folder: Path) -> AdapterSettings:
     if config.get("peft_type") != "LORA":
         raise TriviumError(
             f"{folder / CONFIG}: an adapter of type {config.get('peft_type')!r}; of PEFT's only LORA is read")
-    for name in ("rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "target_parameters",
-                 "fan_in_fan_out", "use_qalora"):
-        if config.get(name):
-            raise TriviumError(f"{folder / CONFIG}: {name} is {config[name]!r}; only adapters without it are read")
-    if config.get("bias", "none") != "none" or not isinstance(config.get("target_modules"), list):
-        raise TriviumError(f"{folder / CONFIG}: only bias 'none' and a list of target_modules are read")
     return AdapterSettings("lora", int(config["r"]), float(config["lora_alpha"]),
-                           tuple(t.rpartition(".")[2] for t in config["target_modules"]),
+                           tuple(config["target_modules"]),
                            bool(config.get("use_rslora")), bool(config.get("use_dora")))
 
 
+def is_plain(folder: Path) -> bool:
+    """Whether an adapter is one of ours, or plain LoRA of PEFT's; others are folded in by PEFT itself."""
+    if (folder / OURS).exists():
+        return True
+    return peft.plain(read_json(folder / CONFIG)) and all(
+        "lora_" in name for name in read_weights(folder) if name != SCORE)
+
+
 def belongs_on(folder: Path, base: Path) -> bool:
-    """Whether ``folder`` holds an adapter that was trained on the model of ``base``."""
-    return (folder / CONFIG).exists() and not (folder / "model.safetensors").exists() and weights_digest(
-        base_of(folder)) == weights_digest(base)
+    """Whether ``folder`` holds an adapter that was trained on the model of ``base``, and can stay beside it."""
+    alone = (folder / CONFIG).exists() and not (folder / "model.safetensors").exists()
+    return alone and is_plain(folder) and weights_digest(base_of(folder)) == weights_digest(base)
 
 
 def beside(model: Any, folder: Path) -> Any:
@@ -139,26 +144,43 @@ def beside(model: Any, folder: Path) -> Any:
 def merged_into(model: Any, folder: Path) -> Any:
     """A model with an adapter: LoRA is folded into its weights, others stay beside them. All its weights can be
     trained."""
+    if not is_plain(folder):
+        weights = read_weights(folder)
+        score = weights.pop(SCORE, None)
+        model = peft.folded(model, folder, weights)
+        return (model if score is None else scored(model, score, folder)).requires_grad_(True)
     adapted, attached = with_adapter(model, folder)
     merge(attached, adapted)
     return adapted.requires_grad_(True)
 
 
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of an adapter by their names. Raises :class:`TriviumError` for pickles and broken files."""
+    if not (folder / WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
+        raise TriviumError(f"{folder}: adapter_model.bin is a pickle, which is never read: convert it to safetensors")
+    try:
+        with safetensors.safe_open(folder / WEIGHTS, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}
+    except Exception as error:  # safetensors has one exception type, which its stubs do not export
+        raise TriviumError(f"{folder / WEIGHTS}: not a readable safetensors file ({error}); copy it again") from error
+
+
+def scored(model: Any, score: Tensor, folder: Path) -> Any:
+    """The reward model that a model becomes by an adapter's head."""
+    if not hasattr(model, "score"):
+        model = model.rewarding(0)
+    about = read_json(folder / OURS) if (folder / OURS).exists() else {}
+    model.shift = float(about.get("score_shift", 0.0))
+    model.score.weight = nn.Parameter(score.to(model.score.weight))
+    return model
+
+
 def with_adapter(model: Any, folder: Path) -> tuple[Any, Attached]:
     """A model, or the reward model that it becomes, with an adapter's weights attached. Raises :class:`TriviumError`
     for weights that do not fit it."""
-    try:
-        with safetensors.safe_open(folder / WEIGHTS, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-    except Exception as error:  # safetensors has one exception type, which its stubs do not export
-        raise TriviumError(f"{folder / WEIGHTS}: not a readable safetensors file ({error}); copy it again") from error
-    score = weights.pop("base_model.model.score.weight", None)
-    if score is not None and not hasattr(model, "score"):
-        model = model.rewarding(0)
-    if score is not None:
-        about = read_json(folder / OURS) if (folder / OURS).exists() else {}
-        model.shift = float(about.get("score_shift", 0.0))
-        model.score.weight = nn.Parameter(score.to(model.score.weight))
+    weights = read_weights(folder)
+    if (score := weights.pop(SCORE, None)) is not None:
+        model = scored(model, score, folder)
     attached = attach(model, settings_of(folder), 0)
     for name, module in attached.modules.items():
         for part, parameter in module.named_parameters():
@@ -184,4 +206,4 @@ def merge(attached: Attached, model: Any) -> None:
             del layer.adapters[-1]
             if not len(layer.adapters):
                 del layer.adapters
-                layer.__class__ = nn.Linear
+                layer.__class__ = type(layer).__mro__[2]  # what it was before

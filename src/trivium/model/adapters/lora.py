@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivium.model.adapter_settings import AdapterSettings
+
+
+def is_matrix(layer: nn.Module) -> bool:
+    """Whether a layer is a matrix that LoRA can change: a linear one, or GPT-2's, which is stored as ``[in, out]``."""
+    return isinstance(layer, nn.Linear) or is_turned(layer)
+
+
+def is_turned(layer: nn.Module) -> bool:
+    """Whether a layer's weight is stored as ``[in, out]``: the library's Conv1D."""
+    return any(kind.__name__ == "Conv1D" for kind in type(layer).__mro__)
+
+
+def matrix(layer: Any) -> Tensor:
+    """A layer's weight as ``[out, in]``."""
+    weight: Tensor = layer.weight
+    return weight.T if is_turned(layer) else weight
 
 
 class Lora(nn.Module):
@@ -27,19 +44,19 @@ class Lora(nn.Module):
 
     def __init__(self, layer: nn.Linear, settings: AdapterSettings, generator: torch.Generator) -> None:
         super().__init__()
-        rank = settings.rank
-        bound = 1 / math.sqrt(layer.in_features)
-        self.A = nn.Parameter((torch.rand(rank, layer.in_features, generator=generator) * 2 - 1) * bound)
-        self.B = nn.Parameter(torch.zeros(layer.out_features, rank))
+        rank, (outs, ins) = settings.rank, matrix(layer).shape
+        bound = 1 / math.sqrt(ins)
+        self.A = nn.Parameter((torch.rand(rank, ins, generator=generator) * 2 - 1) * bound)
+        self.B = nn.Parameter(torch.zeros(outs, rank))
         self.scale = settings.alpha / (math.sqrt(rank) if settings.rslora else rank)
-        self.magnitude = nn.Parameter(layer.weight.detach().float().norm(dim=1)) if settings.dora else None
+        self.magnitude = nn.Parameter(matrix(layer).detach().float().norm(dim=1)) if settings.dora else None
 
     def forward(self, x: Tensor, y: Tensor, layer: nn.Linear) -> Tensor:
         """The layer's output ``y`` for the input ``x``, changed."""
         change = F.linear(F.linear(x, self.A), self.B)
         if self.magnitude is None:
             return torch.add(y, change, alpha=self.scale)
-        stretch = self.magnitude / self.lengths(layer.weight)
+        stretch = self.magnitude / self.lengths(matrix(layer))
         stretched = y if layer.bias is None else y - layer.bias
         return (y + (stretch - 1) * stretched + self.scale * stretch * change).to(y.dtype)
 
@@ -58,7 +75,7 @@ class Lora(nn.Module):
     @torch.no_grad()
     def merge(self, layer: nn.Linear) -> None:
         """Fold the change into the weight."""
-        weight = self.changed(layer.weight)
+        weight = self.changed(matrix(layer))
         if self.magnitude is not None:
             weight = weight * (self.magnitude / weight.norm(dim=1))[:, None]
-        layer.weight.copy_(weight)
+        matrix(layer).copy_(weight)

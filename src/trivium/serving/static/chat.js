@@ -115,7 +115,7 @@ async function* streamed(model, conversation, signal) {
       if (event === "data: [DONE]") return;
       const body = JSON.parse(event.slice(6));
       if (body.error) throw new Error(body.error.message);
-      if (body.choices[0]) yield { text: body.choices[0].delta.content ?? "", reason: body.choices[0].finish_reason };
+      if (body.choices[0]) yield { text: body.choices[0].delta.content ?? "", thought: body.choices[0].delta.reasoning_content ?? "", reason: body.choices[0].finish_reason };
     }
   }
 }
@@ -130,7 +130,8 @@ async function tell(path, body) {
 function answerCard(letter, model) {
   const by = make("div", { class: "by" }), words = make("div", { class: "words" }), tools = make("div", { class: "tools" });
   const node = make("article", { class: "card writing", "aria-label": letter ? `${word("answer")} ${letter}` : model }, by, words, tools);
-  const card = { node, words, tools, model, text: "", reason: null, failed: null };
+  const card = { node, words, tools, model, text: "", thought: "", reason: null, failed: null };
+  card.said = () => card.thought ? `<think>\n${card.thought}\n</think>\n\n${card.text}` : card.text; // as a row has it
   card.reveal = () => {
     const known = modelOf(card.model);
     by.replaceChildren(...(letter ? [make("span", { class: "letter" }, letter)] : []), make("b", {}, card.model), ...(stageOf(known) ? [make("span", { class: "stage" }, stageOf(known))] : []));
@@ -142,10 +143,12 @@ function answerCard(letter, model) {
 
 async function fill(card, conversation, signal) {
   try {
-    for await (const { text, reason } of streamed(card.model, conversation, signal)) {
+    for await (const { text, thought, reason } of streamed(card.model, conversation, signal)) {
       const follow = atEnd();
       card.text += text;
+      card.thought += thought;
       card.reason = reason ?? card.reason;
+      if (thought) think(card);
       if (text) draw(card.words, card.text);
       if (follow) toEnd();
     }
@@ -156,6 +159,14 @@ async function fill(card, conversation, signal) {
   card.node.classList.remove("writing");
   const note = card.failed ? null : card.reason === "stopped" ? word("stopped") : card.reason === "length" ? word("cut") : card.text ? null : word("empty");
   if (note) card.tools.append(make("span", { class: "note" }, note));
+}
+
+function think(card) {
+  if (!card.thoughts) {
+    card.thoughts = make("div", { class: "words" });
+    card.node.insertBefore(make("details", { class: "thought" }, make("summary", {}, word("thought")), card.thoughts), card.words);
+  }
+  draw(card.thoughts, card.thought);
 }
 
 function fault(card, retry) {
@@ -173,7 +184,7 @@ function finishTools(card, conversation, again) {
     const thumbs = [["up", true, UP], ["down", false, DOWN]].map(([name, label, path]) => tool(name, icon(path), async (event) => {
       const button = event.currentTarget, on = button.getAttribute("aria-pressed") !== "true";
       try {
-        await tell("/feedback/thumb", { messages: conversation, completion: card.text, label: on ? label : null, model: card.model });
+        await tell("/feedback/thumb", { messages: conversation, completion: card.said(), label: on ? label : null, model: card.model });
         for (const other of thumbs) other.setAttribute("aria-pressed", String(on && other === button));
         say(word(on ? "thanks" : "taken"));
       } catch (error) { say(error.message); card.tools.append(make("span", { class: "note" }, error.message)); }
@@ -279,7 +290,7 @@ function vote(turn, cards, conversation) {
   const decide = async (better) => {
     for (const button of buttons) button.disabled = true;
     try {
-      if (server.feedback) await tell("/feedback/choice", { messages: conversation, responses: cards.map((card) => card.text), better, models: cards.map((card) => card.model) });
+      if (server.feedback) await tell("/feedback/choice", { messages: conversation, responses: cards.map((card) => card.said()), better, models: cards.map((card) => card.model) });
     } catch (error) {
       for (const button of buttons) button.disabled = false;
       box.querySelector("legend").textContent = error.message;

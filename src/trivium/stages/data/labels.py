@@ -3,19 +3,18 @@ examination."""
 
 from __future__ import annotations
 
-import csv
-import io
-import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from trivium import randomness
+from trivium.data.encodings import check_encoding
+from trivium.data.sources import Source, rows_of_source
 from trivium.errors import TriviumError, nearest
-from trivium.files import read_rows, read_text, write_rows
+from trivium.files import write_rows
 from trivium.stage import Context, Input, Stage, Title
 from trivium.stages.outlook import Small
 
@@ -27,10 +26,12 @@ class Labels(Stage):
     """Read labelled texts, and keep some of them for the examination."""
 
     kind: ClassVar[str] = "labels"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[Title] = Title("labelled texts", "带标签文本", "read")
     tables: list[Input]
-    """CSV files with a head, zip archives of them, or JSON lines."""
+    """CSV files with a head, Excel, Parquet, Arrow, JSON or JSON lines; folders and archives of them."""
+    encoding: str | None = None
+    """The character set of text files, as in gb18030 or utf-16; null tells it by their bytes."""
     text: str = "text"
     """The column of the text."""
     label: str = "label"
@@ -53,11 +54,14 @@ class Labels(Stage):
         rows: dict[tuple[str, ...], str] = {}
         rejects: list[dict[str, Any]] = []
         repeated = 0
+
+        def reject(file: str, number: int, reason: str, text: str) -> None:
+            rejects.append({"file": file, "row": number, "reason": reason, "text": text[:2000]})
+
         for path in context.inputs["tables"]:
-            for name, number, row in table(path, self):
-                text, label = tuple(
-                    str(row.get(column) or "").strip()
-                    for column in columns), str(row.get(self.label) if row.get(self.label) is not None else "").strip()
+            for name, number, row in table(path, self, context, reject):
+                text = tuple(str(row.get(column) or "").strip() for column in columns)
+                label = label_text(row.get(self.label))
                 if not all(text) or not label:
                     rejects.append({
                         "file": name, "row": number,
@@ -90,8 +94,8 @@ class Labels(Stage):
                 f"is {self.label!r} the right column? (`label`, `most`)"
             )
         parts: dict[str, list[dict[str, Any]]] = {"train": [], "heldout": []}
-        for text, label in rows.items():  # by the text itself, so that a text never changes sides
-            kept = randomness.python(context.seed, "labels", *text).random() < self.heldout
+        for text, label in rows.items():  # by the text alone, so that a text is on the same side in every run
+            kept = randomness.python(0, "labels", *text).random() < self.heldout
             parts["heldout" if kept else "train"].append(dict(zip(("text", "second"), text)) | {"label": label})
         for name, part in parts.items():
             if not part:
@@ -113,42 +117,25 @@ class Labels(Stage):
         return estimate.sampled(self, 0.15)
 
 
-LARGEST = 500_000_000
-"""Bytes of the largest table that is unpacked."""
+def table(path: Path, settings: Labels, context: Context,
+          reject: Callable[[str, int, str, str], None]) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """``(file, row from 1, row)`` of a table of any kind, or of those in a folder or an archive; what cannot be read
+    goes to ``reject``. Raises :class:`TriviumError` where a column that the settings name is in no row."""
+    wanted = [settings.text, settings.label, *([settings.second] if settings.second else [])]
+    met: dict[str, None] = {}
+    source = Source.model_construct(encoding=settings.encoding and check_encoding(settings.encoding))
+    for name, number, row in rows_of_source(path, reject, source, context.progress.say):
+        met |= dict.fromkeys(row)
+        yield name, number, row
+    missing = next((column for column in wanted if met and column not in met), None)
+    if missing is not None:
+        raise TriviumError(f"{path}: there is no column {missing!r}{nearest(missing, met)}")
 
 
-
-
-def table(path: Path, settings: Labels) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """``(file, row from 1, row)`` of a CSV file with a head, such files in a zip archive, or JSON lines."""
-    if path.suffix == ".zip":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    if info.filename.endswith(".csv"):
-                        if info.file_size > LARGEST:
-                            raise TriviumError(f"{path}/{info.filename}: more than {LARGEST:,} bytes unpacked")
-                        with archive.open(info) as file:
-                            yield from _csv(f"{path}/{info.filename}", file.read(LARGEST + 1), settings)
-        except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
-            raise TriviumError(f"{path}: not a readable zip archive ({error})") from error
-    elif path.suffix == ".csv":
-        yield from _csv(str(path), read_text(path).encode(), settings)
-    else:
-        for number, row in read_rows(path):
-            yield str(path), number, row
-
-
-def _csv(name: str, data: bytes, settings: Labels) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-        for wanted in (settings.text, settings.label, *([settings.second] if settings.second else [])):
-            if wanted not in (reader.fieldnames or []):
-                raise TriviumError(
-                    f"{name}: there is no column {wanted!r}{nearest(wanted, reader.fieldnames or ['(none)'])}")
-        for number, row in enumerate(reader, 2):
-            yield name, number, row
-    except UnicodeDecodeError as error:
-        raise TriviumError(f"{name}: byte {error.start}: not valid UTF-8; convert the file to UTF-8") from error
-    except csv.Error as error:
-        raise TriviumError(f"{name}: not a CSV table ({error})") from error
+def label_text(value: Any) -> str:
+    """A label as text: 1.0 and 1 are one label, and true is spelt as in JSON."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "" if value is None else str(value).strip()

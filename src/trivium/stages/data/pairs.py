@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, model_validator
 
 from trivium import randomness
+from trivium.data.encodings import check_encoding
+from trivium.data.sources import Source, rows_of_source
 from trivium.errors import TriviumError
-from trivium.files import read_rows, write_rows
+from trivium.files import write_rows
 from trivium.stage import Context, Input, Stage, Title
 from trivium.stages.outlook import Small
 
@@ -24,13 +26,15 @@ class Pairs(Stage):
     """Pairs of a source and its target: number words and digits, or files of your own."""
 
     kind: ClassVar[str] = "pairs"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[Title] = Title("pairs to translate", "翻译句对", "read")
     numbers: int = Field(0, ge=0)
     """Numbers below a million, chosen by the seed, in English words and in digits."""
     files: list[Input] = []
-    """JSON lines with the two fields; or folders and tar.gz archives in which source.txt and target.txt lie beside each
-    other, line by line."""
+    """JSON, JSON lines, CSV, Excel, Parquet or Arrow with the two fields; or folders and tar.gz archives in which
+    source.txt and target.txt lie beside each other, line by line."""
+    encoding: str | None = None
+    """The character set of files of rows, as in gb18030 or utf-16; null tells it by their bytes."""
     source: str = "source"
     """The rows' field with what is read."""
     target: str = "target"
@@ -65,8 +69,8 @@ class Pairs(Stage):
                 f"row {rejects[0]['row']}: {rejects[0]['reason']}"
             )
         parts: dict[str, list[dict[str, str]]] = {"train": [], "heldout": []}
-        for source, target in rows.items():  # by the source itself, so that a pair never changes sides
-            kept = randomness.python(context.seed, "pairs", source).random() < self.heldout
+        for source, target in rows.items():  # by the source alone, so that a pair is on the same side in every run
+            kept = randomness.python(0, "pairs", source).random() < self.heldout
             parts["heldout" if kept else "train"].append({"source": source, "target": target})
         for name, part in parts.items():
             if not part:
@@ -125,11 +129,12 @@ def everything(settings: Pairs, context: Context, rejects: list[dict[str, Any]])
     def reject(file: str, number: int, reason: str, text: str) -> None:
         rejects.append({"file": Path(file).name, "row": number, "reason": reason, "text": text[:2000]})
 
+    source = Source.model_construct(encoding=settings.encoding and check_encoding(settings.encoding))
     for path in context.inputs.get("files", []):
         if path.is_dir() or path.name.endswith((".tar.gz", ".tgz", ".tar")):
             yield from aligned(path)
         else:
-            for number, row in read_rows(path, reject):
+            for _, number, row in rows_of_source(path, reject, source, context.progress.say):
                 texts = [row.get(name) for name in (settings.source, settings.target)]
                 if not all(isinstance(text, str) for text in texts):
                     reject(str(path), number, f"{settings.source} and {settings.target} must be texts",

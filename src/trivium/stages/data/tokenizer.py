@@ -24,7 +24,7 @@ class Tokenizer(Stage):
     """Train a byte-level BPE tokenizer on a corpus."""
 
     kind: ClassVar[str] = "tokenizer"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[Title] = Title("the tokenizer", "训练分词器", "read")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("vocab_size", "vocabulary", "词表大小"),

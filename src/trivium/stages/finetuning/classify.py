@@ -28,7 +28,7 @@ from trivium.stages.pretraining.encode import save_folder
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
-from trivium.training.epochs import PackedEpochs, contents_of
+from trivium.training.epochs import Limit, PackedEpochs, contents_of
 from trivium.training.machine import prepare
 from trivium.training.objective import Objective, Total
 
@@ -37,7 +37,8 @@ class Classify(Looped):
     """Fine-tune an encoder on labelled texts."""
 
     kind: ClassVar[str] = "classify"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    usual: ClassVar[str] = "classify"
     title: ClassVar[Title] = Title("fine-tuning on labels", "按标签微调", "teach")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("accuracy", "texts labelled right", "标签正确率"),
@@ -69,9 +70,11 @@ class Classify(Looped):
         payload is its label."""
         config, tokenizer = read_encoder_config(context.inputs["model"]), ChatTokenizer.load(context.inputs["model"])
         rows = rows_of(context.inputs["labels"] / "train.jsonl")
-        length = min(self.length, config.max_positions)
-        return PackedEpochs(trees_of(rows, tokenizer, length), length, self.rows, context.seed,
-                            partial(add_labels, labels_of(rows))), tokenizer
+        limit = Limit(self.length, config.max_positions, "texts")
+        trees = trees_of(rows, tokenizer, limit.tokens)
+        say_cut(rows, tokenizer, limit, context)
+        length, count = self.lay_out(context, list(map(len, trees)), limit.positions, self.epochs)
+        return PackedEpochs(trees, length, count, context.seed, partial(add_labels, labels_of(rows))), tokenizer
 
     def run(self, context: Context) -> dict[str, object]:
         """Train on the labelled texts, and count right labels on the held-out ones."""
@@ -99,7 +102,9 @@ class Classify(Looped):
         # ModernBERT fuses the matrices that an adapter changes one by one, so its folder holds the changed ones
         if attached:
             merge(attached, outcome.model)
-        guesses = label_all(outcome.model, trees_of(heldout, tokenizer, batches.length), batches.length)
+        longest = min(self.length or model.config.max_positions, model.config.max_positions)
+        unseen = trees_of(heldout, tokenizer, longest)
+        guesses = label_all(outcome.model, unseen, max(batches.length, *map(len, unseen)))
         right = [float(labels[guess] == row["label"]) for guess, row in zip(guesses, heldout, strict=True)]
         save_folder(outcome.model, tokenizer, context, pairs="second" in train[0])
         write_rows(context.folder / "mistakes.jsonl",
@@ -107,6 +112,7 @@ class Classify(Looped):
                     for guess, row in zip(guesses, heldout, strict=True) if labels[guess] != row["label"]])
         most = max(sum(row["label"] == label for row in heldout) for label in labels)
         return {
+            "length": batches.length, "rows": batches.rows,
             "labels": labels, "train": len(train), "heldout": len(heldout), "steps": steps,
             "precision": outcome.precision, "accuracy": mean_interval(right),
             "always_the_commonest": most / len(heldout), "tf_idf": baseline(train, heldout) if self.baseline else None,
@@ -120,11 +126,12 @@ class Classify(Looped):
         source: Any = load_encoder(context.inputs["model"])
         model = Classifier.from_encoder(source, labels_of(train), 0)
         some = 1 + len(train) // 1000  # of every label some
-        length = min(self.length, model.config.max_positions)
-        trees = trees_of(train[::some], ChatTokenizer.load(context.inputs["model"]), length)
-        batches = PackedEpochs(trees, length, self.rows, context.seed, partial(add_labels, model.labels))
+        most = model.config.max_positions
+        trees = trees_of(train[::some], ChatTokenizer.load(context.inputs["model"]), min(self.length or most, most))
+        length, rows = self.lay_out(context, list(map(len, trees)), most, self.epochs * some)
+        batches = PackedEpochs(trees, length, rows, context.seed, partial(add_labels, model.labels))
         steps = max(1, steps_of(self.epochs, batches, len(train) / len(trees)))
-        each = estimate.updates(("classify", model.config, length, self.rows, len(model.labels)), lambda: model,
+        each = estimate.updates(("classify", model.config, length, rows, len(model.labels)), lambda: model,
                                 Labelling(), batches, self.optimization, self.number_format())
         unseen = steps_of(1, batches, len(heldout) / len(trees))
         seconds = estimate.training(steps, each, size_of(model)) + unseen * each / 3 + 1.0
@@ -177,6 +184,14 @@ def trees_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int) -> list
     ]
 
 
+
+
+def say_cut(rows: Sequence[Row], tokenizer: ChatTokenizer, limit: Limit, context: Context) -> None:
+    """Say how many texts are cut at the limit."""
+    sizes = [sum(len(tokenizer.encode(row[name])) for name in ("text", "second") if name in row) for row in rows]
+    over = [size for size in sizes if size > limit.tokens]
+    if over:
+        context.progress.say(limit.say_left_out(over, len(rows)).replace("were left out", "are cut"))
 
 
 def rows_of(path: Path) -> list[Row]:

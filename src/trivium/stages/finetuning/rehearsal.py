@@ -18,7 +18,7 @@ from trivium.model import LanguageModel
 from trivium.stage import Context
 from trivium.stages.models import prompt_ids
 from trivium.stages.rows import rows_of
-from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.chat import ChatTokenizer, text_of_answer
 
 PROBES = 200
 """Rows of each earlier task, at most, on which right answers are counted; they are never rehearsed."""
@@ -57,11 +57,11 @@ def exact_answers(model: LanguageModel, tokenizer: ChatTokenizer, rows: Sequence
                   max_new_tokens: int = 128) -> dict[str, Any]:
     """The share of rows whose last answer the model gives word for word (white space apart) when it takes the likeliest
     tokens."""
-    prompts = [prompt_ids(tokenizer, row["messages"][:-1]).tolist() for row in rows]
+    prompts = [prompt_ids(tokenizer, row["messages"][:-1], row.get("tools")).tolist() for row in rows]
     asked = [(row, prompt) for row, prompt in zip(rows, prompts, strict=True)
              if len(prompt) + 1 < model.config.max_positions]
     answers = answer_all(model, tokenizer, [prompt for _, prompt in asked], 0.0, max_new_tokens, 0)
-    return mean_interval([float(" ".join((text or "").split()) == " ".join(row["messages"][-1]["content"].split()))
+    return mean_interval([float(" ".join((text or "").split()) == " ".join(text_of_answer(row["messages"][-1]).split()))
                           for (row, _), text in zip(asked, answers, strict=True)])
 
 
@@ -78,7 +78,7 @@ def asked_by_the_model(model: LanguageModel, tokenizer: ChatTokenizer, count: in
     """Conversations that the model makes up: it begins a user's turn, and answers it (LAMOL's pseudo-samples). Those
     that do not end, or are empty, are drawn again, a few times; raises where most are."""
     open_turn = tokenizer.open_turn()
-    stops = [i for i in range(tokenizer.vocab_size) if i in tokenizer.stop_ids]
+    stops = sorted(tokenizer.stop_ids)
     found: dict[str, Row] = {}
     for turn in range(8):
         missing = count - len(found)

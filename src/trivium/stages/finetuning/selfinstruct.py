@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from trivium import randomness
 from trivium.errors import TriviumError
+from trivium.evaluation.overlap import f_measure, longest_common
 from trivium.files import Journal, Row, read_rows, write_json, write_rows
 from trivium.generation.endpoint import Endpoint
 from trivium.stage import Context, Input, Stage, Title
@@ -193,12 +194,7 @@ def tokens_of(text: str) -> list[str]:
 
 def rouge_l(first: Sequence[str], second: Sequence[str]) -> float:
     """ROUGE-L (Lin 2004): the F-measure of the longest common subsequence. O(len(first) * len(second))."""
-    row = [0] * (len(second) + 1)
-    for a in first:
-        before = 0
-        for j, b in enumerate(second, 1):
-            before, row[j] = row[j], before + 1 if a == b else max(row[j], row[j - 1])
-    return 2 * row[-1] / (len(first) + len(second)) if first and second else 0.0
+    return f_measure(longest_common(first, second), len(first), len(second))
 
 
 def refused(instruction: str, words: Sequence[str], known: Sequence[Sequence[str]],

@@ -22,16 +22,18 @@ from trivium.model.adapters.folder import weights_digest
 from trivium.model.folder import read_config
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context, Input, Title
+from trivium.stages.chat_settings import BeginsChat
 from trivium.stages.cost import Estimate, weights_of
+from trivium.stages.defaults import row_length
 from trivium.stages.finetuning.rehearsal import asked_by_the_model, exact_answers, split_earlier
 from trivium.stages.models import adapt, load_language_model, load_tokenizer, sample_text, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.stages.rows import rows_of
-from trivium.stages.training import Looped, full_row, run_training
+from trivium.stages.training import FromModel, full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states
-from trivium.training.epochs import PackedEpochs, contents_of, fits
+from trivium.training.epochs import Limit, PackedEpochs, contents_of, fits
 from trivium.training.machine import prepare
 from trivium.training.objective import Objective, Total
 
@@ -49,17 +51,21 @@ class Rehearsal(BaseModel):
     """Longest generated question, and longest generated answer, in tokens."""
 
 
-class Sft(Looped):
+class Sft(FromModel, BeginsChat):
     """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
 
     kind: ClassVar[str] = "sft"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
+    usual: ClassVar[str] = "sft"
     title: ClassVar[Title] = Title("supervised fine-tuning", "监督微调", "teach")
     every_process: ClassVar[bool] = True
     model: Input = "pretrain"
     """The model to start from."""
     demonstrations: Input = "world"
     """Demonstrations: an earlier stage or a JSONL file of chat messages."""
+    loss_on: Literal["all", "last"] = "all"
+    """Which of a conversation's answers are learned: all of them, or the last alone. Messages of `train: false` never
+    are."""
     epochs: float = Field(2.0, gt=0)
     """Passes over the demonstrations."""
     evaluate_every: int = Field(0, ge=0)
@@ -71,8 +77,8 @@ class Sft(Looped):
     """Conversations longer than a row: left out and listed with the rejects, or cut at its end (and so without the
     token that ends them)."""
     validation: float = Field(0.0, ge=0, lt=0.5)
-    """Share of the demonstrations, chosen by a hash, that is held out; the checkpoint of the lowest loss on it is the
-    one kept."""
+    """Share of the demonstrations, chosen by a hash, that is held out, and kept in heldout.jsonl for `evaluate`; the
+    checkpoint of the lowest loss on it is the one kept."""
     patience: int = Field(0, ge=0)
     """Measurements without a lower held-out loss after which training stops; 0 goes on to the end."""
     earlier: dict[str, Input] = {}
@@ -116,10 +122,10 @@ class Sft(Looped):
             return {}
         for name, rows in earlier.items():
             scores[name]["after"] = exact_answers(outcome.model, tokenizer, rows.heldout)
-        save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context)
+        save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context, self.save_dtype)
         summary: dict[str, object] = {
             "demonstrations": len(train.trees), "steps": outcome.steps, "precision": outcome.precision,
-            "loss": outcome.metrics.get("loss"), **data.summary
+            "loss": outcome.metrics.get("loss"), "length": train.length, "rows": train.rows, **data.summary
         }
         if heldout:
             summary |= {
@@ -137,23 +143,24 @@ class Sft(Looped):
     def cost(self, estimate: Estimate) -> Cost:
         """The updates on the demonstrations."""
         config = estimate.config(self.model)
-        length = min(self.length, config.max_positions)
-        trees = [tree for tree in self.conversations(estimate) if len(tree) <= length]
+        limit = Limit(self.length, config.max_positions, "conversations")
+        trees = [tree for tree in self.conversations(estimate) if len(tree) <= limit.tokens]
         if not trees:
-            raise TriviumError(f"estimate: no demonstration fits rows of {length} tokens")
-        batches = PackedEpochs(trees, length, self.rows, estimate.seed)
+            raise TriviumError(f"estimate: no demonstration fits {limit.tokens} tokens")
+        length = row_length(self.length, list(map(len, trees)), config.max_positions)
+        batches = PackedEpochs(trees, length, self.rows or self.usual_layout(config)[1], estimate.seed)
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
         each = estimate.updates(
-            ("sft", config, length, self.rows, self.optimization.optimizer),
+            ("sft", config, length, batches.rows, self.optimization.optimizer),
             lambda: LanguageModel(config).initialise(0), LanguageModeling(), batches, self.optimization,
             self.number_format())
         return Cost.of_updates(estimate.training(steps, each, weights_of(config)) + 0.5, steps, each)
 
     def conversations(self, estimate: Estimate, most: int | None = None) -> list[Tree]:
         """The demonstrations as trees, or the first ``most`` rows of them."""
-        tokenizer = estimate.tokenizer(self.model)
+        tokenizer = self.chat_tokenizer(estimate.tokenizer(self.model), {})
         rows = estimate.rows(self.demonstrations, "demonstrations.jsonl", ["messages"])[:most]
-        return [conversation(tokenizer, row["messages"]) for row in rows
+        return [conversation(tokenizer, row["messages"], tools=row.get("tools")) for row in rows
                 if any(message["role"] == "assistant" for message in row["messages"])]
 
     def outlook(self, estimate: Estimate) -> Outlook:
@@ -171,7 +178,7 @@ class Sft(Looped):
             return model, []
 
         return self.step_with(estimate, models, LanguageModeling(),
-                              self.full_batches(processes, full_row(min(self.length, config.max_positions))))
+                              self.full_batches(processes, full_row(self.usual_layout(config)[0])))
 
 
 class AnswersAndQuestions(Objective):
@@ -229,23 +236,29 @@ class Demonstrations:
 def demonstrations_of(settings: Sft, context: Context, model: LanguageModel | None = None) -> Demonstrations:
     """The rows as batches. Rehearsal that is generated needs the ``model``."""
     config, _ = read_config(context.inputs["model"])
-    tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
-    length = min(settings.length, config.max_positions)
+    tokenizer = settings.chat_tokenizer(load_tokenizer(context.inputs["model"], config.vocab_size), context.inputs,
+                                        context.progress.say)
+    limit = Limit(settings.length, config.max_positions, "conversations")
     rows, heldout_rows = split_rows(settings, context)
+    for remark in tokenizer.remarks([row["messages"] for row in [*rows, *heldout_rows]]):
+        context.progress.say(remark)
     past = rehearsed(settings, context, tokenizer, len(rows), model)
-    limit = f"a row's {length} tokens" if settings.length <= config.max_positions else f"the model's {length} positions"
-    learned = conversations_of([*rows, *past], tokenizer, length, limit, settings, context)
-    unseen = conversations_of(heldout_rows, tokenizer, length, limit, settings, context) if heldout_rows else None
+    learned = conversations_of([*rows, *past], tokenizer, limit, settings, context)
+    unseen = conversations_of(heldout_rows, tokenizer, limit, settings, context) if heldout_rows else None
     rejects = learned.rejects + (unseen.rejects if unseen else [])
     if rejects and context.folder.is_dir():
         write_rows(context.folder / "rejects-trees.jsonl", rejects)
+    if heldout_rows and context.folder.is_dir():
+        write_rows(context.folder / "heldout.jsonl", heldout_rows)
     counts: Row = {name: learned.count(name) for name in ("tokens", "learned_tokens", "cut", "left_out")}
     context.progress.say(
         f"{len(learned.trees):,} conversations of {counts['tokens']:,} tokens, {counts['learned_tokens']:,} of which "
         f"carry loss; {counts['cut']} cut, {counts['left_out']} left out"
         + (f"; {len(unseen.trees):,} more are held out" if unseen else ""))
     finish: Callable[[Batch], None] = mark_answers if settings.prompt_loss else lambda batch: None
-    train, heldout = (PackedEpochs(one.trees, length, settings.rows, context.seed, finish) if one else None
+    length, count = settings.lay_out(context, [len(tree) for one in (learned, unseen) if one for tree in one.trees],
+                                     config.max_positions, settings.epochs)
+    train, heldout = (PackedEpochs(one.trees, length, count, context.seed, finish) if one else None
                       for one in (learned, unseen))
     assert train is not None
     return Demonstrations(tokenizer, train, heldout, {
@@ -261,8 +274,8 @@ def split_rows(settings: Sft, context: Context) -> tuple[list[Row], list[Row]]:
     heldout: list[Row] = []
     for number, row in zip(numbers, rows, strict=True):
         # the phrasings of one row stay together
-        group = json.dumps(row["group"] if "group" in row else row["messages"], sort_keys=True)
-        chance = randomness.derive(context.seed, "validation", group) / 2**64 if settings.validation else 1.0
+        group = json.dumps(row["group"] if "group" in row else row["messages"][:-1], sort_keys=True)
+        chance = randomness.derive(0, "validation", group) / 2**64 if settings.validation else 1.0
         (heldout if chance < settings.validation else kept).append({**row, "row": number})
     if settings.validation and not heldout:
         raise TriviumError(
@@ -284,21 +297,25 @@ def rehearsed(settings: Sft, context: Context, tokenizer: ChatTokenizer, count: 
     return [{**pool[order[i % len(pool)]], "source": "rehearsal"} for i in range(wanted)]
 
 
-def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, limit: str, settings: Sft,
+def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, limit: Limit, settings: Sft,
                      context: Context) -> Conversations:
-    """Rows as trees. Those longer than ``length`` (``limit`` in words) are cut or left out. Raises
-    :class:`TriviumError` where none is left."""
+    """Rows as trees. Those longer than ``limit`` are cut or left out. Raises :class:`TriviumError` where none is
+    left."""
+    length = limit.tokens
+    words = f"a row's {length} tokens" if length == limit.given else f"the model's {length} positions"
     result = Conversations()
     trees: list[Tree] = []
     refused: list[Row] = []
     for row in rows:
         count = result.by_source.setdefault(
             row.get("source", ""), {"conversations": 0, "tokens": 0, "learned_tokens": 0, "cut": 0, "left_out": 0})
-        reject = {"row": row.get("row"), "source": row.get("source", ""), "messages": row["messages"]}
+        reject = {"row": row.get("row"), "source": row.get("source", ""), "messages": row["messages"],
+                  **({"tools": row["tools"]} if row.get("tools") else {})}
         try:
-            tree = conversation(tokenizer, row["messages"], bool(settings.prompt_loss))
+            tree = conversation(tokenizer, row["messages"], bool(settings.prompt_loss), tools=row.get("tools"),
+                                last_alone=settings.loss_on == "last")
             if len(tree) > length and settings.too_long == "cut":
-                tree = shortened(tree, length, limit)
+                tree = shortened(tree, length, words)
                 count["cut"] += 1
         except TriviumError as error:
             refused.append(reject | {"reason": str(error)})
@@ -307,7 +324,7 @@ def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int,
             continue
         trees.append(tree)
         if len(tree) > length:
-            result.rejects.append(reject | {"reason": f"{len(tree)} tokens are more than {limit}"})
+            result.rejects.append(reject | {"reason": f"{len(tree)} tokens are more than {words}"})
             count["left_out"] += 1
             continue
         assert tree.loss is not None
@@ -319,7 +336,7 @@ def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, length: int,
     if refused and not trees:
         raise TriviumError(
             f"{context.name}: no conversation can be used; row {refused[0]['row']}: {refused[0]['reason']}")
-    result.trees = fits(trees, length, context.progress.say)
+    result.trees = fits(trees, limit, context.progress.say)
     return result
 
 
@@ -350,13 +367,19 @@ def opening_of(tree: Tree) -> list[int]:
 
 
 def conversation(tokenizer: ChatTokenizer, messages: list[dict[str, Any]], questions: bool = False,
-                 picture_places: int = 0) -> Tree:
+                 picture_places: int = 0, tools: Sequence[Any] | None = None, last_alone: bool = False) -> Tree:
     """A conversation as a tree: all up to the first word of the assistant is prompt, the rest is the response, in which
-    only what the assistant says carries loss. With ``questions`` all but the first token does, and ``payload`` says
-    which are the assistant's. A picture takes ``picture_places``."""
-    ids, learn = tokenizer.encode_chat(messages, picture_places=picture_places)
+    only what the assistant says carries loss, of its last turn where ``last_alone``. What follows its last turn is left
+    out. With ``questions`` all but the first token carries loss, and ``payload`` says which are the assistant's. A
+    picture takes ``picture_places``; ``tools`` are what the assistant may call."""
+    last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=len(messages))
+    messages = messages[:last + 1]
+    if last_alone:
+        messages = [{**message, "train": False} if message["role"] == "assistant" else message
+                    for message in messages[:last]] + messages[last:]
+    ids, learn = tokenizer.encode_chat(messages, picture_places=picture_places, tools=tools)
     if True not in learn:
-        raise TriviumError("the chat template leaves out what the assistant says")
+        raise TriviumError("no message of the assistant carries loss (`train: false`)")
     first = 1 if questions else learn.index(True)
     mask = np.array(learn[first:], bool)
     return Tree(np.array(ids[:first], np.int64), (np.array(ids[first:], np.int64),),

@@ -30,7 +30,7 @@ from trivium.stages.rows import rows_of
 from trivium.stages.training import Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree
-from trivium.training.epochs import contents_of
+from trivium.training.epochs import Limit, contents_of
 from trivium.training.machine import prepare
 
 
@@ -38,7 +38,8 @@ class Translate(Looped):
     """Fine-tune an encoder-decoder on pairs, and score what it writes for held-out sources."""
 
     kind: ClassVar[str] = "translate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
+    usual: ClassVar[str] = "translate"
     title: ClassVar[Title] = Title("fine-tuning on pairs", "按句对微调", "teach")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("pairs", "pairs learned from", "学习的句对"),
@@ -97,16 +98,16 @@ class Translate(Looped):
             save_tokenizer(tokenizer, context)
             place = context.folder.absolute().parents[2] / context.name  # where the artifact will stand
             base = context.inputs["model"]
-            adapter_folder.save(model, attached, context.folder, os.path.relpath(base.absolute(), place),
+            adapter_folder.save(trained, attached, context.folder, os.path.relpath(base.absolute(), place),
                                 weights_digest(base), str(base))
             if attached.settings.kind != "lora":  # a PEFT folder has none
-                model.save_config(context.folder, ids_of(tokenizer))
+                trained.save_config(context.folder, ids_of(tokenizer))
         else:
             save_folder(trained, tokenizer, context)
         return {
             "pairs": len(batches.trees), "left_out": dropped, "heldout": len(heldout), "steps": steps,
-            "precision": outcome.precision, "loss": outcome.metrics.get("loss"),
-            **scores(said, [row["target"] for row in heldout]),
+            "precision": outcome.precision, "loss": outcome.metrics.get("loss"), "length": batches.length,
+            "rows": batches.rows, **scores(said, [row["target"] for row in heldout]),
             **({"trained_parameters": sum(p.numel() for _, p in attached.parameters())} if attached else {})
         }
 
@@ -117,7 +118,7 @@ class Translate(Looped):
         model, _ = start(context)
         heldout = rows_of(context.inputs["pairs"], "heldout.jsonl", ["source", "target"], context, check_pair)
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
-        each = estimate.updates(("translate", model.config, batches.length, self.rows), lambda: model,
+        each = estimate.updates(("translate", model.config, batches.length, batches.rows), lambda: model,
                                 WritingTargets(), batches, self.optimization, self.number_format())
         writing = estimate.once(("written", model.config, self.pairs, self.max_new_tokens),
                                 lambda: self.writing_seconds(model, tokenizer, heldout))
@@ -161,17 +162,22 @@ def start(context: Context) -> tuple[EncoderDecoder, ChatTokenizer]:
 def batches_of(settings: Translate, context: Context, model: EncoderDecoder,
                tokenizer: ChatTokenizer) -> tuple[PairEpochs, int]:
     """The pairs that fit, as batches, and how many do not."""
-    length = min(settings.length, model.config.max_positions)
+    limit = Limit(settings.length, model.config.max_positions, "pairs")
     rows = rows_of(context.inputs["pairs"], "train.jsonl", ["source", "target"], context, check_pair)
-    trees, dropped = fitting(pairs_of(rows, tokenizer), length)
+    every = pairs_of(rows, tokenizer)
+    trees, dropped = fitting(every, limit.tokens)
+    over = [size for tree in every if (size := longer_side(tree)) > limit.tokens]
     if not trees:
-        raise TriviumError(f"{context.name}: no pair fits {length} tokens; raise `length`")
+        raise TriviumError(f"{context.name}: no pair fits: {limit.say_left_out(over, len(rows))[9:]}")
     if dropped:
-        context.progress.say(
-            f"{dropped} of {len(rows)} pairs have a side longer than {length} tokens and were left out")
-    return PairEpochs(trees, length, settings.rows, context.seed, tokenizer.document_id), dropped
+        context.progress.say(limit.say_left_out(over, len(rows)))
+    length, count = settings.lay_out(context, list(map(longer_side, trees)), limit.positions, settings.epochs)
+    return PairEpochs(trees, length, count, context.seed, tokenizer.document_id), dropped
 
 
+def longer_side(tree: Tree) -> int:
+    """Tokens of the longer one of source and target."""
+    return max(len(tree.prompt), 1 + len(tree.responses[0]))
 
 
 def check_pair(row: Row) -> None:
@@ -192,7 +198,7 @@ def pairs_of(rows: Sequence[Row], tokenizer: ChatTokenizer) -> list[Tree]:
 
 def fitting(trees: Sequence[Tree], length: int) -> tuple[list[Tree], int]:
     """The pairs of which both sides fit, and how many do not."""
-    kept = [tree for tree in trees if len(tree.prompt) <= length and 1 + len(tree.responses[0]) <= length]
+    kept = [tree for tree in trees if longer_side(tree) <= length]
     return kept, len(trees) - len(kept)
 
 
@@ -203,14 +209,19 @@ def scores(written: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
     try:
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
+        from sacrebleu.significance import _bootstrap_resample
     except ImportError as error:
         raise TriviumError('translate: the scores need sacrebleu: pip install "trivium[translate]"') from error
     chinese = any("\u4e00" <= letter <= "\u9fff" for text in wanted for letter in text)
     words = any(" " in text for text in wanted)
     found: dict[str, Any] = {}
     for name, metric in (("chrf", CHRF()), ("bleu", BLEU(tokenize="zh" if chinese else "13a" if words else "char"))):
-        score: Any = metric.corpus_score(list(written), [list(wanted)], n_bootstrap=BOOTSTRAPS)
-        low, high = (max(0.0, min(100.0, float(score._mean + sign * score._ci))) for sign in (-1, 1))
+        score: Any = metric.corpus_score(list(written), [list(wanted)])
+        _, drawn = _bootstrap_resample(metric._extract_corpus_statistics(list(written), [list(wanted)]), metric,
+                                       BOOTSTRAPS)
+        values = sorted(float(one.score) for one in drawn)  # sacrebleu's own interval fails on some that are 0
+        half = 0.5 * (values[-1 - BOOTSTRAPS // 40] - values[BOOTSTRAPS // 40])
+        low, high = (max(0.0, min(100.0, float(np.mean(values)) + sign * half)) for sign in (-1, 1))
         found[name] = {
             "value": float(score.score), "low": low, "high": high, "n": len(wanted),
             "signature": str(metric.get_signature())

@@ -11,10 +11,10 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation.judges import FunctionJudge, Judge, Pair, Verdict, ask_both_orders
 from trivium.extensions import CodeMarker, file_of, resolve
+from trivium.feedback.rows import prompt_key, split_of
 from trivium.files import Row, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
@@ -73,7 +73,7 @@ class AiFeedback(Speaking):
     """AI feedback: a model with a written constitution ranks responses, each pair seen in both orders."""
 
     kind: ClassVar[str] = "ai_feedback"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[Title] = Title("a model's rankings", "模型的排序", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("comparisons", "comparisons", "比较次数"),
@@ -110,8 +110,9 @@ class AiFeedback(Speaking):
         if summary["unread"]:
             context.progress.say(f"{summary['unread']} comparisons were left out: "
                                  "the judge's verdict could not be read")
-        agreed = [hit for each in judged for hit in agreement_with_truth(*each)]
-        return summary | ({"agreement_with_truth": mean_interval(agreed)} if agreed else {})
+        agreed = [hits for each in judged if (hits := list(agreement_with_truth(*each)))]
+        rate = mean_interval([sum(hits) for hits in agreed], [float(len(hits)) for hits in agreed])
+        return summary | ({"agreement_with_truth": rate} if agreed else {})
 
     def judge_of(self, context: Context) -> Judge:
         """The judge that the settings name; where they name none, the model that responds."""
@@ -126,10 +127,10 @@ class AiFeedback(Speaking):
         shares = shares_of(verdicts, len(responses))
         if shares is None:
             return None
-        heldout = randomness.python(context.seed, "heldout", row["id"]).random() < self.heldout
         return {
             **row, "responses": responses, "finished": [True] * len(responses), "ranking": ranking(shares, self.margin),
-            "shares": shares, "annotator": "ai", "split": "heldout" if heldout else "train"
+            "shares": shares, "annotator": "ai",
+            "split": split_of(prompt_key(row["prompt"]), self.heldout)
         }
 
     def verdicts(self, judge: Judge, rows: Sequence[Row], texts: Sequence[Sequence[str]],
@@ -143,7 +144,7 @@ class AiFeedback(Speaking):
                 f"{context.name}: no prompt has two different responses that ended; "
                 "raise `responses`, `temperature` or max_new_tokens"
             )
-        pairs = [Pair(rows[n]["prompt"], texts[n][a], texts[n][b]) for n, a, b in asked]
+        pairs = [Pair(rows[n]["prompt"], texts[n][a], texts[n][b], rows[n].get("tools")) for n, a, b in asked]
         try:
             answers = ask_both_orders(judge, pairs,
                                       lambda done, total: context.progress.update(done, total, "judging"))
@@ -197,14 +198,14 @@ def sampled(settings: Speaking, context: Context, each: int) -> tuple[list[Row],
     rows = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
     rows = rows[settings.skip:settings.skip + settings.count]
     room = model.config.max_positions - settings.max_new_tokens
-    rows = [row for row in rows if len(prompt_ids(tokenizer, row["prompt"])) <= room]
+    rows = [row for row in rows if len(prompt_ids(tokenizer, row["prompt"], row.get("tools"))) <= room]
     if not rows:
         raise TriviumError(
             f"{context.name}: no prompt is left after skipping {settings.skip}, "
             "or none fits the model; lower `skip`, or make more"
         )
     groups = generate(
-        model.to(device), [prompt_ids(tokenizer, row["prompt"]).tolist() for row in rows],
+        model.to(device), [prompt_ids(tokenizer, row["prompt"], row.get("tools")).tolist() for row in rows],
         Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens,
                  seed=context.seed), [tokenizer.end_id], each, keys=[(context.name, row["id"]) for row in rows],
         progress=lambda done, total: context.progress.update(done, total, "sampling responses"))

@@ -24,18 +24,18 @@ def cost_of_rankings(stage: Looped, start: str, rankings: Rankings, epochs: floa
     """Updates on ``rankings`` of what ``model`` makes of a random model like that of ``start``. ``passes`` counts the
     passes without gradients over as many rankings as there are, and ``passes_an_update`` those over each batch."""
     config = estimate.config(start)
-    length, learned = min(stage.length, config.max_positions), 1 - rankings.heldout
+    (length, rows), learned = stage.usual_layout(config), 1 - rankings.heldout
     prompt, response = estimate.mean_lengths()
     tokens = rankings.count * learned * (prompt + response * rankings.responses)
-    steps = max(1, round(epochs * tokens / (length * stage.rows * 0.95)))
+    steps = max(1, round(epochs * tokens / (length * rows * 0.95)))
 
     def finish(batch: Batch) -> None:
         add_pairs(batch)
         batch.extra["reference"] = torch.zeros(len(batch.ends))
 
-    batches = PackedEpochs(estimate.dialogues(200, max(2, round(rankings.responses)), length), length, stage.rows, 0,
+    batches = PackedEpochs(estimate.dialogues(200, max(2, round(rankings.responses)), length), length, rows, 0,
                            finish)
-    each = estimate.updates((stage.kind, config, length, stage.rows),
+    each = estimate.updates((stage.kind, config, length, rows),
                             lambda: model(LanguageModel(config).initialise(0)), objective, batches, stage.optimization,
                             stage.number_format())
     seconds = steps * each * (1 + (passes / learned / epochs + passes_an_update) / 3) + 1.0

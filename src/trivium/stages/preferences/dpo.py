@@ -19,27 +19,33 @@ from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
 from trivium.stages.cost import Estimate
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
-from trivium.stages.preferences.rankings import add_pairs, full_ranking, rankings
-from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
+from trivium.stages.preferences.rankings import add_pairs, count_rankings, full_ranking, ordered_right, rankings
+from trivium.stages.preferences.reference import Reference, drift, summed, target_log_probs, with_reference
 from trivium.stages.preferences.reward import ranked_batches
-from trivium.stages.training import Looped
+from trivium.stages.training import FromModel
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch
 from trivium.training.epochs import PackedEpochs
 from trivium.training.objective import Objective, Total
 
+USUAL_BETA = 0.1
+"""That of a loss that is measured before the model is known."""
 
-class Dpo(Looped):
+
+class Dpo(FromModel):
     """Direct preference optimisation from the same rankings."""
 
     kind: ClassVar[str] = "dpo"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
+    usual: ClassVar[str] = "dpo"
     title: ClassVar[Title] = Title("direct preferences (DPO)", "直接偏好优化（DPO）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("accuracy", "pairs ordered right", "成对排序正确率"),
         Figure("margin", "margin", "间隔"),
+        Figure("kl", "nats a response from the reference", "每个回答偏离参考模型（奈特）"),
+        Figure("kl_per_token", "nats a token from the reference", "每个词元偏离参考模型（奈特）"),
     )
-    panel: ClassVar[Panel] = Panel(curves=("accuracy", "margin"))
+    panel: ClassVar[Panel] = Panel(curves=("accuracy", "margin", "kl"))
     every_process: ClassVar[bool] = True
     model: Input = "sft"
     """The model to start from, and the reference."""
@@ -47,8 +53,8 @@ class Dpo(Looped):
     """A stage with rankings."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the rankings."""
-    beta: float = Field(0.1, gt=0)
-    """Strength of the implied KL penalty."""
+    beta: float | None = Field(None, gt=0)
+    """Strength of the implied KL penalty. null: 0.1, and 0.3 for a model below 10 million parameters."""
     loss: Code = "sigmoid"
     """sigmoid: DPO's own; ipo: a squared distance that does not push certain preferences without end (Azar et al.
     2023); hinge: no more is learned from a pair that is far enough apart (Zhao et al. 2023). Or one of a plugin or an
@@ -110,13 +116,20 @@ class Dpo(Looped):
 
     def run(self, context: Context) -> dict[str, object]:
         """Compute the reference's log-probabilities once, train, and measure held-out preference accuracy."""
+        self = self.settled(context.inputs)
         objective = DirectPreference(self)
 
+        counted: list[int] = []
+
         def make_objective(batches: PackedEpochs, reference: Reference) -> DirectPreference:
+            counted.append(count_rankings(batches.trees))
+
             def finish(batch: Batch) -> None:
                 add_pairs(batch)
                 if objective.loss.reference:
-                    batch.extra["reference"] = reference(batch.trees)
+                    batch.extra |= {"reference": reference(batch.trees),
+                                    "reference_tokens": reference.tokens(batch.trees)}
+                batch.counts["read"] = float(len(batch.ends))
             batches.finish = finish
             return objective
 
@@ -126,7 +139,8 @@ class Dpo(Looped):
         if trained is None:
             return {}
         return {
-            "rankings": trained.sequences, "steps": trained.steps, "loss": trained.loss, "precision": trained.precision,
+            "rankings": counted[0], "steps": trained.steps, "loss": trained.loss, "precision": trained.precision,
+            "length": trained.length, "rows": trained.rows, **trained.drift,
             "preference_accuracy": trained.preference_accuracy
         }
 
@@ -143,7 +157,7 @@ class Dpo(Looped):
     def training_step(self, estimate: Estimate, processes: int) -> Step:
         """A model, or its adapter, and full rows of rankings."""
         config = estimate.config(self.model)
-        length = min(self.length, config.max_positions)
+        length, _ = self.usual_layout(config)
 
         def models() -> tuple[LanguageModel, list[Any]]:
             model = LanguageModel(config)
@@ -166,14 +180,17 @@ class DirectPreference(Objective):
 
     def __init__(self, settings: Dpo) -> None:
         self.settings, self.loss = settings, find_preference_loss(settings.loss)
+        self.beta = USUAL_BETA if settings.beta is None else settings.beta
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """The mean over prompts of the mean over a prompt's pairs."""
-        winners, losers, beta = batch.extra["winners"], batch.extra["losers"], self.settings.beta
-        policy = response_log_probs(model, batch, self.settings.length_normalised)
+        winners, losers, beta = batch.extra["winners"], batch.extra["losers"], self.beta
+        tokens = target_log_probs(model, batch)
+        policy = summed(tokens, batch.owners, len(batch.ends), self.settings.length_normalised)
         reference = batch.extra["reference"] if self.loss.reference else None
         four = (policy[winners], policy[losers], None if reference is None else reference[winners],
                 None if reference is None else reference[losers])
         losses, margins = self.loss(*four, beta, **self.settings.options), implicit_margins(*four, beta)
         return {"loss": Total((losses * batch.extra["pair_weights"]).sum(), "trees"),
-                "accuracy": Total((margins > 0).float().sum(), "pairs"), "margin": Total(margins.sum(), "pairs")}
+                "accuracy": Total(ordered_right(margins), "pairs"), "margin": Total(margins.sum(), "pairs"),
+                **drift(tokens, batch)}

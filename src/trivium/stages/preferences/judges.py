@@ -17,10 +17,9 @@ from trivium.generation.endpoint import Endpoint
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
 from trivium.stages.endpoint import EndpointSettings
-from trivium.stages.models import load_tokenizer, prompt_ids, response_ids
+from trivium.stages.models import answer_tree, load_tokenizer, prompt_ids
 from trivium.stages.scores import score_trees
-from trivium.tokenizer.chat import ChatTokenizer
-from trivium.training.batch import Tree
+from trivium.tokenizer.chat import ChatTokenizer, text_of_answer
 from trivium.training.settings import NumberFormat
 
 QUESTION = """{principles}
@@ -38,7 +37,7 @@ def as_text(messages: Sequence[Row]) -> str:
     """A prompt's messages as plain text."""
     if len(messages) == 1:
         return str(messages[0]["content"])
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+    return "\n".join(f"{message['role']}: {text_of_answer(message)}" for message in messages)
 
 
 def question_by(principles: str, pair: Pair, ending: str = "") -> str:
@@ -55,8 +54,7 @@ class RewardJudge:
 
     def prefers_first(self, pairs: Sequence[Pair], progress: Progress = silent) -> list[float | None]:
         """By the two answers' scores."""
-        trees = [Tree(prompt_ids(self.tokenizer, pair.prompt), (response_ids(self.tokenizer, pair.first),
-                                                                response_ids(self.tokenizer, pair.second)))
+        trees = [answer_tree(self.tokenizer, {"prompt": pair.prompt, "tools": pair.tools}, (pair.first, pair.second))
                  for pair in pairs]
         scores = score_trees(self.model, trees, max(map(len, trees)), 16, self.precision)
         return [float(1 / (1 + np.exp(second - first))) for first, second in scores]

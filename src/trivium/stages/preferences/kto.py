@@ -16,32 +16,42 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.objectives.preference import balanced_weights, kto_losses
 from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.cost import Estimate
-from trivium.stages.models import load_language_model, prompt_ids, response_ids
+from trivium.stages.models import answer_tree, load_language_model
 from trivium.stages.outlook import Cost, Outlook
 from trivium.stages.preferences.cost import cost_of_rankings
-from trivium.stages.preferences.rankings import add_pairs, rankings
-from trivium.stages.preferences.reference import Reference, response_log_probs, with_reference
+from trivium.stages.preferences.rankings import add_pairs, check_response, rankings, tell_remarks
+from trivium.stages.preferences.reference import (
+    Reference,
+    drift,
+    response_log_probs,
+    summed,
+    target_log_probs,
+    with_reference,
+)
 from trivium.stages.rows import rows_of
-from trivium.stages.training import Looped
+from trivium.stages.training import FromModel
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
-from trivium.training.epochs import PackedEpochs, contents_of, fits
+from trivium.training.epochs import Limit, PackedEpochs, contents_of, fits
 from trivium.training.next_token import LanguageModeling
 from trivium.training.objective import Objective, Total
 from trivium.training.trainer import Trainer
 
 
-class Kto(Looped):
+class Kto(FromModel):
     """Learn from single responses that were liked or not (Kahneman-Tversky optimisation)."""
 
     kind: ClassVar[str] = "kto"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
+    usual: ClassVar[str] = "kto"
     title: ClassVar[Title] = Title("thumbs up and down (KTO)", "赞与踩（KTO）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("liked", "responses liked", "获赞的回答"),
         Figure("disliked", "responses disliked", "被踩的回答"),
         Figure("liked_reward", "implied reward, liked", "隐含奖励（赞）"),
         Figure("disliked_reward", "implied reward, disliked", "隐含奖励（踩）"),
+        Figure("kl", "nats a response from the reference", "每个回答偏离参考模型（奈特）"),
+        Figure("kl_per_token", "nats a token from the reference", "每个词元偏离参考模型（奈特）"),
     )
     panel: ClassVar[Panel] = Panel(curves=("liked_reward", "disliked_reward"))
     every_process: ClassVar[bool] = True
@@ -52,8 +62,8 @@ class Kto(Looped):
     half of each is liked and the lower half not."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the responses."""
-    beta: float = Field(0.1, gt=0)
-    """Strength of the implied KL penalty."""
+    beta: float | None = Field(None, gt=0)
+    """Strength of the implied KL penalty. null: 0.1, and 0.5 for a model below 10 million parameters."""
     desirable_weight: float | None = Field(None, gt=0)
     """Weight of what was liked; null makes up for an imbalance of numbers."""
     undesirable_weight: float | None = Field(None, gt=0)
@@ -65,15 +75,19 @@ class Kto(Looped):
         """The batches, and the tokenizer that made them. A tree is a prompt with its responses, and carries
         :class:`Labels`."""
         model, tokenizer = load_language_model(context.inputs["model"])
-        length = min(self.length, model.config.max_positions)
+        limit = Limit(self.length, model.config.max_positions, "responses")
         rows = [row for row in thumbs(self, context) if row["split"] == "train"]
-        trees = fits((tree_of(tokenizer, row) for row in rows), length, context.progress.say)
-        paired = mismatched(grouped_by_prompt(trees, length), length)
-        return PackedEpochs(paired, length, self.rows, context.seed), tokenizer
+        tell_remarks(tokenizer, ((row["prompt"], row["completion"]) for row in rows), context)
+        trees = fits((tree_of(tokenizer, row) for row in rows), limit, context.progress.say)
+        whole = grouped_by_prompt(trees, sum(map(len, trees)))
+        length, count = self.lay_out(context, list(map(len, whole)), limit.positions, self.epochs)
+        paired = mismatched(grouped_by_prompt(trees, length), length, limit.positions)
+        return PackedEpochs(paired, length, count, context.seed), tokenizer
 
     def run(self, context: Context) -> dict[str, object]:
         """Compute the reference's log-probabilities once, train, and measure held-out preference accuracy where there
         are rankings."""
+        self = self.settled(context.inputs)
         summary: dict[str, object] = {}
 
         def make_objective(batches: PackedEpochs, reference: Reference) -> KahnemanTversky:
@@ -85,6 +99,7 @@ class Kto(Looped):
             weights = (self.desirable_weight or balanced[0], self.undesirable_weight or balanced[1])
             summary.update(liked=liked, disliked=disliked, weights=list(weights))
             batches.finish = lambda batch: add_labels(batch, reference)
+            assert self.beta is not None
             return KahnemanTversky(self.beta, *weights, reference)
 
         place = context.inputs["feedback"]
@@ -96,7 +111,8 @@ class Kto(Looped):
             contents=lambda trees: contents_of([replace(tree, payload=tree.payload.liked) for tree in trees]))
         if trained is None:
             return {}
-        summary.update(steps=trained.steps, loss=trained.loss, precision=trained.precision)
+        summary.update(steps=trained.steps, loss=trained.loss, precision=trained.precision, length=trained.length,
+                       rows=trained.rows, **trained.drift)
         if trained.preference_accuracy["value"] is not None:
             summary["preference_accuracy"] = trained.preference_accuracy
         return summary
@@ -122,12 +138,14 @@ class Labels:
     """The tree's prompt with the responses to another one."""
 
 
-def add_labels(batch: Batch, reference: Callable[[Sequence[Tree[Labels]]], torch.Tensor]) -> None:
-    """Give a batch of labelled trees its labels, and the reference's log-probabilities of its responses."""
+def add_labels(batch: Batch, reference: Reference) -> None:
+    """Give a batch of labelled trees its labels, and the reference's log-probabilities of its responses and of their
+    tokens."""
     trees: list[Tree[Labels]] = batch.trees
     liked = [label for tree in trees for label in tree.payload.liked]
-    batch.extra |= {"liked": torch.tensor(liked, dtype=torch.bool), "reference": reference(trees)}
-    batch.counts |= {"liked": float(sum(liked)), "disliked": float(len(liked) - sum(liked))}
+    batch.extra |= {"liked": torch.tensor(liked, dtype=torch.bool), "reference": reference(trees),
+                    "reference_tokens": reference.tokens(trees)}
+    batch.counts |= {"read": float(len(liked)), "liked": float(sum(liked)), "disliked": float(len(liked) - sum(liked))}
 
 
 class KahnemanTversky(Objective):
@@ -159,14 +177,15 @@ class KahnemanTversky(Objective):
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """Sums over responses."""
-        ratios = response_log_probs(model, batch) - batch.extra["reference"]
+        tokens = target_log_probs(model, batch)
+        ratios = summed(tokens, batch.owners, len(batch.ends)) - batch.extra["reference"]
         liked = batch.extra["liked"]
         losses = kto_losses(ratios, liked, batch.extra["baseline"], self.beta, self.desirable_weight,
                             self.undesirable_weight)
         return {
             "loss": Total(losses.sum(), "responses"), "liked_reward": Total(self.beta * ratios[liked].sum(), "liked"),
             "disliked_reward": Total(self.beta * ratios[~liked].sum(), "disliked"),
-            "baseline": Total(batch.extra["baseline"] * len(batch.ends), "responses")
+            "baseline": Total(batch.extra["baseline"] * len(batch.ends), "responses"), **drift(tokens, batch)
         }
 
 
@@ -190,7 +209,8 @@ def thumbs(settings: Kto, context: Context) -> list[Row]:
             groups = {index: g for g, group in enumerate(row["ranking"]) for index in group}
             middle = (groups[flat[(len(flat) - 1) // 2]] + groups[flat[len(flat) // 2]]) / 2
             rows += [{
-                "id": f"{row.get('id')}/{index}", "prompt": row["prompt"], "completion": row["responses"][index],
+                "id": f"{row.get('id')}/{index}", "prompt": row["prompt"], "tools": row.get("tools"),
+                "completion": row["responses"][index],
                 "label": groups[index] < middle, "split": row["split"],
                 "finished": (row.get("finished") or [True] * len(flat))[index]
             } for index in flat if groups[index] != middle]
@@ -203,15 +223,14 @@ def check_thumb(row: Row) -> None:
     """Refuse a thumb that is none."""
     if not isinstance(row["label"], bool):
         raise TriviumError(f"the label {row['label']!r} is not true or false")
-    if not isinstance(row["completion"], str) or not row["completion"]:
-        raise TriviumError("the completion is not a text")
+    if not row["completion"]:
+        raise TriviumError("the completion is empty")
+    check_response(row["completion"], "the completion")
 
 
 def tree_of(tokenizer: ChatTokenizer, row: Row) -> Tree[tuple[bool, ...]]:
     """A thumb as a tree, which carries its label; a completion that was cut short does not teach to stop."""
-    ids = response_ids(tokenizer, row["completion"])
-    return Tree(prompt_ids(tokenizer, row["prompt"]), (ids if row.get("finished", True) else ids[:-1],),
-                payload=(bool(row["label"]),))
+    return answer_tree(tokenizer, row, [row["completion"]], [row.get("finished", True)], (bool(row["label"]),))
 
 
 def grouped_by_prompt(trees: Sequence[Tree[tuple[bool, ...]]], length: int) -> list[Tree[tuple[bool, ...]]]:
@@ -228,18 +247,21 @@ def grouped_by_prompt(trees: Sequence[Tree[tuple[bool, ...]]], length: int) -> l
             for parts in groups.values() for part in parts]
 
 
-def mismatched(trees: Sequence[Tree[tuple[bool, ...]]], length: int) -> list[Tree[Labels]]:
+def mismatched(trees: Sequence[Tree[tuple[bool, ...]]], length: int,
+               positions: int | None = None) -> list[Tree[Labels]]:
     """The trees, each with its labels and with its prompt before the responses to the next other prompt, as many as fit
-    ``length`` tokens (Ethayarajh et al. 2024, sec. 4.2: responses of the same batch, shifted). Where all thumbs are of
-    one prompt its own responses stand in."""
+    ``length`` tokens, each cut where the model's ``positions`` end (Ethayarajh et al. 2024, sec. 4.2: responses of the
+    same batch, shifted). Where all thumbs are of one prompt its own responses stand in."""
     carrying = []
     for number, tree in enumerate(trees):
         following = (trees[(number + step) % len(trees)] for step in range(1, len(trees)))
         other = next((one for one in following if not np.array_equal(one.prompt, tree.prompt)),
                      trees[(number + 1) % len(trees)])
         room = max(1, length - len(tree.prompt))
-        ends = np.cumsum([len(response) for response in other.responses])
-        taken = other.responses[:max(1, int((ends <= room).sum()))]
-        responses = (taken[0][:room], *taken[1:])
-        carrying.append(Tree(tree.prompt, tree.responses, payload=Labels(tree.payload, Tree(tree.prompt, responses))))
+        cut = max(1, min(room, (positions or length) - len(tree.prompt)))
+        shortened = [response[:cut] for response in other.responses]
+        ends = np.cumsum([len(response) for response in shortened])
+        taken = shortened[:max(1, int((ends <= room).sum()))]
+        carrying.append(Tree(tree.prompt, tree.responses,
+                             payload=Labels(tree.payload, Tree(tree.prompt, tuple(taken)))))
     return carrying

@@ -93,8 +93,9 @@ class Preferences(Stage):
             randomness.python(context.seed, "responses", row["id"]).randint(self.fewest, self.most) for row in prompts
         ]
         sampling = Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=context.seed)
-        completions = generate(model.to(device), [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts],
-                               sampling, [tokenizer.end_id], wanted, keys=[row["id"] for row in prompts],
+        asked = [prompt_ids(tokenizer, row["prompt"], row.get("tools")).tolist() for row in prompts]
+        completions = generate(model.to(device), asked, sampling, [tokenizer.end_id], wanted,
+                               keys=[row["id"] for row in prompts],
                                progress=lambda done, total: context.progress.update(done, total, "sampling responses"))
         for row, samples in zip(prompts, completions, strict=True):
             yield row, [(tokenizer.decode([token for token in sample.tokens if token != tokenizer.end_id]),

@@ -55,7 +55,7 @@ class Revise(Speaking):
             "id": row["id"], "messages": [*row["prompt"], {"role": "assistant",
                                                            "content": new}], "first": answer, "principle": principle,
             "critique": critique, **{name: row[name]
-                                     for name in ("task", "truth") if name in row}
+                                     for name in ("task", "truth", "tools") if name in row}
         } for (row, answer), principle, critique, new in zip(answered, principles, critiques, revised, strict=True)
                            if new]
         if not kept:

@@ -22,35 +22,41 @@ from trivium.objectives.functions import pair_losses
 from trivium.objectives.ranking import find_pairwise_loss, ranking_losses, rating_losses
 from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
 from trivium.stages.cost import Estimate
-from trivium.stages.models import adapt, load_language_model, load_tokenizer, prompt_ids, response_ids, save_trained
+from trivium.stages.defaults import AT_ONCE
+from trivium.stages.models import adapt, answer_tree, load_language_model, load_tokenizer, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.rankings import (
     add_pairs,
     add_ratings,
+    count_rankings,
     fitting,
     full_ranking,
+    lay_out,
+    ordered_right,
     ranked_tree,
     rankings,
+    tell_remarks,
 )
 from trivium.stages.preferences.reward_statistics import (
     heldout_summary,
 )
 from trivium.stages.rows import rows_of
 from trivium.stages.scores import score_ends, score_trees
-from trivium.stages.training import Looped, run_training
+from trivium.stages.training import FromModel, Looped, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree
-from trivium.training.epochs import PackedEpochs, contents_of, fits
+from trivium.training.epochs import Limit, PackedEpochs, contents_of, fits, longest_branch
 from trivium.training.machine import prepare, resolve_precision
 from trivium.training.objective import Objective, Total
 
 
-class Reward(Looped):
+class Reward(FromModel):
     """Train a reward model on rankings, every response encoded once and every prompt computed once."""
 
     kind: ClassVar[str] = "reward"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
+    usual: ClassVar[str] = "reward"
     title: ClassVar[Title] = Title("reward model", "奖励模型", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("accuracy", "pairs ordered right", "成对排序正确率"),
@@ -103,26 +109,29 @@ class Reward(Looped):
         """Train on the rankings, centre on demonstrations, and measure agreement with held-out rankings."""
         device = prepare(context.threads)
         policy, tokenizer = load_language_model(context.inputs["model"])
-        good = shown_responses(self, context, tokenizer, min(self.length, policy.config.max_positions))
+        limit = Limit(self.length, policy.config.max_positions, "rankings")
+        good = shown_responses(self, context, tokenizer, limit)
         attached = adapt(policy, self.adapter, context)
         model = policy.rewarding(randomness.derive(context.seed, "head", *([self.member] if self.member else [])),
                                  share=attached is not None).to(device)
-        length = min(self.length, model.config.max_positions)
         precision = resolve_precision(self.precision, device)
         rows = rankings(context.inputs["preferences"], context, self.rated)
         batches, _ = self.training_data(context)
         training = batches.trees
+        judged = fitting(tokenizer, [row for row in rows if row["split"] == "heldout"], limit, context)
+        length = max(batches.length, *map(longest_branch, [*good, *(tree for tree, _ in judged)]))
+        each = self.rows or max(1, AT_ONCE // length)
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
         outcome = run_training(model, find_objective(self.loss, self.margin), batches, steps, self, context,
                                weights_digest(context.inputs["model"]), contents_of(training))
         if not outcome.leader:
             return {}
         model = outcome.model
-        model.shift = -float(np.mean(np.concatenate(score_trees(model, good, length, self.rows, precision))))
-        save_trained(model, attached, tokenizer, context.inputs["model"], context)
-        judged = fitting(tokenizer, [row for row in rows if row["split"] == "heldout"], length, context)
-        scores = score_trees(model, [tree for tree, _ in judged], length, self.rows, precision)
-        return {"rankings": len(training), "steps": steps, "precision": outcome.precision, "shift": model.shift
+        model.shift = -float(np.mean(np.concatenate(score_trees(model, good, length, each, precision))))
+        save_trained(model, attached, tokenizer, context.inputs["model"], context, self.save_dtype)
+        scores = score_trees(model, [tree for tree, _ in judged], length, each, precision)
+        return {"rankings": count_rankings(training), "steps": steps, "precision": outcome.precision,
+                "length": batches.length, "rows": batches.rows, "shift": model.shift
                 } | heldout_summary([row for _, row in judged], [list(map(float, each)) for each in scores],
                                     [row for row in rows if row["split"] == "train"])
 
@@ -151,9 +160,9 @@ class Reward(Looped):
                 attach(model, self.adapter, 0)
             return model.rewarding(0, share=self.adapter is not None), []
 
-        tree = full_ranking(min(self.length, config.max_positions))
+        length, _ = self.usual_layout(config)
         return self.step_with(estimate, models, Ranking(),
-                              self.full_batches(processes, tree, add_pairs, min(self.length, config.max_positions)))
+                              self.full_batches(processes, full_ranking(length), add_pairs, length))
 
 
 PairwiseLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -189,7 +198,8 @@ class Regression(Objective):
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """The mean over responses."""
         scores = score_ends(model, batch)
-        return {"loss": Total(rating_losses(scores, batch.extra["ratings"]).sum(), "responses"),
+        losses = rating_losses(scores, batch.extra["ratings"])
+        return {"loss": Total((losses * batch.extra["response_weights"]).sum(), "responses"),
                 "accuracy": right_pairs(scores, batch)}
 
 
@@ -207,41 +217,35 @@ def find_objective(loss: str, margin: float = 0.0) -> Ranking | Regression:
 
 
 def right_pairs(scores: torch.Tensor, batch: Batch) -> Total:
-    """The pairs whose better response has the higher score."""
-    right = scores[batch.extra["winners"]] > scores[batch.extra["losers"]]
-    return Total(right.float().sum(), "pairs")
+    """The pairs whose better response has the higher score; equal ones count half."""
+    return Total(ordered_right(scores[batch.extra["winners"]] - scores[batch.extra["losers"]]), "pairs")
 
 
 def ranked_batches(settings: Looped, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
     """The batches, and the tokenizer that made them."""
     config, _ = read_config(context.inputs["model"])
     tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
-    length = min(settings.length, config.max_positions)
+    limit = Limit(settings.length, config.max_positions, "rankings")
     rated = isinstance(settings, Reward) and settings.rated
     rows = [row for row in rankings(context.inputs["preferences"], context, rated) if row["split"] == "train"]
-    trees = fits((ranked_tree(tokenizer, row, rated) for row in rows), length, context.progress.say)
+    tell_remarks(tokenizer, ((row["prompt"], said) for row in rows for said in row["responses"]), context)
+    trees = fits((ranked_tree(tokenizer, row, rated) for row in rows), limit, context.progress.say)
+    packed = lay_out(trees, settings, context, limit.positions, getattr(settings, "epochs", 1.0))
     seed = context.seed
     if isinstance(settings, Reward) and settings.member:
         seed = randomness.derive(seed, "member", settings.member)
-    return PackedEpochs(trees, length, settings.rows, seed, add_ratings if rated else add_pairs), tokenizer
+    return PackedEpochs(packed.trees, packed.length, packed.rows, seed,
+                        add_ratings if rated else add_pairs), tokenizer
 
 
-def shown_responses(settings: Reward, context: Context, tokenizer: ChatTokenizer, length: int) -> list[Tree]:
+def shown_responses(settings: Reward, context: Context, tokenizer: ChatTokenizer, limit: Limit) -> list[Tree]:
     """Responses whose mean score becomes 0: those of demonstrations, or the best of each training ranking."""
     if settings.demonstrations:
         rows = rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"], context)
-        shown = [(row["messages"][:-1], row["messages"][-1]["content"]) for row in rows
-                 if row["messages"] and row["messages"][-1]["role"] == "assistant"]
+        shown = [({**row, "prompt": row["messages"][:-1]}, row["messages"][-1]) for row in rows
+                 if len(row["messages"]) > 1 and row["messages"][-1]["role"] == "assistant"]
     else:
-        shown = [(row["prompt"], row["responses"][row["ranking"][0][0]])
+        shown = [(row, row["responses"][row["ranking"][0][0]])
                  for row in rankings(context.inputs["preferences"], context) if row["split"] == "train"]
-    trees = [Tree(prompt_ids(tokenizer, prompt), (response_ids(tokenizer, text),)) for prompt, text in shown[:500]]
-    kept = [tree for tree in trees if len(tree) <= length]
-    if not kept:
-        raise TriviumError(
-            f"reward: no demonstration fits rows of {length} tokens, "
-            "but their mean score is to become 0; raise `length`"
-        )
-    return kept
-
-
+    trees = [answer_tree(tokenizer, row, [said]) for row, said in shown[:500]]
+    return fits(trees, replace(limit, what="demonstrations, whose mean score is to become 0,"), context.progress.say)

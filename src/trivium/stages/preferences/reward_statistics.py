@@ -16,6 +16,7 @@ from trivium.feedback.agreement import pair_agreement
 from trivium.files import Row
 from trivium.intervals import mean_interval
 from trivium.stages.preferences.rankings import pairs_of
+from trivium.tokenizer.chat import text_of_answer
 from trivium.world.panel import judge
 
 BY_LENGTH = ("better is shorter", "alike", "better is longer")
@@ -56,7 +57,8 @@ class JudgedPair:
 
 def judged_pairs(row: Row, scores: Sequence[float]) -> Iterator[JudgedPair]:
     """The pairs of a ranking, with the scores of its responses."""
-    lengths, ratings, prompt = [max(1, len(text)) for text in row["responses"]], row.get("ratings"), prompt_of(row)
+    lengths = [max(1, len(text_of_answer(one))) for one in row["responses"]]
+    ratings, prompt = row.get("ratings"), prompt_of(row)
     for better, worse in pairs_of(row["ranking"]):
         ratio = lengths[better] / lengths[worse]
         length = BY_LENGTH[0 if ratio < 0.8 else 2 if ratio > 1.25 else 1]
@@ -117,7 +119,7 @@ def accuracy(rows: Sequence[Row], points: Sequence[Sequence[float]], by_length: 
     """Share of the rankings' pairs that ``points`` order alike (equal points count half), with its :func:`pooled`
     interval. ``by_length`` of 1 judges by length instead, of -1 by shortness."""
     if by_length:
-        points = [[float(by_length * len(text)) for text in row["responses"]] for row in rows]
+        points = [[float(by_length * len(text_of_answer(one))) for one in row["responses"]] for row in rows]
     counts = []
     for row, values in zip(rows, points, strict=True):
         pairs = pairs_of(row["ranking"])
@@ -132,7 +134,7 @@ def annotators_agreement(rows: Sequence[Row]) -> dict[str, Any]:
     alike: dict[tuple[str, ...], dict[str, Row]] = defaultdict(dict)
     for row in rows:
         if row.get("annotator") is not None:
-            alike[prompt_of(row), *row["responses"]].setdefault(str(row["annotator"]), row)
+            alike[prompt_of(row), *map(text_of_answer, row["responses"])].setdefault(str(row["annotator"]), row)
     found = []
     for key, by in alike.items():
         for one, other in itertools.combinations(by.values(), 2):

@@ -22,8 +22,9 @@ from trivium.stages.models import load_language_model, load_reward_model, prompt
 from trivium.stages.outlook import Cost
 from trivium.stages.rewards import Answers, ModelReward, RewardSetting, load_reward
 from trivium.stages.rows import rows_of
-from trivium.stages.training import Measuring
+from trivium.stages.training import USUAL_LENGTH, Measuring
 from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.epochs import Limit
 from trivium.training.machine import prepare
 from trivium.world import rubric
 
@@ -32,7 +33,7 @@ class Select(Measuring):
     """Rejection sampling: sample several responses to each prompt and keep what a reward likes best."""
 
     kind: ClassVar[str] = "select"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[Title] = Title("best of N (rejection sampling)", "N 选最优（拒绝采样）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("samples", "responses sampled", "采样的回答"),
@@ -56,31 +57,32 @@ class Select(Measuring):
     """Sampling temperature."""
     max_new_tokens: int = Field(64, ge=1)
     """Longest response, in tokens."""
-    length: int = Field(512, ge=2)
-    """Tokens in one packed row of the reward model."""
-    rows: int = Field(16, ge=1)
-    """Packed rows that the reward model judges at once."""
+    length: int | None = Field(None, ge=2)
+    """Tokens in one packed row of the reward model: a prompt and one response must fit. null: what the longest needs,
+    up to the model's positions."""
+    rows: int | None = Field(None, ge=1)
+    """Packed rows that the reward model judges at once. null: as many as hold 4,096 tokens."""
 
     def run(self, context: Context) -> dict[str, object]:
         """Write the best response to each prompt as a demonstration (``demonstrations.jsonl``), and best against worst
         as a comparison (``comparisons.jsonl``): for fine-tuning on the one, or DPO on the other."""
         device = prepare(context.threads)
         model, tokenizer = load_language_model(context.inputs["model"])
-        length = min(self.length, model.config.max_positions)
+        limit = Limit(self.length, model.config.max_positions, f"prompts with {self.max_new_tokens} new tokens")
 
         def load_model(folder: Path, where: str) -> ModelReward:
             judge, judge_tokenizer = load_reward_model(folder)
             if judge_tokenizer.digest != tokenizer.digest:
                 raise TriviumError(
                     f"{folder}: the reward model has another tokenizer than the model that responds")
-            return ModelReward(judge.to(device), length, self.rows, self.number_format(), one_by_one=True)
+            return ModelReward(judge.to(device), self.length, self.rows, self.number_format(), one_by_one=True)
 
         with load_reward(self.reward, context.inputs.get("reward"), load_model) as reward:
             rows = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
-            prompts = self.chosen(rows, tokenizer, length, context)
+            prompts = self.chosen(rows, tokenizer, limit, context)
             reward.check_rows(prompts)
             completions = self.respond(model.to(device), tokenizer, prompts, context)
-            ids = [prompt_ids(tokenizer, row["prompt"]) for row in prompts]
+            ids = [prompt_ids(tokenizer, row["prompt"], row.get("tools")) for row in prompts]
             answers = Answers.of_completions(tokenizer, prompts, ids, completions)
             scores = [np.where(finished, given, -np.inf)  # what never ends is never the best
                       for finished, given in zip(answers.finished, reward(answers), strict=True)]
@@ -94,30 +96,32 @@ class Select(Measuring):
         write_rows(context.folder / "comparisons.jsonl", (one.comparison for one in picks if one.comparison))
         return {"prompts": len(prompts), "samples": sum(map(len, completions)), **summary_of(picks)}
 
-    def chosen(self, rows: Sequence[Row], tokenizer: ChatTokenizer, length: int, context: Context) -> list[Row]:
-        """The prompts of this round, of those that leave room for an answer. Raises :class:`TriviumError` where none
-        does."""
-        room = length - self.max_new_tokens
-        fitting = [row for row in rows if len(prompt_ids(tokenizer, row["prompt"])) <= room]
+    def chosen(self, rows: Sequence[Row], tokenizer: ChatTokenizer, limit: Limit, context: Context) -> list[Row]:
+        """The prompts of this round, of those that leave room for an answer; how many do not is said. Raises
+        :class:`TriviumError` where none does."""
+        sizes = [len(prompt_ids(tokenizer, row["prompt"], row.get("tools"))) + self.max_new_tokens for row in rows]
+        fitting = [row for row, size in zip(rows, sizes, strict=True) if size <= limit.tokens]
+        over = [size for size in sizes if size > limit.tokens]
+        mend = "a smaller `max_new_tokens` takes in more" if limit.tokens == limit.positions else ""
         if not fitting:
-            raise TriviumError(
-                f"{context.name}: no prompt leaves room for {self.max_new_tokens} "
-                f"new tokens in rows of {length}; raise `length`")
+            raise TriviumError(f"{context.name}: no prompt fits: {limit.say_left_out(over, len(rows), mend)[9:]}")
+        if over:
+            context.progress.say(limit.say_left_out(over, len(rows), mend))
         return [fitting[(self.skip + i) % len(fitting)] for i in range(min(self.count, len(fitting)))]
 
     def respond(self, model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row],
                context: Context) -> list[list[Completion]]:
         """The responses to each prompt."""
-        return generate(model, [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts],
+        return generate(model, [prompt_ids(tokenizer, row["prompt"], row.get("tools")).tolist() for row in prompts],
                         Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=context.seed),
                         [tokenizer.end_id], self.samples, keys=[(context.name, row["id"]) for row in prompts],
                         progress=lambda done, total: context.progress.update(done, total, "sampling responses"))
 
     def cost(self, estimate: Estimate) -> Cost:
         """The responses, and a pass of the reward model over them."""
-        count = self.count * self.samples
+        count, config = self.count * self.samples, estimate.config(self.model)
         seconds = estimate.answers(self.model, count, self.max_new_tokens)
-        seconds += count * estimate.reading(estimate.config(self.model), self.length)
+        seconds += count * estimate.reading(config, self.length or min(config.max_positions, USUAL_LENGTH))
         return Cost(seconds + 1.0, f"{count:,} answers, each scored")
 
 
@@ -154,12 +158,13 @@ def pick(row: Row, texts: Sequence[str], finished: Sequence[bool], scores: np.nd
     best, worst = int(np.argmax(scores)), int(np.argmin(scores))
     if scores[best] == -np.inf or not texts[best]:
         return None
-    kept = {name: row[name] for name in ("task", "truth") if name in row}
+    kept = {name: row[name] for name in ("task", "truth", "tools") if name in row}
     demonstration = {"id": row["id"], "messages": [*row["prompt"], {"role": "assistant", "content": texts[best]}],
                      "score": float(scores[best]), "of": len(texts)} | kept
     comparison = None if texts[worst] == texts[best] else {
         "id": row["id"], "prompt": row["prompt"], "responses": [texts[best], texts[worst]], "ranking": [[0], [1]],
-        "finished": [True, finished[worst]], "annotator": annotator, "split": "train"}
+        "finished": [True, finished[worst]], "annotator": annotator, "split": "train",
+        **{name: row[name] for name in ("tools",) if name in row}}
     points = None
     if "truth" in row:
         points = rubric.score(row, texts[best]).total, float(np.mean([rubric.score(row, one).total for one in texts]))

@@ -32,7 +32,7 @@ class Pretrain(FromText):
     """Train a decoder from random weights to predict the next token of the corpus."""
 
     kind: ClassVar[str] = "pretrain"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     title: ClassVar[Title] = Title("pretraining", "预训练", "read")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("validation_bits_per_byte", "bits per byte, held-out text", "每字节比特数（留出文本）"),

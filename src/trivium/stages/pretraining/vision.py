@@ -44,6 +44,10 @@ class Vision(Looped):
     )
     panel: ClassVar[Panel] = Panel(headline="validation_loss", beside=("variance",))
     alone: ClassVar[bool] = True
+    length: int = Field(256, ge=2)
+    """Nothing of it depends on this."""
+    rows: int = Field(16, ge=1)
+    """Pictures in a batch."""
     pictures: Input = "pictures"
     """A stage or a folder with `train.jsonl` and `heldout.jsonl`, whose messages hold pictures."""
     model: VisionConfig = VisionConfig()

@@ -10,8 +10,10 @@ from trivium.errors import TriviumError
 from trivium.generation.engine import Completion, Sampling, generate
 from trivium.generation.vllm import VllmEngine
 from trivium.model import LanguageModel
+from trivium.model.plain_decoder import must_be_plain
 from trivium.stage import Context
 from trivium.stages.reinforcement.settings import ReinforcementSettings
+from trivium.training.machine import autocast
 
 
 class Engine(Protocol):
@@ -26,7 +28,10 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """The engine of this process: it samples from the model itself."""
+    """The engine of this process: it samples from the model itself, with products in ``precision``."""
+
+    def __init__(self, precision: str = "float32") -> None:
+        self.precision = precision
 
     def send(self, model: LanguageModel) -> None:
         """Nothing needs to be sent."""
@@ -34,13 +39,17 @@ class LocalEngine:
     def __call__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int],
                  samples: int, keys: Sequence[object]) -> list[list[Completion]]:
         """``samples`` completions of each prompt."""
-        return generate(model, prompts, sampling, stop, samples, keys=keys)
+        if self.precision != "float32" and must_be_plain(model):
+            raise TriviumError("sampling_precision is bf16, but models with adapters and those of other families are "
+                               "sampled from in float32")
+        with autocast(self.precision, model.lm_head.weight.device):
+            return generate(model, prompts, sampling, stop, samples, keys=keys)
 
 
 def engine_of(settings: ReinforcementSettings, context: Context) -> Engine:
     """The engine that the settings name. Raises :class:`TriviumError` for a server and an adapter together."""
     if settings.engine is None:
-        return LocalEngine()
+        return LocalEngine(settings.sampling_precision)
     if settings.adapter:
         raise TriviumError(
             f"{context.name}: a server is sent whole models only; "

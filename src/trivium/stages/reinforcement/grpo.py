@@ -6,7 +6,6 @@ the others to the same prompt. So no value model is needed. The K responses shar
 
 from __future__ import annotations
 
-import copy
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,8 +16,9 @@ from trivium.evaluation.checkers import Checker, check_name
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import group_advantages, kl_penalties, leave_one_out_advantages, policy_losses
 from trivium.stage import Code, Context, Panel, Title, refusing
+from trivium.stages.chat_settings import BeginsChat
 from trivium.stages.cost import Estimate
-from trivium.stages.models import adapt, load_language_model, without_adapter
+from trivium.stages.models import adapt, load_language_model
 from trivium.stages.outlook import Cost
 from trivium.stages.reinforcement.rollout import Rollout, Rollouts, example_of
 from trivium.stages.reinforcement.scoring import JudgeLoader, TrainingReward
@@ -29,19 +29,16 @@ from trivium.training.batch import Batch, hidden_states
 from trivium.training.machine import prepare
 from trivium.training.objective import Objective, Total
 
-NEVER_ENDED = -1.0
-"""The score of a response that never ends, unless a setting gives another."""
-
-
 ALL_ALIKE = ("all responses to each prompt had the same score, so nothing was learned from any: look at the reward, or "
              "raise `temperature` or `samples`")
 
 
-class Grpo(ReinforcementSettings):
+class Grpo(ReinforcementSettings, BeginsChat):
     """Reinforcement learning from rewards that can be checked, without a value model: GRPO, or RLOO."""
 
     kind: ClassVar[str] = "grpo"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
+    usual: ClassVar[str] = "grpo"
     title: ClassVar[Title] = Title("group-relative RL (GRPO)", "组相对强化学习（GRPO）", "judge")
     panel: ClassVar[Panel] = Panel(curves=("score", "gold", "watched_gold", "kl", "entropy", "length", "finished",
                                    "clip_fraction"))
@@ -54,13 +51,10 @@ class Grpo(ReinforcementSettings):
     FILE.py:FUNCTION of your own."""
     checker_seconds: float = Field(10.0, gt=0)
     """The time that a function of your own may take for a rollout's responses to one prompt."""
-    unfinished_score: float | None = None
-    """The score of a response that never ends, whoever judges; null: -1 where there is a `reward`, and whatever
-    `checker` says of it where that judges."""
     samples: int = Field(8, ge=2)
     """Responses to each prompt, which are compared with one another."""
     episodes: int = Field(32, ge=1)
-    """Prompts in a rollout."""
+    """Prompts in a rollout; all that there are, where that is fewer and none is set."""
     epochs: int = Field(1, ge=1)
     """Passes over each rollout."""
     estimator: Literal["grpo", "rloo"] = "grpo"
@@ -71,9 +65,7 @@ class Grpo(ReinforcementSettings):
     clip_high: float | None = Field(None, gt=0)
     """How far a ratio may rise, where it differs from `clip` (Yu et al. 2025: 0.28)."""
     kl_coefficient: float = Field(0.04, ge=0)
-    """Weight of the KL penalty in the loss."""
-    length: int = Field(512, ge=2)
-    """Tokens in one packed row: a prompt and all its responses must fit."""
+    """Weight of the KL penalty in the loss. With 0, and no `kl_budget`, no reference is kept and no KL is logged."""
 
     @field_validator("checker")
     @classmethod
@@ -99,35 +91,32 @@ class Grpo(ReinforcementSettings):
         """All of GRPO, from top to bottom."""
         device = prepare(context.threads)
         policy, tokenizer = load_language_model(context.inputs["model"])
+        tokenizer = self.chat_tokenizer(tokenizer, context.inputs, context.progress.say)
         policy.to(device)
         judges = JudgeLoader(self, context, policy, tokenizer)
         score = judges.reward(self.reward) if self.reward else FunctionReward(
             Checker(self.checker, self.checker_seconds))
         safety, gold = judges.judge("safety"), judges.judge("gold")
         attached = adapt(policy, self.adapter, context)
-        reference = policy if attached else copy.deepcopy(policy).eval()
         rollouts = Rollouts(self, context, policy, tokenizer, self.samples)
         score.check_rows(rollouts.prompts)
-        never_ended = NEVER_ENDED if self.unfinished_score is None else self.unfinished_score
-        reward = TrainingReward(score, never_ended if self.reward else self.unfinished_score, safety,
-                                self.safety_threshold, rollouts.world)
+        reward = TrainingReward(score, self.unfinished_score, safety, self.safety_threshold, rollouts.world)
         training = PolicyTraining(rollouts, policy, policy, GroupSurrogate(self), reward,
-                                  gold and TrainingReward(gold, never_ended), attached,
+                                  gold and TrainingReward(gold, self.unfinished_score), attached, drifts=self.drifts,
                                   inputs=("model", "reward", "safety", "gold"))
         taught = float(training.iteration)  # of earlier ones nothing is known any more
         with reward, training:
             for iteration in training.iterations():
                 answers = rollouts.answer(rollouts.prompts_of(iteration), self.samples, "rollout", iteration)
                 log_probs = rollouts.log_probs(training.policy, answers.trees)
-                with without_adapter(attached):
-                    reference_log_probs = rollouts.log_probs(reference, answers.trees)
+                reference_log_probs = training.reference_log_probs(answers.trees)
                 scores = reward(answers)
 
                 advantages = [np.repeat(self.advantages(given), [len(response) for response in tree.responses])
                               for tree, given in zip(answers.trees, scores, strict=True)]
 
-                rollout = Rollout(answers.trees, {"log_probs": log_probs, "reference": reference_log_probs,
-                                                  "advantages": advantages})
+                rollout = Rollout(answers.trees, {"log_probs": log_probs, "advantages": advantages} |
+                                  ({"reference": reference_log_probs} if reference_log_probs is not None else {}))
                 unlike = float(sum(given.std() > 0 for given in scores))
                 rollout.sums = (rollouts.metrics(answers, scores, log_probs, reference_log_probs) |
                                 {"groups_that_teach": (unlike, float(len(scores)))} | rollouts.gold(answers))
@@ -141,6 +130,11 @@ class Grpo(ReinforcementSettings):
                 context.progress.say(ALL_ALIKE)
             return training.save()
 
+    @property
+    def drifts(self) -> bool:
+        """Whether the policy's drift from a reference is to be known."""
+        return bool(self.kl_coefficient or self.kl_budget)
+
     def advantages(self, scores: np.ndarray) -> np.ndarray:
         """The advantage of each of K responses to one prompt, by their scores ``[K]``."""
         if self.estimator == "rloo":
@@ -148,8 +142,9 @@ class Grpo(ReinforcementSettings):
         return group_advantages(scores, self.scaled)
 
     def cost(self, estimate: Estimate) -> Cost:
-        """Groups of answers, two passes without gradients (three with a reward model), updates of the policy."""
-        return self.rollout_cost(estimate, self.samples, 3 if self.reward else 2, lambda policy: policy,
+        """Groups of answers, a pass without gradients for each of policy, reference and reward model, updates of the
+        policy."""
+        return self.rollout_cost(estimate, self.samples, 1 + self.drifts + bool(self.reward), lambda policy: policy,
                                   GroupSurrogate(self), ("log_probs", "reference", "advantages"))
 
 
@@ -167,10 +162,11 @@ class GroupSurrogate(Objective):
         hidden = hidden_states(model.model, batch)[batch.sources]
         log_probs = token_log_probs(hidden, model.lm_head.weight, batch.targets, s.temperature)
         losses, ratios = policy_losses(log_probs, extra["log_probs"], extra["advantages"], s.clip, s.clip_high)
-        penalties = kl_penalties(log_probs, extra["reference"])
         with torch.no_grad():
             changes = (ratios - 1).abs()
             entropy = entropies(hidden, model.lm_head.weight, s.temperature).sum()
-        return {"policy_loss": Total(losses.sum(), "tokens"), "kl_loss": Total(penalties.sum(), "tokens"),
+        drift = {"kl_loss": Total(kl_penalties(log_probs, extra["reference"]).sum(), "tokens")
+                 } if "reference" in extra else {}
+        return {"policy_loss": Total(losses.sum(), "tokens"), **drift,
                 "clip_fraction": Total((changes > s.clip).float().sum(), "tokens"), "entropy": Total(entropy, "tokens"),
                 "ratio_error": Total(changes.sum(), "tokens")}

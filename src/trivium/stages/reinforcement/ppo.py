@@ -25,16 +25,16 @@ from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import adapt_kl_coefficient, generalised_advantages, policy_losses, value_losses
 from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.cost import Estimate
-from trivium.stages.models import adapt, load_language_model, without_adapter
+from trivium.stages.models import adapt, load_language_model
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.pretraining.pretrain import LanguageModeling, pieces
 from trivium.stages.reinforcement.rollout import Rollout, Rollouts, example_of, split_by_response
 from trivium.stages.reinforcement.rollout import log_probs_of as log_probs_of
 from trivium.stages.reinforcement.scoring import JudgeLoader, TrainingReward, moments, whiten_together
 from trivium.stages.reinforcement.settings import ReinforcementSettings
-from trivium.stages.reinforcement.training import PolicyTraining
+from trivium.stages.reinforcement.training import PolicyTraining, acting_copy
 from trivium.stages.rewards import ModelReward, RewardSetting
-from trivium.stages.training import full_row
+from trivium.stages.training import USUAL_LENGTH, full_row
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch, pack
@@ -48,7 +48,8 @@ class Ppo(ReinforcementSettings):
     """Reinforcement learning from the reward model, with a KL penalty to the model it starts from."""
 
     kind: ClassVar[str] = "ppo"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
+    usual: ClassVar[str] = "ppo"
     title: ClassVar[Title] = Title("reinforcement learning (PPO)", "强化学习（PPO）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("kl_coefficient", "KL coefficient", "KL 系数"),
@@ -66,11 +67,15 @@ class Ppo(ReinforcementSettings):
     """A reward model that the value model starts from; null: `reward`, where it is a model, else the policy under a new
     head."""
     kl_coefficient: float = Field(0.05, ge=0)
-    """Weight of the per-token KL penalty (InstructGPT: 0.02)."""
+    """Weight of the per-token KL penalty (InstructGPT: 0.02). With 0, and neither `kl_target` nor `kl_budget`, no
+    reference is kept and no KL is logged."""
     kl_target: float | None = Field(None, gt=0)
     """When set, the KL coefficient adapts so that the KL of a response approaches this many nats."""
     kl_horizon: int = Field(10000, ge=1)
     """Episodes over which the adaptive coefficient moves."""
+    clip_value: float | None = Field(0.2, gt=0)
+    """How far a value may move from what it was at the rollout before the value loss stops following it, on the scale
+    of the scores; null sets no bound."""
     value_coefficient: float = Field(0.1, ge=0)
     """Weight of the value loss."""
     whiten_rewards: bool = False
@@ -97,22 +102,20 @@ class Ppo(ReinforcementSettings):
         value = value_model(self, start.model if isinstance(start, ModelReward) else None, policy, context.seed)
         attached = adapt(policy, self.adapter, context)
         adapt_value(value, self, context)
-        reference = policy if attached else copy.deepcopy(policy).eval()
         rollouts = Rollouts(self, context, policy, tokenizer, samples=1)
         score.check_rows(rollouts.prompts)
         reward = TrainingReward(score, self.unfinished_score, safety, self.safety_threshold, rollouts.world)
-        pretraining = documents(self, context, tokenizer)
+        pretraining = documents(self, context, tokenizer, policy.config.max_positions)
         training = PolicyTraining(
             rollouts, PolicyAndValue(policy, value), policy, ClippedSurrogate(self), reward,
-            gold and TrainingReward(gold, self.unfinished_score), attached,
+            gold and TrainingReward(gold, self.unfinished_score), attached, drifts=self.drifts,
             inputs=("model", "reward", "safety", "gold", "value"), carried={"kl_coefficient": self.kl_coefficient})
         with reward, training:
             for iteration in training.iterations():
                 answers = rollouts.answer(rollouts.prompts_of(iteration), 1, "rollout", iteration)
                 log_probs = rollouts.log_probs(training.policy, answers.trees)
                 values = rollouts.over_tokens(lambda batch: values_of(training.acting.value, batch), answers.trees)
-                with without_adapter(attached):
-                    reference_log_probs = rollouts.log_probs(reference, answers.trees)
+                reference_log_probs = training.reference_log_probs(answers.trees)
                 scores = reward(answers)
 
                 rewards = token_rewards(answers.trees, log_probs, reference_log_probs, scores,
@@ -137,13 +140,18 @@ class Ppo(ReinforcementSettings):
                 if self.kl_target and not training.ended:
                     training.state.carried["kl_coefficient"] = adapt_kl_coefficient(
                         training.state.carried["kl_coefficient"], metrics["kl"], self.kl_target, self.kl_horizon,
-                        self.episodes)
+                        rollouts.settings.episodes)
                 training.finish(metrics, example_of(answers, scores))
             return training.save()
 
+    @property
+    def drifts(self) -> bool:
+        """Whether the policy's drift from a reference is to be known."""
+        return bool(self.kl_coefficient or self.kl_target or self.kl_budget)
+
     def cost(self, estimate: Estimate) -> Cost:
-        """Answers, four passes without gradients, updates of two models."""
-        return self.rollout_cost(estimate, 1, 4,
+        """Answers, four passes without gradients (three without a reference), updates of two models."""
+        return self.rollout_cost(estimate, 1, 3 + self.drifts,
                                  lambda policy: PolicyAndValue(policy, RewardModel.from_language_model(policy, 0)),
                                  ClippedSurrogate(self), ("log_probs", "values", "advantages", "returns"),
                                  lambda batch: split_by_model([batch]))
@@ -162,16 +170,18 @@ class Ppo(ReinforcementSettings):
                 attach(reward, onto, 0)
             if self.adapter is None:
                 pair = PolicyAndValue(policy, copy.deepcopy(reward))
-                return pair, [reward, copy.deepcopy(policy), *([copy.deepcopy(pair)] if processes > 1 else [])]
+                references = [copy.deepcopy(policy)] if self.drifts else []
+                return pair, [reward, *references, *([copy.deepcopy(pair)] if processes > 1 else [])]
             # one trunk is policy and reference, and value model and reward model too where that is an adapter on it
             attach(policy, self.adapter, 0)
             value = reward.twin()
             attach(value, self.adapter, 0)
             value.score.requires_grad_(True)
-            return PolicyAndValue(policy, value), [reward]
+            pair = PolicyAndValue(policy, value)
+            return pair, [reward, *(acting_copy(pair, policy) if processes > 1 else [])]
 
         batches = full_minibatch(self, max(1, processes // self.parallel.tensor_parallel),
-                                 min(self.length, config.max_positions))
+                                 self.usual_layout(config)[0])
         return self.step_with(estimate, models, ClippedSurrogate(self), batches)
 
 
@@ -191,12 +201,14 @@ def adapt_value(value: RewardModel, settings: Ppo, context: Context) -> None:
         value.score.requires_grad_(True)
 
 
-def token_rewards(trees: Sequence[Tree], log_probs: Sequence[np.ndarray], reference_log_probs: Sequence[np.ndarray],
-                  scores: Sequence[np.ndarray], kl_coefficient: float) -> list[np.ndarray]:
+def token_rewards(trees: Sequence[Tree], log_probs: Sequence[np.ndarray],
+                  reference_log_probs: Sequence[np.ndarray] | None, scores: Sequence[np.ndarray],
+                  kl_coefficient: float) -> list[np.ndarray]:
     """The reward of every token: minus the KL coefficient times how much likelier the policy finds it than the
-    reference does; the last token of a response gets its score too."""
+    reference does (nothing without a reference); the last token of a response gets its score too."""
     rewards = []
-    for tree, now, before, given in zip(trees, log_probs, reference_log_probs, scores, strict=True):
+    references = log_probs if reference_log_probs is None else reference_log_probs
+    for tree, now, before, given in zip(trees, log_probs, references, scores, strict=True):
         reward = -kl_coefficient * (now - before).astype(np.float64)
         reward[np.cumsum([len(response) for response in tree.responses]) - 1] += given
         rewards.append(reward)
@@ -256,7 +268,7 @@ class ClippedSurrogate(Objective):
         s, extra = self.settings, batch.extra
         if "returns" in extra:
             values = values_of(model.value, batch)
-            errors = value_losses(values, extra["values"], extra["returns"], s.clip)
+            errors = value_losses(values, extra["values"], extra["returns"], s.clip_value)
             squares = (values.detach() - extra["returns"])**2
             return {"value_loss": Total(errors.sum(), "value_tokens"),
                     "value_error": Total(squares.sum(), "value_tokens")}
@@ -274,8 +286,8 @@ class ClippedSurrogate(Objective):
                 "entropy": Total(entropy, "tokens"), "ratio_error": Total(changes.sum(), "tokens")}
 
 
-def documents(settings: Ppo, context: Context, tokenizer: ChatTokenizer) -> PackedEpochs | None:
-    """PPO-ptx's batches of pretraining documents, if it is on."""
+def documents(settings: Ppo, context: Context, tokenizer: ChatTokenizer, positions: int) -> PackedEpochs | None:
+    """PPO-ptx's batches of pretraining documents, if it is on, in rows of at most the model's ``positions``."""
     if settings.pretraining is None:
         return None
     corpus = Tokens.open(context.inputs["pretraining"] / "train", tokenizer.digest)
@@ -283,8 +295,8 @@ def documents(settings: Ppo, context: Context, tokenizer: ChatTokenizer) -> Pack
     def finish(batch: Batch) -> None:
         batch.counts = {"pretraining_tokens": batch.counts["tokens"]}
 
-    return PackedEpochs(pieces(corpus, tokenizer, settings.length), settings.length, settings.pretraining_rows,
-                        context.seed, finish)
+    length = min(settings.length or USUAL_LENGTH, positions)
+    return PackedEpochs(pieces(corpus, tokenizer, length), length, settings.pretraining_rows, context.seed, finish)
 
 
 def full_minibatch(settings: Ppo, parts: int, length: int) -> list[Batch]:

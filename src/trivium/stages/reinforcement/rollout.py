@@ -17,13 +17,15 @@ from trivium.generation.engine import Sampling
 from trivium.model import LanguageModel
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context
+from trivium.stages.defaults import AT_ONCE, row_length
 from trivium.stages.models import prompt_ids
 from trivium.stages.reinforcement.engines import engine_of
 from trivium.stages.reinforcement.settings import APART, ReinforcementSettings
 from trivium.stages.rewards import Answers
 from trivium.stages.rows import rows_of
 from trivium.tokenizer.chat import ChatTokenizer
-from trivium.training.batch import Batch, Tree, hidden_states, make_batch, map_trees, pack
+from trivium.training.batch import Batch, Tree, hidden_states, make_batch, map_trees, pack, split_tree
+from trivium.training.epochs import Limit
 from trivium.training.machine import autocast, resolve_precision
 from trivium.training.parallel import World, join
 from trivium.world import rubric
@@ -53,7 +55,8 @@ class Rollouts:
 
     def __init__(self, settings: ReinforcementSettings, context: Context, policy: LanguageModel,
                  tokenizer: ChatTokenizer, samples: int) -> None:
-        self.settings, self.context, self.tokenizer, self.samples = settings, context, tokenizer, samples
+        settings = settings.settled(context.inputs)
+        self.context, self.tokenizer, self.samples = context, tokenizer, samples
         self.policy = policy
         self.engine = engine_of(settings, context)
         self.device = policy.lm_head.weight.device
@@ -61,28 +64,37 @@ class Rollouts:
         if self.precision == "bf16-weights":
             raise TriviumError(f"{context.name}: {APART}")
         self.world: World = join(self.device, settings.parallel.tensor_parallel)
-        self.length = min(settings.length, policy.config.max_positions)
         rows = rows_of(context.inputs["prompts"], "prompts.jsonl", ["id", "prompt"], context)
-        self.ids = {row["id"]: prompt_ids(tokenizer, row["prompt"]) for row in rows}
-        fitting = self._fitting(rows)
+        self.ids = {row["id"]: prompt_ids(tokenizer, row["prompt"], row.get("tools")) for row in rows}
+        fitting = self._fitting(rows, settings, policy.config.max_positions)
         kept = settings.watch_prompts if settings.watch_every else 0
         self.watched, self.prompts = fitting[:kept], fitting[kept:]
-        if len(self.prompts) < settings.episodes:
-            raise TriviumError(
-                f"{context.name}: {len(self.prompts)} prompts fit rows of {self.length} "
-                f"tokens with {samples} x {settings.max_new_tokens} new ones, "
-                f"but a rollout needs {settings.episodes}; lower `episodes` or raise `length`")
+        count = len(self.prompts)
+        if settings.minibatches <= count < settings.episodes and "episodes" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"episodes": count})
+            context.progress.say(f"a rollout asks all {count} prompts (`episodes`)")
+        if count < settings.episodes:
+            raise TriviumError(f"{context.name}: a rollout needs {settings.episodes} prompts, and there are {count} "
+                               "for it; lower `episodes` or bring more prompts")
+        self.settings = settings
+        groups = [len(self.ids[row["id"]]) + samples * settings.max_new_tokens for row in fitting]
+        branch = max(len(self.ids[row["id"]]) for row in fitting) + settings.max_new_tokens
+        self.length = row_length(settings.length, groups, max(policy.config.max_positions, branch))
+        self.rows = settings.rows or max(1, AT_ONCE // self.length)
         self.truth_is_known = all("truth" in row for row in self.prompts)
 
-    def _fitting(self, rows: Sequence[Row]) -> list[Row]:
-        """The prompts that leave room for their responses; how many do not is said."""
-        room = self.length - self.settings.max_new_tokens * self.samples
-        fitting = [row for row in rows if len(self.ids[row["id"]]) <= room]
-        if len(fitting) < len(rows):
-            self.context.progress.say(
-                f"{len(rows) - len(fitting)} of {len(rows)} prompts with {self.samples} x "
-                f"{self.settings.max_new_tokens} new tokens do not fit rows of {self.length} and are left out")
-        return fitting
+    def _fitting(self, rows: Sequence[Row], settings: ReinforcementSettings, positions: int) -> list[Row]:
+        """The prompts that leave room for a response; how many do not is said. Raises :class:`TriviumError` where none
+        does."""
+        limit = Limit(settings.length, positions, f"prompts with {settings.max_new_tokens} new tokens")
+        sizes = [len(self.ids[row["id"]]) + settings.max_new_tokens for row in rows]
+        over = [size for size in sizes if size > limit.tokens]
+        mend = "a smaller `max_new_tokens` takes in more" if limit.tokens == positions else ""
+        if len(over) == len(rows):
+            raise TriviumError(f"{self.context.name}: no prompt fits: {limit.say_left_out(over, len(rows), mend)[9:]}")
+        if over:
+            self.context.progress.say(limit.say_left_out(over, len(rows), mend))
+        return [row for row, size in zip(rows, sizes, strict=True) if size <= limit.tokens]
 
     def prompts_of(self, iteration: int) -> list[Row]:
         """This process's prompts of an iteration: of the next ones in an order that is drawn anew when all have been
@@ -106,14 +118,14 @@ class Rollouts:
         def in_precision(batch: Batch) -> Tensor:
             with autocast(self.precision, self.device):
                 return compute(batch)
-        return map_trees(in_precision, trees, self.length, self.settings.rows, self.device, per_token=True)
+        return map_trees(in_precision, trees, self.length, self.rows, self.device, per_token=True)
 
     def log_probs(self, model: LanguageModel, trees: Sequence[Tree]) -> list[np.ndarray]:
         """The log-probability of every token at the sampling temperature."""
         return self.over_tokens(lambda batch: log_probs_of(model, batch, self.settings.temperature), trees)
 
     def metrics(self, answers: Answers, scores: Sequence[np.ndarray], log_probs: Sequence[np.ndarray],
-                reference_log_probs: Sequence[np.ndarray]) -> Sums:
+                reference_log_probs: Sequence[np.ndarray] | None) -> Sums:
         """What every rollout logs of its answers and their scores."""
         responses = float(sum(map(len, scores)))
         sums = drift_metrics(answers, log_probs, reference_log_probs)
@@ -143,16 +155,20 @@ def true_points(answers: Answers) -> list[np.ndarray]:
 
 
 def drift_metrics(answers: Answers, log_probs: Sequence[np.ndarray],
-                  reference_log_probs: Sequence[np.ndarray]) -> Sums:
-    """KL to the reference of a response (k1) and of a token (k3), lengths, the share that ended, and how far the
-    engine's log-probabilities are from the training forward's."""
+                  reference_log_probs: Sequence[np.ndarray] | None) -> Sums:
+    """KL to the reference, where there is one, of a response (k1) and of a token (k3), lengths, the share that ended,
+    and how far the engine's log-probabilities are from the training forward's."""
     responses = float(sum(map(len, answers.finished)))
     tokens = float(sum(map(len, log_probs)))
     sampled = np.concatenate([each for group in answers.log_probs for each in group])
-    ratio = np.concatenate(reference_log_probs).astype(np.float64) - np.concatenate(log_probs)
-    return {"kl": (float(-ratio.sum()), responses), "kl_per_token": (float((np.exp(ratio) - 1 - ratio).sum()), tokens),
-            "length": (tokens, responses), "finished": (float(sum(map(sum, answers.finished))), responses),
-            "log_prob_disagreement": (float(np.abs(sampled - np.concatenate(log_probs)).max()), 1.0)}
+    drift: Sums = {}
+    if reference_log_probs is not None:
+        ratio = np.concatenate(reference_log_probs).astype(np.float64) - np.concatenate(log_probs)
+        drift = {"kl": (float(-ratio.sum()), responses),
+                 "kl_per_token": (float((np.exp(ratio) - 1 - ratio).sum()), tokens)}
+    return drift | {
+        "length": (tokens, responses), "finished": (float(sum(map(sum, answers.finished))), responses),
+        "log_prob_disagreement": (float(np.abs(sampled - np.concatenate(log_probs)).max()), 1.0)}
 
 
 def example_of(answers: Answers, scores: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -166,19 +182,34 @@ def split_by_response(tree: Tree, values: np.ndarray) -> list[np.ndarray]:
     return np.split(values, np.cumsum([len(response) for response in tree.responses])[:-1])
 
 
+def in_parts(rollout: Rollout, chosen: Sequence[int], length: int) -> tuple[list[Tree], dict[str, list[np.ndarray]]]:
+    """Some of a rollout's trees with their arrays, those longer than ``length`` as several."""
+    trees: list[Tree] = []
+    arrays: dict[str, list[np.ndarray]] = {name: [] for name in rollout.arrays}
+    for number in map(int, chosen):
+        parts = split_tree(rollout.trees[number], length)
+        trees += parts
+        ends = np.cumsum([sum(map(len, part.responses)) for part in parts])[:-1]
+        for name, values in rollout.arrays.items():
+            arrays[name] += np.split(values[number], ends)
+    return trees, arrays
+
+
 def microbatches(rollout: Rollout, chosen: Sequence[int], length: int, rows: int | None, world: World,
                  device: torch.device) -> list[Batch]:
     """Some of a rollout's trees, packed into microbatches of at most ``rows`` rows, as many in every process, with
-    their arrays in the order of each one's targets."""
-    packed = pack([len(rollout.trees[i]) for i in chosen], length)
+    their arrays in the order of each one's targets. The responses of a tree that does not fit a row are in several:
+    what is learned from a token does not depend on the others."""
+    trees, values = in_parts(rollout, chosen, length)
+    packed = pack([len(tree) for tree in trees], length)
     part, parts = world.slice
     most = max(1, *map(int, world.add([float(len(packed) * (one == part)) for one in range(parts)], device)))
     batches, empty = [], np.zeros(0, np.float32)
     for start in range(0, most, rows or most):
         group = packed[start:start + (rows or most)]
-        order = [int(chosen[i]) for row in group for i in row]
-        batch = make_batch([[rollout.trees[int(chosen[i])] for i in row] for row in group], length)
+        order = [i for row in group for i in row]
+        batch = make_batch([[trees[i] for i in row] for row in group], length)
         batch.extra = {name: torch.from_numpy(np.concatenate([empty, *(arrays[i] for i in order)]).astype(np.float32))
-                       for name, arrays in rollout.arrays.items()}
+                       for name, arrays in values.items()}
         batches.append(batch)
     return batches

@@ -43,8 +43,7 @@ class JudgeLoader:
         model: RewardModel = load_judge(self.context, name, folder, self.policy, self.tokenizer,
                                         share=self.settings.adapter is not None)
         s, device = self.settings, self.policy.lm_head.weight.device
-        return ModelReward(model, min(s.length, self.policy.config.max_positions), s.rows,
-                           resolve_precision(s.precision, device))
+        return ModelReward(model, s.length, s.rows, resolve_precision(s.precision, device))
 
 
 class TrainingReward(Reward):

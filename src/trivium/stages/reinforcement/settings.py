@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,9 +15,11 @@ from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.stage import Input
 from trivium.stages.cost import Estimate, weights_of
+from trivium.stages.defaults import row_length
 from trivium.stages.outlook import Cost, Outlook
-from trivium.stages.training import Looped, full_row
-from trivium.training.batch import Batch, make_batch, pack
+from trivium.stages.training import FromModel, full_row
+from trivium.training.batch import Batch, make_batch, pack, split_tree
+from trivium.training.epochs import longest_branch
 from trivium.training.objective import Objective
 from trivium.training.settings import Optimization
 from trivium.training.trainer import Trainer
@@ -48,10 +50,10 @@ class Server(BaseModel):
     """Prompts that are asked at a time."""
 
 
-class ReinforcementSettings(Looped):
+class ReinforcementSettings(FromModel):
     """What the stages have in common in which a policy learns from its own responses."""
 
-    unlearned: ClassVar[frozenset[str]] = Looped.unlearned | {"engine"}
+    unlearned: ClassVar[frozenset[str]] = FromModel.unlearned | {"engine"}
     engine: Server | None = None
     """A vLLM server that samples; null samples here."""
     model: Input = "sft"
@@ -67,12 +69,18 @@ class ReinforcementSettings(Looped):
     gold: Input | None = None
     """A reward model that the policy does not learn from: the judge of the watch where the prompts' truth is not
     known."""
+    length: int | None = Field(None, ge=2)
+    """Tokens in one packed row: a prompt and one response must fit, and the responses to a prompt that do not fit
+    together are spread over several rows. null: what the longest prompt needs with all its responses, up to the model's
+    positions."""
+    rows: int | None = Field(None, ge=1)
+    """Packed rows in a pass without gradients. null: as many as hold 4,096 tokens."""
     optimization: Optimization = Optimization(epsilon=1e-5)
     """The optimizer and its schedule; PPO wants a larger epsilon (Huang et al. 2024)."""
     iterations: int = Field(10, ge=1)
     """Rollouts."""
     episodes: int = Field(128, ge=1)
-    """Prompts in a rollout."""
+    """Prompts in a rollout; all that there are, where that is fewer and none is set."""
     epochs: int = Field(4, ge=1)
     """Passes over each rollout."""
     minibatches: int = Field(2, ge=1)
@@ -81,12 +89,16 @@ class ReinforcementSettings(Looped):
     """Sampling temperature; log-probabilities everywhere are those at this temperature."""
     max_new_tokens: int = Field(64, ge=1)
     """Longest response, in tokens."""
+    sampling_precision: Literal["float32", "bf16"] = "float32"
+    """Number format in which responses are sampled here, whatever they are trained in. bf16 halves what a GPU reads for
+    each token and what it keeps of the past; models with adapters, and of other families, are sampled in float32."""
     clip: float = Field(0.2, gt=0)
-    """How far a token's probability ratio, and a value, may move."""
+    """How far a token's probability ratio may move from 1."""
     kl_budget: float | None = Field(None, gt=0)
     """End when a rollout's KL to the reference, in nats a response, is beyond it."""
     unfinished_score: float | None = -1.0
-    """The score of a response that never ends, whoever judges; null leaves it to what judges."""
+    """The score of a response that never ends, whoever judges it: a model, a checker, a function or a sum; null leaves
+    it to what judges."""
     watch_every: int = Field(0, ge=0)
     """Rollouts between two looks of the over-optimisation watch; 0 for none."""
     watch_prompts: int = Field(64, ge=2)
@@ -109,6 +121,9 @@ class ReinforcementSettings(Looped):
             raise ValueError(f"minibatches ({self.minibatches}) are more than episodes ({self.episodes})")
         if self.precision == "bf16-weights":
             raise ValueError(APART)
+        if self.sampling_precision != "float32" and (self.engine or self.adapter):
+            raise ValueError("sampling_precision is for whole models that are sampled from here; leave it out "
+                             f"{'beside `engine`, whose server has its own' if self.engine else 'beside `adapter`'}")
         return self
 
     def outlook(self, estimate: Estimate) -> Outlook:
@@ -122,8 +137,10 @@ class ReinforcementSettings(Looped):
         and of the updates. One update is timed: of what ``model`` makes of a random policy, on a minibatch with the
         fields ``extra``, of which ``cut`` makes microbatches."""
         config = estimate.config(self.model)
-        length, prompts = min(self.length, config.max_positions), max(1, self.episodes // self.minibatches)
-        trees = estimate.dialogues(prompts, samples, length) or [full_row(length)]
+        prompts, most = max(1, self.episodes // self.minibatches), self.length or config.max_positions
+        groups = [tree for tree in estimate.dialogues(prompts, samples) if longest_branch(tree) <= most]
+        length = self.length or row_length(None, list(map(len, groups)) or [most], most)
+        trees = [part for tree in groups for part in split_tree(tree, length)] or [full_row(length)]
 
         def update() -> float:
             made = model(LanguageModel(config).initialise(0)).to(estimate.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -15,12 +15,12 @@ from trivium.errors import TriviumError
 from trivium.model import LanguageModel
 from trivium.model.adapters import Attached
 from trivium.model.adapters.folder import weights_digest
-from trivium.stages.models import save_trained
+from trivium.stages.models import save_trained, without_adapter
 from trivium.stages.reinforcement.rollout import Rollout, Rollouts, microbatches
 from trivium.stages.reinforcement.watch import Watch, WatchState
 from trivium.stages.rewards import Reward
 from trivium.stages.training import fingerprint
-from trivium.training.batch import Batch
+from trivium.training.batch import Batch, Tree
 from trivium.training.checkpoint import load_checkpoint, save_checkpoint
 from trivium.training.log import Log
 from trivium.training.machine import give_back_freed_memory
@@ -31,6 +31,9 @@ from trivium.training.trainer import Trainer
 FAR = 50.0
 """Nats a response from the reference from which a policy is said to have run away: of e^50 such responses the reference
 would give one."""
+
+FEW_END = 0.5
+"""Share of the responses that end, below which that is warned of."""
 
 COLLAPSED = {"entropy": 0.02, "length": 1.5}
 """Nats a token, and tokens a response, below which a policy is said to have collapsed."""
@@ -66,18 +69,24 @@ class PolicyTraining:
     killed run takes up the iteration that was interrupted from its beginning, and as all of it is a pure function of
     the weights and the iteration, ends alike.
 
-    Within a ``with`` block every :class:`TriviumError` of an iteration names that iteration. ``inputs`` are those that
-    name the models that the run depends on; ``carried`` is what the first iteration begins with."""
+    Within a ``with`` block every :class:`TriviumError` of an iteration names that iteration. ``drifts`` says whether a
+    reference is kept, which the policy's drift is measured from. ``inputs`` are those that name the models that the run
+    depends on; ``carried`` is what the first iteration begins with."""
 
     def __init__(self, rollouts: Rollouts, model: Any, policy: LanguageModel, objective: Objective, reward: Reward,
-                 gold: Reward | None, attached: Attached | None, inputs: tuple[str, ...],
+                 gold: Reward | None, attached: Attached | None, drifts: bool, inputs: tuple[str, ...],
                  carried: Mapping[str, float] | None = None) -> None:
-        self.rollouts, self.model, self.objective, self.attached = rollouts, model, objective, attached
+        self.rollouts, self.model, self.objective = rollouts, model, objective
         settings, context, world = rollouts.settings, rollouts.context, rollouts.world
         self.settings, self.context, self.world = settings, context, world
+        self.parallel = settings.at_once(context.inputs, rollouts.length)
+        self.said: set[str] = set()
+        settings.warn(context)
         self.updates = settings.epochs * settings.minibatches
         check_shares(settings.episodes // settings.minibatches, world.slice[1], context.name)
-        self.acting, self.policy = (model, policy) if world.mesh is None else copy.deepcopy((model, policy))
+        self.acting, self.policy = (model, policy) if world.mesh is None else acting_copy(model, policy)
+        self.attached = attached and attached.within(self.policy)
+        self.reference = None if not drifts else self.policy if attached else copy.deepcopy(policy).eval()
         rollouts.policy = self.policy
         self.trainer = Trainer(model, settings.optimization, settings.iterations * self.updates, rollouts.precision,
                                settings.parallel, world)
@@ -117,13 +126,22 @@ class PolicyTraining:
     def _refresh(self) -> None:
         """Bring the weights that answer up to date."""
         if self.acting is not self.model:
+            spread = dict(self.model.named_parameters())
             with torch.no_grad():
-                for mine, spread in zip(self.acting.parameters(), self.model.parameters(), strict=True):
-                    mine.copy_(whole(spread))
+                for name, mine in self.acting.named_parameters():
+                    if mine.requires_grad:
+                        mine.copy_(whole(spread[name]))
         self.acting.eval()
         if self.world.leader:
             self.rollouts.engine.send(self.policy)
         self.world.add([0.0], self.rollouts.device)  # nobody samples before the weights are there
+
+    def reference_log_probs(self, trees: Sequence[Tree]) -> list[np.ndarray] | None:
+        """The log-probability of every token under the reference, measured as the policy's are; None without one."""
+        if self.reference is None:
+            return None
+        with without_adapter(self.attached):
+            return self.rollouts.log_probs(self.reference, trees)
 
     def measure(self, rollout: Rollout) -> dict[str, Any]:
         """A rollout's metrics over all processes, with the watch's where it is its turn. Decides whether this iteration
@@ -136,7 +154,7 @@ class PolicyTraining:
             metrics |= self.watch.measure(self.iteration)
             if self.watch.past_the_peak:
                 self.state.ended = "past the peak"
-        if not np.isfinite(metrics["kl"]):
+        if not np.isfinite(metrics.get("kl", 0.0)):
             raise TriviumError("the policy's KL to its reference is not finite; lower the learning rate")
         if self.settings.kl_budget is not None and metrics["kl"] > self.settings.kl_budget:
             self.state.ended = "KL budget"
@@ -153,7 +171,7 @@ class PolicyTraining:
             order = randomness.numpy(self.context.seed, "minibatches", self.iteration, epoch).permutation(s.episodes)
             mine = [int(i) // parts for i in order[share::s.minibatches] if i % parts == part]
             yield self.iteration * self.updates + update, microbatches(
-                rollout, mine, self.rollouts.length, s.parallel.rows, self.world, self.rollouts.device)
+                rollout, mine, self.rollouts.length, self.parallel.rows, self.world, self.rollouts.device)
 
     def step(self, update: int, batches: list[Batch]) -> dict[str, Any]:
         """Improve the model; the metrics of it. The first update of an iteration tells how far its ratios are from
@@ -172,7 +190,8 @@ class PolicyTraining:
         if self.log:
             self.log(self.iteration, {**metrics, **example})
         self.context.progress.update(self.iteration + 1, self.settings.iterations,
-                                     f"score {metrics['score']:+.2f}  KL {metrics['kl']:.2f}")
+                                     f"score {metrics['score']:+.2f}" +
+                                     (f"  KL {metrics['kl']:.2f}" if "kl" in metrics else ""))
         self.iteration += 1
         save_checkpoint(self.context.scratch, self.iteration, self.model, self.trainer.optimizers,
                         self.state.to_json(), world=self.world)
@@ -183,7 +202,14 @@ class PolicyTraining:
             if name in metrics and metrics[name] < least:
                 self.context.progress.say(
                     f"iteration {self.iteration}: {name} is down to {metrics[name]:.2g}: the policy may have collapsed")
-        if metrics["kl"] > FAR:
+        if metrics["finished"] < FEW_END and "finished" not in self.said:
+            self.said.add("finished")
+            s = self.settings
+            judged = "are judged as they are" if s.unfinished_score is None else f"score {s.unfinished_score:g}"
+            self.context.progress.say(
+                f"WARNING: iteration {self.iteration}: only {metrics['finished']:.0%} of the responses ended within "
+                f"`max_new_tokens: {s.max_new_tokens}`; the others {judged} (`unfinished_score`); raise it")
+        if metrics.get("kl", 0.0) > FAR:
             self.context.progress.say(
                 f"iteration {self.iteration}: a response is {metrics['kl']:.0f} nats from the reference: the policy "
                 "has run away; raise kl_coefficient, lower the learning rate, or set a kl_budget")
@@ -204,10 +230,18 @@ class PolicyTraining:
         if s.watch_every and state.watch.worse:
             self.watch.restore_best(self.policy)
             self.context.progress.say("the best policy by the watch is kept")
-        save_trained(self.policy, self.attached, self.rollouts.tokenizer, self.context.inputs["model"], self.context)
+        save_trained(self.policy, self.attached, self.rollouts.tokenizer, self.context.inputs["model"], self.context,
+                     s.save_dtype)
         episodes = (iteration - self.ended) * s.episodes * self.rollouts.samples
-        return {"episodes": episodes, "ended": state.ended or "all iterations",
+        return {"length": self.rollouts.length, "episodes": episodes, "ended": state.ended or "all iterations",
                 "precision": self.rollouts.precision, **state.carried}
+
+
+def acting_copy(model: Any, policy: LanguageModel) -> tuple[Any, LanguageModel]:
+    """A copy of a model and of the policy in it. Frozen weights never change, and are the very same in both."""
+    frozen = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
+    copied: tuple[Any, LanguageModel] = copy.deepcopy((model, policy), frozen)
+    return copied
 
 
 def check_shares(prompts: int, parts: int, name: str) -> None:

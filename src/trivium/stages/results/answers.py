@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 
 from trivium import randomness
 from trivium.errors import TriviumError
+from trivium.evaluation.answer_loss import AnswerLoss
 from trivium.evaluation.checkers import Checker
+from trivium.evaluation.world import fact_of
 from trivium.files import Row
 from trivium.generation.engine import Completion, Sampling, generate
 from trivium.model import LanguageModel
@@ -42,6 +45,8 @@ class ModelAnswers:
     them."""
     checked: dict[str, list[float]] = field(default_factory=dict)
     """By each checker's name, what it says of each greedy answer."""
+    losses: dict[int, AnswerLoss] = field(default_factory=dict)
+    """By the prompt's number, the loss of the row's own answer."""
     points: list[float] = field(default_factory=list)
     """The judge's points for each sampled answer."""
     figures: dict[str, Any] = field(default_factory=dict)
@@ -69,13 +74,21 @@ class Sampled:
         return float(np.mean([len(tokens) for tokens in self.tokens]))
 
 
+def cluster_of(row: Row) -> Hashable:
+    """What a prompt stands and falls with."""
+    for name in ("cluster", "group"):
+        if row.get(name) is not None:
+            return name, str(row[name])
+    return fact_of(row) if "truth" in row else json.dumps(row["prompt"], sort_keys=True, ensure_ascii=False)
+
+
 def prompts_that_fit(prompts: list[Row], model: LanguageModel, tokenizer: ChatTokenizer, max_new_tokens: int,
                      progress: Progress) -> list[Row]:
     """The prompts that leave the model room for an answer; how many do not is reported.
 
     Raises :class:`TriviumError` where none does."""
     longest = model.config.max_positions - max_new_tokens
-    fitting = [row for row in prompts if len(prompt_ids(tokenizer, row["prompt"])) <= longest]
+    fitting = [row for row in prompts if len(prompt_ids(tokenizer, row["prompt"], row.get("tools"))) <= longest]
     if len(fitting) < len(prompts):
         progress.say(
             f"{len(prompts) - len(fitting)} of {len(prompts)} prompts are too long for the model and were left out")
@@ -88,8 +101,8 @@ def prompts_that_fit(prompts: list[Row], model: LanguageModel, tokenizer: ChatTo
 def answer(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row], sampling: Sampling,
            progress: Progress, name: str) -> Sampled:
     """A model's answer to each prompt."""
-    groups = generate(model, [prompt_ids(tokenizer, row["prompt"]).tolist() for row in prompts], sampling,
-                      [tokenizer.end_id], keys=[row["id"] for row in prompts],
+    asked = [prompt_ids(tokenizer, row["prompt"], row.get("tools")).tolist() for row in prompts]
+    groups = generate(model, asked, sampling, [tokenizer.end_id], keys=[row["id"] for row in prompts],
                       progress=lambda done, total: progress.update(done, total, f"asking {name}"))
     return Sampled.of_completions([group[0] for group in groups], tokenizer)
 
@@ -98,7 +111,7 @@ def best_of(model: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Ro
             picker: Reward, sampling: Sampling, progress: Progress, name: str) -> dict[int, Sampled]:
     """By each N of ``numbers``: of the first N of a model's samples the one that ``picker`` scores highest. A response
     that never ends is picked only where none does."""
-    prompt_tokens, most = [prompt_ids(tokenizer, row["prompt"]) for row in prompts], max(numbers)
+    prompt_tokens, most = [prompt_ids(tokenizer, row["prompt"], row.get("tools")) for row in prompts], max(numbers)
     groups = generate(model, [ids.tolist() for ids in prompt_tokens], sampling, [tokenizer.end_id], most,
                       keys=[row["id"] for row in prompts],
                       progress=lambda done, total: progress.update(done, total, f"asking {name}, {most} times"))
@@ -160,7 +173,7 @@ def sampled_kl(model: LanguageModel, reference: LanguageModel, tokenizer: ChatTo
                tokens: Sequence[Sequence[int]], temperature: float) -> float:
     """KL(model || reference) of a response in nats, estimated from the model's own samples ``tokens``, drawn at
     ``temperature``."""
-    trees = [Tree(prompt_ids(tokenizer, row["prompt"]), (np.array(ids, np.int64),))
+    trees = [Tree(prompt_ids(tokenizer, row["prompt"], row.get("tools")), (np.array(ids, np.int64),))
              for row, ids in zip(prompts, tokens, strict=True)]
     length = max(map(len, trees))
 

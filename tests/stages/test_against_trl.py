@@ -1,0 +1,134 @@
+"""The first update of a stage against that of TRL's trainer: the same base, rows and template, in float32."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+
+from trivium import load, run
+
+pytestmark = pytest.mark.long
+
+TEMPLATE = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' %}"
+            "{% generation %}{{ m['content'] + '<|im_end|>' }}{% endgeneration %}"
+            "{% else %}{{ m['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+"""Nothing follows the token that ends a turn: TRL would learn it in pairs, where ours learn up to the end."""
+
+ASKED = ["What floats?", "Name a colour.", "Count to three.", "What is wet?"]
+CHOSEN = ["A cork floats on water.", "Green.", "One, two, three.", "Rain is."]
+REJECTED = ["A stone.", "Tuesday is a colour, I think.", "Three.", "The desert."]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trl") / "base"
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(sorted(letters))}, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|pad|>")
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(LlamaConfig(
+        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2)).save_pretrained(folder)
+    return folder
+
+
+def first_update(base, folder, kind, rows, **settings):
+    """Our stage's first line of the log."""
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"model": str(base), "length": 256, "rows": 8, "epochs": 1, "precision": "float32",
+             "optimization": {"optimizer": "adamw", "learning_rate": 1e-12, "warmup": 0}, **settings}
+    (folder / "recipe.yaml").write_text(json.dumps({"name": kind, "stages": {kind: given}}))
+    made = run(folder / "recipe.yaml", out=str(folder / "runs"))[kind]
+    return json.loads((made.folder / "log.jsonl").read_text().splitlines()[0])
+
+
+def theirs(trainer):
+    trainer.train()
+    return next(line for line in trainer.state.log_history if "loss" in line)
+
+
+COMMON = {"max_steps": 1, "learning_rate": 1e-12, "logging_steps": 1, "save_strategy": "no", "report_to": [],
+          "use_cpu": True, "bf16": False, "per_device_train_batch_size": 4, "gradient_checkpointing": False,
+          "max_grad_norm": 1e9, "disable_tqdm": True}
+
+
+def test_supervised_fine_tuning(base, tmp_path, agree):
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+    rows = [{"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": chosen},
+                          {"role": "user", "content": "And?"}, {"role": "assistant", "content": rejected}]}
+            for asked, chosen, rejected in zip(ASKED, CHOSEN, REJECTED, strict=True)]
+    ours = first_update(base, tmp_path, "sft", rows, demonstrations=str(tmp_path / "rows.jsonl"))
+    settings = SFTConfig(str(tmp_path / "out"), assistant_only_loss=True, max_length=256, **COMMON)
+    line = theirs(SFTTrainer(str(base), settings, train_dataset=Dataset.from_list(rows)))
+    agree("SFT: loss of the first update", "TRL SFTTrainer", abs(ours["loss"] - line["loss"]), 1e-5)
+    agree("SFT: norm of the gradient", "TRL SFTTrainer", abs(ours["gradient_norm"] / line["grad_norm"] - 1), 1e-4)
+
+
+PAIRS = [{"prompt": [{"role": "user", "content": asked}], "chosen": [{"role": "assistant", "content": chosen}],
+          "rejected": [{"role": "assistant", "content": rejected}]}
+         for asked, chosen, rejected in zip(ASKED, CHOSEN, REJECTED, strict=True)]
+RANKINGS = [{"prompt": row["prompt"], "responses": [row["chosen"][0]["content"], row["rejected"][0]["content"]],
+             "ranking": [[0], [1]], "split": "train"} for row in PAIRS]
+
+
+@pytest.mark.parametrize(("ours", "named"), [
+    ({"loss": "sigmoid"}, {"loss_type": ["sigmoid"]}),
+    ({"loss": "hinge"}, {"loss_type": ["hinge"]}),
+    ({"loss": "ipo", "length_normalised": True}, {"loss_type": ["ipo"]})
+], ids=["sigmoid", "hinge", "ipo"])
+def test_direct_preference_optimisation(base, tmp_path, agree, ours, named, request):
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+    name = request.node.callspec.id
+    mine = first_update(base, tmp_path, "dpo", RANKINGS, preferences=str(tmp_path / "rows.jsonl"), beta=0.3, **ours)
+    settings = DPOConfig(str(tmp_path / "out"), beta=0.3, max_length=256, **named, **COMMON)
+    line = theirs(DPOTrainer(str(base), args=settings, train_dataset=Dataset.from_list(PAIRS),
+                             processing_class=AutoTokenizer.from_pretrained(base)))
+    agree(f"DPO, {name}: loss of the first update", "TRL DPOTrainer", abs(mine["loss"] - line["loss"]), 1e-5)
+    agree(f"DPO, {name}: norm of the gradient", "TRL DPOTrainer", abs(mine["gradient_norm"] / line["grad_norm"] - 1),
+          1e-4)
+
+
+def test_kahneman_tversky_optimisation(base, tmp_path, agree):
+    from datasets import Dataset
+    from trl import KTOConfig, KTOTrainer
+    thumbs = [{"prompt": row["prompt"], "completion": text, "label": label} for row in RANKINGS
+              for text, label in zip(row["responses"], (True, False), strict=True)]
+    mine = first_update(base, tmp_path, "kto", thumbs, feedback=str(tmp_path / "rows.jsonl"), beta=0.3)
+    chats = [{**row, "completion": [{"role": "assistant", "content": row["completion"]}]} for row in thumbs]
+    line = theirs(KTOTrainer(
+        str(base), args=KTOConfig(str(tmp_path / "out"), beta=0.3, max_length=256,
+                                  **{**COMMON, "per_device_train_batch_size": 8}),
+        train_dataset=Dataset.from_list(chats), processing_class=AutoTokenizer.from_pretrained(base)))
+    agree("KTO: loss of the first update", "TRL KTOTrainer", abs(mine["loss"] - line["loss"]), 1e-5)
+    agree("KTO: norm of the gradient", "TRL KTOTrainer", abs(mine["gradient_norm"] / line["grad_norm"] - 1), 1e-4)
+
+
+def test_reward_models(base, tmp_path, agree):
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification
+    from trl import RewardConfig, RewardTrainer
+    made = run_reward(base, tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(made, num_labels=1)
+    trainer = RewardTrainer(model, RewardConfig(str(tmp_path / "out"), max_length=256, **COMMON),
+                            train_dataset=Dataset.from_list(PAIRS),
+                            processing_class=AutoTokenizer.from_pretrained(base))
+    line = theirs(trainer)
+    scores = [[load(made).score(row["prompt"] + row[side]) for row in PAIRS] for side in ("chosen", "rejected")]
+    loss = -torch.nn.functional.logsigmoid(torch.tensor(scores[0]) - torch.tensor(scores[1])).mean()
+    agree("reward model: loss by our scores", "TRL RewardTrainer", abs(float(loss) - line["loss"]), 1e-5)
+
+
+def run_reward(base, folder):
+    first_update(base, folder, "reward", RANKINGS, preferences=str(folder / "rows.jsonl"))
+    return folder / "runs" / "reward" / "reward"
