@@ -124,7 +124,8 @@ def test_no_kernel_is_asked_for_a_mask_and_shared_heads_on_a_gpu(monkeypatch):
 
 def test_what_has_nothing_to_learn_from_is_counted_and_left_out():
     said, tokens, limit = [], np.arange(3), Limit(12, 40)
-    good, empty, long = Tree(tokens, (tokens, tokens)), Tree(tokens, (tokens, tokens[:0])), Tree(np.arange(11), (tokens,))
+    good, empty = Tree(tokens, (tokens, tokens)), Tree(tokens, (tokens, tokens[:0]))
+    long = Tree(np.arange(11), (tokens,))
     assert fits([good, empty, long, empty], limit, said.append) == [good]
     assert said[0].startswith("2 ") and "no tokens" in said[0]
     assert "1 of 2" in said[1] and "`length: 14`" in said[1]

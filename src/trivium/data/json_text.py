@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from trivium.data.unpack import Bad
+from trivium.files import what
 
 WRAPPERS = ("data", "rows", "records", "examples", "samples", "数据")
 """Fields of a file's one object that may hold its rows."""
@@ -160,8 +161,7 @@ def _values(text: JsonText, unwrap: bool, say: Callable[[str], None]) -> Iterato
 def _row(value: Any) -> dict[str, Any] | Bad:
     if isinstance(value, (dict, Bad)):
         return value
-    return {"text": value} if isinstance(value, str) else Bad(f"not an object: a JSON {type(value).__name__}",
-                                                              str(value)[:2000])
+    return {"text": value} if isinstance(value, str) else Bad(f"not an object: {what(value)}", str(value)[:2000])
 
 
 def _members(text: JsonText, unwrap: bool, say: Callable[[str], None]) -> Iterator[dict[str, Any] | Bad]:
@@ -210,7 +210,7 @@ def parsed(line: bytes) -> dict[str, Any] | Bad:
         return Bad(f"invalid UTF-8: byte {error.start} of the row", line.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
         return Bad(f"not valid JSON: {str(error)[:120]}", line.decode())
-    return value if isinstance(value, dict) else Bad(f"not an object: a JSON {type(value).__name__}", line.decode())
+    return value if isinstance(value, dict) else Bad(f"not an object: {what(value)}", line.decode())
 
 
 def holds_bad_bytes(text: str) -> bool:

@@ -13,7 +13,7 @@ from trivium.data.demonstrations import digest, kind_of, shown
 from trivium.data.row_kinds.fields import Fields, Notes
 from trivium.data.row_kinds.messages import Reading
 from trivium.data.sources import Source, rows_of_source
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, plain
 from trivium.files import Reject, Row
 
 
@@ -51,7 +51,7 @@ def read_judged(source: Path, settings: Source, make: Callable[[Fields, Reading]
         except KeyError as error:
             refuse(file, number, f"the field {error} is missing or its value unknown", shown(raw))
         except (TriviumError, TypeError, AttributeError, ValueError) as error:
-            refuse(file, number, str(error) or type(error).__name__, shown(raw))
+            refuse(file, number, plain(error), shown(raw))
         else:
             reading.notes.unused.update(fields.unused())
             key = digest(json.dumps(made, sort_keys=True, ensure_ascii=False))
