@@ -128,14 +128,6 @@ def test_wrong_words_are_one_plain_line(words, message, tmp_path, say):
     assert words[0] != "schema" or " recipe," not in done.stderr
 
 
-def test_an_adapter_is_exported_when_it_is_merged(tmp_path):
-    (tmp_path / "lora").mkdir()
-    (tmp_path / "lora/adapter_config.json").write_text("{}")
-    from trivium.cli.places import check_whole
-    with pytest.raises(TriviumError, match="make one first: trivium merge .*lora FOLDER"):
-        check_whole(tmp_path / "lora")
-
-
 def test_a_fault_that_nobody_expected_is_one_line_with_its_details_in_a_file(tmp_path):
     code = "import trivium.pipeline.run\ndef bad(*a, **k): return {}['x']\ntrivium.pipeline.run.run = bad\n" + SAY
     done = trivium("run", "x.yaml", code=code, env={**os.environ, "TMPDIR": str(tmp_path)})

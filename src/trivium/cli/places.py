@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 from trivium.errors import TriviumError, nearest
@@ -58,13 +57,6 @@ def check_model(folder: Path) -> None:
     if inside:
         raise TriviumError(f"{folder} is the folder of a run; name one of its models: "
                            f"{', '.join(str(folder / name) for name in inside)}")
-
-
-def check_whole(folder: Path) -> None:
-    """Raise :class:`TriviumError` for an adapter's folder, with the command that makes a whole model of it."""
-    if (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file():
-        raise TriviumError(f"{folder}: an adapter, not a whole model; make one first: trivium merge "
-                           f"{shlex.quote(str(folder))} FOLDER")
 
 
 def check_artifact(folder: Path) -> None:

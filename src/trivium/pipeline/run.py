@@ -108,6 +108,7 @@ def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
             if reference.lower().endswith(".gguf"):
                 from trivium.model.gguf.read import check_gguf
                 check_gguf(Path(reference))
+                continue
             check_files(Path(reference))
             config = Path(reference) / "config.json"
             if config.is_file() and "model_type" in read_json(config):

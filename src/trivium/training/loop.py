@@ -208,10 +208,9 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
             evaluate(trainer, objective, evaluation, state, checkpoints, write_line)
             heldout = state.metrics.get("validation_loss", heldout)
         if write_line:
-            metrics = (untrained if step == 0 else {}) | state.metrics
-            write_line(step, metrics)
+            write_line(step, (untrained if step == 0 else {}) | state.metrics)
             if watch:
-                watch(step, metrics)
+                watch(step, state.metrics)
             progress(state.step, steps, told(state.metrics, heldout, speed, unit))
 
         # ------------------------------------------------------------ when it has lost its way: back, at half the rate
