@@ -100,7 +100,7 @@ class EvaluatedModel:
             return self.tokenizer.encode_chat(messages, generation_prompt=True)[0]
         text = "".join(f"{'Question' if message['role'] == 'user' else 'Answer'}: {message['content']}\n"
                        for message in messages)
-        return [self.tokenizer.document_id, *self.tokenizer.encode(text + "Answer:")]
+        return self.tokenizer.started(self.tokenizer.encode(text + "Answer:"))
 
     def _tokens_with(self, texts: Sequence[str]) -> list[int]:
         """The tokens in which one of ``texts`` occurs."""

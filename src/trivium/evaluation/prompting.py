@@ -170,7 +170,7 @@ def prompt_for(method: str, question: Question, examples: Sequence[Example], tok
         ]
         return tokenizer.encode_chat([*turns, {"role": "user", "content": text}], generation_prompt=True)[0]
     before = "".join(f"Question: {asked}\nAnswer: {answer}\n\n" for asked, answer in shown)
-    return [tokenizer.document_id, *tokenizer.encode(f"{before}Question: {text}\nAnswer:")]
+    return tokenizer.started(tokenizer.encode(f"{before}Question: {text}\nAnswer:"))
 
 
 def compare(folder: Path, questions: Sequence[Question], examples: Sequence[Example], methods: Sequence[str],

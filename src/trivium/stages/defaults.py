@@ -11,6 +11,7 @@ from pathlib import Path
 import safetensors
 
 from trivium.errors import TriviumError
+from trivium.files import read_json
 from trivium.model.adapters.folder import CONFIG, base_of
 from trivium.model.weights import shards
 from trivium.training.settings import Optimization
@@ -82,6 +83,7 @@ def parameters_of(folder: Path) -> int:
         return folder.stat().st_size
     if (folder / CONFIG).exists() and not (folder / "model.safetensors").exists():
         return parameters_of(base_of(folder))
+    read_json(folder / "config.json")  # what is no model's folder is told by the file that is missing
     total = 0
     for path in sorted(set(shards(folder).values())):
         with safetensors.safe_open(path, framework="pt") as file:

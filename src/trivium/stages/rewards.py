@@ -48,9 +48,10 @@ class Answers:
     """What each term of a weighted sum says, before it is weighted. :class:`WeightedReward` puts it here."""
 
     @property
-    def lengths(self) -> list[list[int]]:
-        """How many tokens each of the K responses has, the one that ends it included."""
-        return [list(map(len, tree.responses)) for tree in self.trees]
+    def lengths(self) -> list[list[int] | None]:
+        """How many tokens each of the K responses has, the one that ends it included; None where only texts are
+        known."""
+        return [list(map(len, tree.responses)) for tree in self.trees] if self.trees else [None] * len(self.rows)
 
     @classmethod
     def of_completions(cls, tokenizer: ChatTokenizer, rows: Sequence[Row], prompts: Sequence[np.ndarray],
@@ -164,9 +165,10 @@ class EndpointReward(Reward):
         return self.endpoint.at_once(self._ask, [answers.rows, answers.texts, answers.finished, answers.lengths],
                                      lambda done, total: None)
 
-    def _ask(self, row: Row, responses: Sequence[str], finished: Sequence[bool], tokens: Sequence[int]) -> np.ndarray:
+    def _ask(self, row: Row, responses: Sequence[str], finished: Sequence[bool],
+             tokens: Sequence[int] | None) -> np.ndarray:
         body = {"row": row, "responses": list(responses), "finished": [bool(one) for one in finished],
-                "tokens": list(tokens)}
+                **({} if tokens is None else {"tokens": list(tokens)})}
         try:
             return self.endpoint.post("", body, lambda reply: numbers_of(reply["scores"], len(responses)))
         except TriviumError as error:

@@ -146,6 +146,11 @@ class ChatTokenizer:
         """The tokens before a text that is no chat, which ``transformers`` puts there too."""
         return [self.document_id] if self.begins else []
 
+    def started(self, ids: Sequence[int]) -> list[int]:
+        """The tokens of a text that is scored or continued in an examination, with what stands before it: the token
+        between documents, which our models have seen before every text."""
+        return [self.document_id, *ids]
+
     def opened(self, text: str) -> list[int]:
         """The tokens of a text that is to be continued, with what stands before it; never none."""
         return [*self.text_start, *self.encode(text)] or [self.document_id]

@@ -178,6 +178,11 @@ class TemplateTokenizer(ChatTokenizer):
         """The token that templates and other programs know as the end."""
         return self._known("eos")
 
+    def started(self, ids: Sequence[int]) -> list[int]:
+        """The tokens of a text that is scored or continued in an examination, with what ``transformers`` puts before
+        it; never none."""
+        return [*self.text_start, *ids] or [self.document_id]
+
     @cached_property
     def text_start(self) -> list[int]:
         """The tokens that the tokenizer's last step, and so ``transformers``, puts before a text."""

@@ -21,11 +21,10 @@ def test_choices_are_scored_as_transformers_does(models, task_file, oracle_log_p
     result = load_task(path).examine(path, EvaluatedModel.load(models["base"]))
     oracle = AutoModelForCausalLM.from_pretrained(models["base"]).eval()
     tokenizer = AutoTokenizer.from_pretrained(models["base"])
-    start = tokenizer.convert_tokens_to_ids("<|endoftext|>")
     for row, made in zip(rows, result.rows, strict=True):
         context = tokenizer.encode(row["prompt"])
         whole = [tokenizer.encode(row["prompt"] + " " + choice) for choice in row["choices"]]
-        expected = [oracle_log_prob(oracle, [start, *context], tokens[len(context):]) for tokens in whole]
+        expected = [oracle_log_prob(oracle, context, tokens[len(context):]) for tokens in whole]
         assert made["log_probs"] == pytest.approx(expected, abs=1e-3)
         assert made["chosen"] == expected.index(max(expected))
         shares = [math.exp(value) for value in expected]

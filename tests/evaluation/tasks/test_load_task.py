@@ -15,7 +15,7 @@ CHOICE = "kind: choice\ndata: rows.jsonl\n"
     ("data: rows.jsonl", "kind: is missing"),
     ("kind: chioce\ndata: x", "no task of kind 'chioce'; did you mean 'choice'"),
     (CHOICE + "shot: 2", "shot: unknown setting; did you mean 'shots'"),
-    (CHOICE + "shots: some", 'shots is "some"; it must be a whole number'),
+    (CHOICE + "shots: some", "shots is \"some\"; it must be a whole number"),
     (CHOICE + "prompt: 3", "prompt is 3; it must be a text"),
     ("kind: free\ndata: rows.jsonl\ncompare: rouge",
      'compare is "rouge"; it must be one of exact, number, choice, contains'),

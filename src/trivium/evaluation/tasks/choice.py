@@ -98,7 +98,7 @@ class Choice(QuestionTask):
         else:
             text, lead = self.question_text(item, examples, self.lead), self.lead if item.prompt else ""
             split = [likelihood.split_at(tokenizer, text, lead + choice) for choice in choices]
-            pairs = [([tokenizer.document_id, *context], continuation) for context, continuation in split]
+            pairs = [(tokenizer.started(context), continuation) for context, continuation in split]
         mute = next((place for place, (_, continuation) in enumerate(pairs) if not continuation), None)
         if mute is not None:
             raise TriviumError(f"{item.where}: choice {mute} ({choices[mute]!r}) has no token of its own after the "

@@ -72,21 +72,22 @@ class Memorisation(Task):
 
     def continue_documents(self, texts: Sequence[str], model: EvaluatedModel) -> list[Row]:
         """The first ``count`` documents that are long enough, each with its own continuation and the model's."""
-        tokenizer, prompts, truths = model.tokenizer, [], []
+        tokenizer, prompts, begun, truths = model.tokenizer, [], [], []
         for text in texts:
             tokens = tokenizer.encode(text)
             if len(tokens) >= self.prefix + self.length:
-                prompts.append([tokenizer.document_id, *tokens[:self.prefix]])
+                prompts.append(tokenizer.started(tokens[:self.prefix]))
+                begun.append(tokens[:self.prefix])
                 truths.append(tokens[self.prefix:self.prefix + self.length])
             if len(prompts) == self.count:
                 break
         sampling = Sampling(temperature=0.0, max_new_tokens=self.length)
         groups = generate(model.language_model, prompts, sampling, []) if prompts else []
         rows: list[Row] = []
-        for prompt, truth, group in zip(prompts, truths, groups, strict=True):
+        for prompt, truth, group in zip(begun, truths, groups, strict=True):
             written = group[0].tokens
             equal = next((i for i, (a, b) in enumerate(zip(truth, written, strict=False)) if a != b), len(truth))
-            rows.append({"prompt": tokenizer.decode(prompt[1:]), "document": tokenizer.decode(truth),
+            rows.append({"prompt": tokenizer.decode(prompt), "document": tokenizer.decode(truth),
                          "said": tokenizer.decode(written), "overlap": equal / len(truth),
                          "score": float(equal == len(truth))})
         return rows
@@ -99,7 +100,7 @@ class Memorisation(Task):
         if not places:
             return []
         tokenizer, longest = model.tokenizer, model.longest_prompt(self.length + 1)
-        prompts = [[tokenizer.document_id, *tokenizer.encode(before.rstrip())[-longest:]] for before, *_ in places]
+        prompts = [tokenizer.started(tokenizer.encode(before.rstrip())[-longest:]) for before, *_ in places]
         written = [group[0] for group in model.generate(prompts, self.length, what=self.name)]
         return [{"prompt": before[-200:], "document": number, "placeholder": mark, "said": text,
                  "held": text.lstrip().startswith(mark), "leaked": bool(redact(text)[1])}

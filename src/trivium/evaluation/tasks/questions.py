@@ -129,7 +129,7 @@ class QuestionTask(Task):
             tokens = tokenizer.encode_chat(self.question_messages(item, examples), generation_prompt=True)[0]
             return tokens + (tokenizer.encode(think) if think else [])
         text = self.question_text(item, examples, lead) + (lead + think if think else "")
-        return [tokenizer.document_id, *tokenizer.encode(text)]
+        return tokenizer.started(tokenizer.encode(text))
 
     def fitting(self, examples: Sequence[tuple[str, str]], encode: Callable[[Sequence[tuple[str, str]]], T],
                 fits: Callable[[T], bool]) -> tuple[T, bool]:

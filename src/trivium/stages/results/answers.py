@@ -148,7 +148,7 @@ def few_shot_answers(folder: Path, demonstrations: Sequence[Row], prompts: Seque
         text = "".join(f"Question: {messages[0]['content']}\nAnswer: {messages[-1]['content']}\n\n"
                        for messages in (example["messages"] for example in examples))
         text += f"Question: {row['prompt'][-1]['content']}\nAnswer:"
-        contexts.append([tokenizer.document_id, *tokenizer.encode(text)[-longest:]])
+        contexts.append(tokenizer.started(tokenizer.encode(text)[-longest:]))
     breaks = [token for token in range(tokenizer.vocab_size) if "\n" in tokenizer.decode([token])]
     groups = generate(model, contexts, Sampling(temperature=0.0, max_new_tokens=max_new_tokens),
                       [tokenizer.document_id, *breaks])
