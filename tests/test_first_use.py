@@ -128,6 +128,17 @@ def test_wrong_words_are_one_plain_line(words, message, tmp_path, say):
     assert words[0] != "schema" or " recipe," not in done.stderr
 
 
+def test_a_models_place_may_be_a_gguf_file_and_no_other_file(tmp_path):
+    from trivium.cli.places import check_model
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    check_model(tmp_path / "small.gguf")
+    for name, message in (("rows.jsonl", "a file; name the folder of a model, or a .gguf file"),
+                          ("smal.gguf", "no such file; did you mean .*small.gguf")):
+        with pytest.raises(TriviumError, match=message):
+            check_model(tmp_path / name)
+
+
 def test_a_fault_that_nobody_expected_is_one_line_with_its_details_in_a_file(tmp_path):
     code = "import trivium.pipeline.run\ndef bad(*a, **k): return {}['x']\ntrivium.pipeline.run.run = bad\n" + SAY
     done = trivium("run", "x.yaml", code=code, env={**os.environ, "TMPDIR": str(tmp_path)})
