@@ -128,12 +128,15 @@ def test_wrong_words_are_one_plain_line(words, message, tmp_path, say):
     assert words[0] != "schema" or " recipe," not in done.stderr
 
 
-def test_an_adapter_is_exported_when_it_is_merged(tmp_path):
-    (tmp_path / "lora").mkdir()
-    (tmp_path / "lora/adapter_config.json").write_text("{}")
-    from trivium.cli.places import check_whole
-    with pytest.raises(TriviumError, match="make one first: trivium merge .*lora FOLDER"):
-        check_whole(tmp_path / "lora")
+def test_a_models_place_may_be_a_gguf_file_and_no_other_file(tmp_path):
+    from trivium.cli.places import check_model
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    check_model(tmp_path / "small.gguf")
+    for name, message in (("rows.jsonl", "a file; name the folder of a model, or a .gguf file"),
+                          ("smal.gguf", "no such file; did you mean .*small.gguf")):
+        with pytest.raises(TriviumError, match=message):
+            check_model(tmp_path / name)
 
 
 def test_a_fault_that_nobody_expected_is_one_line_with_its_details_in_a_file(tmp_path):

@@ -54,7 +54,8 @@ def place(school, tmp_path_factory):
     write_rows(place / "pairs.jsonl", [{"source": f"one {n}", "target": f"eins {n}"} for n in range(20)])
     write_rows(place / "seeds.jsonl", [{"instruction": f"Say {n}."} for n in range(4)])
     (place / "page.txt").write_text("A text about a cat and the dog that it saw. " * 30)
-    (place / "task.yaml").write_text(f"kind: free\ndata: {place}/demos.jsonl\n")
+    write_rows(place / "exam.jsonl", [{"prompt": f"What is {n}?", "answer": "a number"} for n in range(4)])
+    (place / "task.yaml").write_text(f"kind: free\ndata: {place}/exam.jsonl\n")
     (place / "r.yaml").write_text(yaml.safe_dump({"name": "t", "out": str(place), "stages": {
         "tokens": {"corpus": str(place / "corpus"), "tokenizer": str(school / "sft"), "validation": 0.3}}}))
     trivium.run(place / "r.yaml")
@@ -87,8 +88,8 @@ def stages_of(school, place):
         "reward": {"model": sft, "preferences": file["ranked"], "demonstrations": file["demos"], **small},
         "select": {"model": sft, "reward": reward, "prompts": prompts, **few},
         "grpo": policy | {"samples": 2}, "ppo": policy | {"value": reward, "pretraining": read["tokens"]},
-        "evaluate": {"models": {"a": sft}, "baseline": "a", "prompts": file["asked"], "demonstrations": file["demos"],
-                     "tasks": [file["task"]], **few},
+        "evaluate": {"models": {"a": sft}, "baseline": "a", "base": sft, "prompts": prompts, "limit": 2,
+                     "demonstrations": str(school / "world"), "tasks": [file["task"]], **few},
         "report": {"stages": [read["tokens"]]},
     }
 

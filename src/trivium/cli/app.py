@@ -145,16 +145,10 @@ def export(
                                                      "q5_0, q4_1 or q4_0.")] = "f16") -> None:
     """Write a model in another format: GGUF, for Llama, Mistral, Qwen2 and Qwen3. An adapter is folded into its base on
     the way."""
-    from trivium.cli.places import check_model, check_whole
-    from trivium.model.adapters.folder import CONFIG
+    from trivium.cli.places import check_model
     from trivium.stages.models import export_gguf
     check_model(model)
-    try:
-        written = export_gguf(model, gguf, kind)
-    except TriviumError:
-        if not (model / CONFIG).exists():
-            check_whole(model)
-        raise
+    written = export_gguf(model, gguf, kind)
     print(f"{gguf}: {written.bytes:,} bytes; rounding to {kind} changed the matrices by {written.error:.2%}"
           + (f"; {written.plain} matrices are in f16, as their rows are no multiple of 32" if written.plain else ""))
 
@@ -238,7 +232,7 @@ def merge(
     from trivium.stages.models import merge_adapter
     known = ["base", *DTYPES]
     if save_dtype not in known:
-        raise TriviumError(f"--save-dtype {save_dtype}: known are {', '.join(known)}{nearest(save_dtype, known)}")
+        raise TriviumError(f"--save-dtype {save_dtype}: there is no such number format{nearest(save_dtype, known)}")
     check_model(adapter)
     merge_adapter(adapter, folder, base, save_dtype)
     print(folder)

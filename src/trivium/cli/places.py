@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 from trivium.errors import TriviumError, nearest
@@ -37,15 +36,19 @@ def models_in(folder: Path) -> list[str]:
 
 
 def check_model(folder: Path) -> None:
-    """Raise :class:`TriviumError` for a folder without a model, with what may have been meant: a model inside it, or a
-    folder of nearly that name."""
+    """Raise :class:`TriviumError` for what is neither a GGUF file nor the folder of a model, with what may have been
+    meant: a model inside it, or a folder of nearly that name."""
     if is_model(folder):
         check_files(folder)
-    if is_model(folder) or folder.is_file():
+        return
+    if folder.is_file():
+        if folder.suffix.lower() != ".gguf":
+            raise TriviumError(f"{folder}: a file; name the folder of a model, or a .gguf file")
         return
     if not folder.exists():
         parent = folder.parent
-        beside = [place.name for place in parent.iterdir() if place.is_dir()] if parent.is_dir() else []
+        beside = [place.name for place in parent.iterdir() if place.is_dir() or place.suffix == ".gguf"] if (
+            parent.is_dir()) else []
         close = nearest(folder.name, beside) if beside else ""
         if "did you mean" in close:
             close = f"; did you mean {str(parent / close.split(chr(39))[1])!r}?"
@@ -53,18 +56,11 @@ def check_model(folder: Path) -> None:
             close = f"; models there: {', '.join(models_in(parent))}"
         else:
             close = "" if parent.exists() else f" ({_deepest(folder)} is the last folder on the way that there is)"
-        raise TriviumError(f"{folder}: no such folder{close}")
+        raise TriviumError(f"{folder}: no such {'file' if folder.suffix == '.gguf' else 'folder'}{close}")
     inside = [name for name in models_in(folder) if chats(folder / name)] or models_in(folder)
     if inside:
         raise TriviumError(f"{folder} is the folder of a run; name one of its models: "
                            f"{', '.join(str(folder / name) for name in inside)}")
-
-
-def check_whole(folder: Path) -> None:
-    """Raise :class:`TriviumError` for an adapter's folder, with the command that makes a whole model of it."""
-    if (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file():
-        raise TriviumError(f"{folder}: an adapter, not a whole model; make one first: trivium merge "
-                           f"{shlex.quote(str(folder))} FOLDER")
 
 
 def check_artifact(folder: Path) -> None:

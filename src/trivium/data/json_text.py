@@ -161,8 +161,7 @@ def _values(text: JsonText, unwrap: bool, say: Callable[[str], None]) -> Iterato
 def _row(value: Any) -> dict[str, Any] | Bad:
     if isinstance(value, (dict, Bad)):
         return value
-    return {"text": value} if isinstance(value, str) else Bad(f"not an object: {what(value)}",
-                                                              str(value)[:2000])
+    return {"text": value} if isinstance(value, str) else Bad(f"not an object: {what(value)}", str(value)[:2000])
 
 
 def _members(text: JsonText, unwrap: bool, say: Callable[[str], None]) -> Iterator[dict[str, Any] | Bad]:
