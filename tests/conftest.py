@@ -44,7 +44,7 @@ def agree(record_property: Callable[[str, object], None]) -> Callable[[str, str,
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The table of what was held against other programs, where those tests alone were asked for."""
-    if config.getoption("markexpr") != "agreement":
+    if "agreement" not in (config.getoption("markexpr") or ""):
         return
     rows = [value for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, ())
             if report.when == "call" for name, value in report.user_properties if name == "agreement"]

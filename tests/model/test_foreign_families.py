@@ -53,7 +53,8 @@ def alone(oracle, prompt, response):
 
 @torch.no_grad()
 def agrees(model, oracle, long=24):
-    """Whole texts, packed trees and documents, and greedy tokens of several samples in fewer rows."""
+    """Whole texts, packed trees and documents, and greedy tokens of several samples in fewer rows. Returns by how much
+    the log-probabilities of packed responses differ at most, in nats."""
     ids = torch.randint(3, 90, (1, long), generator=torch.Generator().manual_seed(1))
     wanted = oracle(input_ids=ids, use_cache=False).logits
     torch.testing.assert_close(model(ids), wanted, atol=1e-4 * float(wanted.std()), rtol=1e-4)
@@ -61,9 +62,9 @@ def agrees(model, oracle, long=24):
     batch = make_batch([[Tree(text[:4], (text[4:12], text[12:17])), Tree(text[17:20], (text[20:],))]], long + 8, 2)
     hidden = hidden_states(model.model, batch)
     found = model.lm_head(hidden[batch.sources]).log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
-    torch.testing.assert_close(found, torch.cat([
-        alone(oracle, text[:4], text[4:12]), alone(oracle, text[:4], text[12:17]), alone(oracle, text[17:20], text[20:])
-    ]), atol=1e-4, rtol=1e-4)
+    apart = torch.cat([alone(oracle, text[:4], text[4:12]), alone(oracle, text[:4], text[12:17]),
+                       alone(oracle, text[17:20], text[20:])])
+    torch.testing.assert_close(found, apart, atol=1e-4, rtol=1e-4)
     prompts = [text.tolist(), text[:7].tolist(), text[:1].tolist()]
     groups = generate(model, prompts, Sampling(temperature=0.0, max_new_tokens=5), [], samples=2, batch_rows=2)
     for prompt, group in zip(prompts, groups, strict=True):
@@ -71,13 +72,14 @@ def agrees(model, oracle, long=24):
         for _ in range(5):
             known.append(int(oracle(input_ids=torch.tensor([known]), use_cache=False).logits[0, -1].argmax()))
         assert [one.tokens for one in group] == [known[len(prompt):]] * 2
+    return float((found - apart).abs().max())
 
 
 @pytest.mark.parametrize("kind", [*RECURRENT, *ATTENDING])
-def test_a_family_computes_what_transformers_does(kind, tmp_path):
+def test_a_family_computes_what_transformers_does(kind, tmp_path, agree):
     oracle = made(kind, tmp_path)
     model = model_folder.load(tmp_path).eval()
-    agrees(model, oracle)
+    agree(f"packed responses of {kind}, as alone; greedy tokens equal", "transformers", agrees(model, oracle), 1e-4)
     assert (model.model.reach == 0) == (kind in {*RECURRENT, "gpt_oss", "bloom"})
     bf16 = model_folder.load(tmp_path, torch.bfloat16)
     assert bf16.model.reach == model.model.reach and bf16.lm_head.weight.dtype == torch.bfloat16
@@ -85,7 +87,7 @@ def test_a_family_computes_what_transformers_does(kind, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - LARGE))
-def test_every_family_is_right_or_refused(kind, tmp_path):
+def test_every_family_is_right_or_refused(kind, tmp_path, agree):
     oracle = None
     with contextlib.suppress(Exception):  # a family that has no tiny model by these settings
         oracle = made(kind, tmp_path)
@@ -97,7 +99,7 @@ def test_every_family_is_right_or_refused(kind, tmp_path):
         assert any(word in str(refused) for word in ("not supported", "no causal language model", "see those that",
                                                  "cannot be computed", "cannot be read"))
         return
-    agrees(model, oracle)
+    agree(f"packed responses of {kind}, as alone; greedy tokens equal", "transformers", agrees(model, oracle), 1e-4)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

@@ -45,7 +45,7 @@ CHATS = [[{"role": "user", "content": "How many jars?"}, {"role": "assistant", "
 
 
 def check_scores(folder):
-    """Whole chats score alike, alone and in batches filled up on either side."""
+    """Whole chats score alike, alone and in batches filled up on either side. Returns by how much at most."""
     ours = trivium.load(folder)
     wanted = torch.tensor([ours.score(chat) for chat in CHATS])
     at_the_end = [ours.model(torch.tensor([[*prompt_ids(ours.tokenizer, chat[:1]),
@@ -60,20 +60,24 @@ def check_scores(folder):
         alone = [theirs(torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])).logits.item()
                  for text in texts]
         torch.testing.assert_close(torch.tensor(alone), wanted, atol=1e-4, rtol=1e-4)
+        far = float((torch.tensor(alone) - wanted).abs().max())
         for side in ("left", "right"):
             batch = tokenizer(texts, add_special_tokens=False, padding=True, padding_side=side, return_tensors="pt")
             torch.testing.assert_close(theirs(**batch).logits[:, 0], wanted, atol=1e-4, rtol=1e-4)
+            far = max(far, float((theirs(**batch).logits[:, 0] - wanted).abs().max()))
+    return far
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_rewards_score_alike_in_transformers_whatever_the_padding(tmp_path, kind):
+def test_rewards_score_alike_in_transformers_whatever_the_padding(tmp_path, kind, agree):
     for family in FAMILIES if kind == "padding is the end" else ("llama",):
         base = tmp_path / family
         bases.byte_level(base, **TOKENIZERS[kind])
         bases.model(base, FAMILIES[family])
         model, tokenizer = load_language_model(base)
         save_model(model.rewarding(3), tokenizer, tmp_path / "reward" / family)
-        check_scores(tmp_path / "reward" / family)
+        agree(f"scores of {family}, {kind}, alone and in batches", "transformers",
+              check_scores(tmp_path / "reward" / family), 1e-4)
 
 
 def test_a_full_vocabulary_gets_an_entry_for_padding(tmp_path):

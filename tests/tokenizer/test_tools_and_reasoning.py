@@ -58,12 +58,13 @@ TOLD = [{**tool, "function": {**tool["function"], "description": "Of a city"}} f
 
 
 @pytest.mark.parametrize("name", ["chatml", "qwen3", "llama3", "mistral", "plain", "trivium"])
-def test_tools_calls_and_results_are_tokenised_as_transformers_does(folders, loaded, name):
+def test_tools_calls_and_results_are_tokenised_as_transformers_does(folders, loaded, name, agree):
     oracle = theirs(folders / name)
     for chat in (AGENT, AGENT[:2], AGENT[1:], AGENT[:4]):
         asked = chat[-1]["role"] != "assistant"
         wanted = oracle.apply_chat_template(chat, tools=TOLD, add_generation_prompt=asked, return_dict=False)
-        assert loaded[name].encode_chat(chat, asked, tools=TOLD)[0] == wanted
+        found = loaded[name].encode_chat(chat, asked, tools=TOLD)[0]
+        agree(f"tokens of {len(chat)} messages with tools, {name}: unlike", "transformers", found != wanted, 0)
 
 
 @pytest.mark.parametrize(("name", "call", "end"), [
