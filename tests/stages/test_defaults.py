@@ -100,7 +100,8 @@ def test_trls_own_defaults_are_those_of_middling_models():
 
 
 @pytest.mark.parametrize("page, kinds", [("sft", ("sft", "classify", "translate", "see", "projector")),
-                                         ("rlhf", ("reward", "dpo", "kto", "ppo", "grpo"))])
+                                         ("rlhf", ("reward", "dpo", "kto", "ppo", "grpo")),
+                                         ("rlhf.zh", ("reward", "dpo", "kto", "ppo", "grpo"))])
 def test_the_pages_show_the_table(page, kinds):
     text = (DOCS / f"{page}.md").read_text()
     for kind in kinds:
