@@ -40,7 +40,7 @@ def export_all(store: Store, folder: Path) -> dict[str, int]:
 
 
 def demonstrations(store: Store) -> Iterator[Row]:
-    """Answers that annotators wrote: ``{"messages", "annotator", "seconds", "split"}``."""
+    """Answers that annotators wrote: ``{"messages", "annotator", "split"}``."""
     with store.state() as state:
         heldout = state.settings.heldout
         chosen = [(work.id, work.event, work.person) for work in state.works.values()
