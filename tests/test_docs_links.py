@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,6 +18,7 @@ from trivium.stages.registry import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(?P<kind>\w*)\n(?P<text>.*?)^```", re.DOTALL | re.MULTILINE)
+SHOWN = re.compile(r"(?:<!-- file: \S+ -->\n)?```.*?^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)")
 CALL = re.compile(r"(?:^|[\s/])trivium((?: +[a-z][a-z-]*)+)")
 
@@ -29,6 +31,7 @@ def pages() -> list[Path]:
 
 
 PAGES = pages()
+CHINESE = [page for page in PAGES if page.name.endswith(".zh.md")]
 
 
 def name_of(page: Path) -> str:
@@ -85,6 +88,27 @@ def is_command(words: list[str]) -> bool:
     return type(known) is not TyperGroup  # a group of a class of its own, such as estimate, has a default
 
 
+def english_of(chinese: Path) -> Path:
+    """The English page beside a Chinese one."""
+    return chinese.with_name(chinese.name.removesuffix(".zh.md") + ".md")
+
+
+def beginning(page: Path) -> str:
+    """What stands below a page's title."""
+    return page.read_text(encoding="utf-8").split("\n\n")[1]
+
+
+def code_of(text: str) -> list[str]:
+    """A page's blocks of code and the files' names above them, without comments, which are in the page's language."""
+    return [re.sub(r"(^|\s+)#(?!!)[^\n]*", "", block[0]) for block in SHOWN.finditer(text)]
+
+
+def tables_of(text: str) -> list[int]:
+    """How many lines each table of a page has."""
+    lines = [line.startswith("|") for line in FENCE.sub("", text).splitlines()]
+    return [len(list(group)) for is_row, group in groupby(lines) if is_row]
+
+
 def test_there_are_pages_with_links_and_commands():
     assert {"README.md", "docs/design.md", "docs/extend.zh.md"} <= {name_of(page) for page in PAGES}
     assert "docs/extend.md" in links(ROOT / "README.md")
@@ -122,8 +146,28 @@ def test_the_table_of_stages_names_every_stage(page):
     assert not set(BUILT_IN) - named
 
 
-def test_both_languages_of_the_page_on_extending_show_the_same_blocks():
-    shown = re.compile(r"(?:<!-- file: \S+ -->\n)?```.*?```", re.DOTALL)
-    english, chinese = (shown.findall((ROOT / "docs" / name).read_text(encoding="utf-8"))
-                        for name in ("extend.md", "extend.zh.md"))
-    assert english == chinese
+def test_there_are_pages_in_both_languages():
+    assert {"README.zh.md", "docs/index.zh.md", "docs/extend.zh.md", "docs/sft.zh.md"} <= set(map(name_of, CHINESE))
+
+
+@pytest.mark.parametrize("chinese", CHINESE, ids=name_of)
+def test_both_languages_of_a_page_link_to_each_other_below_the_title(chinese):
+    english = english_of(chinese)
+    assert beginning(chinese).startswith(f"[English]({english.name})")
+    assert beginning(english).startswith(f"[中文]({chinese.name})")
+
+
+@pytest.mark.parametrize("chinese", [page for page in CHINESE if page.name != "README.zh.md"], ids=name_of)
+def test_both_languages_of_a_page_show_the_same_code_and_tables(chinese):
+    """But for the READMEs: the Chinese one is a choice of its own."""
+    english, here = (page.read_text(encoding="utf-8") for page in (english_of(chinese), chinese))
+    assert code_of(here) == code_of(english)
+    assert tables_of(here) == tables_of(english)
+
+
+def test_another_block_or_table_is_found():
+    page = "```sh\ntrivium run  # on\n```\n\n| a |\n|---|\n| b |\n"
+    assert code_of(page) == code_of(page.replace("# on", "# 接着"))
+    assert code_of(page) != code_of(page.replace("run", "chat")) and code_of(page) != code_of(page + page)
+    assert code_of("<!-- file: a.py -->\n" + page) != code_of("<!-- file: b.py -->\n" + page)
+    assert tables_of(page) == [3] and tables_of(page + "| c |\n\nd\n\n| e |") == [4, 1]

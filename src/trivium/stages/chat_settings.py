@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from trivium.stage import InputMarker, refusing
 from trivium.tokenizer.chat import ChatTokenizer
@@ -25,6 +25,8 @@ class TemplateMarker(InputMarker):
 
 class BeginsChat(BaseModel):
     """How a chat is written for a base that begins to chat."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     template: Annotated[str | None, TemplateMarker()] = None
     """How chats are written: chatml, llama3, qwen3, mistral, gemma, phi3, zephyr, plain, or the path of a `.jinja`
