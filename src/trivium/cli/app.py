@@ -238,7 +238,7 @@ def merge(
     from trivium.stages.models import merge_adapter
     known = ["base", *DTYPES]
     if save_dtype not in known:
-        raise TriviumError(f"--save-dtype {save_dtype}: known are {', '.join(known)}{nearest(save_dtype, known)}")
+        raise TriviumError(f"--save-dtype {save_dtype}: there is no such number format{nearest(save_dtype, known)}")
     check_model(adapter)
     merge_adapter(adapter, folder, base, save_dtype)
     print(folder)

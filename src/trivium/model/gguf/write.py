@@ -57,7 +57,7 @@ def write_gguf(folder: Path, path: Path, kind: str = "f16", say: Callable[[str],
     does not have, tokenizers that it cannot imitate, and reward models. What it can imitate but in part is said."""
     gguf = library()
     if kind not in KINDS:
-        raise TriviumError(f"--type {kind}: known are {', '.join(KINDS)}{nearest(kind, KINDS)}")
+        raise TriviumError(f"--type {kind}: there is no such type{nearest(kind, KINDS)}")
     values = settings_of(folder)
     names = tensors_of(folder, values)
     with written_aside(path) as aside:
