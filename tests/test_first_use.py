@@ -235,6 +235,13 @@ def test_a_stage_in_brief(tmp_path):
     from trivium.stages.registry import Stages
     assert brief(open_artifact(tmp_path / "dpo"), Stages()) == (
         "loss 4.000 → 2.000, held-out pairs ordered right 50.0 % [40.0 – 60.0 %]")
+    rate = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 9, "method": "Wilson"}
+    loss = {"value": 2.0, "low": 1.5, "high": 3.0, "n": 9, "method": "BCa (clusters)"}
+    summary = {"baseline": "before", "models": {
+        "after": {"answer_loss": loss, "answer_loss_difference_vs_before": loss, "polite": rate,
+                  "polite_difference_vs_before": rate}, "before": {"answer_loss": loss, "polite": rate, "other": rate}}}
+    of_each = "answer loss 2 [1.5, 3], polite 50.0 % [25.0 – 75.0 %]"
+    assert brief(SimpleNamespace(kind="evaluate", summary=summary), Stages()) == f"before: {of_each}; after: {of_each}"
 
 
 def test_the_status_of_a_project_with_thumbs_alone_is_short(tmp_path, say):

@@ -122,3 +122,15 @@ def test_faults_in_rounds_are_named(tmp_path, change, message):
     (tmp_path / "r.yaml").write_text(ROUNDS)
     with pytest.raises(TriviumError, match=message):
         load_recipe(tmp_path / "r.yaml", [change])
+
+
+def test_a_report_without_stages_is_of_all_that_stand_before_it(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        "name: r\nstages:\n  world:\n  first: {kind: report}\n  tokenizer: {corpus: world}\n  report:\n"
+        "  named: {kind: report, stages: [world]}\n")
+    stages = load_recipe(tmp_path / "r.yaml").stages
+    assert [stages[name].stages for name in ("first", "report", "named")] == [
+        ["world"], ["world", "tokenizer"], ["world"]]
+    (tmp_path / "r.yaml").write_text("name: r\nstages:\n  report:\n  world:\n")
+    with pytest.raises(TriviumError, match="stages.report.stages: no stage stands before"):
+        load_recipe(tmp_path / "r.yaml")

@@ -141,3 +141,10 @@ def test_rows_of_ones_own_are_refused_before_sampling(school, place):
         (place / "own.yaml").write_text(text.replace("MORE", more))
         with pytest.raises(TriviumError, match=message):
             trivium.run("own.yaml")
+
+
+def test_a_model_that_there_is_not_is_named(place):
+    (place / "mine.yaml").write_text((place / "mine.yaml").read_text().replace("after: sft}", "after: sfft}").replace(
+        "PRECISION", "float32"))
+    with pytest.raises(TriviumError, match="stages.evaluate.models.after: no earlier stage and no file is called"):
+        load_recipe(place / "mine.yaml")

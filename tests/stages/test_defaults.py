@@ -116,6 +116,17 @@ def test_the_size_is_counted_without_reading_the_weights(school):
     assert defaults.parameters_of(school / "sft") == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.parametrize("parameters, adapter", [(10**5, False), (10**5, True), (7 * 10**9, False), (7 * 10**9, True)])
+def test_muons_rates_are_warned_of_too(parameters, adapter):
+    known = defaults.usual("sft", parameters, adapter)
+    for factor, off in ((1.0, False), (9.0, False), (10.0, True), (0.1, True), (0.12, False)):
+        given = Optimization(optimizer="muon", learning_rate=known.learning_rate * factor,
+                             matrix_learning_rate=known.matrix_learning_rate * factor)
+        names = [re.findall("`(.*?)`", line)[0] for line in defaults.warnings("sft", given, None, known, parameters)]
+        both = ["optimization.learning_rate"] * (parameters > 10**7) + ["optimization.matrix_learning_rate"]
+        assert names == both * off
+
+
 def test_what_is_ten_times_off_is_warned_of_and_what_is_not_is_not(school, tmp_path):
     write_chats(tmp_path)
     for rate, beta, expected in ((6e-4, 0.3, ["optimization.learning_rate"]), (5e-6, 0.02, [

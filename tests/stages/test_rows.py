@@ -227,3 +227,13 @@ def test_what_several_annotators_say_of_a_prompt_is_one_cluster_and_their_agreem
     assert reward_statistics.annotators_agreement(rows)["value"] == pytest.approx((2 + 1 + 0) / (3 + 2 + 2))
     assert reward_statistics.annotators_agreement(rows[:2])["value"] is None and reward_statistics.annotators_agreement(
         rows[3:])["value"] is None
+
+
+def test_prompts_of_ones_own_need_no_id(tmp_path):
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (
+        {"prompt": "How many legs?"}, {"prompt": "How many legs?", "id": None}, {"prompt": "How many eyes?"},
+        {"prompt": CHAT[:1], "id": "mine"}, {"id": "b"}, {"prompt": "x", "id": [1]})))
+    where, said = context(tmp_path / "out")
+    rows = rows_of(tmp_path / "q.jsonl", "prompts.jsonl", ["id", "prompt"], where)
+    names = [row["id"] for row in rows]
+    assert names[0] == names[1] != names[2] and names[3] == "mine" and len(rows) == 4 and "2 of 6" in said[0]

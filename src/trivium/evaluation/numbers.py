@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from trivium.evaluation.number_words import last_in_words
+
 ROUNDED = 6
 """Significant digits from which a decimal agrees with what it was rounded from."""
 
@@ -35,7 +37,7 @@ DIGITS = (r"\d{1,3}(?:\.\d{3}){2,}(?![\d.])|"  # 1.234.567
           r"(?:\d{1,3}(?:[,'’ \u2009]\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+")
 SCALE = "|".join(sorted(SCALES, key=len, reverse=True))
 NUMBER = re.compile(
-    rf"""(?P<sign>[-+负負]\s*)?
+    rf"""(?P<sign>[-+负負]\s*|零下\s*)?
     (?:(?P<before>百分之\s*)(?P<within>-)?|(?:US|HK|R)?[$€£¥₹]\s*(?P<inner>-)?)?
     (?: (?P<under>{DIGITS})\s*分之\s*(?P<over>{DIGITS})
       | (?P<whole>\d+)\s+(?P<part>\d+)\s*/\s*(?P<of>\d+)(?![\d/]|\.\d)
@@ -112,7 +114,7 @@ def _found(text: str) -> list[tuple[Number, tuple[int, int]]]:
 def _is_negative(text: str, match: re.Match[str]) -> bool:
     """Whether a minus belongs to a number: not one between two numbers (a range, a difference), nor a list's mark."""
     sign = match["sign"] or ""
-    if match["inner"] or match["within"] or sign[:1] in tuple("负負"):
+    if match["inner"] or match["within"] or sign[:1] in tuple("负負零"):
         return True
     if not sign.startswith("-"):
         return False
@@ -233,13 +235,14 @@ def the_number(text: str) -> Number | None:
 
 def last_of(text: str) -> Number | None:
     r"""The number that a response ends with: the one in its last ``\boxed``, or the last one behind ``####`` or of the
-    text. None where that is part of an expression."""
+    text, or the last one in words where there is no digit. None where that is part of an expression."""
     if boxed(text) is not None:
         return the_number(text)
     shown = plain(final(text))
     found = _found(shown)
     if not found:
-        return None
+        value = None if MORE.search(shown) else last_in_words(shown)
+        return None if value is None else Number(value)
     number, (begin, end) = found[-1]
     around = shown[max(0, begin - 8):end + 4]
     return None if MORE.search(around) else number

@@ -74,13 +74,13 @@ def bleu(text: str, reference: str) -> float:
     """Sentence BLEU (Papineni et al. 2002) by sacrebleu, over :func:`words` and marks: n-grams as long as the text has
     any, up to 4, those of which none is found smoothed by halves (Chen and Cherry 2014, method 3)."""
     made, wanted = (" ".join(_with_marks(one)) for one in (text, reference))
-    return float(_bleu().sentence_score(made, [wanted]).score) / 100 if made else 0.0
+    return min(1.0, float(_bleu().sentence_score(made, [wanted]).score) / 100) if made else 0.0
 
 
 def chrf(text: str, reference: str) -> float:
     """Sentence chrF (Popović 2015) by sacrebleu: the F-measure of character n-grams up to 6, recall counted twice,
     spaces left out. Widths are folded first."""
-    return float(_chrf().sentence_score(folded(text), [folded(reference)]).score) / 100
+    return min(1.0, float(_chrf().sentence_score(folded(text), [folded(reference)]).score) / 100)
 
 
 def _with_marks(text: str) -> list[str]:

@@ -61,9 +61,13 @@ def figure(value: Any) -> str:
 
 
 def examined(summary: Mapping[str, Any]) -> Iterator[str]:
-    """Of every model that was examined: how often it is right, and how often its answers are preferred."""
-    for name, found in summary.get("models", {}).items():
-        said = [f"{key.replace('_', ' ')} {figure(found[key])}" for key in found
-                if is_known_rate(found[key]) and (key == "right_answers" or key.startswith("win_rate"))]
+    """Of every model that was examined, the baseline first: how often it is right, how often its answers are preferred,
+    the loss of the right answers, and what checkers say, where models are compared by them."""
+    models = summary.get("models", {})
+    compared = {key.partition("_difference_vs_")[0] for found in models.values() for key in found
+                if "_difference_vs_" in key} - {"answer_bits_per_byte"}
+    for name, found in sorted(models.items(), key=lambda item: item[0] != summary.get("baseline")):
+        said = [f"{key.replace('_', ' ')} {figure(found[key])}" for key in found if is_known_rate(found[key])
+                and (key == "right_answers" or key in compared or key.startswith("win_rate"))][:MOST]
         if said:
             yield f"{name}: {', '.join(said)}"

@@ -101,11 +101,13 @@ def settled(given: Optimization, known: Usual) -> Optimization:
 
 
 def warnings(kind: str, given: Optimization, beta: float | None, known: Usual, parameters: int) -> list[str]:
-    """A line for each setting that is far from the table's."""
+    """A line for each setting that is far from the table's. With Muon small models bear any rate outside of the blocks
+    (the quickstart's is fifty times AdamW's), so there that of the matrices alone is looked at."""
     found = []
-    checked = [("optimization.learning_rate", given.learning_rate, known.learning_rate)] if given.optimizer == "adamw" \
-        else []
-    if given.optimizer == "muon" and not known.small:
+    checked = []
+    if given.optimizer == "adamw" or (given.optimizer == "muon" and not known.small):
+        checked.append(("optimization.learning_rate", given.learning_rate, known.learning_rate))
+    if given.optimizer == "muon":
         checked.append(("optimization.matrix_learning_rate", given.matrix_learning_rate, known.matrix_learning_rate))
     if known.beta is not None:
         checked.append(("beta", beta, known.beta))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from trivium import randomness
 from trivium.data.row_kinds.demonstrations import opened
 from trivium.data.row_kinds.fields import Fields, Notes
 from trivium.data.row_kinds.messages import Reading, messages_of, tools_of
@@ -23,9 +24,9 @@ HELD = {"messages": "chat messages", "ranking": "rankings", "completion": "thumb
 def rows_of(source: Path, name: str, fields: Sequence[str], context: Context,
             check: Callable[[Row], None] = lambda row: None, numbers: list[int] | None = None) -> list[Row]:
     """The rows of ``source``, a JSONL file or a folder that holds ``name``; each must have ``fields`` and pass
-    ``check``, which raises :class:`TriviumError`. Bad rows go to the stage's ``rejects-FILE`` with their reason, and
-    how many is said; raises where no good one is left. The good ones' places in the file, from 1, are added to
-    ``numbers``."""
+    ``check``, which raises :class:`TriviumError`. A row of ``prompt`` without ``id`` gets one made of its prompt. Bad
+    rows go to the stage's ``rejects-FILE`` with their reason, and how many is said; raises where no good one is left.
+    The good ones' places in the file, from 1, are added to ``numbers``."""
     path = source / name if source.is_dir() else source
     rows: list[Row] = []
     rejects: list[Row] = []
@@ -36,6 +37,8 @@ def rows_of(source: Path, name: str, fields: Sequence[str], context: Context,
 
     for number, row in read_rows(path, reject):
         try:
+            if "id" in fields and "prompt" in row and row.get("id") is None:
+                row = {**row, "id": f"{randomness.derive(0, json.dumps(row['prompt'], ensure_ascii=False)):016x}"}
             missing = next((field for field in fields if field not in row), None)
             if missing is not None:
                 raise TriviumError(f"the field {missing!r} is missing")

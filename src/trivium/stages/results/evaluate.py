@@ -104,6 +104,8 @@ class Evaluate(Measuring):
             check_name(name, f"checkers.{label}: ")
         if "prompts" in self.model_fields_set or "world" in earlier or Path("world").exists() or not self.models:
             return self
+        if any(model not in earlier and not Path(model).exists() for model in self.models.values()):
+            return self  # the check of references names it
         return self.model_copy(update={"prompts": held_out_of(self.models.values(), earlier)})
 
     @property

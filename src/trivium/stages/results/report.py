@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from trivium.artifacts import open_artifact
+from trivium.errors import TriviumError
 from trivium.files import write_json
 from trivium.report.gather import collected
 from trivium.report.page import write_page
@@ -23,7 +25,17 @@ class Report(Stage):
     version: ClassVar[int] = 8
     title: ClassVar[Title] = Title("this report", "本报告", "exam")
     stages: list[Input] = []
-    """The stages to report on."""
+    """The stages to report on; without any, all that stand before it in the recipe."""
+
+    def within(self, earlier: Mapping[str, Stage]) -> Stage:
+        """With all earlier stages, but for other reports, where none is named. Raises :class:`TriviumError` where
+        there is none."""
+        if self.stages:
+            return self
+        found = [name for name, stage in earlier.items() if not isinstance(stage, Report)]
+        if not found:
+            raise TriviumError("stages: no stage stands before this one that could be reported on")
+        return self.model_copy(update={"stages": found})
 
     def run(self, context: Context) -> dict[str, object]:
         """Collect what the stages measured."""
