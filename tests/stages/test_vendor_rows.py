@@ -25,7 +25,8 @@ def read(row):
 def test_anthropics_parts_are_openais_messages():
     said = [ASKED,
             {"role": "assistant", "content": [
-                {"type": "thinking", "thinking": "A tool knows.", "signature": "-"}, {"type": "text", "text": "I look."},
+                {"type": "thinking", "thinking": "A tool knows.", "signature": "-"},
+                {"type": "text", "text": "I look."},
                 {"type": "tool_use", "id": "t1", "name": "tide", "input": {"port": "Bergen"}}]},
             {"role": "user", "content": [
                 {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "6:00"}]},
