@@ -63,13 +63,13 @@ def test_every_format(row, said):
     ({"messages": 5}, "messages is no list"),
     ({"messages": "[]"}, "at least one message"),
     ({"messages": [CHAT[0], "x"]}, "message 2: not an object with role and content"),
-    ({"messages": [{"role": "user"}, CHAT[1]]}, "message 1: the content is not a string"),
+    ({"messages": [{"role": "user"}, CHAT[1]]}, "message 1: there is no content"),
     ({"conversations": "x"}, "conversations is neither a list"),
     ({"conversations": [["human", "x"]]}, "message 1: not an object"),
     ({"conversations": [{"from": ["x"], "value": "x"}]}, "message 1: unknown role"),
-    ({"conversations": [{"from": "human"}]}, "message 1: the content is not a string"),
+    ({"conversations": [{"from": "human"}]}, "message 1: there is no content"),
     ({"instruction": "a", "output": ""}, "message 2: the content is empty"),
-    ({"prompt": "a", "completion": 5}, "message 2: the content is not a string"),
+    ({"prompt": "a", "completion": 5}, "the field .completion. is no text, but a number"),
 ])
 def test_bad_rows_have_a_reason(row, reason):
     with pytest.raises(TriviumError, match=reason):

@@ -306,7 +306,7 @@ def test_texts_without_a_prompt_part_where_a_word_begins(chosen, rejected, promp
     ({"prompt": "p", "chosen": "a", "rejected": [turn("assistant", "b"), turn("assistant", "c")]},
      "is not one message"),
     ({"prompt": "p", "chosen": "a", "rejected": None}, "no known kind of comparison has the fields chosen, prompt"),
-    ({"prompt": "p", "chosen": 5, "rejected": "b"}, "a response is empty or not a text"),
+    ({"prompt": "p", "chosen": 5, "rejected": "b"}, "the field .chosen. is no text, but a number"),
     ({"prompt": "p", "responses": ["a", "b"]}, "the field 'ranking' is missing"),
     ({"prompt": "p", "chosen": "a", "rejected": "b", "images": ["x.png"]}, "the row has images"),
 ])

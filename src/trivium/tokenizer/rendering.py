@@ -23,7 +23,7 @@ USES_DEFAULT = ("{%- if not messages or messages[0]['role'] != 'system' -%}"
 
 
 GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "pad_token",
-                   "unk_token", "strftime_now", "raise_exception", "range", "dict", "lipsum", "cycler", "joiner",
+                   "unk_token", "strftime_now", "raise_exception", "range", "dict", "cycler", "joiner",
                    "namespace"})
 """What every template is given."""
 
@@ -63,7 +63,8 @@ class Program:
         from jinja2 import TemplateSyntaxError
         from jinja2.exceptions import TemplateError
         from jinja2.meta import find_undeclared_variables
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        from trivium.tokenizer.bounds import BoundedEnvironment
 
         def raise_exception(message: str) -> None:
             raise TemplateError(message)
@@ -77,8 +78,8 @@ class Program:
             return shielded(text)
 
         day = Header.split(template)[0].day
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
-                                                    extensions=["jinja2.ext.loopcontrols"])
+        self._environment = environment = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                                             extensions=["jinja2.ext.loopcontrols"])
         environment.globals |= {"raise_exception": raise_exception, "strftime_now": day.strftime}
         environment.filters["tojson"] = to_json
         # marks that other programs read; what they do to the white space beside them stays
@@ -86,8 +87,8 @@ class Program:
         source = re.sub(r"\{%([-+]?)\s*endgeneration\s*([-+]?)%\}", r"{%\1 endif \2%}", source)
         self._special = {f"{role}_token": special.get(role, "") for role in ("bos", "eos", "pad", "unk")}
         try:
-            self._template = environment.from_string(source)
-            self.variables = frozenset(find_undeclared_variables(environment.parse(source))) - GIVEN
+            self._template = environment.from_string(environment.bounded(source))
+            self.variables = frozenset(find_undeclared_variables(environment.bounded(source))) - GIVEN
             """What the template reads that is not given by itself, such as ``enable_thinking``."""
         except TemplateSyntaxError as error:
             raise TriviumError(
@@ -98,6 +99,7 @@ class Program:
         """The chat as text. ``options`` are further variables of the template, such as ``enable_thinking``. Raises
         :class:`TriviumError` for a chat that the template refuses."""
         from jinja2 import TemplateError
+        self._environment.open_account(messages, tools, options)
         try:
             return str(self._template.render({
                 **(options or {}), "documents": None, **self._special, "tools": list(tools) if tools else None,
@@ -106,7 +108,16 @@ class Program:
             raise TriviumError(f"the chat template refuses this chat: {_plain(str(error))}") from error
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError,
                 MemoryError) as error:
-            raise TriviumError(f"the chat template fails on this chat: {_plain(str(error))}") from error
+            raise TriviumError(f"the chat template fails on this chat: {_fault(error)}") from error
+
+
+def _fault(error: Exception) -> str:
+    """What went wrong inside a template, in words of its own."""
+    if isinstance(error, RecursionError):
+        return "it calls itself without end"
+    if isinstance(error, MemoryError):
+        return "it makes too long a text"
+    return "it looks for fields, or joins values, that are not as it expects"
 
 
 def _plain(text: str) -> str:

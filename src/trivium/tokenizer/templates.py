@@ -9,6 +9,8 @@ writes into an answer is learned as it is written. Texts of messages cannot spel
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +40,8 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "
          "merges.txt", "tokenizer.model", "chat_template.jinja")
 """What a tokenizer's folder may hold; all of it goes with the model."""
 
+THOUGHT = re.compile(r"\s*<think>\s*(\S.*?)\s*</think>\n*(.*)", re.DOTALL)
+"""A content that begins with reasoning."""
 Tools = Sequence[Mapping[str, Any]]
 ASKED: Message = {"role": "user", "content": "?"}
 
@@ -314,12 +318,29 @@ class TemplateTokenizer(ChatTokenizer):
                                       "thinking": mark(0)}], False, None)
         return mark(0) in said
 
+    @cached_property
+    def _wants_text(self) -> bool:
+        """Whether the template takes the arguments of calls as the JSON of an object, and cannot write an object."""
+        call = {"type": "function", "id": "c00000000", "function": {"name": "f", "arguments": {mark(0): 1}}}
+
+        def writes(calls: list[Any]) -> bool:
+            try:
+                return mark(0) in self._program([ASKED, {"role": "assistant", "content": "", "tool_calls": calls}],
+                                                False, None)
+            except TriviumError:
+                return False
+
+        return not writes([call]) and writes(_with_text([call]))
+
     def _shielded(self, messages: Sequence[Message], tools: Tools | None) -> tuple[list[dict[str, Any]], Tools | None]:
         """Messages and tools as the template gets them: no text of theirs spells a control token, but for those that
-        an assistant may say. Reasoning that the template has no place for stands before the content, between
-        ``<think>`` and ``</think>``."""
+        an assistant may say. Reasoning stands where the template has a place for it or, where it has none, before the
+        content, between ``<think>`` and ``</think>``."""
         chat = []
         for message in messages:
+            if message["role"] == "assistant" and not message.get("reasoning_content") and self._reads_reasoning and (
+                    found := THOUGHT.fullmatch(message["content"])):
+                message = {**message, "reasoning_content": found[1], "content": found[2]}
             new = {key: self._all_shielded(value) for key, value in message.items()
                    if value is not None and key not in ("role", "content", "train")}
             content = self.sealed.shielded(
@@ -328,6 +349,8 @@ class TemplateTokenizer(ChatTokenizer):
                 new["thinking"] = thought
                 if not self._reads_reasoning:
                     content = f"<think>\n{thought.strip(chr(10))}\n</think>\n\n{content}"
+            if new.get("tool_calls") and self._wants_text:
+                new["tool_calls"] = _with_text(new["tool_calls"])
             chat.append({"role": message["role"], "content": content, **new})
         return chat, self._all_shielded(list(tools)) if tools else None
 
@@ -344,16 +367,20 @@ class TemplateTokenizer(ChatTokenizer):
         up by the form of the chat."""
         form = [(message["role"], bool(message["content"].strip()), len(message.get("tool_calls") or []))
                 for message in messages]
-        key = (tuple(form), bool(tools), generation_prompt)
+        thinks = self._reads_reasoning and bool(messages[-1].get("reasoning_content"))
+        key = (tuple(form), thinks, bool(tools), generation_prompt)
         if key not in self._shown:
             chat: list[dict[str, Any]] = []
             for i, (role, said, calls) in enumerate(form):
                 made = [{"type": "function", "id": f"c{i:04}{k:04}", "function": {
                     "name": mark(1000 * (i + 1) + k), "arguments": {mark(1000 * (i + 1) + 500 + k): 1}}}
                     for k in range(calls)]
+                made = _with_text(made) if made and self._wants_text else made
                 chat.append({"role": role, "content": mark(i) if said else "",
                              **({"tool_calls": made} if calls else {}),
                              **({"tool_call_id": "c00000000", "name": "f"} if role == "tool" else {})})
+            if thinks:
+                chat[-1] |= {"reasoning_content": mark(10**8), "thinking": mark(10**8)}
             function = {"name": mark(10**9), "description": "?", "parameters": {"type": "object", "properties": {}}}
             marked = [{"type": "function", "function": function}] if tools else None
             try:
@@ -372,6 +399,9 @@ class TemplateTokenizer(ChatTokenizer):
                                                                           1000 * (i + 1) + 500 + k)):
                 raise TriviumError(f"message {i + 1}: the chat template leaves out the tool calls; take another "
                                    "`template`, such as chatml or qwen3")
+        if thinks and 10**8 not in shown:
+            raise TriviumError(f"message {len(form)}: the chat template leaves out the reasoning of the last answer; "
+                               "take it out of the row, or take another `template`")
         if tools and 10**9 not in shown:
             raise TriviumError("the chat template leaves out the `tools`; take another `template`, such as chatml or "
                                "qwen3, or rows without tools")
@@ -399,10 +429,18 @@ class TemplateTokenizer(ChatTokenizer):
 
     @cached_property
     def _keeps_earlier_thoughts(self) -> bool:
-        thinking = {"role": "assistant", "content": f"<think>\n{mark(0)}\n</think>\n\n{mark(1)}"}
+        thinking = {"role": "assistant", "content": mark(1), "reasoning_content": mark(0), "thinking": mark(0)} if (
+            self._reads_reasoning) else {"role": "assistant",
+                                         "content": f"<think>\n{mark(0)}\n</think>\n\n{mark(1)}"}
         return mark(0) in self._program([ASKED, thinking, ASKED, {"role": "assistant", "content": "?"}], False, None)
 
     def render(self, messages: Sequence[Message], generation_prompt: bool = False, tools: Tools | None = None) -> str:
         """The chat as text, by the template."""
         chat, shielded_tools = self._shielded(check_messages(messages), tools)
         return self._program(chat, generation_prompt, shielded_tools).replace(SHIELD, "")
+
+
+def _with_text(calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Tool calls with their arguments as the JSON of an object."""
+    return [{**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"],
+                                                                             ensure_ascii=False)}} for call in calls]

@@ -10,15 +10,17 @@ from typing import Any
 
 from trivium.data.row_kinds.fields import ANSWERED, ASKED, Fields
 from trivium.data.row_kinds.messages import (
+    ROLE_FIELDS,
     Reading,
     check_conversation,
     check_prompt,
     messages_of,
     text_of,
     tools_of,
+    with_reasoning,
 )
 from trivium.errors import TriviumError
-from trivium.files import Row
+from trivium.files import Row, what
 
 CONVERSATIONS = ("messages", "conversations")
 NATIVE = (("instruction", "output"), ("question", "answer"), ("prompt", "completion"))
@@ -58,12 +60,13 @@ def lesson(fields: Fields, reading: Reading) -> Row:
     raise unknown("demonstration", "give it `messages`, or `prompt` and `completion`, or name its `columns`", fields)
 
 
-def unknown(what: str, mend: str, fields: Fields) -> TriviumError:
+def unknown(kind: str, mend: str, fields: Fields) -> TriviumError:
     """The fault of a row of no known kind, with a hint where it is one of another kind."""
     other = ("; it is a comparison: name its file under `comparisons`"
-             if what != "comparison" and "rejected" in fields else "")
-    return TriviumError(f"no known kind of {what} has the fields {', '.join(sorted(fields.names())) or '(none)'}; "
-                        f"{mend}{other}")
+             if kind != "comparison" and "rejected" in fields else "")
+    empty = f" (empty: {', '.join(fields.empty)})" if fields.empty else ""
+    return TriviumError(f"no known kind of {kind} has the fields {', '.join(sorted(fields.names())) or '(none)'}"
+                        f"{empty}; {mend}{other}")
 
 
 def kind_of_row(fields: Fields, kinds: Sequence[tuple[str, ...]]) -> tuple[str, ...] | None:
@@ -81,11 +84,14 @@ def conversation(fields: Fields, kind: tuple[str, ...], reading: Reading) -> lis
         return asked
     value = fields.take(kind[1])
     if kind == ("question", "answer") and isinstance(value, str):
-        value = without_marks(value)
+        value, before = without_marks(value), value
+        if value != before:
+            reading.note("the calculator's marks of GSM8K were taken out, and its result was put in words")
     answer = said(value, "assistant", fields.called(kind[1]), reading)
     thought = fields.take("reasoning_content")
-    if isinstance(thought, str) and thought.strip() and answer and answer[-1]["role"] == "assistant":
-        answer[-1].setdefault("reasoning_content", thought)
+    if isinstance(thought, str) and thought.strip() and answer and answer[-1]["role"] == "assistant" and (
+            "reasoning_content" not in answer[-1]):
+        answer[-1] |= with_reasoning(answer[-1]["content"], thought, fields.called("reasoning_content"))
     return [*asked, *answer]
 
 
@@ -98,9 +104,10 @@ def question(fields: Fields, name: str, reading: Reading) -> list[Row]:
         asked = turns
     else:
         asked = said(value, "user", fields.called(name), reading)
-        if isinstance(value, str):
+        if isinstance(value, str) and asked[0]["content"] == value:
             more = [other for other in ("input", "query", "context") if other != name and other in fields
-                    and (other == "context" or other in fields.named or (name, other) == ("instruction", "input"))]
+                    and (other in fields.named or other == "context" or (name, other) == ("instruction", "input")
+                         or (other == "input" and name not in fields.named and str(fields.peek(other)) not in value))]
             texts = [value, *(fields.take(other) for other in more if isinstance(fields_text(fields, other), str))]
             asked[0]["content"] = "\n\n".join(text for text in texts if text)
     return opened(asked, fields, reading)
@@ -117,7 +124,7 @@ def fields_text(fields: Fields, name: str) -> Any:
 def opened(messages: list[Row], fields: Fields, reading: Reading) -> list[Row]:
     """Messages behind the row's ``system`` and ``history``. Raises :class:`TriviumError` where the row and its messages
     have different systems."""
-    system = fields.take("system")
+    system = text_of(fields.take("system"))
     if system is not None and not isinstance(system, str):
         raise TriviumError("the field 'system' is not a text")
     own = messages[0]["content"] if messages and messages[0]["role"] == "system" else None
@@ -154,9 +161,27 @@ def said(value: Any, role: str, name: str, reading: Reading) -> list[Row]:
     """What one side says: a text, a message, or messages."""
     if isinstance(value, dict) and not all(isinstance(part, list) for part in value.values()):
         value = [value]
+    if isinstance(value, str) and (turns := _turns_in(value, reading)):
+        reading.note(f"the JSON of messages in the text of {name!r} was read as messages")
+        value = turns
     if isinstance(value := text_of(value), (list, dict)):
         return messages_of(value, name, reading)
+    if not isinstance(value, str):
+        raise TriviumError(f"the field {name!r} is no text, but {what(value)}")
     return [{"role": role, "content": value}]
+
+
+def _turns_in(text: str, reading: Reading) -> list[Row] | None:
+    """The messages whose JSON a text is, as tables hold them; None for any other text, be it JSON or not."""
+    if not text.lstrip().startswith(("[{", "[ {", "[\n")):
+        return None
+    try:
+        turns = json.loads(text)
+    except ValueError:
+        return None
+    spoken = all(isinstance(turn, dict) and any(reading.speaker(turn.get(key)) for key in ROLE_FIELDS)
+                 for turn in turns)
+    return turns if turns and spoken else None
 
 
 def _answered(messages: list[Row], reading: Reading) -> Sequence[Row]:

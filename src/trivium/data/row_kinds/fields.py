@@ -19,10 +19,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "query": ("查询",), "response": ("回复", "响应", "应答"), "problem": ("题目",), "solution": ("解答", "解析"),
     "system": ("system_prompt", "系统", "系统提示", "系统提示词"), "history": ("历史", "历史对话", "对话历史"),
     "context": ("上下文", "背景"), "tools": ("functions", "工具"),
-    "reasoning_content": ("reasoning", "thinking", "complex_cot", "思考", "思考过程", "思维链"),
-    "chosen": ("chosen_response", "优选", "优选回答", "更好的回答", "好的回答", "接受", "正例", "好"),
-    "rejected": ("rejected_response", "rejected_messages", "劣选", "劣选回答", "更差的回答", "差的回答", "拒绝",
-                 "负例", "差", "坏"),
+    "reasoning_content": ("reasoning", "thinking", "complex_cot", "cot", "思考", "思考过程", "思维链"),
+    "chosen": ("chosen_response", "response_chosen", "优选", "优选回答", "更好的回答", "好的回答", "接受",
+               "正例", "好"),
+    "rejected": ("rejected_response", "response_rejected", "rejected_messages", "劣选", "劣选回答", "更差的回答",
+                 "差的回答", "拒绝", "负例", "差", "坏"),
     "label": ("kto_tag", "标签"), "text": ("文本", "正文"),
 }
 """What fields are called here, and their other names; upper and lower case are the same."""
@@ -45,6 +46,8 @@ class Fields:
         for key, value in row.items():
             if value is not None:
                 self._values[str(key)] = value
+        self.empty = sorted(str(key) for key, value in row.items() if value is None)
+        """The fields that hold null."""
         for key in self._values:
             here = _HERE.get(key.strip().casefold())
             self._there[key] = key

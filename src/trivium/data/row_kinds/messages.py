@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from trivium.data.row_kinds.fields import Notes
 from trivium.errors import TriviumError, nearest
-from trivium.files import Row
+from trivium.files import Row, what
 
 ROLES = ("system", "user", "assistant", "tool")
 CALL = "function_call"
@@ -29,7 +30,9 @@ SPEAKERS = {
 
 ROLE_FIELDS = ("role", "from", "speaker", "角色", "说话人")
 CONTENT_FIELDS = ("content", "value", "text", "utterance", "内容")
-REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought")
+THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*(.*)", re.DOTALL)
+"""A content that begins with reasoning."""
 TRAIN_FIELDS = ("train", "trainable", "loss", "weight")
 """Axolotl's, verl's, ms-swift's and OpenAI's way to say whether a turn is learned."""
 TAGS = {"user_tag": "user", "assistant_tag": "assistant", "observation_tag": "tool", "function_tag": CALL,
@@ -62,7 +65,7 @@ def messages_of(value: Any, name: str, reading: Reading) -> list[Row]:
     messages are left out; calls that are turns of their own join the assistant's message. Raises :class:`TriviumError`
     for what is no message."""
     made: list[Row] = []
-    for number, turn in enumerate(objects(value, name), 1):
+    for number, turn in enumerate(_flat(objects(value, name)), 1):
         where = f"message {number}"
         for role, message in _spoken(turn, where, name, reading):
             if role == "system" and isinstance(message["content"], str) and not message["content"].strip():
@@ -72,6 +75,36 @@ def messages_of(value: Any, name: str, reading: Reading) -> list[Row]:
                 made[-1] |= {"train": False} if message.get("train") is False else {}
             else:
                 made.append({"role": "assistant" if role == CALL else role, **message})
+    return made
+
+
+def _flat(turns: list[Row]) -> list[Row]:
+    """Turns in which the parts of a content that are no text, as Anthropic writes them, stand where OpenAI has them:
+    ``tool_use`` under ``tool_calls``, ``thinking`` under ``reasoning_content``, each ``tool_result`` as a turn of its
+    own."""
+    made: list[Row] = []
+    for turn in turns:
+        parts = turn.get("content")
+        kinds = [part.get("type") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+        if not isinstance(parts, list) or len(kinds) < len(parts) or not {
+                "tool_use", "tool_result", "thinking"} & {kind for kind in kinds if isinstance(kind, str)}:
+            made.append(turn)
+            continue
+        new, rest = dict(turn), []
+        for part in parts:
+            if part["type"] == "tool_result":
+                made.append({"role": "tool", "tool_call_id": part.get("tool_use_id"),
+                             "content": text_of(part.get("content"))})
+            elif part["type"] == "tool_use":
+                new["tool_calls"] = [*(new.get("tool_calls") or []), {
+                    "id": part.get("id"), "name": part.get("name"), "arguments": part.get("input")}]
+            elif part["type"] == "thinking" and isinstance(part.get("thinking"), str):
+                new["reasoning_content"] = "\n\n".join(filter(None, (new.get("reasoning_content"), part["thinking"])))
+            else:
+                rest.append(part)
+        new["content"] = rest or None
+        if rest or "tool_result" not in kinds:
+            made.append(new)
     return made
 
 
@@ -98,7 +131,7 @@ def objects(value: Any, name: str) -> list[Row]:
 def _spoken(turn: Row, where: str, name: str, reading: Reading) -> list[tuple[str, Row]]:
     """The role and the rest of the messages in one turn: one, or, where its fields are called as the roles are
     (``{"human": ..., "assistant": ...}``), one of each."""
-    turn = {str(key): value for key, value in turn.items() if value is not None}
+    turn = {_key(key, turn): value for key, value in turn.items() if value is not None}
     fields = (reading.role_field,) if reading.role_field else ROLE_FIELDS
     said_by = next((key for key in fields if key in turn), None)
     if said_by is None:
@@ -115,6 +148,12 @@ def _spoken(turn: Row, where: str, name: str, reading: Reading) -> list[tuple[st
     return [(role, _message(turn, said_by, role, where, name, reading))]
 
 
+def _key(key: Any, turn: Row) -> str:
+    """A field's name, in lower case where that makes it the role's or the content's."""
+    small = str(key).strip().casefold()
+    return small if small in (*ROLE_FIELDS, *CONTENT_FIELDS) and small not in turn else str(key)
+
+
 def _message(turn: Row, said_by: str, role: str, where: str, name: str, reading: Reading) -> Row:
     """What a turn says, without its role."""
     contents = (reading.content_field,) if reading.content_field else CONTENT_FIELDS
@@ -129,7 +168,7 @@ def _message(turn: Row, said_by: str, role: str, where: str, name: str, reading:
         calls, content = calls_of(content, where), ""
     elif role == "tool" and content is not None and not isinstance(content, str):
         content = json.dumps(content, ensure_ascii=False)
-    elif content is None and calls:
+    elif content is None and (calls or role in ("tool", "system")):
         content = ""
     message: Row = {"content": content}
     if role in ("assistant", CALL):
@@ -137,7 +176,7 @@ def _message(turn: Row, said_by: str, role: str, where: str, name: str, reading:
         if thought is not None:
             used.add(thought)
             if turn[thought].strip():
-                message["reasoning_content"] = turn[thought]
+                message |= with_reasoning(content, turn[thought], where)
         if calls:
             message["tool_calls"] = calls
         learned = [_is_learned(key, turn[key], where) for key in TRAIN_FIELDS if key in turn]
@@ -155,6 +194,15 @@ def _message(turn: Row, said_by: str, role: str, where: str, name: str, reading:
     reading.notes.unused.update(f"{name}.{key}" for key, value in turn.items() if key not in used
                                 and value not in ("", [], {}))
     return message
+
+
+def with_reasoning(content: Any, thought: str, where: str) -> Row:
+    """A content and the reasoning that is given beside it, which may stand at its beginning too. Raises
+    :class:`TriviumError` where two different ones are given."""
+    found = THOUGHT.fullmatch(content) if isinstance(content, str) else None
+    if found and found[1].strip() != thought.strip():
+        raise TriviumError(f"{where}: its reasoning is given twice, and differs: in the content and beside it")
+    return {"content": found[2] if found else content, "reasoning_content": thought}
 
 
 def _is_learned(key: str, value: Any, where: str) -> bool:
@@ -177,7 +225,13 @@ def text_of(content: Any) -> Any:
 
 def calls_of(value: Any, where: str) -> list[Row]:
     """Tool calls in the one form they have here: OpenAI's, with the arguments as an object. ``value`` is one call or a
-    list, or the JSON of either; a call may lack the envelope ``{"type", "function"}``."""
+    list, or the JSON of either, or of one a line, or between Hermes' ``<tool_call>`` and ``</tool_call>``; a call may
+    lack the envelope ``{"type", "function"}``."""
+    if isinstance(value, str) and "<tool_call>" in value:
+        value = re.findall(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", value, re.DOTALL)
+    elif isinstance(value, str) and len(lines := value.split("\n")) > 1 and all(
+            line.startswith("{") and line.endswith("}") for line in map(str.strip, lines) if line):
+        value = [line for line in lines if line.strip()] if not _is_json(value) else value
     value = _from_json(value, f"{where}: the call is neither an object nor the JSON of one")
     made = []
     for call in value if isinstance(value, list) else [value]:
@@ -212,9 +266,18 @@ def tools_of(value: Any) -> list[Row]:
         schema = tool.get("function", tool) if isinstance(tool, dict) else None
         if not isinstance(schema, dict) or not isinstance(schema.get("name"), str):
             raise TriviumError(f"`tools`: tool {number} has no `name`; each is {{\"name\", \"parameters\", ...}}")
-        made.append({"type": "function", "function": {key: value for key, value in schema.items()
-                                                      if schema is not tool or key != "type"}})
+        made.append({"type": "function", "function": {
+            "parameters" if key == "input_schema" else key: value for key, value in schema.items()
+            if schema is not tool or key != "type"}})
     return made
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _from_json(value: Any, otherwise: str) -> Any:
@@ -260,8 +323,9 @@ def check_turns(messages: Sequence[Row]) -> Sequence[Row]:
         if not isinstance(content, str):
             picture = isinstance(content, list) and any(
                 isinstance(part, Mapping) and str(part.get("type")).startswith("image") for part in content)
-            raise TriviumError(f"message {number}: " + ("holds a picture, but only text is read here" if picture else
-                                                        "the content is not a string"))
+            raise TriviumError(f"message {number}: " + (
+                "holds a picture, but only text is read here" if picture else
+                "there is no content" if content is None else f"the content is no text, but {what(content)}"))
         if not content.strip() and role != "tool" and not message.get("tool_calls"):
             raise TriviumError(f"message {number}: the content is empty")
         if role == "system" and number > 1:
