@@ -32,7 +32,8 @@ class LlamaCpp:
         return self
 
     def __exit__(self, *raised):
-        self.process.communicate("")
+        self.process.kill()  # told to end, the library sometimes waits for its own threads for ever
+        self.process.communicate()
 
     def ask(self, path, **body):
         request = urllib.request.Request(self.address + path, json.dumps(body).encode(),
