@@ -20,7 +20,7 @@ from trivium.training.loop import train
 from trivium.training.machine import AUTO, resolve_precision
 from trivium.training.next_token import LanguageModeling
 from trivium.training.optimizers import Optimization
-from trivium.training.precision import as_trained, master_of, masters
+from trivium.training.precision import as_trained, master_of, masters, settle
 from trivium.training.trainer import Trainer
 
 CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1,
@@ -159,3 +159,36 @@ def test_norms_have_a_kernel_under_autocast(every_warning):
         model(torch.arange(9)[None]).sum().backward()
     assert not [warning for warning in every_warning if "Mismatch dtype" in str(warning.message)]
     assert all(weight.grad.dtype == torch.float32 for weight in model.parameters())
+
+
+@pytest.mark.bf16
+@pytest.mark.parametrize("kind", ["bf16", "bf16-weights"])
+def test_an_update_of_a_float16_model_moves_it_as_far_as_in_float32(kind):
+    batch = make_batch([[tree] for tree in trees(8)], 32)
+    told = []
+    changes = {}
+    for precision in ("float32", kind):
+        model = LanguageModel(CONFIG).initialise(0)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.copy_(weight.half().float())
+        before = copy.deepcopy(model.state_dict())
+        settle(model, precision, told.append)
+        assert all(torch.equal(weight.half(), before[name].half()) and
+                   torch.equal(weight.bfloat16(), before[name].bfloat16())
+                   for name, weight in model.state_dict().items())
+        trainer = Trainer(model, Optimization(learning_rate=1e-6, schedule="constant", warmup=0.0), 1, precision)
+        trainer.step(0, [batch], LanguageModeling())
+        changes[precision] = sum(
+            float((weight.detach().to(read).float() - before[name].to(read).float()).abs().sum())
+            for read in [torch.bfloat16 if precision == kind else torch.float32]
+            for name, weight in masters(model) if weight.dim() > 1)
+    assert len(told) == 1 and "halfway" in told[0]
+    assert changes[kind] == pytest.approx(changes["float32"], rel=0.2)  # without it some twenty times as far
+
+
+def test_weights_drawn_at_random_stay_where_they_are():
+    model = LanguageModel(CONFIG).initialise(0)
+    before = copy.deepcopy(model.state_dict())
+    settle(model, "bf16", pytest.fail)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())

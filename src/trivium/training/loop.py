@@ -20,7 +20,7 @@ from trivium.training.log import Log
 from trivium.training.objective import Batches, Microbatch, Objective
 from trivium.training.optimizers import Plateau
 from trivium.training.parallel import join
-from trivium.training.precision import halve
+from trivium.training.precision import halve, settle
 from trivium.training.settings import NumberFormat, Optimization, Parallel
 from trivium.training.trainer import Trainer
 
@@ -175,6 +175,8 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     compiled = worth_compiling(parallel, model, steps, sum(batch.size for batch in first_batch) * parts, precision)
     if steps and world.leader:
         say(f"{world.size} process{'es' if world.size > 1 else ''}, {'compiled' if compiled else 'eager'}, {precision}")
+    if steps:
+        settle(model, precision, say if world.leader else lambda text: None)
     trainer = Trainer(model, settings, steps, precision, parallel, world, compiled)
     checkpoints = Checkpoints(scratch, f"{fingerprint} in {precision}", trainer, evaluation.keep_best)
     plateau = Plateau(settings)

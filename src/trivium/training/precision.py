@@ -9,7 +9,7 @@ shards and gathers them in bf16, which is the same.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,47 @@ def halve(model: nn.Module) -> None:
                     copy.register_post_accumulate_grad_hook(move_gradient)  # type: ignore[no-untyped-call]
                 copies[id(weight)] = copy
             module._parameters[name] = copies[id(weight)]
+
+
+HALFWAY = 1e-3
+"""Share of the weights that lie halfway between two numbers of bf16 from which these are moved; of weights drawn at
+random it is 2 to the power of -16."""
+
+
+@torch.no_grad()
+def break_ties(model: nn.Module) -> float:
+    """Move trained weights that lie exactly halfway between two numbers of bf16 a little towards the one that they are
+    rounded to; the share of such weights, or 0 where there are too few to matter and all stay.
+
+    Of a float16 model every eighth weight lies so, and of one that was quantised many do: the least update would tip
+    them all over, and move what the products read tens of times as far as the learning rate says. They are moved by
+    less than half of float16's spacing, each by another part of it, so that updates tip over as many as their size
+    says. What is rounded to bf16 or float16 stays the same."""
+    weights = [weight for weight in dict.fromkeys(model.parameters())
+               if weight.requires_grad and weight.dim() > 1 and weight.dtype == torch.float32]
+    tied = sum(int(_halfway(weight).sum()) for weight in weights)
+    share = tied / max(1, sum(weight.numel() for weight in weights))
+    if share < HALFWAY:
+        return 0.0
+    for weight in weights:
+        generator = torch.Generator(weight.device).manual_seed(weight.numel())
+        bits, places = weight.data.view(torch.int32), _halfway(weight)  # sign and magnitude: adding to it adds to that
+        by = torch.randint(1, 0x1000, (int(places.sum()),), generator=generator, device=weight.device,
+                           dtype=torch.int32)
+        bits[places] += by * (2 * (bits[places] >> 16 & 1) - 1)  # a half is rounded to the even neighbour
+    return share
+
+
+def settle(model: nn.Module, precision: str, say: Callable[[str], None]) -> None:
+    """Make a model ready for updates in ``precision``: :func:`break_ties` where products round to bf16, and say so."""
+    if precision != "float32" and (share := break_ties(model)):
+        say(f"{share:.1%} of the weights lie exactly halfway between two numbers of bf16 (of float16 and quantised "
+            "models many do); they are moved off by less than float16 can tell, so that an update does not tip them "
+            "all over")
+
+
+def _halfway(weight: Tensor) -> Tensor:
+    return weight.data.view(torch.int32) & 0xFFFF == 0x8000
 
 
 def move_gradient(weight: Tensor) -> None:

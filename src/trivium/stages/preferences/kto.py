@@ -42,7 +42,7 @@ class Kto(FromModel):
     """Learn from single responses that were liked or not (Kahneman-Tversky optimisation)."""
 
     kind: ClassVar[str] = "kto"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     usual: ClassVar[str] = "kto"
     title: ClassVar[Title] = Title("thumbs up and down (KTO)", "赞与踩（KTO）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (

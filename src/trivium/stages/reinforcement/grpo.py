@@ -37,7 +37,7 @@ class Grpo(ReinforcementSettings, BeginsChat):
     """Reinforcement learning from rewards that can be checked, without a value model: GRPO, or RLOO."""
 
     kind: ClassVar[str] = "grpo"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     usual: ClassVar[str] = "grpo"
     title: ClassVar[Title] = Title("group-relative RL (GRPO)", "组相对强化学习（GRPO）", "judge")
     panel: ClassVar[Panel] = Panel(curves=("score", "gold", "watched_gold", "kl", "entropy", "length", "finished",

@@ -26,6 +26,7 @@ from trivium.training.log import Log
 from trivium.training.machine import give_back_freed_memory
 from trivium.training.objective import Objective
 from trivium.training.parallel import whole
+from trivium.training.precision import settle
 from trivium.training.trainer import Trainer
 
 FAR = 50.0
@@ -84,6 +85,7 @@ class PolicyTraining:
         settings.warn(context)
         self.updates = settings.epochs * settings.minibatches
         check_shares(settings.episodes // settings.minibatches, world.slice[1], context.name)
+        settle(model, rollouts.precision, context.progress.say if world.leader else lambda text: None)
         self.acting, self.policy = (model, policy) if world.mesh is None else acting_copy(model, policy)
         self.attached = attached and attached.within(self.policy)
         self.reference = None if not drifts else self.policy if attached else copy.deepcopy(policy).eval()
