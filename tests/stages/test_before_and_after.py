@@ -123,6 +123,9 @@ def test_a_judge_behind_an_address_compares_them(place):
 @pytest.mark.parametrize(("change", "message"), [
     (["sft.validation=0"], r"stages\.evaluate\.prompts: no rows are held out .* give the stage 'sft' a share of "
                            "`validation`, such as 0.05, or name a file of rows as `prompts`"),
+    (["sft.validation=0", "imports.comparisons=[chats.jsonl]"],
+     r"stages\.evaluate\.prompts: what 'imports' holds out has no right answers; give the stage 'sft' a share of "
+     r"`validation`, such as 0.05, or say what judges the answers \(`reward`, `judge` or `checkers`\), or name a file"),
     (["evaluate.prompts=none.jsonl"], r"stages\.evaluate\.prompts: none\.jsonl: no such file"),
     (["evaluate.checkers={a: rogue_l}"],
      r"stages\.evaluate\.checkers\.a: there is no checker 'rogue_l'; did you mean 'rouge_l'"),

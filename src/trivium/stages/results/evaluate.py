@@ -106,7 +106,8 @@ class Evaluate(Measuring):
             return self
         if any(model not in earlier and not Path(model).exists() for model in self.models.values()):
             return self  # the check of references names it
-        return self.model_copy(update={"prompts": held_out_of(self.models.values(), earlier)})
+        judged = bool(self.judge or self.reward or self.checkers or self.tasks)
+        return self.model_copy(update={"prompts": held_out_of(self.models.values(), earlier, judged)})
 
     @property
     def compared(self) -> str:

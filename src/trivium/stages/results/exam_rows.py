@@ -20,10 +20,10 @@ PROMPTS, HELDOUT = "evaluation.jsonl", "heldout.jsonl"
 ``sft``)."""
 
 
-def held_out_of(models: Iterable[str], earlier: Mapping[str, Stage]) -> str:
+def held_out_of(models: Iterable[str], earlier: Mapping[str, Stage], judged: bool) -> str:
     """The stage or the folder whose held-out rows models are examined on, where the recipe names none: an ``sft``
     stage among the models, or among what they are made from, that holds rows out; else a stage that holds out
-    prompts.
+    prompts: those of comparisons alone, which have no right answers, only where answers are ``judged``.
 
     Raises :class:`TriviumError` where nothing is held out."""
     todo, seen = list(models)[::-1], set[str]()
@@ -47,10 +47,15 @@ def held_out_of(models: Iterable[str], earlier: Mapping[str, Stage]) -> str:
         todo += [reference for _, reference in stage.references()]
     for name in others:
         stage = earlier[name]
-        if stage.kind == "world" or getattr(stage, "comparisons", None) or any(
+        if stage.kind == "world" or (judged and getattr(stage, "comparisons", None)) or any(
                 source.prompts for source in getattr(stage, "sources", {}).values()):
             return name
     mend = (f"give the stage {tuned[0]!r} a share of `validation`, such as 0.05, or " if tuned else "")
+    answerless = next((name for name in others if getattr(earlier[name], "comparisons", None)), "")
+    if answerless and not judged:
+        raise TriviumError(f"prompts: what {answerless!r} holds out has no right answers; {mend}say what judges the "
+                           "answers (`reward`, `judge` or `checkers`), or name a file of rows with answers as "
+                           "`prompts`")
     raise TriviumError(f"prompts: no rows are held out to examine these models on; {mend}name a file of rows as "
                        "`prompts`")
 
