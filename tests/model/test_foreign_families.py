@@ -22,7 +22,7 @@ from trivium.training.optimizers import Optimization
 from trivium.training.trainer import Trainer
 
 RECURRENT = ["qwen3_5_text", "qwen3_next", "granitemoehybrid", "lfm2", "mamba", "falcon_h1"]
-ATTENDING = ["deepseek_v3", "gemma3_text", "cohere", "gpt_oss", "gpt2", "bloom"]
+ATTENDING = ["deepseek_v3", "qwen2_moe", "gemma3_text", "cohere", "gpt_oss", "gpt2", "bloom"]
 LARGE = {"longcat_flash", "deepseek_v4", "inkling_text", "blt", "emu3", "fuyu", "got_ocr2", "llama4", "mllama",
          "phi4_multimodal", "moss_transcribe_diarize", "dots3_note", "gemma3", "gemma4", "gemma4_unified",
          "gemma4_unified_assistant", "qwen3_5", "qwen3_5_moe", "qwen4_exp"}

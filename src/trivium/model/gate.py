@@ -203,7 +203,11 @@ def exchanged(model: ForeignLanguageModel, trial: Trial) -> tuple[int, int, str]
             return 0, 0, "its attention is more than causal"
         if (by := trial.packed()) > trial.tolerance:
             return 0, 0, f"packed into one row, texts change one another's logits by {by:.2g} of their deviation"
-        reach = min([trunk.reach, *(seen_up_to(mask, trunk.reach) for mask in told.masks if mask is not None)])
+        reaches = [seen_up_to(mask, trunk.reach) for mask in told.masks if mask is not None]
+        kinds = getattr(model.whole[0].config.get_text_config(decoder=True), "layer_types", None) or ["unknown"]
+        if set(kinds) == {"full_attention"} and trunk.reach in reaches:
+            reaches = []  # the library makes a mask of every kind, those that no layer asks for too
+        reach = min([trunk.reach, *reaches])
         if reach < text.shape[1]:
             return 0, 0, f"its attention reaches no farther than {reach} tokens back"
         works = _works(lambda: trial.sampled(PlainDecoder(model, 3, 16)), trial.tolerance)
