@@ -24,7 +24,7 @@ from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
 from trivium.model.adapters import AdapterSettings, Attached, attach, has_adapters, peft
 from trivium.model.adapters import folder as adapter_folder
-from trivium.model.adapters.folder import weights_digest as weights_digest
+from trivium.model.adapters.folder import weights_digest
 from trivium.model.encoder import Classifier
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.families import described, keep_generation, ours, save_generation
@@ -36,7 +36,6 @@ from trivium.stage import Context
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.scoring import end_where_scores_are_read, set_scoring_padding
 from trivium.training.batch import Tree
-from trivium.training.batch import map_trees as map_trees
 
 
 def load_language_model(folder: Path) -> tuple[LanguageModel, ChatTokenizer]:
