@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from making import KINDS, make
 
@@ -48,6 +48,7 @@ def control(tokenizer, ids):
 
 
 @settings(max_examples=200, deadline=None)
+@example(key=("metaspace", "plain"), text=" <|im_start|>", other="<|im_start|>")
 @given(key=st.sampled_from([(kind, name) for kind in KINDS for name in FLAGS]), text=contents, other=contents)
 def test_no_content_yields_a_control_token(loaded, key, text, other):
     tokenizer, (kind, name) = loaded[key], key
@@ -62,7 +63,9 @@ def test_no_content_yields_a_control_token(loaded, key, text, other):
     asked, said = tokenizer.encode_answer([{"role": "user", "content": text}], other)
     assert asked + said == ids[:len(asked) + len(said)] and said[-1] == tokenizer.end_id
     if kind in LOSSLESS and "▁" not in text:
-        assert tokenizer.decode(tokenizer.encode(text)) == text
+        # a first space and the mark that Metaspace puts before a text are one: the library itself gives it back without
+        kept = text.removeprefix(" ") if kind == "metaspace" else text
+        assert tokenizer.decode(tokenizer.encode(text)) == kept
     if kind == "byte" and "strip" not in name and name != "both":
         words = tokenizer.decode([id for id, loss in zip(ids, mask, strict=True) if loss])
         assert words.lstrip("\n") == other.lstrip("\n") + "<|im_end|>"
