@@ -83,6 +83,9 @@ def test_what_is_no_number_of_that_kind_is_refused(setting, value):
     ("sft", {"dataset": "x.jsonl"}, "stages.sft.dataset: unknown setting; did you mean 'demonstrations'?"),
     ("dpo", {"dataset": "x.jsonl"}, "stages.dpo.dataset: unknown setting; did you mean 'preferences'?"),
     ("dpo", {"cutoff_len": 9}, "stages.dpo.cutoff_len: unknown setting; did you mean 'length'?"),
+    ("evaluate", {"models": {"a": "sft"}, "shots": 2},
+     "stages.evaluate: `demonstrations` and `shots` are shown to a pretrained model alone, to which the questions "
+     "would be new; name it as `base`, or leave them out"),
     ("evaluate", {"models": ["a"]}, 'stages.evaluate.models is ["a"]; it must be a mapping of settings'),
     ("ppo", {"reward": {"a": {"model": "x", "weight": "much"}}},
      'stages.ppo.reward.a.weight is "much"; it must be a number'),

@@ -155,6 +155,23 @@ def test_a_template_begins_a_chat_model_of_a_base(bases, rows, tmp_path, capsys)
         load_recipe(recipe(tmp_path, sft={"template": "qwen"}))
 
 
+def test_a_template_begins_a_chat_in_every_stage_that_learns_from_chats(bases, rows, tmp_path):
+    write_rows(tmp_path / "prompts.jsonl", [{"id": f"q{n}", "prompt": f"{n}+{n}", "answer": f"{2 * n}"}
+                                            for n in range(4)])
+    begun = {"model": str(bases / "bare"), "template": "chatml", "system": "Be kind."}
+    learning = {"prompts": str(tmp_path / "prompts.jsonl"), "iterations": 1, "episodes": 2,
+                "max_new_tokens": 4, "precision": "float32", **begun}
+    stages = {name: stage | begun for name, stage in settings(bases, rows).items() if name != "sft"}
+    path = recipe(tmp_path, **stages, ppo=learning, grpo=learning | {"samples": 2, "checker": "number"})
+    for stage in ("dpo", "reward", "kto"):
+        assert "".join(token["text"] for token in tokens_of(load_recipe(path), stage, 0)).startswith(
+            "<|im_start|>system\nBe kind.")
+    trivium.run(path)
+    for stage in (*stages, "ppo", "grpo"):
+        said = ChatTokenizer.load(tmp_path / "run" / stage).render(chat(1, "2"))
+        assert said.startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n1+1")
+
+
 def test_responses_share_their_prompt(bases):
     tokenizer = ChatTokenizer.load(bases / "qwen3")
     row = {"id": "x", "prompt": chat(1, "")[:1], "tools": TOOLS}

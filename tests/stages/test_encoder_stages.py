@@ -13,6 +13,7 @@ from trivium.api import load
 from trivium.errors import TriviumError
 from trivium.model import folder as model_folder
 from trivium.model.encoder import Classifier, joined, load_encoder
+from trivium.model.weights import stored_dtype
 from trivium.pipeline.run import run
 from trivium.planning.inspection import tokens_of
 from trivium.recipe.load import load_recipe
@@ -46,6 +47,18 @@ def reviews(path, n=240):
     rows = ["review,label"] + [f'"{r.text}",{"good" if r.positive else "bad"}' for r in drawn]
     path.write_text("\n".join(rows) + "\n")
     return path
+
+
+def test_labels_are_learned_in_float32_and_written_as_the_base_was(tmp_path):
+    from transformers import AutoModelForSequenceClassification
+    (tmp_path / "r.yaml").write_text(
+        RECIPE.format(out=tmp_path / "runs", table=reviews(tmp_path / "r.csv", 80), precision="float32"))
+    few = "{kind: classify, precision: float32, epochs: 0.1, baseline: false, save_dtype: f16, adapter: {rank: 2}}"
+    made = run(tmp_path / "r.yaml", ["encode.steps=1", "classify.epochs=0.1", "classify.save_dtype=bf16",
+                                     f"stages.adapted={few}"])
+    for stage, kind in (("classify", torch.bfloat16), ("adapted", torch.float16)):
+        folder = made[stage].folder
+        assert stored_dtype(folder) == AutoModelForSequenceClassification.from_pretrained(folder).dtype == kind
 
 
 def test_reviews_are_told_apart_and_transformers_agrees(tmp_path, any_precision):

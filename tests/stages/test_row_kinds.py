@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -490,3 +491,39 @@ def test_whatever_a_row_holds_it_is_read_or_refused_in_words(row):
             json.dumps(make(row))
         except TriviumError as error:
             assert str(error)
+
+
+@pytest.mark.parametrize(("verdict", "better"), [
+    ({"preference": 1}, "a"), ({"preference": "2.0"}, "b"), ({"preference": 1.31}, "a"), ({"preference": 1.9}, "b"),
+    ({"preference": 0}, "tied"), ({"preference": 1.5}, "tied"), ({"preference": 3}, "'preference' is 3, which says of"),
+    ({"preference": None, "winner": "model_b"}, "b"), ({"preference": True}, "'preference' is True"),
+    ({"overall_preference": -3}, "a"), ({"overall_preference": 1}, "b"), ({"overall_preference": 0}, "tied"),
+    ({"overall_preference": -100}, "is -100"), ({"preference_strength": "2"}, "b"), ({"labels": 1}, "a"),
+    ({"labels": 0}, "b"), ({"labels": 2}, "'labels' is 2"), ({"better_response_id": 0}, "a"),
+    ({"winner": "Model_A"}, "a"), ({"winner": "tie (bothbad)"}, "tied"), ({"winner": "gpt-4"}, "'winner' is 'gpt-4'"),
+    ({"annotator1": "1", "annotator2": 2, "annotator3": 1}, "a"), ({"annotator_1": 1, "annotator_2": 2}, "tied"),
+    ({"annotator1": "yes"}, "neither 1, 2 nor 0")])
+def test_verdicts_on_two_responses(verdict, better):
+    row = {"instruction": "Which?", "response_1": "This.", "response_2": "That."} | verdict
+    if better in ("a", "b"):
+        made = comparison(row)
+        best = made["responses"][made["ranking"][0][0]]
+        assert best == {"a": "This.", "b": "That."}[better]
+        assert made["prompt"] == [{"role": "user", "content": "Which?"}]
+    else:
+        with pytest.raises(TriviumError, match=re.escape(better)):
+            comparison(row)
+
+
+def test_two_responses_without_a_verdict_are_no_comparison():
+    with pytest.raises(TriviumError, match="no known kind of comparison has the fields output_1, output_2, prompt"):
+        comparison({"prompt": "Which?", "output_1": "This.", "output_2": "That."})
+
+
+def test_calls_alone_answer_a_question():
+    calls = [{"name": "weigh", "arguments": {"of": "lead"}}, {"name": "weigh", "arguments": {"of": "cork"}}]
+    tools = [{"name": "weigh", "description": "Weigh it.", "parameters": {"type": "object", "properties": {}}}]
+    row = {"id": 3, "query": "Which is heavier?", "tools": json.dumps(tools), "answers": json.dumps(calls)}
+    made = demonstration(row)
+    assert [call["function"] for call in made["messages"][1]["tool_calls"]] == calls
+    assert made["tools"][0]["function"]["name"] == "weigh"

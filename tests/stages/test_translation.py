@@ -54,6 +54,15 @@ stages:
     epochs: 1
     max_new_tokens: 8
     adapter: {{rank: 2}}
+  halved:
+    kind: translate
+    model: translate
+    precision: {precision}
+    length: 48
+    rows: 4
+    epochs: 0.1
+    max_new_tokens: 2
+    save_dtype: bf16
 """
 
 
@@ -76,6 +85,7 @@ def test_the_whole_way_and_transformers_writes_the_same(tmp_path, any_precision)
         rows[0]["source"], 0.0, 8)
     assert artifacts["adapted"].summary["trained_parameters"] < 6000 and (artifacts["adapted"].folder /
                                                                           "adapter_model.safetensors").exists()
+    assert AutoModelForSeq2SeqLM.from_pretrained(artifacts["halved"].folder).dtype == torch.bfloat16
     for stage in ("spans", "translate"):
         tokens = list(tokens_of(load_recipe(tmp_path / "r.yaml"), stage, 0))
         source, target = ([token for token in tokens if token["side"] == side] for side in ("source", "target"))

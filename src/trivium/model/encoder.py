@@ -16,7 +16,7 @@ from trivium.errors import TriviumError
 from trivium.files import read_json, write_json
 from trivium.model.config import EncoderConfig
 from trivium.model.transformer import Transformer, both_ways_attention, norm_of
-from trivium.model.weights import save_weights, shards
+from trivium.model.weights import name_of_dtype, save_weights, shards
 
 
 class Head(nn.Module):
@@ -186,8 +186,8 @@ def save_encoder(model: MaskedModel | Classifier, folder: Path, ids: dict[str, i
         "global_rope_theta": config.rope_theta, "local_rope_theta": config.rope_theta, "rope_parameters": {
             "full_attention": rope, "sliding_attention": rope
         }, "pad_token_id": ids["pad"], "bos_token_id": None, "eos_token_id": ids["document"],
-        "cls_token_id": ids["document"], "sep_token_id": ids["document"], "dtype": "float32", "attention_dropout": 0.0,
-        "embedding_dropout": 0.0, "mlp_dropout": 0.0, "classifier_dropout": 0.0
+        "cls_token_id": ids["document"], "sep_token_id": ids["document"], "dtype": name_of_dtype(model),
+        "attention_dropout": 0.0, "embedding_dropout": 0.0, "mlp_dropout": 0.0, "classifier_dropout": 0.0
     }
     if isinstance(model, Classifier):
         values |= {

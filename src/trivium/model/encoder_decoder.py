@@ -16,7 +16,7 @@ from trivium.files import read_json, write_json
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder import encode
 from trivium.model.transformer import Cross, Transformer, masked_attention
-from trivium.model.weights import save_weights, shards
+from trivium.model.weights import name_of_dtype, save_weights, shards
 
 
 class Halves(nn.Module):
@@ -84,8 +84,8 @@ class EncoderDecoder(nn.Module):
                                                            ], "is_encoder_decoder": True, "encoder": half,
                 "decoder": half | {"is_decoder": True, "cross_attention_hidden_size": config.hidden_size},
                 "vocab_size": config.vocab_size, "dropout_rate": 0.0, "attention_dropout": 0.0,
-                "tie_word_embeddings": True, "dtype": "float32", "pad_token_id": ids["pad"], "bos_token_id": ids["eos"],
-                "eos_token_id": ids["eos"]
+                "tie_word_embeddings": True, "dtype": name_of_dtype(self), "pad_token_id": ids["pad"],
+                "bos_token_id": ids["eos"], "eos_token_id": ids["eos"]
             })
         write_json(
             folder / "generation_config.json", {

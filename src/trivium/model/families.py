@@ -15,7 +15,7 @@ from trivium.errors import TriviumError
 from trivium.files import read_json, write_json
 from trivium.model.config import ModelConfig, RopeScaling
 from trivium.model.transformer import LanguageModel, RewardModel, WithoutContents
-from trivium.model.weights import save_weights, shards
+from trivium.model.weights import name_of_dtype, save_weights, shards
 
 NAMES = {  # ours -> Hugging Face's
     "vocab_size": "vocab_size", "hidden_size": "hidden_size", "intermediate_size": "intermediate_size",
@@ -270,8 +270,7 @@ def save_own(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, An
 def save_own_config(model: LanguageModel | RewardModel, folder: Path, ids: dict[str, Any]) -> None:
     """Write ``config.json`` and, of a language model, ``generation_config.json``."""
     shift = model.shift if isinstance(model, RewardModel) else None
-    kind = str(next(model.parameters()).dtype).removeprefix("torch.")
-    write_json(folder / "config.json", write_config(model.config, ids, shift) | {"dtype": kind})
+    write_json(folder / "config.json", write_config(model.config, ids, shift) | {"dtype": name_of_dtype(model)})
     if shift is None:
         save_generation(folder, ids)
 

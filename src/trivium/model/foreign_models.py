@@ -243,7 +243,7 @@ class ForeignRewardModel(RewardModel):
     def save_folder(self, folder: Path, ids: dict[str, Any]) -> None:
         """Write ``config.json`` and the weights under the names of the family's ``ForSequenceClassification``, which
         reads hidden states before the family's factor on logits."""
-        from trivium.model.weights import save_weights
+        from trivium.model.weights import name_of_dtype, save_weights
         with _described(self.whole[0], ids):
             self.whole[0].config.save_pretrained(folder)
         values = read_json(folder / "config.json")
@@ -255,7 +255,7 @@ class ForeignRewardModel(RewardModel):
             kind = "ForSequenceClassification"
         write_json(folder / "config.json", values | {
             "architectures": [kind], "id2label": {"0": "score"}, "label2id": {"score": 0},
-            "dtype": str(next(self.parameters()).dtype).removeprefix("torch."),
+            "dtype": name_of_dtype(self),
             "trivium_score_shift": self.shift})
         trunk: Any = self.model
         weights = {f"{self.trunk_name}.{name}": tensor for name, tensor in trunk.inner.state_dict().items()}

@@ -37,6 +37,11 @@ def stored_dtype(folder: Path) -> torch.dtype:
     return STORED.get(counts.most_common(1)[0][0], torch.float32) if counts else torch.float32
 
 
+def name_of_dtype(model: nn.Module) -> str:
+    """The number format of a model's weights, as ``config.json`` names it: float32, bfloat16 or float16."""
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
 @contextlib.contextmanager
 def weights_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Within it, a model's weights are in ``dtype``; afterwards they are what they were, rounded. Buffers stay: the

@@ -10,9 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from trivium.files import read_json, write_text
+from trivium.model.config import EncoderConfig, EncoderDecoderConfig, VisionConfig
 from trivium.recipe.load import Header
 from trivium.recipe.rounds import Rounds
 from trivium.stages.registry import BUILT_IN, built_in
@@ -22,8 +23,19 @@ PLACE = Path(__file__).with_name("schema.json")
 
 def describe(settings: type[BaseModel]) -> dict[str, Any]:
     """``{"about", "schema", "defaults"}`` of a class of settings."""
-    return {"about": (settings.__doc__ or "").splitlines()[0], "schema": _untitled(settings.model_json_schema()),
+    schema = settings.model_json_schema()
+    for shape in (EncoderConfig, EncoderDecoderConfig, VisionConfig):
+        _inherit(schema.get("$defs", {}).get(shape.__name__, {}), shape)
+    return {"about": (settings.__doc__ or "").splitlines()[0], "schema": _untitled(schema),
             "defaults": settings.model_construct().model_dump(mode="json", warnings=False)}
+
+
+def _inherit(schema: dict[str, Any], shape: type) -> None:
+    """Describe the fields of a dataclass that it inherits: pydantic reads docstrings in the class itself alone."""
+    for base in shape.__mro__[1:-1]:
+        for name, known in TypeAdapter(base).json_schema()["properties"].items():
+            if "description" in known:
+                schema.get("properties", {}).get(name, {}).setdefault("description", known["description"])
 
 
 def _untitled(schema: Any) -> Any:

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-from trivium.stage import InputMarker, refusing
+from trivium.model import LanguageModel
+from trivium.model.folder import read_config
+from trivium.stage import Context, InputMarker, refusing
+from trivium.stages.models import load_language_model, load_tokenizer
+from trivium.stages.training import FromModel
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.choice import choose
 from trivium.tokenizer.named import check_name
@@ -23,10 +27,8 @@ class TemplateMarker(InputMarker):
         return text.endswith(".jinja")
 
 
-class BeginsChat(BaseModel):
-    """How a chat is written for a base that begins to chat."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
+class FromChat(FromModel):
+    """What stages have in common that learn from chats: how a chat is written for a base that begins to chat."""
 
     template: Annotated[str | None, TemplateMarker()] = None
     """How chats are written: chatml, llama3, qwen3, mistral, gemma, phi3, zephyr, plain, or the path of a `.jinja`
@@ -58,3 +60,13 @@ class BeginsChat(BaseModel):
         if spelt:
             say(f"template {self.template}: {', '.join(spelt)} are no tokens of this vocabulary and are spelt as text")
         return chosen
+
+    def load_policy(self, context: Context) -> tuple[LanguageModel, ChatTokenizer]:
+        """The model that the stage starts from, and its tokenizer with these settings."""
+        model, tokenizer = load_language_model(context.inputs["model"])
+        return model, self.chat_tokenizer(tokenizer, context.inputs, context.progress.say)
+
+    def load_chat_tokenizer(self, context: Context, say: Callable[[str], None] = lambda text: None) -> ChatTokenizer:
+        """That tokenizer alone."""
+        config, _ = read_config(context.inputs["model"])
+        return self.chat_tokenizer(load_tokenizer(context.inputs["model"], config.vocab_size), context.inputs, say)

@@ -154,8 +154,14 @@ def save_trained(model: LanguageModel | RewardModel, attached: Attached | None, 
     if attached:
         save_adapter(model, attached, tokenizer, base, context)
         return
-    with weights_in(model, dtype_to_save(model, base, save_dtype, context.progress.say)):
+    with in_format_to_save(model, base, context, save_dtype):
         save_model(model, tokenizer, context.folder, base=base)
+
+
+def in_format_to_save(model: nn.Module, base: Path, context: Context,
+                      save_dtype: SaveDtype) -> contextlib.AbstractContextManager[None]:
+    """The context in which a model's weights have the format in which they are written; they are rounded afterwards."""
+    return weights_in(model, dtype_to_save(model, base, save_dtype, context.progress.say))
 
 
 def dtype_to_save(model: nn.Module, base: Path, wanted: str, say: Callable[[str], None]) -> torch.dtype:

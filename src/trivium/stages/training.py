@@ -17,13 +17,13 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.config import ModelConfig
-from trivium.model.weights import SaveDtype, weights_in
+from trivium.model.weights import SaveDtype
 from trivium.resources import running_and_waiting
 from trivium.stage import Context, Input, Stage
 from trivium.stages import defaults
 from trivium.stages.cost import Estimate, size_of, steps_of, weights_of
 from trivium.stages.defaults import AT_ONCE
-from trivium.stages.models import dtype_to_save
+from trivium.stages.models import in_format_to_save
 from trivium.stages.outlook import Cost, Step
 from trivium.training.batch import Batch, Tree, make_batch
 from trivium.training.epochs import PackedEpochs
@@ -284,8 +284,7 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
                     track=context.folder / "tensorboard" if settings.track else None, progress=Watched(context),
                     say=context.progress.say, watch=watch)
     if outcome.leader and isinstance(settings, FromModel) and getattr(settings, "adapter", None) is None:
-        dtype = dtype_to_save(outcome.model, context.inputs["model"], settings.save_dtype, context.progress.say)
-        with weights_in(outcome.model, dtype):
+        with in_format_to_save(outcome.model, context.inputs["model"], context, settings.save_dtype):
             pass  # what is measured now is what will be written
     return outcome
 

@@ -21,6 +21,7 @@ from trivium.data.row_kinds.demonstrations import (
 )
 from trivium.data.row_kinds.fields import ASKED, Fields
 from trivium.data.row_kinds.messages import Reading, check_prompt
+from trivium.data.row_kinds.verdicts import FIRST, TIED, two_responses, verdict
 from trivium.errors import TriviumError
 from trivium.files import Row
 
@@ -95,12 +96,32 @@ def _ranked(fields: Fields, reading: Reading) -> Found:
 
 def _chosen(fields: Fields, reading: Reading) -> Found:
     """``chosen`` and ``rejected``: answers to a prompt that is given, or whole conversations, in messages or texts."""
-    values = [fields.take("chosen"), fields.take("rejected")]
+    return _two(fields, reading, "chosen", "rejected")
+
+
+def _judged(fields: Fields, reading: Reading) -> Found:
+    """Two responses under names of their own, and which of them is better."""
+    names = two_responses(fields)
+    assert names is not None
+    better = verdict(fields)
+    if better == TIED:
+        raise TriviumError("all responses are tied: nothing can be learned from that")
+    if kind_of_row(fields, PROMPTS) is None:
+        if isinstance(fields.peek("history"), str):
+            fields.rename("history", "prompt")  # SHP's posts
+        elif isinstance(fields.peek("context"), list):
+            fields.rename("context", "messages")  # HelpSteer 3
+    return _two(fields, reading, *(names if better == FIRST else reversed(names)))
+
+
+def _two(fields: Fields, reading: Reading, better: str, worse: str) -> Found:
+    """The responses of two fields, the better one first."""
+    values = [fields.take(better), fields.take(worse)]
     kind = kind_of_row(fields, PROMPTS)
     dialogues = [dialogue_of(value) if isinstance(value, str) and value.startswith("\n\nHuman:") else None
                  for value in values]
     turns = [messages or said(value, "assistant", name, reading)
-             for name, value, messages in zip(("chosen", "rejected"), values, dialogues)]
+             for name, value, messages in zip((better, worse), values, dialogues)]
     if kind is None and not any(dialogues) and all(isinstance(value, str) for value in values):
         if any(value.startswith("\n\nHuman:") for value in values):
             raise TriviumError("not a dialogue of 'Human:' and 'Assistant:' turns that ends with the assistant's")
@@ -108,7 +129,7 @@ def _chosen(fields: Fields, reading: Reading) -> Found:
         return opened([{"role": "user", "content": start}], fields, reading), [*answers], [[0], [1]], {}
     whole = [any(message["role"] == "user" for message in messages) for messages in turns]
     if whole[0] != whole[1]:
-        raise TriviumError("one of `chosen` and `rejected` is a whole conversation and the other is not")
+        raise TriviumError(f"one of `{better}` and `{worse}` is a whole conversation and the other is not")
     if not whole[0]:
         if kind is None:
             raise TriviumError("there is no prompt: give it `prompt`, or whole conversations")
@@ -185,6 +206,26 @@ def _scored(fields: Fields, reading: Reading) -> Found:
     return _prompt(fields, reading), list(responses), ranking, {}
 
 
+def _by_rank(fields: Fields, reading: Reading) -> Found:
+    """Nectar: ``answers``, objects with an ``answer`` and a ``rank`` from 1, the best."""
+    ranks: list[float] = []
+    texts: list[Response] = []
+    for number, one in enumerate(fields.take("answers"), 1):
+        inner = Fields(one)
+        text, rank = inner.take("answer"), inner.take("rank")
+        rank = _number(rank) if isinstance(rank, str) else rank
+        if not isinstance(text, str) or not isinstance(rank, (int, float)) or isinstance(rank, bool):
+            raise TriviumError(f"answer {number} lacks an `answer` or a `rank`")
+        if text in texts:
+            reading.note("a response that another one repeats was left out")
+            continue
+        texts.append(text)
+        ranks.append(rank)
+        reading.notes.unused.update(f"answers.{name}" for name in inner.unused())
+    ranking = [[place for place, known in enumerate(ranks) if known == rank] for rank in sorted(set(ranks))]
+    return _prompt(fields, reading), texts, ranking, {}
+
+
 def _number(text: str) -> float | None:
     try:
         return float(text)
@@ -245,5 +286,8 @@ _WAYS: tuple[tuple[Callable[[Fields], bool], Callable[[Fields, Reading], Found]]
     (lambda fields: "rejected" in fields and kind_of_row(fields, KINDS) is not None, _rejected_only),
     (lambda fields: isinstance(fields.peek("completions"), list) and all(
         isinstance(one, dict) for one in fields.peek("completions")), _scored),
+    (lambda fields: two_responses(fields) is not None, _judged),
+    (lambda fields: isinstance(fields.peek("answers"), list) and all(
+        isinstance(one, dict) and "rank" in one for one in fields.peek("answers")), _by_rank),
     (lambda fields: isinstance(fields.peek("output"), list) and len(fields.peek("output")) > 1, _two_outputs),
 )

@@ -12,6 +12,7 @@ from trivium.data.row_kinds.fields import ANSWERED, ASKED, Fields
 from trivium.data.row_kinds.messages import (
     ROLE_FIELDS,
     Reading,
+    calls_of,
     check_conversation,
     check_prompt,
     messages_of,
@@ -50,6 +51,8 @@ def lesson(fields: Fields, reading: Reading) -> Row:
         return with_tools({"messages": check_conversation([*prompt, answer])}, fields)
     if kind is not None:
         return with_tools({"messages": _answered(conversation(fields, kind, reading), reading)}, fields)
+    if kind is None and "answers" in fields and "tools" in fields:
+        return _calls_alone(fields, reading)
     if "prompt" in fields and not any(name in fields for name in JUDGED):
         return with_tools({"prompt": check_prompt(question(fields, "prompt", reading))}, fields)
     if "text" in fields and not ({"label", "labels"} & set(fields.names())):
@@ -58,6 +61,15 @@ def lesson(fields: Fields, reading: Reading) -> Row:
             raise TriviumError("the text is empty")
         return {"text": text}
     raise unknown("demonstration", "give it `messages`, or `prompt` and `completion`, or name its `columns`", fields)
+
+
+def _calls_alone(fields: Fields, reading: Reading) -> Row:
+    """xLAM: a question, ``tools``, and under ``answers`` the calls that answer it."""
+    kind = kind_of_row(fields, [(name,) for name in ASKED])
+    if kind is None:
+        raise unknown("demonstration", "give it `query`", fields)
+    called = {"role": "assistant", "content": "", "tool_calls": calls_of(fields.take("answers"), "answers")}
+    return with_tools({"messages": check_conversation([*question(fields, kind[0], reading), called])}, fields)
 
 
 def unknown(kind: str, mend: str, fields: Fields) -> TriviumError:
@@ -99,6 +111,8 @@ def question(fields: Fields, name: str, reading: Reading) -> list[Row]:
     """What a row asks, with the system's words and the history before it."""
     value = fields.take(name)
     if name in CONVERSATIONS:
+        if isinstance(value, list) and value and all(isinstance(text, str) for text in value):  # LIMA
+            value = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(value)]
         asked = messages_of(value, fields.called(name), reading)
     elif isinstance(value, str) and (turns := dialogue_of(value, open_end=True)):
         asked = turns

@@ -68,6 +68,10 @@ class Fields:
             if not any(name in self for name in ANSWERED) and "assistant" in roles:
                 self._there["response"] = roles["assistant"]
 
+    def rename(self, there: str, here: str) -> None:
+        """Take a field for another one from now on."""
+        self._there[here] = self._there.pop(there)
+
     def take(self, name: str, default: Any = None) -> Any:
         """A field's value, which is then used."""
         if name not in self._there:

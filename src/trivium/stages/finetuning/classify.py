@@ -22,10 +22,10 @@ from trivium.model.adapters.folder import merge, weights_digest
 from trivium.model.encoder import Classifier, MaskedModel, joined, load_encoder, read_encoder_config
 from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.cost import Estimate, size_of, steps_of
-from trivium.stages.models import adapt
+from trivium.stages.models import adapt, in_format_to_save
 from trivium.stages.outlook import Cost
 from trivium.stages.pretraining.encode import save_folder
-from trivium.stages.training import Looped, run_training
+from trivium.stages.training import FromModel, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.epochs import Limit, PackedEpochs, contents_of
@@ -33,7 +33,7 @@ from trivium.training.machine import prepare
 from trivium.training.objective import Objective, Total
 
 
-class Classify(Looped):
+class Classify(FromModel):
     """Fine-tune an encoder on labelled texts."""
 
     kind: ClassVar[str] = "classify"
@@ -102,11 +102,12 @@ class Classify(Looped):
         # ModernBERT fuses the matrices that an adapter changes one by one, so its folder holds the changed ones
         if attached:
             merge(attached, outcome.model)
+        with in_format_to_save(outcome.model, context.inputs["model"], context, self.save_dtype):
+            save_folder(outcome.model, tokenizer, context, pairs="second" in train[0])
         longest = min(self.length or model.config.max_positions, model.config.max_positions)
         unseen = trees_of(heldout, tokenizer, longest)
         guesses = label_all(outcome.model, unseen, max(batches.length, *map(len, unseen)))
         right = [float(labels[guess] == row["label"]) for guess, row in zip(guesses, heldout, strict=True)]
-        save_folder(outcome.model, tokenizer, context, pairs="second" in train[0])
         write_rows(context.folder / "mistakes.jsonl",
                    [{**row, "guess": labels[guess]}
                     for guess, row in zip(guesses, heldout, strict=True) if labels[guess] != row["label"]])

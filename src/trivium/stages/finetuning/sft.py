@@ -22,15 +22,15 @@ from trivium.model.adapters.folder import weights_digest
 from trivium.model.folder import read_config
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context, Input, Title
-from trivium.stages.chat_settings import BeginsChat
+from trivium.stages.chat_settings import FromChat
 from trivium.stages.cost import Estimate, weights_of
 from trivium.stages.defaults import row_length
 from trivium.stages.finetuning.rehearsal import asked_by_the_model, exact_answers, split_earlier
-from trivium.stages.models import adapt, load_language_model, load_tokenizer, sample_text, save_trained
+from trivium.stages.models import adapt, load_language_model, sample_text, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.stages.rows import rows_of
-from trivium.stages.training import FromModel, full_row, run_training
+from trivium.stages.training import full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.epochs import Limit, PackedEpochs, contents_of, fits
@@ -51,7 +51,7 @@ class Rehearsal(BaseModel):
     """Longest generated question, and longest generated answer, in tokens."""
 
 
-class Sft(FromModel, BeginsChat):
+class Sft(FromChat):
     """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
 
     kind: ClassVar[str] = "sft"
@@ -236,8 +236,7 @@ class Demonstrations:
 def demonstrations_of(settings: Sft, context: Context, model: LanguageModel | None = None) -> Demonstrations:
     """The rows as batches. Rehearsal that is generated needs the ``model``."""
     config, _ = read_config(context.inputs["model"])
-    tokenizer = settings.chat_tokenizer(load_tokenizer(context.inputs["model"], config.vocab_size), context.inputs,
-                                        context.progress.say)
+    tokenizer = settings.load_chat_tokenizer(context, context.progress.say)
     limit = Limit(settings.length, config.max_positions, "conversations")
     rows, heldout_rows = split_rows(settings, context)
     for remark in tokenizer.remarks([row["messages"] for row in [*rows, *heldout_rows]]):

@@ -23,18 +23,18 @@ from trivium.model.adapters.folder import weights_digest
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.cost import Estimate, size_of
-from trivium.stages.models import adapt, load_tokenizer
+from trivium.stages.models import adapt, in_format_to_save, load_tokenizer
 from trivium.stages.outlook import Cost, Outlook
 from trivium.stages.pretraining.spans import PairEpochs, WritingTargets, ids_of, save_folder, save_tokenizer
 from trivium.stages.rows import rows_of
-from trivium.stages.training import Looped, run_training
+from trivium.stages.training import FromModel, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Tree
 from trivium.training.epochs import Limit, contents_of
 from trivium.training.machine import prepare
 
 
-class Translate(Looped):
+class Translate(FromModel):
     """Fine-tune an encoder-decoder on pairs, and score what it writes for held-out sources."""
 
     kind: ClassVar[str] = "translate"
@@ -103,7 +103,8 @@ class Translate(Looped):
             if attached.settings.kind != "lora":  # a PEFT folder has none
                 trained.save_config(context.folder, ids_of(tokenizer))
         else:
-            save_folder(trained, tokenizer, context)
+            with in_format_to_save(trained, context.inputs["model"], context, self.save_dtype):
+                save_folder(trained, tokenizer, context)
         return {
             "pairs": len(batches.trees), "left_out": dropped, "heldout": len(heldout), "steps": steps,
             "precision": outcome.precision, "loss": outcome.metrics.get("loss"), "length": batches.length,

@@ -16,13 +16,13 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters import attach
 from trivium.objectives.preference import find_preference_loss, implicit_margins
 from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
+from trivium.stages.chat_settings import FromChat
 from trivium.stages.cost import Estimate
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.rankings import add_pairs, count_rankings, full_ranking, ordered_right, rankings
 from trivium.stages.preferences.reference import Reference, drift, summed, target_log_probs, with_reference
 from trivium.stages.preferences.reward import ranked_batches
-from trivium.stages.training import FromModel
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch
 from trivium.training.epochs import PackedEpochs
@@ -32,7 +32,7 @@ USUAL_BETA = 0.1
 """That of a loss that is measured before the model is known."""
 
 
-class Dpo(FromModel):
+class Dpo(FromChat):
     """Direct preference optimisation from the same rankings."""
 
     kind: ClassVar[str] = "dpo"

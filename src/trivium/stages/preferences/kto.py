@@ -13,10 +13,12 @@ from pydantic import Field
 from trivium.errors import TriviumError
 from trivium.files import Row
 from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.folder import read_config
 from trivium.objectives.preference import balanced_weights, kto_losses
 from trivium.stage import Context, Figure, Input, Panel, Title
+from trivium.stages.chat_settings import FromChat
 from trivium.stages.cost import Estimate
-from trivium.stages.models import answer_tree, load_language_model
+from trivium.stages.models import answer_tree
 from trivium.stages.outlook import Cost, Outlook
 from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.rankings import add_pairs, check_response, rankings, tell_remarks
@@ -29,7 +31,6 @@ from trivium.stages.preferences.reference import (
     with_reference,
 )
 from trivium.stages.rows import rows_of
-from trivium.stages.training import FromModel
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, make_batch, pack
 from trivium.training.epochs import Limit, PackedEpochs, contents_of, fits
@@ -38,7 +39,7 @@ from trivium.training.objective import Objective, Total
 from trivium.training.trainer import Trainer
 
 
-class Kto(FromModel):
+class Kto(FromChat):
     """Learn from single responses that were liked or not (Kahneman-Tversky optimisation)."""
 
     kind: ClassVar[str] = "kto"
@@ -74,8 +75,9 @@ class Kto(FromModel):
     def training_data(self, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
         """The batches, and the tokenizer that made them. A tree is a prompt with its responses, and carries
         :class:`Labels`."""
-        model, tokenizer = load_language_model(context.inputs["model"])
-        limit = Limit(self.length, model.config.max_positions, "responses")
+        config, _ = read_config(context.inputs["model"])
+        tokenizer = self.load_chat_tokenizer(context)
+        limit = Limit(self.length, config.max_positions, "responses")
         rows = [row for row in thumbs(self, context) if row["split"] == "train"]
         tell_remarks(tokenizer, ((row["prompt"], row["completion"]) for row in rows), context)
         trees = fits((tree_of(tokenizer, row) for row in rows), limit, context.progress.say)

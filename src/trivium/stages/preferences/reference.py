@@ -15,11 +15,12 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context
+from trivium.stages.chat_settings import FromChat
 from trivium.stages.defaults import AT_ONCE
-from trivium.stages.models import adapt, load_language_model, save_trained, without_adapter
+from trivium.stages.models import adapt, save_trained, without_adapter
 from trivium.stages.preferences.rankings import fitting
 from trivium.stages.preferences.reward_statistics import accuracy
-from trivium.stages.training import FromModel, run_training
+from trivium.stages.training import run_training
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import Limit, PackedEpochs, contents_of, longest_branch
 from trivium.training.machine import prepare, resolve_precision
@@ -89,7 +90,7 @@ class Trained:
     where no held-out ranking could be measured."""
 
 
-def with_reference(settings: FromModel, context: Context, make_objective: MakeObjective, heldout: Sequence[Row], *,
+def with_reference(settings: FromChat, context: Context, make_objective: MakeObjective, heldout: Sequence[Row], *,
                    epochs: float, adapter: AdapterSettings | None, mean: bool = False, needs_reference: bool = True,
                    measured: Callable[[Sequence[Tree]], Sequence[Sequence[Tree]]] = lambda trees: [trees],
                    contents: Callable[[Sequence[Tree]], str] = contents_of) -> Trained | None:
@@ -101,7 +102,7 @@ def with_reference(settings: FromModel, context: Context, make_objective: MakeOb
     ``needs_reference`` nothing is measured before training, and held-out responses are ordered by what the policy says
     alone."""
     device = prepare(context.threads)
-    model, tokenizer = load_language_model(context.inputs["model"])
+    model, tokenizer = settings.load_policy(context)
     model.to(device)
     attached = adapt(model, adapter, context)
     precision = resolve_precision(settings.precision, device)

@@ -21,9 +21,10 @@ from trivium.model.folder import read_config
 from trivium.objectives.functions import pair_losses
 from trivium.objectives.ranking import find_pairwise_loss, ranking_losses, rating_losses
 from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
+from trivium.stages.chat_settings import FromChat
 from trivium.stages.cost import Estimate
 from trivium.stages.defaults import AT_ONCE
-from trivium.stages.models import adapt, answer_tree, load_language_model, load_tokenizer, save_trained
+from trivium.stages.models import adapt, answer_tree, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.rankings import (
@@ -43,7 +44,7 @@ from trivium.stages.preferences.reward_statistics import (
 )
 from trivium.stages.rows import rows_of
 from trivium.stages.scores import score_ends, score_trees
-from trivium.stages.training import FromModel, Looped, run_training
+from trivium.stages.training import run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree
 from trivium.training.epochs import Limit, PackedEpochs, contents_of, fits, longest_branch
@@ -51,7 +52,7 @@ from trivium.training.machine import prepare, resolve_precision
 from trivium.training.objective import Objective, Total
 
 
-class Reward(FromModel):
+class Reward(FromChat):
     """Train a reward model on rankings, every response encoded once and every prompt computed once."""
 
     kind: ClassVar[str] = "reward"
@@ -108,7 +109,7 @@ class Reward(FromModel):
     def run(self, context: Context) -> dict[str, object]:
         """Train on the rankings, centre on demonstrations, and measure agreement with held-out rankings."""
         device = prepare(context.threads)
-        policy, tokenizer = load_language_model(context.inputs["model"])
+        policy, tokenizer = self.load_policy(context)
         limit = Limit(self.length, policy.config.max_positions, "rankings")
         good = shown_responses(self, context, tokenizer, limit)
         attached = adapt(policy, self.adapter, context)
@@ -221,10 +222,10 @@ def right_pairs(scores: torch.Tensor, batch: Batch) -> Total:
     return Total(ordered_right(scores[batch.extra["winners"]] - scores[batch.extra["losers"]]), "pairs")
 
 
-def ranked_batches(settings: Looped, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
+def ranked_batches(settings: FromChat, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
     """The batches, and the tokenizer that made them."""
     config, _ = read_config(context.inputs["model"])
-    tokenizer = load_tokenizer(context.inputs["model"], config.vocab_size)
+    tokenizer = settings.load_chat_tokenizer(context)
     limit = Limit(settings.length, config.max_positions, "rankings")
     rated = isinstance(settings, Reward) and settings.rated
     rows = [row for row in rankings(context.inputs["preferences"], context, rated) if row["split"] == "train"]

@@ -16,9 +16,8 @@ from trivium.evaluation.checkers import Checker, check_name
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import group_advantages, kl_penalties, leave_one_out_advantages, policy_losses
 from trivium.stage import Code, Context, Panel, Title, refusing
-from trivium.stages.chat_settings import BeginsChat
 from trivium.stages.cost import Estimate
-from trivium.stages.models import adapt, load_language_model
+from trivium.stages.models import adapt
 from trivium.stages.outlook import Cost
 from trivium.stages.reinforcement.rollout import Rollout, Rollouts, example_of
 from trivium.stages.reinforcement.scoring import JudgeLoader, TrainingReward
@@ -33,7 +32,7 @@ ALL_ALIKE = ("all responses to each prompt had the same score, so nothing was le
              "raise `temperature` or `samples`")
 
 
-class Grpo(ReinforcementSettings, BeginsChat):
+class Grpo(ReinforcementSettings):
     """Reinforcement learning from rewards that can be checked, without a value model: GRPO, or RLOO."""
 
     kind: ClassVar[str] = "grpo"
@@ -90,8 +89,7 @@ class Grpo(ReinforcementSettings, BeginsChat):
     def run(self, context: Context) -> dict[str, object]:
         """All of GRPO, from top to bottom."""
         device = prepare(context.threads)
-        policy, tokenizer = load_language_model(context.inputs["model"])
-        tokenizer = self.chat_tokenizer(tokenizer, context.inputs, context.progress.say)
+        policy, tokenizer = self.load_policy(context)
         policy.to(device)
         judges = JudgeLoader(self, context, policy, tokenizer)
         score = judges.reward(self.reward) if self.reward else FunctionReward(

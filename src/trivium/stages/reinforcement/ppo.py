@@ -25,7 +25,7 @@ from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import adapt_kl_coefficient, generalised_advantages, policy_losses, value_losses
 from trivium.stage import Context, Figure, Input, Panel, Title
 from trivium.stages.cost import Estimate
-from trivium.stages.models import adapt, load_language_model
+from trivium.stages.models import adapt
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.pretraining.pretrain import LanguageModeling, pieces
 from trivium.stages.reinforcement.rollout import Rollout, Rollouts, example_of, split_by_response
@@ -94,7 +94,7 @@ class Ppo(ReinforcementSettings):
     def run(self, context: Context) -> dict[str, object]:
         """All of PPO, from top to bottom."""
         device = prepare(context.threads)
-        policy, tokenizer = load_language_model(context.inputs["model"])
+        policy, tokenizer = self.load_policy(context)
         policy.to(device)
         judges = JudgeLoader(self, context, policy, tokenizer)
         score, safety, gold = judges.reward(self.reward), judges.judge("safety"), judges.judge("gold")

@@ -14,10 +14,11 @@ from torch import nn
 from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.stage import Input
+from trivium.stages.chat_settings import FromChat
 from trivium.stages.cost import Estimate, weights_of
 from trivium.stages.defaults import row_length
 from trivium.stages.outlook import Cost, Outlook
-from trivium.stages.training import FromModel, full_row
+from trivium.stages.training import full_row
 from trivium.training.batch import Batch, make_batch, pack, split_tree
 from trivium.training.epochs import longest_branch
 from trivium.training.objective import Objective
@@ -50,10 +51,10 @@ class Server(BaseModel):
     """Prompts that are asked at a time."""
 
 
-class ReinforcementSettings(FromModel):
+class ReinforcementSettings(FromChat):
     """What the stages have in common in which a policy learns from its own responses."""
 
-    unlearned: ClassVar[frozenset[str]] = FromModel.unlearned | {"engine"}
+    unlearned: ClassVar[frozenset[str]] = FromChat.unlearned | {"engine"}
     engine: Server | None = None
     """A vLLM server that samples; null samples here."""
     model: Input = "sft"

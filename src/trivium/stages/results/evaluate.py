@@ -89,6 +89,13 @@ class Evaluate(Measuring):
                 raise ValueError(f"best_of.{name}: the best of {numbers} is nothing new; give numbers from 2")
         return self
 
+    @model_validator(mode="after")
+    def _demonstrations_are_shown_to_somebody(self) -> Evaluate:
+        if not self.base and self.model_fields_set & {"demonstrations", "shots"}:
+            raise ValueError("`demonstrations` and `shots` are shown to a pretrained model alone, to which the "
+                             "questions would be new; name it as `base`, or leave them out")
+        return self
+
     def references(self) -> Iterator[tuple[str, str]]:
         """The inputs, and what the tasks' files name: a change in a question is a change of the examination."""
         yield from ((where, name) for where, name in super().references() if where != "demonstrations" or self.base)
