@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 
 from trivium.artifacts import kinds_behind
 from trivium.generation.sampling import usual_temperature
-from trivium.serving.protocol import ApiError
+from trivium.serving.errors import ApiError
 from trivium.serving.service import TheService
 
 STATIC = {
@@ -56,7 +56,7 @@ router = APIRouter()
 @router.get("/settings.json")
 async def settings(request: Request, service: TheService) -> Response:
     page: Page = request.app.state.page
-    largest = max(model.parameters for model in service.models.values())
+    largest = max((model.parameters for model in service.models.values()), default=0)
     return JSONResponse({
         "key_needed": service.needs_key, "feedback": service.feedback is not None, "title": page.title,
         "greeting": page.greeting, "ideas": list(page.ideas), "from_scratch": page.from_scratch,

@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from trivium.errors import TriviumError
-from trivium.serving.protocol import ApiError, Choice, Thumb, described
+from trivium.serving.errors import ApiError
+from trivium.serving.protocol import Choice, Thumb, described
 from trivium.serving.service import TheService, body
 
 RANKINGS: dict[int | str, list[list[int]] | None] = {0: [[0], [1]], 1: [[1], [0]], "tie": [[0, 1]], "bad": None}
