@@ -89,8 +89,8 @@ def draw(logits: Tensor, controls: Controls, uniforms: Tensor, seen: Tensor | No
          allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """A token for each row of ``logits [B, V]``, by inverting the cumulative distribution at ``uniforms [B]``, and its
     log-probability under the full distribution at the row's temperature (1 where greedy), both ``[B]``. ``seen [B, V]``
-    marks the tokens that a repetition penalty is about, ``allowed [B, V]`` those that may be drawn, one at least in each
-    row; both change what is drawn, not what is reported."""
+    marks the tokens that a repetition penalty is about, ``allowed [B, V]`` those that may be drawn, one a row at least;
+    both change what is drawn, not what is reported."""
     scaled = logits.float()
     if controls.temperature is not None:
         scaled = scaled / controls.temperature

@@ -117,8 +117,8 @@ def pooled(hidden: Tensor, documents: Tensor | None) -> Tensor:
 @torch.inference_mode()
 def embeddings(model: MaskedModel | Classifier, texts: Sequence[Sequence[int]], pad: int,
                rows: int = 32) -> np.ndarray:
-    """Vectors ``[N, hidden_size]`` of length 1, each the mean of a text's last hidden states. Texts are tokens, at least
-    one each; ``rows`` are read at a time, filled up with ``pad``."""
+    """Vectors ``[N, hidden_size]`` of length 1, each the mean of a text's last hidden states. Texts are tokens, one at
+    least; ``rows`` of them are read at a time, filled up with ``pad``."""
     found = [np.zeros((0, model.config.hidden_size), np.float32)]
     for start in range(0, len(texts), rows):
         tokens, documents = padded(texts[start:start + rows], pad)

@@ -17,9 +17,9 @@ from torch import Tensor
 from trivium import randomness
 from trivium.generation.engine import Sample
 from trivium.generation.sampling import SMALLEST, Sampling
-from trivium.serving.models import Served
 from trivium.serving.constrained import Bound
 from trivium.serving.errors import ApiError
+from trivium.serving.models import Served
 from trivium.serving.protocol import ChatRequest, CompletionRequest
 from trivium.serving.reading import AnswerReader, Delta, message_of
 from trivium.serving.scheduler import News, Ticket
@@ -64,7 +64,8 @@ class Answer:
                 400, f"this model's context is {self.model.engine.capacity} tokens; the prompt has {longest}{new}",
                 param="messages" if self.chat else "prompt", code="context_length_exceeded")
         return Sampling(temperature=1.0 if request.temperature is None else request.temperature,
-                        top_p=1.0 if request.top_p is None else max(request.top_p, SMALLEST), top_k=request.top_k or 0, min_p=request.min_p or 0.0,
+                        top_p=1.0 if request.top_p is None else max(request.top_p, SMALLEST),
+                        top_k=request.top_k or 0, min_p=request.min_p or 0.0,
                         repetition_penalty=request.repetition_penalty or 1.0,
                         max_new_tokens=room if limit is None else max(limit, 1),
                         seed=secrets.randbits(62) if request.seed is None else request.seed, stop=request.stops)

@@ -19,10 +19,11 @@ from starlette.requests import ClientDisconnect
 
 from trivium.feedback.store import Store
 from trivium.serving import chat_page, monitoring, openai_api, thumbs
+from trivium.serving.errors import ApiError
 from trivium.serving.metrics import Metrics
 from trivium.serving.models import Encoder, Limits, Served
-from trivium.serving.errors import ApiError
-from trivium.serving.protocol import ChatRequest, Choice, CompletionRequest, Thumb, definitions
+from trivium.serving.protocol import ChatRequest, Choice, CompletionRequest, EmbeddingRequest, Thumb, definitions
+from trivium.serving.responses import KEY
 from trivium.serving.service import Service
 from trivium.version import __version__
 
@@ -62,7 +63,8 @@ def create_app(models: Sequence[Served | Encoder], limits: Limits, keys: Sequenc
         them."""
         document = plain_openapi()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas.update(definitions(ChatRequest, CompletionRequest, Thumb, Choice))
+        schemas.update(definitions(ChatRequest, CompletionRequest, EmbeddingRequest, Thumb, Choice))
+        document["components"]["securitySchemes"] = KEY
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -64,8 +64,8 @@ class Bound:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a template writes calls: ``before``, the calls as JSON with ``between`` between them (None where it knows only
-    one a message), ``after``."""
+    """How a template writes calls: what stands before and after them, and ``between`` two, which is None where it knows
+    only one a message."""
 
     before: str
     key: str
@@ -89,8 +89,8 @@ class Layout:
 
 
 class Forms:
-    """The forms that one model's answers may be bound to. ``size`` is the number of the model's logits, ``stop`` are the
-    tokens that end an answer."""
+    """The forms that one model's answers may be bound to. ``size`` is the number of the model's logits; ``stop`` are
+    the tokens that end an answer."""
 
     def __init__(self, tokenizer: ChatTokenizer, size: int, stop: Sequence[int]) -> None:
         self.tokenizer, self.size, self.stop = tokenizer, size, stop
@@ -178,10 +178,12 @@ class Forms:
     def _among_words(self, tools: Sequence[Tool], one: bool) -> list[str]:
         """The rules of an answer that may hold calls: whatever begins as one is one."""
         opening = self.layout.before.rstrip() if self.layout else ""
-        calls = self._calls(tools, one, opening)
-        if not opening or opening == "{":
-            raise ApiError(400, "tools: calls of this model begin like any other answer, so they can be bound only where "
-                           "tool_choice is 'required'; leave strict and parallel_tool_calls out", param="tools",
+        free = [tool if tool.function.strict else tool.model_copy(
+            update={"function": tool.function.model_copy(update={"parameters": None})}) for tool in tools]
+        calls = self._calls(free, one, opening)
+        if not opening:
+            raise ApiError(400, "tools: calls of this model begin like any other answer, so they can be bound only by "
+                           "tool_choice 'required'; leave strict and parallel_tool_calls out", param="tools",
                            code="invalid_value")
         control = self.tokenizer.sealed.spelt.match(opening)
         until = ([f"opened: WORDS {self._spelt(opening)}"] if control and control.group() == opening else

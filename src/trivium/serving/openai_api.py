@@ -13,9 +13,20 @@ from torch import Tensor
 
 from trivium.errors import TriviumError
 from trivium.serving.answers import Answer
-from trivium.serving.models import Encoder, Served
 from trivium.serving.errors import ApiError
+from trivium.serving.models import Encoder, Served
 from trivium.serving.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, described
+from trivium.serving.responses import (
+    BODY,
+    NEEDS_KEY,
+    ChatChunk,
+    ChatCompletion,
+    Completion,
+    Embeddings,
+    Model,
+    Models,
+    told,
+)
 from trivium.serving.service import TheService, body, check_key
 
 Encoded = TypeVar("Encoded")
@@ -23,7 +34,8 @@ Encoded = TypeVar("Encoded")
 router = APIRouter(prefix="/v1")
 
 
-@router.post("/chat/completions", openapi_extra=described(ChatRequest))
+@router.post("/chat/completions", openapi_extra=described(ChatRequest),
+             responses=told(ChatCompletion, *BODY, 404, 429, stream=ChatChunk))
 async def chat_completions(http: Request, service: TheService,
                            request: Annotated[ChatRequest, Depends(body(ChatRequest))]) -> Response:
     model = service.model(request.model)
@@ -37,7 +49,8 @@ async def chat_completions(http: Request, service: TheService,
     return await Answer(service, request, model, [ids], pictures, guide).respond(http)
 
 
-@router.post("/completions", openapi_extra=described(CompletionRequest))
+@router.post("/completions", openapi_extra=described(CompletionRequest),
+             responses=told(Completion, *BODY, 404, 429, stream=Completion))
 async def completions(http: Request, service: TheService,
                       request: Annotated[CompletionRequest, Depends(body(CompletionRequest))]) -> Response:
     model = service.model(request.model)
@@ -45,7 +58,7 @@ async def completions(http: Request, service: TheService,
     return await Answer(service, request, model, prompts).respond(http)
 
 
-@router.post("/embeddings", openapi_extra=described(EmbeddingRequest))
+@router.post("/embeddings", openapi_extra=described(EmbeddingRequest), responses=told(Embeddings, *BODY, 404))
 async def embeddings(service: TheService,
                      request: Annotated[EmbeddingRequest, Depends(body(EmbeddingRequest))]) -> Response:
     model = service.encoder(request.model)
@@ -64,12 +77,14 @@ async def embeddings(service: TheService,
                  for index, vector in enumerate(vectors)]})
 
 
-@router.get("/models", dependencies=[Depends(check_key)])
+@router.get("/models", dependencies=[Depends(check_key)], openapi_extra=NEEDS_KEY, responses=told(Models, 401))
 async def list_models(service: TheService) -> Response:
-    return JSONResponse({"object": "list", "data": [_card(model) for model in (*service.models.values(), *service.encoders.values())]})
+    models: list[Served | Encoder] = [*service.models.values(), *service.encoders.values()]
+    return JSONResponse({"object": "list", "data": [_card(model) for model in models]})
 
 
-@router.get("/models/{name:path}", dependencies=[Depends(check_key)])
+@router.get("/models/{name:path}", dependencies=[Depends(check_key)], openapi_extra=NEEDS_KEY,
+            responses=told(Model, 401, 404))
 async def get_model(service: TheService, name: str) -> Response:
     return JSONResponse(_card(service.known(name)))
 
@@ -83,9 +98,9 @@ async def _encode(encode: Callable[[], Encoded], param: str) -> Encoded:
 
 
 def _card(model: Served | Encoder) -> dict[str, Any]:
-    writes = isinstance(model, Served)
+    writes = model if isinstance(model, Served) else None
     return {
         "id": model.name, "object": "model", "created": model.created, "owned_by": "trivium", "stage": model.stage,
-        "chat": writes and model.chat, "embeds": not writes, "digest": model.digest or None,
-        "context": model.context, "sees": writes and model.eyes is not None
+        "chat": bool(writes and writes.chat), "embeds": writes is None, "digest": model.digest or None,
+        "context": model.context, "sees": bool(writes and writes.eyes)
     }

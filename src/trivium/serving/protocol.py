@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from trivium.errors import nearest
 from trivium.serving.errors import ApiError
 from trivium.serving.messages import ChatMessage, Sent, Strict, Tool
+from trivium.serving.responses import NEEDS_KEY
 
 REFERENCE = "#/components/schemas/{model}"
 MOST_SAMPLES, MOST_STOPS, LONGEST_STOP, MOST_ALTERNATIVES, MOST_TEXTS = 16, 4, 256, 20, 2048
@@ -304,7 +305,7 @@ def described(kind: type[BaseModel]) -> dict[str, Any]:
     """What OpenAPI says of a route that reads a body of this kind by itself."""
     schema = kind.model_json_schema(ref_template=REFERENCE)
     schema.pop("$defs", None)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}, **NEEDS_KEY}
 
 
 def definitions(*kinds: type[BaseModel]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from fastapi import Depends, Request
 
 from trivium.errors import nearest
 from trivium.feedback.store import Store
+from trivium.serving.errors import ApiError
 from trivium.serving.metrics import Metrics
 from trivium.serving.models import Encoder, Limits, Served
-from trivium.serving.errors import ApiError
 from trivium.serving.protocol import Body, parse
 from trivium.serving.scheduler import Scheduler
 from trivium.serving.waiting import in_time

@@ -87,10 +87,11 @@ class ToldTokens:
         """Where in the text a token begins; its bytes are then part of what came before."""
         known = token_bytes(self._tokenizer)
         raw = known[token] if token < len(known) else b""
-        open_character = bool(self._decoder.getstate()[0])
-        goes_on = bool(raw) and open_character and raw[0] & 0xC0 == 0x80
-        place = self._at + (open_character and not goes_on and bool(raw))
-        self._at += len(self._decoder.decode(raw))
+        begun = bool(self._decoder.getstate()[0])
+        first = self._decoder.decode(raw[:1])
+        broken = begun and len(first) + bool(self._decoder.getstate()[0]) > 1  # the bytes before were no character
+        place = self._at + broken
+        self._at += len(first) + len(self._decoder.decode(raw[1:]))
         if not self._begun and raw:  # some vocabularies write a space before the first word and do not read it
             self._begun = True
             self._at -= raw.startswith(b" ") and not self._tokenizer.decode([token]).startswith(" ")

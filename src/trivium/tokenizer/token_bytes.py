@@ -16,9 +16,9 @@ SPACE = "▁"
 
 @lru_cache(maxsize=16)
 def token_bytes(tokenizer: ChatTokenizer) -> tuple[bytes, ...]:
-    """Of each id the bytes that it adds to a text, a control token's name being its own; empty for ids without a token.
-    Vocabularies spell bytes in one of two ways: by a letter for each (byte-level BPE), or as text with ``▁`` for a space
-    and ``<0x0A>`` for a byte (SentencePiece)."""
+    """Of each id the bytes that it adds to a text, a control token's being its name; none for an id without a token.
+    Vocabularies spell bytes in one of two ways: by a letter for each (byte-level BPE), or as text with ``▁`` for a
+    space and ``<0x0A>`` for a byte (SentencePiece)."""
     found = json.loads(tokenizer.data)
     by_letters = any(part["type"] == "ByteLevel" for part in _parts(found.get("decoder")) + _parts(
         found.get("pre_tokenizer")))
