@@ -22,8 +22,16 @@ from trivium.serving import chat_page, monitoring, openai_api, thumbs
 from trivium.serving.errors import ApiError
 from trivium.serving.metrics import Metrics
 from trivium.serving.models import Encoder, Limits, Served
-from trivium.serving.protocol import ChatRequest, Choice, CompletionRequest, EmbeddingRequest, Thumb, definitions
-from trivium.serving.responses import KEY
+from trivium.serving.protocol import (
+    REFERENCE,
+    ChatRequest,
+    Choice,
+    CompletionRequest,
+    EmbeddingRequest,
+    Thumb,
+    definitions,
+)
+from trivium.serving.responses import KEY, ChatChunk
 from trivium.serving.service import Service
 from trivium.version import __version__
 
@@ -63,8 +71,12 @@ def create_app(models: Sequence[Served | Encoder], limits: Limits, keys: Sequenc
         them."""
         document = plain_openapi()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas.update(definitions(ChatRequest, CompletionRequest, EmbeddingRequest, Thumb, Choice))
+        schemas.update(definitions(ChatRequest, CompletionRequest, EmbeddingRequest, Thumb, Choice, ChatChunk))
+        schemas[ChatChunk.__name__] = ChatChunk.model_json_schema(ref_template=REFERENCE)
+        schemas[ChatChunk.__name__].pop("$defs")
         document["components"]["securitySchemes"] = KEY
+        for operation in (one for operations in document["paths"].values() for one in operations.values()):
+            operation["responses"].pop("422", None)  # a name in a path is any text
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
