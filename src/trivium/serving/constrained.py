@@ -102,8 +102,7 @@ class Forms:
 
     @cached_property
     def _vocabulary(self) -> Any:
-        with extra("structured"):
-            from llguidance import LLTokenizer, TokenizerWrapper
+        from llguidance import LLTokenizer, TokenizerWrapper
         tokens = [*token_bytes(self.tokenizer), *[b""] * (self.size - self.tokenizer.vocab_size)]
         return LLTokenizer(TokenizerWrapper(_Vocabulary(self.tokenizer, tokens[:self.size], list(self.stop))),
                            eos_token=list(self.stop))
@@ -117,9 +116,9 @@ class Forms:
         try:
             with extra("structured"):
                 from llguidance import LLMatcher
-            matcher = LLMatcher(self._vocabulary, LLMatcher.grammar_from_lark(grammar), log_level=0)
         except TriviumError as error:
             raise ApiError(400, f"this server cannot bind an answer to a form: {error}") from error
+        matcher = LLMatcher(self._vocabulary, LLMatcher.grammar_from_lark(grammar), log_level=0)
         if matcher.is_error() or matcher.get_grammar_warnings():
             reason = matcher.get_error() or "; ".join(map(str, matcher.get_grammar_warnings()))
             raise self._fault(request, reason)
