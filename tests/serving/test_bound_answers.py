@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import json
 from typing import Literal
 
@@ -56,8 +57,8 @@ def client(server):
 @pytest.mark.parametrize("schema", [PERSON, TREE], ids=["person", "tree"])
 def test_every_answer_fits_its_schema_whole_and_streamed(client, schema):
     request = {"model": "one", "messages": ASKED, "response_format": form(schema), "max_tokens": 300}
-    for seed, temperature in enumerate([0, 1, 2]):
-        found = client.chat.completions.create(**request, n=4, seed=seed, temperature=temperature).choices
+    for seed, temperature in enumerate([1, 2]):
+        found = client.chat.completions.create(**request, n=3, seed=seed, temperature=temperature).choices
         for choice in found:
             jsonschema.validate(json.loads(choice.message.content), schema)
             assert choice.finish_reason == "stop"
@@ -91,9 +92,9 @@ def test_bound_and_free_answers_share_a_batch(client):
 
 
 def test_an_object_of_any_kind(client):
-    for seed in range(3):
+    for seed in range(2):
         said = client.chat.completions.create(model="one", messages=ASKED, response_format={"type": "json_object"},
-                                              max_tokens=500, seed=seed, extra_body={"top_k": 3})
+                                              max_tokens=200, seed=seed, extra_body={"top_k": 3})
         if said.choices[0].finish_reason == "stop":
             assert isinstance(json.loads(said.choices[0].message.content), dict)
         else:
@@ -106,6 +107,10 @@ def test_an_object_of_any_kind(client):
     ({"type": "string", "pattern": "(?=a)b"}, "look-around"), ({"$ref": "http://localhost:1/x"}, "http://localhost:1/x"),
     ({"type": "string", "minLength": 3, "maxLength": 2}, "minLength (3) is greater"),
     ({"type": "array", "uniqueItems": True, "x-guidance": {"lenient": True}}, "uniqueItems"),
+    ({"type": "integer", "minimum": 10**30}, "beyond 9007199254740992"),
+    ({"type": "integer", "multipleOf": 9999991}, "common multiple above 10000"),
+    ({"allOf": [{"type": "integer", "multipleOf": 991}, {"multipleOf": 0.997}]}, "common multiple above 10000"),
+    (functools.reduce(lambda inner, _: {"type": "object", "properties": {"a": inner}}, range(150), {}), "100 levels"),
     ({"oneOf": [{"type": "number"}, {"type": "integer"}]}, "oneOf"),
 ], ids=lambda value: str(value)[:30])
 def test_a_schema_that_cannot_be_kept_is_refused_with_the_reason(server, schema, words):
@@ -117,12 +122,23 @@ def test_a_schema_that_cannot_be_kept_is_refused_with_the_reason(server, schema,
         assert error["param"] in ("response_format", "tools.0") and len(error["message"]) < 400
 
 
+def test_a_schema_that_nothing_fits_is_refused(server):
+    answer = httpx.post(server + "/v1/chat/completions", json={
+        "model": "one", "messages": ASKED, "response_format": form({"$ref": "#/$defs/a", "$defs": {
+            "a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}})})
+    said = answer.json()["error"]["message"]
+    assert answer.status_code == 400 and "schema contradicts itself or never ends" in said and len(said) < 150
+    body = {"model": "one", "messages": ASKED, "tool_choice": "required", "tools": [
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}]}
+    assert "arguments are an object" in httpx.post(server + "/v1/chat/completions", json=body).json()["error"]["message"]
+
+
 @pytest.mark.parametrize(("choice", "one", "most"), [
     ("required", None, 99), ("required", False, 1), ({"type": "function", "function": {"name": "go"}}, None, 1)])
 def test_tools_that_must_be_called_are_called_with_arguments_that_fit(client, choice, one, most):
     request = {"model": "one", "messages": ASKED, "tools": [WEATHER, GO], "tool_choice": choice, "max_tokens": 600,
                "parallel_tool_calls": openai.omit if one is None else one}
-    for seed in range(3):
+    for seed in range(2 if one is None else 1):
         said = client.chat.completions.create(**request, seed=seed, extra_body={"top_k": 4}).choices[0]
         calls = said.message.tool_calls
         assert said.finish_reason == "tool_calls" and 1 <= len(calls) <= most and said.message.content is None

@@ -24,12 +24,11 @@ def client(server):
 
 
 @pytest.mark.parametrize("kept", [
-    lambda message: message, lambda message: message.model_dump(), lambda message: message.model_dump(mode="json"),
-    lambda message: message.model_dump(exclude_none=True), lambda message: message.to_dict(),
-])
+    lambda message: message, lambda message: message.model_dump(), lambda message: message.model_dump(exclude_none=True),
+], ids=["object", "dump", "without nulls"])
 def test_a_chat_goes_on_with_the_clients_own_answer(client, kept):
     messages = list(ASKED)
-    for turn in range(3):
+    for turn in range(2):
         said = client.chat.completions.create(model="one", messages=messages, max_tokens=6, seed=turn)
         messages += [kept(said.choices[0].message), {"role": "user", "content": "And?"}]
     plain = [{"role": "user", "content": "To be?"}]

@@ -7,8 +7,10 @@ next. What a schema asks for and the library cannot keep is refused, never left 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,11 @@ if TYPE_CHECKING:
 STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False,
          "coerce_one_of": False}
 """JSON on one line, as every template here writes it, and nothing taken lightly."""
-LONGEST_REASON = 300
+RESPONSE, LONGEST_REASON = "response_format", 300
+DEEPEST, LARGEST, MOST_STEPS = 100, 2**53, 10_000
+"""Limits of what schemas may hold: levels, bounds of numbers (beyond, they would be rounded), and the least common
+multiple of all ``multipleOf``, which is what an automaton for them counts by."""
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 class Bound:
@@ -59,7 +65,9 @@ class Bound:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise TriviumError(f"the asked form is too intricate: {_one_line(self._matcher.get_error())}")
+            reason = self._matcher.get_error()
+            raise TriviumError("nothing fits the asked form: its schema contradicts itself or never ends"
+                               if "NoExtension" in reason else f"the asked form is too intricate: {_one_line(reason)}")
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,10 @@ class Forms:
     def guide(self, request: ChatRequest, thinking: bool) -> Bound | None:
         """What binds the answer to a request; None where nothing does. ``thinking`` says that the prompt opened a
         ``<think>`` block. Raises :class:`ApiError` for forms that cannot be kept."""
+        for param, schema in _schemas(request).items():
+            if why := _beyond(schema) or (param != RESPONSE and schema["type"] != "object"
+                                          and "arguments are an object, so their schema must be of that type"):
+                raise ApiError(400, f"{param}: the schema cannot be kept: {why}", param=param, code="invalid_value")
         grammar = self._grammar(request, thinking)
         if grammar is None:
             return None
@@ -127,14 +139,12 @@ class Forms:
     def _fault(self, request: ChatRequest, reason: str) -> ApiError:
         """What cannot be kept of a request's schemas; ``reason`` is what is known of all of them."""
         from llguidance import LLMatcher
-        schemas = {f"tools.{place}": tool.function.parameters or {} for place, tool in enumerate(request.tools or [])}
-        if isinstance(request.response_format, SchemaFormat):
-            schemas = {"response_format": request.response_format.json_schema.content, **schemas}
-        for param, schema in schemas.items():
+        for param, schema in _schemas(request).items():
             if why := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(_style(schema)), self._vocabulary):
                 return ApiError(400, f"{param}: the schema cannot be kept: {_one_line(why)}", param=param,
                                 code="invalid_value")
-        return ApiError(400, f"the schemas cannot be kept: {_one_line(reason)}", code="invalid_value")
+        why = reason.rpartition("JSON schema: ")[2].partition("\n")[0]
+        return ApiError(400, f"the schemas cannot be kept: {_one_line(why)}", code="invalid_value")
 
     def _grammar(self, request: ChatRequest, thinking: bool) -> str | None:
         """The form of an answer in llguidance's own language, which extends that of Lark."""
@@ -249,7 +259,7 @@ def _written(tokenizer: ChatTokenizer, count: int) -> tuple[tuple[str, str], lis
 
 def _call(function: Function, key: str) -> dict[str, Any]:
     """The schema of a call."""
-    arguments = _moved(function.parameters or {"type": "object"}, f"#/properties/{key}")
+    arguments = _moved({"type": "object"} | (function.parameters or {}), f"#/properties/{key}")
     return {"type": "object", "properties": {"name": {"const": function.name}, key: arguments},
             "required": ["name", key], "additionalProperties": False}
 
@@ -262,6 +272,48 @@ def _moved(schema: Any, place: str) -> Any:
         return schema
     return {name: place + one[1:] if name == "$ref" and isinstance(one, str) and one.startswith("#") else _moved(
         one, place) for name, one in schema.items() if name != "x-guidance"}
+
+
+def _schemas(request: ChatRequest) -> dict[str, dict[str, Any]]:
+    """The schemas of a request by the fields that hold them."""
+    found = {RESPONSE: request.response_format.json_schema.content} if isinstance(
+        request.response_format, SchemaFormat) else {}
+    return found | {f"tools.{place}": {"type": "object"} | (tool.function.parameters or {})
+                    for place, tool in enumerate(request.tools or []) if request.callable_tools}
+
+
+def _beyond(schema: Mapping[str, Any]) -> str:
+    """What in a schema is beyond the limits, in words; empty where nothing is."""
+    steps = 1
+    left: list[tuple[Any, int]] = [(schema, 1)]
+    while left:
+        value, depth = left.pop()
+        if depth > DEEPEST:
+            return f"it is nested more than {DEEPEST} levels deep"
+        if isinstance(value, list):
+            left += [(one, depth + 1) for one in value]
+        if not isinstance(value, dict):
+            continue
+        left += [(one, depth + 1) for one in value.values()]
+        for name in BOUNDS:
+            if _is_number(value.get(name)) and abs(value[name]) > LARGEST:
+                return f"{name} is {value[name]}, which is beyond {LARGEST}"
+        if _is_number(value.get("multipleOf")) and value["multipleOf"] > 0:
+            steps = math.lcm(steps, max(1, abs(int(Decimal(str(value["multipleOf"])).scaleb(-_exponent(value[
+                "multipleOf"]))))))
+            if steps > MOST_STEPS:
+                return f"its multipleOf have a common multiple above {MOST_STEPS}"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _exponent(number: float) -> int:
+    """The power of ten of a number's last digit, 0 for whole numbers."""
+    exponent = Decimal(str(number)).normalize().as_tuple().exponent
+    return min(0, exponent) if isinstance(exponent, int) else 0
 
 
 def _schema_of(form: ObjectFormat | SchemaFormat) -> Mapping[str, Any]:
@@ -278,4 +330,5 @@ def _style(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _one_line(reason: str) -> str:
-    return " ".join(reason.split())[:LONGEST_REASON]
+    """What the library says, without the grammar and the text that it shows beside."""
+    return " ".join(reason.partition("<state>")[0].partition("; consider")[0].split())[:LONGEST_REASON]
