@@ -29,18 +29,54 @@ class Person(BaseModel):
     friends: list[Literal["a", "b"]]
 
 
-PERSON = {"type": "object", "additionalProperties": False, "required": ["name", "age", "tags"], "properties": {
-    "name": {"type": "string", "minLength": 1, "maxLength": 6}, "age": {"type": "integer", "minimum": -3, "maximum": 140},
-    "tags": {"type": "array", "items": {"enum": ["x", "长", None]}, "minItems": 1, "maxItems": 3}}}
-TREE = {"$ref": "#/$defs/node", "$defs": {"node": {"type": "object", "additionalProperties": False, "required": ["v"],
-        "properties": {"v": {"type": "boolean"}, "left": {"$ref": "#/$defs/leaf"}}},
-        "leaf": {"anyOf": [{"type": "null"}, {"type": "string", "pattern": "^[ab]{2,4}$"}]}}}
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {
-    "type": "object", "properties": {"city": {"$ref": "#/$defs/city"}}, "required": ["city"],
-    "additionalProperties": False, "$defs": {"city": {"enum": ["Oslo", "北京"]}}}}}
-GO = {"type": "function", "function": {"name": "go", "strict": True, "parameters": {
-    "type": "object", "properties": {"steps": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["steps"],
-    "additionalProperties": False}}}
+PERSON = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name", "age", "tags"],
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 6},
+        "age": {"type": "integer", "minimum": -3, "maximum": 140},
+        "tags": {"type": "array", "items": {"enum": ["x", "长", None]}, "minItems": 1, "maxItems": 3},
+    },
+}
+TREE = {
+    "$ref": "#/$defs/node",
+    "$defs": {
+        "node": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["v"],
+            "properties": {"v": {"type": "boolean"}, "left": {"$ref": "#/$defs/leaf"}},
+        },
+        "leaf": {"anyOf": [{"type": "null"}, {"type": "string", "pattern": "^[ab]{2,4}$"}]},
+    },
+}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"$ref": "#/$defs/city"}},
+            "required": ["city"],
+            "additionalProperties": False,
+            "$defs": {"city": {"enum": ["Oslo", "北京"]}},
+        },
+    },
+}
+GO = {
+    "type": "function",
+    "function": {
+        "name": "go",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {"steps": {"type": "integer", "minimum": 0, "maximum": 99}},
+            "required": ["steps"],
+            "additionalProperties": False,
+        },
+    },
+}
 TOOLS = {tool["function"]["name"]: tool["function"]["parameters"] for tool in (WEATHER, GO)}
 
 
@@ -68,11 +104,18 @@ def test_every_answer_fits_its_schema_whole_and_streamed(client, schema):
 
 
 def test_the_clients_own_helper_parses_an_answer(client):
-    said = client.chat.completions.parse(model="one", messages=ASKED, response_format=Person, max_tokens=400, seed=2,
-                                         extra_body={"top_k": 5})
+    said = client.chat.completions.parse(
+        model="one", messages=ASKED, response_format=Person, max_tokens=400, seed=2, extra_body={"top_k": 5}
+    )
     assert isinstance(said.choices[0].message.parsed, Person)
-    again = client.chat.completions.parse(model="one", messages=[*ASKED, said.choices[0].message, *ASKED], seed=3,
-                                          response_format=Person, max_tokens=400, extra_body={"top_k": 5})
+    again = client.chat.completions.parse(
+        model="one",
+        messages=[*ASKED, said.choices[0].message, *ASKED],
+        seed=3,
+        response_format=Person,
+        max_tokens=400,
+        extra_body={"top_k": 5},
+    )
     assert isinstance(again.choices[0].message.parsed, Person)
 
 
@@ -93,29 +136,46 @@ def test_bound_and_free_answers_share_a_batch(client):
 
 def test_an_object_of_any_kind(client):
     for seed in range(2):
-        said = client.chat.completions.create(model="one", messages=ASKED, response_format={"type": "json_object"},
-                                              max_tokens=200, seed=seed, extra_body={"top_k": 3})
+        said = client.chat.completions.create(
+            model="one",
+            messages=ASKED,
+            response_format={"type": "json_object"},
+            max_tokens=200,
+            seed=seed,
+            extra_body={"top_k": 3},
+        )
         if said.choices[0].finish_reason == "stop":
             assert isinstance(json.loads(said.choices[0].message.content), dict)
         else:
             assert said.choices[0].message.content.startswith("{")
 
 
-@pytest.mark.parametrize(("schema", "words"), [
-    ({"not": {"type": "string"}}, "response_format: the schema cannot be kept: Unimplemented keys: [\"not\"]"),
-    ({"type": "strin"}, "Invalid type: strin"), ({"type": "string", "format": "nothing"}, "Unknown format: nothing"),
-    ({"type": "string", "pattern": "(?=a)b"}, "look-around"), ({"$ref": "http://localhost:1/x"}, "http://localhost:1/x"),
-    ({"type": "string", "minLength": 3, "maxLength": 2}, "minLength (3) is greater"),
-    ({"type": "array", "uniqueItems": True, "x-guidance": {"lenient": True}}, "uniqueItems"),
-    ({"type": "integer", "minimum": 10**30}, "beyond 9007199254740992"),
-    ({"type": "integer", "multipleOf": 9999991}, "common multiple above 10000"),
-    ({"allOf": [{"type": "integer", "multipleOf": 991}, {"multipleOf": 0.997}]}, "common multiple above 10000"),
-    (functools.reduce(lambda inner, _: {"type": "object", "properties": {"a": inner}}, range(150), {}), "100 levels"),
-    ({"oneOf": [{"type": "number"}, {"type": "integer"}]}, "oneOf"),
-], ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"not": {"type": "string"}}, 'response_format: the schema cannot be kept: Unimplemented keys: ["not"]'),
+        ({"type": "strin"}, "Invalid type: strin"),
+        ({"type": "string", "format": "nothing"}, "Unknown format: nothing"),
+        ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
+        ({"$ref": "http://localhost:1/x"}, "http://localhost:1/x"),
+        ({"type": "string", "minLength": 3, "maxLength": 2}, "minLength (3) is greater"),
+        ({"type": "array", "uniqueItems": True, "x-guidance": {"lenient": True}}, "uniqueItems"),
+        ({"type": "integer", "minimum": 10**30}, "beyond 9007199254740992"),
+        ({"type": "integer", "multipleOf": 9999991}, "common multiple above 10000"),
+        ({"allOf": [{"type": "integer", "multipleOf": 991}, {"multipleOf": 0.997}]}, "common multiple above 10000"),
+        (
+            functools.reduce(lambda inner, _: {"type": "object", "properties": {"a": inner}}, range(150), {}),
+            "100 levels",
+        ),
+        ({"oneOf": [{"type": "number"}, {"type": "integer"}]}, "oneOf"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
 def test_a_schema_that_cannot_be_kept_is_refused_with_the_reason(server, schema, words):
-    for body in ({"response_format": form(schema)}, {"tool_choice": "required", "tools": [
-            {"type": "function", "function": {"name": "f", "parameters": schema}}]}):
+    for body in (
+        {"response_format": form(schema)},
+        {"tool_choice": "required", "tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}]},
+    ):
         answer = httpx.post(server + "/v1/chat/completions", json={"model": "one", "messages": ASKED, **body})
         error = answer.json()["error"]
         assert answer.status_code == 400 and words.partition("kept: ")[2] in error["message"], error
@@ -123,21 +183,42 @@ def test_a_schema_that_cannot_be_kept_is_refused_with_the_reason(server, schema,
 
 
 def test_a_schema_that_nothing_fits_is_refused(server):
-    answer = httpx.post(server + "/v1/chat/completions", json={
-        "model": "one", "messages": ASKED, "response_format": form({"$ref": "#/$defs/a", "$defs": {
-            "a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}})})
+    answer = httpx.post(
+        server + "/v1/chat/completions",
+        json={
+            "model": "one",
+            "messages": ASKED,
+            "response_format": form(
+                {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
+            ),
+        },
+    )
     said = answer.json()["error"]["message"]
     assert answer.status_code == 400 and "schema contradicts itself or never ends" in said and len(said) < 150
-    body = {"model": "one", "messages": ASKED, "tool_choice": "required", "tools": [
-        {"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}]}
-    assert "arguments are an object" in httpx.post(server + "/v1/chat/completions", json=body).json()["error"]["message"]
+    body = {
+        "model": "one",
+        "messages": ASKED,
+        "tool_choice": "required",
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}],
+    }
+    assert (
+        "arguments are an object" in httpx.post(server + "/v1/chat/completions", json=body).json()["error"]["message"]
+    )
 
 
-@pytest.mark.parametrize(("choice", "one", "most"), [
-    ("required", None, 99), ("required", False, 1), ({"type": "function", "function": {"name": "go"}}, None, 1)])
+@pytest.mark.parametrize(
+    ("choice", "one", "most"),
+    [("required", None, 99), ("required", False, 1), ({"type": "function", "function": {"name": "go"}}, None, 1)],
+)
 def test_tools_that_must_be_called_are_called_with_arguments_that_fit(client, choice, one, most):
-    request = {"model": "one", "messages": ASKED, "tools": [WEATHER, GO], "tool_choice": choice, "max_tokens": 600,
-               "parallel_tool_calls": openai.omit if one is None else one}
+    request = {
+        "model": "one",
+        "messages": ASKED,
+        "tools": [WEATHER, GO],
+        "tool_choice": choice,
+        "max_tokens": 600,
+        "parallel_tool_calls": openai.omit if one is None else one,
+    }
     for seed in range(2 if one is None else 1):
         said = client.chat.completions.create(**request, seed=seed, extra_body={"top_k": 4}).choices[0]
         calls = said.message.tool_calls
@@ -148,7 +229,8 @@ def test_tools_that_must_be_called_are_called_with_arguments_that_fit(client, ch
         with client.chat.completions.stream(**request, seed=seed, extra_body={"top_k": 4}) as stream:
             message = stream.get_final_completion().choices[0].message
         assert [call.function.model_dump(include={"name", "arguments"}) for call in message.tool_calls] == [
-            call.function.model_dump(include={"name", "arguments"}) for call in calls]
+            call.function.model_dump(include={"name", "arguments"}) for call in calls
+        ]
         results = [{"role": "tool", "tool_call_id": call.id, "content": "done"} for call in message.tool_calls]
         later = client.chat.completions.create(model="one", messages=[*ASKED, message, *results], max_tokens=3)
         assert later.choices
@@ -162,12 +244,18 @@ def test_a_strict_tool_among_words(client, folders):
     tokenizer = ChatTokenizer.load(folders["one"])
     for one in (None, False):
         bound = Forms(tokenizer, tokenizer.vocab_size, [tokenizer.end_id, tokenizer.document_id]).guide(
-            ChatRequest.model_validate({"model": "x", "messages": ASKED, "tools": [WEATHER, GO], "parallel_tool_calls": one}),
-            thinking=False)
-        for text, fits in (('So.<tool_call>\n{"name": "go", "arguments": {"steps": 7}}\n</tool_call>', True),
-                           ('<tool_call>\n{"name": "go", "arguments": {"steps": -7}}\n</tool_call>', False),
-                           ('<tool_call>\n{"name": "weather", "arguments": {"city": 3}}\n</tool_call>', True),
-                           ("Only words < tool", True), ('<tool_call>\n{"name": "come"', False)):
+            ChatRequest.model_validate(
+                {"model": "x", "messages": ASKED, "tools": [WEATHER, GO], "parallel_tool_calls": one}
+            ),
+            thinking=False,
+        )
+        for text, fits in (
+            ('So.<tool_call>\n{"name": "go", "arguments": {"steps": 7}}\n</tool_call>', True),
+            ('<tool_call>\n{"name": "go", "arguments": {"steps": -7}}\n</tool_call>', False),
+            ('<tool_call>\n{"name": "weather", "arguments": {"city": 3}}\n</tool_call>', True),
+            ("Only words < tool", True),
+            ('<tool_call>\n{"name": "come"', False),
+        ):
             trial = bound.copy()
             assert writes(trial, tokenizer.encode(text)) == fits, text
 
@@ -197,6 +285,7 @@ def test_a_form_that_becomes_too_intricate_ends_its_own_request_alone(folders):
 
         def allowed(self):
             from trivium.errors import TriviumError
+
             self.left -= 1
             if self.left < 0:
                 raise TriviumError("the asked form is too intricate")

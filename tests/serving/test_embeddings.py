@@ -25,10 +25,20 @@ TEXTS = ["to be, or not", "你好，世界。", "the"]
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("encoder") / "reader"
     tokenizer = ChatTokenizer(train.train(iter(["to be, or not to be: the question. 你好，世界。"] * 20), 320))
-    config = EncoderConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_layers=2,
-                           num_heads=4, num_kv_heads=4, head_dim=8, max_positions=64)
+    config = EncoderConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        intermediate_size=48,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=4,
+        head_dim=8,
+        max_positions=64,
+    )
     place.mkdir()
-    save_encoder(MaskedModel(config).initialise(3), place, {"pad": tokenizer.pad_id, "document": tokenizer.document_id})
+    save_encoder(
+        MaskedModel(config).initialise(3), place, {"pad": tokenizer.pad_id, "document": tokenizer.document_id}
+    )
     tokenizer.save(place)
     return place
 
@@ -48,6 +58,7 @@ def client(address):
 @pytest.mark.agreement
 def test_vectors_are_the_mean_of_the_hidden_states_that_transformers_has(client, folder, agree):
     from transformers import AutoModel
+
     oracle, tokenizer = AutoModel.from_pretrained(folder).eval(), ChatTokenizer.load(folder)
     found = client.embeddings.create(model="reader", input=TEXTS)
     assert [one.index for one in found.data] == [0, 1, 2] and found.model == "reader"
@@ -58,7 +69,9 @@ def test_vectors_are_the_mean_of_the_hidden_states_that_transformers_has(client,
             mean = oracle(torch.tensor([tokens])).last_hidden_state[0].mean(0)
         off = np.abs(np.array(one.embedding) - torch.nn.functional.normalize(mean, dim=0).numpy()).max()
         agree("embeddings served: off by", "transformers", float(off), 1e-5)
-    assert np.array([one.embedding for one in found.data]) == pytest.approx(trivium.load(folder).embed(TEXTS), abs=1e-6)
+    assert np.array([one.embedding for one in found.data]) == pytest.approx(
+        trivium.load(folder).embed(TEXTS), abs=1e-6
+    )
 
 
 def test_forms_of_inputs_and_answers(client, address, folder):
@@ -77,18 +90,30 @@ def test_forms_of_inputs_and_answers(client, address, folder):
 
 def test_fewer_dimensions_are_the_first_ones_at_length_1(client):
     whole = np.array([one.embedding for one in client.embeddings.create(model="reader", input=TEXTS).data])
-    short = np.array([one.embedding for one in client.embeddings.create(model="reader", input=TEXTS, dimensions=5).data])
+    short = np.array(
+        [one.embedding for one in client.embeddings.create(model="reader", input=TEXTS, dimensions=5).data]
+    )
     assert short == pytest.approx(whole[:, :5] / np.linalg.norm(whole[:, :5], axis=1, keepdims=True), abs=1e-6)
 
 
-@pytest.mark.parametrize(("more", "status", "words"), [
-    ({"model": "one"}, 400, "'one' is a language model, which has no embeddings; ask an encoder: reader"),
-    ({"model": "reade"}, 404, "did you mean 'reader'"), ({"input": ""}, 400, "an input is empty"),
-    ({"input": []}, 400, "input"), ({"input": [""]}, 400, "an input is empty"), ({"input": [[10**6]]}, 400, "not know"),
-    ({"input": "be " * 200}, 400, "reads 64 tokens"), ({"dimensions": 33}, 400, "have 32 numbers, not 33"),
-    ({"dimensions": 0}, 400, "dimensions"), ({"encoding_format": "int8"}, 400, "encoding_format"),
-    ({"input": ["x"] * 3000}, 400, "input"), ({"input": None}, 400, "input"),
-], ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("more", "status", "words"),
+    [
+        ({"model": "one"}, 400, "'one' is a language model, which has no embeddings; ask an encoder: reader"),
+        ({"model": "reade"}, 404, "did you mean 'reader'"),
+        ({"input": ""}, 400, "an input is empty"),
+        ({"input": []}, 400, "input"),
+        ({"input": [""]}, 400, "an input is empty"),
+        ({"input": [[10**6]]}, 400, "not know"),
+        ({"input": "be " * 200}, 400, "reads 64 tokens"),
+        ({"dimensions": 33}, 400, "have 32 numbers, not 33"),
+        ({"dimensions": 0}, 400, "dimensions"),
+        ({"encoding_format": "int8"}, 400, "encoding_format"),
+        ({"input": ["x"] * 3000}, 400, "input"),
+        ({"input": None}, 400, "input"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
 def test_what_has_no_vector_is_refused(address, more, status, words):
     answer = httpx.post(address + "/v1/embeddings", json={"model": "reader", "input": "x", **more})
     assert answer.status_code == status and words in answer.json()["error"]["message"], answer.text
@@ -96,8 +121,10 @@ def test_what_has_no_vector_is_refused(address, more, status, words):
 
 def test_an_encoder_is_listed_and_does_not_write(client, address):
     assert {one.id: one.embeds for one in client.models.list()} == {"reader": True, "one": False}
-    for ask in (lambda: client.completions.create(model="reader", prompt="x"),
-                lambda: client.chat.completions.create(model="reader", messages=[{"role": "user", "content": "x"}])):
+    for ask in (
+        lambda: client.completions.create(model="reader", prompt="x"),
+        lambda: client.chat.completions.create(model="reader", messages=[{"role": "user", "content": "x"}]),
+    ):
         with pytest.raises(openai.BadRequestError, match="is an encoder, which writes nothing; ask /v1/embeddings"):
             ask()
     assert httpx.get(address + "/settings.json").status_code == 200

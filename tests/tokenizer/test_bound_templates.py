@@ -18,13 +18,30 @@ from trivium.tokenizer.named import BETTER, NEEDED, text_of
 from trivium.tokenizer.token_bytes import token_bytes
 from trivium.tokenizer.train import train
 
-TOOLS = {"weather": {"type": "object", "properties": {"city": {"enum": ["Oslo", "北京"]}}, "required": ["city"],
-                     "additionalProperties": False},
-         "go": {"type": "object", "properties": {"steps": {"type": "integer", "minimum": 0, "maximum": 99}},
-                "required": ["steps"], "additionalProperties": False}}
-REQUEST = ChatRequest.model_validate({
-    "model": "x", "messages": [{"role": "user", "content": "?"}], "tool_choice": "required",
-    "tools": [{"type": "function", "function": {"name": name, "parameters": schema}} for name, schema in TOOLS.items()]})
+TOOLS = {
+    "weather": {
+        "type": "object",
+        "properties": {"city": {"enum": ["Oslo", "北京"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+    "go": {
+        "type": "object",
+        "properties": {"steps": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["steps"],
+        "additionalProperties": False,
+    },
+}
+REQUEST = ChatRequest.model_validate(
+    {
+        "model": "x",
+        "messages": [{"role": "user", "content": "?"}],
+        "tool_choice": "required",
+        "tools": [
+            {"type": "function", "function": {"name": name, "parameters": schema}} for name, schema in TOOLS.items()
+        ],
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +51,15 @@ def loaded(tmp_path_factory):
     for name in NEEDED:
         for more in {"", "+"} if name in BETTER else {""}:
             place = root / (name + more)
-            make(place, "byte-nfc", ["<s>", "</s>", *NEEDED[name]], "</s>", text_of(name), bos="<s>",
-                 plain=BETTER[name] if more else ())
+            make(
+                place,
+                "byte-nfc",
+                ["<s>", "</s>", *NEEDED[name]],
+                "</s>",
+                text_of(name),
+                bos="<s>",
+                plain=BETTER[name] if more else (),
+            )
             found[name + more] = ChatTokenizer.load(place)
     ChatTokenizer(train(iter(["the rain in Oslo falls mainly"] * 30), 330)).save(root / "trivium")
     return found | {"trivium": ChatTokenizer.load(root / "trivium")}
@@ -45,17 +69,28 @@ def loaded(tmp_path_factory):
 def test_the_bytes_of_tokens_are_those_of_the_text(tmp_path, kind):
     make(tmp_path, kind, ["<s>", "</s>"], "</s>", text_of("plain"), bos="<s>", unk="<unk>")
     tokenizer = ChatTokenizer.load(tmp_path)
-    texts = ["The ferry crossed the river", "渡船每天过河两次。", "user  model\n"] + (["é🙂"] if kind != "unigram" else [])
+    texts = ["The ferry crossed the river", "渡船每天过河两次。", "user  model\n"] + (
+        ["é🙂"] if kind != "unigram" else []
+    )
     for text in texts:
         ids = tokenizer.encode(text)
         said = b"".join(token_bytes(tokenizer)[token] for token in ids).decode()
         assert said in (text, " " + text) and said.removeprefix(" ") == tokenizer.decode(ids).removeprefix(" ")
 
 
-@pytest.mark.parametrize(("name", "key", "between"), [
-    ("trivium", "arguments", "\n</tool_call>\n<tool_call>\n"), ("chatml", "arguments", "\n</tool_call>\n<tool_call>\n"),
-    ("qwen3", "arguments", "\n</tool_call>\n<tool_call>\n"), ("qwen3+", "arguments", "\n</tool_call>\n<tool_call>\n"), ("plain", "arguments", "\n</tool_call>\n<tool_call>\n"),
-    ("mistral", "arguments", ", "), ("mistral+", "arguments", ", "), ("llama3", "parameters", None)])
+@pytest.mark.parametrize(
+    ("name", "key", "between"),
+    [
+        ("trivium", "arguments", "\n</tool_call>\n<tool_call>\n"),
+        ("chatml", "arguments", "\n</tool_call>\n<tool_call>\n"),
+        ("qwen3", "arguments", "\n</tool_call>\n<tool_call>\n"),
+        ("qwen3+", "arguments", "\n</tool_call>\n<tool_call>\n"),
+        ("plain", "arguments", "\n</tool_call>\n<tool_call>\n"),
+        ("mistral", "arguments", ", "),
+        ("mistral+", "arguments", ", "),
+        ("llama3", "parameters", None),
+    ],
+)
 def test_calls_are_asked_for_as_each_template_writes_them(loaded, name, key, between):
     tokenizer = loaded[name]
     layout = Layout.of(tokenizer)
