@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from trivium.errors import TriviumError
-from trivium.files import read_json
 from trivium.generation.engine import Sampling, generate
 from trivium.generation.translate import translate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
-from trivium.model.encoder import Classifier, MaskedModel, encode, joined, load_encoder, pooled
+from trivium.model.encoder import Classifier, MaskedModel, embeddings, is_encoder, joined, load_encoder, padded
 from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.folder import what_is
 from trivium.model.gguf.read import opened
@@ -24,6 +23,8 @@ from trivium.model.images import look
 from trivium.model.vision import SeeingModel
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.tokenizer.chat import ChatTokenizer, Message
+
+EMPTY = "an empty text has no vector and no label"
 
 
 class Model:
@@ -89,14 +90,11 @@ class Model:
     def embed(self, texts: Sequence[str], rows: int = 32) -> np.ndarray:
         """An encoder's vectors ``[N, hidden_size]`` of length 1: the mean of each text's last hidden states. Texts are
         cut at the model's positions; ``rows`` are read at a time."""
-        model, found = self._encoder(), [np.zeros((0, self.model.config.hidden_size), np.float32)]
-        for start in range(0, len(texts), rows):
-            tokens, documents = self._rows(
-                [ids[:model.config.max_positions] for ids in self.tokenizer.encode_batch(texts[start:start + rows])])
-            found.append(
-                torch.nn.functional.normalize(pooled(encode(model.model, tokens, documents), documents),
-                                              dim=-1).numpy())
-        return np.concatenate(found)
+        model = self._encoder()
+        cut = [ids[:model.config.max_positions] for ids in self.tokenizer.encode_batch(texts)]
+        if not all(cut):
+            raise TriviumError(EMPTY)
+        return embeddings(model, cut, self.tokenizer.pad_id, rows)
 
     def similarity(self, one: str, other: str) -> float:
         """How alike an encoder finds two texts, from -1 to 1: the cosine of the angle between their vectors."""
@@ -112,18 +110,10 @@ class Model:
         ids = self.tokenizer.encode(text)
         ids = ids[:most] if second is None else joined(ids, self.tokenizer.encode(second), self.tokenizer.document_id,
                                                        most)
-        probabilities = model(*self._rows([ids]))[0].softmax(-1)
+        if not ids:
+            raise TriviumError(EMPTY)
+        probabilities = model(*padded([ids], self.tokenizer.pad_id))[0].softmax(-1)
         return {model.labels[i]: float(probabilities[i]) for i in probabilities.argsort(descending=True).tolist()}
-
-    def _rows(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Texts as rows ``[N, T]``, and which text each token belongs to, -1 for padding."""
-        if not all(texts):
-            raise TriviumError("an empty text has no vector and no label")
-        tokens = torch.full((len(texts), max(map(len, texts))), self.tokenizer.pad_id)
-        documents = torch.full_like(tokens, -1)
-        for row, text in enumerate(texts):
-            tokens[row, :len(text)], documents[row, :len(text)] = torch.tensor(text), row
-        return tokens, documents
 
     @torch.inference_mode()
     def logits(self, token_ids: Sequence[int] | Tensor) -> Tensor:
@@ -167,11 +157,6 @@ class Model:
     def shift(self) -> float:
         """What centres a reward model's scores on demonstrations."""
         return self.model.shift if isinstance(self.model, RewardModel) else 0.0
-
-
-def is_encoder(folder: Path) -> bool:
-    """Whether a folder is an encoder's."""
-    return (folder / "config.json").exists() and read_json(folder / "config.json").get("model_type") == "modernbert"
 
 
 def load(folder: str | Path) -> Model:

@@ -15,7 +15,7 @@ import uvicorn
 from trivium.feedback.store import Store
 from trivium.model import LanguageModel, ModelConfig, folder
 from trivium.serving.app import create_app
-from trivium.serving.models import Limits, Served
+from trivium.serving.models import Limits, load
 from trivium.tokenizer import train
 from trivium.tokenizer.chat import ChatTokenizer
 
@@ -44,7 +44,7 @@ def folders(tmp_path_factory):
 
 @contextlib.contextmanager
 def running(folders, limits, keys=(), feedback=None, **more):
-    models = [Served.load(name, place, limits) for name, place in folders.items()]
+    models = [load(name, place, limits) for name, place in folders.items()]
     app = create_app(models, limits, keys, (lambda: Store(feedback, create=True)) if feedback else None, **more)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 WITHOUT = """
@@ -42,6 +43,16 @@ def test_a_missing_package_is_one_line_that_names_its_extra(package, extra, comm
     assert run.stderr.count("\n") == 1 and "Traceback" not in run.stderr
     assert run.stderr.strip().endswith(f'{package} is not installed; this needs the extra `{extra}`: '
                                        f'pip install "trivium[{extra}]"')
+
+
+def test_a_form_without_its_library_is_refused_with_the_extra(server, monkeypatch):
+    body = {"model": "two", "messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_object"}}
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    answer = httpx.post(server + "/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert 'pip install "trivium[structured]"' in answer.json()["error"]["message"], answer.text
+    monkeypatch.undo()
+    assert httpx.post(server + "/v1/chat/completions", json=body | {"max_tokens": 2}).status_code == 200
 
 
 def test_a_fault_in_our_own_modules_is_not_blamed_on_an_extra():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import httpx
@@ -28,7 +29,7 @@ LEARNED = [
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def model(tmp_path_factory):
     place = tmp_path_factory.mktemp("by heart") / "model"
     text = '<tool_call> </tool_call> <think> </think> {"name": "weather", "arguments": {"city": "Oslo"}} Tools, a line'
     tokenizer = ChatTokenizer(train.train(iter([text] * 20), 330))
@@ -49,7 +50,12 @@ def address(tmp_path_factory):
     place.mkdir()
     folder.save(model, place, tokenizer.ids)
     tokenizer.save(place)
-    with running({"model": place}, Limits(rows=4)) as served:
+    return place
+
+
+@pytest.fixture(scope="module")
+def address(model):
+    with running({"model": model}, Limits(rows=4)) as served:
         yield served
 
 
@@ -70,6 +76,22 @@ def test_reasoning_is_told_apart_or_hidden(address):
         deltas = [choice["delta"] for choice in ask(address, SUM, stream=True, include_reasoning=told)]
         assert "".join(delta.get("reasoning_content", "") for delta in deltas) == ("add them" if told else "")
         assert "".join(delta.get("content") or "" for delta in deltas) == "4"
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_hidden_reasoning_is_in_no_part_of_an_answer(model, address, everywhere):
+    with running({"model": model}, Limits(rows=4), hide_reasoning=True) if everywhere else contextlib.nullcontext(
+            address) as served:
+        more = {"logprobs": True, "include_reasoning": everywhere}  # what the server hides, nobody can ask for
+        whole = ask(served, SUM, **more)["choices"][0]
+        assert whole["message"] == {"role": "assistant", "content": "4", "refusal": None}
+        assert "".join(one["token"] for one in whole["logprobs"]["content"]) == "4"
+        parts = ask(served, SUM, stream=True, **more)
+        assert not any("reasoning_content" in part["delta"] for part in parts)
+        told = [one["token"] for part in parts if part["logprobs"] for one in part["logprobs"]["content"]]
+        assert "".join(told) == "4" == "".join(part["delta"].get("content") or "" for part in parts)
+    shown = ask(address, SUM, logprobs=True)["choices"][0]["logprobs"]["content"]
+    assert "add them" in "".join(one["token"] for one in shown)
 
 
 def test_calls_come_back_as_calls_and_their_results_are_answered(address):

@@ -7,7 +7,7 @@ import pytest
 from trivium.cli.serving import named, read_keys
 from trivium.errors import TriviumError
 from trivium.serving.metrics import Metrics
-from trivium.serving.text import GrowingText, token_entry, whole_text
+from trivium.serving.text import GrowingText, token_entry
 from trivium.tokenizer.chat import ChatTokenizer
 
 
@@ -34,7 +34,7 @@ def test_a_stop_text_is_found_across_tokens_and_never_shown(tokenizer):
         shown += growing.push([token])
         assert "to be, or not to ".startswith(shown)
     assert shown == "to be, or not to " and growing.done
-    assert whole_text(tokenizer, ids, ["or", "be,"]) == "to "
+    assert GrowingText(tokenizer, ["or", "be,"]).push(ids, last=True) == "to "
 
 
 def test_bytes_of_tokens(tokenizer):

@@ -41,7 +41,10 @@ def serve(
     origin: Annotated[
         list[str] | None,
         typer.Option(help="A site whose pages may call the API from a browser, such as https://chat.example.com; "
-                     "none unless given. Repeatable.")] = None
+                     "none unless given. Repeatable.")] = None,
+    hide_reasoning: Annotated[
+        bool, typer.Option("--hide-reasoning",
+                           help="Leave what models think before they answer out of every answer.")] = False
 ) -> None:
     """Serve models: the OpenAI API under /v1, and a chat page. SIGTERM lets running answers end."""
     import socket
@@ -53,7 +56,7 @@ def serve(
         from trivium.feedback.store import Store
         from trivium.serving.app import create_app
         from trivium.serving.chat_page import Page
-        from trivium.serving.models import Limits, Served
+        from trivium.serving.models import Limits, load
     from trivium.training.machine import keep_freed_memory
     keep_freed_memory()
     if threads:
@@ -62,7 +65,7 @@ def serve(
     origins = [site(one) for one in origin or []]
     for folder in named(models).values():
         check_model(folder)
-    served = [Served.load(name, folder, limits) for name, folder in named(models).items()]
+    served = [load(name, folder, limits) for name, folder in named(models).items()]
     keys = read_keys(api_keys)
     if "*" in origins and not keys:
         raise TriviumError("--origin '*': every site that somebody here opens could use the models; set API keys too, "
@@ -74,10 +77,10 @@ def serve(
         raise TriviumError(f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port") from error
     with listening:
         app = create_app(served, limits, keys, (lambda: Store(feedback, create=True)) if feedback else None,
-                         Page.of(list(named(models).values()), title, greeting, idea or []), origins)
+                         Page.of(list(named(models).values()), title, greeting, idea or []), origins, hide_reasoning)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         for model in served:
-            print(f"{model.name}: {model.stage or 'a model'} with {model.engine.capacity} positions")
+            print(f"{model.name}: {model.stage or 'a model'} with {model.context} positions")
         print(f"chat at {address}  OpenAI API at {address}/v1 (Ctrl+C ends it)", flush=True)
         if host not in ("127.0.0.1", "::1", "localhost") and not keys:
             print("no API keys are set: everybody who reaches this address can use the models", flush=True)

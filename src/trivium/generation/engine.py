@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -40,6 +41,17 @@ class Completion:
     """Ended with a stop token or text, not for want of room."""
 
 
+class Guide(Protocol):
+    """What one sample may say, token by token: it is asked before each token and told it afterwards. It raises
+    :class:`TriviumError` where it cannot go on, which ends its sample and no other."""
+
+    def allowed(self) -> np.ndarray:
+        """Which tokens may come next, bool ``[V]``; those that end the sample are among them where it may end."""
+
+    def take(self, token: int) -> bool:
+        """Go on behind a token that does not end the sample; returns whether nothing more can come."""
+
+
 @dataclass
 class Sample:
     """A completion that is being made."""
@@ -61,7 +73,25 @@ class Sample:
     """Where ``top`` is not negative: of each token its log-probability at temperature 1, and the ``top`` likeliest
     tokens with theirs."""
     reason: str | None = None
-    """``stop`` or ``length`` once it has ended."""
+    """``stop``, ``length`` or ``fault`` once it has ended."""
+    guide: Guide | None = None
+    fault: TriviumError | None = None
+    """Why the guide could not go on."""
+    echo: bool = False
+    """Whether the prompt's own tokens are scored, which are then computed one by one."""
+    heard: list[tuple[float, list[tuple[int, float]]]] = field(default_factory=list)
+    """Where the prompt is scored, the same as ``plain`` of each of its tokens but the first."""
+
+    @property
+    def ready(self) -> int:
+        """Tokens of the prompt that are known when the sample begins, the last of which the next step computes."""
+        return 1 if self.echo else len(self.prompt)
+
+    @property
+    def forced(self) -> int | None:
+        """The token of the prompt that comes next, while it is scored."""
+        place = len(self.heard) + 1
+        return self.prompt[place] if self.echo and place < len(self.prompt) else None
 
 
 class Engine:
@@ -93,13 +123,14 @@ class Engine:
         self._submitted = 0
 
     def submit(self, prompt: Sequence[int], sampling: Sampling, seeds: Sequence[int], stop: Collection[int] = (),
-               top: int = -1, pictures: Tensor | None = None) -> int:
+               top: int = -1, pictures: Tensor | None = None, guides: Sequence[Guide] = (), echo: bool = False) -> int:
         """Queue a prompt for as many samples as there are 64-bit ``seeds``; returns the request's number. Samples end
         at a token of ``stop``, a text of ``sampling.stop``, after ``max_new_tokens`` or where the row is full. With
         ``top`` >= 0 log-probabilities at temperature 1 are kept, of the tokens and of so many alternatives. ``pictures
         [N, patches, hidden_size]`` (from :meth:`trivium.model.vision.SeeingModel.pictures`) stand in the prompt's
-        places for them. Raises :class:`TriviumError` for a prompt that is empty, holds unknown tokens or leaves no
-        room, and for pictures that a model cannot see."""
+        places for them. ``guides`` bind each sample to what it may say; ``echo`` scores the prompt, too, which needs
+        ``top`` >= 0. Raises :class:`TriviumError` for a prompt that is empty, holds unknown tokens or leaves no room,
+        and for pictures that a model cannot see."""
         if not prompt:
             raise TriviumError("the prompt is empty")
         if len(prompt) >= self.capacity:
@@ -114,7 +145,8 @@ class Engine:
         self._submitted += 1
         stop = frozenset(stop)
         self.waiting.extend(
-            Sample(self._submitted, i, seed, prompt, sampling, stop, top, pictures) for i, seed in enumerate(seeds))
+            Sample(self._submitted, i, seed, prompt, sampling, stop, top, pictures,
+                   guide=guides[i] if guides else None, echo=echo) for i, seed in enumerate(seeds))
         return self._submitted
 
     def cancel(self, request: int) -> None:
@@ -146,22 +178,55 @@ class Engine:
             drawn = np.array([len(sample.tokens) for sample in self.live])
             uniforms = torch.from_numpy(
                 randomness.uniforms(np.array([sample.seed for sample in self.live], np.uint64), drawn)).to(self.device)
-            tokens, log_probs = draw(logits, self._controls, uniforms, None if self.seen is None else self.seen[:count])
+            tokens, log_probs = draw(logits, self._controls, uniforms, None if self.seen is None else self.seen[:count],
+                                     self._allowed())
+            forced = {row: sample.forced for row, sample in enumerate(self.live) if sample.forced is not None}
+            if forced:
+                tokens[list(forced)] = torch.tensor(list(forced.values()), device=self.device)
             self.pending[:count] = tokens
             if self.seen is not None:
                 self.seen[torch.arange(count, device=self.device), tokens] = True
             self._note_plain(logits, tokens)
         stepped = list(self.live)
-        for sample, token, log_prob, length in zip(stepped, tokens.tolist(), log_probs.tolist(), lengths.tolist(),
-                                                   strict=True):
-            sample.tokens.append(token)
-            sample.log_probs.append(log_prob)
-            if token in sample.stop or (sample.sampling.stop and self._says_stop(sample)):
-                sample.reason = "stop"
-            elif len(sample.tokens) >= sample.sampling.max_new_tokens or length + 1 >= self.capacity:
-                sample.reason = "length"
+        for row, (token, log_prob, length) in enumerate(zip(tokens.tolist(), log_probs.tolist(), lengths.tolist(),
+                                                            strict=True)):
+            if row not in forced:
+                self._said(stepped[row], token, log_prob, full=length + 1 >= self.capacity)
         self._leave([row for row, sample in enumerate(stepped) if sample.reason])
-        return stepped
+        return [sample for row, sample in enumerate(stepped) if row not in forced or sample.reason]
+
+    def _said(self, sample: Sample, token: int, log_prob: float, full: bool) -> None:
+        """Let a sample have its next token, and end where it must."""
+        sample.tokens.append(token)
+        sample.log_probs.append(log_prob)
+        if sample.fault:
+            sample.reason = "fault"
+        elif token in sample.stop or (sample.sampling.stop and self._says_stop(sample)) or self._completes(sample):
+            sample.reason = "stop"
+        elif len(sample.tokens) >= sample.sampling.max_new_tokens or full:
+            sample.reason = "length"
+
+    def _completes(self, sample: Sample) -> bool:
+        """Whether the newest token leaves nothing more to say, by the sample's guide."""
+        try:
+            return sample.guide is not None and sample.guide.take(sample.tokens[-1])
+        except TriviumError as error:
+            sample.fault = error
+            return True
+
+    def _allowed(self) -> Tensor | None:
+        """The tokens that each live row may draw, bool ``[B, V]``; None where all may draw all."""
+        guided = [(row, sample) for row, sample in enumerate(self.live) if sample.guide and sample.forced is None]
+        if not guided:
+            return None
+        allowed = np.ones((len(self.live), self.config.vocab_size), bool)
+        for row, sample in guided:
+            assert sample.guide is not None
+            try:
+                allowed[row] = sample.guide.allowed()
+            except TriviumError as error:
+                sample.fault = error
+        return torch.from_numpy(allowed).to(self.device)
 
     def _note_plain(self, logits: Tensor, tokens: Tensor) -> None:
         """Log-probabilities at temperature 1 for the rows that want them."""
@@ -173,7 +238,9 @@ class Engine:
         values, ids = plain.topk(max(1, *(self.live[row].top for row in rows)), dim=-1)
         for row, log_prob, ids_of_row, values_of_row in zip(rows, chosen, ids.tolist(), values.tolist(), strict=True):
             top = self.live[row].top
-            self.live[row].plain.append((log_prob, list(zip(ids_of_row[:top], values_of_row[:top], strict=True))))
+            sample = self.live[row]
+            (sample.plain if sample.forced is None else sample.heard).append(
+                (log_prob, list(zip(ids_of_row[:top], values_of_row[:top], strict=True))))
 
     def _says_stop(self, sample: Sample) -> bool:
         """Whether the newest token completed a stop text. A token holds a byte at least, so a short tail is enough."""
@@ -191,7 +258,7 @@ class Engine:
         entering = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
         home = {sample.request: row for row, sample in enumerate(self.live)}
         leaders = list({sample.request: sample for sample in reversed(entering) if sample.request not in home}.values())
-        leaders.sort(key=lambda sample: len(sample.prompt))
+        leaders.sort(key=lambda sample: sample.ready)
         start = len(self.live)
         self._prefill(leaders, start)
         home |= {sample.request: start + i for i, sample in enumerate(leaders)}
@@ -201,7 +268,7 @@ class Engine:
             first = start + len(leaders)
             self.decoder.move([home[sample.request] for sample in followers], list(range(first,
                                                                                          first + len(followers))),
-                              max(len(sample.prompt) for sample in followers))
+                              max(sample.ready for sample in followers))
         for sample in (*leaders, *followers):
             self._begin(sample, len(self.live))
         self._controls = None
@@ -212,8 +279,8 @@ class Engine:
             self.live.append(sample)
         else:
             self.live[row] = sample
-        self.lengths[row] = len(sample.prompt) - 1
-        self.pending[row] = sample.prompt[-1]
+        self.lengths[row] = sample.ready - 1
+        self.pending[row] = sample.prompt[sample.ready - 1]
         if sample.sampling.repetition_penalty != 1 and self.seen is None:
             self.seen = torch.zeros(self.rows, self.config.vocab_size, dtype=torch.bool, device=self.device)
         if self.seen is not None:
@@ -225,20 +292,20 @@ class Engine:
         begin = 0
         while begin < len(leaders):
             end = begin + 1
-            while end < len(leaders) and (end + 1 - begin) * (len(leaders[end].prompt) - 1) <= PREFILL_TOKENS:
+            while end < len(leaders) and (end + 1 - begin) * (leaders[end].ready - 1) <= PREFILL_TOKENS:
                 end += 1
-            width = len(leaders[end - 1].prompt) - 1
+            width = leaders[end - 1].ready - 1
             if width:
                 padded = np.zeros((end - begin, width), np.int64)
                 for row, sample in enumerate(leaders[begin:end]):
-                    padded[row, :len(sample.prompt) - 1] = sample.prompt[:-1]
+                    padded[row, :sample.ready - 1] = sample.prompt[:sample.ready - 1]
                 tokens = torch.from_numpy(padded).to(self.device)
                 pictures = [sample.pictures for sample in leaders[begin:end]]
                 if self.vectors and any(seen is not None for seen in pictures):
                     tokens = torch.cat(
                         [self.vectors(row[None], seen) for row, seen in zip(tokens, pictures, strict=True)])
                 self.decoder.prefill(tokens, first + begin,
-                                     [len(sample.prompt) - 1 for sample in leaders[begin:end]])
+                                     [sample.ready - 1 for sample in leaders[begin:end]])
             begin = end
 
     def _leave(self, rows: list[int]) -> None:

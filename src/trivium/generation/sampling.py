@@ -85,10 +85,12 @@ class Controls:
         self.top_p = torch.tensor([max(rows[i].top_p, SMALLEST) for i in cut], device=device)[:, None]
 
 
-def draw(logits: Tensor, controls: Controls, uniforms: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def draw(logits: Tensor, controls: Controls, uniforms: Tensor, seen: Tensor | None = None,
+         allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """A token for each row of ``logits [B, V]``, by inverting the cumulative distribution at ``uniforms [B]``, and its
     log-probability under the full distribution at the row's temperature (1 where greedy), both ``[B]``. ``seen [B, V]``
-    marks the tokens that a repetition penalty is about; it changes what is drawn, not what is reported."""
+    marks the tokens that a repetition penalty is about, ``allowed [B, V]`` those that may be drawn, one a row at least;
+    both change what is drawn, not what is reported."""
     scaled = logits.float()
     if controls.temperature is not None:
         scaled = scaled / controls.temperature
@@ -100,6 +102,9 @@ def draw(logits: Tensor, controls: Controls, uniforms: Tensor, seen: Tensor | No
         raw = logits.float()
         raw = torch.where(seen, torch.where(raw > 0, raw / controls.penalty, raw * controls.penalty), raw)
         best = raw if controls.temperature is None else raw / controls.temperature
+    if allowed is not None:
+        best = best.masked_fill(~allowed, float("-inf"))
+    if best is not scaled:
         weights = (best - best.amax(-1, keepdim=True)).exp_()
     if controls.all_greedy:
         tokens = best.argmax(-1, keepdim=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 import torch.nn.functional as F
@@ -111,6 +112,28 @@ def pooled(hidden: Tensor, documents: Tensor | None) -> Tensor:
     sums = hidden.new_zeros(count, hidden.shape[-1]).index_add(0, documents[real], hidden[real])
     sizes = torch.bincount(documents[real], minlength=count).clamp(min=1)
     return sums / sizes[:, None]
+
+
+@torch.inference_mode()
+def embeddings(model: MaskedModel | Classifier, texts: Sequence[Sequence[int]], pad: int,
+               rows: int = 32) -> np.ndarray:
+    """Vectors ``[N, hidden_size]`` of length 1, each the mean of a text's last hidden states. Texts are tokens, one at
+    least; ``rows`` of them are read at a time, filled up with ``pad``."""
+    found = [np.zeros((0, model.config.hidden_size), np.float32)]
+    for start in range(0, len(texts), rows):
+        tokens, documents = padded(texts[start:start + rows], pad)
+        vectors = pooled(encode(model.model, tokens, documents), documents)
+        found.append(F.normalize(vectors.float(), dim=-1).numpy())
+    return np.concatenate(found)
+
+
+def padded(texts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Texts as rows ``[N, T]``, and which text each token belongs to, -1 for padding."""
+    tokens = torch.full((len(texts), max(map(len, texts))), pad)
+    documents = torch.full_like(tokens, -1)
+    for row, text in enumerate(texts):
+        tokens[row, :len(text)], documents[row, :len(text)] = torch.tensor(text), row
+    return tokens, documents
 
 
 # ModernBERT fuses queries, keys and values, and gate and up, into one matrix each.
@@ -221,6 +244,11 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
                             for ours, theirs in SIZES.items()}, num_kv_heads=heads,
                          head_dim=int(values["hidden_size"]) // heads,
                          rope_theta=float(rope.get("rope_theta", values.get("global_rope_theta", 160000.0))))
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether a folder is an encoder's."""
+    return (folder / "config.json").exists() and read_json(folder / "config.json").get("model_type") == "modernbert"
 
 
 def load_encoder(folder: Path) -> MaskedModel | Classifier:

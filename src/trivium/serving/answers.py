@@ -16,13 +16,15 @@ from torch import Tensor
 
 from trivium import randomness
 from trivium.generation.engine import Sample
-from trivium.generation.sampling import Sampling
+from trivium.generation.sampling import SMALLEST, Sampling
+from trivium.serving.constrained import Bound
+from trivium.serving.errors import ApiError
 from trivium.serving.models import Served
-from trivium.serving.protocol import ApiError, ChatRequest, CompletionRequest
-from trivium.serving.reading import THINK, AnswerReader, Delta, message_of
+from trivium.serving.protocol import ChatRequest, CompletionRequest
+from trivium.serving.reading import AnswerReader, Delta, message_of
 from trivium.serving.scheduler import News, Ticket
 from trivium.serving.service import Service
-from trivium.serving.text import GrowingText, chat_log_probs, text_log_probs, whole_text
+from trivium.serving.telling import Telling
 from trivium.serving.waiting import HeldStream, all_samples, in_time, news_in_order, unless_gone
 
 LINGER = 10.0
@@ -33,12 +35,12 @@ class Answer:
     """An answer on its way: to one chat, with its pictures, or to texts to continue, each as tokens."""
 
     def __init__(self, service: Service, request: ChatRequest | CompletionRequest, model: Served,
-                 prompts: Sequence[list[int]], pictures: Tensor | None = None) -> None:
+                 prompts: Sequence[list[int]], pictures: Tensor | None = None, guide: Bound | None = None) -> None:
         self.service, self.metrics = service, service.metrics
         self.request, self.model, self.prompts, self.pictures = request, model, prompts, pictures
-        self.chat, self.samples_each = isinstance(request, ChatRequest), request.n or 1
-        # A prompt may itself begin to think, as DeepSeek-R1's template has it.
-        self.thinking = self.chat and model.tokenizer.decode(prompts[0][-8:]).rstrip().endswith(THINK)
+        self.chat, self.samples_each, self.guide = isinstance(request, ChatRequest), request.n or 1, guide
+        self.thinking = self.chat and model.thinks(prompts[0])
+        self.echo = isinstance(request, CompletionRequest) and bool(request.echo)
         self.begun = time.perf_counter()
         self.head = {
             "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}", "created": int(time.time()),
@@ -62,9 +64,10 @@ class Answer:
                 400, f"this model's context is {self.model.engine.capacity} tokens; the prompt has {longest}{new}",
                 param="messages" if self.chat else "prompt", code="context_length_exceeded")
         return Sampling(temperature=1.0 if request.temperature is None else request.temperature,
-                        top_p=request.top_p or 1.0, top_k=request.top_k or 0, min_p=request.min_p or 0.0,
+                        top_p=1.0 if request.top_p is None else max(request.top_p, SMALLEST),
+                        top_k=request.top_k or 0, min_p=request.min_p or 0.0,
                         repetition_penalty=request.repetition_penalty or 1.0,
-                        max_new_tokens=room if limit is None else limit,
+                        max_new_tokens=room if limit is None else max(limit, 1),
                         seed=secrets.randbits(62) if request.seed is None else request.seed, stop=request.stops)
 
     @contextlib.asynccontextmanager
@@ -78,11 +81,13 @@ class Answer:
             raise ApiError(429, f"the model is busy: {model.taken} samples are running or waiting; try again later",
                            "rate_limit_error", code="rate_limit_exceeded")
         sampling = self._sampling()
-        stop = frozenset((model.tokenizer.end_id, model.tokenizer.document_id))
+        stop = frozenset(model.stop)
         tickets = [
             Ticket(model.engine, prompt, sampling,
                    [randomness.derive(sampling.seed, place, i) for i in range(self.samples_each)], stop,
-                   request.alternatives, bool(request.stream), self.pictures)
+                   request.alternatives, bool(request.stream), self.pictures,
+                   [self.guide.copy() for _ in range(self.samples_each)] if self.guide else (),
+                   self.echo and request.alternatives >= 0)
             for place, prompt in enumerate(self.prompts)
         ]
         model.taken += count
@@ -109,7 +114,7 @@ class Answer:
         if samples is None:
             self.metrics.add("trivium_cancelled_total", model=name)
             return Response(status_code=499)  # nobody is there to read it
-        count = sum(len(sample.tokens) for _, sample in samples)
+        count = 0 if self.request.limit == 0 else sum(len(sample.tokens) for _, sample in samples)
         self.metrics.add("trivium_completion_tokens_total", count, model=name)
         self.metrics.observe("trivium_request_seconds", time.perf_counter() - self.begun, model=name)
         return JSONResponse({
@@ -119,32 +124,47 @@ class Answer:
 
     def _choice(self, number: int, ticket: Ticket, sample: Sample) -> dict[str, Any]:
         """One sample of a whole answer."""
-        tokens = [token for token in sample.tokens if token not in ticket.stop]
-        text = whole_text(self.model.tokenizer, tokens, self.request.stops)
-        log_probs = self._log_probs(tokens, sample.plain) if self.request.alternatives >= 0 else None
-        if not self.chat:
-            return {"index": number, "text": text, "logprobs": log_probs, "finish_reason": sample.reason}
-        reader = self._reader()
-        message = message_of(reader.push(text, last=True), self._tells_reasoning)
-        return {"index": number, "message": message, "logprobs": log_probs,
-                "finish_reason": _reason(sample.reason, reader)}
+        telling, before, heard = self._telling(), "", None
+        if self.echo:
+            before, heard = telling.prompt(self._shown(ticket), sample.heard)
+        parts, log_probs = telling.push(self._said(ticket, sample.tokens), sample.plain, last=True)
+        reason = "length" if self.request.limit == 0 else _reason(sample.reason, telling.reader)
+        if self.chat:
+            deltas = [part for part in parts if isinstance(part, dict)]
+            return {"index": number, "message": message_of(deltas), "logprobs": self._all(log_probs),
+                    "finish_reason": reason}
+        text = before + "".join(part for part in parts if isinstance(part, str))
+        return {"index": number, "text": text, "logprobs": self._all(heard, log_probs), "finish_reason": reason}
 
-    def _reader(self) -> AnswerReader:
-        """What takes one sample of a chat's answer apart."""
-        assert isinstance(self.request, ChatRequest)
-        return AnswerReader(self.thinking, self.request.callable_tools is not None)
+    def _telling(self) -> Telling:
+        """How one sample is told."""
+        hides = self.service.hides_reasoning or (isinstance(self.request, ChatRequest)
+                                                 and self.request.include_reasoning is False)
+        return Telling(self.model.tokenizer, self.request, self.thinking, hides)
 
-    @property
-    def _tells_reasoning(self) -> bool:
-        return isinstance(self.request, ChatRequest) and self.request.include_reasoning is not False
+    def _said(self, ticket: Ticket, tokens: Sequence[int]) -> list[int]:
+        """The tokens that are told: none that only ends the answer, none where none was asked for."""
+        return [token for token in tokens if token not in ticket.stop and self.request.limit != 0]
+
+    def _shown(self, ticket: Ticket) -> Sequence[int]:
+        """A prompt as it was given, without what the model wants before every text."""
+        assert isinstance(self.request, CompletionRequest)
+        prompt, start = self.request.prompts[0], self.model.tokenizer.text_start
+        if not isinstance(prompt, str):
+            return ticket.prompt
+        return [] if list(ticket.prompt) == [self.model.tokenizer.document_id] else ticket.prompt[len(start):]
+
+    def _all(self, *told: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Log-probabilities together; None where none were asked for."""
+        if self.request.alternatives < 0:
+            return None
+        names = ["content"] if self.chat else ["tokens", "token_logprobs", "top_logprobs", "text_offset"]
+        return {name: [one for part in told if part for one in part[name]] for name in names} | (
+            {"refusal": None} if self.chat else {})
 
     def _usage(self, count: int) -> dict[str, int]:
         prompt_tokens = sum(map(len, self.prompts))
         return {"prompt_tokens": prompt_tokens, "completion_tokens": count, "total_tokens": prompt_tokens + count}
-
-    def _log_probs(self, tokens: Sequence[int],
-                   plain: Sequence[tuple[float, list[tuple[int, float]]]]) -> dict[str, Any]:
-        return (chat_log_probs if self.chat else text_log_probs)(self.model.tokenizer, tokens, plain)
 
     # as a stream
 
@@ -162,16 +182,15 @@ class Answer:
             if self.chat:
                 for number in range(self.samples_each):
                     yield self._chunk(number, {"role": "assistant", "content": ""})
-            texts = [(GrowingText(self.model.tokenizer, self.request.stops), self._reader() if self.chat else None)
-                     for _ in range(self.samples_each * len(tickets))]
+            tellings = [self._telling() for _ in range(self.samples_each * len(tickets))]
             async for place, news in news_in_order(tickets, self.begun + self.service.limits.seconds):
                 if not count:
                     self.metrics.observe("trivium_first_token_seconds", time.perf_counter() - self.begun, model=name)
-                count += len(news)
+                count += len(news) if self.request.limit != 0 else 0
                 first = place * self.samples_each
                 yield b"".join(  # what has come since is told together
                     chunk for one in news
-                    for chunk in self._chunks(first + one.sample, one, tickets[place], *texts[first + one.sample]))
+                    for chunk in self._chunks(first + one.sample, one, tickets[place], tellings[first + one.sample]))
             if self._with_usage:
                 yield _event({**self.head, "object": self._chunk_kind, "choices": [], "usage": self._usage(count)})
             yield b"data: [DONE]\n\n"
@@ -185,21 +204,21 @@ class Answer:
             else:
                 self.metrics.add("trivium_cancelled_total", model=name)
 
-    def _chunks(self, number: int, news: News, ticket: Ticket, growing: GrowingText,
-                reader: AnswerReader | None) -> list[bytes]:
+    def _chunks(self, number: int, news: News, ticket: Ticket, telling: Telling) -> list[bytes]:
         """The events of one token of sample ``number``: its text, when some of it is sure, and the sample's end."""
-        tokens = [] if news.token in ticket.stop else [news.token]
-        text = growing.push(tokens, last=news.ended is not None)
-        log_probs = self._log_probs(tokens, [news.plain]) if news.plain else None
-        parts: list[Delta | str] = [text] if text else []
-        if reader is not None:
-            parts = [delta for delta in reader.push(text, news.ended is not None)
-                     if self._tells_reasoning or "reasoning_content" not in delta]
+        chunks = []
+        if self.echo and not telling.begun:
+            text, heard = telling.prompt(self._shown(ticket), news.heard)
+            chunks.append(self._chunk(number, text, log_probs=heard))
+        parts, log_probs = telling.push(self._said(ticket, [news.token]), [news.plain] if news.plain else [],
+                                        last=news.ended is not None)
         if log_probs and not parts:
             parts = [{"content": ""} if self.chat else ""]
-        chunks = [self._chunk(number, part, log_probs=None if place else log_probs) for place, part in enumerate(parts)]
+        chunks += [self._chunk(number, part, log_probs=None if place else log_probs)
+                   for place, part in enumerate(parts)]
         if news.ended is not None:
-            chunks.append(self._chunk(number, {} if self.chat else "", _reason(news.ended.reason, reader)))
+            reason = "length" if self.request.limit == 0 else _reason(news.ended.reason, telling.reader)
+            chunks.append(self._chunk(number, {} if self.chat else "", reason))
         return chunks
 
     def _chunk(self, number: int, content: Delta | str, reason: str | None = None,

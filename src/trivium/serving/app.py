@@ -19,9 +19,19 @@ from starlette.requests import ClientDisconnect
 
 from trivium.feedback.store import Store
 from trivium.serving import chat_page, monitoring, openai_api, thumbs
+from trivium.serving.errors import ApiError
 from trivium.serving.metrics import Metrics
-from trivium.serving.models import Limits, Served
-from trivium.serving.protocol import ApiError, ChatRequest, Choice, CompletionRequest, Thumb, definitions
+from trivium.serving.models import Encoder, Limits, Served
+from trivium.serving.protocol import (
+    REFERENCE,
+    ChatRequest,
+    Choice,
+    CompletionRequest,
+    EmbeddingRequest,
+    Thumb,
+    definitions,
+)
+from trivium.serving.responses import KEY, ChatChunk
 from trivium.serving.service import Service
 from trivium.version import __version__
 
@@ -34,13 +44,14 @@ HEADERS = [(b"content-security-policy", POLICY.encode()), (b"x-content-type-opti
            (b"permissions-policy", b"camera=(), microphone=(), geolocation=()")]
 
 
-def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (),
+def create_app(models: Sequence[Served | Encoder], limits: Limits, keys: Sequence[str] = (),
                feedback: Callable[[], Store] | None = None, page: chat_page.Page | None = None,
-               origins: Sequence[str] = ()) -> FastAPI:
+               origins: Sequence[str] = (), hide_reasoning: bool = False) -> FastAPI:
     """The application. ``keys`` are the API keys that are accepted (none: everybody is); ``feedback`` opens the
     store at its first use (None: no thumbs and votes); ``page`` is what the chat page says of itself; ``origins`` are
-    the sites whose pages may call the API from a browser."""
-    service = Service(models, limits, keys, feedback)
+    the sites whose pages may call the API from a browser; ``hide_reasoning`` keeps what models think before they answer
+    from everybody."""
+    service = Service(models, limits, keys, feedback, hide_reasoning)
     app = FastAPI(title="Trivium", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     app.state.page = page or chat_page.Page()
@@ -60,7 +71,12 @@ def create_app(models: Sequence[Served], limits: Limits, keys: Sequence[str] = (
         them."""
         document = plain_openapi()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas.update(definitions(ChatRequest, CompletionRequest, Thumb, Choice))
+        schemas.update(definitions(ChatRequest, CompletionRequest, EmbeddingRequest, Thumb, Choice, ChatChunk))
+        schemas[ChatChunk.__name__] = ChatChunk.model_json_schema(ref_template=REFERENCE)
+        schemas[ChatChunk.__name__].pop("$defs")
+        document["components"]["securitySchemes"] = KEY
+        for operation in (one for operations in document["paths"].values() for one in operations.values()):
+            operation["responses"].pop("422", None)  # a name in a path is any text
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -119,6 +135,8 @@ class _Outer:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["path"].startswith("/v1/"):  # a slash at the end is no other place: nobody is sent elsewhere
+            scope = {**scope, "path": scope["path"].rstrip("/")}
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":

@@ -9,11 +9,12 @@ from importlib import resources
 from pathlib import Path
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from trivium.artifacts import kinds_behind
 from trivium.generation.sampling import usual_temperature
-from trivium.serving.protocol import ApiError
+from trivium.serving.errors import ApiError
+from trivium.serving.responses import Settings, told
 from trivium.serving.service import TheService
 
 STATIC = {
@@ -53,10 +54,10 @@ class Page:
 router = APIRouter()
 
 
-@router.get("/settings.json")
+@router.get("/settings.json", responses=told(Settings))
 async def settings(request: Request, service: TheService) -> Response:
     page: Page = request.app.state.page
-    largest = max(model.parameters for model in service.models.values())
+    largest = max((model.parameters for model in service.models.values()), default=0)
     return JSONResponse({
         "key_needed": service.needs_key, "feedback": service.feedback is not None, "title": page.title,
         "greeting": page.greeting, "ideas": list(page.ideas), "from_scratch": page.from_scratch,
@@ -64,7 +65,7 @@ async def settings(request: Request, service: TheService) -> Response:
     })
 
 
-@router.get("/")
+@router.get("/", response_class=HTMLResponse)
 @router.get("/{name}", include_in_schema=False)
 async def static(name: str = "") -> Response:
     if name not in STATIC:

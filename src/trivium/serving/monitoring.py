@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from trivium.serving.metrics import Labels
+from trivium.serving.responses import NEEDS_KEY, WHY, Error, Health, told
 from trivium.serving.service import TheService, check_key
 
 router = APIRouter()
 
 
-@router.get("/health")
+@router.get("/health", responses=told(Health) | {503: {"model": Health, "description": WHY[503]}})
 async def health(service: TheService) -> Response:
     alive = service.scheduler.alive
     return JSONResponse({"status": "ok" if alive else "failed", "models": list(service.models)}, 200 if alive else 503)
 
 
-@router.get("/metrics", dependencies=[Depends(check_key)])
+@router.get("/metrics", dependencies=[Depends(check_key)], openapi_extra=NEEDS_KEY, response_class=PlainTextResponse,
+            responses={401: {"model": Error, "description": WHY[401]}})
 async def prometheus(service: TheService) -> Response:
     models = service.models.values()
     gauges: dict[str, dict[Labels, float]] = {

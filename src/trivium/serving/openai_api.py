@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
+from torch import Tensor
 
 from trivium.errors import TriviumError
 from trivium.serving.answers import Answer
-from trivium.serving.models import Served
-from trivium.serving.protocol import ApiError, ChatRequest, CompletionRequest, described
+from trivium.serving.errors import ApiError
+from trivium.serving.models import Encoder, Served
+from trivium.serving.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, described
+from trivium.serving.responses import (
+    BODY,
+    NEEDS_KEY,
+    ChatChunk,
+    ChatCompletion,
+    Completion,
+    Embeddings,
+    Model,
+    Models,
+    told,
+)
 from trivium.serving.service import TheService, body, check_key
 
 Encoded = TypeVar("Encoded")
@@ -20,19 +34,23 @@ Encoded = TypeVar("Encoded")
 router = APIRouter(prefix="/v1")
 
 
-@router.post("/chat/completions", openapi_extra=described(ChatRequest))
+@router.post("/chat/completions", openapi_extra=described(ChatRequest),
+             responses=told(ChatCompletion, *BODY, 404, 429, stream=ChatChunk))
 async def chat_completions(http: Request, service: TheService,
                            request: Annotated[ChatRequest, Depends(body(ChatRequest))]) -> Response:
     model = service.model(request.model)
-    def encode() -> Any:
+
+    def encode() -> tuple[list[int], Tensor | None]:
         return model.encode([message.plain() for message in request.messages], request.callable_tools,
-                            request.chat_template_kwargs)
+                            model.options(request))
 
     ids, pictures = await _encode(encode, "messages")
-    return await Answer(service, request, model, [ids], pictures).respond(http)
+    guide = await run_in_threadpool(model.forms.guide, request, model.thinks(ids))
+    return await Answer(service, request, model, [ids], pictures, guide).respond(http)
 
 
-@router.post("/completions", openapi_extra=described(CompletionRequest))
+@router.post("/completions", openapi_extra=described(CompletionRequest),
+             responses=told(Completion, *BODY, 404, 429, stream=Completion))
 async def completions(http: Request, service: TheService,
                       request: Annotated[CompletionRequest, Depends(body(CompletionRequest))]) -> Response:
     model = service.model(request.model)
@@ -40,14 +58,35 @@ async def completions(http: Request, service: TheService,
     return await Answer(service, request, model, prompts).respond(http)
 
 
-@router.get("/models", dependencies=[Depends(check_key)])
+@router.post("/embeddings", openapi_extra=described(EmbeddingRequest), responses=told(Embeddings, *BODY, 404))
+async def embeddings(service: TheService,
+                     request: Annotated[EmbeddingRequest, Depends(body(EmbeddingRequest))]) -> Response:
+    model = service.encoder(request.model)
+    width = model.model.config.hidden_size
+    if request.dimensions is not None and request.dimensions > width:
+        raise ApiError(400, f"dimensions: this model's vectors have {width} numbers, not {request.dimensions}",
+                       param="dimensions", code="invalid_value")
+    inputs = await _encode(lambda: [model.encode(text) for text in request.inputs], "input")
+    vectors = await run_in_threadpool(model.embed, inputs, request.dimensions)
+    read = sum(map(len, inputs))
+    service.metrics.add("trivium_prompt_tokens_total", read, model=model.name)
+    return JSONResponse({
+        "object": "list", "model": model.name, "usage": {"prompt_tokens": read, "total_tokens": read},
+        "data": [{"object": "embedding", "index": index, "embedding": base64.b64encode(
+            vector.astype("<f4").tobytes()).decode() if request.encoding_format == "base64" else vector.tolist()}
+                 for index, vector in enumerate(vectors)]})
+
+
+@router.get("/models", dependencies=[Depends(check_key)], openapi_extra=NEEDS_KEY, responses=told(Models, 401))
 async def list_models(service: TheService) -> Response:
-    return JSONResponse({"object": "list", "data": [_card(model) for model in service.models.values()]})
+    models: list[Served | Encoder] = [*service.models.values(), *service.encoders.values()]
+    return JSONResponse({"object": "list", "data": [_card(model) for model in models]})
 
 
-@router.get("/models/{name:path}", dependencies=[Depends(check_key)])
+@router.get("/models/{name:path}", dependencies=[Depends(check_key)], openapi_extra=NEEDS_KEY,
+            responses=told(Model, 401, 404))
 async def get_model(service: TheService, name: str) -> Response:
-    return JSONResponse(_card(service.model(name)))
+    return JSONResponse(_card(service.known(name)))
 
 
 async def _encode(encode: Callable[[], Encoded], param: str) -> Encoded:
@@ -58,9 +97,10 @@ async def _encode(encode: Callable[[], Encoded], param: str) -> Encoded:
         raise ApiError(400, str(error), param=param) from error
 
 
-def _card(model: Served) -> dict[str, Any]:
+def _card(model: Served | Encoder) -> dict[str, Any]:
+    writes = model if isinstance(model, Served) else None
     return {
         "id": model.name, "object": "model", "created": model.created, "owned_by": "trivium", "stage": model.stage,
-        "chat": model.chat, "digest": model.digest or None, "context": model.engine.capacity,
-        "sees": model.eyes is not None
+        "chat": bool(writes and writes.chat), "embeds": writes is None, "digest": model.digest or None,
+        "context": model.context, "sees": bool(writes and writes.eyes)
     }

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from trivium.errors import nearest
+from trivium.serving.errors import ApiError
+from trivium.serving.messages import ChatMessage, Sent, Strict, Tool
+from trivium.serving.responses import NEEDS_KEY
 
 REFERENCE = "#/components/schemas/{model}"
-MOST_SAMPLES, MOST_STOPS, LONGEST_STOP, MOST_ALTERNATIVES = 16, 4, 256, 20
+MOST_SAMPLES, MOST_STOPS, LONGEST_STOP, MOST_ALTERNATIVES, MOST_TEXTS = 16, 4, 256, 20, 2048
 
 Seed = Annotated[int, Field(ge=-2**63, lt=2**63)]
 StopText = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
@@ -22,137 +23,7 @@ Token = Annotated[int, Field(ge=0, lt=2**31)]
 Body = TypeVar("Body", bound=BaseModel)
 
 
-class ApiError(Exception):
-    """An error that the client is told, in the form of OpenAI's."""
-
-    def __init__(self, status: int, message: str, kind: str = "invalid_request_error", param: str | None = None,
-                 code: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {
-            "error": {
-                "message": message.encode("utf-8", "replace").decode(), "type": kind, "param": param, "code": code
-            }
-        }
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Part(_Strict):
-    """A part of a message that is text."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ImageUrl(_Strict):
-    """Where a picture is: nowhere but in the request itself."""
-
-    url: str
-    """``data:image/png;base64,...`` (or jpeg, gif, webp, bmp)."""
-    detail: Literal["auto", "low", "high", None] = None
-    """Every picture is scaled to what the model sees, whatever this says."""
-
-
-class ImagePart(_Strict):
-    """A part of a message that is a picture, for models that see."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-class CalledFunction(_Strict):
-    """What was called, and with what."""
-
-    name: Annotated[str, Field(min_length=1, max_length=256)]
-    arguments: str | dict[str, Any]
-    """An object, or its JSON."""
-
-
-class ToolCall(_Strict):
-    """A call of a tool that an assistant made."""
-
-    id: Annotated[str, Field(max_length=256)] | None = None
-    type: Literal["function"] = "function"
-    function: CalledFunction
-    index: int | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """As the chat template wants it. Raises :class:`ApiError` for arguments that are no object."""
-        arguments: Any = self.function.arguments
-        if isinstance(arguments, str):
-            with contextlib.suppress(ValueError, RecursionError):
-                arguments = json.loads(arguments)
-        if not isinstance(arguments, dict):
-            raise ApiError(400, f"the arguments of a call of {self.function.name!r} are not the JSON of an object",
-                           param="messages", code="invalid_value")
-        return {"type": "function", "function": {"name": self.function.name, "arguments": arguments},
-                **({"id": self.id} if self.id else {})}
-
-
-class Function(_Strict):
-    """A function that a model may call."""
-
-    name: Annotated[str, Field(min_length=1, max_length=256)]
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    """Its JSON schema."""
-    strict: Literal[False, None] = None
-
-
-class Tool(_Strict):
-    """A tool that a model may call."""
-
-    type: Literal["function"]
-    function: Function
-
-
-class ChatMessage(_Strict):
-    """One message."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[Annotated[Part | ImagePart, Field(discriminator="type")]], Field(
-        min_length=1)] | None = None
-    """A text, or parts. An assistant that calls tools may say nothing."""
-    name: str | None = None
-    reasoning_content: str | None = None
-    """What an assistant thought."""
-    tool_calls: list[ToolCall] | None = None
-    """What an assistant called."""
-    tool_call_id: Annotated[str, Field(max_length=256)] | None = None
-    """The call that a tool answers."""
-    refusal: None = None
-
-    def plain(self) -> dict[str, Any]:
-        """As the chat template wants it: with pictures the content stays a list of parts. Raises :class:`ApiError` for
-        a message without content."""
-        content: Any = self.content
-        if content is None and not self.tool_calls:
-            raise ApiError(400, f"a message of the role {self.role!r} has no content", param="messages",
-                           code="missing_required_parameter")
-        if not isinstance(content, (str, type(None))):
-            content = [part.model_dump()
-                       for part in content] if any(isinstance(part, ImagePart)
-                                                   for part in content) else "".join(part.text for part in content)
-        more = {"reasoning_content": self.reasoning_content, "tool_call_id": self.tool_call_id,
-                "name": self.name if self.role == "tool" else None,
-                "tool_calls": [call.plain() for call in self.tool_calls or []] or None}
-        return {"role": "system" if self.role == "developer" else self.role, "content": content or "",
-                **{name: value for name, value in more.items() if value is not None}}
-
-    def words(self) -> dict[str, str]:
-        """As text alone; a picture is named by its digest."""
-        texts = [self.content or ""] if isinstance(self.content, (str, type(None))) else [
-            part.text
-            if isinstance(part, Part) else f"[picture {hashlib.sha256(part.image_url.url.encode()).hexdigest()[:16]}]"
-            for part in self.content
-        ]
-        return {"role": "system" if self.role == "developer" else self.role, "content": "".join(texts)}
-
-
-class StreamOptions(_Strict):
+class StreamOptions(Sent):
     """What a stream holds besides text."""
 
     include_usage: bool = False
@@ -160,13 +31,14 @@ class StreamOptions(_Strict):
     include_obfuscation: bool | None = None
 
 
-class Common(_Strict):
+class Common(Sent):
     """Fields of chat and text completions alike."""
 
     model: str
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """Logits are divided by it; 0 is greedy. 1 when left out."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Draw from the fewest likeliest tokens that hold this much probability; 0 leaves the likeliest alone."""
     top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     """Not OpenAI's: draw from so many of the likeliest tokens."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -193,10 +65,47 @@ class Common(_Strict):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
-class ResponseFormat(_Strict):
-    """Only text."""
+class TextFormat(Sent):
+    """Whatever the model writes."""
 
     type: Literal["text"]
+
+
+class ObjectFormat(Sent):
+    """A JSON object."""
+
+    type: Literal["json_object"]
+
+
+class Schema(Sent):
+    """A JSON schema that an answer is bound to fit."""
+
+    name: Annotated[str, Field(max_length=256)]
+    description: str | None = None
+    content: Annotated[dict[str, Any], Field(alias="schema")] = {}
+    """The schema itself; what it asks for and cannot be kept is refused."""
+    strict: bool | None = None
+    """Answers fit, whatever this says."""
+
+
+class SchemaFormat(Sent):
+    """JSON of one schema."""
+
+    type: Literal["json_schema"]
+    json_schema: Schema
+
+
+class Named(Sent):
+    """A function by its name."""
+
+    name: str
+
+
+class NamedTool(Sent):
+    """The tool that must be called."""
+
+    type: Literal["function"]
+    function: Named
 
 
 class ChatRequest(Common):
@@ -206,14 +115,33 @@ class ChatRequest(Common):
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
-    response_format: ResponseFormat | None = None
-    metadata: dict[str, str] | None = None
-    store: Literal[False, None] = None
+    response_format: Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    """What an answer must be: text, a JSON object, or JSON of a schema."""
     tools: list[Tool] | None = None
     """What the model may call."""
-    tool_choice: Literal["auto", "none", None] = None
-    """Whether the model may call tools; that it must cannot be asked for."""
-    parallel_tool_calls: Literal[True, None] = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    """Whether the model may call tools, must, or must call the one that is named."""
+    parallel_tool_calls: bool | None = None
+    """Whether an answer may hold more than one call; true when left out."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    """Given to templates that read it; ``none`` closes the reasoning of those that read ``enable_thinking``."""
+    metadata: dict[str, str] | None = None
+    store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    """There is one."""
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    """Text alone."""
+    verbosity: Literal["medium"] | None = None
+    """Not supported: only what a model does anyway."""
+    prediction: dict[str, Any] | None = None
+    """What an answer may be like, which would only make it faster; not looked at."""
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    functions: Annotated[list[Any], Field(max_length=0)] | None = None
+    """Not supported: give ``tools``."""
+    function_call: Literal["auto", "none"] | None = None
+    """Not supported: give ``tool_choice``."""
     chat_template_kwargs: dict[str, Any] | None = None
     """Not OpenAI's: variables of the model's chat template, such as ``enable_thinking``."""
     include_reasoning: bool | None = None
@@ -225,6 +153,17 @@ class ChatRequest(Common):
         if not self.tools or self.tool_choice == "none":
             return None
         return [tool.model_dump(exclude_none=True) for tool in self.tools]
+
+    @model_validator(mode="after")
+    def _tools_are_there(self) -> ChatRequest:
+        names = [tool.function.name for tool in self.tools or []]
+        if self.tool_choice == "required" and not names:
+            raise ApiError(400, "tool_choice: 'required' needs tools", param="tool_choice", code="invalid_value")
+        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
+            raise ApiError(400, f"tool_choice: there is no tool {self.tool_choice.function.name[:80]!r}"
+                           f"{nearest(self.tool_choice.function.name, names) if names else ''}", param="tool_choice",
+                           code="invalid_value")
+        return self
 
     @property
     def limit(self) -> int | None:
@@ -243,10 +182,20 @@ class CompletionRequest(Common):
     prompt: (str | Annotated[list[str], Field(min_length=1, max_length=128)]
              | Annotated[list[Token], Field(min_length=1)]
              | Annotated[list[list[Token]], Field(min_length=1, max_length=128)])
+    max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Most new tokens, 16 when left out; 0 with ``echo`` scores the prompt alone."""
     logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
-    best_of: Literal[1, None] = None
-    echo: Literal[False, None] = None
-    suffix: Literal["", None] = None
+    echo: bool | None = None
+    """Give the prompt back before what continues it, with its own log-probabilities where they are asked for."""
+    best_of: Literal[1] | None = None
+    suffix: Literal[""] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> CompletionRequest:
+        if self.max_tokens == 0 and not self.echo:
+            raise ApiError(400, "max_tokens: 0 leaves nothing to answer; it goes with echo alone", param="max_tokens",
+                           code="invalid_value")
+        return self
 
     @property
     def limit(self) -> int | None:
@@ -261,14 +210,29 @@ class CompletionRequest(Common):
     @property
     def prompts(self) -> list[str | list[int]]:
         """One or several prompts, each a text or tokens."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if isinstance(self.prompt[0], int):
-            return [[token for token in self.prompt if isinstance(token, int)]]
-        return [prompt for prompt in self.prompt if not isinstance(prompt, int)]
+        return listed(self.prompt)
 
 
-class Feedback(_Strict):
+class EmbeddingRequest(Sent):
+    """The body of ``/v1/embeddings``."""
+
+    model: str
+    input: (str | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS)]
+            | Annotated[list[Token], Field(min_length=1)]
+            | Annotated[list[list[Token]], Field(min_length=1, max_length=MOST_TEXTS)])
+    encoding_format: Literal["float", "base64"] | None = None
+    """``base64`` gives little-endian numbers of four bytes each."""
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    """Keep so many of a vector's first numbers, and make its length 1 again."""
+    user: str | None = None
+
+    @property
+    def inputs(self) -> list[str | list[int]]:
+        """One or several texts, or their tokens."""
+        return listed(self.input)
+
+
+class Feedback(Strict):
     """What both kinds of feedback say."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)]
@@ -290,6 +254,15 @@ class Choice(Feedback):
     responses: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)]
     better: Literal[0, 1, "tie", "bad"]
     models: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=2, max_length=2)]
+
+
+def listed(given: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
+    """One or several texts, each as text or tokens, as a list."""
+    if isinstance(given, str):
+        return [given]
+    if isinstance(given[0], int):
+        return [[token for token in given if isinstance(token, int)]]
+    return [one for one in given if not isinstance(one, int)]
 
 
 def parse(kind: type[Body], data: bytes) -> Body:
@@ -332,7 +305,7 @@ def described(kind: type[BaseModel]) -> dict[str, Any]:
     """What OpenAPI says of a route that reads a body of this kind by itself."""
     schema = kind.model_json_schema(ref_template=REFERENCE)
     schema.pop("$defs", None)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}, **NEEDS_KEY}
 
 
 def definitions(*kinds: type[BaseModel]) -> dict[str, Any]:
@@ -344,8 +317,8 @@ def definitions(*kinds: type[BaseModel]) -> dict[str, Any]:
 
 
 UNSUPPORTED = {
-    "frequency_penalty", "presence_penalty", "logit_bias", "response_format", "best_of", "echo", "suffix", "store",
-    "tool_choice", "parallel_tool_calls"
+    "frequency_penalty", "presence_penalty", "logit_bias", "best_of", "suffix", "store", "service_tier", "modalities",
+    "verbosity", "functions", "function_call"
 }
 
 

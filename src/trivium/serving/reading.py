@@ -25,13 +25,19 @@ class AnswerReader:
         self.tools, self.calls = tools, 0
         self._state = "think" if thinking else "begin"
         self._waiting, self._said = "", False
+        self._pushed = 0
+        self.begun_at: int | None = None
+        """The place in the text where the words begin, behind what was thought; None while that is not known."""
 
     def push(self, text: str, last: bool = False) -> list[Delta]:
         """More of the text; returns what is now sure, in order. ``last`` gives out all there is."""
         self._waiting += text
+        self._pushed += len(text)
         found: list[Delta] = []
         while (step := getattr(self, f"_{self._state}")(last, found)) is not None:
             self._state = step
+            if step == "words" and self.begun_at is None:
+                self.begun_at = self._pushed - len(self._waiting)
         return [delta for delta in found if any(delta.values())]
 
     # Each state takes what it can from what waits, and returns the next one, or None to wait.
@@ -140,14 +146,14 @@ def call_of(value: Any) -> dict[str, str] | None:
     return {"name": value["name"], "arguments": json.dumps(arguments, ensure_ascii=False)}
 
 
-def message_of(deltas: list[Delta], with_reasoning: bool) -> dict[str, Any]:
+def message_of(deltas: list[Delta]) -> dict[str, Any]:
     """The whole message that deltas make."""
     calls = [{name: value for name, value in call.items() if name != "index"}
              for delta in deltas for call in delta.get("tool_calls", [])]
     content = "".join(delta.get("content", "") for delta in deltas)
     reasoning = "".join(delta.get("reasoning_content", "") for delta in deltas)
     return {"role": "assistant", "content": content if content or not calls else None, "refusal": None,
-            **({"reasoning_content": reasoning} if reasoning and with_reasoning else {}),
+            **({"reasoning_content": reasoning} if reasoning else {}),
             **({"tool_calls": calls} if calls else {})}
 
 

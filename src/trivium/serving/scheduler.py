@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from trivium.errors import TriviumError
-from trivium.generation.engine import Engine, Sample
+from trivium.generation.engine import Engine, Guide, Sample
 from trivium.generation.sampling import Sampling
 
 log = logging.getLogger("trivium.serving")
@@ -26,6 +26,8 @@ class News(NamedTuple):
     token: int
     plain: tuple[float, list[tuple[int, float]]] | None
     ended: Sample | None
+    heard: Sequence[tuple[float, list[tuple[int, float]]]] = ()
+    """What was made of the prompt's tokens, where that was asked for."""
 
 
 @dataclass(eq=False)
@@ -41,6 +43,8 @@ class Ticket:
     top: int
     each: bool
     pictures: Tensor | None = None
+    guides: Sequence[Guide] = ()
+    echo: bool = False
     news: asyncio.Queue[News | Exception] = field(default_factory=asyncio.Queue)
     request: int = 0
     cancelled: bool = False
@@ -100,10 +104,12 @@ class Scheduler:
         try:
             for sample in engine.step():
                 ticket = self._tickets[id(engine), sample.request]
-                if ticket.each or sample.reason:
+                if sample.fault:
+                    items.append((ticket, sample.fault))
+                elif ticket.each or sample.reason:
                     plain = sample.plain[-1] if sample.plain else None
                     items.append((ticket, News(sample.index, sample.tokens[-1], plain,
-                                               sample if sample.reason else None)))
+                                               sample if sample.reason else None, sample.heard)))
         except Exception as error:  # whatever an engine does, the server lives on and its clients are told
             log.exception("a step of the engine failed")
             for ticket in [ticket for ticket in self._tickets.values() if ticket.engine is engine]:
@@ -116,7 +122,7 @@ class Scheduler:
             return
         try:
             ticket.request = ticket.engine.submit(ticket.prompt, ticket.sampling, ticket.seeds, ticket.stop, ticket.top,
-                                                  ticket.pictures)
+                                                  ticket.pictures, ticket.guides, ticket.echo)
         except Exception as error:  # one request must not end the thread
             if not isinstance(error, TriviumError):
                 log.exception("a request could not be queued")

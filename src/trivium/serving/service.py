@@ -12,9 +12,10 @@ from fastapi import Depends, Request
 
 from trivium.errors import nearest
 from trivium.feedback.store import Store
+from trivium.serving.errors import ApiError
 from trivium.serving.metrics import Metrics
-from trivium.serving.models import Limits, Served
-from trivium.serving.protocol import ApiError, Body, parse
+from trivium.serving.models import Encoder, Limits, Served
+from trivium.serving.protocol import Body, parse
 from trivium.serving.scheduler import Scheduler
 from trivium.serving.waiting import in_time
 
@@ -32,12 +33,14 @@ METRICS = (
 
 class Service:
     """One server's models and what belongs to them. ``keys`` are the API keys that are accepted (none: everybody is);
-    ``feedback`` opens the store at its first use (None: no thumbs and votes)."""
+    ``feedback`` opens the store at its first use (None: no thumbs and votes); ``hides_reasoning`` keeps what models
+    think before they answer from everybody."""
 
-    def __init__(self, models: Sequence[Served], limits: Limits, keys: Sequence[str] = (),
-                 feedback: Callable[[], Store] | None = None) -> None:
-        self.models = {model.name: model for model in models}
-        self.limits, self.feedback = limits, feedback
+    def __init__(self, models: Sequence[Served | Encoder], limits: Limits, keys: Sequence[str] = (),
+                 feedback: Callable[[], Store] | None = None, hides_reasoning: bool = False) -> None:
+        self.models = {model.name: model for model in models if isinstance(model, Served)}
+        self.encoders = {model.name: model for model in models if isinstance(model, Encoder)}
+        self.limits, self.feedback, self.hides_reasoning = limits, feedback, hides_reasoning
         self.scheduler, self.metrics = Scheduler(), Metrics()
         self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
         self._store: Store | None = None
@@ -60,13 +63,31 @@ class Service:
             raise ApiError(401, "no valid API key was given; send one as `Authorization: Bearer KEY`",
                            "authentication_error", code="invalid_api_key")
 
-    def model(self, name: str) -> Served:
-        """The model of that name; another one is not there (404)."""
-        if name not in self.models:
+    def known(self, name: str) -> Served | Encoder:
+        """The model of that name, whatever it is for; another one is not there (404)."""
+        found = self.models.get(name) or self.encoders.get(name)
+        if found is None:
             name = name if len(name) <= 80 else name[:80] + "…"
-            raise ApiError(404, f"the model {name!r} does not exist{nearest(name, self.models)}", param="model",
-                           code="model_not_found")
-        return self.models[name]
+            raise ApiError(404, f"the model {name!r} does not exist{nearest(name, {**self.models, **self.encoders})}",
+                           param="model", code="model_not_found")
+        return found
+
+    def model(self, name: str) -> Served:
+        """The language model of that name. Raises :class:`ApiError`: 404 where it is not there, 400 for an encoder."""
+        found = self.known(name)
+        if isinstance(found, Encoder):
+            raise ApiError(400, f"{name!r} is an encoder, which writes nothing; ask /v1/embeddings", param="model",
+                           code="model_not_supported")
+        return found
+
+    def encoder(self, name: str) -> Encoder:
+        """The encoder of that name. Raises :class:`ApiError`: 404 where it is not there, 400 for a language model."""
+        found = self.known(name)
+        if isinstance(found, Served):
+            raise ApiError(400, f"{name!r} is a language model, which has no embeddings; ask an encoder"
+                           + (f": {', '.join(sorted(self.encoders))[:200]}" if self.encoders else ""), param="model",
+                           code="model_not_supported")
+        return found
 
     def store(self) -> Store:
         """The feedback project, opened at the first call. May be called from many threads."""

@@ -10,7 +10,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from trivium.errors import TriviumError
-from trivium.serving.protocol import ApiError, Choice, Thumb, described
+from trivium.serving.errors import ApiError
+from trivium.serving.protocol import Choice, Thumb, described
+from trivium.serving.responses import BODY, Kept, told
 from trivium.serving.service import TheService, body
 
 RANKINGS: dict[int | str, list[list[int]] | None] = {0: [[0], [1]], 1: [[1], [0]], "tie": [[0, 1]], "bad": None}
@@ -19,13 +21,13 @@ RANKINGS: dict[int | str, list[list[int]] | None] = {0: [[0], [1]], 1: [[1], [0]
 router = APIRouter(prefix="/feedback")
 
 
-@router.post("/thumb", openapi_extra=described(Thumb))
+@router.post("/thumb", openapi_extra=described(Thumb), responses=told(Kept, *BODY, 404))
 async def thumb(service: TheService, given: Annotated[Thumb, Depends(body(Thumb))]) -> Response:
     prompt = [message.words() for message in given.messages]
     return await _keep(lambda: service.store().add_thumb(prompt, given.completion, given.label, given.who, given.model))
 
 
-@router.post("/choice", openapi_extra=described(Choice))
+@router.post("/choice", openapi_extra=described(Choice), responses=told(Kept, *BODY, 404))
 async def choice(service: TheService, given: Annotated[Choice, Depends(body(Choice))]) -> Response:
     prompt = [message.words() for message in given.messages]
     return await _keep(lambda: service.store().add_choice(prompt, given.responses, RANKINGS[given.better], given.who,

@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 
 from trivium.errors import TriviumError
 from trivium.generation.engine import Sample
-from trivium.serving.protocol import ApiError
+from trivium.serving.errors import ApiError
 from trivium.serving.scheduler import News, Ticket
 
 Result = TypeVar("Result")

@@ -378,7 +378,7 @@ async function load() {
     translate();
     const response = await fetch("/v1/models", { headers: headers() });
     if (response.status === 401) { togglePanel(true); $("key").focus(); say(word("noKey")); return; }
-    models = (await response.json()).data;
+    models = (await response.json()).data.filter((model) => !model.embeds);
   } catch { say(word("lost")); return; }
   $("model").replaceChildren(...models.map((model) => make("option", { value: model.id }, model.id)));
   const last = kept.get("model");
