@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivium.errors import TriviumError
-from trivium.files import read_json, write_json
+from trivium.files import write_json
+from trivium.model.check import check_depth, naming, read_values
 from trivium.model.config import EncoderConfig
 from trivium.model.transformer import Transformer, both_ways_attention, norm_of
-from trivium.model.weights import name_of_dtype, save_weights, shards
+from trivium.model.weights import check_size, name_of_dtype, save_weights, shards
 
 
 class Head(nn.Module):
@@ -227,7 +228,7 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
     """The shape that an encoder's ``config.json`` describes. Raises :class:`TriviumError` for another family, and a
     shape that is not ours."""
     path = folder / "config.json"
-    values = read_json(path)
+    values = read_values(folder)
     if values.get("model_type") != "modernbert":
         raise TriviumError(f"{path}: model_type is {values.get('model_type')!r}; an encoder's is 'modernbert'")
     for name, wanted in FIXED.items():
@@ -235,15 +236,15 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
             raise TriviumError(f"{path}: {name} is {values.get(name)!r}; only {wanted!r} is supported")
     if set(values.get("layer_types") or ["unknown"]) != {"full_attention"}:
         raise TriviumError(f"{path}: only attention over the whole text is supported (layer_types)")
-    missing = next((theirs for theirs in SIZES.values() if theirs not in values), None)
+    missing = next((theirs for theirs in SIZES.values() if values.get(theirs) is None), None)
     if missing:
         raise TriviumError(f"{path}: the field {missing!r} is missing")
     heads = int(values["num_attention_heads"])
     rope = (values.get("rope_parameters") or {}).get("full_attention") or {}
-    return EncoderConfig(**{ours: values[theirs]
-                            for ours, theirs in SIZES.items()}, num_kv_heads=heads,
-                         head_dim=int(values["hidden_size"]) // heads,
-                         rope_theta=float(rope.get("rope_theta", values.get("global_rope_theta", 160000.0))))
+    with naming(path):
+        return EncoderConfig(**{ours: values[theirs] for ours, theirs in SIZES.items()}, num_kv_heads=heads,
+                             head_dim=int(values["hidden_size"]) // heads,
+                             rope_theta=float(rope.get("rope_theta") or values.get("global_rope_theta") or 160000.0))
 
 
 def is_encoder(folder: Path) -> bool:
@@ -254,7 +255,9 @@ def is_encoder(folder: Path) -> bool:
 def load_encoder(folder: Path) -> MaskedModel | Classifier:
     """An encoder's folder. Raises :class:`TriviumError` for another family, a shape that is not ours, and weights that
     do not fit."""
-    config, values = read_encoder_config(folder), read_json(folder / "config.json")
+    config, values = read_encoder_config(folder), read_values(folder)
+    check_depth(folder, config.num_layers, len(shards(folder)))
+    check_size(folder, lambda: MaskedModel(config))
     model: MaskedModel | Classifier
     if (values.get("architectures") or [""])[0].endswith("ForSequenceClassification"):
         model = Classifier(config, [str(values["id2label"][key]) for key in sorted(values["id2label"], key=int)])

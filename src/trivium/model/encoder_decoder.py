@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivium.errors import TriviumError
-from trivium.files import read_json, write_json
+from trivium.files import write_json
+from trivium.model.check import check_depth, naming, read_values
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder import encode
 from trivium.model.transformer import Cross, Transformer, masked_attention
-from trivium.model.weights import name_of_dtype, save_weights, shards
+from trivium.model.weights import check_size, name_of_dtype, save_weights, shards
 
 
 class Halves(nn.Module):
@@ -160,7 +161,7 @@ def load_encoder_decoder(folder: Path, dtype: torch.dtype | None = torch.float32
     """An encoder-decoder's folder. Raises :class:`TriviumError` for another family, a shape that is not ours, and
     weights that do not fit."""
     path = folder / "config.json"
-    values = read_json(path)
+    values = read_values(folder)
     if values.get("model_type") != "t5gemma":
         raise TriviumError(f"{path}: model_type is {values.get('model_type')!r}; an encoder-decoder's is 't5gemma'")
     halves = [values.get(name) or {} for name in ("encoder", "decoder")]
@@ -168,7 +169,7 @@ def load_encoder_decoder(folder: Path, dtype: torch.dtype | None = torch.float32
         for name, wanted in FIXED.items():
             if half.get(name, "missing") != wanted:
                 raise TriviumError(f"{path}: {name} is {half.get(name, 'missing')!r}; only {wanted!r} is supported")
-        missing = next((theirs for theirs in SIZES.values() if theirs not in half), None)
+        missing = next((theirs for theirs in SIZES.values() if half.get(theirs) is None), None)
         if missing:
             raise TriviumError(f"{path}: the field {missing!r} is missing")
         if set(half.get("layer_types") or ["unknown"]) != {"full_attention"
@@ -180,8 +181,11 @@ def load_encoder_decoder(folder: Path, dtype: torch.dtype | None = torch.float32
     sizes, others = ({ours: half[theirs] for ours, theirs in SIZES.items()} for half in halves)
     if sizes != others:
         raise TriviumError(f"{path}: encoder and decoder differ in size; only equal ones are supported")
-    config = EncoderDecoderConfig(**sizes, rope_theta=float((halves[0].get("rope_parameters")
-                                                             or {}).get("rope_theta", 10000.0)))
+    rope = halves[0].get("rope_parameters") or {}
+    with naming(path):
+        config = EncoderDecoderConfig(**sizes, rope_theta=float(rope.get("rope_theta") or 10000.0))
+    check_depth(folder, config.num_layers, len(shards(folder)))
+    check_size(folder, lambda: EncoderDecoder(config))
     model = EncoderDecoder(config)
     weights: dict[str, Tensor] = {}
     for place in sorted(set(shards(folder).values())):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trivium.errors import TriviumError
 from trivium.files import read_json, write_json
+from trivium.model.check import check_depth, naming, read_values
 from trivium.model.config import ModelConfig, RopeScaling
 from trivium.model.transformer import LanguageModel, RewardModel, WithoutContents
 from trivium.model.weights import name_of_dtype, save_weights, shards
@@ -152,11 +153,12 @@ def config_of(folder: Path, values: dict[str, Any]) -> ModelConfig:
     sizes = {ours: values[theirs] for ours, theirs in NAMES.items()}
     # transformers takes the older name where both are there: people add it to a folder that has the newer
     rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
-    return ModelConfig(
-        **sizes, rope_theta=float(rope.get("rope_theta") or values.get("rope_theta") or 10000.0),
-        qk_norm=family == "qwen3", attention_bias=family == "qwen2",
-        sliding_window=values["sliding_window"] if family == "mistral" else None,
-        rope_scaling=read_rope_scaling(path, rope, int(values["max_position_embeddings"])))
+    scaling = read_rope_scaling(path, rope, int(values["max_position_embeddings"]))
+    with naming(path):
+        return ModelConfig(
+            **sizes, rope_theta=float(rope.get("rope_theta") or values.get("rope_theta") or 10000.0),
+            qk_norm=family == "qwen3", attention_bias=family == "qwen2",
+            sliding_window=values["sliding_window"] if family == "mistral" else None, rope_scaling=scaling)
 
 
 def read_rope_scaling(path: Path, rope: dict[str, Any], positions: int) -> RopeScaling | None:
@@ -203,15 +205,16 @@ def described(folder: Path) -> tuple[LanguageModel | RewardModel, dict[str, Path
     """A folder of one of :data:`FAMILIES` as a model without contents, and the file of each of its tensors. Only
     headers are read. Raises :class:`TriviumError` for a missing or broken file and for weights that do not fit the
     config."""
-    values = read_json(folder / "config.json")
+    values = read_values(folder)
     config = config_of(folder, values)
     architecture = (values.get("architectures") or [""])[0]
+    check_depth(folder, config.num_layers, len(shards(folder)))
     with WithoutContents():
         model: LanguageModel | RewardModel
         if architecture.endswith("ForSequenceClassification"):
-            if values.get("num_labels", len(values.get("id2label", [0]))) != 1:
+            if (values.get("num_labels") or len(values.get("id2label") or [0])) != 1:
                 raise TriviumError(f"{folder}: a reward model has one label")
-            model = RewardModel(config, float(values.get("trivium_score_shift", 0.0)))
+            model = RewardModel(config, float(values.get("trivium_score_shift") or 0.0))
         else:
             model = LanguageModel(config)
     wanted = model.state_dict()

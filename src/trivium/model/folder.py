@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trivium.errors import TriviumError
-from trivium.files import read_json
 from trivium.model.adapters import folder as adapter_folder
 from trivium.model.adapters.peft import vocabulary
+from trivium.model.check import read_object, read_values
 from trivium.model.config import ModelConfig
 from trivium.model.families import config_of, load_own, ours, save_own, save_own_config
 from trivium.model.transformer import LanguageModel, RewardModel
@@ -27,10 +27,10 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     if not path.exists() and (folder / adapter_folder.CONFIG).exists():
         config, values = read_config(adapter_folder.base_of(folder))
         generation = folder / "generation_config.json"
-        ids = read_json(generation) if generation.exists() else {}
+        ids = read_object(generation) if generation.exists() else {}
         config = replace(config, vocab_size=vocabulary(folder) or config.vocab_size)
         return config, values | {name: ids[name] for name in ("eos_token_id", "pad_token_id") if name in ids}
-    values = read_json(path)
+    values = read_values(folder)
     family = values.get("model_type")
     if family == "modernbert":
         raise TriviumError(
@@ -51,7 +51,7 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32,
     """
     if (folder / adapter_folder.CONFIG).exists() and not (folder / "model.safetensors").exists():
         return load_adapter(folder, None, dtype, device)
-    if (folder / "config.json").exists() and read_json(folder / "config.json").get("model_type") == "t5gemma":
+    if (folder / "config.json").exists() and read_values(folder).get("model_type") == "t5gemma":
         from trivium.model.encoder_decoder import load_encoder_decoder
         return load_encoder_decoder(folder, dtype, device)
     if not ours(read_config(folder)[1]):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from trivium.errors import TriviumError
-from trivium.files import read_json
+from trivium.model.check import check_depth, read_values
 from trivium.model.config import ModelConfig
 from trivium.model.foreign_models import ForeignLanguageModel, ForeignRewardModel, bring_attention
 
@@ -31,7 +31,7 @@ def shape_of(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     for what is no causal language model, and for quantised weights."""
     transformers = library(folder)
     path = folder / "config.json"
-    values = read_json(path)
+    values = read_values(folder)
     if values.get("quantization_config"):
         kind = values["quantization_config"].get("quant_method", "of some kind")
         raise TriviumError(f"{path}: its weights are quantised ({kind}), which cannot be trained; take the model in "
@@ -102,6 +102,7 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32,
     rewarding = (values.get("architectures") or [""])[0].endswith("ForSequenceClassification")
     from trivium.model.weights import shards
     places = shards(folder)
+    check_depth(folder, config.num_layers, len(places))
     try:
         with quiet(transformers):
             whole, told = transformers.AutoModelForCausalLM.from_pretrained(

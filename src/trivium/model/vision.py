@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trivium.errors import TriviumError
-from trivium.files import read_json, write_json, written_aside
+from trivium.files import write_json, written_aside
+from trivium.model.check import read_object
 from trivium.model.config import ModelConfig, VisionConfig
 from trivium.model.families import save_own
 from trivium.model.transformer import Attend, LanguageModel, Transformer
@@ -157,7 +158,7 @@ def save_vision(folder: Path, vision: VisionEncoder, projector: Projector | None
 def read_vision(folder: Path) -> tuple[VisionConfig, int | None, dict[str, Tensor]]:
     """What :func:`save_vision` wrote: the encoder's shape, the picture's token, and the weights. Raises
     :class:`TriviumError` for files that are missing, broken or do not fit."""
-    values = read_json(folder / CONFIG)
+    values = read_object(folder / CONFIG)
     try:
         config = VisionConfig(**values["vision"])
         picture_id = values["picture_id"] if values["picture_id"] is None else int(values["picture_id"])

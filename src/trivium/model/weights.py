@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trivium.errors import TriviumError
 from trivium.files import read_json, write_json, written_aside
+from trivium.model.transformer import WithoutContents
 
 SaveDtype = Literal["base", "float32", "bf16", "f16"]
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -56,10 +57,29 @@ def weights_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
             parameter.data = parameter.data.to(before)
 
 
+def check_size(folder: Path, made: Callable[[], nn.Module]) -> None:
+    """Raise :class:`TriviumError` where a model is far larger than what its folder holds, before memory is taken for
+    it; ``made`` makes it."""
+    with WithoutContents():
+        wanted = sum(parameter.numel() for parameter in made().parameters())
+    stored = sum(path.stat().st_size for path in set(shards(folder).values()))
+    if wanted > stored:  # a weight has a byte at least
+        raise TriviumError(f"{folder}: config.json asks for {wanted:,} weights, but the files hold {stored:,} bytes")
+
+
 def too_large(model: nn.Module, dtype: torch.dtype) -> bool:
     """Whether a weight is beyond what ``dtype`` can hold."""
     largest = torch.finfo(dtype).max
     return any(bool((parameter.detach().abs() > largest).any()) for parameter in model.parameters())
+
+
+def _names_of_shards(index: Path) -> list[str]:
+    found = read_json(index)
+    names = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(names, dict) or not names or not all(
+            isinstance(name, str) and "\0" not in name and len(name) < 256 for name in names.values()):
+        raise TriviumError(f"{index}: `weight_map` does not name the file of each tensor; copy it again")
+    return sorted(set(names.values()))
 
 
 def shards(folder: Path) -> dict[str, Path]:
@@ -68,7 +88,7 @@ def shards(folder: Path) -> dict[str, Path]:
     Raises for shards that are missing, truncated or outside the folder, and for pickles."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     sharded = index.exists() and not single.exists()
-    names = sorted(set(read_json(index)["weight_map"].values())) if sharded else ["model.safetensors"]
+    names = _names_of_shards(index) if sharded else ["model.safetensors"]
     found: dict[str, Path] = {}
     for name in names:
         path = folder / name

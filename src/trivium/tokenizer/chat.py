@@ -14,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 
 from trivium.errors import TriviumError
 from trivium.files import read_text, write_bytes, write_json, write_text
-from trivium.tokenizer.control import SealedTokenizer, described, tokenizer_of, without_limits
+from trivium.tokenizer.control import SealedTokenizer, described, tokenizer_of, whole_tokenizer, without_limits
 from trivium.tokenizer.messages import ROLES as ROLES
 from trivium.tokenizer.messages import Message as Message
 from trivium.tokenizer.messages import check_messages as check_messages
@@ -54,7 +54,7 @@ class ChatTokenizer:
             if self._tokenizer.token_to_id(token) is None:
                 raise TriviumError(f"tokenizer.json has no token {token}; only Trivium's own tokenizers can be used")
         self.sealed = SealedTokenizer(found, SPECIAL_TOKENS, "the tokenizer")
-        self.begins = bool(found.get("post_processor")) and Tokenizer.from_buffer(self.data).encode(
+        self.begins = bool(found.get("post_processor")) and whole_tokenizer(found, "the tokenizer").encode(
             "", add_special_tokens=True).ids == [self.document_id]
         """Whether a text begins with the token between documents, as those of a model without chat do."""
         if self.begins:  # it says so itself: apart from that, the tokenizer is the same

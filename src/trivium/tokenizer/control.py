@@ -9,10 +9,11 @@ all flags hold for them as before, and whatever else spells a token is text.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -20,6 +21,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from trivium.errors import TriviumError
+
+GROWTH = 4096
+"""So many times as long no tokenizer makes a text: those in use, up to 32 times."""
 
 FIRST = 0x100000
 """The first private character of the last plane."""
@@ -84,10 +88,44 @@ def without_limits(data: bytes, name: str) -> bytes:
 
 def tokenizer_of(found: Mapping[str, Any], name: str) -> Tokenizer:
     """A described tokenizer that adds nothing to a text by itself. Raises :class:`TriviumError` where it is none."""
+    return whole_tokenizer({**found, "post_processor": None}, name)
+
+
+def whole_tokenizer(found: Mapping[str, Any], name: str) -> Tokenizer:
+    """A described tokenizer with all that it does. Raises :class:`TriviumError` where it is none, and where it makes a
+    text more than :data:`GROWTH` times as long."""
+    if growth(found.get("normalizer")) * growth(found.get("pre_tokenizer")) > GROWTH:
+        raise TriviumError(f"{name}: tokenizer.json makes a text more than {GROWTH:,} times as long; no tokenizer that "
+                           "is meant to be used does")
     try:
-        return Tokenizer.from_str(json.dumps({**found, "post_processor": None}))
+        return Tokenizer.from_str(json.dumps(found))
     except Exception as error:  # the library raises Exception itself
         raise TriviumError(f"{name}: tokenizer.json is not a tokenizer ({error})") from error
+
+
+def growth(step: Any) -> float:
+    """How many times as long a step of a tokenizer, or all steps within it, can make a text."""
+    if not isinstance(step, Mapping):
+        return 1.0
+    found = 1.0
+    for within in (*(step.get("normalizers") or ()), *(step.get("pretokenizers") or ())):
+        found *= growth(within)
+    if step.get("type") == "Replace" and isinstance(step.get("content"), str):
+        by_text = isinstance(step.get("pattern"), Mapping) and step["pattern"].get("String")
+        found *= max(1.0, len(step["content"]) / len(by_text) if by_text else len(step["content"]) + 1.0)
+    return min(found, 2.0 * GROWTH)
+
+
+@contextlib.contextmanager
+def giving_up() -> Iterator[None]:
+    """Within it, what the library's regular expressions give up on is a :class:`TriviumError`."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # the library's own, which is no Exception and is not exported
+            raise
+        raise TriviumError("the tokenizer gives up on a text: a pattern in tokenizer.json takes too long, or fails on "
+                           "it") from error
 
 
 class SealedTokenizer:
@@ -124,7 +162,8 @@ class SealedTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, none of them a control token, on all cores."""
         try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            with giving_up():
+                encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except (UnicodeEncodeError, TypeError) as error:
             raise TriviumError("a text cannot be encoded: it holds half of a surrogate pair, which is no character, or "
                                "is no text") from error
@@ -143,11 +182,13 @@ class SealedTokenizer:
         for text, (_, learned) in zip(texts, pieces, strict=True):
             counts += range(counts[-1] + 1, counts[-1] + 1 + len(text)) if learned else [counts[-1]] * len(text)
         try:
-            encoding = self._tokenizer.encode(whole, add_special_tokens=False)
+            with giving_up():
+                encoding = self._tokenizer.encode(whole, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError) as error:
             raise TriviumError("a message holds half of a surrogate pair, which is no character") from error
         if self._found and sum(id in self._values for id in encoding.ids) < whole.count(OPEN):
-            encoding = self._unconditional.encode(whole, add_special_tokens=False)
+            with giving_up():
+                encoding = self._unconditional.encode(whole, add_special_tokens=False)
         mask = []
         for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             if id in self._values and (place := whole.find(OPEN, start, end)) >= 0:

@@ -16,8 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from trivium.errors import TriviumError
 from trivium.files import read_json, read_text, write_bytes, write_json, write_text
 from trivium.tokenizer.chat import ChatTokenizer
@@ -26,9 +24,11 @@ from trivium.tokenizer.control import (
     SHIELD,
     SealedTokenizer,
     described,
+    giving_up,
     is_control,
     mark,
     tokenizer_of,
+    whole_tokenizer,
     without_limits,
 )
 from trivium.tokenizer.messages import Message, check_messages
@@ -190,7 +190,8 @@ class TemplateTokenizer(ChatTokenizer):
     @cached_property
     def text_start(self) -> list[int]:
         """The tokens that the tokenizer's last step, and so ``transformers``, puts before a text."""
-        encoding = Tokenizer.from_buffer(self.data).encode("a", add_special_tokens=True)
+        with giving_up():
+            encoding = whole_tokenizer(json.loads(self.data), "the tokenizer").encode("a", add_special_tokens=True)
         given = encoding.special_tokens_mask
         return encoding.ids[:given.index(0)] if 0 in given else []
 

@@ -7,7 +7,6 @@ refused.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trivium.errors import TriviumError
-from trivium.files import digest_file, digest_json, read_json, write_json, written_aside
+from trivium.files import digest_file, digest_json, write_json, written_aside
 from trivium.model.adapters import AdapterSettings, Attached, attach, peft
 from trivium.model.adapters.lora import Lora, is_turned
+from trivium.model.check import read_object
 from trivium.model.transformer import sharing
 from trivium.model.weights import shards
 
@@ -40,8 +40,8 @@ def weights_digest(folder: Path) -> str:
 def base_of(folder: Path) -> Path:
     """The base of an adapter: named relative to its folder, or to where one stands. Raises when it is not there or not
     the one that the adapter was trained on."""
-    config = read_json(folder / CONFIG)
-    about = read_json(folder / OURS) if (folder / OURS).exists() else {}
+    config = read_object(folder / CONFIG)
+    about = read_object(folder / OURS) if (folder / OURS).exists() else {}
     named = [str(name) for name in (about.get("base"), config.get("base_model_name_or_path")) if name]
     base = next(
         (path for name in named for path in (folder / name, Path(name))
@@ -56,7 +56,7 @@ def base_of(folder: Path) -> Path:
 
 def check_base(folder: Path, base: Path) -> None:
     """Refuse a base whose weights are not those that the adapter was trained on."""
-    wanted = (read_json(folder / OURS) if (folder / OURS).exists() else {}).get("base_digest")
+    wanted = (read_object(folder / OURS) if (folder / OURS).exists() else {}).get("base_digest")
     if wanted is not None and wanted != (found := weights_digest(base)):
         raise TriviumError(
             f"{folder}: this adapter is for another base (digest mismatch: "
@@ -107,11 +107,12 @@ def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_dig
 
 def settings_of(folder: Path) -> AdapterSettings:
     """The settings of a saved adapter. Raises for a PEFT adapter of a kind that is not known here."""
-    config = read_json(folder / CONFIG)
-    if (folder / OURS).exists():
-        stored = read_json(folder / OURS).get("adapter", {})
-        with contextlib.suppress(TypeError):
+    config = read_object(folder / CONFIG)
+    if (folder / OURS).exists() and (stored := read_object(folder / OURS).get("adapter")):
+        try:
             return AdapterSettings(**{**stored, "targets": tuple(stored["targets"])})
+        except (TypeError, KeyError, ValueError) as error:
+            raise TriviumError(f"{folder / OURS}: `adapter` does not describe one; copy it again") from error
     if config.get("peft_type") != "LORA":
         raise TriviumError(
             f"{folder / CONFIG}: an adapter of type {config.get('peft_type')!r}; of PEFT's only LORA is read")
@@ -124,7 +125,7 @@ def is_plain(folder: Path) -> bool:
     """Whether an adapter is one of ours, or plain LoRA of PEFT's; others are folded in by PEFT itself."""
     if (folder / OURS).exists():
         return True
-    return peft.plain(read_json(folder / CONFIG)) and all(
+    return peft.plain(read_object(folder / CONFIG)) and all(
         "lora_" in name for name in read_weights(folder) if name != SCORE)
 
 
@@ -169,7 +170,7 @@ def scored(model: Any, score: Tensor, folder: Path) -> Any:
     """The reward model that a model becomes by an adapter's head."""
     if not hasattr(model, "score"):
         model = model.rewarding(0)
-    about = read_json(folder / OURS) if (folder / OURS).exists() else {}
+    about = read_object(folder / OURS) if (folder / OURS).exists() else {}
     model.shift = float(about.get("score_shift", 0.0))
     model.score.weight = nn.Parameter(score.to(model.score.weight))
     return model

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trivium.errors import TriviumError
-from trivium.files import read_json
+from trivium.model.check import read_object
 
 CONFIG = "adapter_config.json"
 
@@ -61,7 +61,7 @@ def check(folder: Path) -> None:
     """Refuse, before any weight is read, an adapter that PEFT would not make the same of every time, or that is no
     change of weights."""
     path = folder / CONFIG
-    config = read_json(path)
+    config = read_object(path)
     if config.get("peft_type") != "LORA":
         raise TriviumError(f"{path}: an adapter of type {config.get('peft_type')!r}; of PEFT's only LORA is read")
     start = config.get("init_lora_weights", True)
@@ -96,9 +96,10 @@ def folded(model: Any, folder: Path, weights: dict[str, Tensor]) -> Any:
         raise TriviumError(f"{folder}: this adapter is more than plain LoRA and needs PEFT: "
                            "pip install \"trivium[transformers]\"") from error
     path = folder / CONFIG
-    unknown = set(read_json(path)) - set(peft.LoraConfig.__dataclass_fields__)
-    if odd := sorted(name for name in unknown if read_json(path)[name]):
-        raise TriviumError(f"{path}: {odd[0]} is {read_json(path)[odd[0]]!r}, which this release of PEFT does not know")
+    values = read_object(path)
+    unknown = set(values) - set(peft.LoraConfig.__dataclass_fields__)
+    if odd := sorted(name for name in unknown if values[name]):
+        raise TriviumError(f"{path}: {odd[0]} is {values[odd[0]]!r}, which this release of PEFT does not know")
     if hasattr(model, "score"):
         raise TriviumError(f"{folder}: only plain LoRA is read on a reward model")
     with warnings.catch_warnings():
