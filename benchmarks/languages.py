@@ -14,6 +14,7 @@ that were lost because another language was told. ``--every`` prints all languag
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import tarfile
@@ -101,10 +102,12 @@ def pages_of(text: str, share: float) -> list[str]:
 
 
 def articles(text: str) -> list[str]:
-    """The lines from the first article on: blocks of lines that begin with a short one, three times in a row."""
+    """The lines from the first article on: short blocks of lines that begin with a short one, three times in a
+    row."""
     lines = [line.strip() for line in text.splitlines()]
     starts = [n for n, line in enumerate(lines) if line and (n == 0 or not lines[n - 1])]
-    heads = [bool(lines[n + 1:] and lines[n + 1]) and len(lines[n]) <= 60 for n in starts]
+    heads = [len(lines[n]) <= 60 and 2 <= after - n <= 6 and bool(lines[n + 1])
+             for n, after in itertools.pairwise([*starts, len(lines)])]
     first = next((start for n, start in enumerate(starts[:-2]) if all(heads[n:n + 3])), 0)
     return list(filter(None, lines[first:]))
 

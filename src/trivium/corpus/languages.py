@@ -110,7 +110,7 @@ STOP_WORDS: dict[str, list[str]] = {
 }
 """Frequent small words of some languages, for Gopher's rule; texts in others are not judged by theirs."""
 
-_OTHERS = {"min_word_length": 2.0, "max_word_length": 14.0}
+_OTHERS = {"min_word_length": 2.0, "max_word_length": 14.0, "min_recurring_words": 3}
 _UNSPACED = {"min_sentences": 3, "min_punctuated_lines": 0.0, "max_ellipsis_lines": 1.0}
 UNSPACED_LANGUAGES = ("zh", "wuu", "yue", "ja", "th", "lo", "km", "my", "dz")
 LONG_WORDED = ("am", "eu", "et", "fi", "hu", "ka", "kk", "kn", "ko", "ky", "ml", "mn", "mr", "ne", "qu", "rw", "sa",

@@ -103,7 +103,7 @@ _ASCII_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 _TYPED_END = re.compile(r"(?<=[\u0370-\u03ff\u1f00-\u1fff]);(?=\s|$)|(?<=[\u0531-\u0587]):(?=\s|$)"
                         r"|(?<=[\u0900-\u0dff]) ?\|(?=\s|$)|(?<=[\u1200-\u135a])(?:::|\u1361\u1361)")
 # says what three letters say: the declaration of human rights has a third to a quarter of the English length
-_DENSE = re.compile(f"[{HAN_AND_KANA}]")
+_DENSE = re.compile(f"[{HAN_AND_KANA}\ua000-\ua4cf]")
 _SYLLABLE, _MARK = re.compile(f"[{SYLLABLES}]"), re.compile(f"[{MARKS}]")
 _BEGINS_SPACED = re.compile(f"[^{UNSPACED}]")
 

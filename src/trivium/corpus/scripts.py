@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 HAN_AND_KANA = (
-    "\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31f0-\u31ff\uff66-\uff9f"  # kana and bopomofo
+    "\u3005-\u3007\u303b\u3040-\u30ff\u3100-\u312f\u31f0-\u31ff\uff66-\uff9f"  # kana and bopomofo
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
 )
 COMPLEX = (
