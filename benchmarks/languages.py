@@ -25,10 +25,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trivium.corpus.c4 import drop_lines
 from trivium.corpus.languages import identify
 from trivium.corpus.quality import LINE_RULES, check, chosen
 from trivium.corpus.settings import CorpusSettings
-from trivium.corpus.c4 import drop_lines
 
 HERE = Path(__file__).resolve().parent
 

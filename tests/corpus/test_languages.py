@@ -3,7 +3,15 @@
 import pytest
 from pydantic import TypeAdapter
 
-from trivium.corpus.languages import LONG_WORDED, STOP_WORDS, TWINS, UNSPACED_LANGUAGES, LanguageSettings, identify, known
+from trivium.corpus.languages import (
+    LONG_WORDED,
+    STOP_WORDS,
+    TWINS,
+    UNSPACED_LANGUAGES,
+    LanguageSettings,
+    identify,
+    known,
+)
 from trivium.corpus.quality import check, chosen
 from trivium.corpus.settings import CorpusSettings
 from trivium.errors import TriviumError

@@ -1,7 +1,7 @@
 """Documents that give away the evaluation: those that share a run of words with an evaluation text.
 
-Brown et al. (2020, appendix C) take runs of 13 words, and no text of fewer than 8. A question of fewer than 13 counts as
-one run, an answer only from 8 on. In scripts without spaces a run has as many characters as 13 words have: 26 in
+Brown et al. (2020, appendix C) take runs of 13 words, and no text of fewer than 8. A question of fewer than 13 counts
+as one run, an answer only from 8 on. In scripts without spaces a run has as many characters as 13 words have: 26 in
 Chinese and Japanese, where 13 are a common phrase, 52 in Thai and its like. Runs are compared by 64-bit hashes in
 sorted arrays, which any number of processes can map at once.
 """

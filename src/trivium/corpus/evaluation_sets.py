@@ -124,7 +124,8 @@ def texts_of(row: dict[str, Any]) -> list[Text]:
         unknown = [text for role, _, text in texts if role == ""] or [text for role, _, text in texts
                                                                       if role == "passages"]
         # a short text may be a label: the first that may be a sentence, and the longest, ask
-        asking = {next((text for text in unknown if len(plain_words(text)) >= 3), ""), max(unknown, key=len, default="")}
+        first = next((text for text in unknown if len(plain_words(text)) >= 3), "")
+        asking = {first, max(unknown, key=len, default="")}
         texts = [("questions" if role != "answers" and text in asking else role, name, text)
                  for role, name, text in texts]
     return [(role or "answers", name, text) for role, name, text in texts]

@@ -24,6 +24,7 @@ from trivium.corpus.scripts import (
     SENTENCE_TERMINAL,
     SYLLABLES,
     UNSPACED,
+    split,
 )
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.corpus.words import characters_a_word, visible, words
@@ -96,11 +97,13 @@ Rule = Callable[[Page, QualityThresholds], str | None]
 ELLIPSES = ("...", "…", "。。。")
 BULLETS = ("•", "‣", "◦", "▪", "●", "·", "*", "-", "–")
 TERMINAL = LINE_ENDS | frozenset(";:；：")
-_CLAUSE = re.compile(rf"[^\s{CLAUSE_TERMINAL},!?;…~～]{{2,}}")
-_SENTENCE_END = re.compile(rf"[.!?…][\"')\]{CLOSING}]*(?=\s|$)|[{SENTENCE_TERMINAL}]+")
+_CLAUSE = re.compile(rf"[^\s{split(CLAUSE_TERMINAL)[0]},!?;…~～]{{2,}}")
+_SENTENCE_END = re.compile(rf"[.!?…][\"')\]{CLOSING}]*(?=\s|$)|[{split(SENTENCE_TERMINAL)[0]}]+")
 _ASCII_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
-# keys that stand for a mark that keyboards lack: a Greek question mark, an Armenian full stop, a danda, Ethiopic's
-_TYPED_END = re.compile(r"(?<=[\u0370-\u03ff\u1f00-\u1fff]);(?=\s|$)|(?<=[\u0531-\u0587]):(?=\s|$)"
+# marks of rarer scripts, and keys that stand for a mark that keyboards lack: a Greek question mark, an Armenian full
+# stop, a danda, Ethiopic's
+_TYPED_END = re.compile(f"[{split(SENTENCE_TERMINAL)[1]}]+|"
+                        r"(?<=[\u0370-\u03ff\u1f00-\u1fff]);(?=\s|$)|(?<=[\u0531-\u0587]):(?=\s|$)"
                         r"|(?<=[\u0900-\u0dff]) ?\|(?=\s|$)|(?<=[\u1200-\u135a])(?:::|\u1361\u1361)")
 # says what three letters say: the declaration of human rights has a third to a quarter of the English length
 _DENSE = re.compile(f"[{HAN_AND_KANA}\ua000-\ua4cf]")
