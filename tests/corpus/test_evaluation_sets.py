@@ -12,8 +12,8 @@ from trivium.errors import TriviumError
 ASKED = "Which of the ferrymen rowed across the frozen bay?"
 LONG = "because his boat had iron runners under the keel like a sledge"
 SETS = {
-    "hellaswag.jsonl": ([{"ind": 4, "activity_label": "Rowing", "ctx_a": "x", "ctx_b": "y", "ctx": ASKED, "split": "val",
-                          "endings": [LONG, "he slept"], "label": "0"}], [ASKED], [LONG, "he slept"]),
+    "hellaswag.jsonl": ([{"ind": 4, "activity_label": "Rowing", "ctx_a": "x", "ctx_b": "y", "ctx": ASKED,
+                          "split": "val", "endings": [LONG, "he slept"], "label": "0"}], [ASKED], [LONG, "he slept"]),
     "piqa.jsonl": ([{"goal": ASKED, "sol1": LONG, "sol2": "Wait."}], [ASKED], [LONG, "Wait."]),
     "winogrande.jsonl": ([{"sentence": "Ada thanked Bea since _ had lent the lamp.", "option1": "Ada", "option2": "Bea",
                            "answer": "2"}],
@@ -22,7 +22,8 @@ SETS = {
     "boolq.jsonl": ([{"question": ASKED, "passage": LONG, "answer": True}], [ASKED], []),
     "squad.json": ({"version": "1", "data": [{"title": "Ferries", "paragraphs": [{"context": LONG, "qas": [
         {"id": "a1", "question": ASKED, "answers": [{"text": "the third of the brothers", "answer_start": 3}]},
-        {"id": "a2", "question": "Who else?", "answers": []}]}]}]}, [ASKED, "Who else?"], ["the third of the brothers"]),
+        {"id": "a2", "question": "Who else?", "answers": []}]}]}]},
+                   [ASKED, "Who else?"], ["the third of the brothers"]),
     "arc.jsonl": ([{"id": "q1", "question": {"stem": ASKED, "choices": [{"text": LONG, "label": "A"},
                                                                        {"text": "the oars", "label": "B"}]},
                     "answerKey": "A"}], [ASKED], [LONG, "the oars"]),
@@ -37,8 +38,10 @@ SETS = {
     "bbh.json": ({"canary": "do not train", "examples": [{"input": ASKED, "target": "(A)"}]}, [ASKED], ["(A)"]),
     "strings.json": ([ASKED, "Who else rowed there at night?"], [ASKED, "Who else rowed there at night?"], []),
     "named-oddly.jsonl": ([{"nr": "7", "frage": ASKED, "moeglich": ["ja", LONG]}], [ASKED, LONG], ["ja"]),
-    "chinese.jsonl": ([{"题目": "哪一位船夫划过了结冰的海湾？", "选项": ["老大", "老二"]}], ["哪一位船夫划过了结冰的海湾？"], ["老大"]),
-    "truthful.csv": (f"Type,Category,Question,Best Answer,Correct Answers\nPlain,Boats,{ASKED},the third,the third; {LONG}\n",
+    "chinese.jsonl": ([{"题目": "哪一位船夫划过了结冰的海湾？", "选项": ["老大", "老二"]}],
+                      ["哪一位船夫划过了结冰的海湾？"], ["老大"]),
+    "truthful.csv": ("Type,Category,Question,Best Answer,Correct Answers\n"
+                     f"Plain,Boats,{ASKED},the third,the third; {LONG}\n",
                      [ASKED], [LONG]),
     "mmlu.csv": (f"question,choice0,choice1,answer\n{ASKED},{LONG},the oars,0\n", [ASKED], [LONG, "the oars"]),
     "mmlu-without-head.csv": (f"{ASKED},{LONG},the oars,1,1,B\nWho else rowed there at night?,a,b,c,d,A\n",
