@@ -66,7 +66,9 @@ class Extras:
     """What else a corpus is made with: paths whose content decides."""
 
     evaluation: Sequence[str] = ()
-    """Texts that must not occur in the corpus."""
+    """Texts that must not occur in the corpus: questions."""
+    answers: Sequence[str] = ()
+    """Answers and choices that must not, where they are long enough."""
     term_lists: Sequence[Path] = ()
     """Files of harmful terms."""
     blocked_domains: Sequence[Path] = ()
@@ -108,14 +110,14 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
         filtered = _filter(extracted, settings, extras, lists, seed, pool)
         duplicates = _duplicates(filtered, settings, pool)
         repeats = _spans(filtered, duplicates, settings, pool)
-        finished, index = _finish(extracted, filtered, duplicates, repeats, extras.evaluation, settings, pool)
+        finished, index = _finish(extracted, filtered, duplicates, repeats, extras, settings, pool)
         for done in (*extracted, *filtered, *finished):
             steps.add(counts, counts_of(done))
         mixing = settings.mixture.enabled and counts["written"]["kept"] > 0
         gone = _all_rejected(counts, settings) if mixing else None
         if mixing and gone is None:
             finished = _mix(finished, counts, settings, seed, pool)
-        report = _report(counts, extras.evaluation, counts_of(index) if index else None)
+        report = _report(counts, [*extras.evaluation, *extras.answers], counts_of(index) if index else None)
     _publish(finished, folder)
     with disk_errors(folder):
         write_json(folder / "counts.json", report)
@@ -342,11 +344,11 @@ def _orders(filtered: list[Path], duplicates: Duplicates, repeats: list[Path],
 
 
 def _finish(extracted: list[Path], filtered: list[Path], duplicates: Duplicates, repeats: list[Path],
-            evaluation_texts: Sequence[str], settings: CorpusSettings, pool: Pool) -> tuple[list[Path], Path | None]:
+            extras: Extras, settings: CorpusSettings, pool: Pool) -> tuple[list[Path], Path | None]:
     """The finished tasks, and the index of evaluation texts where there is one."""
     index: list[Path] = []
-    if settings.contamination.enabled and evaluation_texts:
-        texts, digest = _keep(pool.scratch, "evaluation.json", _json(list(evaluation_texts)))
+    if settings.contamination.enabled and (extras.evaluation or extras.answers):
+        texts, digest = _keep(pool.scratch, "evaluation.json", _json([list(extras.evaluation), list(extras.answers)]))
         how = asdict(settings.contamination)
         index = pool.run([Task("evaluation_index", steps.index_step, how, [texts], [digest])])
     parameters = {"kinds": settings.private.kinds if settings.private.enabled else [], "contamination": bool(index),

@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from trivium.corpus.shards import among, in_range, read_array, write_array
-from trivium.corpus.words import mix, ngram_hashes, word_hash
+from trivium.corpus.words import mix, ngram_hashes, visible, word_hash
 from trivium.errors import TriviumError, extra
 from trivium.randomness import derive
 
@@ -53,8 +53,8 @@ class DuplicateSettings:
 
 
 def text_digest(text: str) -> tuple[int, int]:
-    """128 bits of the text without case and white space's forms."""
-    digest = blake2b(" ".join(text.lower().split()).encode(), digest_size=16).digest()
+    """128 bits of the text without case, unseen characters and white space's forms."""
+    digest = blake2b(" ".join(visible(text).lower().split()).encode(), digest_size=16).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 

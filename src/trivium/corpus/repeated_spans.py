@@ -26,7 +26,7 @@ from typing import ClassVar
 import numpy as np
 
 from trivium.corpus.shards import among, in_range, read_array, write_array
-from trivium.corpus.words import PLAIN_WORD, mix, plain_words, word_hashes
+from trivium.corpus.words import PLAIN_WORD, mix, plain_words, visible, word_hashes
 from trivium.errors import TriviumError
 
 PARTITION_MARKS = 6_000_000
@@ -94,7 +94,7 @@ def words_of(text: str) -> list[str]:
     """The words whose runs are compared, in the text's own order and number."""
     if text.isascii():  # no letter changes its length
         return plain_words(text)
-    return [word.lower() for word in PLAIN_WORD.findall(text)]
+    return [visible(word.lower()) for word in PLAIN_WORD.findall(text)]
 
 
 def minimizers(hashes: np.ndarray, words: int) -> tuple[np.ndarray, np.ndarray]:

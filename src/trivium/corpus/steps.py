@@ -317,7 +317,8 @@ def repeats_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -
 
 def index_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
     """The evaluation texts' runs of words."""
-    return write_index(json.loads(inputs[0].read_bytes()), ContaminationSettings(**parameters), folder)
+    questions, answers = json.loads(inputs[0].read_bytes())
+    return write_index(questions, ContaminationSettings(**parameters), folder, answers)
 
 
 @lru_cache(maxsize=1)

@@ -88,6 +88,8 @@ class Limits:
     """The character set of text files with rows; None tells it by their bytes."""
     unwrap: bool = False
     """Whether a JSON object that holds a list of objects under ``data`` or the like is a file of those rows."""
+    heads: frozenset[str] | None = None
+    """Names of which the first line of a CSV must hold one, in small letters, or it is a row; None takes any."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,7 @@ def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_colu
         for row, piece in enumerate(split_text(text, limits.book_characters), 1):
             yield row, {"text": piece}
     elif suffix in SEPARATED:
-        yield from separated_rows(stream, "\t" if suffix == ".tsv" else None, most, say)
+        yield from separated_rows(stream, "\t" if suffix == ".tsv" else None, most, say, limits.heads)
     elif suffix in CRAWL:
         yield from warc_rows(stream, False, budget, limits.max_page_bytes)
     elif suffix in (*TABLE, *SHEETS):

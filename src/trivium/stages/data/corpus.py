@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -11,10 +10,10 @@ from pydantic import Field, field_validator
 
 from trivium.corpus.build import Extras, build
 from trivium.corpus.cluster import pool_of
+from trivium.corpus.evaluation_sets import EvaluationTexts, read_evaluation
 from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.truth import measure
-from trivium.data.readers import Document, find, read, rows
-from trivium.data.unpack import Bad
+from trivium.data.readers import Document, find, read
 from trivium.errors import TriviumError
 from trivium.extensions import file_of, resolve
 from trivium.files import read_rows, write_rows
@@ -30,14 +29,15 @@ class Corpus(Stage):
     """Clean raw documents: extraction, languages, quality, harm, duplicates, private data, decontamination, mixture."""
 
     kind: ClassVar[str] = "corpus"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     title: ClassVar[Title] = Title("cleaning the documents", "清洗语料", "read")
     unlearned: ClassVar[frozenset[str]] = frozenset({"workers", "executor"})
     documents: list[Input] = ["world"]
     """Raw documents: earlier stages, folders, files, globs or archives."""
     evaluation: Input | list[Input] | None = None
-    """Stages whose evaluation prompts must not occur in the corpus, or files of evaluation texts (JSON, JSON lines,
-    Parquet, CSV)."""
+    """Stages whose evaluation prompts must not occur in the corpus, or files of evaluation sets (JSON, JSON lines,
+    Parquet, CSV, plain text), whose questions, choices and answers are each searched for. A row that cannot be read
+    ends the stage."""
     quality_filter: Input | None = None
     """A filter stage, or the folder of a learned filter, that finds good documents."""
     harmful_filter: Input | None = None
@@ -73,10 +73,11 @@ class Corpus(Stage):
             for folder in context.inputs["documents"]
         ]
         given = context.inputs.get("evaluation") or []
-        extras = Extras([
-            text for source in (given if isinstance(given, list) else [given])
-            for text in evaluation_texts(source, context)
-        ], context.inputs["term_lists"], context.inputs["blocked_domains"], context.inputs.get("quality_filter"),
+        searched = EvaluationTexts()
+        for source in given if isinstance(given, list) else [given]:
+            searched.add(evaluation_texts(source, self.settings.contamination.passages, context))
+        extras = Extras(searched.questions, searched.answers, context.inputs["term_lists"],
+                        context.inputs["blocked_domains"], context.inputs.get("quality_filter"),
                         context.inputs.get("harmful_filter"), {suffix.lower(): reader
                                                                for suffix, reader in self.readers.items()})
         pool = pool_of(self.executor, context.tasks, self.workers or context.threads,
@@ -127,37 +128,13 @@ class Corpus(Stage):
         return estimate.sampled(self, 0.5)
 
 
-QUESTION_FIELDS = ("question", "prompt", "input", "instruction", "text", "problem", "sentence_good", "test_case")
-"""Where the sets of the field keep what must not be learned by heart; a row with none of them counts with all its
-texts."""
-
-
-def evaluation_texts(source: Path, context: Context) -> Iterator[str]:
+def evaluation_texts(source: Path, passages: bool, context: Context) -> EvaluationTexts:
     """The texts of one evaluation set: a stage's prompts, or the rows of files."""
     if (source / "evaluation.jsonl").is_file():
-        for row in rows_of(source, "evaluation.jsonl", ["prompt"], context):
-            yield from (message["content"] for message in row["prompt"])
-        return
-    found = 0
-    for file in find([source]):
-        for _, _, found_row in rows(file):
-            if isinstance(found_row, Bad):
-                continue
-            outer: dict[str, Any] = found_row
-            for example in outer["examples"] if isinstance(outer.get("examples"), list) else (outer,):
-                values: dict[str, Any] = {str(name).lower(): value
-                                          for name, value in example.items()} if isinstance(example, dict) else {}
-                said = next((values[name] for name in QUESTION_FIELDS if isinstance(values.get(name), str)), None)
-                text = said if said is not None else "\n".join(value for value in values.values()
-                                                               if isinstance(value, str))
-                if text.strip():
-                    found += 1
-                    yield text
-    if not found:
-        raise TriviumError(
-            f"{source}: holds no evaluation texts; name JSON, JSON lines, "
-            "Parquet or CSV files with questions, prompts or texts"
-        )
+        return EvaluationTexts([message["content"]
+                                for row in rows_of(source, "evaluation.jsonl", ["prompt"], context)
+                                for message in row["prompt"]])
+    return read_evaluation(source, passages, lambda text: context.progress.say(f"evaluation: {text}"))
 
 
 def _parts(folder: Path, name: str) -> list[Path]:
