@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trivium.artifacts import check_made
 from trivium.errors import TriviumError
 from trivium.files import read_json, write_json
 from trivium.model.config import EncoderConfig
@@ -226,6 +227,7 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
 def load_encoder(folder: Path) -> MaskedModel | Classifier:
     """An encoder's folder. Raises :class:`TriviumError` for another family, a shape that is not ours, and weights that
     do not fit."""
+    check_made(folder)
     config, values = read_encoder_config(folder), read_json(folder / "config.json")
     model: MaskedModel | Classifier
     if (values.get("architectures") or [""])[0].endswith("ForSequenceClassification"):
