@@ -38,6 +38,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 import scene
 
+from trivium.cli import app
 from trivium.files import TEMPORARY
 
 LONGEST = 240.0
@@ -67,11 +68,12 @@ class Play:
                 os.dup2(log.fileno(), 2)
             os.chdir(self.folder)
             before()
-            from trivium.cli import app
             sys.argv = ["trivium", "run", "recipe.yaml", "--quiet", "--set", "threads=1"]
             app.main()
         except SystemExit as error:
             code = int(error.code or 0)
+        except KeyboardInterrupt:  # before the command has begun, or after it has ended
+            code = 130
         except BaseException:
             import traceback
             traceback.print_exc()
@@ -82,7 +84,7 @@ class Play:
     def command(self) -> int:
         """Start an attempt as the command, with workers; its process."""
         with open(self.log, "ab") as log:
-            self.started = subprocess.Popen([sys.executable, "-m", "trivium.cli.app", "run", "recipe.yaml", "--quiet"],
+            self.started = subprocess.Popen([sys.executable, "-m", "trivium.cli", "run", "recipe.yaml", "--quiet"],
                                             cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
         return self.started.pid
 

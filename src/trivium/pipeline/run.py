@@ -50,7 +50,8 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
         recipe = load_recipe(recipe, [*overrides, *given], only=only, free=runners or ())
     wanted = needed(recipe.stages, only)
     folder = recipe.folder
-    check_first(recipe, wanted)
+    with disk_errors(folder):
+        check_first(recipe, wanted)
     make_folder(folder)
     artifacts: dict[str, Artifact] = {}
     begun = time.monotonic()
@@ -76,18 +77,16 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
 
 def make_folder(folder: Path) -> None:
     """Make the folder of a run. One that is there and can only be read will do for what is finished already."""
-    try:
-        with disk_errors(folder):
-            try:
-                (folder / ".work").mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                if error.errno in FORBIDDEN and folder.is_dir():
-                    return
+    with disk_errors(folder):
+        try:
+            (folder / ".work").mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise TriviumError(
+                f"{folder}: a folder for the results cannot be made here, as a file is in its way; use --set "
+                "out=FOLDER") from error
+        except OSError as error:
+            if error.errno not in FORBIDDEN or not folder.is_dir():
                 raise
-    except (FileExistsError, NotADirectoryError) as error:
-        raise TriviumError(
-            f"{folder}: a folder for the results cannot be made here, as a file is in its way; use --set "
-            "out=FOLDER") from error
 
 
 def digestible(value: Any) -> str:
