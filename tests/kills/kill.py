@@ -31,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,10 @@ LONGEST = 240.0
 class Play:
     """One run of the recipe in a folder of its own: attempts that are killed, and one that comes to its end."""
 
-    def __init__(self, folder: Path, precision: str, dice: random.Random, tally: Counter[str]) -> None:
-        self.folder, self.dice, self.tally = folder, dice, tally
+    def __init__(self, folder: Path, precision: str, dice: random.Random, tally: Counter[str],
+                 words: Sequence[str] = (), half_written: float = 0.25) -> None:
+        self.folder, self.dice, self.tally, self.half_written = folder, dice, tally, half_written
+        self.words = ["run", "recipe.yaml", "--quiet", *words]
         scene.write(folder, precision)
         self.run, self.log = folder / "runs/killed", folder / "said.txt"
 
@@ -68,7 +70,7 @@ class Play:
                 os.dup2(log.fileno(), 2)
             os.chdir(self.folder)
             before()
-            sys.argv = ["trivium", "run", "recipe.yaml", "--quiet", "--set", "threads=1"]
+            sys.argv = ["trivium", *self.words, "--set", "threads=1"]
             app.main()
         except SystemExit as error:
             code = int(error.code or 0)
@@ -84,31 +86,31 @@ class Play:
     def command(self) -> int:
         """Start an attempt as the command, with workers; its process."""
         with open(self.log, "ab") as log:
-            self.started = subprocess.Popen([sys.executable, "-m", "trivium.cli", "run", "recipe.yaml", "--quiet"],
-                                            cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
+            self.started = subprocess.Popen([sys.executable, "-m", "trivium.cli", *self.words], cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
         return self.started.pid
 
     def aim(self) -> Callable[[], bool]:
         """An instant: after some time, a while after a stage began, or as soon as a file is half written."""
         begun, kind = time.monotonic(), self.dice.random()
         after = self.dice.expovariate(1 / 0.5)
-        if kind < 0.4:
+        if kind > self.half_written + 0.35:
             return lambda: time.monotonic() - begun > after
-        if kind < 0.75:
+        if kind > self.half_written:
             left = [stage for stage in scene.STAGES if not (self.run / stage).exists()] or scene.STAGES
             stage, delay, seen = self.dice.choice(left[:4]), self.dice.random() * 0.3, [0.0]
 
             def in_stage() -> bool:
-                if not seen[0] and any((self.run / ".work").glob(f"{stage}-*")):
-                    seen[0] = time.monotonic()
+                with contextlib.suppress(OSError):
+                    if not seen[0] and any((self.run / ".work").glob(f"{stage}-*")):
+                        seen[0] = time.monotonic()
                 return bool(seen[0]) and time.monotonic() - seen[0] > delay
 
             return in_stage
         skip = [self.dice.randrange(15)]
 
         def half_written() -> bool:
-            if any(TEMPORARY.fullmatch(path.name) for path in (self.run / ".work").glob("*/*/.*.tmp")):
-                skip[0] -= 1
+            with contextlib.suppress(OSError):  # gone again while it was looked for
+                skip[0] -= any(TEMPORARY.fullmatch(path.name) for path in (self.run / ".work").glob("*/*/.*.tmp"))
             return skip[0] < 0
 
         return half_written
@@ -240,32 +242,37 @@ def main() -> None:
     told.add_argument("--precision", choices=["float32", "bf16", "bf16-weights"], default="float32")
     told.add_argument("--most", type=int, default=14, help="kills of one run before it may end")
     told.add_argument("--minutes", type=float, default=1e9, help="begin no run after so many minutes")
+    told.add_argument("--only", action="append", default=[], help="make this stage and what it needs, not all")
+    told.add_argument("--half-written", type=float, default=0.25, help="the share of kills at a half-written file")
     asked = told.parse_args()
     if asked.way == "disk" and os.environ.get("TRIVIUM_OWN_DISK") is None:
         os.environ["TRIVIUM_OWN_DISK"] = "1"
         os.execvp("unshare", ["unshare", "-rm", sys.executable, *sys.argv])
-    print(json.dumps(play_all(asked.kills, asked.seed, asked.way, asked.precision, asked.most, asked.minutes * 60)))
+    words = [word for stage in asked.only for word in ("--only", stage)]
+    print(json.dumps(play_all(asked.kills, asked.seed, asked.way, asked.precision, asked.most, asked.minutes * 60,
+                              words, asked.half_written)))
 
 
 def play_all(kills: int, seed: int, way: str, precision: str, most: int = 14,
-             seconds: float = float("inf")) -> dict[str, Any]:
+             seconds: float = float("inf"), words: Sequence[str] = (), half_written: float = 0.25) -> dict[str, Any]:
     """Play until there were so many kills. Returns what was done, and how many runs, files and digests differed.
     Raises :class:`AssertionError` where something does, and leaves the folder as it is."""
     tally: Counter[str] = Counter()
     begun, runs, files = time.monotonic(), 0, 0
     root = Path(tempfile.mkdtemp(prefix="kills-"))
-    first = Play(root / "undisturbed", precision, random.Random(0), Counter())
+    first = Play(root / "undisturbed", precision, random.Random(0), Counter(), words)
     if way != "command":  # here, so that every fork has imported what stages import
         os.chdir(first.folder)
         from trivium.pipeline.run import run
-        run("recipe.yaml", ["threads=1"])
+        run("recipe.yaml", ["threads=1"], words[1::2])
         os.chdir("/")
     else:
         assert wait(first.command()) == 0, first.said()
     wanted = scene.picture(first.run)
     different: dict[str, list[str]] = {}
     while kills_in(tally) < kills and time.monotonic() - begun < seconds:
-        play = Play(root / f"run{runs}", precision, random.Random(f"{seed}/{way}/{precision}/{runs}"), tally)
+        play = Play(root / f"run{runs}", precision, random.Random(f"{seed}/{way}/{precision}/{runs}"), tally, words,
+                    half_written)
         fewest = min(most, kills - kills_in(tally))
         if way == "disk":
             on_a_bad_disk(play, min(fewest, 6))

@@ -98,7 +98,7 @@ def timeless(value: Any) -> Any:
 
 def differences(run: Path, wanted: dict[str, Any]) -> list[str]:
     """In which files a run differs from the picture of another; each artifact is checked against its manifest too."""
-    for stage in STAGES:
-        open_artifact(run / stage, verify=True)
+    for manifest in run.glob(f"*/{MANIFEST}"):
+        open_artifact(manifest.parent, verify=True)
     found = picture(run)
     return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
