@@ -72,7 +72,8 @@ def edit(folder, **values):
     ({"key": None}, "`key`"), ({"key": 7}, "`key` is a number"), ({"created": "yesterday"}, "no time"),
     ({"created": None}, "`created`"), ({"seconds": "many"}, "no time"), ({"files": {"text": {"bytes": 5}}}, "no list"),
     ({"inputs": []}, "`inputs` is a list"), ({"inputs": {"a": {"path": "x"}}}, "an input without"),
-    ({"records": "log"}, "`records`"), ({"format": 99, "versions": {"trivium": "9.9"}}, "by Trivium 9.9.*update Trivium"),
+    ({"records": "log"}, "`records`"),
+    ({"format": 99, "versions": {"trivium": "9.9"}}, "by Trivium 9.9.*update Trivium"),
     ({"format": 2, "versions": None}, "a later Trivium"),
 ])
 def test_a_damaged_manifest_and_one_of_the_future_are_one_line(tmp_path, values, said):

@@ -6,22 +6,17 @@ with an undisturbed run, file by file.
     python tests/kills/kill.py --way disk --kills 50
 
 ``fork``: the run is a fork of this process, and one process. ``command``: it is the command, whose stages run side by
-side in workers; the whole group is killed, or the parent alone, or a worker alone. ``disk``: the disk fills up, runs out
-of inodes, becomes read-only or refuses large files at random instants (a file system in memory of this process's own,
-where the system lets it have one).
+side in workers; the whole group is killed, or the parent alone, or a worker alone. ``disk``: the disk fills up, runs
+out of inodes, becomes read-only or refuses large files at random instants (a file system in memory of this process's
+own, where the system lets it have one).
 """
 
 from __future__ import annotations
 
-import os
-
-for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(name, "1")  # nothing of this process may have threads: it is forked
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
 import argparse
 import contextlib
 import json
+import os
 import random
 import resource
 import shutil
@@ -35,13 +30,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 import scene
 
 from trivium.cli import app
 from trivium.files import TEMPORARY
 
-LONGEST = 240.0
+for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")  # before PyTorch is there: this process is forked, so nothing may have threads
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+LONGEST = 600.0
 """Seconds after which an attempt is taken to hang."""
 
 
@@ -86,7 +84,8 @@ class Play:
     def command(self) -> int:
         """Start an attempt as the command, with workers; its process."""
         with open(self.log, "ab") as log:
-            self.started = subprocess.Popen([sys.executable, "-m", "trivium.cli", *self.words], cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
+            self.started = subprocess.Popen([sys.executable, "-m", "trivium.cli", *self.words], cwd=self.folder,
+                                            stdout=log, stderr=log, start_new_session=True)
         return self.started.pid
 
     def aim(self) -> Callable[[], bool]:

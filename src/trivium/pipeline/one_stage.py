@@ -300,6 +300,7 @@ def install(folder: Path, name: str, artifact: Path) -> None:
     if artifact == place:
         return
     with disk_errors(place):
+        sweep(artifact)  # a kill just after the manifest was put in its place leaves the empty folder of its making
         if place.exists():
             sealed = (place / MANIFEST).is_file()
             old = read_manifest(place)["key"][:12] if sealed else f"unsealed-{time.time_ns()}"
