@@ -55,13 +55,16 @@ class Play:
 
     def fork(self, before: Callable[[], None] = lambda: None) -> int:
         """Start an attempt as a fork; its process."""
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until what follows can hear of it
         process = os.fork()
         if process:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             with contextlib.suppress(OSError):
                 os.setpgid(process, process)
             return process
         code = 1
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             os.setpgid(0, 0)
             with open(self.log, "ab", 0) as log:
                 os.dup2(log.fileno(), 1)
@@ -78,6 +81,7 @@ class Play:
             import traceback
             traceback.print_exc()
         finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             sys.stderr.flush()
             os._exit(code)
 
