@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shlex
@@ -23,6 +22,7 @@ from trivium.cli.planning import estimate_app, lesson, prompt, scaling
 from trivium.cli.quickstart import quickstart
 from trivium.cli.run import run
 from trivium.errors import TriviumError, out_of_memory, unexpected
+from trivium.files import refusal
 from trivium.version import __version__
 
 app = typer.Typer(
@@ -301,11 +301,9 @@ def main() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush is silent
         sys.exit(141)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print(
-                f"error: {error.filename or 'the disk'}: the disk is full; "
-                "free some space and run the same command again",
-                file=sys.stderr)
+        place = Path(error.filename if isinstance(error.filename, str) else "the disk")
+        if said := refusal(error, place):
+            print(f"error: {said}", file=sys.stderr)
             sys.exit(2)
         failed(error)
     except Exception as error:

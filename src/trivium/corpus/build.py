@@ -36,10 +36,10 @@ from trivium.corpus.repeated_spans import PARTITION_MARKS
 from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.shards import read_array
 from trivium.corpus.tasks import Pool, Task, counts_of
-from trivium.data.readers import InputFile, find
+from trivium.data.readers import NO_FILE, InputFile, find, no_file
 from trivium.errors import TriviumError, nearest
 from trivium.extensions import code_files, file_of, resolve
-from trivium.files import digest_file, disk_errors, fsync_folder, write_bytes, write_json
+from trivium.files import digest_file, disk_errors, fsync_folder, unreadable, write_bytes, write_json
 
 GROUP_FILES, GROUP_BYTES = 1000, 32 << 20
 PARTITION_DOCUMENTS = 60_000
@@ -98,6 +98,7 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
     files = find(inputs, extras.readers)
     with pool:
         raw, read = _read(files, settings, extras.readers, pool)
+        _check_listed(files, find(inputs, extras.readers))
         counts: steps.Counts = {}
         for done in read:
             steps.add(counts, counts_of(done))
@@ -182,12 +183,14 @@ def _read(files: list[InputFile], settings: CorpusSettings, readers: Mapping[str
     tasks: list[Task] = []
     start = size = 0
     for stop, file in enumerate(files, 1):
-        size += file.path.stat().st_size
+        size += 0 if digests[stop - 1] == NO_FILE else file.path.stat().st_size
         if stop == len(files) or stop - start == GROUP_FILES or size >= GROUP_BYTES:
             group = files[start:stop]
             parameters = {"files": [[file.name, file.source] for file in group], "limits": limits,
                           "shard_documents": settings.shard_documents, **({"code": code} if code else {})}
-            tasks.append(Task("read", steps.read_step, parameters, [file.path for file in group], digests[start:stop]))
+            tasks.append(Task("read", steps.read_step, parameters, [file.path for file in group], digests[start:stop],
+                              [(file.path, digest) for file, digest in zip(group, digests[start:stop], strict=True)
+                               if digest != NO_FILE]))
             start, size = stop, 0
     done = pool.run(tasks)
     return [(shard, f"{folder.name}/{shard.name}") for folder in done for shard in sorted(folder.glob("raw-*"))], done
@@ -203,10 +206,21 @@ def _extract(raw: list[tuple[Path, str]], settings: CorpusSettings, lists: tuple
 
 
 def _digest(file: InputFile) -> str:
+    if no_file(file.path):  # the reader will meet it again, and reject it
+        return NO_FILE
     try:
         return digest_file(file.path)
-    except OSError as error:  # the reader will meet it again, and reject the file
-        return f"cannot be read: {error.strerror}"
+    except OSError as error:
+        raise unreadable(file.path, error) from error
+
+
+def _check_listed(before: list[InputFile], now: list[InputFile]) -> None:
+    """Raise :class:`TriviumError` where files came or went between the listing of the inputs and the end of reading
+    them."""
+    changed = sorted({str(file.path) for file in before} ^ {str(file.path) for file in now})
+    if changed:
+        raise TriviumError(f"{changed[0]}: came or went while the documents were read; run the same command again: it "
+                           "reads what is there now")
 
 
 def _filter(extracted: list[Path], settings: CorpusSettings, extras: Extras, lists: tuple[Path, str], seed: int,

@@ -7,7 +7,7 @@ this package installed. ``RAY_ADDRESS`` names the cluster; without it, one is st
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from trivium.corpus.tasks import Pool, Progress, Task, perform
 from trivium.errors import TriviumError, missing
 
 
-def pool_of(executor: str, scratch: Path, workers: int, progress: Progress) -> Pool:
-    """The pool that a recipe's ``executor`` names: ``local`` or ``ray``."""
-    return RayPool(scratch.absolute(), workers, progress) if executor == "ray" else Pool(scratch, workers, progress)
+def pool_of(executor: str, scratch: Path, workers: int, progress: Progress,
+            say: Callable[[str], None] = lambda text: None) -> Pool:
+    """The pool that a recipe's ``executor`` names: ``local`` or ``ray``. ``say`` is told of damage that is mended."""
+    pool = RayPool(scratch.absolute(), workers, progress) if executor == "ray" else Pool(scratch, workers, progress)
+    pool.say = say
+    return pool
 
 
 class RayPool(Pool):

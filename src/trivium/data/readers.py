@@ -6,9 +6,11 @@ What cannot be read comes out too, as :class:`Malformed` with its file, row and 
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -25,7 +27,7 @@ from trivium.data.unpack import ARCHIVES, COMPRESSED, Bad, Budget, decompress, m
 from trivium.data.warc import warc_rows
 from trivium.errors import TriviumError
 from trivium.extensions import load_object, resolve
-from trivium.files import what
+from trivium.files import is_away, unreadable, what
 
 ROWS = (".jsonl", ".ndjson")
 LIST = (".json",)
@@ -143,11 +145,27 @@ def _fixed(parts: tuple[str, ...]) -> Iterator[str]:
 
 
 def _walk(folder: Path) -> list[Path]:
+    def fail(error: OSError) -> None:
+        raise unreadable(Path(error.filename or folder), error) from error
+
     files = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+
+
+NO_FILE = "a link to nothing, or no plain file (a pipe, socket or device)"
+"""Why what stands in a folder among files is rejected without being read."""
+
+
+def no_file(path: Path) -> bool:
+    """Whether what a path names can never be read as a file, unlike one that is away for the moment."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return path.is_symlink()
+    return not stat.S_ISREG(state.st_mode)
 
 
 def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None) -> Iterator[Document | Malformed]:
@@ -155,6 +173,9 @@ def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None
     ``limits.fields`` its rows hold."""
     met = set() if met is None else met
     row = 0
+    if no_file(file.path):
+        yield _malformed(file.name, 0, Bad(NO_FILE), file.source)
+        return
     budget = Budget(limits.max_unpacked_bytes)
     own = limits.readers.get(PurePosixPath(file.name.lower()).suffix)
     if own:
@@ -176,6 +197,8 @@ def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None
     except Bad as bad:
         yield _malformed(file.name, 0, bad, file.source)
     except OSError as error:
+        if is_away(error):
+            raise unreadable(file.path, error) from error
         yield _malformed(file.name, 0, Bad(f"cannot be read: {error.strerror or error}"), file.source)
 
 
@@ -186,6 +209,9 @@ def rows(file: InputFile, limits: Limits = Limits(), say: Callable[[str], None] 
     guessed of a file: its character set, or what separates its columns."""
     budget = Budget(limits.max_unpacked_bytes)
     number, place = 0, file.name
+    if no_file(file.path):
+        yield place, 0, Bad(NO_FILE)
+        return
     try:
         with open(file.path, "rb") as stream:
             archive = file.name.lower().endswith(ARCHIVES)
@@ -203,6 +229,8 @@ def rows(file: InputFile, limits: Limits = Limits(), say: Callable[[str], None] 
     except Bad as bad:
         yield place, number + 1, bad
     except OSError as error:
+        if is_away(error):
+            raise unreadable(file.path, error) from error
         yield place, number + 1, Bad(f"cannot be read: {error.strerror or error}")
 
 
@@ -220,6 +248,8 @@ def rows_by(reader: str, file: InputFile) -> Iterator[tuple[str, int, dict[str, 
             yield file.name, number, row if isinstance(row, dict) else Bad(
                 f"{reader} yields a {type(row).__name__}, where a mapping of fields was expected", str(row)[:2000])
     except Exception as error:
+        if is_away(error) and not file.path.is_file():
+            raise unreadable(file.path, OSError(errno.ENOENT, "it went away while it was read")) from error
         yield file.name, number + 1, Bad(f"{reader} raises {type(error).__name__}: {error}")
         return
     if number == 0:

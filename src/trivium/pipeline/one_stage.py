@@ -23,13 +23,15 @@ from trivium.artifacts import (
     Artifact,
     Span,
     digest_path,
+    is_record,
     open_artifact,
+    read_manifest,
     seal,
     span_of,
 )
 from trivium.errors import TriviumError, nearest, out_of_memory, unexpected
 from trivium.extensions import code_files, edited_since_loaded
-from trivium.files import digest_json, disk_errors, fsync_folder, read_json, write_json
+from trivium.files import digest_json, disk_errors, fsync_folder, read_json, sweep, write_json
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe
 from trivium.resources import peak_memory_mb, usable_cores
@@ -135,6 +137,7 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
     with disk_errors(work):
         context.folder.mkdir(parents=True, exist_ok=True)
         context.scratch.mkdir(parents=True, exist_ok=True)
+        clear(work, context)
     stage = planned.stage
     with clock(work, earlier) as spent, disk_errors(work):
         edited = edited_code(work, planned.code, context)
@@ -143,6 +146,7 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
         if not planned.places[where].is_file() or digest_path(planned.places[where]) != digest:
             raise TriviumError(f"{name}: {planned.places[where]} was edited while the stage ran; the same command "
                                "goes on with what it holds now")
+    check_unchanged(planned)
     inputs = {where: {"path": os.path.relpath(path.absolute(), place.absolute()), "digest": planned.digests[where]}
               for where, path in planned.places.items()}
     seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed, settings=stage.model_dump(mode="json"),
@@ -153,6 +157,34 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
         shutil.rmtree(left, ignore_errors=True)
     progress.say(f"done in {open_artifact(place).manifest['seconds']:.1f} s")
     return open_artifact(place)
+
+
+def clear(work: Path, context: Context) -> None:
+    """Take away what a killed attempt left half done, wherever it was written: all of the folder that becomes the
+    artifact but its records, such as the log, which is gone on with, and temporaries in the scratch."""
+    for left in sorted(context.folder.rglob("*"), reverse=True):
+        if not left.is_dir() or left.is_symlink():
+            if not is_record(str(left.relative_to(context.folder))):
+                left.unlink()
+        elif not any(left.iterdir()):
+            left.rmdir()
+    sweep(work)
+    sweep(context.tasks)
+
+
+def check_unchanged(planned: Planned) -> None:
+    """Raise :class:`TriviumError` where an input is not what the stage's key says any more: what was read of it may be
+    the one or the other. What came of it is thrown away."""
+    for where, digest in planned.digests.items():
+        place = planned.places[where]
+        try:
+            same = where in planned.code or digest_path(place) == digest
+        except TriviumError as error:
+            raise TriviumError(f"{planned.name}: {where}: an input went away while the stage read it ({error}); bring "
+                               "it back and run the same command again") from error
+        if not same:
+            raise TriviumError(f"{planned.name}: {where}: {place} was changed while the stage read it; run the same "
+                               "command again: it reads what is there now")
 
 
 def summary_of(planned: Planned, context: Context) -> dict[str, Any]:
@@ -196,7 +228,14 @@ def edited_code(work: Path, code: dict[str, str], context: Context) -> list[str]
     what was made until then was made with the earlier ones. Says so, and writes down what is used from now on."""
     note = work / "code.json"
     begun = note.exists() and any(any(folder.iterdir()) for folder in (context.scratch, context.folder))
-    before: dict[str, Any] = read_json(note) if begun else {"code": code, "edited": []}
+    before: dict[str, Any] = {"code": code, "edited": []}
+    if begun:
+        try:
+            found = read_json(note)
+            before = {"code": dict(found["code"]), "edited": list(found["edited"])}
+        except (TriviumError, TypeError, KeyError, ValueError):
+            context.progress.say(f"{note} is damaged: whether the code was edited since the stage began is not known")
+            before = {"code": {}, "edited": []}
     now = sorted(where for where in before["code"].keys() | code.keys() if before["code"].get(where) != code.get(where))
     edited = sorted({*before["edited"], *now})
     if now:
@@ -250,7 +289,7 @@ def find(folder: Path, name: str, planned: Planned) -> Path | None:
     """A finished artifact of that key: in its place, superseded, or finished but not yet put in its place."""
     kept = (folder / "superseded").glob(f"{name}-{planned.key[:12]}")
     for candidate in [folder / name, *kept, folder / ".work" / f"{name}-{planned.work[:12]}" / "artifact"]:
-        if (candidate / MANIFEST).is_file() and read_json(candidate / MANIFEST).get("key") == planned.key:
+        if (candidate / MANIFEST).is_file() and read_manifest(candidate)["key"] == planned.key:
             return candidate
     return None
 
@@ -261,9 +300,10 @@ def install(folder: Path, name: str, artifact: Path) -> None:
     if artifact == place:
         return
     with disk_errors(place):
+        sweep(artifact)  # a kill just after the manifest was put in its place leaves the empty folder of its making
         if place.exists():
-            old = read_json(place / MANIFEST)["key"][:12] if (place /
-                                                              MANIFEST).is_file() else f"unsealed-{time.time_ns()}"
+            sealed = (place / MANIFEST).is_file()
+            old = read_manifest(place)["key"][:12] if sealed else f"unsealed-{time.time_ns()}"
             (folder / "superseded").mkdir(exist_ok=True)
             kept = folder / "superseded" / f"{name}-{old}"
             if kept.exists():
@@ -281,9 +321,10 @@ def clock(work: Path, earlier: list[Span]) -> Iterator[Callable[[], float]]:
     note = work / "attempts.json"
     before = 0.0
     if note.exists():
-        before = float(read_json(note).get("seconds", 0.0))
-        ended_at = note.stat().st_mtime
-        earlier.append((ended_at - before, ended_at))
+        with contextlib.suppress(TriviumError, ValueError, TypeError, AttributeError):  # only a stopwatch: from 0 again
+            before = max(0.0, float(read_json(note).get("seconds", 0.0)))
+            ended_at = note.stat().st_mtime
+            earlier.append((ended_at - before, ended_at))
     begun = time.monotonic()
     ended = threading.Event()
 

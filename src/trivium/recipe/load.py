@@ -96,8 +96,10 @@ def parse_recipe(raw: Any, path: Path, overrides: Iterable[str] = (), stages: Ma
         raise TriviumError(f"{path}: {explain(error, '', Header, head, (*Header.model_fields, 'stages'))}") from error
     except TriviumError as error:
         raise TriviumError(f"{path}: {error}") from error
-    if not top.name or "/" in top.name or top.name.startswith("."):
-        raise TriviumError(f"{path}: name: {top.name!r} cannot be a folder's name")
+    if not is_name(top.name):
+        raise TriviumError(f"{path}: name: {faults.shown(top.name)} cannot be a folder's name")
+    if "\0" in top.out:
+        raise TriviumError(f"{path}: out: {faults.shown(top.out)} cannot be a folder's name")
     wanted = needed(parsed, only)
     check_references(path, parsed, raw["stages"].keys(), wanted)
     return Recipe.model_construct(**top.model_dump(), stages=parsed)
@@ -173,10 +175,21 @@ def _index(part: str, place: list[Any], override: str) -> int:
     raise TriviumError(f"--set {override}: {part!r} is no place in a list of {len(place)}")
 
 
+LONGEST_NAME = 200
+"""Bytes of a name of a run or a stage: file systems take 255, and folders of work add to the name."""
+
+
+def is_name(name: str) -> bool:
+    """Whether a folder can be called so."""
+    return bool(name) and not name.startswith(".") and not {"/", "\0"} & set(name) and (
+        len(name.encode("utf-8", "surrogateescape")) <= LONGEST_NAME)
+
+
 def parse_stage(name: str, settings: Any, stages: Mapping[str, type[Stage]]) -> Stage:
     """One stage's settings; its class is named by ``kind``, or by the stage's own name."""
-    if name.startswith(".") or "/" in name or name == "superseded":
-        raise TriviumError(f"stages.{name}: this cannot be a stage's name, as results go to a folder of that name")
+    if not is_name(name) or name == "superseded":
+        raise TriviumError(f"stages: {faults.shown(name)} cannot be a stage's name, as results go to a folder of that "
+                           "name")
     if not isinstance(settings, dict):
         raise TriviumError(f"stages.{name}: a mapping of settings was expected, not {settings!r}")
     settings = dict(settings)

@@ -81,7 +81,7 @@ class Corpus(Stage):
                         context.inputs.get("harmful_filter"), {suffix.lower(): reader
                                                                for suffix, reader in self.readers.items()})
         pool = pool_of(self.executor, context.tasks, self.workers or context.threads,
-                       lambda step, done, total: context.progress.update(done, total, step))
+                       lambda step, done, total: context.progress.update(done, total, step), context.progress.say)
         counts = build(inputs, extras, self.settings, context.folder, context.tasks, context.seed, pool)
         context.progress.say(
             f"{counts['kept']:,} of {counts['documents']:,} documents kept; "
