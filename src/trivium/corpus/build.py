@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
 from io import BytesIO
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy as np
 from trivium.artifacts import digest_path
 from trivium.corpus import steps
 from trivium.corpus.classifier import Filter
+from trivium.corpus.crawls import PATH_LISTS, along
 from trivium.corpus.duplicates import clusters
 from trivium.corpus.extract import versions
 from trivium.corpus.harmful import terms_of
@@ -39,7 +40,7 @@ from trivium.corpus.tasks import Pool, Task, counts_of
 from trivium.data.readers import InputFile, find
 from trivium.errors import TriviumError, nearest
 from trivium.extensions import code_files, file_of, resolve
-from trivium.files import digest_file, disk_errors, fsync_folder, write_bytes, write_json
+from trivium.files import digest_file, disk_errors, fsync_folder, read_json, write_bytes, write_json, write_rows
 
 GROUP_FILES, GROUP_BYTES = 1000, 32 << 20
 PARTITION_DOCUMENTS = 60_000
@@ -87,24 +88,25 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
       where it was asked for), in the order of the inputs; with a mixture, as often as its source is to be read;
     - ``rejects/part-*.jsonl``: ``{"id", "step", "reason", "text", "source"}`` of every other one, the text's first
       2,000 characters, and for rows of files also ``file`` and ``row``;
-    - ``counts.json``: what this function returns.
+    - ``counts.json``: what this function returns;
+    - ``fetched.jsonl``, where documents lie at URLs: ``{"url", "bytes", "state", "sha256"}`` of each file.
 
     ``scratch`` holds finished tasks. Give the same folder again after a crash, and delete it when the corpus is done:
     it holds the raw documents, private data included. Raises :class:`TriviumError` where nothing can be read or nothing
     is kept.
     """
-    files = find(inputs, extras.readers)
+    files = along(find(inputs, (*extras.readers, *PATH_LISTS)), settings.crawl, seed, scratch)
     with pool:
-        raw, read = _read(files, settings, extras.readers, pool)
+        lists = _keep(pool.scratch, "lists.json",
+                      _json(terms_of(settings.harmful, extras.term_lists, extras.blocked_domains)))
+        read = _read(files, settings, extras.readers, lists, pool)
         counts: steps.Counts = {}
         for done in read:
             steps.add(counts, counts_of(done))
         if not counts.get("funnel"):
             raise TriviumError(f"{inputs[0]}: holds no documents; name files with at least one document in them")
         _check_names(counts, settings)
-        lists = _keep(pool.scratch, "lists.json",
-                      _json(terms_of(settings.harmful, extras.term_lists, extras.blocked_domains)))
-        extracted = _extract(raw, settings, lists, pool)
+        extracted = _extract(read, settings, lists, pool)
         filtered = _filter(extracted, settings, extras, lists, seed, pool)
         duplicates = _duplicates(filtered, settings, pool)
         repeats = _spans(filtered, duplicates, settings, pool)
@@ -119,6 +121,9 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
     _publish(finished, folder)
     with disk_errors(folder):
         write_json(folder / "counts.json", report)
+        if fetched := [row for done in read if (done / "fetched.json").exists()
+                       for row in read_json(done / "fetched.json")]:
+            write_rows(folder / "fetched.jsonl", fetched)
     if not report["kept"]:
         step, reasons = max(report["reasons"].items(), key=lambda item: sum(item[1].values()))
         reason = max(reasons, key=lambda name: reasons[name])
@@ -158,11 +163,41 @@ def _all_rejected(counts: steps.Counts, settings: CorpusSettings) -> tuple[str, 
                  for source, weight in sorted(settings.mixture.weights.items()) if weight and source not in left), None)
 
 
-def _read(files: list[InputFile], settings: CorpusSettings, readers: Mapping[str, str],
-          pool: Pool) -> tuple[list[tuple[Path, str]], list[Path]]:
-    """The raw shards with what names them, and the finished tasks."""
-    with ThreadPoolExecutor(pool.workers) as threads:
-        digests = list(threads.map(_digest, files))
+def _read(files: list[InputFile], settings: CorpusSettings, readers: Mapping[str, str], lists: tuple[Path, str],
+          pool: Pool) -> list[Path]:
+    """The finished tasks that read the files, in their order."""
+    tasks = _read_tasks(files, settings, readers, lists, pool)
+    for step in ("read", "fetch"):
+        pool.run([task for task in tasks if task.step == step])
+    return [pool.scratch / task.key for task in tasks]
+
+
+def _extract(read: list[Path], settings: CorpusSettings, lists: tuple[Path, str], pool: Pool) -> list[Path]:
+    """The folders of extracted documents; those of files at URLs are there already."""
+    how, path, digest = _extraction(settings, lists, pool)
+    raw = {folder: sorted(folder.glob("raw-*")) for folder in read}
+    made = iter(pool.run([Task("extract", steps.extract_step, how, [shard, path], [f"{folder.name}/{shard.name}", digest])
+                          for folder, shards in raw.items() for shard in shards]))
+    extracted: list[Path] = []
+    for folder, shards in raw.items():
+        extracted += islice(made, len(shards)) if shards else sorted(folder.glob("[0-9]*/"))
+    return extracted
+
+
+def _extraction(settings: CorpusSettings, lists: tuple[Path, str], pool: Pool) -> tuple[dict[str, Any], Path, str]:
+    """How pages are extracted, and the lists of terms that addresses are held against."""
+    how = {
+        "extraction": settings.extraction, "limits": asdict(settings.limits), "versions": versions(),
+        "addresses": settings.harmful.enabled
+    }
+    path, digest = lists if settings.harmful.enabled else _keep(pool.scratch, "none.json", b"{}")
+    return how, path, digest
+
+
+def _read_tasks(files: list[InputFile], settings: CorpusSettings, readers: Mapping[str, str], lists: tuple[Path, str],
+                pool: Pool) -> list[Task]:
+    """The tasks that read groups of files: those here are read into raw shards, those at URLs fetched
+    and extracted."""
     limits = {
         name: getattr(settings, name)
         for name in ("book_characters", "max_document_bytes", "max_page_bytes", "max_unpacked_bytes", "fields")
@@ -177,27 +212,32 @@ def _read(files: list[InputFile], settings: CorpusSettings, readers: Mapping[str
         }
         for suffix, reader in readers.items()
     }
+    how, path, digest = _extraction(settings, lists, pool)
+    with ThreadPoolExecutor(pool.workers) as threads:
+        digests = dict(zip(files, threads.map(lambda file: "" if file.remote else _digest(file), files)))
     tasks: list[Task] = []
-    start = size = 0
-    for stop, file in enumerate(files, 1):
-        size += file.path.stat().st_size
-        if stop == len(files) or stop - start == GROUP_FILES or size >= GROUP_BYTES:
-            group = files[start:stop]
-            parameters = {"files": [[file.name, file.source] for file in group], "limits": limits,
-                          "shard_documents": settings.shard_documents, **({"code": code} if code else {})}
-            tasks.append(Task("read", steps.read_step, parameters, [file.path for file in group], digests[start:stop]))
-            start, size = stop, 0
-    done = pool.run(tasks)
-    return [(shard, f"{folder.name}/{shard.name}") for folder in done for shard in sorted(folder.glob("raw-*"))], done
+    for group in _groups(files):
+        parameters = {"files": [[file.name, file.source] for file in group], "limits": limits,
+                      "shard_documents": settings.shard_documents, **({"code": code} if code else {})}
+        objects = [[file.remote.url, file.remote.size, file.remote.state] for file in group if file.remote]
+        tasks.append(
+            Task("fetch", steps.fetch_step, {**parameters, "objects": objects, "extract": how}, [path], [digest])
+            if objects else
+            Task("read", steps.read_step, parameters, [file.path for file in group], [digests[file] for file in group]))
+    return tasks
 
 
-def _extract(raw: list[tuple[Path, str]], settings: CorpusSettings, lists: tuple[Path, str], pool: Pool) -> list[Path]:
-    how = {
-        "extraction": settings.extraction, "limits": asdict(settings.limits), "versions": versions(),
-        "addresses": settings.harmful.enabled
-    }
-    path, digest = lists if settings.harmful.enabled else _keep(pool.scratch, "none.json", b"{}")
-    return pool.run([Task("extract", steps.extract_step, how, [shard, path], [key, digest]) for shard, key in raw])
+def _groups(files: list[InputFile]) -> Iterator[list[InputFile]]:
+    """Neighbouring files that one task reads: all here, or all at URLs."""
+    group, size = list[InputFile](), 0
+    for file in files:
+        if group and (len(group) == GROUP_FILES or size >= GROUP_BYTES or bool(group[0].remote) != bool(file.remote)):
+            yield group
+            group, size = [], 0
+        group.append(file)
+        size += file.size
+    if group:
+        yield group
 
 
 def _digest(file: InputFile) -> str:

@@ -1,6 +1,7 @@
 """The tasks of the corpus stage: each a pure function ``(parameters, input paths, folder) -> counts``.
 
 - ``read``: a group of input files -> raw shards of documents, malformed rows among them
+- ``fetch``: ``read`` and ``extract`` of files at URLs in one task, so that raw pages are on no disk for longer than that
 - ``extract``: a raw shard -> documents with their main text
 - ``filter``: a shard of documents -> those in wanted languages, of good quality and no harm, with their marks for the
   search of duplicates and of repeated passages
@@ -40,8 +41,9 @@ from trivium.corpus.shards import among, read_array, read_shard, write_array, wr
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.corpus.words import plain_hashes
 from trivium.data.readers import Document, InputFile, Limits, Malformed, read
-from trivium.files import Row, write_bytes
+from trivium.files import Row, write_bytes, write_json
 from trivium.randomness import derive
+from trivium.remote import Remote, fetch, name_of
 
 FUNNEL = ("input", "read", "address", "extract", "language", "repetition", "quality", "c4", "fineweb", "classifier",
           "harmful", "exact_duplicates", "near_duplicates", "spans", "private", "contamination", "mixture")
@@ -126,6 +128,28 @@ def read_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> C
     if rows:
         write_shard(folder / f"raw-{shards:05}.jsonl.zst", rows)
     return tally.counts
+
+
+def fetch_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
+    """Fetch files from their URLs, one at a time, read them, and extract each raw shard in a folder of its own. Inputs:
+    the lists of harmful terms. ``fetched.json`` holds the digests of what was read."""
+    raw, fetched, paths = folder / "raw", [], list[Path]()
+    raw.mkdir()
+    for number, (url, size, state) in enumerate(parameters["objects"]):
+        paths.append(raw / f"{number:05}-{name_of(url)[-80:]}")
+        digest = fetch(Remote(url, size, state), paths[-1])
+        fetched.append({"url": url, "bytes": paths[-1].stat().st_size, "state": state, "sha256": digest})
+    counts = read_step(parameters, paths, raw)
+    for path in paths:
+        path.unlink()
+    for number, shard in enumerate(sorted(raw.glob("raw-*"))):
+        (folder / f"{number:05}").mkdir()
+        write_json(folder / f"{number:05}" / "counts.json",
+                   extract_step(parameters["extract"], [shard, *inputs], folder / f"{number:05}"))
+        shard.unlink()
+    raw.rmdir()
+    write_json(folder / "fetched.json", fetched)
+    return counts
 
 
 def _raw_row(item: Document | Malformed) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -18,6 +19,7 @@ from trivium.data.unpack import Bad
 from trivium.errors import TriviumError
 from trivium.extensions import file_of, resolve
 from trivium.files import read_rows, write_rows
+from trivium.remote import fetch, manifest_of, url_of
 from trivium.stage import Code, Context, Input, Stage, Title
 from trivium.stages.outlook import SAMPLE_BYTES, Small
 from trivium.stages.rows import rows_of
@@ -30,11 +32,13 @@ class Corpus(Stage):
     """Clean raw documents: extraction, languages, quality, harm, duplicates, private data, decontamination, mixture."""
 
     kind: ClassVar[str] = "corpus"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     title: ClassVar[Title] = Title("cleaning the documents", "清洗语料", "read")
+    streams: ClassVar[frozenset[str]] = frozenset({"documents"})
     unlearned: ClassVar[frozenset[str]] = frozenset({"workers", "executor"})
     documents: list[Input] = ["world"]
-    """Raw documents: earlier stages, folders, files, globs or archives."""
+    """Raw documents: earlier stages, folders, files, globs or archives, here or at URLs (s3://, gs://, hdfs://,
+    https://), and lists of a crawl's files (warc.paths.gz)."""
     evaluation: Input | list[Input] | None = None
     """Stages whose evaluation prompts must not occur in the corpus, or files of evaluation texts (JSON, JSON lines,
     Parquet, CSV)."""
@@ -68,10 +72,7 @@ class Corpus(Stage):
 
     def run(self, context: Context) -> dict[str, object]:
         """Clean the documents; where the truth about them is known, say how well each kind of dirt was found."""
-        inputs = [
-            folder / "documents" if (folder / "documents").is_dir() else folder
-            for folder in context.inputs["documents"]
-        ]
+        inputs = [folder / "documents" if _has_documents(folder) else folder for folder in context.inputs["documents"]]
         given = context.inputs.get("evaluation") or []
         extras = Extras([
             text for source in (given if isinstance(given, list) else [given])
@@ -160,6 +161,12 @@ def evaluation_texts(source: Path, context: Context) -> Iterator[str]:
         )
 
 
+def _has_documents(folder: Path) -> bool:
+    """Whether a place is what a stage left, which keeps its documents in a folder of that name."""
+    url = url_of(folder)
+    return manifest_of(url) is not None if url else (folder / "documents").is_dir()
+
+
 def _parts(folder: Path, name: str) -> list[Path]:
     return sorted((folder / name).glob("part-*.jsonl"))
 
@@ -174,8 +181,12 @@ def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
     files = find([path])
     if not files:
         raise TriviumError(f"{path}: no documents to sample")
-    total = sum(file.path.stat().st_size for file in files)
+    total = sum(file.size for file in files)
     chosen = files[::max(1, len(files) // 20)]
+    if remote := chosen[0].remote:  # one file is enough to be fetched for an estimate
+        chosen = [replace(chosen[0], path=sample.with_name(f"{sample.stem}-{chosen[0].path.name}"))]
+        sample.parent.mkdir(parents=True, exist_ok=True)
+        fetch(remote, chosen[0].path)
     texts: list[dict[str, Any]] = []
     written = 0
     packed = 1.0
