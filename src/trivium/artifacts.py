@@ -200,7 +200,8 @@ def kinds_behind(folder: Path, seen: set[Path] | None = None) -> set[str]:
 def lineage(folder: Path, depth: int = 0, field: str = "",
             told: set[Path] | None = None) -> Iterator[tuple[int, str, Path, str, bool]]:
     """``(depth, field, place, digest, changed)`` for an artifact and, below it, everything it was made from, down to
-    raw documents. ``changed`` says that what is there now is not what was used; what lies at URLs is not asked for. What an artifact was made from is told
+    raw documents. ``changed`` says that what is there now is not what was used; URLs are
+    not looked at. What an artifact was made from is told
     where it comes first, and not again below the artifact's other places; ``told`` are those that were."""
     artifact = open_artifact(folder)
     told = set() if told is None else told

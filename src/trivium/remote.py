@@ -72,8 +72,9 @@ def check(url: str) -> None:
     place, _, query = rest.partition("?") if _is_http(url) else (rest, "", "")
     host, _, path = place.rpartition("@") if _is_http(url) or "@" in place.split("/")[0] else ("", "", place)
     shown = f"{scheme}://{path}"
-    if _VARIABLE.sub("", host).strip(":"):
-        raise TriviumError(f"{shown}: the URL holds a name or a password, which would be stored with the results; "
+    name, _, password = host.partition(":")
+    if _VARIABLE.sub("", password) or (not password and _VARIABLE.sub("", name)):
+        raise TriviumError(f"{shown}: the URL holds a password, which would be stored with the results; "
                            "write ${NAME} in their place, and set the environment variable NAME")
     for part in query.split("&"):
         name, _, value = part.partition("=")
@@ -299,11 +300,14 @@ def _system(url: str) -> tuple[Any, str]:
         return _Web(), _resolved(url)
     with extra("remote"):
         from fsspec.core import url_to_fs
+        once = {"config_kwargs": {"retries": {"total_max_attempts": 1}}} if url.startswith(("s3:", "s3a:")) else {}
         try:
-            system, path = url_to_fs(_resolved(url), use_listings_cache=False)
+            system, path = url_to_fs(_resolved(url), use_listings_cache=False, **once)
         except ValueError:
             raise TriviumError(f"{url}: not a kind of place known here; known are s3://, gs://, hdfs:// and https://"
                                ) from None
+    if once:
+        system.retries = 1  # it is asked again here, however it fails
     return system, str(path)
 
 

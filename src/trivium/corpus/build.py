@@ -176,8 +176,10 @@ def _extract(read: list[Path], settings: CorpusSettings, lists: tuple[Path, str]
     """The folders of extracted documents; those of files at URLs are there already."""
     how, path, digest = _extraction(settings, lists, pool)
     raw = {folder: sorted(folder.glob("raw-*")) for folder in read}
-    made = iter(pool.run([Task("extract", steps.extract_step, how, [shard, path], [f"{folder.name}/{shard.name}", digest])
-                          for folder, shards in raw.items() for shard in shards]))
+    made = iter(pool.run([
+        Task("extract", steps.extract_step, how, [shard, path], [f"{folder.name}/{shard.name}", digest])
+        for folder, shards in raw.items() for shard in shards
+    ]))
     extracted: list[Path] = []
     for folder, shards in raw.items():
         extracted += islice(made, len(shards)) if shards else sorted(folder.glob("[0-9]*/"))

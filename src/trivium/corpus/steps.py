@@ -1,7 +1,7 @@
 """The tasks of the corpus stage: each a pure function ``(parameters, input paths, folder) -> counts``.
 
 - ``read``: a group of input files -> raw shards of documents, malformed rows among them
-- ``fetch``: ``read`` and ``extract`` of files at URLs in one task, so that raw pages are on no disk for longer than that
+- ``fetch``: ``read`` and ``extract`` of files at URLs in one task, so that raw pages stay on no disk
 - ``extract``: a raw shard -> documents with their main text
 - ``filter``: a shard of documents -> those in wanted languages, of good quality and no harm, with their marks for the
   search of duplicates and of repeated passages
