@@ -318,7 +318,8 @@ def test_a_crawls_list_of_paths_is_a_source(site, store, tmp_path):
         made = run(recipe(folder, given, settings={"extraction": "fast", "crawl": crawl}))["corpus"]
         rows = [json.loads(line) for line in (made.folder / "fetched.jsonl").read_text().splitlines()]
         found.append((texts(made.folder), [row["url"].removeprefix(base) for row in rows]))
-        ids = [json.loads(line) for part in sorted((made.folder / "documents").glob("*")) for line in open(part)]
+        ids = [json.loads(line) for part in (made.folder / "documents").glob("*")
+               for line in part.read_text().splitlines()]
         assert {row["source"] for row in ids} == {"CC-MAIN-2031-07"} and len(ids) == 8
     assert found[0] == found[1] and len(found[0][1]) == 4 and found[0][1] == sorted(found[0][1])
     (tmp_path / "bad.paths").write_text("../x.warc.gz\n")

@@ -296,14 +296,19 @@ def _duplicates(filtered: list[Path], settings: CorpusSettings, pool: Pool) -> D
     exact = near = np.empty((0, 2), np.int64)  # (first, duplicate)
     similarity = np.empty(0, np.float32)
     if settings.duplicates.exact:
-        pairs = _pairs(pool.run([Task("exact_duplicates", steps.exact_step, part, filtered, keys) for part in parts]))
+        pairs = _pairs(pool.run([
+            Task("exact_duplicates", steps.exact_step, part, filtered, keys, steps.exact_gather) for part in parts]))
         exact = pairs[np.argsort(pairs[:, 1], kind="stable")]
     if settings.duplicates.near:
         path, digest = _keep_array(pool.scratch, "dropped.npy", np.unique(exact[:, 1]))
-        threshold = {"threshold": settings.duplicates.threshold}
-        done = pool.run([
-            Task("near_duplicates", steps.near_step, {**part, **threshold}, [path, *filtered], [digest, *keys])
+        groups = pool.run([
+            Task("band_groups", steps.groups_step, part, [path, *filtered], [digest, *keys], steps.groups_gather)
             for part in parts
+        ])
+        how = {"starts": starts[:-1], "threshold": settings.duplicates.threshold}
+        done = pool.run([
+            Task("near_duplicates", steps.near_step, how, [group, *filtered], [group.name, *keys], steps.near_gather)
+            for group in groups
         ])
         pairs, shares = _pairs(done), np.concatenate([read_array(folder / "similarities.npy") for folder in done])
         documents, firsts = clusters(pairs)
@@ -342,8 +347,10 @@ def _spans(filtered: list[Path], duplicates: Duplicates, settings: CorpusSetting
         return [{"starts": starts[:-1], "partition": part, "partitions": partitions} for part in range(partitions)]
 
     total = sum(counts_of(folder)["marks"] for folder in filtered)
-    common = pool.run(
-        [Task("shared_runs", steps.shared_step, part, [path, *filtered], [digest, *keys]) for part in parts(total)])
+    common = pool.run([
+        Task("shared_runs", steps.shared_step, part, [path, *filtered], [digest, *keys], steps.shared_gather)
+        for part in parts(total)
+    ])
     held = pool.run([
         Task("windows", steps.windows_step,
              {"spans": asdict(settings.spans), "start": start, "documents": stop - start}, [folder, path, *common],
@@ -351,8 +358,10 @@ def _spans(filtered: list[Path], duplicates: Duplicates, settings: CorpusSetting
         for folder, (start, stop) in zip(filtered, pairwise(starts), strict=True)
     ])
     total = sum(counts_of(folder)["windows"] for folder in held)
-    return pool.run(
-        [Task("repeats", steps.repeats_step, part, held, [done.name for done in held]) for part in parts(total)])
+    return pool.run([
+        Task("repeats", steps.repeats_step, part, held, [done.name for done in held], steps.repeats_gather)
+        for part in parts(total)
+    ])
 
 
 def _orders(filtered: list[Path], duplicates: Duplicates, repeats: list[Path],

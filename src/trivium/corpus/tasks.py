@@ -25,6 +25,8 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from trivium.errors import TriviumError
 from trivium.files import digest_json, disk_errors, fsync_folder, read_json
 
@@ -33,9 +35,13 @@ VERSION = 6  # raise it when a step's code comes to give other bytes for the sam
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(step, tasks done, tasks in all)``."""
 
-Function = Callable[[dict[str, Any], list[Path], Path], dict[str, Any]]
+Function = Callable[[dict[str, Any], Any, Path], dict[str, Any]]
 """A task's function: ``(parameters, input paths, folder to write into) -> counts``. It lives at a module's top
 level."""
+
+Gather = Callable[[dict[str, Any], list[Path]], dict[str, np.ndarray]]
+"""Takes what a task needs out of its many inputs, ``(parameters, input paths) -> arrays``, which its function is given
+instead of them: a shuffle's range, from all shards."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Task:
     parameters: dict[str, Any]
     inputs: list[Path] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
+    gather: Gather | None = None
 
     @property
     def key(self) -> str:
@@ -56,15 +63,19 @@ class Task:
 
 def perform(task: Task, scratch: Path) -> None:
     """Do one task, unless it has been done."""
-    done = scratch / task.key
-    if done.exists():
-        return
-    aside = scratch / f".{task.key}.tmp"
+    if not (scratch / task.key).exists():
+        given = task.gather(task.parameters, task.inputs) if task.gather else task.inputs
+        keep(task.key, scratch, lambda aside: task.function(task.parameters, given, aside))
+
+
+def keep(key: str, scratch: Path, fill: Callable[[Path], dict[str, Any]]) -> None:
+    """Put the finished task ``key`` into its folder, which ``fill`` fills; it gives what the task counted."""
+    done, aside = scratch / key, scratch / f".{key}.tmp"
     with disk_errors(aside):
         if aside.exists():
             shutil.rmtree(aside)
         aside.mkdir(parents=True)
-        counts = task.function(task.parameters, task.inputs, aside)
+        counts = fill(aside)
         with open(aside / "counts.json", "w", encoding="utf-8") as file:
             json.dump(counts, file, sort_keys=True, ensure_ascii=False)
             file.flush()

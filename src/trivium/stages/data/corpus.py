@@ -32,7 +32,7 @@ class Corpus(Stage):
     """Clean raw documents: extraction, languages, quality, harm, duplicates, private data, decontamination, mixture."""
 
     kind: ClassVar[str] = "corpus"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 6
     title: ClassVar[Title] = Title("cleaning the documents", "清洗语料", "read")
     streams: ClassVar[frozenset[str]] = frozenset({"documents"})
     unlearned: ClassVar[frozenset[str]] = frozenset({"workers", "executor"})
@@ -59,8 +59,8 @@ class Corpus(Stage):
     workers: int | None = Field(None, ge=1)
     """Processes; null takes the recipe's threads. They change no byte of the corpus."""
     executor: Literal["local", "ray"] = "local"
-    """Where the tasks run: in processes of this machine, or on a Ray cluster (extra `distributed`), whose machines must
-    share the folder of the results and see the documents under the same paths."""
+    """Where the tasks run: in processes of this machine, or on a Ray cluster (extra `distributed`), whose machines need
+    no folder in common: what tasks read and write travels through Ray's object store."""
 
     @field_validator("readers")
     @classmethod
