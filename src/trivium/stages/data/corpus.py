@@ -175,8 +175,8 @@ def _all(files: list[Path]) -> list[dict[str, object]]:
     return [row for file in files for _, row in read_rows(file)]
 
 
-def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
-    """Write the first documents of evenly spread files, :data:`SAMPLE_BYTES` of them; returns the file and how many
+def some_documents(path: Path, sample: Path, most: int = SAMPLE_BYTES) -> tuple[Path, float]:
+    """Write the first documents of evenly spread files, ``most`` bytes of them; returns the file and how many
     times more bytes the files have. Raises :class:`TriviumError` where there are no files."""
     files = find([path])
     if not files:
@@ -194,9 +194,10 @@ def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
         own = 0
         for document in read(file):
             if isinstance(document, Document) and (document.text or document.html):
-                texts.append({"text": document.text or document.html, "source": document.source})
-                own += len(texts[-1]["text"].encode())
-            if own > SAMPLE_BYTES / len(chosen):
+                content = document.text or document.html or ""
+                texts.append({"text" if document.text else "html": content, "source": document.source})
+                own += len(content.encode())
+            if own > most / len(chosen):
                 break
         written += own
         if file.path.suffix in (".gz", ".zst", ".zip"):
