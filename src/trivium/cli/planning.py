@@ -141,6 +141,7 @@ def estimate_corpus(
     disk_month: Annotated[float, typer.Option(help="Dollars for a month of a terabyte of disk.")] = 80.0,
     store_month: Annotated[float, typer.Option(help="Dollars for a month of a terabyte in an object store.")] = 23.0,
     network: Annotated[float, typer.Option(help="Dollars for a terabyte read.")] = 0.0,
+    speed: Annotated[float, typer.Option(help="How many times as fast a core is as that of the rates.")] = 1.0,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting. Repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Predict hours, machines, disk, network and money of a corpus of any size."""
@@ -154,8 +155,11 @@ def estimate_corpus(
         chosen, kind or crawl.kind_of(chosen))
     stored = crawl.bytes_of(size) if size is not None else crawl.stored_bytes(chosen)
     prices = crawl.Prices(core_hour, disk_month, store_month, network)
-    found = crawl.estimate(rates, stored, workers, prices, cores, head_rate * 1e6,
-                           shard_documents=chosen.settings.shard_documents)
+    for name, value in (("--head-rate", head_rate), ("--speed", speed)):
+        if not value > 0:
+            raise TriviumError(f"{name} {value}: must be above 0")
+    found = crawl.estimate(rates, stored, workers, prices, cores, head_rate * 1e6, crawl.is_remote(chosen),
+                           chosen.settings.shard_documents, speed)
     found["rates"] = crawl.described(rates, measure)
     print(json.dumps(found, indent=1) if as_json else crawl.describe(found))
 
