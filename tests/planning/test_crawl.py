@@ -28,7 +28,8 @@ def ask(*words):
 def test_a_whole_crawl_by_hand(tmp_path):
     (tmp_path / "warc.paths").write_text("a.warc.gz\n")
     file = recipe(tmp_path, [str(tmp_path / "warc.paths")])
-    found = json.loads(ask(file, "--input", "100TB", "--workers", 2000, "--core-hour", 0.05, "--head-rate", 3000, "--json").stdout)
+    large = ["--input", "100TB", "--workers", 2000]
+    found = json.loads(ask(file, *large, "--core-hour", 0.05, "--head-rate", 3000, "--json").stdout)
     seconds = sum(rates_of(corpus_stage(load_recipe(file), None), "pages").seconds.values())
     assert found["unpacked_bytes"] == pytest.approx(4.5e14) and found["machines"] == 32
     assert found["core_hours"] == pytest.approx(4.5e8 * seconds / 3600)
@@ -37,7 +38,7 @@ def test_a_whole_crawl_by_hand(tmp_path):
     assert found["dollars"]["processors"] == pytest.approx(found["hours"] * 2000 * 0.05)
     assert sum(found["by_step_core_hours"].values()) == pytest.approx(found["core_hours"])
     assert found["network_bytes"]["read"] == 1e14 and "repeats" not in found["by_step_core_hours"]
-    said = ask(file, "--input", "100TB", "--workers", 2000).stdout
+    said = ask(file, *large).stdout
     assert "bound by the head machine's network" in said
     assert "2,000 processes, 32 machines" in said and "AMX" in said and "core_hour 0.04" in said
 
@@ -78,9 +79,9 @@ def test_a_sample_tells_of_the_whole(tmp_path):
     words = [a + b + c for a in "bdfgklm" for b in ("a", "en", "il", "or") for c in ("ta", "ro", "men", "s", "ck")]
     (tmp_path / "in").mkdir()
     for part in range(4):
-        (tmp_path / f"in/{part}.jsonl").write_text(
-            "".join(json.dumps({"text": ". ".join(" ".join(["the", "and", *rng.choices(words, k=9)]) for _ in range(9)) + "."})
-                    + "\n" for _ in range(500)))
+        texts = [". ".join(" ".join(["the", "and", *rng.choices(words, k=9)]) for _ in range(9)) + "."
+                 for _ in range(500)]
+        (tmp_path / f"in/{part}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     stage = corpus_stage(load_recipe(recipe(tmp_path, [str(tmp_path / "in")])), None)
     rates = measure(stage, 300_000)
     size = sum(file.stat().st_size for file in (tmp_path / "in").glob("*"))

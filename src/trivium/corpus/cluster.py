@@ -110,11 +110,12 @@ class RayPool(Pool):
 def perform_there(task: Task, given: Any) -> tuple[dict[str, Any], Packed]:
     """Do one task on a worker: what it counted, and the files that it wrote."""
     import ray
-    with tempfile.TemporaryDirectory(prefix="trivium-task-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="trivium-task-") as place:
+        folder = Path(place)
         (folder / "out").mkdir()
         if isinstance(given, list):
-            given = [_unpacked(folder / str(number), *one, ray.get) for number, one in enumerate(given)]
+            given = [_unpacked(folder / str(number), name, digest, files, ray.get)
+                     for number, (name, digest, files) in enumerate(given)]
         counts = task.function(task.parameters, given, folder / "out")
         return counts, _packed(folder / "out", bytes)
 
@@ -124,7 +125,7 @@ def _packed(path: Path, put: Any) -> Packed:
     found: Packed = []
     for file in files:
         with open(file, "rb") as stream:
-            pieces = [put(piece) for piece in iter(lambda: stream.read(PIECE), b"")]  # noqa: B023
+            pieces = [put(piece) for piece in iter(lambda: stream.read(PIECE), b"")]
         found.append((file.relative_to(path).as_posix(), pieces))
     return found
 

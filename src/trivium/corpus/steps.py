@@ -345,7 +345,8 @@ def near_gather(parameters: dict[str, Any], inputs: list[Path]) -> Arrays:
 
 def near_step(parameters: dict[str, Any], inputs: Arrays, folder: Path) -> Counts:
     """Pairs of similar documents in the groups of one range."""
-    pairs, similarities = similar_pairs(**inputs, threshold=parameters["threshold"])
+    pairs, similarities = similar_pairs(inputs["bands"], inputs["numbers"], inputs["signatures"],
+                                        parameters["threshold"])
     write_array(folder / "pairs.npy", pairs)
     write_array(folder / "similarities.npy", similarities)
     return {}
