@@ -13,36 +13,31 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from importlib.metadata import version
 from io import BytesIO
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trivium.artifacts import digest_path
-from trivium.corpus import steps
+from trivium.corpus import reading, shuffles, steps
 from trivium.corpus.classifier import Filter
 from trivium.corpus.crawls import PATH_LISTS, along
 from trivium.corpus.duplicates import clusters
-from trivium.corpus.extract import versions
 from trivium.corpus.harmful import terms_of
 from trivium.corpus.mixture import epochs
 from trivium.corpus.quality import chosen
 from trivium.corpus.repeated_spans import PARTITION_MARKS
 from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.shards import read_array
-from trivium.corpus.tasks import Pool, Task, counts_of
-from trivium.data.readers import InputFile, find
+from trivium.corpus.tasks import Pool, Task, counts_of, share
+from trivium.data.readers import find
 from trivium.errors import TriviumError, nearest
-from trivium.extensions import code_files, file_of, resolve
-from trivium.files import digest_file, disk_errors, fsync_folder, read_json, write_bytes, write_json, write_rows
+from trivium.files import disk_errors, fsync_folder, read_json, write_json, write_rows
 
-GROUP_FILES, GROUP_BYTES = 1000, 32 << 20
 PARTITION_DOCUMENTS = 60_000
 
 
@@ -97,16 +92,16 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
     """
     files = along(find(inputs, (*extras.readers, *PATH_LISTS)), settings.crawl, seed, scratch)
     with pool:
-        lists = _keep(pool.scratch, "lists.json",
+        lists = share(pool.scratch, "lists.json",
                       _json(terms_of(settings.harmful, extras.term_lists, extras.blocked_domains)))
-        read = _read(files, settings, extras.readers, lists, pool)
+        done_reading = reading.read(files, settings, extras.readers, lists, pool)
         counts: steps.Counts = {}
-        for done in read:
+        for done in done_reading:
             steps.add(counts, counts_of(done))
         if not counts.get("funnel"):
             raise TriviumError(f"{inputs[0]}: holds no documents; name files with at least one document in them")
         _check_names(counts, settings)
-        extracted = _extract(read, settings, lists, pool)
+        extracted = reading.extract(done_reading, settings, lists, pool)
         filtered = _filter(extracted, settings, extras, lists, seed, pool)
         duplicates = _duplicates(filtered, settings, pool)
         repeats = _spans(filtered, duplicates, settings, pool)
@@ -121,7 +116,7 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
     _publish(finished, folder)
     with disk_errors(folder):
         write_json(folder / "counts.json", report)
-        if fetched := [row for done in read if (done / "fetched.json").exists()
+        if fetched := [row for done in done_reading if (done / "fetched.json").exists()
                        for row in read_json(done / "fetched.json")]:
             write_rows(folder / "fetched.jsonl", fetched)
     if not report["kept"]:
@@ -161,92 +156,6 @@ def _all_rejected(counts: steps.Counts, settings: CorpusSettings) -> tuple[str, 
     left = counts["funnel"]["contamination"]["sources"]
     return next(((source, counts["funnel"]["input"]["sources"][source]["documents"])
                  for source, weight in sorted(settings.mixture.weights.items()) if weight and source not in left), None)
-
-
-def _read(files: list[InputFile], settings: CorpusSettings, readers: Mapping[str, str], lists: tuple[Path, str],
-          pool: Pool) -> list[Path]:
-    """The finished tasks that read the files, in their order."""
-    tasks = _read_tasks(files, settings, readers, lists, pool)
-    for step in ("read", "fetch"):
-        pool.run([task for task in tasks if task.step == step])
-    return [pool.scratch / task.key for task in tasks]
-
-
-def _extract(read: list[Path], settings: CorpusSettings, lists: tuple[Path, str], pool: Pool) -> list[Path]:
-    """The folders of extracted documents; those of files at URLs are there already."""
-    how, path, digest = _extraction(settings, lists, pool)
-    raw = {folder: sorted(folder.glob("raw-*")) for folder in read}
-    made = iter(pool.run([
-        Task("extract", steps.extract_step, how, [shard, path], [f"{folder.name}/{shard.name}", digest])
-        for folder, shards in raw.items() for shard in shards
-    ]))
-    extracted: list[Path] = []
-    for folder, shards in raw.items():
-        extracted += islice(made, len(shards)) if shards else sorted(folder.glob("[0-9]*/"))
-    return extracted
-
-
-def _extraction(settings: CorpusSettings, lists: tuple[Path, str], pool: Pool) -> tuple[dict[str, Any], Path, str]:
-    """How pages are extracted, and the lists of terms that addresses are held against."""
-    how = {
-        "extraction": settings.extraction, "limits": asdict(settings.limits), "versions": versions(),
-        "addresses": settings.harmful.enabled
-    }
-    path, digest = lists if settings.harmful.enabled else _keep(pool.scratch, "none.json", b"{}")
-    return how, path, digest
-
-
-def _read_tasks(files: list[InputFile], settings: CorpusSettings, readers: Mapping[str, str], lists: tuple[Path, str],
-                pool: Pool) -> list[Task]:
-    """The tasks that read groups of files: those here are read into raw shards, those at URLs fetched
-    and extracted."""
-    limits = {
-        name: getattr(settings, name)
-        for name in ("book_characters", "max_document_bytes", "max_page_bytes", "max_unpacked_bytes", "fields")
-    }
-    if readers:
-        limits["readers"] = dict(readers)
-    code = {
-        suffix: {
-            where: digest_file(file)
-            for where, file in code_files(suffix,
-                                          file_of(resolve(reader, "readers")) or Path())
-        }
-        for suffix, reader in readers.items()
-    }
-    how, path, digest = _extraction(settings, lists, pool)
-    with ThreadPoolExecutor(pool.workers) as threads:
-        digests = dict(zip(files, threads.map(lambda file: "" if file.remote else _digest(file), files)))
-    tasks: list[Task] = []
-    for group in _groups(files):
-        parameters = {"files": [[file.name, file.source] for file in group], "limits": limits,
-                      "shard_documents": settings.shard_documents, **({"code": code} if code else {})}
-        objects = [[file.remote.url, file.remote.size, file.remote.state] for file in group if file.remote]
-        tasks.append(
-            Task("fetch", steps.fetch_step, {**parameters, "objects": objects, "extract": how}, [path], [digest])
-            if objects else
-            Task("read", steps.read_step, parameters, [file.path for file in group], [digests[file] for file in group]))
-    return tasks
-
-
-def _groups(files: list[InputFile]) -> Iterator[list[InputFile]]:
-    """Neighbouring files that one task reads: all here, or all at URLs."""
-    group, size = list[InputFile](), 0
-    for file in files:
-        if group and (len(group) == GROUP_FILES or size >= GROUP_BYTES or bool(group[0].remote) != bool(file.remote)):
-            yield group
-            group, size = [], 0
-        group.append(file)
-        size += file.size
-    if group:
-        yield group
-
-
-def _digest(file: InputFile) -> str:
-    try:
-        return digest_file(file.path)
-    except OSError as error:  # the reader will meet it again, and reject the file
-        return f"cannot be read: {error.strerror}"
 
 
 def _filter(extracted: list[Path], settings: CorpusSettings, extras: Extras, lists: tuple[Path, str], seed: int,
@@ -297,18 +206,20 @@ def _duplicates(filtered: list[Path], settings: CorpusSettings, pool: Pool) -> D
     similarity = np.empty(0, np.float32)
     if settings.duplicates.exact:
         pairs = _pairs(pool.run([
-            Task("exact_duplicates", steps.exact_step, part, filtered, keys, steps.exact_gather) for part in parts]))
+            Task("exact_duplicates", shuffles.exact_step, part, filtered, keys, shuffles.exact_gather)
+            for part in parts
+        ]))
         exact = pairs[np.argsort(pairs[:, 1], kind="stable")]
     if settings.duplicates.near:
-        path, digest = _keep_array(pool.scratch, "dropped.npy", np.unique(exact[:, 1]))
+        path, digest = _share_array(pool.scratch, "dropped.npy", np.unique(exact[:, 1]))
         groups = pool.run([
-            Task("band_groups", steps.groups_step, part, [path, *filtered], [digest, *keys], steps.groups_gather)
+            Task("band_groups", shuffles.groups_step, part, [path, *filtered], [digest, *keys], shuffles.groups_gather)
             for part in parts
         ])
         how = {"starts": starts[:-1], "threshold": settings.duplicates.threshold}
         done = pool.run([
-            Task("near_duplicates", steps.near_step, how, [group, *filtered], [group.name, *keys], steps.near_gather)
-            for group in groups
+            Task("near_duplicates", shuffles.near_step, how, [group, *filtered], [group.name, *keys],
+                 shuffles.near_gather) for group in groups
         ])
         pairs, shares = _pairs(done), np.concatenate([read_array(folder / "similarities.npy") for folder in done])
         documents, firsts = clusters(pairs)
@@ -340,7 +251,7 @@ def _spans(filtered: list[Path], duplicates: Duplicates, settings: CorpusSetting
     if not settings.spans.enabled:
         return []
     starts, keys = _numbered(filtered), [folder.name for folder in filtered]
-    path, digest = _keep_array(pool.scratch, "dropped.npy", duplicates.dropped)
+    path, digest = _share_array(pool.scratch, "dropped.npy", duplicates.dropped)
 
     def parts(count: int) -> list[dict[str, Any]]:
         partitions = 1 + count // PARTITION_MARKS
@@ -348,7 +259,7 @@ def _spans(filtered: list[Path], duplicates: Duplicates, settings: CorpusSetting
 
     total = sum(counts_of(folder)["marks"] for folder in filtered)
     common = pool.run([
-        Task("shared_runs", steps.shared_step, part, [path, *filtered], [digest, *keys], steps.shared_gather)
+        Task("shared_runs", shuffles.shared_step, part, [path, *filtered], [digest, *keys], shuffles.shared_gather)
         for part in parts(total)
     ])
     held = pool.run([
@@ -359,7 +270,7 @@ def _spans(filtered: list[Path], duplicates: Duplicates, settings: CorpusSetting
     ])
     total = sum(counts_of(folder)["windows"] for folder in held)
     return pool.run([
-        Task("repeats", steps.repeats_step, part, held, [done.name for done in held], steps.repeats_gather)
+        Task("repeats", shuffles.repeats_step, part, held, [done.name for done in held], shuffles.repeats_gather)
         for part in parts(total)
     ])
 
@@ -384,7 +295,7 @@ def _orders(filtered: list[Path], duplicates: Duplicates, repeats: list[Path],
             first, after = np.searchsorted(numbers, [start, stop])
             for number, word in zip(numbers[first:after].tolist(), words[first:after].tolist()):
                 rows.setdefault(number - start, []).append(word)
-        yield _keep(
+        yield share(
             scratch, "orders.json",
             _json({
                 "drops": sorted(drops, key=lambda entry: entry[0]),
@@ -397,7 +308,7 @@ def _finish(extracted: list[Path], filtered: list[Path], duplicates: Duplicates,
     """The finished tasks, and the index of evaluation texts where there is one."""
     index: list[Path] = []
     if settings.contamination.enabled and evaluation_texts:
-        texts, digest = _keep(pool.scratch, "evaluation.json", _json(list(evaluation_texts)))
+        texts, digest = share(pool.scratch, "evaluation.json", _json(list(evaluation_texts)))
         how = asdict(settings.contamination)
         index = pool.run([Task("evaluation_index", steps.index_step, how, [texts], [digest])])
     parameters = {"kinds": settings.private.kinds if settings.private.enabled else [], "contamination": bool(index),
@@ -485,19 +396,10 @@ def _publish(finished: list[Path], folder: Path) -> None:
             fsync_folder(target)
 
 
-def _keep_array(scratch: Path, name: str, array: np.ndarray) -> tuple[Path, str]:
+def _share_array(scratch: Path, name: str, array: np.ndarray) -> tuple[Path, str]:
     aside = BytesIO()
     np.save(aside, array)
-    return _keep(scratch, name, aside.getvalue())
-
-
-def _keep(scratch: Path, name: str, data: bytes) -> tuple[Path, str]:
-    """Put something that tasks share into the scratch folder, under its own digest."""
-    digest = sha256(data).hexdigest()
-    path = scratch / f"{digest}-{name}"
-    if not path.exists():
-        write_bytes(path, data)
-    return path, digest
+    return share(scratch, name, aside.getvalue())
 
 
 def _json(value: Any) -> bytes:

@@ -5,11 +5,8 @@
 - ``extract``: a raw shard -> documents with their main text
 - ``filter``: a shard of documents -> those in wanted languages, of good quality and no harm, with their marks for the
   search of duplicates and of repeated passages
-- ``exact_duplicates``: a range of digests -> pairs of equal documents
-- ``band_groups``: a range of bands -> those that several documents have
-- ``near_duplicates``: such groups -> pairs of similar documents
-- ``shared_runs``, ``windows``, ``repeats``: the search for passages that occur again, see
-  :mod:`trivium.corpus.repeated_spans`
+- ``windows``: a part of the search for passages that occur again, see :mod:`trivium.corpus.repeated_spans`; the others,
+  and the search for duplicates, are in :mod:`trivium.corpus.shuffles`
 - ``evaluation_index``: the evaluation texts -> sorted hashes of their runs of words
 - ``finish``: a filtered shard -> the final documents, and the rejects of every step before
 - ``mixture``: a finished shard -> its documents as often as their sources are to be read
@@ -30,33 +27,15 @@ import numpy as np
 from trivium.corpus.c4 import drop_lines
 from trivium.corpus.classifier import Filter
 from trivium.corpus.contamination import ContaminationIndex, ContaminationSettings, write_index
-from trivium.corpus.duplicates import (
-    DuplicateSettings,
-    band_groups,
-    bands_of,
-    digests_of,
-    exact_pairs,
-    signatures_of,
-    similar_pairs,
-    write_marks,
-)
+from trivium.corpus.duplicates import DuplicateSettings, write_marks
 from trivium.corpus.extract import ExtractionLimits, extract
 from trivium.corpus.harmful import AddressFilter, HarmfulFilter
 from trivium.corpus.languages import LanguageSettings, identify
 from trivium.corpus.mixture import copies
 from trivium.corpus.private import redact
 from trivium.corpus.quality import LINE_RULES, check
-from trivium.corpus.repeated_spans import (
-    SpanSettings,
-    cut,
-    mark,
-    marks_of,
-    repeated_hashes,
-    repeats,
-    windows,
-    windows_of,
-)
-from trivium.corpus.shards import among, read_array, read_shard, write_array, write_lines, write_shard
+from trivium.corpus.repeated_spans import SpanSettings, cut, mark, windows
+from trivium.corpus.shards import among, read_array, read_shard, write_lines, write_shard
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.corpus.words import plain_hashes
 from trivium.data.readers import Document, InputFile, Limits, Malformed, read
@@ -74,7 +53,6 @@ HTML_COST = 10  # a page takes about ten times a text's time
 SHARD_BYTES = 32 << 20
 
 Counts = dict[str, Any]
-Arrays = dict[str, np.ndarray]
 
 
 def add(total: Counts, more: Counts) -> Counts:
@@ -310,61 +288,6 @@ def _filter(folder: Path) -> Filter:
     return Filter.load(folder)
 
 
-def exact_gather(parameters: dict[str, Any], inputs: list[Path]) -> Arrays:
-    """One range of digests, from all filtered shards."""
-    return digests_of(inputs, parameters["starts"], parameters["partition"], parameters["partitions"])
-
-
-def exact_step(parameters: dict[str, Any], inputs: Arrays, folder: Path) -> Counts:
-    """Pairs of equal documents among one range of digests."""
-    write_array(folder / "pairs.npy", exact_pairs(**inputs))
-    return {}
-
-
-def groups_gather(parameters: dict[str, Any], inputs: list[Path]) -> Arrays:
-    """One range of bands, from all filtered shards; the first input holds the exact duplicates' numbers."""
-    return bands_of(inputs[1:], parameters["starts"], np.asarray(read_array(inputs[0])), parameters["partition"],
-                    parameters["partitions"])
-
-
-def groups_step(parameters: dict[str, Any], inputs: Arrays, folder: Path) -> Counts:
-    """The bands of one range that several documents have, and these documents."""
-    bands, numbers = band_groups(**inputs)
-    write_array(folder / "bands.npy", bands)
-    write_array(folder / "numbers.npy", numbers)
-    return {}
-
-
-def near_gather(parameters: dict[str, Any], inputs: list[Path]) -> Arrays:
-    """The groups of one range, which the first input holds, and their documents' signatures from all filtered
-    shards."""
-    bands, numbers = (np.asarray(read_array(inputs[0] / name)) for name in ("bands.npy", "numbers.npy"))
-    signatures = signatures_of(np.unique(numbers), inputs[1:], parameters["starts"])
-    return {"bands": bands, "numbers": numbers, "signatures": signatures}
-
-
-def near_step(parameters: dict[str, Any], inputs: Arrays, folder: Path) -> Counts:
-    """Pairs of similar documents in the groups of one range."""
-    pairs, similarities = similar_pairs(inputs["bands"], inputs["numbers"], inputs["signatures"],
-                                        parameters["threshold"])
-    write_array(folder / "pairs.npy", pairs)
-    write_array(folder / "similarities.npy", similarities)
-    return {}
-
-
-def shared_gather(parameters: dict[str, Any], inputs: list[Path]) -> Arrays:
-    """One range of minimizers, from all filtered shards; the first input holds the numbers of documents that are
-    dropped."""
-    return marks_of(inputs[1:], parameters["starts"], np.asarray(read_array(inputs[0])), parameters["partition"],
-                    parameters["partitions"])
-
-
-def shared_step(parameters: dict[str, Any], inputs: Arrays, folder: Path) -> Counts:
-    """Which minimizers of one range occur again."""
-    write_array(folder / "shared.npy", repeated_hashes(**inputs))
-    return {}
-
-
 def windows_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
     """The windows of one shard that may occur again. Inputs: the filtered shard, the dropped documents' numbers, and
     step ``shared_runs``."""
@@ -379,19 +302,6 @@ def windows_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -
         for number, row in enumerate(read_shard(inputs[0] / "documents.jsonl.zst")) if number in wanted
     }
     return {"windows": windows(texts, hashes, SpanSettings(**parameters["spans"]), folder)}
-
-
-def repeats_gather(parameters: dict[str, Any], inputs: list[Path]) -> Arrays:
-    """One range of windows, from all shards."""
-    return windows_of(inputs, parameters["starts"], parameters["partition"], parameters["partitions"])
-
-
-def repeats_step(parameters: dict[str, Any], inputs: Arrays, folder: Path) -> Counts:
-    """The windows of one range that stood before in the corpus."""
-    numbers, words = repeats(**inputs)
-    write_array(folder / "numbers.npy", numbers)
-    write_array(folder / "words.npy", words)
-    return {}
 
 
 def index_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:

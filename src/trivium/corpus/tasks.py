@@ -20,6 +20,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Any, Self
 import numpy as np
 
 from trivium.errors import TriviumError
-from trivium.files import digest_json, disk_errors, fsync_folder, read_json
+from trivium.files import digest_json, disk_errors, fsync_folder, read_json, write_bytes
 
 VERSION = 6  # raise it when a step's code comes to give other bytes for the same parameters
 
@@ -89,6 +90,15 @@ def counts_of(folder: Path) -> dict[str, Any]:
     """What the task that filled ``folder`` counted."""
     counts: dict[str, Any] = read_json(folder / "counts.json")
     return counts
+
+
+def share(scratch: Path, name: str, data: bytes) -> tuple[Path, str]:
+    """Put something that tasks share into the scratch folder, under its own digest."""
+    digest = sha256(data).hexdigest()
+    path = scratch / f"{digest}-{name}"
+    if not path.exists():
+        write_bytes(path, data)
+    return path, digest
 
 
 class Pool:

@@ -26,7 +26,7 @@ from trivium.recipe.load import Recipe
 from trivium.remote import url_of
 from trivium.stages.data.corpus import Corpus, some_documents
 
-SHUFFLES = {"exact_duplicates": 1, "band_groups": 1, "near_duplicates": 1, "shared_runs": 1, "repeats": 1}
+SHUFFLES = {"exact_duplicates", "band_groups", "near_duplicates", "shared_runs", "repeats"}
 OPEN_SECONDS = 4e-5
 """Of the head's time for one range of one shard: two files are mapped and searched."""
 KINDS = ("pages", "text")
@@ -217,7 +217,8 @@ def rates_of(stage: Corpus, kind: str) -> Rates:
 
 
 def estimate(rates: Rates, stored: float, workers: int, prices: Prices = Prices(), cores: int = 64,
-             head_rate: float = 1e9, remote: bool = True, shard_documents: int = 1000, speed: float = 1.0) -> dict[str, Any]:
+             head_rate: float = 1e9, remote: bool = True, shard_documents: int = 1000,
+             speed: float = 1.0) -> dict[str, Any]:
     """What ``stored`` bytes take on ``workers`` processes, on machines of so many ``cores``. ``head_rate``: bytes a
     second that the machine which keeps the finished tasks takes in and gives out; of one machine alone it is left
     out. ``speed``: how many times as fast a core is as the one that the rates were measured on."""
@@ -225,7 +226,7 @@ def estimate(rates: Rates, stored: float, workers: int, prices: Prices = Prices(
     core_seconds = size / 1e6 * sum(rates.seconds.values()) / speed
     seconds = core_seconds / workers
     documents = size * rates.text_share / rates.document_bytes
-    shards, shuffles = documents / shard_documents + 1, sum(SHUFFLES[step] for step in rates.seconds if step in SHUFFLES)
+    shards, shuffles = documents / shard_documents + 1, len(SHUFFLES & rates.seconds.keys())
     gathering = shuffles * shards * (1 + documents / PARTITION_DOCUMENTS) * OPEN_SECONDS
     slices = max(1, math.ceil(gathering / (GATHERING * seconds))) if workers > 1 else 1
     machines = math.ceil(workers / cores)
