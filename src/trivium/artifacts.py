@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trivium import remote
 from trivium.errors import TriviumError
 from trivium.files import (
     TEMPORARY,
@@ -264,7 +265,10 @@ def is_record(name: str) -> bool:
 
 def digest_path(path: Path) -> str:
     """Digest of an artifact, a file (its name and content), a folder of files (their names and contents), or all that a
-    pattern with ``*`` matches (likewise, their names taken from where the pattern begins)."""
+    pattern with ``*`` matches (likewise, their names taken from where the pattern begins); of what lies at a URL
+    :func:`trivium.remote.digest`."""
+    if url := remote.url_of(path):
+        return remote.digest(url)
     if "*" in str(path):
         base = Path(*path.parts[:next(i for i, part in enumerate(path.parts) if "*" in part)])
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
@@ -294,6 +298,8 @@ def kinds_behind(folder: Path, seen: set[Path] | None = None) -> set[str]:
     manifest = read_manifest(place)
     found = {str(manifest.get("kind"))}
     for made in manifest.get("inputs", {}).values():
+        if remote.url_of(made["path"]):
+            continue
         found |= kinds_behind(place / made["path"], seen)
     return found
 
@@ -301,7 +307,8 @@ def kinds_behind(folder: Path, seen: set[Path] | None = None) -> set[str]:
 def lineage(folder: Path, depth: int = 0, field: str = "",
             told: set[Path] | None = None) -> Iterator[tuple[int, str, Path, str, bool]]:
     """``(depth, field, place, digest, changed)`` for an artifact and, below it, everything it was made from, down to
-    raw documents. ``changed`` says that what is there now is not what was used. What an artifact was made from is told
+    raw documents. ``changed`` says that what is there now is not what was used; URLs are
+    not looked at. What an artifact was made from is told
     where it comes first, and not again below the artifact's other places; ``told`` are those that were."""
     artifact = open_artifact(folder)
     told = set() if told is None else told
@@ -310,6 +317,9 @@ def lineage(folder: Path, depth: int = 0, field: str = "",
         return
     told.add(folder)
     for name, made in artifact.manifest["inputs"].items():
+        if remote.url_of(made["path"]):
+            yield depth + 1, name, Path(made["path"]), made["digest"], False
+            continue
         place = Path(os.path.normpath(folder / made["path"]))
         now = digest_path(place) if place.exists() or glob.glob(str(place), recursive=True) else ""
         if now != made["digest"]:  # an earlier stage was run anew: what was used may have been kept

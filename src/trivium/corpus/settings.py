@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from trivium.corpus.contamination import ContaminationSettings
+from trivium.corpus.crawls import CrawlSettings
 from trivium.corpus.duplicates import DuplicateSettings
 from trivium.corpus.extract import ExtractionLimits
 from trivium.corpus.harmful import HarmfulSettings
@@ -100,6 +101,8 @@ class CorpusSettings:
     """The replacement of private data."""
     contamination: ContaminationSettings = field(default_factory=ContaminationSettings)
     """The search for evaluation texts."""
+    crawl: CrawlSettings = field(default_factory=CrawlSettings)
+    """Lists of a crawl's files."""
     mixture: MixtureSettings = field(default_factory=MixtureSettings)
     """How much of each source the corpus holds."""
     book_characters: int = 20_000

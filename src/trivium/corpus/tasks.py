@@ -20,22 +20,38 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, 
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from trivium.errors import TriviumError
-from trivium.files import digest_file, digest_json, disk_errors, fsync_folder, read_json, unreadable, write_json
+from trivium.files import (
+    digest_file,
+    digest_json,
+    disk_errors,
+    fsync_folder,
+    read_json,
+    unreadable,
+    write_bytes,
+    write_json,
+)
 
 VERSION = 6  # raise it when a step's code comes to give other bytes for the same parameters
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(step, tasks done, tasks in all)``."""
 
-Function = Callable[[dict[str, Any], list[Path], Path], dict[str, Any]]
+Function = Callable[[dict[str, Any], Any, Path], dict[str, Any]]
 """A task's function: ``(parameters, input paths, folder to write into) -> counts``. It lives at a module's top
 level."""
+
+Gather = Callable[[dict[str, Any], list[Path]], dict[str, np.ndarray]]
+"""Takes what a task needs out of its many inputs, ``(parameters, input paths) -> arrays``, which its function is given
+instead of them: a shuffle's range, from all shards."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,7 @@ class Task:
     parameters: dict[str, Any]
     inputs: list[Path] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
+    gather: Gather | None = None
     watched: list[tuple[Path, str]] = field(default_factory=list)
 
     @property
@@ -85,15 +102,19 @@ def check_watched(task: Task) -> None:
 
 def perform(task: Task, scratch: Path) -> None:
     """Do one task, unless it has been done."""
-    done = scratch / task.key
-    if done.exists():
-        return
-    aside = scratch / f".{task.key}.tmp"
+    if not (scratch / task.key).exists():
+        given = task.gather(task.parameters, task.inputs) if task.gather else task.inputs
+        keep(task, scratch, lambda aside: task.function(task.parameters, given, aside))
+
+
+def keep(task: Task, scratch: Path, fill: Callable[[Path], dict[str, Any]]) -> None:
+    """Put a finished task into its folder, which ``fill`` fills; it gives what the task counted."""
+    done, aside = scratch / task.key, scratch / f".{task.key}.tmp"
     with disk_errors(aside):
         if aside.exists():
             shutil.rmtree(aside)
         aside.mkdir(parents=True)
-        counts = task.function(task.parameters, task.inputs, aside)
+        counts = fill(aside)
         with open(aside / "counts.json", "w", encoding="utf-8") as file:
             json.dump(counts, file, sort_keys=True, ensure_ascii=False)
             file.flush()
@@ -110,6 +131,15 @@ def counts_of(folder: Path) -> dict[str, Any]:
     """What the task that filled ``folder`` counted."""
     counts: dict[str, Any] = read_json(folder / "counts.json")
     return counts
+
+
+def share(scratch: Path, name: str, data: bytes) -> tuple[Path, str]:
+    """Put something that tasks share into the scratch folder, under its own digest."""
+    digest = sha256(data).hexdigest()
+    path = scratch / f"{digest}-{name}"
+    if not path.exists():
+        write_bytes(path, data)
+    return path, digest
 
 
 class Pool:

@@ -28,6 +28,7 @@ from trivium.data.warc import warc_rows
 from trivium.errors import TriviumError
 from trivium.extensions import load_object, resolve
 from trivium.files import is_away, unreadable, what
+from trivium.remote import Remote, listing, name_of, url_of
 
 ROWS = (".jsonl", ".ndjson")
 LIST = (".json",)
@@ -102,22 +103,30 @@ class InputFile:
     path: Path
     name: str
     source: str
+    remote: Remote | None = None
+    """The object that is meant where it lies at a URL: it is fetched before it is read."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes; 0 where a web server does not tell, and for what is no file."""
+        if self.remote is not None:
+            return self.remote.size or 0
+        return 0 if no_file(self.path) else self.path.stat().st_size
 
 
 def find(inputs: Iterable[Path], further: Iterable[str] = (), any_kind: bool = False) -> list[InputFile]:
-    """Every file that the inputs name: files, folders (recursively, sorted; hidden files are passed over) and globs.
+    """Every file that the inputs name: files, folders (recursively, sorted; hidden files are passed over) and globs,
+    here or at URLs.
 
     Raises :class:`TriviumError` for a file that is named by itself and is of no known kind, unless ``any_kind`` are
     read; ``further`` suffixes are known too."""
     found: list[InputFile] = []
     for given in inputs:
         path, before = Path(given), len(found)
-        if path.is_file():
-            if not any_kind and path.suffix.lower() in OLD_SHEETS:
-                raise TriviumError(f"{path}: a spreadsheet of a kind that is not read; save it as .xlsx or CSV")
-            if not any_kind and not path.name.lower().endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED, *further)):
-                raise TriviumError(f"{path}: not a kind of file known here; known are {', '.join(KNOWN)}, and these "
-                                   f"compressed as {', '.join(COMPRESSED)}")
+        if url := url_of(path):
+            found += _at_url(url, further, any_kind)
+        elif path.is_file():
+            _check_kind(str(path), path.name, further, any_kind)
             found.append(InputFile(path, path.name, path.name))
         elif path.is_dir():
             label = path.resolve().name
@@ -134,7 +143,26 @@ def find(inputs: Iterable[Path], further: Iterable[str] = (), any_kind: bool = F
             raise TriviumError(f"{path}: holds no files; name a folder, file or glob with documents in it")
     if not found:
         raise TriviumError("the corpus has no inputs; name at least one file, folder or glob of documents")
-    return list({file.path: file for file in reversed(found)}.values())[::-1]  # a file named twice is read once
+    # a file named twice is read once
+    return list({file.remote or file.path: file for file in reversed(found)}.values())[::-1]
+
+
+def _check_kind(place: str, name: str, further: Iterable[str], any_kind: bool) -> None:
+    if not any_kind and PurePosixPath(name.lower()).suffix in OLD_SHEETS:
+        raise TriviumError(f"{place}: a spreadsheet of a kind that is not read; save it as .xlsx or CSV")
+    if not any_kind and not name.lower().endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED, *further)):
+        raise TriviumError(f"{place}: not a kind of file known here; known are {', '.join(KNOWN)}, and these "
+                           f"compressed as {', '.join(COMPRESSED)}")
+
+
+def _at_url(url: str, further: Iterable[str], any_kind: bool) -> list[InputFile]:
+    """The files that a URL names, called as those of a folder or a glob of its name would be."""
+    files = listing(url)
+    if [file.url for _, file in files] == [url]:
+        _check_kind(url, files[0][0], further, any_kind)
+        return [InputFile(Path(url), name, name, file) for name, file in files]
+    label = name_of(url.split("*")[0].rpartition("/")[0] if "*" in url else url)
+    return [InputFile(Path(file.url), f"{label}/{name}", label, file) for name, file in files]
 
 
 def _fixed(parts: tuple[str, ...]) -> Iterator[str]:

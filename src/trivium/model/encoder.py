@@ -250,7 +250,7 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
 
 def is_encoder(folder: Path) -> bool:
     """Whether a folder is an encoder's."""
-    return (folder / "config.json").exists() and read_json(folder / "config.json").get("model_type") == "modernbert"
+    return (folder / "config.json").exists() and read_values(folder).get("model_type") == "modernbert"
 
 
 def load_encoder(folder: Path) -> MaskedModel | Classifier:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trivium import remote
 from trivium.artifacts import (
     MANIFEST,
     Artifact,
@@ -61,6 +62,8 @@ class Planned:
     runner: RunStage
     places: dict[str, Path]
     """Its inputs and the files of its code, by where they are named."""
+    urls: dict[str, str]
+    """The inputs that lie at URLs."""
     digests: dict[str, str]
     code: dict[str, str]
     """The digests of its code alone."""
@@ -73,9 +76,10 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
          runners: Runners | None) -> Planned:
     """Where a stage's inputs are and the key that its artifact will have."""
     runner, version = (runners or {}).get(stage.kind) or (type(stage).run, stage.version)
-    places = {where: artifacts[reference].folder if reference in artifacts else Path(reference)
-              for where, reference in stage.references()}
-    digests = {where: artifacts[reference].digest if reference in artifacts else digest_path(Path(reference))
+    places = {where: artifacts[reference].folder if reference in artifacts else
+              located(stage, where, reference, recipe.folder) for where, reference in stage.references()}
+    urls = {where: url for where, reference in stage.references() if (url := remote.url_of(reference))}
+    digests = {where: artifacts[reference].digest if reference in artifacts else digest_path(places[where])
                for where, reference in stage.references()}
     files = dict(stage.code()) | (code_of(runner) if runners and stage.kind in runners else {})
     for file in edited_since_loaded(files.values()):
@@ -85,7 +89,32 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
     work = digest_json(
         {"kind": stage.kind, "version": version, "settings": stage.learned(), "seed": recipe.seed, "inputs": digests})
     key = digest_json({"work": work, "code": code}) if code else work
-    return Planned(name, stage, runner, places | files, digests | code, code, work, key)
+    return Planned(name, stage, runner, places | files, urls, digests | code, code, work, key)
+
+
+def located(stage: Stage, where: str, reference: str, folder: Path) -> Path:
+    """Where an input from elsewhere is read. One at a URL that the stage does not read itself is fetched, into a
+    folder for each of its states that is kept with the run's other work, and an artifact is verified there."""
+    url = remote.url_of(reference)
+    if url is None or where.partition(".")[0] in stage.streams:
+        return Path(reference)
+    found = remote.listing(url)
+    label = remote.name_of(url.split("*")[0].rpartition("/")[0] if "*" in url else url)
+    one = [item.url for _, item in found] == [url]
+    state = digest_json([url, *([name, item.size, item.state] for name, item in found)])
+    kept = folder / ".work" / "remote" / state[:16]
+    if not kept.exists():
+        aside = kept.with_name(f".{state[:16]}.tmp")
+        shutil.rmtree(aside, ignore_errors=True)
+        for name, item in found:
+            target = aside / name if one else aside / label / name
+            with disk_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+            remote.fetch(item, target)
+        if (aside / label / MANIFEST).is_file():
+            open_artifact(aside / label, verify=True)
+        os.rename(aside, kept)
+    return kept / label
 
 
 def as_folders(places: Mapping[str, Path]) -> dict[str, Path]:
@@ -147,7 +176,8 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
             raise TriviumError(f"{name}: {planned.places[where]} was edited while the stage ran; the same command "
                                "goes on with what it holds now")
     check_unchanged(planned)
-    inputs = {where: {"path": os.path.relpath(path.absolute(), place.absolute()), "digest": planned.digests[where]}
+    inputs = {where: {"path": planned.urls.get(where) or os.path.relpath(path.absolute(), place.absolute()),
+                      "digest": planned.digests[where]}
               for where, path in planned.places.items()}
     seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed, settings=stage.model_dump(mode="json"),
          inputs=inputs, summary=summary, seconds=spent(), peak_memory_mb=peak_memory_mb(), shared_memory_mb=shared_mb,
@@ -261,11 +291,12 @@ def prepared(recipe: Recipe, name: str, file: str = "RECIPE") -> tuple[Stage, Co
         raise TriviumError(f"--stage {name}: the recipe has no such stage{nearest(name, recipe.stages)}")
     stage = recipe.stages[name]
     places = {
-        where: recipe.folder / reference if reference in recipe.stages else Path(reference)
+        where: recipe.folder / reference if reference in recipe.stages else
+        located(stage, where, reference, recipe.folder)
         for where, reference in stage.references()
     }
     for where, reference in stage.references():
-        if not places[where].exists():
+        if not remote.url_of(places[where]) and not places[where].exists():
             raise TriviumError(
                 f"{name}: its input {reference!r} is not there yet; make it with: trivium run {file} --only {reference}"
             )

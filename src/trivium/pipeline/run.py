@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from trivium import remote
 from trivium.artifacts import (
     MANIFEST,
     Artifact,
@@ -72,6 +73,12 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
                 if name in wanted:
                     shown.stage(name)
                     artifacts[name] = run_stage(recipe, name, stage, artifacts, shown, runners, earlier, wall_seconds)
+        if recipe.publish and lock is not None:
+            for name, artifact in artifacts.items():
+                url = f"{recipe.publish.rstrip('/')}/{recipe.name}/{name}"
+                shown.stage(name)
+                shown.say(f"published at {url}" if remote.publish(artifact.folder, url, artifact.manifest) else
+                          f"is at {url}")
     return artifacts
 
 
@@ -113,7 +120,7 @@ def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
             except TriviumError as error:
                 raise TriviumError(f"{name}: {error}") from error
         for _, reference in stage.references():
-            if reference in recipe.stages:
+            if reference in recipe.stages or remote.url_of(reference):
                 continue
             if reference.lower().endswith(".gguf"):
                 from trivium.model.gguf.read import check_gguf

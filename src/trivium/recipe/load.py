@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trivium import faults
+from trivium import faults, remote
 from trivium.errors import TriviumError, nearest
 from trivium.files import read_text, shipped
 from trivium.recipe.rounds import unroll
@@ -37,6 +37,9 @@ class Header(BaseModel):
     """The folder of all runs."""
     plugins: list[str] = []
     """Python files whose stages the recipe may name: see docs/extend.md."""
+    publish: str | None = None
+    """A URL (s3://, gs://, hdfs://) below which every finished stage is copied to, too, as `name`/STAGE; null copies
+    nothing."""
 
 
 class Recipe(Header):
@@ -100,6 +103,10 @@ def parse_recipe(raw: Any, path: Path, overrides: Iterable[str] = (), stages: Ma
         raise TriviumError(f"{path}: name: {faults.shown(top.name)} cannot be a folder's name")
     if "\0" in top.out:
         raise TriviumError(f"{path}: out: {faults.shown(top.out)} cannot be a folder's name")
+    if top.publish is not None:
+        if not remote.url_of(top.publish):
+            raise TriviumError(f"{path}: publish: no URL; name one such as s3://bucket/folder")
+        _check_url(f"{path}: publish", top.publish)
     wanted = needed(parsed, only)
     check_references(path, parsed, raw["stages"].keys(), wanted)
     return Recipe.model_construct(**top.model_dump(), stages=parsed)
@@ -301,6 +308,9 @@ def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[
             place = f"{path}: stages.{name}.{where}"
             if not reference.strip():
                 raise TriviumError(f"{place}: is empty; name an earlier stage, a file or a folder")
+            if "://" in reference and (url := remote.url_of(reference)):
+                _check_url(place, url)
+                continue
             if reference in earlier or (_exists(reference) and reference not in stages):
                 continue
             if reference in stages:
@@ -324,6 +334,13 @@ def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[
                     f"{reference!r}{nearest(reference, earlier) if earlier else ''}"
                 )
         earlier.append(name)
+
+
+def _check_url(place: str, url: str) -> None:
+    try:
+        remote.check(url)
+    except TriviumError as error:
+        raise TriviumError(f"{place}: {error}") from error
 
 
 def _module(reference: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ from trivium.data.readers import Document, find, read
 from trivium.errors import TriviumError
 from trivium.extensions import file_of, resolve
 from trivium.files import read_rows, write_rows
+from trivium.remote import fetch, manifest_of, url_of
 from trivium.stage import Code, Context, Input, Stage, Title
 from trivium.stages.outlook import SAMPLE_BYTES, Small
 from trivium.stages.rows import rows_of
@@ -31,9 +33,11 @@ class Corpus(Stage):
     kind: ClassVar[str] = "corpus"
     version: ClassVar[int] = 7
     title: ClassVar[Title] = Title("cleaning the documents", "清洗语料", "read")
+    streams: ClassVar[frozenset[str]] = frozenset({"documents"})
     unlearned: ClassVar[frozenset[str]] = frozenset({"workers", "executor"})
     documents: list[Input] = ["world"]
-    """Raw documents: earlier stages, folders, files, globs or archives."""
+    """Raw documents: earlier stages, folders, files, globs or archives, here or at URLs (s3://, gs://, hdfs://,
+    https://), and lists of a crawl's files (warc.paths.gz)."""
     evaluation: Input | list[Input] | None = None
     """Stages whose evaluation prompts must not occur in the corpus, or files of evaluation sets (JSON, JSON lines,
     Parquet, CSV, plain text), whose questions, choices and answers are each searched for. A row that cannot be read
@@ -55,8 +59,8 @@ class Corpus(Stage):
     workers: int | None = Field(None, ge=1)
     """Processes; null takes the recipe's threads. They change no byte of the corpus."""
     executor: Literal["local", "ray"] = "local"
-    """Where the tasks run: in processes of this machine, or on a Ray cluster (extra `distributed`), whose machines must
-    share the folder of the results and see the documents under the same paths."""
+    """Where the tasks run: in processes of this machine, or on a Ray cluster (extra `distributed`), whose machines need
+    no folder in common: what tasks read and write travels through Ray's object store."""
 
     @field_validator("readers")
     @classmethod
@@ -68,10 +72,7 @@ class Corpus(Stage):
 
     def run(self, context: Context) -> dict[str, object]:
         """Clean the documents; where the truth about them is known, say how well each kind of dirt was found."""
-        inputs = [
-            folder / "documents" if (folder / "documents").is_dir() else folder
-            for folder in context.inputs["documents"]
-        ]
+        inputs = [folder / "documents" if _has_documents(folder) else folder for folder in context.inputs["documents"]]
         given = context.inputs.get("evaluation") or []
         searched = EvaluationTexts()
         for source in given if isinstance(given, list) else [given]:
@@ -137,6 +138,12 @@ def evaluation_texts(source: Path, passages: bool, context: Context) -> Evaluati
     return read_evaluation(source, passages, lambda text: context.progress.say(f"evaluation: {text}"))
 
 
+def _has_documents(folder: Path) -> bool:
+    """Whether a place is what a stage left, which keeps its documents in a folder of that name."""
+    url = url_of(folder)
+    return manifest_of(url) is not None if url else (folder / "documents").is_dir()
+
+
 def _parts(folder: Path, name: str) -> list[Path]:
     return sorted((folder / name).glob("part-*.jsonl"))
 
@@ -145,14 +152,18 @@ def _all(files: list[Path]) -> list[dict[str, object]]:
     return [row for file in files for _, row in read_rows(file)]
 
 
-def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
-    """Write the first documents of evenly spread files, :data:`SAMPLE_BYTES` of them; returns the file and how many
+def some_documents(path: Path, sample: Path, most: int = SAMPLE_BYTES) -> tuple[Path, float]:
+    """Write the first documents of evenly spread files, ``most`` bytes of them; returns the file and how many
     times more bytes the files have. Raises :class:`TriviumError` where there are no files."""
     files = find([path])
     if not files:
         raise TriviumError(f"{path}: no documents to sample")
-    total = sum(file.path.stat().st_size for file in files)
+    total = sum(file.size for file in files)
     chosen = files[::max(1, len(files) // 20)]
+    if remote := chosen[0].remote:  # one file is enough to be fetched for an estimate
+        chosen = [replace(chosen[0], path=sample.with_name(f"{sample.stem}-{chosen[0].path.name}"))]
+        sample.parent.mkdir(parents=True, exist_ok=True)
+        fetch(remote, chosen[0].path)
     texts: list[dict[str, Any]] = []
     written = 0
     packed = 1.0
@@ -160,9 +171,10 @@ def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
         own = 0
         for document in read(file):
             if isinstance(document, Document) and (document.text or document.html):
-                texts.append({"text": document.text or document.html, "source": document.source})
-                own += len(texts[-1]["text"].encode())
-            if own > SAMPLE_BYTES / len(chosen):
+                content = document.text or document.html or ""
+                texts.append({"text" if document.text else "html": content, "source": document.source})
+                own += len(content.encode())
+            if own > most / len(chosen):
                 break
         written += own
         if file.path.suffix in (".gz", ".zst", ".zip"):
