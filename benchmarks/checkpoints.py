@@ -1,4 +1,4 @@
-"""What a checkpoint costs training: the seconds that updates wait for it, written while they wait and in the background.
+"""What a checkpoint costs training: the seconds that updates wait, if it is written meanwhile or in the background.
 
     python benchmarks/checkpoints.py [--sizes 7 50 135] [--precisions float32 bf16-weights] [--folder FOLDER]
 
@@ -82,7 +82,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="on the disk to be measured; a temporary one unless given")
     wanted = parser.parse_args()
     prepare()
-    print("| parameters | precision | GB | synchronous, s | background: first, s | later, s | written after, s | share |")
+    print("| parameters | precision | GB | synchronous, s | background: first, s | later, s | written after, s | "
+          "share |")
     print("|---|---|---|---|---|---|---|---|")
     for size in wanted.sizes:
         for precision in wanted.precisions:
