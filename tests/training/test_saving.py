@@ -319,7 +319,8 @@ def test_a_stopped_run_writes_its_checkpoint_to_the_end(tmp_path, number):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
-    assert process.wait(60) == -number
+    code = process.wait(60)
+    assert code == -number if number == signal.SIGTERM else code != 0
     assert steps_in(tmp_path)[-1] >= 3 and not list(tmp_path.glob(".*.tmp"))
 
 

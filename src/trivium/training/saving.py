@@ -133,7 +133,12 @@ class Saver:
     def wait(self) -> None:
         """Until all is written. Raises what has gone wrong."""
         while self.pending:
-            self._note(self.pending.pop(0).result())
+            self._await_first()
+
+    def _await_first(self) -> None:
+        """Until the first of the saves under way is written. It stays among them where this is interrupted."""
+        self._note(self.pending[0].result())
+        self.pending.pop(0)
 
     def _note(self, written: Written) -> None:
         self.cost += written.processor / max(1, torch.get_num_threads())
@@ -149,7 +154,7 @@ class Saver:
     def due(self, step: int) -> bool:
         """Whether it is time for a checkpoint, as all processes agree. Raises what has gone wrong with the last."""
         while self.pending and self.pending[0].done():
-            self._note(self.pending.pop(0).result())
+            self._await_first()
         if EVERY_STEP in os.environ or any(every and step % every == 0
                                            for every in (self.saving.steps, self.saving.keep_every)):
             return True
@@ -162,7 +167,7 @@ class Saver:
         it."""
         begun = time.monotonic()
         while len(self.pending) > best:  # best weights may wait behind a checkpoint; more copies are not held
-            self._note(self.pending.pop(0).result())
+            self._await_first()
         if not best:
             self.cost = 0.0
         attempt = self.world.told(secrets.randbits(48), self.device)
