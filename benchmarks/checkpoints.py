@@ -5,7 +5,7 @@
 Decoders with random weights and AdamW's state after an update, the largest of SmolLM2-135M's shape. `synchronous` is
 what was done before: the library's `save_file`, a second reading for the digest, and a note, while the update waits.
 `background` is :class:`trivium.training.saving.Saver`: the first copy takes fresh memory, a later one that of the one
-before. `written after` is when it is whole on the disk; `share` is what saving takes at the interval that the loop
+before. `processor` are the seconds that the copying thread ran, which others on the machine do not lengthen as much. `written after` is when it is whole on the disk; `share` is what saving takes at the interval that the loop
 chooses by itself. A minute on a core.
 """
 
@@ -61,17 +61,19 @@ def synchronous(trainer: Trainer, folder: Path) -> float:
     return time.monotonic() - begun
 
 
-def background(trainer: Trainer, folder: Path) -> tuple[list[float], float, float]:
-    """Seconds that updates wait for each of three saves, until the last one is whole, and the interval after it."""
-    waited = []
+def background(trainer: Trainer, folder: Path) -> tuple[list[float], list[float], float, float]:
+    """Seconds that updates wait for each of three saves, those that the copying thread ran, those until the last one is
+    whole, and the share of the time that saving takes at the interval that is chosen."""
+    waited, ran = list[float](), list[float]()
     with Saver(folder, World(), trainer.device) as saver:
         for step in (1, 2, 3):
-            begun = time.monotonic()
+            begun, before = time.monotonic(), time.thread_time()
             saver.save(step, trainer.model, trainer.optimizers, {})
             waited.append(time.monotonic() - begun)
+            ran.append(time.thread_time() - before)
             saver.wait()
             whole = time.monotonic() - begun
-        return waited, whole, saver.cost / (saver.cost + saver.interval)
+        return waited, ran, whole, saver.cost / (saver.cost + saver.interval)
 
 
 def main() -> None:
@@ -82,9 +84,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="on the disk to be measured; a temporary one unless given")
     wanted = parser.parse_args()
     prepare()
-    print("| parameters | precision | GB | synchronous, s | background: first, s | later, s | written after, s | "
-          "share |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| parameters | precision | GB | synchronous, s | background: first, s | later, s | processor, s | "
+          "written after, s | share |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for size in wanted.sizes:
         for precision in wanted.precisions:
             with tempfile.TemporaryDirectory(dir=wanted.folder) as folder:
@@ -92,9 +94,9 @@ def main() -> None:
                 count = sum(weight.numel() for weight in trainer.model.parameters())
                 held = sum(part.nbytes for part in parts_of(trainer.model, trainer.optimizers, World())[0].values())
                 old = min(synchronous(trainer, Path(folder)) for _ in range(2))
-                (first, *later), whole, share = background(trainer, Path(folder) / "new")
+                (first, *later), ran, whole, share = background(trainer, Path(folder) / "new")
                 print(f"| {count / 1e6:.1f}M | {precision} | {held / 1e9:.2f} | {old:.2f} | {first:.3f} | "
-                      f"{min(later):.3f} | {whole:.2f} | {share:.1%} |", flush=True)
+                      f"{min(later):.3f} | {min(ran):.3f} | {whole:.2f} | {share:.1%} |", flush=True)
 
 
 if __name__ == "__main__":

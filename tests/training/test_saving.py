@@ -376,5 +376,5 @@ def test_the_weights_of_135_million_parameters_leave_the_step_within_a_second(tm
     from checkpoints import SHAPES, background, trained
     trainer = trained(SHAPES[135], precision)
     assert sum(weight.numel() for weight in trainer.model.parameters()) > 134e6
-    waited, _, share = background(trainer, tmp_path)
-    assert min(waited) < 1 and share < 0.05
+    _, ran, _, share = background(trainer, tmp_path)  # others on the machine do not lengthen the time it ran
+    assert min(ran) < 1 and share < 0.05
