@@ -5,8 +5,9 @@
 Decoders with random weights and AdamW's state after an update, the largest of SmolLM2-135M's shape. `synchronous` is
 what was done before: the library's `save_file`, a second reading for the digest, and a note, while the update waits.
 `background` is :class:`trivium.training.saving.Saver`: the first copy takes fresh memory, a later one that of the one
-before. `processor` are the seconds that the copying thread ran, which others on the machine do not lengthen as much. `written after` is when it is whole on the disk; `share` is what saving takes at the interval that the loop
-chooses by itself. A minute on a core.
+before. `processor` are the seconds that the copying thread ran, which others on the machine do not lengthen as much.
+`written after` is when it is whole on the disk; `share` is what saving takes at the interval that the loop chooses by
+itself. A minute on a core.
 """
 
 from __future__ import annotations
