@@ -260,7 +260,7 @@ def covered(spans: Iterable[Span]) -> float:
 
 def is_record(name: str) -> bool:
     """Whether a file, by its path in the artifact, tells of the making rather than being what was made."""
-    return Path(name).name in RECORDS or bool({"report", "tensorboard"} & set(Path(name).parts[:-1]))
+    return Path(name).name in RECORDS or bool({"report", "tensorboard", "checkpoints"} & set(Path(name).parts[:-1]))
 
 
 def digest_path(path: Path) -> str:

@@ -118,8 +118,12 @@ def estimate_memory(recipe: Annotated[Path, typer.Argument(help="The recipe, a Y
         print(json.dumps(asdict(memory) | {"total": memory.total, "precision": precision, "processes": processes}))
         return
     print(f"{stage}: the peak of a step in each of {processes} process{'es' if processes > 1 else ''}, {precision}")
-    for name, size in (asdict(memory) | {"total": memory.total}).items():
+    counted = asdict(memory)
+    copy = counted.pop("checkpoint")
+    for name, size in (counted | {"total": memory.total}).items():
         print(f"  {name:12} {size / 2**20:10,.1f} MiB")
+    print(f"  and {copy / 2**20:,.1f} MiB of the machine's memory for the copy that a checkpoint is written from "
+          "(where there is no room for it, training waits until it is written)")
     if not memory.gradients:
         print("  (counted at the moment when most is held, which here comes before there are gradients)")
 

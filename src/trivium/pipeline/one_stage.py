@@ -168,7 +168,7 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
         context.scratch.mkdir(parents=True, exist_ok=True)
         clear(work, context)
     stage = planned.stage
-    with clock(work, earlier) as spent, disk_errors(work):
+    with clock(work, earlier, progress.say) as spent, disk_errors(work):
         edited = edited_code(work, planned.code, context)
         summary = stage.decided() | summary_of(planned, context) | ({"edited": edited} if edited else {})
     for where, digest in planned.code.items():
@@ -345,17 +345,30 @@ def install(folder: Path, name: str, artifact: Path) -> None:
         fsync_folder(folder)
 
 
+def seconds_in(note: Path, say: Callable[[str], None]) -> float:
+    """The seconds that a note tells of; 0 where there is none, or a damaged one, which is said."""
+    try:
+        seconds = float(json.loads(note.read_bytes())["seconds"])
+    except FileNotFoundError:
+        return 0.0
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        seconds = -1.0
+    if 0 <= seconds < 1e10:
+        return seconds
+    say(f"{note.name} is damaged; the seconds of earlier attempts are not counted")
+    return 0.0
+
+
 @contextlib.contextmanager
-def clock(work: Path, earlier: list[Span]) -> Iterator[Callable[[], float]]:
+def clock(work: Path, earlier: list[Span],
+          say: Callable[[str], None] = lambda text: None) -> Iterator[Callable[[], float]]:
     """Seconds spent on a stage, those of killed attempts included: a thread writes them down every few seconds. What
-    killed attempts took is added to ``earlier``."""
+    killed attempts took is added to ``earlier``; where their note is damaged it is not known, and ``say`` is told."""
     note = work / "attempts.json"
-    before = 0.0
-    if note.exists():
-        with contextlib.suppress(TriviumError, ValueError, TypeError, AttributeError):  # only a stopwatch: from 0 again
-            before = max(0.0, float(read_json(note).get("seconds", 0.0)))
-            ended_at = note.stat().st_mtime
-            earlier.append((ended_at - before, ended_at))
+    before = seconds_in(note, say)
+    if before:
+        ended_at = note.stat().st_mtime
+        earlier.append((ended_at - before, ended_at))
     begun = time.monotonic()
     ended = threading.Event()
 
