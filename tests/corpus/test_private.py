@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivium.corpus.private import IBAN_LENGTHS, KINDS, iban_holds, luhn, redact
+from trivium.corpus.banking import IBAN_LENGTHS, iban_holds
+from trivium.corpus.identities import luhn
+from trivium.corpus.private import KINDS, redact, spans
 
 
 @given(st.text("0123456789", min_size=11, max_size=18))
