@@ -8,7 +8,7 @@ import re
 
 _LETTERS = "A-Za-zÀ-ÖØ-öø-ɏΆ-Ͽ\u0400-\u04ff"
 EMAIL = re.compile(
-    rf"(?<![\w.+%@{_LETTERS}-])(?P<value>[0-9_.+%{_LETTERS}-]{{1,64}}+@(?:[0-9{_LETTERS}][0-9_{_LETTERS}-]{{0,62}}+\.)"
+    rf"(?<![\w.+%@{_LETTERS}-])\.{{0,8}}+(?P<value>[0-9_+%{_LETTERS}-][0-9_.+%{_LETTERS}-]{{0,63}}+@(?:[0-9{_LETTERS}][0-9_{_LETTERS}-]{{0,62}}+\.)"
     rf"{{1,8}}[{_LETTERS}]{{2,24}}+)(?![\w@])", re.ASCII)
 WRITTEN_EMAIL = re.compile(
     r"(?<![\w.+%@-])(?P<value>[\w.+%-]{1,64}+[ ]?[(\[{][ ]?at[ ]?[)\]}][ ]?[A-Za-z0-9][\w-]{0,62}+"

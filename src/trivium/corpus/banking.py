@@ -8,7 +8,7 @@ from trivium.corpus.identities import luhn
 from trivium.corpus.phones import otherwise
 
 IBAN = re.compile(r"(?<!\w)(?P<value>[A-Za-z]{2}\d{2}(?:[ ]?[A-Za-z0-9]){11,30})", re.ASCII)
-CARD = re.compile(r"(?<![\w.+-])(?<!\d[ ])(?P<value>\d(?:[ -]?\d){12,18})(?![\w-])(?![ .]\d)", re.ASCII)
+CARD = re.compile(r"(?<![\w.+/-])(?<!\d[ ])(?P<value>\d(?:[ -]?\d){12,18})(?![\w-])(?![ .]\d)", re.ASCII)
 NAMED_CARD = re.compile(r"""
     (?: (?<![A-Za-z<]) (?: cards? | cc | maestro | visa | mastercard | amex ) (?![A-Za-z])
         (?: [ ]? (?: [:：#.=*(（-] | (?<![A-Za-z]) (?: numbers? | no | nr | num | is | was | the | ending | my ) (?![A-Za-z]) )
@@ -81,6 +81,8 @@ def card(match: re.Match[str]) -> int:
     """How many characters of the match are a card's number: all of them, or 0. Thirteen digits whose last one is also
     right for a barcode (EAN) are one only beside a word for cards."""
     digits = re.sub(r"\D", "", match["value"])
+    if len(digits) in (17, 18) or len(digits) in (14, 15, 19) and digits[:2] in ("50", "56", "57", "58", "60"):
+        return 0  # numbers of messages on the web are as long
     if not (_issued(digits) and _grouped(match["value"]) and len(set(digits)) > 1 and luhn(digits)):
         return 0
     start = match.start("value")

@@ -58,6 +58,8 @@ HOME = re.compile(r"""
                   re.VERBOSE)
 """Where somebody lives, after words that say so."""
 _PLACE = re.compile(r"[省市区县州旗盟镇乡村街道路巷弄里号栋幢楼座室层单元小区花园公寓胡同大厦组队屯]")
+_WAY = re.compile(r"[省市区县州旗镇乡村].{0,20}(?:路|街|道|巷|弄|胡同|村|小区|苑|园|里|庄|坊|社区).{0,12}?[\d一二三四五六七八九十]+[ ]?"
+                  r"(?:号|栋|幢|弄|室|单元|组|队)")
 _NUMBERED = re.compile(r"[\d一二三四五六七八九十]+[ ]?(?:号|栋|幢|楼|座|室|单元|弄|组|队|层|巷|-\d)|[村屯组]$")
 
 
@@ -84,7 +86,9 @@ def home(match: re.Match[str]) -> int:
     value = match["value"].rstrip(" .-的")
     named = match[0][:-len(match["value"])].rstrip().endswith((":", "：", "是", "为"))
     places = len(_PLACE.findall(value))
-    return len(value) if places >= 2 and (_NUMBERED.search(value) or named and places >= 3) else 0
+    if named:
+        return len(value) if places >= 2 and (_NUMBERED.search(value) or places >= 3) else 0
+    return len(value) if _WAY.search(value) else 0
 
 
 def _us(digits: str) -> bool:

@@ -24,9 +24,9 @@ CHINA = re.compile(rf"""
         (?: (?: [(（]? (?:\+|00)? 86 [)）]? ) [ -]{{0,2}} )?
         (?: [(（]? 1[3-9]\d [)）]? (?: [ .-]? \d{{4}} [ .-]? \d{{4}} | [ -] \d{{3}} [ -] \d{{5}} )      # 138 1234 5678
           | 1[3-9]\d{{2}} [ -] \d{{3}} [ -] \d{{4}} )
-      | (?: (?:\+|00)? 86 [ -]? )? [(（] 0 (?:10|2\d|[3-9]\d\d) [)）] [ -]? \d{{3,4}} [ -]? \d{{4}}         # (010)12345678
-      | (?: (?:\+|00)? 86 [ -]? )? (?<!\d) 0 (?:10|2\d|[3-9]\d\d) [ -]{{1,2}} \d{{3,4}} [ -]? \d{{4}}       # 0755-12345678
-      | (?:\+|00)? 86 [ -] (?:10|2\d|[3-9]\d\d) [ -] \d{{3,4}} [ -]? \d{{4}}                              # 86-10-12345678
+      | (?: (?:\+|00)? 86 [ -]? )? [(（] 0 (?:10|2\d|[3-9]\d\d) [)）] [ -]? \d{{3,4}} [ -]? \d{{3,4}}         # (010)12345678
+      | (?: (?:\+|00)? 86 [ -]? )? (?<!\d) 0 (?:10|2\d|[3-9]\d\d) [ -]{{1,2}} \d{{3,4}} [ -]? \d{{3,4}}       # 0755-12345678
+      | (?:\+|00)? 86 [ -] (?:10|2\d|[3-9]\d\d) [ -] \d{{3,4}} [ -]? \d{{3,4}}                              # 86-10-12345678
       | [48]00 (?: [ -] \d{{3}} [ -] \d{{4}} | [ -] \d{{4}} [ -] \d{{3}} | \d [ -] \d{{3}} [ -] \d{{3}} | [ -] \d{{7}} )
     ) (?: -\d{{1,4}} (?!\d|[ ./-]\d) | {_EXTENSION} ) ) (?![\w/]|[.-]\d)""", re.VERBOSE | re.ASCII)
 PHONE = re.compile(rf"""
@@ -68,7 +68,7 @@ _DATE = re.compile(r"(?:19|20)\d\d[ .-]\d\d[ .-]\d\d|\d\d[ .-]\d\d[ .-](?:19|20)
 _YEARS = re.compile(r"(?:1[5-9]|20)\d\d[ .]{1,2}\d")
 _THOUSANDS = re.compile(r"\+?\d{1,3}(?:[ ]\d{3})+")
 _RANGE = re.compile(r"(\d+)-(\d+)")
-UNIT = re.compile(r"""[ ]? (?: [元円块圆万亿人名个件股吨斤克米里升次条位户台辆套篇年月日天岁度％%°€£¥￥$]
+UNIT = re.compile(r"""[ ]? (?: [=*元円块圆万亿人名个件股吨斤克米里升次条位户台辆套篇年月日天岁度％%°€£¥￥$]
     | (?: yuan | rmb | cny | usd | eur | gbp | dollars? | euros? | pounds? | people | persons | users | inhabitants
         | times | years | days | hours | minutes | seconds | ms | mm | cm | km | kg | m | g | kb | mb | gb | bytes | tokens
         | words | units | pieces | views | votes | points | percent | miles | feet | tons | votes | cells | copies )
@@ -104,17 +104,19 @@ def phone(match: re.Match[str]) -> int:
     return 0 if _counts(match) else len(value)
 
 
-def chinese_phone(match: re.Match[str]) -> int:
-    """How many characters of a number in China's forms are one. It may touch another mobile number, and no other
-    number."""
+def chinese_phone(match: re.Match[str], found: int = 0) -> int:
+    """How many characters of a number in China's forms are one. It may follow one that ends at ``found``, or stand
+    beside another mobile number, and beside no other number."""
     text, value, start = match.string, match["value"], match.start("value")
     end = start + len(value)
     if _counts(match):
         return 0
-    if text[start - 1:start] in ("/", "-") and start > 1 and text[start - 2] not in ">)" and not _ends_in_mobile(
+    if start - 1 == found > 0:
+        pass
+    elif text[start - 1:start] in ("/", "-") and start > 1 and text[start - 2] not in ">)" and not _ends_in_mobile(
             text[max(0, start - 16):start - 1]) and (text[start - 2].isascii() or text[start - 2].isdigit()):
         return 0  # a path, or the end of a longer number
-    if text[start - 1:start] == " " and start > 1 and text[start - 2].isdigit() and not _ends_in_mobile(
+    elif text[start - 1:start] == " " and start > 1 and text[start - 2].isdigit() and not _ends_in_mobile(
             text[max(0, start - 16):start - 1]):
         return 0
     follows = text[end:end + 2]

@@ -64,6 +64,8 @@ PLACEHOLDERS = {
 }
 KINDS = list(PLACEHOLDERS)
 
+MOST_SEARCHES = 8
+"""Two are the rule, and three are seen where values stand beside each other."""
 _DIGIT = re.compile(r"\d")
 _SEVEN = re.compile(r"(?:\d[ ().\-/+（）]{0,3}){6}\d", re.ASCII)
 _FOLDED = {chr(code): chr(code - 0xFEE0) for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B),
@@ -80,12 +82,15 @@ def spans(text: str, kinds: Iterable[str] = KINDS) -> list[tuple[int, int, str]]
 
     Digits of other scripts, full-width letters, and the spaces and dashes of typesetting are read as the plain ones
     that they stand for, one for one. What is found hides its own characters and nothing else, and the search is
-    repeated until it finds no more: the text with the placeholders in it holds no private data.
+    repeated until it finds no more: the text with the placeholders in it holds no private data. The number of searches
+    is bounded, so that the time is in proportion to the text.
     """
     wanted, found = set(kinds), list[tuple[int, int, str]]()
     if not text.isascii() and _WIDE.search(text):
         text = _WIDE.sub(lambda match: _FOLDED[match[0]], text)
-    while hits := _once(text, wanted):
+    for _ in range(MOST_SEARCHES):
+        if not (hits := _once(text, wanted)):
+            break
         found += hits
         text = _hidden(text, hits)
     return sorted(found)
@@ -101,13 +106,14 @@ def _once(text: str, wanted: set[str]) -> list[tuple[int, int, str]]:
     for kind, marks, pattern, length in FINDERS:
         if kind not in wanted or not any(signs[mark] if mark in signs else mark in text for mark in marks):
             continue
-        hits, place = [], 0
+        hits, place, last = [], 0, 0
         while match := pattern.search(text, place):
             group = "value" if "value" in pattern.groupindex else str(match.lastgroup)
-            start, size = match.start(group), length(match)
+            start = match.start(group)
+            size = chinese_phone(match, last) if length is chinese_phone else length(match)
             if size:
                 hits.append((start, start + size, kind))
-                place = start + size
+                place = last = start + size
             else:
                 place = max(match.end(group) if kind != "iban" else start + 4, place + 1)
         if hits:
