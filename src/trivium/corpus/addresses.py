@@ -28,7 +28,7 @@ _VERSION = re.compile(r"""
       | § | 版本 | 更新 | 升级 | 固件 | 驱动 | 补丁 | 软件 | 客户端 | 插件 | 章 | 节 | 条 | 第 | 表 | 图 ) [^<>\n]{0,24} $""",
                       re.VERBOSE | re.IGNORECASE)
 _DIRECTLY = re.compile(r"(?:(?<![A-Za-z])(?:v|ver|versions?|release|build|section|oid)[.:= ]{0,3}|§[ ]?|版本(?:号)?[:：为是 ]{0,3}|"
-                       r"第[ ]?|==|[A-Za-z]/|[A-Za-z0-9][-_@])$", re.IGNORECASE)
+                       r"第[ ]?|==|[A-Za-z]/|[A-Za-z0-9][-_])$", re.IGNORECASE)
 _COMPUTER = re.compile(r"""
     (?: (?<![A-Za-z]) (?: ip | ipv4 | address(?:es)? | addr | hosts? | hostname | server | dns | gateway | ping | router
       | subnet | proxy | vpn | ssh | login | logged | visitor | client_?ip | nameserver | connect(?:ed|ion)? | from )
@@ -63,7 +63,7 @@ def ipv4(match: re.Match[str]) -> int:
     before = text[max(0, start - 40):start]
     if _DIRECTLY.search(before):
         return 0
-    if before.endswith(("//", "@")) or _COMPUTER.search(before) or re.compile(r":\d{2,5}|/\d\d?\b").match(
+    if before.endswith("//") or _COMPUTER.search(before) or re.compile(r":\d{2,5}|/\d\d?\b").match(
             text, match.end("value")):
         return len(value)
     parts = [int(part) for part in value.split(".")]

@@ -28,7 +28,7 @@ CHINA = re.compile(rf"""
       | (?: (?:\+|00)? 86 [ -]? )? (?<!\d) 0 (?:10|2\d|[3-9]\d\d) [ -]{{1,2}} \d{{3,4}} [ -]? \d{{3,4}}       # 0755-12345678
       | (?:\+|00)? 86 [ -] (?:10|2\d|[3-9]\d\d) [ -] \d{{3,4}} [ -]? \d{{3,4}}                              # 86-10-12345678
       | [48]00 (?: [ -] \d{{3}} [ -] \d{{4}} | [ -] \d{{4}} [ -] \d{{3}} | \d [ -] \d{{3}} [ -] \d{{3}} | [ -] \d{{7}} )
-    ) (?: -\d{{1,4}} (?!\d|[ ./-]\d) | {_EXTENSION} ) ) (?![\w/]|[.-]\d)""", re.VERBOSE | re.ASCII)
+    ) (?: -\d{{1,4}} (?!\d|[ ./-]\d) | {_EXTENSION} ) ) (?!\w|/[^\d(（+]|[.-]\d)""", re.VERBOSE | re.ASCII)
 PHONE = re.compile(rf"""
     (?<![\w.+/-]) (?<!\d[ ]) (?P<value> (?:
         \+ [1-9] \d{{0,2}}+ (?: [ .-]? [(]? \d{{1,5}}+ [)]? ){{2,6}}+                 # international
@@ -84,6 +84,7 @@ OTHERWISE = re.compile(r"""
                        re.VERBOSE | re.IGNORECASE)
 _CURRENCY = re.compile(r"(?:[$€£¥￥]|US\$|RMB|CNY|USD|EUR|GBP)[ ]?$", re.IGNORECASE)
 _MOBILE = re.compile(r"(?:\+?86[ -]?)?1[3-9]\d[ -]?\d{4}[ -]?\d{4}", re.ASCII)
+_SECOND = re.compile(rf"{_MOBILE.pattern}|\d{{7,8}}(?!\d)|0\d{{2,3}}-?\d{{7,8}}|[48]00", re.ASCII)
 _WORD = re.compile(r"(?:tel|phone|fax|mobile|电话|手机|传真)[a-z]*[ ]?[:：=]?[ ]{0,4}$", re.IGNORECASE)
 
 
@@ -120,7 +121,8 @@ def chinese_phone(match: re.Match[str], found: int = 0) -> int:
             text[max(0, start - 16):start - 1]):
         return 0
     follows = text[end:end + 2]
-    if len(follows) > 1 and follows[0] in " /" and follows[1].isdigit() and not _MOBILE.match(text, end + 1):
+    beside = _SECOND if follows[:1] == "/" else _MOBILE
+    if len(follows) > 1 and follows[0] in " /" and follows[1].isdigit() and not beside.match(text, end + 1):
         return 0
     return len(value)
 
