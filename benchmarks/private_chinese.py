@@ -26,7 +26,7 @@ def marked(sentence: str) -> Sentence:
     """Read a sentence with marks."""
     text, spans, done = "", [], 0
     for match in MARK.finditer(sentence):
-        text += sentence[done:match.start()]
+        text += sentence[done : match.start()]
         spans.append((len(text), len(text) + len(match[2]), match[1]))
         text += match[2]
         done = match.end()
@@ -150,15 +150,28 @@ def _digits(rng: random.Random, count: int) -> str:
 
 def _with_luhn(body: str) -> str:
     """The body and the digit that makes it right (ISO/IEC 7812-1), by trying them all."""
+
     def total(number: str) -> int:
         return sum(sum(divmod(int(d) * (1 + k % 2), 10)) for k, d in enumerate(reversed(number)))
+
     return next(body + check for check in "0123456789" if total(body + check) % 10 == 0)
 
 
 def _mobile(rng: random.Random) -> str:
     a, b, c = f"1{rng.randint(3, 9)}{rng.randint(0, 9)}", _digits(rng, 4), _digits(rng, 4)
-    number = rng.choice((f"{a}{b}{c}", f"{a}{b}{c}", f"{a} {b} {c}", f"{a}-{b}-{c}", f"{a}-{b}{c}", f"{a} {b}{c}",
-                         f"{a}{b[0]}-{b[1:]}-{c}", f"{a}.{b}.{c}", f"{a} {b}-{c}"))
+    number = rng.choice(
+        (
+            f"{a}{b}{c}",
+            f"{a}{b}{c}",
+            f"{a} {b} {c}",
+            f"{a}-{b}-{c}",
+            f"{a}-{b}{c}",
+            f"{a} {b}{c}",
+            f"{a}{b[0]}-{b[1:]}-{c}",
+            f"{a}.{b}.{c}",
+            f"{a} {b}-{c}",
+        )
+    )
     before = rng.choice(("",) * 8 + ("+86", "+86 ", "+86-", "86-", "0086", "0086-", "(+86)", "86 ", "（86）"))
     full = (before + number).translate({48 + d: 0xFF10 + d for d in range(10)}) if rng.random() < 0.08 else ""
     return full or before + number
@@ -168,8 +181,17 @@ def _landline(rng: random.Random) -> str:
     area = rng.choice(("010", "021", "020", "0755", "0571", "0371", "0451", "0991"))
     number = rng.choice("2345678") + _digits(rng, 7 if area != "0991" else 6)
     number = rng.choice((number, number, f"{number[:4]} {number[4:]}", f"{number[:4]}-{number[4:]}"))
-    return rng.choice((f"{area}-{number}", f"{area}-{number}", f"({area}){number}", f"（{area}）{number}",
-                       f"{area} {number}", f"+86-{area[1:]}-{number}", f"({area}) {number}"))
+    return rng.choice(
+        (
+            f"{area}-{number}",
+            f"{area}-{number}",
+            f"({area}){number}",
+            f"（{area}）{number}",
+            f"{area} {number}",
+            f"+86-{area[1:]}-{number}",
+            f"({area}) {number}",
+        )
+    )
 
 
 def _service(rng: random.Random) -> str:
@@ -182,19 +204,35 @@ def _phone(rng: random.Random) -> str:
 
 
 def _identity(rng: random.Random) -> str:
-    body = f"{rng.choice(('110105', '310101', '440305', '510107', '330106', '420106', '610113', '230103'))}" \
-           f"{rng.randint(1940, 2015)}{rng.randint(1, 12):02}{rng.randint(1, 28):02}{_digits(rng, 3)}"
+    body = (
+        f"{rng.choice(('110105', '310101', '440305', '510107', '330106', '420106', '610113', '230103'))}"
+        f"{rng.randint(1940, 2015)}{rng.randint(1, 12):02}{rng.randint(1, 28):02}{_digits(rng, 3)}"
+    )
     check = "10X98765432"[sum(int(d) * 2 ** (17 - k) for k, d in enumerate(body)) % 11]
     value = body + (check.lower() if rng.random() < 0.2 else check)
-    return rng.choice((value,) * 6 + (f"{value[:6]} {value[6:14]} {value[14:]}", f"{value[:6]}-{value[6:14]}-{value[14:]}"))
+    return rng.choice(
+        (value,) * 6 + (f"{value[:6]} {value[6:14]} {value[14:]}", f"{value[:6]}-{value[6:14]}-{value[14:]}")
+    )
 
 
 def _card(rng: random.Random) -> str:
-    head, size = rng.choice((("622202", 19), ("621700", 19), ("622848", 19), ("625965", 16), ("622588", 16),
-                             ("621226", 19), ("436742", 19), ("518710", 16), ("356885", 16), ("623058", 19)))
+    head, size = rng.choice(
+        (
+            ("622202", 19),
+            ("621700", 19),
+            ("622848", 19),
+            ("625965", 16),
+            ("622588", 16),
+            ("621226", 19),
+            ("436742", 19),
+            ("518710", 16),
+            ("356885", 16),
+            ("623058", 19),
+        )
+    )
     value = _with_luhn(head + _digits(rng, size - len(head) - 1))
     mark = rng.choice(("", "", " ", "-"))
-    return mark.join(value[k:k + 4] for k in range(0, size, 4))
+    return mark.join(value[k : k + 4] for k in range(0, size, 4))
 
 
 def _plate(rng: random.Random) -> str:
@@ -204,22 +242,47 @@ def _plate(rng: random.Random) -> str:
     for place in rng.sample(range(5), rng.randint(0, 2)):
         tail[place] = rng.choice(letters)
     ordinary = "".join(tail)
-    new = rng.choice((rng.choice("DF") + rng.choice(letters + "0123456789") + _digits(rng, 4), _digits(rng, 5) + rng.choice("DF")))
+    new = rng.choice(
+        (rng.choice("DF") + rng.choice(letters + "0123456789") + _digits(rng, 4), _digits(rng, 5) + rng.choice("DF"))
+    )
     return head + rng.choice(("", "", "·", " ", "-", "•")) + rng.choice((ordinary, ordinary, new))
 
 
 def _home(rng: random.Random) -> str:
-    area = rng.choice(("北京市朝阳区", "上海市浦东新区", "广东省广州市天河区", "浙江省杭州市西湖区", "四川省成都市锦江区",
-                       "湖北省武汉市洪山区", "陕西省西安市雁塔区", "山东省青岛市市南区", "黑龙江省哈尔滨市南岗区"))
-    road = rng.choice(("建国路", "人民大道", "中山北路", "文三路", "解放大街", "珞喻路", "长安南路", "幸福里小区", "和平胡同"))
-    rest = rng.choice(("{a}号", "{a}号{b}栋{c}室", "{a}号院{b}号楼{c}", "{a}弄{b}号{c}室", "{a}号{b}单元{c}室", "{a}号{b}栋{b}单元{c}"))
+    area = rng.choice(
+        (
+            "北京市朝阳区",
+            "上海市浦东新区",
+            "广东省广州市天河区",
+            "浙江省杭州市西湖区",
+            "四川省成都市锦江区",
+            "湖北省武汉市洪山区",
+            "陕西省西安市雁塔区",
+            "山东省青岛市市南区",
+            "黑龙江省哈尔滨市南岗区",
+        )
+    )
+    road = rng.choice(
+        ("建国路", "人民大道", "中山北路", "文三路", "解放大街", "珞喻路", "长安南路", "幸福里小区", "和平胡同")
+    )
+    rest = rng.choice(
+        (
+            "{a}号",
+            "{a}号{b}栋{c}室",
+            "{a}号院{b}号楼{c}",
+            "{a}弄{b}号{c}室",
+            "{a}号{b}单元{c}室",
+            "{a}号{b}栋{b}单元{c}",
+        )
+    )
     return area + road + rest.format(a=rng.randint(1, 900), b=rng.randint(1, 20), c=rng.randint(101, 2604))
 
 
 def _email(rng: random.Random) -> str:
     user = rng.choice(("zhang.wei", "lina", "wang_fang", "chen-jie", "liu", "zhao"))
     return f"{user}{rng.choice(('', str(rng.randint(1, 9999))))}@" + rng.choice(
-        ("qq.com", "163.com", "126.com", "sina.com.cn", "example.cn", "pku.edu.cn"))
+        ("qq.com", "163.com", "126.com", "sina.com.cn", "example.cn", "pku.edu.cn")
+    )
 
 
 def _qq(rng: random.Random) -> str:
@@ -227,20 +290,70 @@ def _qq(rng: random.Random) -> str:
 
 
 def _wechat(rng: random.Random) -> str:
-    return rng.choice(("wxid_" + _digits(rng, 3) + "k" + _digits(rng, 8), "xiaoming" + _digits(rng, 3), "lily_" + _digits(rng, 4),
-                       "A" + _digits(rng, 7)))
+    return rng.choice(
+        (
+            "wxid_" + _digits(rng, 3) + "k" + _digits(rng, 8),
+            "xiaoming" + _digits(rng, 3),
+            "lily_" + _digits(rng, 4),
+            "A" + _digits(rng, 7),
+        )
+    )
 
 
 FORMS: list[tuple[str, Maker, tuple[str, ...]]] = [
-    ("phone", _phone, ("电话：{}。", "请打 {} 找我", "{} 张先生", "有事联系{}，谢谢", "手机{}，随时可打", "他的号码是 {}。", "Tel：{}",
-                       "咨询请拨 {} ", "我叫李雷，{}，请回电", "（{}）", "订票热线{}", "传真:{}", "微信同号{}", "{}", "联系人：王芳 {}")),
-    ("national_id", _identity, ("身份证号{}。", "身份证：{}，", "证件号码 {} 已登记", "公民身份号码：{}", "{} 李明", "身份证号码是{}")),
-    ("card", _card, ("银行卡{}", "卡号：{}，", "请打款到 {} 张三", "信用卡 {} 丢了", "工商银行 {}", "账户{}，户名李四", "{}")),
+    (
+        "phone",
+        _phone,
+        (
+            "电话：{}。",
+            "请打 {} 找我",
+            "{} 张先生",
+            "有事联系{}，谢谢",
+            "手机{}，随时可打",
+            "他的号码是 {}。",
+            "Tel：{}",
+            "咨询请拨 {} ",
+            "我叫李雷，{}，请回电",
+            "（{}）",
+            "订票热线{}",
+            "传真:{}",
+            "微信同号{}",
+            "{}",
+            "联系人：王芳 {}",
+        ),
+    ),
+    (
+        "national_id",
+        _identity,
+        ("身份证号{}。", "身份证：{}，", "证件号码 {} 已登记", "公民身份号码：{}", "{} 李明", "身份证号码是{}"),
+    ),
+    (
+        "card",
+        _card,
+        ("银行卡{}", "卡号：{}，", "请打款到 {} 张三", "信用卡 {} 丢了", "工商银行 {}", "账户{}，户名李四", "{}"),
+    ),
     ("plate", _plate, ("车牌{}。", "一辆{}撞了护栏", "牌照：{}", "{}的车主请挪车", "车号 {} 违停", "{}")),
-    ("address", _home, ("住址：{}。", "家住{}，", "收货地址：{}", "家庭地址: {}；", "现住{}。", "通讯地址：{}\n", "地址：{}，", "住在{}。")),
+    (
+        "address",
+        _home,
+        (
+            "住址：{}。",
+            "家住{}，",
+            "收货地址：{}",
+            "家庭地址: {}；",
+            "现住{}。",
+            "通讯地址：{}\n",
+            "地址：{}，",
+            "住在{}。",
+        ),
+    ),
     ("email", _email, ("邮箱：{}。", "邮箱{}，", "请发到{}即可", "Email: {}", "（{}）", "{}")),
     ("account", _qq, ("QQ：{}", "QQ:{}，", "加我QQ {} ", "QQ号{}。", "QQ号码：{}", "qq：{}")),
-    ("account", _wechat, ("微信号：{}", "微信：{}，", "微信号{}。", "WeChat: {}", "微信ID：{}", "vx：{}", "加微信: {} 备注姓名")),
+    (
+        "account",
+        _wechat,
+        ("微信号：{}", "微信：{}，", "微信号{}。", "WeChat: {}", "微信ID：{}", "vx：{}", "加微信: {} 备注姓名"),
+    ),
 ]
 
 
@@ -252,26 +365,52 @@ def _traps(rng: random.Random) -> list[str]:
     isbn += str(-sum(int(d) * (1 + 2 * (k % 2)) for k, d in enumerate(isbn)) % 10)
     a, b = rng.randint(10, 90) * 100, rng.randint(91, 200) * 100
     return [
-        f"手机销量{year}-{year + small}年上涨", f"{year}—{year + small}年手机出货量", f"电话业务 {year}-{year + small} 年统计",
-        f"手机价格{a}-{b}元", f"热线开通于{year}年", f"软件版本{small}.{rng.randint(0, 9)}.{rng.randint(0, 9)}.{rng.randint(0, 200)}",
+        f"手机销量{year}-{year + small}年上涨",
+        f"{year}—{year + small}年手机出货量",
+        f"电话业务 {year}-{year + small} 年统计",
+        f"手机价格{a}-{b}元",
+        f"热线开通于{year}年",
+        f"软件版本{small}.{rng.randint(0, 9)}.{rng.randint(0, 9)}.{rng.randint(0, 200)}",
         f"版本号：{rng.randint(1, 99)}.{rng.randint(0, 99)}.{rng.randint(0, 99)}.{rng.randint(0, 99)}",
-        f"固件 {rng.randint(1, 20)}.{rng.randint(0, 9)}.{rng.randint(0, 9)}.{rng.randint(0, 99)} 发布", f"条形码{ean}",
-        f"商品 {ean} 缺货", f"{ean}", f"ISBN {isbn}", f"书号：978-7-{isbn[4:7]}-{isbn[7:12]}-{isbn[12]}",
-        f"售价 {rng.randint(1, 9999)}.{_digits(rng, 2)} 元", f"共 1{rng.randint(3, 9)}{_digits(rng, 9)} 元",
-        f"营收1{rng.randint(3, 9)}{_digits(rng, 9)}元", f"订单号：{year}{rng.randint(1, 12):02}{rng.randint(1, 28):02}{_digits(rng, 8)}",
-        f"订单号 6{_digits(rng, 15)}", f"运单号：{_digits(rng, 12)}", f"股票代码 {rng.choice(('600', '000', '300'))}{_digits(rng, 3)}",
+        f"固件 {rng.randint(1, 20)}.{rng.randint(0, 9)}.{rng.randint(0, 9)}.{rng.randint(0, 99)} 发布",
+        f"条形码{ean}",
+        f"商品 {ean} 缺货",
+        f"{ean}",
+        f"ISBN {isbn}",
+        f"书号：978-7-{isbn[4:7]}-{isbn[7:12]}-{isbn[12]}",
+        f"售价 {rng.randint(1, 9999)}.{_digits(rng, 2)} 元",
+        f"共 1{rng.randint(3, 9)}{_digits(rng, 9)} 元",
+        f"营收1{rng.randint(3, 9)}{_digits(rng, 9)}元",
+        f"订单号：{year}{rng.randint(1, 12):02}{rng.randint(1, 28):02}{_digits(rng, 8)}",
+        f"订单号 6{_digits(rng, 15)}",
+        f"运单号：{_digits(rng, 12)}",
+        f"股票代码 {rng.choice(('600', '000', '300'))}{_digits(rng, 3)}",
         f"东经{rng.randint(73, 135)}.{_digits(rng, 6)}，北纬{rng.randint(18, 53)}.{_digits(rng, 6)}",
         f"坐标：{rng.randint(73, 135)}.{_digits(rng, 7)}, {rng.randint(18, 53)}.{_digits(rng, 7)}",
-        f"{year}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02} {rng.randint(0, 23):02}:{rng.randint(0, 59):02}:00 开会",
-        f"{year}.{rng.randint(1, 12):02}.{rng.randint(1, 28):02}-{year}.12.31", f"常数为{rng.randint(1, 9)}.{_digits(rng, 9)}e-{small}",
-        f"+{rng.randint(1, 9)}.{_digits(rng, 9)}", f"0.{_digits(rng, 16)}", f"背景 bg{small}@2x.png", f"图片 a_{small}@3x.jpg",
-        f"网关 192.168.{rng.randint(0, 255)}.{rng.randint(1, 254)}", f"内网 10.{rng.randint(0, 255)}.{rng.randint(0, 255)}.7",
-        f"掩码 255.255.{rng.choice((0, 128, 240, 255))}.0", f"邮编{_digits(rng, 6)}", f"学号{year}{_digits(rng, 8)}",
-        f"时间戳 1{_digits(rng, 12)}", f"QQ群：{_digits(rng, 9)}", f"合同编号 {year}-{_digits(rng, 4)}-{_digits(rng, 4)}",
-        f"人口 {rng.randint(1, 99)} {_digits(rng, 3)} {_digits(rng, 3)} 人", f"型号 {rng.choice('ABCX')}{_digits(rng, 8)}",
-        f"共{rng.randint(100, 999)},{_digits(rng, 3)},{_digits(rng, 3)}元", f"比分 {small}-{small + 3}，历时{small}分钟",
-        f"新{rng.choice('ABC')}{rng.randint(100, 999)}型客机", f"地址：{rng.choice(('见附件', '同上', 'https://example.cn', '待定'))}",
-        f"住在{rng.choice(('北京', '上海市', '成都', '乡下'))}，{small}年了", f"微信 {small}.0.{small} 版", f"第{small}.{small}.1.2节",
+        f"{year}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02} {rng.randint(0, 23):02}:{small:02}:00 开会",
+        f"{year}.{rng.randint(1, 12):02}.{rng.randint(1, 28):02}-{year}.12.31",
+        f"常数为{rng.randint(1, 9)}.{_digits(rng, 9)}e-{small}",
+        f"+{rng.randint(1, 9)}.{_digits(rng, 9)}",
+        f"0.{_digits(rng, 16)}",
+        f"背景 bg{small}@2x.png",
+        f"图片 a_{small}@3x.jpg",
+        f"网关 192.168.{rng.randint(0, 255)}.{rng.randint(1, 254)}",
+        f"内网 10.{rng.randint(0, 255)}.{rng.randint(0, 255)}.7",
+        f"掩码 255.255.{rng.choice((0, 128, 240, 255))}.0",
+        f"邮编{_digits(rng, 6)}",
+        f"学号{year}{_digits(rng, 8)}",
+        f"时间戳 1{_digits(rng, 12)}",
+        f"QQ群：{_digits(rng, 9)}",
+        f"合同编号 {year}-{_digits(rng, 4)}-{_digits(rng, 4)}",
+        f"人口 {rng.randint(1, 99)} {_digits(rng, 3)} {_digits(rng, 3)} 人",
+        f"型号 {rng.choice('ABCX')}{_digits(rng, 8)}",
+        f"共{rng.randint(100, 999)},{_digits(rng, 3)},{_digits(rng, 3)}元",
+        f"比分 {small}-{small + 3}，历时{small}分钟",
+        f"新{rng.choice('ABC')}{rng.randint(100, 999)}型客机",
+        f"地址：{rng.choice(('见附件', '同上', 'https://example.cn', '待定'))}",
+        f"住在{rng.choice(('北京', '上海市', '成都', '乡下'))}，{small}年了",
+        f"微信 {small}.0.{small} 版",
+        f"第{small}.{small}.1.2节",
     ]
 
 

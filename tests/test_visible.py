@@ -49,8 +49,14 @@ def test_a_stream_writes_all_of_every_text(texts):
 def on_a_terminal(command, cwd):
     """Everything that a command writes to a terminal."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", "from trivium.cli.__main__ import main; main()", *command],
-                               stdin=theirs, stdout=theirs, stderr=theirs, cwd=cwd, env={**os.environ, "TERM": "xterm"})
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from trivium.cli.__main__ import main; main()", *command],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=cwd,
+        env={**os.environ, "TERM": "xterm"},
+    )
     os.close(theirs)
     said = b""
     while True:
@@ -67,9 +73,15 @@ def on_a_terminal(command, cwd):
 
 
 def corpus_with(folder, text):
-    counts = {"documents": 1, "kept": 1, "rejected": 0, "copies": 0, "funnel": [{"step": text, "documents": 1,
-              "bytes": 1, "source": {text: {"documents": 1, "bytes": 1}}}], "reasons": {text: {text: 1}},
-              "contamination": {"texts": 0}}
+    counts = {
+        "documents": 1,
+        "kept": 1,
+        "rejected": 0,
+        "copies": 0,
+        "funnel": [{"step": text, "documents": 1, "bytes": 1, "source": {text: {"documents": 1, "bytes": 1}}}],
+        "reasons": {text: {text: 1}},
+        "contamination": {"texts": 0},
+    }
     (folder / "documents").mkdir(parents=True)
     (folder / "rejects").mkdir()
     (folder / "counts.json").write_text(json.dumps(counts))
@@ -87,8 +99,13 @@ def test_a_corpus_is_shown_without_its_escapes(tmp_path):
 
 
 def test_errors_are_one_line_without_the_escapes_of_a_name(tmp_path):
-    for command in (["run", f"no{HOSTILE}\nerror: all is well.yaml"], ["corpus", "inspect", f"x{HOSTILE}"],
-                    ["chat", f"m{HOSTILE}"], [f"--op{HOSTILE}"], [f"co{HOSTILE}mmand"]):
+    for command in (
+        ["run", f"no{HOSTILE}\nerror: all is well.yaml"],
+        ["corpus", "inspect", f"x{HOSTILE}"],
+        ["chat", f"m{HOSTILE}"],
+        [f"--op{HOSTILE}"],
+        [f"co{HOSTILE}mmand"],
+    ):
         said = on_a_terminal(command, tmp_path)
         assert said.startswith("error: ") and said.count("\n") == 1, said
         assert not (OBEYED - {"\r"}) & set(said)
@@ -116,6 +133,11 @@ def test_a_stages_name_cannot_leave_an_attribute_of_a_chart():
         label = re.search(r'aria-labelledby="([^"]*)"', drawn)[1].split()
         assert ids == label and len(ids) == 2
         assert "onload=" not in drawn and "<script" not in drawn and 's"<' not in drawn
-    one, two = (re.search(r'id="([^"]*)"', str(line_chart(("a", "b"), ("x", "x"), ("y", "y"), [
-        Series("s", [(0.0, 1.0), (1.0, 2.0)])], key=key)))[1] for key in ("a b", "a-b"))
+    one, two = (
+        re.search(
+            r'id="([^"]*)"',
+            str(line_chart(("a", "b"), ("x", "x"), ("y", "y"), [Series("s", [(0.0, 1.0), (1.0, 2.0)])], key=key)),
+        )[1]
+        for key in ("a b", "a-b")
+    )
     assert one != two

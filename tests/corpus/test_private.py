@@ -149,11 +149,92 @@ def test_left_alone(text):
 
 
 PROSE = "The quick brown fox jumps over 12 lazy dogs in 2019, and Mary's brother paid 3,500 dollars for it. "
-UNITS = """1|+1|a.|A1|:|1 |call |a-|password=|-----BEGIN RSA PRIVATE KEY-----|-----BEGIN PRIVATE KEY-----|-eyJ|eyJ|eyJ.|sk-
-sk_live_|xoxb-|ghp_|AKIA|a@|@|a@a.|1.|1-|1.1.1.|1:1:|::1 |DE89 |DE89 1 |card |card 1 |QQ|QQ |微信号|地址：|住在|地址：省市
-省1号|京A|京A·|身份证|身份证号|电话|电话 、|tel |tel: |phone number is |phone at |+86 |(010)|0755-|138 |138-|400-|00 1 |+1 (
-ISBN |id:|订单号|１|１ |a(at)|a (at) a|(at)|token='|v1.1.1.1 |1.1.1.1 |A |AB 12 |13812345678 |13812345678/|(010)12345678 |555 0142
-12 345 678 office\\n|<1|x1>|(|( (|1-1 |٣|٣ |a%|..|.a""".replace("\\n", "\n").split("|")
+UNITS = [
+    "1",
+    "+1",
+    "a.",
+    "A1",
+    ":",
+    "1 ",
+    "call ",
+    "a-",
+    "password=",
+    "-----BEGIN RSA PRIVATE KEY-----",
+    "-----BEGIN PRIVATE KEY-----",
+    "-eyJ",
+    "eyJ",
+    "eyJ.",
+    "sk-",
+    "sk_live_",
+    "xoxb-",
+    "ghp_",
+    "AKIA",
+    "a@",
+    "@",
+    "a@a.",
+    "1.",
+    "1-",
+    "1.1.1.",
+    "1:1:",
+    "::1 ",
+    "DE89 ",
+    "DE89 1 ",
+    "card ",
+    "card 1 ",
+    "QQ",
+    "QQ ",
+    "微信号",
+    "地址：",
+    "住在",
+    "地址：省市",
+    "省1号",
+    "京A",
+    "京A·",
+    "身份证",
+    "身份证号",
+    "电话",
+    "电话 、",
+    "tel ",
+    "tel: ",
+    "phone number is ",
+    "phone at ",
+    "+86 ",
+    "(010)",
+    "0755-",
+    "138 ",
+    "138-",
+    "400-",
+    "00 1 ",
+    "+1 (",
+    "ISBN ",
+    "id:",
+    "订单号",
+    "１",
+    "１ ",
+    "a(at)",
+    "a (at) a",
+    "(at)",
+    "token='",
+    "v1.1.1.1 ",
+    "1.1.1.1 ",
+    "A ",
+    "AB 12 ",
+    "13812345678 ",
+    "13812345678/",
+    "(010)12345678 ",
+    "555 0142",
+    "12 345 678 office\n",
+    "<1",
+    "x1>",
+    "(",
+    "( (",
+    "1-1 ",
+    "٣",
+    "٣ ",
+    "a%",
+    "..",
+    ".a",
+]
 
 
 def cost(text, tries=2):
@@ -199,16 +280,77 @@ def test_kinds_can_be_chosen():
     assert redact(text, [])[0] == text
     assert redact(text, ["ipv4"])[0] == "ann@example.org <IP_ADDRESS>"
     assert redact(text)[1] == {"email": 1, "ipv4": 1}
-    assert set(KINDS) == {"secret", "national_id", "email", "iban", "card", "ipv6", "ipv4", "phone", "plate",
-                          "account", "address"}
+    assert set(KINDS) == {
+        "secret",
+        "national_id",
+        "email",
+        "iban",
+        "card",
+        "ipv6",
+        "ipv4",
+        "phone",
+        "plate",
+        "account",
+        "address",
+    }
 
 
-VALUES = ["136 5550 0142", "１３６５５５００１４２", "020 7946 0018", "4111 1111 1111 1111", "11010519491231002X", "a@x.org",
-          "203.0.113.7", "京A·12345", "QQ：12345678", "AB 12 34 56 C", "219-09-9999", "2001:db8::7", "(010)65501234",
-          "地址：上海市徐汇区漕溪北路18号602室", "tel 555 0142", "GB82 WEST 1234 5698 7654 32", "555 0143 office"]
-pieces = st.lists(st.one_of(st.sampled_from(VALUES), st.sampled_from([" ", "  ", "，", "-", "/", "\u00a0", "\u2013", "(",
-                  ")", "\n", ":", "+", ".", "<", ">", "card ", "v", "@", "id ", "元", "电话", "0", "１", "٣", "😀", "e\u0301"]),
-                  st.text("0123456789 -.+()", max_size=14)), max_size=14).map("".join)
+VALUES = [
+    "136 5550 0142",
+    "１３６５５５００１４２",
+    "020 7946 0018",
+    "4111 1111 1111 1111",
+    "11010519491231002X",
+    "a@x.org",
+    "203.0.113.7",
+    "京A·12345",
+    "QQ：12345678",
+    "AB 12 34 56 C",
+    "219-09-9999",
+    "2001:db8::7",
+    "(010)65501234",
+    "地址：上海市徐汇区漕溪北路18号602室",
+    "tel 555 0142",
+    "GB82 WEST 1234 5698 7654 32",
+    "555 0143 office",
+]
+pieces = st.lists(
+    st.one_of(
+        st.sampled_from(VALUES),
+        st.sampled_from(
+            [
+                " ",
+                "  ",
+                "，",
+                "-",
+                "/",
+                "\u00a0",
+                "\u2013",
+                "(",
+                ")",
+                "\n",
+                ":",
+                "+",
+                ".",
+                "<",
+                ">",
+                "card ",
+                "v",
+                "@",
+                "id ",
+                "元",
+                "电话",
+                "0",
+                "１",
+                "٣",
+                "😀",
+                "e\u0301",
+            ]
+        ),
+        st.text("0123456789 -.+()", max_size=14),
+    ),
+    max_size=14,
+).map("".join)
 
 
 @given(st.one_of(st.text(), pieces))
@@ -228,7 +370,10 @@ def test_redaction_happens_once_and_changes_nothing_else(text):
     assert once[at:] == text[place:]
 
 
-@given(st.sampled_from(["136-5550-0142", "11010519491231002X", "6222021234567890128", "anna@x.org"]), st.text("你a，。 ", max_size=9))
+@given(
+    st.sampled_from(["136-5550-0142", "11010519491231002X", "6222021234567890128", "anna@x.org"]),
+    st.text("你a，。 ", max_size=9),
+)
 def test_full_width_characters_stand_where_they_stand(value, before):
     wide = value.translate({code: code + 0xFEE0 for code in range(0x21, 0x7F)})
     text = f"{before}😀，{wide}。"
@@ -239,6 +384,7 @@ def test_the_goals_hold_for_chinese_sentences(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     from private_chinese import drawn, written
     from private_data import measured
+
     for name, sentences in (("by hand", written()), ("drawn", drawn(7, 15))):
         figures = measured(sentences)
         assert {"phone", "national_id", "card", "plate", "address", "email", "account"} <= set(figures)

@@ -328,7 +328,8 @@ def misused(error: Any) -> int:
         print(f"error: {command}: {name}{in_words(found(include_url=False))}", file=sys.stderr)
     else:
         said = error.format_message().rstrip(".")
-        print(f"error: {command}: {visible(said[:1].lower() + said[1:], one_line=True)}; see {command} --help", file=sys.stderr)
+        said = visible(said[:1].lower() + said[1:], one_line=True)
+        print(f"error: {command}: {said}; see {command} --help", file=sys.stderr)
     return int(error.exit_code)
 
 

@@ -13,9 +13,14 @@ EMAIL = re.compile(
 WRITTEN_EMAIL = re.compile(
     r"(?<![\w.+%@-])(?P<value>[\w.+%-]{1,64}+[ ]?[(\[{][ ]?at[ ]?[)\]}][ ]?[A-Za-z0-9][\w-]{0,62}+"
     r"(?:(?:\.|[ ]?[(\[{][ ]?dot[ ]?[)\]}][ ]?)[A-Za-z0-9][\w-]{0,62}+){1,8})(?![\w@])", re.ASCII | re.IGNORECASE)
-_FILES = frozenset("""png jpg jpeg jpe gif svg webp ico bmp tif tiff avif heic heif psd eps css scss less js jsx mjs ts tsx
-    json html htm shtml xhtml xml php asp aspx jsp pdf doc docx xls xlsx ppt pptx txt csv mp3 mp4 m4a wav ogg webm avi gz
-    tgz tar rar exe dll so jar class dmg iso ttf otf woff woff2 map log bak tmp local localhost lan""".split())
+_FILES = frozenset([
+    "png", "jpg", "jpeg", "jpe", "gif", "svg", "webp", "ico", "bmp", "tif", "tiff", "avif", "heic", "heif",
+    "psd", "eps", "css", "scss", "less", "js", "jsx", "mjs", "ts", "tsx", "json", "html", "htm", "shtml",
+    "xhtml", "xml", "php", "asp", "aspx", "jsp", "pdf", "doc", "docx", "xls", "xlsx", "ppt", "pptx", "txt",
+    "csv", "mp3", "mp4", "m4a", "wav", "ogg", "webm", "avi", "gz", "tgz", "tar", "rar", "exe", "dll", "so",
+    "jar", "class", "dmg", "iso", "ttf", "otf", "woff", "woff2", "map", "log", "bak", "tmp", "local",
+    "localhost", "lan"
+])
 IPV4 = re.compile(
     r"(?<![\w.])(?P<value>(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d))(?!\w|\.\d)", re.ASCII)
 IPV6 = re.compile(
@@ -25,9 +30,11 @@ _VERSION = re.compile(r"""
       | player | browser | chrome | firefox | opera | safari | edge | android | ios | windows | office | java | flash
       | sdk | assembly | package | library | revision | rev | section | chapter | clause | article | paragraph
       | appendix | figure | table | rule | item | step | oid | edition ) (?![A-Za-z])
-      | § | 版本 | 更新 | 升级 | 固件 | 驱动 | 补丁 | 软件 | 客户端 | 插件 | 章 | 节 | 条 | 第 | 表 | 图 ) [^<>\n]{0,24} $""",
+      | § | 版本 | 更新 | 升级 | 固件 | 驱动 | 补丁 | 软件 | 客户端 | 插件 | 章 | 节 | 条 | 第 | 表
+        | 图 ) [^<>\n]{0,24} $""",
                       re.VERBOSE | re.IGNORECASE)
-_DIRECTLY = re.compile(r"(?:(?<![A-Za-z])(?:v|ver|versions?|release|build|section|oid)[.:= ]{0,3}|§[ ]?|版本(?:号)?[:：为是 ]{0,3}|"
+_DIRECTLY = re.compile(r"(?:(?<![A-Za-z])(?:v|ver|versions?|release|build|section|oid)[.:= ]{0,3}|§[ ]?|"
+                       r"版本(?:号)?[:：为是 ]{0,3}|"
                        r"第[ ]?|==|[A-Za-z]/|[A-Za-z0-9][-_])$", re.IGNORECASE)
 _COMPUTER = re.compile(r"""
     (?: (?<![A-Za-z]) (?: ip | ipv4 | address(?:es)? | addr | hosts? | hostname | server | dns | gateway | ping | router
@@ -68,7 +75,7 @@ def ipv4(match: re.Match[str]) -> int:
         return len(value)
     parts = [int(part) for part in value.split(".")]
     small = parts[0] <= 30 and sum(part < 10 for part in parts) >= 2
-    return 0 if small or _VERSION.search(before) or parts[0] <= 30 and _PRODUCT.search(before) else len(value)
+    return 0 if small or _VERSION.search(before) or (parts[0] <= 30 and _PRODUCT.search(before)) else len(value)
 
 
 def ipv6(match: re.Match[str]) -> int:

@@ -11,7 +11,8 @@ IBAN = re.compile(r"(?<!\w)(?P<value>[A-Za-z]{2}\d{2}(?:[ ]?[A-Za-z0-9]){11,30})
 CARD = re.compile(r"(?<![\w.+/-])(?<!\d[ ])(?P<value>\d(?:[ -]?\d){12,18})(?![\w-])(?![ .]\d)", re.ASCII)
 NAMED_CARD = re.compile(r"""
     (?: (?<![A-Za-z<]) (?: cards? | cc | maestro | visa | mastercard | amex ) (?![A-Za-z])
-        (?: [ ]? (?: [:：#.=*(（-] | (?<![A-Za-z]) (?: numbers? | no | nr | num | is | was | the | ending | my ) (?![A-Za-z]) )
+        (?: [ ]? (?: [:：#.=*(（-] | (?<![A-Za-z])
+            (?: numbers? | no | nr | num | is | was | the | ending | my ) (?![A-Za-z]) )
         ){0,5}+
       | (?: 银行卡 | 储蓄卡 | 借记卡 | 信用卡 | 工资卡 | 社保卡 | 卡号 | 銀行卡 | 信用卡號 )
         (?: 号码 | 号 | 账号 | 卡号 | 是 | 为 | 尾号 | [:：#（(\s] ){0,5}+ )
@@ -81,7 +82,7 @@ def card(match: re.Match[str]) -> int:
     """How many characters of the match are a card's number: all of them, or 0. Thirteen digits whose last one is also
     right for a barcode (EAN) are one only beside a word for cards."""
     digits = re.sub(r"\D", "", match["value"])
-    if len(digits) in (17, 18) or len(digits) in (14, 15, 19) and digits[:2] in ("50", "56", "57", "58", "60"):
+    if len(digits) in (17, 18) or (len(digits) in (14, 15, 19) and digits[:2] in ("50", "56", "57", "58", "60")):
         return 0  # numbers of messages on the web are as long
     if not (_issued(digits) and _grouped(match["value"]) and len(set(digits)) > 1 and luhn(digits)):
         return 0
@@ -94,15 +95,15 @@ def card(match: re.Match[str]) -> int:
 
 
 def named_card(match: re.Match[str]) -> int:
-    """How many characters of a number beside a word for cards are one: a maestro's twelve or thirteen digits with a right check
-    digit, or 14 to 19 digits that an issuer may have given out, mistyped or not."""
+    """How many characters of a number beside a word for cards are one: a maestro's twelve or thirteen digits with a
+    right check digit, or 14 to 19 digits that an issuer may have given out, mistyped or not."""
     digits = re.sub(r"\D", "", match["value"])
     if len(set(digits)) == 1 or not _grouped(match["value"]):
         return 0
     if len(digits) < 14:
         return len(match["value"]) if digits[0] in "0456" and luhn(digits) else 0
     chinese = not match[0][0].isascii()
-    return len(match["value"]) if _issued(digits) or luhn(digits) or chinese and len(digits) in (16, 19) else 0
+    return len(match["value"]) if _issued(digits) or luhn(digits) or (chinese and len(digits) in (16, 19)) else 0
 
 
 def _barcode(digits: str) -> bool:

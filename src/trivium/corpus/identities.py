@@ -50,15 +50,18 @@ _NO_ACCOUNT = re.compile(r"(?:android|iphone|ipados|windows|version|official|cli
                          r"support|service|login|payment|mini)", re.IGNORECASE)
 
 HOME = re.compile(r"""
-    (?: (?: 住址 | 家庭地址 | 联系地址 | 通讯地址 | 通信地址 | 收货地址 | 收件地址 | 户籍地址 | 户籍所在地 | 居住地址 | 详细地址
+    (?: (?: 住址 | 家庭地址 | 联系地址 | 通讯地址 | 通信地址 | 收货地址 | 收件地址 | 户籍地址 | 户籍所在地 | 居住地址
+      | 详细地址
           | 邮寄地址 | 办公地址 | 公司地址 | 单位地址 | 现居地 | 居住地 | (?<![A-Za-z址件站箱IP载存]) 地址 )
         (?: [ ]?[:：] | 是 | 为 ) [ ]{0,2}
       | (?: 家住 | 现住 | 住在 | 居住在 | 居住于 | 搬到 ) (?: 了 )? )
-    (?P<value> (?: [^\s<>，。；！？,;!?:：()（）《》“”"、] | [ ](?=[\u4e00-\u9fff\d]) | [(（][^()（）<>\n]{1,20}[)）] ){6,60}+ )""",
+    (?P<value> (?: [^\s<>，。；！？,;!?:：()（）《》“”"、] | [ ](?=[\u4e00-\u9fff\d])
+      | [(（][^()（）<>\n]{1,20}[)）] ){6,60}+ )""",
                   re.VERBOSE)
 """Where somebody lives, after words that say so."""
 _PLACE = re.compile(r"[省市区县州旗盟镇乡村街道路巷弄里号栋幢楼座室层单元小区花园公寓胡同大厦组队屯]")
-_WAY = re.compile(r"[省市区县州旗镇乡村].{0,20}(?:路|街|道|巷|弄|胡同|村|小区|苑|园|里|庄|坊|社区).{0,12}?[\d一二三四五六七八九十]+[ ]?"
+_WAY = re.compile(r"[省市区县州旗镇乡村].{0,20}"
+                  r"(?:路|街|道|巷|弄|胡同|村|小区|苑|园|里|庄|坊|社区).{0,12}?[\d一二三四五六七八九十]+[ ]?"
                   r"(?:号|栋|幢|弄|室|单元|组|队)")
 _NUMBERED = re.compile(r"[\d一二三四五六七八九十]+[ ]?(?:号|栋|幢|楼|座|室|单元|弄|组|队|层|巷|-\d)|[村屯组]$")
 
@@ -76,7 +79,7 @@ def national_id(match: re.Match[str]) -> int:
 
 
 def account(match: re.Match[str]) -> int:
-    """How many characters of the match, from its group on, are an account's name; a word that every page has is none."""
+    """How many characters of the match, from its group on, are an account's name; common words are none."""
     name = match[str(match.lastgroup)]
     return 0 if _NO_ACCOUNT.match(name) else len(name)
 

@@ -47,7 +47,8 @@ FINDERS: list[tuple[str, tuple[str, ...], re.Pattern[str], Callable[[re.Match[st
     ("national_id", ("0",), LETTERED_ID, national_id),
     ("national_id", ("证", "證", "护照", "護照", "身份", "assport"), NAMED_ID, _whole),
     ("plate", ("0",), PLATE, _whole),
-    ("account", ("QQ", "qq", "扣扣", "微信", "薇信", "eixin", "eChat", "echat", "wx", "vx", "WX", "VX"), ACCOUNT, account),
+    ("account", ("QQ", "qq", "扣扣", "微信", "薇信", "eixin", "eChat", "echat", "wx", "vx", "WX", "VX"), ACCOUNT,
+     account),
     ("card", ("7",), NAMED_CARD, named_card),
     ("card", ("7",), CARD, card),
     ("ipv6", (":",), IPV6, ipv6),
@@ -70,8 +71,8 @@ _DIGIT = re.compile(r"\d")
 _SEVEN = re.compile(r"(?:\d[ ().\-/+（）]{0,3}){6}\d", re.ASCII)
 _FOLDED = {chr(code): chr(code - 0xFEE0) for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B),
                                                     *range(0xFF41, 0xFF5B), *map(ord, "＠．＋－＿"))}
-_FOLDED |= {space: " " for space in "\u00a0\u2002\u2003\u2007\u2009\u202f\u3000"}
-_FOLDED |= {dash: "-" for dash in "\u2010\u2011\u2012\u2013\u2212"}
+_FOLDED |= dict.fromkeys("\xa0\u2002\u2003\u2007\u2009\u202f\u3000", " ")
+_FOLDED |= dict.fromkeys("‐‑‒–−", "-")
 _FOLDED |= {digit: str(unicodedata.digit(digit)) for digit in map(chr, range(0x660, 0x1100))
             if unicodedata.category(digit) == "Nd"}
 _WIDE = re.compile(f"[{''.join(_FOLDED)}]")
@@ -104,7 +105,8 @@ def _once(text: str, wanted: set[str]) -> list[tuple[int, int, str]]:
         signs = {"0": False, "7": False}
     found: list[tuple[int, int, str]] = []
     for kind, marks, pattern, length in FINDERS:
-        if kind not in wanted or not any(signs[mark] if mark in signs else mark in text for mark in marks):
+        if kind not in wanted or not any(
+                signs.get(mark, mark in text) for mark in marks):
             continue
         hits, place, last = [], 0, 0
         while match := pattern.search(text, place):

@@ -28,5 +28,6 @@ GIVEN_SECRET = re.compile(
     (?i: (?<![A-Za-z])
          (?:password|passwd|secret|(?:api|access|auth|secret|private)[_-]?(?:key|token)|token)
          ["']?[ ]{0,3}[:=][ ]{0,3}["']? )
-    (?P<value> (?=[^\s"'<>()&;,$]{0,63}\d)(?=[^\s"'<>()&;,$]{0,63}[A-Za-z])[^\s"'<>()&;,$]{7,63}[^\s"'<>()&;,$.] )""", re.VERBOSE | re.ASCII)
+    (?P<value> (?=[^\s"'<>()&;,$]{0,63}\d)(?=[^\s"'<>()&;,$]{0,63}[A-Za-z])
+        [^\s"'<>()&;,$]{7,63}[^\s"'<>()&;,$.] )""", re.VERBOSE | re.ASCII)
 """What follows a name such as ``api_key =``, when it has letters and digits."""
