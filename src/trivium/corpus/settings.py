@@ -28,7 +28,8 @@ class PrivateSettings:
     enabled: bool = True
     """Replace private data by placeholders such as <EMAIL>."""
     kinds: list[str] = field(default_factory=lambda: list(KINDS))
-    """Which kinds: secret (keys and tokens), national_id, email, iban, card, ipv6, ipv4, phone."""
+    """Which kinds: secret (keys and tokens), national_id, email, iban, card, ipv6, ipv4 (public addresses), phone, plate
+    (of cars in China), account (of QQ and WeChat, named as such), address (in China, named as such)."""
 
     def __post_init__(self) -> None:
         for kind in self.kinds:
