@@ -414,6 +414,39 @@ def _traps(rng: random.Random) -> list[str]:
     ]
 
 
+def with_names(seed: int, count: int) -> list[Sentence]:
+    """Sentences with people's names, which only learned models find."""
+    rng = random.Random(seed)
+    families = (
+        "王李张刘陈杨黄赵吴周徐孙马朱胡郭何高林罗郑梁谢宋唐许韩冯邓曹彭曾肖田董潘袁蔡蒋余"
+        "于杜叶程魏苏吕丁沈任姚卢傅钟姜崔谭廖范汪陆金石戴贾韦夏邱"
+    )
+    given = (
+        "伟芳娜敏静丽强磊军洋勇艳杰娟涛明超兰霞平刚桂英华建国文辉力波宁雪梅玉萍红鹏飞晨阳"
+        "子涵欣怡雨轩浩然思琪佳慧海燕志远"
+    )
+    forms = (
+        "我叫{}。",
+        "联系人：{}，请回电",
+        "{}昨天去了上海",
+        "这本书是{}写的",
+        "请{}和大家一起开会",
+        "{}老师讲课很有意思",
+        "昨天{}给我打了电话",
+        "优秀员工：{}",
+        "{}先生，您好",
+        "由{}主持会议",
+    )
+    return [
+        marked(
+            rng.choice(forms).format(
+                f"«name|{rng.choice(families)}{''.join(rng.sample(given, rng.choice((1, 2, 2))))}»"
+            )
+        )
+        for _ in range(count)
+    ]
+
+
 def drawn(seed: int, count: int) -> list[Sentence]:
     """``count`` sentences of each form and twice as many traps in each kind of them, and some texts of several
     sentences."""

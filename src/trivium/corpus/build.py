@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from trivium.artifacts import digest_path
-from trivium.corpus import steps
+from trivium.corpus import names, steps
 from trivium.corpus.classifier import Filter
 from trivium.corpus.duplicates import clusters
 from trivium.corpus.extract import versions
@@ -93,6 +93,8 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
     it holds the raw documents, private data included. Raises :class:`TriviumError` where nothing can be read or nothing
     is kept.
     """
+    if settings.private.enabled and settings.private.names:
+        names.check(settings.private.pipeline)
     files = find(inputs, extras.readers)
     with pool:
         raw, read = _read(files, settings, extras.readers, pool)
@@ -350,7 +352,8 @@ def _finish(extracted: list[Path], filtered: list[Path], duplicates: Duplicates,
         how = asdict(settings.contamination)
         index = pool.run([Task("evaluation_index", steps.index_step, how, [texts], [digest])])
     parameters = {"kinds": settings.private.kinds if settings.private.enabled else [], "contamination": bool(index),
-                  "spans": asdict(settings.spans)}
+                  "spans": asdict(settings.spans),
+                  "names": settings.private.pipeline if settings.private.enabled and settings.private.names else ""}
     tasks = [
         Task("finish", steps.finish_step, parameters, [good, text, orders, *index],
              [good.name, text.name, digest, *(path.name for path in index)]) for text, good, (

@@ -61,9 +61,10 @@ FINDERS: list[tuple[str, tuple[str, ...], re.Pattern[str], Callable[[re.Match[st
 PLACEHOLDERS = {
     "secret": "<SECRET>", "national_id": "<NATIONAL_ID>", "email": "<EMAIL>", "iban": "<IBAN>", "card": "<CARD>",
     "ipv6": "<IP_ADDRESS>", "ipv4": "<IP_ADDRESS>", "phone": "<PHONE>", "plate": "<PLATE>", "account": "<ACCOUNT>",
-    "address": "<ADDRESS>"
+    "address": "<ADDRESS>", "name": "<NAME>"
 }
-KINDS = list(PLACEHOLDERS)
+KINDS = [kind for kind in PLACEHOLDERS if kind != "name"]
+"""What rules find; names are found by :mod:`trivium.corpus.names`."""
 
 MOST_SEARCHES = 8
 """Two are the rule, and three are seen where values stand beside each other."""
