@@ -3,9 +3,12 @@ tagger for Chinese. They err far more often than the rules for numbers do, so no
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from trivium.errors import TriviumError, extra
@@ -78,6 +81,10 @@ def _jieba() -> Any:
         import jieba
         import jieba.posseg
     jieba.setLogLevel(logging.ERROR)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trivium"
+    with contextlib.suppress(OSError):  # its dictionary, read faster: in a folder of the user's, not in everybody's
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    jieba.dt.tmp_dir = str(cache)
     return jieba.posseg
 
 
