@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from trivium.artifacts import digest_path
-from trivium.corpus import reading, shuffles, steps
+from trivium.corpus import names, reading, shuffles, steps
 from trivium.corpus.classifier import Filter
 from trivium.corpus.crawls import PATH_LISTS, along
 from trivium.corpus.duplicates import clusters
@@ -92,14 +92,16 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
     it holds the raw documents, private data included. Raises :class:`TriviumError` where nothing can be read or nothing
     is kept.
     """
-    names = (*extras.readers, *PATH_LISTS)
-    found = find(inputs, names)
+    if settings.private.enabled and settings.private.names:
+        names.check(settings.private.pipeline)
+    kinds = (*extras.readers, *PATH_LISTS)
+    found = find(inputs, kinds)
     files = along(found, settings.crawl, seed, scratch)
     with pool:
         lists = share(pool.scratch, "lists.json",
                       _json(terms_of(settings.harmful, extras.term_lists, extras.blocked_domains)))
         done_reading = reading.read(files, settings, extras.readers, lists, pool)
-        reading.check_listed(found, find(inputs, names))
+        reading.check_listed(found, find(inputs, kinds))
         counts: steps.Counts = {}
         for done in done_reading:
             steps.add(counts, counts_of(done))
@@ -317,7 +319,8 @@ def _finish(extracted: list[Path], filtered: list[Path], duplicates: Duplicates,
         how = asdict(settings.contamination)
         index = pool.run([Task("evaluation_index", steps.index_step, how, [texts], [digest])])
     parameters = {"kinds": settings.private.kinds if settings.private.enabled else [], "contamination": bool(index),
-                  "spans": asdict(settings.spans)}
+                  "spans": asdict(settings.spans),
+                  "names": settings.private.pipeline if settings.private.enabled and settings.private.names else ""}
     tasks = [
         Task("finish", steps.finish_step, parameters, [good, text, orders, *index],
              [good.name, text.name, digest, *(path.name for path in index)]) for text, good, (

@@ -37,7 +37,13 @@ class PrivateSettings:
     enabled: bool = True
     """Replace private data by placeholders such as <EMAIL>."""
     kinds: list[str] = field(default_factory=lambda: list(KINDS))
-    """Which kinds: secret (keys and tokens), national_id, email, iban, card, ipv6, ipv4, phone."""
+    """Which kinds: secret (keys and tokens), national_id, email, iban, card, ipv6, ipv4 (public addresses), phone,
+    plate (of cars in China), account (of QQ and WeChat, named as such), address (in China, named as such)."""
+    names: bool = False
+    """Replace the names of people by <NAME>, too, which needs the extra `names`: learned models find two thirds
+    of them or more, and take other words for names."""
+    pipeline: str = "en_core_web_sm"
+    """The spaCy pipeline that finds names in texts that are not Chinese."""
 
     def __post_init__(self) -> None:
         for kind in self.kinds:

@@ -17,6 +17,7 @@ Counts are nested dictionaries of numbers, which :func:`add` sums up over shards
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from trivium.corpus.extract import ExtractionLimits, extract
 from trivium.corpus.harmful import AddressFilter, HarmfulFilter
 from trivium.corpus.languages import LanguageSettings, identify
 from trivium.corpus.mixture import copies
+from trivium.corpus.names import without_names
 from trivium.corpus.private import redact
 from trivium.corpus.quality import LINE_RULES, check
 from trivium.corpus.repeated_spans import SpanSettings, cut, mark, windows
@@ -327,6 +329,13 @@ def finish_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) ->
     cuts: dict[int, list[int]] = dict(orders["cuts"])
     spans = SpanSettings(**parameters["spans"])
 
+    def hidden(text: str) -> tuple[str, Counter[str]]:
+        text, found = redact(text, kinds)
+        if parameters["names"]:
+            text, number = without_names(text, parameters["names"])
+            found += Counter({"name": number})
+        return text, found
+
     def documents() -> Iterator[Row]:
         for number, row in enumerate(read_shard(filtered / "documents.jsonl.zst")):
             step, reason = drops.get(number, (None, ""))
@@ -347,7 +356,7 @@ def finish_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) ->
                     continue
                 size = size_of(row["text"])
             tally.left("spans", row, size)
-            text, private = redact(row["text"], kinds)
+            text, private = hidden(row["text"])
             for kind, found in private.items():
                 tally.count("private", kind, found)
             if text is not row["text"]:
@@ -363,7 +372,7 @@ def finish_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) ->
     def rejects() -> Iterator[Row]:
         earlier = (row for task in (extracted, filtered) for row in read_shard(task / "rejects.jsonl.zst"))
         for row in (*earlier, *tally.rejects):
-            text, reason = (redact(row[name], kinds)[0] for name in ("text", "reason"))
+            text, reason = (hidden(row[name])[0] for name in ("text", "reason"))
             yield {**row, "text": text[:REJECT_CHARACTERS], "reason": reason}
 
     kept = write_lines(folder / "documents.jsonl", documents())
