@@ -64,7 +64,7 @@ def _inflated(body: bytes, bits: int, limit: int) -> bytes | None:
         except zlib.error:
             return b"".join(pieces) if pieces else None
         size += len(pieces[-1])
-        whole = unpacker.eof and not unpacker.unused_data or size > limit
+        whole = (unpacker.eof and not unpacker.unused_data) or size > limit
         if bits < 0 and not whole and (_is_plain(body) or not _is_plain(pieces[-1])):
             return None  # nearly every byte begins some bare stream
         body = unpacker.unused_data if bits == 31 and unpacker.unused_data.startswith(_GZIP) else b""

@@ -45,8 +45,8 @@ def decode_page(data: bytes, charset: str | None = None, markup: bool = True) ->
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if (text := _nearly_utf8(data, error.start)) is not None:
-            return text
+        if (nearly := _nearly_utf8(data, error.start)) is not None:
+            return nearly
     for name in declared:
         if name != "windows-1252" or not _is_foreign(data):
             text = decoded(data, name)
@@ -85,8 +85,8 @@ def _nearly_utf8(data: bytes, place: int) -> str | None:
     if bad > good:
         return None
     if bad > 10 and 100 * bad > len(text):
-        raise Bad(f"invalid UTF-8: byte {place} and {bad - 1:,} others in {len(text):,} characters; convert it to UTF-8",
-                  text[:4000])
+        raise Bad(f"invalid UTF-8: byte {place}, and {bad - 1:,} others in {len(text):,} characters; "
+                  "convert it to UTF-8", text[:4000])
     return text
 
 
