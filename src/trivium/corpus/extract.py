@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -16,11 +17,13 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import IO, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from trivium.errors import TriviumError, extra
 
 Profile = Literal["accurate", "fast"]
+ROOM = 1 << 26
+"""Bytes of the memory in which pages go to their extractors: a page of 16 MB at four bytes a character."""
 ATTEMPTS = 3
 """How often a page is tried whose process somebody else ends."""
 
@@ -83,33 +86,36 @@ class _Ended(Exception):
 
 
 _PROGRAM = ("import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-            "from trivium.corpus.extractors import serve; serve(int(sys.argv[2]))")
+            "from trivium.corpus.extractors import serve; serve(int(sys.argv[2]), int(sys.argv[3]))")
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
 
 
 class _Extractors:
-    """The process of the extractors. Pages go to it in a file without a name, which costs less than a pipe; requests
+    """The process of the extractors. Pages go to it through shared memory; requests
     and texts are lines of JSON. It ends when its input does, so it does not outlive this process."""
 
-    def __init__(self) -> None:
-        self.owner = os.getpid()
-        self.page: IO[bytes] = (os.fdopen(os.memfd_create("page"), "w+b", 0) if hasattr(os, "memfd_create") else
-                                tempfile.TemporaryFile(buffering=0))
+    def __init__(self, room: int) -> None:
+        self.owner, self.room = os.getpid(), room
+        with (os.fdopen(os.memfd_create("page"), "w+b", 0) if hasattr(os, "memfd_create") else
+              tempfile.TemporaryFile(buffering=0)) as file:
+            os.ftruncate(file.fileno(), room)  # takes no more memory than the largest page did
+            self.page = mmap.mmap(file.fileno(), room)
+            self._start(file.fileno())
+
+    def _start(self, page: int) -> None:
         # the process inherits it: this one hears the keyboard
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), str(self.page.fileno())], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, pass_fds=(self.page.fileno(),))
+                [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), str(page), str(self.room)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(page,))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def ask(self, request: dict[str, object], page: bytes) -> str | None:
         """The text that an extractor finds; raises :class:`_Stopped` or :class:`_Ended` when the process has ended."""
         assert self.process.stdin and self.process.stdout
-        view, place = memoryview(page), 0
-        while place < len(page):
-            place += os.pwrite(self.page.fileno(), view[place:], place)
+        self.page[:len(page)] = page
         try:
             self.process.stdin.write(json.dumps({**request, "size": len(page)}).encode() + b"\n")
             self.process.stdin.flush()
@@ -144,13 +150,16 @@ _lock = threading.Lock()
 def _ask(request: dict[str, object], html: str) -> str | None:
     with extra("corpus"):
         import resiliparse  # noqa: F401 (its lack is told here, not by the other process)
-    page = html.encode("utf-8", "replace")
+    # as Python holds the characters already, so that nothing is computed
+    codec = {0: "latin-1", 1: "latin-1", 2: "utf-16-le", 3: "utf-16-le"}.get(
+        sys.getsizeof(html) // (len(html) or 1), "utf-32-le") if len(html) > 1000 else "utf-32-le"
+    request["codec"], page = codec, html.encode(codec, "surrogatepass")
     with _lock:
         for _ in range(ATTEMPTS):
-            if _kept and _kept[0].owner != os.getpid():  # this process is a copy of the one that started it
-                _close()
+            if _kept and (_kept[0].owner != os.getpid() or _kept[0].room < len(page)):
+                _close()  # another process started it, of which this one is a copy, or the page is large
             if not _kept:
-                _kept.append(_Extractors())
+                _kept.append(_Extractors(max(ROOM, len(page))))
             try:
                 return _kept[0].ask(request, page)
             except _Ended:

@@ -16,11 +16,12 @@ from trivium.errors import extra
 
 _INVALID = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _ENTITY = re.compile(r"&(?:zwn?j|#[xX]?[0-9a-fA-F]+);?")
-_UNPRINTED = re.compile(
-    "[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\u180e\u200c\u200d\U000110bd\U000110cd\U000e0020-\U000e007f]"
-    "|(?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b")
-"""Characters that are not printed by themselves, but change what is: joiners, signs of Arabic numbers and verses, tags
-of flags, and the borders of words in scripts without spaces."""
+_UNPRINTED = "\u200c\u200d\u06dd\u0600\u0601\u0602\u0603\u0604\u0605\u070f\u0890\u0891\u08e2\u180e"
+"""Characters that are not printed by themselves, but change what is: joiners, signs of Arabic numbers and verses."""
+_TAGS = [chr(code) for code in range(0xE0020, 0xE0080)]
+"""Those of flags; the last of them ends every row."""
+_BORDER = re.compile("(?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b")
+"""A border of words in scripts without spaces."""
 _LOOSE = re.compile("(?<!\\S)[\u200c\u200d]+")
 _LETTERS = [chr(code) for code in (*range(0x16A0, 0x16EB), *range(0x1681, 0x169B), *range(0x10600, 0x10737))]
 """What stands for them meanwhile, as far as a page does not hold it itself: runes, Ogham, Linear A."""
@@ -43,11 +44,16 @@ class StandIns:
         """The page with letters for its characters that are not printed."""
         if "&" in html:
             html = _ENTITY.sub(_unprinted, html)
-        if html.isascii() or not (found := sorted(set(_UNPRINTED.findall(html)))):
+        if html.isascii():
             return html
-        letters = dict(zip(found, self._free))  # there are more letters than such characters
-        self._characters = {ord(letter): character for character, letter in letters.items()}
-        return _UNPRINTED.sub(lambda match: letters.get(match[0], match[0]), html)
+        for character in (*_UNPRINTED, *(_TAGS if _TAGS[-1] in html else ())):
+            if character in html and (letter := self.next()):
+                html = html.replace(character, letter)
+                self._characters[ord(letter)] = character
+        if "\u200b" in html and _BORDER.search(html) and (letter := self.next()):
+            html = _BORDER.sub(letter, html)
+            self._characters[ord(letter)] = "\u200b"
+        return html
 
     def next(self) -> str:
         """One more letter, for a mark; none where the page holds them all."""
@@ -62,7 +68,7 @@ class StandIns:
 
 def _unprinted(entity: re.Match[str]) -> str:
     character = unescape(entity[0] if entity[0].endswith(";") else entity[0] + ";")
-    return character if _UNPRINTED.match(character) or character == "\u200b" else entity[0]
+    return character if character in (*_UNPRINTED, "\u200b") else entity[0]
 
 
 def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
@@ -77,11 +83,9 @@ def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
         root = fromstring(_INVALID.sub("", html).encode("utf-8", "replace"), parser=parser)
     except (LxmlError, ValueError, AssertionError):
         return None
-    _write_formulas(root)
-    level = [root]
-    for _ in range(depth):
-        level = [child for element in level for child in element]
-    for element in level:
+    if "math" in html or "latex" in html:
+        _write_formulas(root)
+    for element in root.xpath("/*" * depth):
         if len(element):
             _lay_flat(element)
     for element in root.iter("center", "address", "marquee"):
@@ -146,7 +150,7 @@ def _write_formulas(root: Any) -> None:
                 holder.remove(drawn)
     pictures = [] if formulas else [picture for picture in root.iter("img") if picture.get("alt")]
     for picture in pictures:
-        if re.search(r"\b(?:mwe-math|latex|tex\b|math)", picture.get("class", "")):
+        if re.search(r"\b(?:mwe-math|latex|math)", picture.get("class", "")):
             _say(picture, picture.get("alt"), False)
 
 
@@ -184,7 +188,7 @@ def _name_main_part(root: Any) -> None:
     from trafilatura.xpaths import BODY_XPATH
 
     body = root.find("body")
-    if body is None or any(expression(root) for expression in BODY_XPATH):
+    if body is None or next(root.iter("main", "article"), None) is not None or any(expression(root) for expression in BODY_XPATH):
         return
     main = body.makeelement("main")
     main.text, body.text = body.text, None
