@@ -7,6 +7,7 @@ which is kept from page to page and ended by the system when a page has used up 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import mmap
 import os
@@ -34,7 +35,7 @@ class ExtractionLimits:
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    seconds: float = 4.0
+    seconds: float = 3.0
     """Processor seconds that each of the two extractors may take for one page; then its process is ended and the other
     is asked. The time is that process's own, so a busy machine changes nothing."""
     tags: int = 30_000
@@ -69,7 +70,7 @@ def extract(html: str, profile: Profile = "accurate", url: str | None = None,
         try:
             text = _ask({"extractor": name, "url": url, "seconds": limits.seconds, "depth": limits.depth}, html)
         except _Stopped as stopped:
-            why = why or f" ({stopped})"
+            why = f" ({stopped})"
             continue
         if text:
             return text, name + why
@@ -137,10 +138,8 @@ class _Extractors:
             self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.page):
             if stream is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    pass
 
 
 _kept: list[_Extractors] = []

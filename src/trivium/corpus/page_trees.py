@@ -25,10 +25,11 @@ _BORDER = re.compile("(?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b")
 _LOOSE = re.compile("(?<!\\S)[\u200c\u200d]+")
 _LETTERS = [chr(code) for code in (*range(0x16A0, 0x16EB), *range(0x1681, 0x169B), *range(0x10600, 0x10737))]
 """What stands for them meanwhile, as far as a page does not hold it itself: runes, Ogham, Linear A."""
-_INLINE = frozenset(
-    "a abbr b bdi bdo big cite code del em font i ins kbd label mark nobr q rb ruby s samp small span strike strong sub "
-    "sup tt u var wbr".split())
-_NO_TEXT = frozenset("script style noscript template iframe object select svg".split())
+_INLINE = frozenset({
+    "a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "del", "em", "font", "i", "ins", "kbd", "label", "mark", "nobr",
+    "q", "rb", "ruby", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var", "wbr"
+})
+_NO_TEXT = frozenset({"script", "style", "noscript", "template", "iframe", "object", "select", "svg"})
 
 
 class StandIns:
@@ -141,8 +142,8 @@ def _write_formulas(root: Any) -> None:
             _say(script, script.text, "mode=display" in kind)
     formulas = list(root.iter("math"))
     for formula in formulas:
-        tex = next((note.text for note in formula.iter("annotation") if "tex" in note.get("encoding", "").lower()), None)
-        tex, shown = tex or formula.get("alttext"), "".join("".join(formula.itertext()).split())
+        notes = [note.text for note in formula.iter("annotation") if "tex" in note.get("encoding", "").lower()]
+        tex, shown = next(iter(notes), None) or formula.get("alttext"), "".join("".join(formula.itertext()).split())
         _say(formula, tex or shown, formula.get("display") == "block", bool(tex))
         for holder in formula.iterancestors("span"):
             holder.attrib.pop("style", None)  # shown to readers aloud only, beside a picture
@@ -188,7 +189,9 @@ def _name_main_part(root: Any) -> None:
     from trafilatura.xpaths import BODY_XPATH
 
     body = root.find("body")
-    if body is None or next(root.iter("main", "article"), None) is not None or any(expression(root) for expression in BODY_XPATH):
+    if body is None or next(root.iter("main", "article"), None) is not None:
+        return
+    if any(expression(root) for expression in BODY_XPATH):
         return
     main = body.makeelement("main")
     main.text, body.text = body.text, None

@@ -29,7 +29,7 @@ _MEANT = {
         "\ue854\ue864", "\u3000\ufe10\ufe12\ufe11\ufe13\ufe14\ufe15\ufe16\ufe17\ufe18\ufe19\u1e3f\u9fb4\u9fb5\u9fb6"
         "\u9fb7\u9fb8\u9fb9\u9fba\u9fbb"),
     "big5hkscs": str.maketrans("•､‾∼♁☉／＼¥¢£", "‧﹑¯～⊕⊙∕﹨￥￠￡"), "euc_jp": _JAPANESE, "iso2022_jp_ext": _JAPANESE,
-    "koi8-u": str.maketrans("╝╬", "ўЎ")
+    "cp932": str.maketrans("\uf8f0\uf8f1\uf8f2\uf8f3", 4 * BAD), "koi8-u": str.maketrans("╝╬", "ўЎ")
 }
 """Characters that a codec gives, and those that the standard has in their places."""
 

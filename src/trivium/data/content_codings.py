@@ -84,7 +84,7 @@ def _brotli(body: bytes, limit: int) -> bytes | None:
             given = b""
             pieces.append(piece)
             size += len(piece)
-            if unpacker.is_finished() or unpacker.can_accept_more_data():
+            if unpacker.is_finished() or not piece:
                 break
     except brotli.error:
         return None

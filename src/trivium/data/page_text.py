@@ -38,6 +38,9 @@ def decode_page(data: bytes, charset: str | None = None, markup: bool = True) ->
     if 5 * start.count(0) > len(start) > 3:  # ASCII is written with a null byte in front or behind
         return data.decode("utf-16-be" if start[::2].count(0) > start[1::2].count(0) else "utf-16-le", "replace")
     declared = list(dict.fromkeys(_declared(data, charset, markup)))
+    for name in declared:
+        if name.startswith("utf-16") and "<" in (text := data.decode(name, "replace")):
+            return text
     if b"\x1b" in data or b"~{" in data:  # these sets are written in ASCII alone, which is valid UTF-8 as well
         for name in declared:
             if name.startswith(("iso2022", "hz")):
