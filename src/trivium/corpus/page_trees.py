@@ -26,8 +26,8 @@ _LOOSE = re.compile("(?<!\\S)[\u200c\u200d]+")
 _LETTERS = [chr(code) for code in (*range(0x16A0, 0x16EB), *range(0x1681, 0x169B), *range(0x10600, 0x10737))]
 """What stands for them meanwhile, as far as a page does not hold it itself: runes, Ogham, Linear A."""
 _INLINE = frozenset({
-    "a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "del", "em", "font", "i", "ins", "kbd", "label", "mark", "nobr",
-    "q", "rb", "ruby", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var", "wbr"
+    "a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "del", "em", "font", "i", "ins", "kbd", "label", "mark",
+    "nobr", "q", "rb", "ruby", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var", "wbr"
 })
 _NO_TEXT = frozenset({"script", "style", "noscript", "template", "iframe", "object", "select", "svg"})
 
