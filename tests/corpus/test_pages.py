@@ -193,6 +193,11 @@ def test_deep_pages_lose_no_sentence(tag, closed):
     assert [f"Sentence number {number} of the page." in text for number in range(count)] == [True] * count
 
 
+def test_pages_deeper_than_the_parser_goes_are_left_to_the_other():
+    text, how = extract(page("".join(f"<div><p>Sentence {number}.</p>" for number in range(3000))))
+    assert how == "resiliparse (too_deep)" and all(f"Sentence {number}." in text for number in range(3000))
+
+
 @pytest.mark.parametrize("thing", [
     "<script>{}</script>", "<style>{}</style>", "<!--{}-->", "<img src='data:image/png;base64,{}'>",
     "<p title='{}'>x</p>"

@@ -61,7 +61,7 @@ def extract(html: str, profile: Profile = "accurate", url: str | None = None,
             limits: ExtractionLimits = ExtractionLimits()) -> tuple[str | None, str]:
     """``(the page's main text, how it was found)``; the text is ``None`` when neither extractor finds any. ``accurate``
     asks trafilatura first, ``fast`` resiliparse; the other is the fallback. How: the extractor's name, and why the
-    first one was not it: ``too_many_tags``, ``too_slow``, ``crashed`` or ``found_nothing``."""
+    first one was not it: ``too_many_tags``, ``too_deep``, ``too_slow``, ``crashed`` or ``found_nothing``."""
     why = ""
     for name in ("trafilatura", "resiliparse") if profile == "accurate" else ("resiliparse", "trafilatura"):
         if name == "trafilatura" and html.count("<") > limits.tags:
@@ -79,7 +79,7 @@ def extract(html: str, profile: Profile = "accurate", url: str | None = None,
 
 
 class _Stopped(Exception):
-    """A page that ended its extractor: ``too_slow`` or ``crashed``."""
+    """A page that its extractor cannot take: ``too_deep``, ``too_slow`` or ``crashed``."""
 
 
 class _Ended(Exception):
@@ -124,7 +124,9 @@ class _Extractors:
         except BrokenPipeError:
             line = b""
         if line.endswith(b"\n"):
-            text: str | None = json.loads(line)
+            text: str | bool | None = json.loads(line)
+            if isinstance(text, bool):
+                raise _Stopped("too_deep")
             return text
         code = self.process.wait()
         if code == -signal.SIGPROF:

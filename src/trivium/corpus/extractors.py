@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 
+from trivium.corpus.page_trees import StandIns, TooDeep, tree_of
 from trivium.errors import extra
 
 
@@ -27,12 +28,15 @@ def serve(file: int, room: int) -> None:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])
         html = str(page[:request["size"]], request["codec"], "replace")
+        text: str | bool | None
         try:
             text = EXTRACTORS[request["extractor"]](html, request["url"], request["depth"])
+        except TooDeep:
+            text = False
         except Exception as error:
             logging.getLogger(__name__).debug("%s failed: %s", request["extractor"], type(error).__name__)
             text = None
-        reply = json.dumps(tidy(text) or None if text else None).encode()
+        reply = json.dumps(tidy(text) or None if isinstance(text, str) else text).encode()
         signal.setitimer(signal.ITIMER_PROF, 0)
         replies.write(reply + b"\n")
         replies.flush()
@@ -58,8 +62,6 @@ def _quiet() -> None:
 def _trafilatura(html: str, url: str | None, depth: int) -> str | None:
     with extra("corpus"):
         import trafilatura
-
-    from trivium.corpus.page_trees import StandIns, tree_of
 
     _quiet()
     stand_ins = StandIns(html)

@@ -72,8 +72,17 @@ def _unprinted(entity: re.Match[str]) -> str:
     return character if character in (*_UNPRINTED, "\u200b") else entity[0]
 
 
+DEEPEST = 2000
+"""The parser stops without a word at the first element that is a little deeper than this."""
+
+
+class TooDeep(Exception):
+    """A page that is nested deeper than the parser goes."""
+
+
 def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
-    """The tree of a page for trafilatura, at most ``depth`` deep; None where there is none."""
+    """The tree of a page for trafilatura, at most ``depth`` deep; None where there is none. Raises
+    :class:`TooDeep`."""
     with extra("corpus"):
         from lxml.etree import LxmlError
         from lxml.html import HTMLParser, fromstring
@@ -84,6 +93,8 @@ def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
         root = fromstring(_INVALID.sub("", html).encode("utf-8", "replace"), parser=parser)
     except (LxmlError, ValueError, AssertionError):
         return None
+    if root.xpath("/*" * DEEPEST):
+        raise TooDeep
     if "math" in html or "latex" in html:
         _write_formulas(root)
     for element in root.xpath("/*" * depth):
