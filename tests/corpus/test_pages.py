@@ -193,6 +193,12 @@ def test_deep_pages_lose_no_sentence(tag, closed):
     assert [f"Sentence number {number} of the page." in text for number in range(count)] == [True] * count
 
 
+def test_deep_pages_of_bare_text_lose_nothing():
+    for tag in ("font", "b", "div"):
+        text, how = extract(page("".join(f"<{tag}>Sentence number {number} is here. " for number in range(300))))
+        assert how == "trafilatura" and all(f"number {number} is" in text for number in range(300))
+
+
 def test_pages_deeper_than_the_parser_goes_are_left_to_the_other():
     text, how = extract(page("".join(f"<div><p>Sentence {number}.</p>" for number in range(3000))))
     assert how == "resiliparse (too_deep)" and all(f"Sentence {number}." in text for number in range(3000))

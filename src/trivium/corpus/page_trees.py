@@ -84,7 +84,7 @@ def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
     """The tree of a page for trafilatura, at most ``depth`` deep; None where there is none. Raises
     :class:`TooDeep`."""
     with extra("corpus"):
-        from lxml.etree import LxmlError
+        from lxml.etree import LxmlError, strip_tags
         from lxml.html import HTMLParser, fromstring
 
     parser = HTMLParser(collect_ids=False, default_doctype=False, encoding="utf-8", remove_comments=True,
@@ -97,6 +97,8 @@ def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
         raise TooDeep
     if "math" in html or "latex" in html:
         _write_formulas(root)
+    if root.xpath("/*" * (depth + 1)):
+        strip_tags(root, *_INLINE)
     for element in root.xpath("/*" * depth):
         if len(element):
             _lay_flat(element)
@@ -205,6 +207,12 @@ def _name_main_part(root: Any) -> None:
     if any(expression(root) for expression in BODY_XPATH):
         return
     main = body.makeelement("main")
-    main.text, body.text = body.text, None
-    main.extend(list(body))
+    bare, body.text = body.text, None
+    for child in (None, *body):
+        if child is not None:
+            main.append(child)
+            bare, child.tail = child.tail, None
+        if bare and bare.strip():  # text of no element is no paragraph to it
+            main.append(body.makeelement("p"))
+            main[-1].text = bare
     body.append(main)
