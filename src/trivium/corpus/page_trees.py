@@ -99,9 +99,14 @@ def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
         _write_formulas(root)
     if root.xpath("/*" * (depth + 1)):
         strip_tags(root, *_INLINE)
-    for element in root.xpath("/*" * depth):
-        if len(element):
-            _lay_flat(element)
+    deep = [element for element in root.xpath("/*" * depth) if len(element)]
+    for element in deep:
+        _lay_flat(element)
+    if deep:  # beside paragraphs, text right under a <div> would not be taken for one
+        for element in [element for element in root.iter("div") if (element.text or "").strip()]:
+            paragraph = element.makeelement("p")
+            paragraph.text, element.text = element.text, None
+            element.insert(0, paragraph)
     for element in root.iter("center", "address", "marquee"):
         element.tag = "div"
     for cell in root.iter("td", "th"):
