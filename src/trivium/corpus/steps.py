@@ -40,6 +40,7 @@ from trivium.corpus.repeated_spans import SpanSettings, cut, mark, windows
 from trivium.corpus.shards import among, read_array, read_shard, write_lines, write_shard
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.corpus.words import plain_hashes
+from trivium.data.charsets import BAD
 from trivium.data.readers import Document, InputFile, Limits, Malformed, read
 from trivium.files import Row, write_bytes, write_json
 from trivium.randomness import derive
@@ -180,6 +181,9 @@ def extract_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -
             if "html" in row:
                 text, how = extract(row["html"], parameters["extraction"], row["url"], limits)
                 tally.count("extraction", how)
+                if bad := row["html"].count(BAD):
+                    tally.count("extraction", "pages with broken characters")
+                    tally.count("extraction", "broken characters left out", bad)
             if text is None:
                 tally.reject(row, "extract", f"no main text: {how.removeprefix('none ')}", raw)
                 continue

@@ -20,7 +20,8 @@ from typing import IO, Any
 
 from trivium.data.encodings import as_utf8, is_file
 from trivium.data.json_text import json_rows, parsed
-from trivium.data.plain_text import decode, decode_html, is_text, newlines, split_text, without_front_matter
+from trivium.data.page_text import decode_page
+from trivium.data.plain_text import decode, is_text, newlines, split_text, without_front_matter
 from trivium.data.separated import separated_rows
 from trivium.data.tables import arrow_rows, parquet_rows, sheet_rows
 from trivium.data.unpack import ARCHIVES, COMPRESSED, Bad, Budget, decompress, members
@@ -336,7 +337,7 @@ def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_colu
     elif suffix in LIST:
         yield from json_rows(stream, most, limits.unwrap, advice, say)
     elif suffix in HTML:
-        yield 1, {"html": decode_html(_whole(stream, limits.max_page_bytes, "max_page_bytes"))}
+        yield 1, {"html": decode_page(_whole(stream, limits.max_page_bytes, "max_page_bytes"))}
     elif suffix in PROSE:
         text = newlines(decode(_whole(stream, most)))
         if suffix in MARKDOWN:
