@@ -7,6 +7,7 @@ What cannot be read comes out too, as :class:`Malformed` with its file, row and 
 from __future__ import annotations
 
 import glob
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -17,11 +18,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from trivium.data.encodings import as_utf8, is_file
-from trivium.data.json_text import json_rows, parsed
+from trivium.data.json_text import begins_over_lines, json_rows, records
 from trivium.data.plain_text import decode, decode_html, is_text, newlines, split_text, without_front_matter
 from trivium.data.separated import separated_rows
 from trivium.data.tables import arrow_rows, parquet_rows, sheet_rows
-from trivium.data.unpack import ARCHIVES, COMPRESSED, Bad, Budget, decompress, members
+from trivium.data.unpack import ARCHIVES, COMPRESSED, PIECE, Bad, Budget, Stream, decompress, members
 from trivium.data.warc import warc_rows
 from trivium.errors import TriviumError
 from trivium.extensions import load_object, resolve
@@ -314,19 +315,51 @@ def _holders(limits: Limits) -> set[str]:
 
 
 def _json_lines(stream: IO[bytes], limit: int, advice: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+    """Rows of a file with a JSON object a line. Where the file is one list or object over several lines, its rows;
+    where objects stand one behind the other on a line, each of them under the line's number."""
     row = 0
+    stream = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
     while line := stream.readline(limit + 1):
         row += 1
         if len(line) > limit:
             start = line[:2000].decode("utf-8", "replace")
             while line and not line.endswith(b"\n"):
-                line = stream.readline(1 << 20)
+                line = stream.readline(PIECE)
             yield row, Bad(f"a row of more than {limit:,} bytes{advice}", start)
             continue
         if row == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
+            if begins_over_lines(line):
+                yield from json_rows(_behind(line, stream), limit, False, advice)
+                return
         if line.strip():
-            yield row, parsed(line)
+            for value in records(line):
+                yield row, value
+        else:
+            row += skip_blank_lines(stream)
+
+
+def _behind(start: bytes, stream: IO[bytes]) -> IO[bytes]:
+    """A stream whose first bytes were read."""
+    def pieces() -> Iterator[bytes]:
+        yield start
+        while piece := stream.read(PIECE):
+            yield piece
+
+    return io.BufferedReader(Stream(pieces()), PIECE)  # type: ignore[type-var]
+
+
+def skip_blank_lines(stream: IO[bytes]) -> int:
+    """Pass over lines with nothing but white space, many at a time; returns how many."""
+    count = 0
+    while held := stream.peek(PIECE):  # type: ignore[attr-defined]
+        blank = len(held) - len(held.lstrip())
+        end = held.rfind(b"\n", 0, blank) + 1
+        if not end:
+            return count
+        count += held.count(b"\n", 0, end)
+        stream.read(end)
+    return count
 
 
 def _has_columns(data: bytes, encoding: str | None) -> bool:
