@@ -21,7 +21,8 @@ from trivium.data.encodings import as_utf8, is_file
 from trivium.data.json_text import begins_over_lines, json_rows, records
 from trivium.data.plain_text import decode, decode_html, is_text, newlines, split_text, without_front_matter
 from trivium.data.separated import separated_rows
-from trivium.data.tables import arrow_rows, parquet_rows, sheet_rows
+from trivium.data.sheets import sheet_rows
+from trivium.data.tables import arrow_rows, parquet_rows
 from trivium.data.unpack import ARCHIVES, COMPRESSED, PIECE, Bad, Budget, Stream, decompress, members
 from trivium.data.warc import warc_rows
 from trivium.errors import TriviumError
@@ -303,15 +304,16 @@ def _table(suffix: str, stream: IO[bytes], budget: Budget, limits: Limits,
     """Rows of a table that is no text; one inside an archive or compressed must fit into memory."""
     if not is_file(stream):
         stream = BytesIO(_whole(stream, limits.max_document_bytes, "" if any_columns else "max_document_bytes"))
-    named = None if any_columns else _holders(limits)
     if suffix in SHEETS:
-        return sheet_rows(stream, budget)
-    return parquet_rows(stream, named) if suffix == ".parquet" else arrow_rows(stream, named)
+        return sheet_rows(stream, budget, limits.max_document_bytes)
+    read_table = parquet_rows if suffix == ".parquet" else arrow_rows
+    return read_table(stream, limits.max_document_bytes, None if any_columns else _roles(limits))
 
 
-def _holders(limits: Limits) -> set[str]:
-    """What else than ``text`` and ``html`` rows call the fields that hold the document."""
-    return {limits.fields[name] for name in ("text", "html") if name in limits.fields}
+def _roles(limits: Limits) -> dict[str, str]:
+    """What the columns are that are read of a table, by their names there."""
+    own = ("text", "html", "id", "url", "source")
+    return {**{name: name for name in own}, **{there: here for here, there in limits.fields.items()}}
 
 
 def _json_lines(stream: IO[bytes], limit: int, advice: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
