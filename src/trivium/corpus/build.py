@@ -36,7 +36,7 @@ from trivium.corpus.repeated_spans import PARTITION_MARKS
 from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.shards import read_array
 from trivium.corpus.tasks import Pool, Task, counts_of
-from trivium.data.readers import InputFile, find
+from trivium.data.readers import InputFile, find, irregular
 from trivium.errors import TriviumError, nearest
 from trivium.extensions import code_files, file_of, resolve
 from trivium.files import digest_file, disk_errors, fsync_folder, write_bytes, write_json
@@ -180,7 +180,7 @@ def _read(files: list[InputFile], settings: CorpusSettings, readers: Mapping[str
     tasks: list[Task] = []
     start = size = 0
     for stop, file in enumerate(files, 1):
-        size += file.path.stat().st_size
+        size += 0 if irregular(file.path) else file.path.stat().st_size
         if stop == len(files) or stop - start == GROUP_FILES or size >= GROUP_BYTES:
             group = files[start:stop]
             parameters = {"files": [[file.name, file.source] for file in group], "limits": limits,
@@ -201,6 +201,8 @@ def _extract(raw: list[tuple[Path, str]], settings: CorpusSettings, lists: tuple
 
 
 def _digest(file: InputFile) -> str:
+    if fault := irregular(file.path):  # the reader will reject it
+        return fault
     try:
         return digest_file(file.path)
     except OSError as error:  # the reader will meet it again, and reject the file

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import IO, Any
 
-from trivium.data.unpack import Bad
+from trivium.data.unpack import PIECE, Bad, Stream
 from trivium.files import what
 
 WRAPPERS = ("data", "rows", "records", "examples", "samples", "数据")
@@ -272,6 +272,54 @@ def _rest(text: JsonText, begun: int | None = None) -> Iterator[Any]:
             if text.peek() == "]":
                 raise Bad("not valid JSON: a comma before the end of a list")
     text.take("]")
+
+
+def json_lines(stream: IO[bytes], limit: int, advice: str) -> Rows:
+    """``(row from 1, the row)`` of a file with a JSON object a line. Where the file is one list or object over several lines, its
+    rows; where objects stand one behind the other on a line, each of them under the line's number."""
+    row = 0
+    stream = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
+    while line := stream.readline(limit + 1):
+        row += 1
+        if len(line) > limit:
+            start = line[:2000].decode("utf-8", "replace")
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(PIECE)
+            yield row, Bad(f"a row of more than {limit:,} bytes{advice}", start)
+            continue
+        if row == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+            if begins_over_lines(line):
+                yield from json_rows(_behind(line, stream), limit, False, advice)
+                return
+        if line.strip():
+            for value in records(line):
+                yield row, value
+        else:
+            row += _skip_blank_lines(stream)
+
+
+def _behind(start: bytes, stream: IO[bytes]) -> IO[bytes]:
+    """A stream whose first bytes were read."""
+    def pieces() -> Iterator[bytes]:
+        yield start
+        while piece := stream.read(PIECE):
+            yield piece
+
+    return io.BufferedReader(Stream(pieces()), PIECE)  # type: ignore[type-var]
+
+
+def _skip_blank_lines(stream: IO[bytes]) -> int:
+    """Pass over lines with nothing but white space, many at a time; returns how many."""
+    count = 0
+    while held := stream.peek(PIECE):  # type: ignore[attr-defined]
+        blank = len(held) - len(held.lstrip())
+        end = held.rfind(b"\n", 0, blank) + 1
+        if not end:
+            return count
+        count += held.count(b"\n", 0, end)
+        stream.read(end)
+    return count
 
 
 def parsed(line: bytes) -> dict[str, Any] | Bad:

@@ -7,28 +7,30 @@ What cannot be read comes out too, as :class:`Malformed` with its file, row and 
 from __future__ import annotations
 
 import glob
-import io
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from trivium.data.encodings import as_utf8, is_file
-from trivium.data.json_text import begins_over_lines, json_rows, records
+from trivium.data.json_text import json_lines, json_rows
 from trivium.data.plain_text import decode, decode_html, is_text, newlines, split_text, without_front_matter
 from trivium.data.separated import separated_rows
 from trivium.data.sheets import sheet_rows
 from trivium.data.tables import arrow_rows, parquet_rows
-from trivium.data.unpack import ARCHIVES, COMPRESSED, PIECE, Bad, Budget, Stream, decompress, members
+from trivium.data.unpack import ARCHIVES, COMPRESSED, DAMAGE, Bad, Budget, decompress, members
 from trivium.data.warc import warc_rows
 from trivium.errors import TriviumError
 from trivium.extensions import load_object, resolve
 from trivium.files import what
 
+MOST_ROWS, ROWS_PER_BYTE = 100_000, 4
+"""A file of more rows has at most so many for each of its bytes on the disk."""
 ROWS = (".jsonl", ".ndjson")
 LIST = (".json",)
 HTML = (".html", ".htm", ".xhtml")
@@ -120,6 +122,8 @@ def find(inputs: Iterable[Path], further: Iterable[str] = (), any_kind: bool = F
         elif path.is_dir():
             label = path.resolve().name
             found += [InputFile(file, f"{label}/{file.relative_to(path).as_posix()}", label) for file in _walk(path)]
+        elif path.is_symlink() or path.exists():
+            raise TriviumError(f"{path}: {irregular(path)}; mend the path under the corpus stage's inputs")
         elif glob.has_magic(str(path)):
             base = Path(*_fixed(path.parts))
             label = base.resolve().name
@@ -143,10 +147,12 @@ def _fixed(parts: tuple[str, ...]) -> Iterator[str]:
 
 
 def _walk(folder: Path) -> list[Path]:
-    files = []
-    for parent, folders, names in os.walk(folder):
+    """All files below a folder; links to folders, and folders that cannot be looked into, are among them."""
+    files: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=lambda error: files.append(Path(error.filename))):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
+        links = [name for name in folders if os.path.islink(Path(parent, name))]
+        files += [Path(parent, name) for name in (*names, *links) if not name.startswith(".")]
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
 
 
@@ -154,6 +160,16 @@ def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None
     """The documents of one file, in order, and its malformed rows where they stand. ``met`` gathers which of
     ``limits.fields`` its rows hold."""
     met = set() if met is None else met
+    try:
+        yield from _capped(_read(file, limits, met), file.path)
+    except Bad as bad:
+        yield _malformed(file.name, 0, bad, file.source)
+    except OSError as error:
+        yield _malformed(file.name, 0, Bad(f"cannot be read: {error.strerror or 'an unknown fault of the disk'}"),
+                         file.source)
+
+
+def _read(file: InputFile, limits: Limits, met: set[str]) -> Iterator[Document | Malformed]:
     row = 0
     budget = Budget(limits.max_unpacked_bytes)
     own = limits.readers.get(PurePosixPath(file.name.lower()).suffix)
@@ -162,21 +178,61 @@ def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None
             yield (_malformed(name, row, value, file.source) if isinstance(value, Bad) else
                    _document(name, row, value, file.source, limits.max_page_bytes))
         return
+    with opened(file.path) as stream:
+        if not file.name.lower().endswith(ARCHIVES):
+            yield from _read_member(file.name, stream, file.source, budget, limits, met)
+            return
+        for name, member in members(stream, file.name, budget):
+            if not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts):
+                row += 1
+                yield from _read_member(f"{file.name}/{name}", member, file.source, budget, limits, met)
+        if row == 0:
+            raise Bad("an archive without files")
+
+
+def opened(path: Path) -> IO[bytes]:
+    """A file to read. Raises :class:`Bad` for what is no file: a link to nothing, a folder, a pipe that may never
+    end."""
+    fault = irregular(path)
+    if fault:
+        raise Bad(fault)
+    return open(path, "rb")
+
+
+def irregular(path: Path) -> str | None:
+    """Why something in a folder cannot be read as a file; None where it can be, or where only opening it tells."""
     try:
-        with open(file.path, "rb") as stream:
-            if file.name.lower().endswith(ARCHIVES):
-                for name, member in members(stream, file.name, budget):
-                    if not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts):
-                        row += 1
-                        yield from _read_member(f"{file.name}/{name}", member, file.source, budget, limits, met)
-                if row == 0:
-                    raise Bad("an archive without files")
-            else:
-                yield from _read_member(file.name, stream, file.source, budget, limits, met)
-    except Bad as bad:
-        yield _malformed(file.name, 0, bad, file.source)
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "a link to a file that is not there" if path.is_symlink() else "no such file"
     except OSError as error:
-        yield _malformed(file.name, 0, Bad(f"cannot be read: {error.strerror or error}"), file.source)
+        return f"cannot be read: {error.strerror}"
+    if stat.S_ISREG(kind):
+        return None
+    if stat.S_ISDIR(kind):
+        return ("a link to a folder, which is not followed; name the folder itself among the inputs"
+                if path.is_symlink() else "a folder that cannot be looked into")
+    kinds = [name for is_one, name in ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket")) if is_one(kind)]
+    return f"{kinds[0] if kinds else 'a device'}, not a file"
+
+
+T = TypeVar("T")
+
+
+def _capped(found: Iterator[T], path: Path) -> Iterator[T]:
+    """Rows as long as a file can mean so many: what was packed to a quarter of a byte a row repeats itself. A lack of
+    memory ends the file alone."""
+    most: float = MOST_ROWS
+    try:
+        for number, one in enumerate(found, 1):
+            if number > most:
+                most = max(MOST_ROWS, ROWS_PER_BYTE * path.stat().st_size)
+                if number > most:
+                    raise Bad(f"more than {most:,} rows, which a file of {path.stat().st_size:,} bytes cannot mean; "
+                              "the rest was not read: unpack it first if it is meant to be")
+            yield one
+    except MemoryError as error:
+        raise Bad("needs more memory than there is") from error
 
 
 def rows(file: InputFile, limits: Limits = Limits(), say: Callable[[str], None] = lambda text: None,
@@ -184,26 +240,33 @@ def rows(file: InputFile, limits: Limits = Limits(), say: Callable[[str], None] 
     """``(file, row from 1, the row or what is bad about it)`` of a file of rows, compressed or in an archive; files of
     other kinds inside an archive, and those whose names are not ``wanted``, are passed over. ``say`` is told what was
     guessed of a file: its character set, or what separates its columns."""
-    budget = Budget(limits.max_unpacked_bytes)
-    number, place = 0, file.name
+    place: list[Any] = [file.name, 0]
     try:
-        with open(file.path, "rb") as stream:
-            archive = file.name.lower().endswith(ARCHIVES)
-            for name, member in members(stream, file.name, budget) if archive else [("", stream)]:
-                number, place = 0, f"{file.name}/{name}" if name else file.name
-                if archive and not (has_rows(name) and wanted(name)):
-                    continue
-                try:
-                    if isinstance(member, Bad):
-                        raise member
-                    for number, value in _rows(place, member, budget, limits, True, _told(say, place)):
-                        yield place, number, value
-                except Bad as bad:
-                    yield place, number + 1, bad
+        yield from _capped(_every_row(file, limits, say, wanted, place), file.path)
     except Bad as bad:
-        yield place, number + 1, bad
+        yield place[0], place[1] + 1, bad
     except OSError as error:
-        yield place, number + 1, Bad(f"cannot be read: {error.strerror or error}")
+        yield place[0], place[1] + 1, Bad(f"cannot be read: {error.strerror or 'an unknown fault of the disk'}")
+
+
+def _every_row(file: InputFile, limits: Limits, say: Callable[[str], None], wanted: Callable[[str], bool],
+               at: list[Any]) -> Iterator[tuple[str, int, dict[str, Any] | Bad]]:
+    """:func:`rows`, but that damage to the whole file is raised; ``at`` is brought up to date with where that is."""
+    budget = Budget(limits.max_unpacked_bytes)
+    with opened(file.path) as stream:
+        archive = file.name.lower().endswith(ARCHIVES)
+        for name, member in members(stream, file.name, budget) if archive else [("", stream)]:
+            place = f"{file.name}/{name}" if name else file.name
+            if archive and not (isinstance(member, Bad) and name == DAMAGE) and not (has_rows(name) and wanted(name)):
+                continue
+            at[:] = place, 0
+            try:
+                if isinstance(member, Bad):
+                    raise member
+                for at[1], value in _rows(place, member, budget, limits, True, _told(say, place)):
+                    yield place, at[1], value
+            except Bad as bad:
+                yield place, at[1] + 1, bad
 
 
 def _told(say: Callable[[str], None], place: str) -> Callable[[str], None]:
@@ -274,7 +337,7 @@ def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_colu
     most = limits.max_document_bytes
     advice = "" if any_columns else "; raise max_document_bytes if it is meant to be"
     if suffix in ROWS:
-        yield from _json_lines(stream, most, advice)
+        yield from json_lines(stream, most, advice)
     elif suffix in LIST:
         yield from json_rows(stream, most, limits.unwrap, advice, say)
     elif suffix in HTML:
@@ -314,54 +377,6 @@ def _roles(limits: Limits) -> dict[str, str]:
     """What the columns are that are read of a table, by their names there."""
     own = ("text", "html", "id", "url", "source")
     return {**{name: name for name in own}, **{there: here for here, there in limits.fields.items()}}
-
-
-def _json_lines(stream: IO[bytes], limit: int, advice: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    """Rows of a file with a JSON object a line. Where the file is one list or object over several lines, its rows;
-    where objects stand one behind the other on a line, each of them under the line's number."""
-    row = 0
-    stream = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
-    while line := stream.readline(limit + 1):
-        row += 1
-        if len(line) > limit:
-            start = line[:2000].decode("utf-8", "replace")
-            while line and not line.endswith(b"\n"):
-                line = stream.readline(PIECE)
-            yield row, Bad(f"a row of more than {limit:,} bytes{advice}", start)
-            continue
-        if row == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-            if begins_over_lines(line):
-                yield from json_rows(_behind(line, stream), limit, False, advice)
-                return
-        if line.strip():
-            for value in records(line):
-                yield row, value
-        else:
-            row += skip_blank_lines(stream)
-
-
-def _behind(start: bytes, stream: IO[bytes]) -> IO[bytes]:
-    """A stream whose first bytes were read."""
-    def pieces() -> Iterator[bytes]:
-        yield start
-        while piece := stream.read(PIECE):
-            yield piece
-
-    return io.BufferedReader(Stream(pieces()), PIECE)  # type: ignore[type-var]
-
-
-def skip_blank_lines(stream: IO[bytes]) -> int:
-    """Pass over lines with nothing but white space, many at a time; returns how many."""
-    count = 0
-    while held := stream.peek(PIECE):  # type: ignore[attr-defined]
-        blank = len(held) - len(held.lstrip())
-        end = held.rfind(b"\n", 0, blank) + 1
-        if not end:
-            return count
-        count += held.count(b"\n", 0, end)
-        stream.read(end)
-    return count
 
 
 def _has_columns(data: bytes, encoding: str | None) -> bool:

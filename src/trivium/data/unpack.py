@@ -26,6 +26,8 @@ WINDOW = 128 << 20
 """Bytes of memory that a packed stream may ask for: what ``xz -9`` and ``zstd -19`` need is within it."""
 HEADER = 1 << 20
 """The longest name or extended header in a tar archive, in bytes."""
+DAMAGE = "?"
+"""The name of what stands in a tar archive where a member should."""
 SKIPPED = 64 << 20
 """Bytes that are looked through for a tar archive's next member behind damage or zeros."""
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
@@ -233,7 +235,7 @@ def _tar_members(stream: IO[bytes], name: str, budget: Budget) -> Iterator[tuple
                 member = archive.next()
                 archive.members.clear()  # type: ignore[attr-defined]  # else all headers are held
                 if archive.damaged and (found or member is not None):
-                    yield "?", Bad("damaged tar archive: what stands here is no member's header")
+                    yield DAMAGE, Bad("damaged tar archive: what stands here is no member's header")
                 if member is None:
                     break
                 found, archive.damaged = True, False

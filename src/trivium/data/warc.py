@@ -19,6 +19,8 @@ _BEGINNING = re.compile(rb"WARC/\d\.\d+\r?\n\Z")
 _BEGINNING_INSIDE = re.compile(rb"(?:^|\n)(WARC/\d\.\d+\r?\n)")
 _GZIP = b"\x1f\x8b\x08"
 _HEADER_BYTES = 1 << 16
+AGAIN = 1 << 30
+"""The most bytes of a file that are read again behind records whose length is wrong."""
 PAGES = {"text/html", "application/xhtml+xml"}
 HOLDERS = {"response", "resource", "conversion"}
 """The types of record that can hold a document; requests, metadata and revisits hold none."""
@@ -64,7 +66,7 @@ def _record(source: _Source, limit: int) -> dict[str, Any] | Bad | None:
     """The document of one record, behind its first line; raises :class:`Bad` where the archive itself is damaged."""
     headers = _headers(source)
     size = headers.get("content-length", "")
-    if not size.isascii() or not size.isdigit():
+    if not size.isascii() or not size.isdigit() or len(size) > 18:
         raise Bad(f"damaged WARC: Content-Length is {size[:40]!r}")
     kind, length = headers.get("warc-type", "").lower(), int(size)
     body = source.take(min(length, limit)) if kind in HOLDERS else b""
@@ -74,7 +76,7 @@ def _record(source: _Source, limit: int) -> dict[str, Any] | Bad | None:
         source.back(end)
         if left or (end.strip() and end != b"WA"):
             inside = _BEGINNING_INSIDE.search(body)
-            if inside is not None:
+            if inside is not None and source.may_go_back(len(body)):
                 source.back(body[inside.start(1):])
             raise Bad(
                 f"truncated WARC: a record ends {left:,} bytes early"
@@ -97,6 +99,8 @@ def _document(body: bytes, headers: dict[str, str], kind: str, limit: int) -> di
         head, separator, body = body.partition(b"\r\n\r\n")
         if not separator:
             head, separator, body = (head + body).partition(b"\n\n")
+        if len(head) > _HEADER_BYTES:
+            raise Bad("damaged WARC: a response's HTTP headers do not end")
         first, *lines = head.decode("latin-1").splitlines() or [""]
         status = first.split(" ")[1:2]
         if not first.startswith("HTTP/") or not status or not status[0].isdigit():
@@ -242,6 +246,13 @@ class _Source:
 
     def __init__(self, pieces: Iterator[bytes | Bad]) -> None:
         self.pieces, self.held, self.place = pieces, b"", 0
+        self._again = AGAIN
+
+    def may_go_back(self, count: int) -> bool:
+        """Whether ``count`` bytes more may be read again: lengths that are all wrong would have a file read as often as
+        it has records."""
+        self._again -= count
+        return self._again >= 0
 
     def _more(self) -> bool:
         piece = next(self.pieces, b"")

@@ -13,7 +13,7 @@ from trivium.corpus.build import Extras, build
 from trivium.corpus.cluster import pool_of
 from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.truth import measure
-from trivium.data.readers import Document, find, read, rows
+from trivium.data.readers import Document, find, irregular, read, rows
 from trivium.data.unpack import Bad
 from trivium.errors import TriviumError
 from trivium.extensions import file_of, resolve
@@ -171,7 +171,7 @@ def _all(files: list[Path]) -> list[dict[str, object]]:
 def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
     """Write the first documents of evenly spread files, :data:`SAMPLE_BYTES` of them; returns the file and how many
     times more bytes the files have. Raises :class:`TriviumError` where there are no files."""
-    files = find([path])
+    files = [file for file in find([path]) if not irregular(file.path)]
     if not files:
         raise TriviumError(f"{path}: no documents to sample")
     total = sum(file.path.stat().st_size for file in files)
