@@ -20,6 +20,7 @@ SMALL = 1 << 20
 """Characters of a value that is decoded as it stands; the parts of longer ones are counted before."""
 PARTS = 2 << 20
 """The most lists, objects and members of one row: each takes far more memory than the characters that spell it."""
+_BLANK = re.compile(r"[ \t\r\n]+")
 _SPACE = re.compile(r"\s*")
 TOO_MANY = f"a row of more than {PARTS:,} parts"
 _DECODER = json.JSONDecoder()
@@ -55,9 +56,8 @@ class JsonText:
     def peek(self) -> str:
         """The next character that is no white space; empty at the end."""
         while True:
-            if self._at < len(self._buffer) and self._buffer[self._at] in " \t\r\n":
-                rest = self._buffer[self._at:]
-                self._at += len(rest) - len(rest.lstrip(" \t\r\n"))
+            if blank := _BLANK.match(self._buffer, self._at):
+                self._at = blank.end()
             if self._at < len(self._buffer):
                 return self._buffer[self._at]
             if not self.more():
@@ -375,7 +375,8 @@ def has_too_many_parts(line: bytes) -> bool:
     if len(line) < SMALL or sum(map(line.count, (b"{", b"[", b","))) <= PARTS:
         return False
     tokens = _TOKEN.finditer(line.decode("utf-8", "surrogateescape"))
-    return sum(token[0][0] in "{[," for token in tokens) > PARTS
+    opening = (token for token in tokens if token[0][0] in "{[,")
+    return next(islice(opening, PARTS, None), None) is not None
 
 
 def said(error: ValueError | RecursionError) -> str:

@@ -29,7 +29,7 @@ from trivium.errors import TriviumError
 from trivium.extensions import load_object, resolve
 from trivium.files import what
 
-MOST_ROWS, ROWS_PER_BYTE = 100_000, 4
+MOST_ROWS, ROWS_PER_BYTE = 100_000, 1
 """A file of more rows has at most so many for each of its bytes on the disk."""
 ROWS = (".jsonl", ".ndjson")
 LIST = (".json",)
@@ -220,8 +220,8 @@ T = TypeVar("T")
 
 
 def _capped(found: Iterator[T], path: Path) -> Iterator[T]:
-    """Rows as long as a file can mean so many: what was packed to a quarter of a byte a row repeats itself. A lack of
-    memory ends the file alone."""
+    """Rows as long as a file can mean so many: what is packed to less than a byte a row repeats itself. A lack of memory
+    ends the file alone."""
     most: float = MOST_ROWS
     try:
         for number, one in enumerate(found, 1):

@@ -20,7 +20,8 @@ closed."""
 MOST_LINES, MOST_FIELDS = 1 << 20, 1 << 21
 """The most lines and fields of one row."""
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r(?=[^\n])|\n)")
-"""A line with its end; a carriage return at the end of what is held may be followed by a line feed."""
+_END = re.compile(r"\r\n|\r(?=[^\n])|\n")
+"""A line with its end, and the end alone; a carriage return at the end of what is held may be followed by a line feed."""
 
 
 class _TooLong(Exception):
@@ -56,7 +57,7 @@ class _Lines:
         while True:
             more = self._text.read(max(PIECE, len(held))) if self._text else ""
             seen, held = max(0, len(held) - 1), held + more
-            end = next((match.end() for match in [_LINE.search(held, seen)] if match), 0)
+            end = next((match.end() for match in [_END.search(held, seen)] if match), 0)
             if not end and not more:
                 end = len(held)
             if end or len(held) > self._limit:
@@ -72,7 +73,7 @@ class _Lines:
     def _pass_over(self, held: str) -> None:
         """The rest of a line that is too long."""
         while self._text and (more := self._text.read(PIECE)):
-            if match := _LINE.search(held[-1] + more):
+            if match := _END.search(held[-1] + more):
                 self._held, self._at = more, max(0, match.end() - 1)
                 return
             held = more
