@@ -101,7 +101,7 @@ def _list(column: Any) -> list[Any]:
 def _one(value: Any) -> Any:
     """The value of an array of one."""
     fault = Bad(f"a value of the kind {value.type} that cannot be read")
-    for kind in (value.type, _spelt(value.type), _spelt(value.type, "int64")):
+    for kind in (value.type, *(_spelt(value.type, instead) for instead in ("", "string", "int64"))):
         try:
             return (value if kind == value.type else value.cast(kind)).to_pylist()[0]
         except UnicodeDecodeError:
