@@ -28,6 +28,8 @@ HEADER = 1 << 20
 """The longest name or extended header in a tar archive, in bytes."""
 DAMAGE = "?"
 """The name of what stands in a tar archive where a member should."""
+MOST_EMPTY = 100_000
+"""The most members without content that follow each other in a tar archive."""
 SKIPPED = 64 << 20
 """Bytes that are looked through for a tar archive's next member behind damage or zeros."""
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
@@ -230,7 +232,7 @@ def _tar_members(stream: IO[bytes], name: str, budget: Budget) -> Iterator[tuple
     unpacked = decompress(stream, suffix, budget)
     try:
         with _Tar.open(fileobj=unpacked, mode="r|", ignore_zeros=True) as archive:
-            found = False
+            found, empty = False, 0
             while True:
                 member = archive.next()
                 archive.members.clear()  # type: ignore[attr-defined]  # else all headers are held
@@ -239,6 +241,9 @@ def _tar_members(stream: IO[bytes], name: str, budget: Budget) -> Iterator[tuple
                 if member is None:
                     break
                 found, archive.damaged = True, False
+                empty = 0 if member.size else empty + 1
+                if empty > MOST_EMPTY:
+                    raise Bad(f"more than {MOST_EMPTY:,} empty files one after another; the rest was not read")
                 archive.ended = False
                 if member.isdir():
                     continue
