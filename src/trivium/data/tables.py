@@ -107,25 +107,40 @@ def arrow_rows(stream: IO[bytes], limit: int, named: Mapping[str, str] | None = 
 
     try:
         size = stream.seek(0, 2)
-        stream.seek(max(0, size - 6))
-        end = stream.read()
         stream.seek(0)
         start = 8 if stream.read(6) == b"ARROW1" else 0
         _check_batches(stream, start, size, limit)
         stream.seek(start)
         batches = ipc.open_stream(stream)
         chosen = _columns(batches.schema.names, named)
-        yield from _rows_of(_slices(batches, chosen, size), limit, named)
-        if start and end != b"ARROW1":
-            raise Bad("truncated Arrow data: its end mark is missing")
+        met: list[Any] = []
+        yield from _rows_of(_slices(batches, chosen, size, met), limit, named)
+        if start:
+            _check_end(stream, len(met))
     except MemoryError as error:
         raise Bad("needs more memory than there is") from error
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
         raise Bad(f"damaged Arrow data: {_first_line(error)}") from error
 
 
-def _slices(batches: Any, chosen: list[str] | None, size: int) -> Iterator[Any]:
+def _check_end(stream: IO[bytes], batches: int) -> None:
+    """Raise :class:`Bad` where a file's table of contents is missing, or names more batches than were there."""
+    import pyarrow
+    from pyarrow import ipc
+
+    try:
+        stream.seek(0)
+        announced = ipc.open_file(stream).num_record_batches
+    except (pyarrow.ArrowException, OSError) as error:
+        raise Bad("truncated Arrow data: its end mark is missing") from error
+    if announced != batches:
+        raise Bad(f"damaged Arrow data: {batches:,} batches, where {announced:,} were announced")
+
+
+def _slices(batches: Any, chosen: list[str] | None, size: int, met: list[Any]) -> Iterator[Any]:
+    """Parts of batches; of each batch the number of rows is noted in ``met``."""
     for batch in batches:
+        met.append(batch.num_rows)
         if batch.num_rows > 1_000_000 + VALUES_PER_BYTE * size:
             raise Bad(f"a batch stands for {batch.num_rows:,} rows, in a file of {size:,} bytes")
         batch = batch if chosen is None else batch.select(chosen)
