@@ -275,7 +275,8 @@ def parquet_of_equal_numbers(folder: Path, size: int) -> Path:
 def parquet_of_one_value(folder: Path, size: int) -> Path:
     import pyarrow as pa
     from pyarrow import parquet
-    parquet.write_table(pa.table({"text": ["a" * size]}), folder / "a.parquet", compression="zstd", use_dictionary=False)
+    table = pa.table({"text": ["a" * size]})
+    parquet.write_table(table, folder / "a.parquet", compression="zstd", use_dictionary=False)
     return folder / "a.parquet"
 
 
@@ -308,19 +309,13 @@ def workbook(path: Path, sheet: Iterable[bytes] = (), strings: Iterable[bytes] =
     import openpyxl
     small = io.BytesIO()
     book = openpyxl.Workbook()
-    book.active.append(["text"])  # type: ignore[union-attr]
+    book.active.append(["text"])
     book.save(small)
     with zipfile.ZipFile(small) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
         for part in old.infolist():
             given = {"xl/worksheets/sheet1.xml": sheet, "xl/sharedStrings.xml": strings}.get(part.filename, ())
             with new.open(part.filename, "w") as file:
-                pieces = list(given) if isinstance(given, list) else given
-                first = next(iter(pieces), None) if isinstance(pieces, list) else next(iter(pieces := iter(pieces)), None)
-                if first is None:
-                    file.write(old.read(part))
-                    continue
-                file.write(first)
-                for piece in pieces[1:] if isinstance(pieces, list) else pieces:
+                for piece in given or [old.read(part)]:
                     file.write(piece)
     return path
 
@@ -369,7 +364,7 @@ def read_alone(path: Path) -> None:
     """Read a file within the bound, and print what came of it."""
     import openpyxl  # noqa: F401  all that readers import, so that only reading is measured
     import pyarrow.ipc
-    import pyarrow.parquet  # noqa: F401
+    import pyarrow.parquet
     import zstandard  # noqa: F401
     from resiliparse.parse.encoding import detect_encoding
 
@@ -395,7 +390,7 @@ def read_alone(path: Path) -> None:
 
 def main() -> int:
     """Make the bombs, read each in a process of its own, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=600, help="megabytes that most of them unpack to")
     parser.add_argument("--only", action="append", help="a bomb's name; repeatable")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)

@@ -105,7 +105,8 @@ class JsonText:
         parts are counted, before anything is made of it."""
         if fault and not (isinstance(fault, json.JSONDecodeError) and (
                 fault.msg.startswith("Unterminated") or fault.pos >= len(self._buffer) - 16)):
-            raise self._bad(getattr(fault, "msg", "") or said(fault), getattr(fault, "pos", self._at))  # not only cut short by the buffer's end
+            # not only cut short by the buffer's end
+            raise self._bad(getattr(fault, "msg", "") or said(fault), getattr(fault, "pos", self._at))
         depth = parts = 0
         place = 0  # behind the value's beginning
         while True:
@@ -275,8 +276,8 @@ def _rest(text: JsonText, begun: int | None = None) -> Iterator[Any]:
 
 
 def json_lines(stream: IO[bytes], limit: int, advice: str) -> Rows:
-    """``(row from 1, the row)`` of a file with a JSON object a line. Where the file is one list or object over several lines, its
-    rows; where objects stand one behind the other on a line, each of them under the line's number."""
+    """``(row from 1, the row)`` of a file with a JSON object a line. Where the file is one list or object over
+    several lines, its rows; where objects stand one behind the other on a line, each of them under the line's number."""
     row = 0
     stream = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
     while line := stream.readline(limit + 1):

@@ -30,7 +30,7 @@ class Corpus(Stage):
     """Clean raw documents: extraction, languages, quality, harm, duplicates, private data, decontamination, mixture."""
 
     kind: ClassVar[str] = "corpus"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     title: ClassVar[Title] = Title("cleaning the documents", "清洗语料", "read")
     unlearned: ClassVar[frozenset[str]] = frozenset({"workers", "executor"})
     documents: list[Input] = ["world"]

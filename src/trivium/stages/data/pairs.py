@@ -27,7 +27,7 @@ class Pairs(Stage):
     """Pairs of a source and its target: number words and digits, or files of your own."""
 
     kind: ClassVar[str] = "pairs"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     title: ClassVar[Title] = Title("pairs to translate", "翻译句对", "read")
     numbers: int = Field(0, ge=0)
     """Numbers below a million, chosen by the seed, in English words and in digits."""
