@@ -277,7 +277,7 @@ def _rest(text: JsonText, begun: int | None = None) -> Iterator[Any]:
 
 def json_lines(stream: IO[bytes], limit: int, advice: str) -> Rows:
     """``(row from 1, the row)`` of a file with a JSON object a line. Where the file is one list or object over
-    several lines, its rows; where objects stand one behind the other on a line, each of them under the line's number."""
+    several lines, its rows; where objects stand one behind the other on a line, each under the line's number."""
     row = 0
     stream = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
     while line := stream.readline(limit + 1):
