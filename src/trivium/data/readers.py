@@ -149,7 +149,11 @@ def _fixed(parts: tuple[str, ...]) -> Iterator[str]:
 def _walk(folder: Path) -> list[Path]:
     """All files below a folder; links to folders, and folders that cannot be looked into, are among them."""
     files: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=lambda error: files.append(Path(error.filename))):
+
+    def unseen(error: OSError) -> None:
+        files.append(Path(error.filename))
+
+    for parent, folders, names in os.walk(folder, onerror=unseen):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if os.path.islink(Path(parent, name))]
         files += [Path(parent, name) for name in (*names, *links) if not name.startswith(".")]
@@ -220,8 +224,8 @@ T = TypeVar("T")
 
 
 def _capped(found: Iterator[T], path: Path) -> Iterator[T]:
-    """Rows as long as a file can mean so many: what is packed to less than a byte a row repeats itself. A lack of memory
-    ends the file alone."""
+    """Rows as long as a file can mean so many: what is packed to less than a byte a row repeats itself. A lack of
+    memory ends the file alone."""
     most: float = MOST_ROWS
     try:
         for number, one in enumerate(found, 1):

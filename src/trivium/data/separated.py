@@ -21,7 +21,7 @@ MOST_LINES, MOST_FIELDS = 1 << 20, 1 << 21
 """The most lines and fields of one row."""
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r(?=[^\n])|\n)")
 _END = re.compile(r"\r\n|\r(?=[^\n])|\n")
-"""A line with its end, and the end alone; a carriage return at the end of what is held may be followed by a line feed."""
+"""A line with its end, and the end alone; a carriage return at the end of what is held may be half of one."""
 
 
 class _TooLong(Exception):
@@ -123,9 +123,7 @@ def separated_rows(stream: IO[bytes], delimiter: str | None, limit: int,
 def _names(lines: _Lines, delimiter: str, limit: int) -> list[str]:
     """The columns' names, which the first line that is not empty holds; a column without one is called by its
     number."""
-    values: list[str] | Bad = []
-    for values, _ in _records(lines, delimiter, 0, limit):
-        break
+    values, _ = next(_records(lines, delimiter, 0, limit), ([], []))
     if isinstance(values, Bad):
         raise Bad(f"line 1: {values.reason}", values.text)
     names = [name.strip() for name in values]

@@ -40,8 +40,9 @@ def sheet_rows(stream: IO[bytes], budget: Budget, limit: int) -> Rows:
                 raise Bad("damaged Excel workbook: two of its sheets are the same part")
             seen.add(sheet._worksheet_path)
             sheet.reset_dimensions()  # what a sheet says of its own size is not always so
-            for row, value in _of_sheet(sheet, row):
-                yield row, value
+            for number, value in _of_sheet(sheet, row):
+                row = number
+                yield number, value
     except Bad:
         raise
     except MemoryError as error:

@@ -55,7 +55,8 @@ def parquet_rows(stream: IO[bytes], limit: int, named: Mapping[str, str] | None 
 def _counted(rows: int, found: Rows) -> Rows:
     """Rows of a row group, which must be as many as it says."""
     number = 0
-    for number, row in enumerate(found, 1):
+    for row in found:
+        number += 1
         yield row
     if number != rows:
         raise Bad(f"damaged Parquet: {number:,} rows, where {rows:,} were announced")

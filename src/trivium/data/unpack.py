@@ -281,8 +281,8 @@ def _zip_members(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, IO[by
                 continue
             try:
                 file = archive.open(member)
-            except (RuntimeError, NotImplementedError, zipfile.BadZipFile, ValueError, OSError, EOFError, lzma.LZMAError,
-                    struct.error, IndexError) as error:
+            except (RuntimeError, NotImplementedError, zipfile.BadZipFile, ValueError, OSError, EOFError,
+                    lzma.LZMAError, struct.error, IndexError) as error:
                 yield member.filename, Bad("cannot be unpacked: it is encrypted" if member.flag_bits & 1 else
                                            "cannot be unpacked: damaged, or packed in a way that is not known",
                                            str(error))
