@@ -312,11 +312,11 @@ def workbook(path: Path, sheet: Iterable[bytes] = (), strings: Iterable[bytes] =
     book.active.append(["text"])
     book.save(small)
     with zipfile.ZipFile(small) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
-        texts = (b'<Override PartName="/xl/sharedStrings.xml" ContentType="application/vnd.openxmlformats-officedocument.'
-                 b'spreadsheetml.sharedStrings+xml"/></Types>')
+        texts = (b'<Override PartName="/xl/sharedStrings.xml" ContentType="application/vnd.openxmlformats-'
+                 b'officedocument.spreadsheetml.sharedStrings+xml"/></Types>')
         for part in old.infolist():
             with new.open(part.filename, "w") as file:
-                for piece in part.filename == "xl/worksheets/sheet1.xml" and sheet or [old.read(part)]:
+                for piece in (part.filename.endswith("sheet1.xml") and sheet) or [old.read(part)]:
                     file.write(piece.replace(b"</Types>", texts))
         with new.open("xl/sharedStrings.xml", "w") as file:
             for piece in strings or [f'<sst xmlns="{SHEET}"/>'.encode()]:

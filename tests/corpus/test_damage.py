@@ -35,8 +35,9 @@ CSV = b"text,id\n" + "".join(f'"{row["text"]}",{n}\n' for n, row in enumerate(RO
 
 def warc(pack=bytes):
     body = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"
-    record = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: %d\r\n\r\n%s\r\n\r\n"
-    return b"".join(pack(record % (len(page), page)) for page in (body + row["text"].encode() for row in ROWS))
+    record = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: %d\r\n\r\n%s"
+    pages = [body + row["text"].encode() for row in ROWS]
+    return b"".join(pack(record % (len(page), page) + b"\r\n\r\n") for page in pages)
 
 
 def tar(mode="w:"):
