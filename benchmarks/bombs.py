@@ -294,7 +294,7 @@ def arrow_packed(folder: Path, size: int) -> Path:
 def arrow_dictionary(folder: Path, size: int) -> Path:
     import pyarrow as pa
     from pyarrow import ipc
-    words = pa.DictionaryArray.from_arrays(pa.array([0] * (size >> 10), pa.int32()), pa.array(["a" * (1 << 20)]))
+    words = pa.DictionaryArray.from_arrays(pa.array([0] * (size >> 18), pa.int32()), pa.array(["a" * (1 << 20)]))
     table = pa.table({"text": words})
     with ipc.new_stream(str(folder / "a.arrow"), table.schema) as file:
         file.write_table(table)

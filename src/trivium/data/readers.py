@@ -374,7 +374,7 @@ def _table(suffix: str, stream: IO[bytes], budget: Budget, limits: Limits,
     if suffix in SHEETS:
         return sheet_rows(stream, budget, limits.max_document_bytes)
     read_table = parquet_rows if suffix == ".parquet" else arrow_rows
-    return read_table(stream, limits.max_document_bytes, None if any_columns else _roles(limits))
+    return read_table(stream, budget, limits.max_document_bytes, None if any_columns else _roles(limits))
 
 
 def _roles(limits: Limits) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from trivium.data.columns import values_of, weight
-from trivium.data.unpack import Bad
+from trivium.data.unpack import Bad, Budget
 from trivium.errors import extra
 
 Rows = Iterator[tuple[int, dict[str, Any] | Bad]]
@@ -21,7 +21,7 @@ VALUES_PER_BYTE = 64
 """More than so many values a byte of the file no text has."""
 
 
-def parquet_rows(stream: IO[bytes], limit: int, named: Mapping[str, str] | None = None) -> Rows:
+def parquet_rows(stream: IO[bytes], budget: Budget, limit: int, named: Mapping[str, str] | None = None) -> Rows:
     """``(row from 1, the row)``, batch by batch; ``limit`` is the most bytes of one row. With ``named`` only the
     columns that it holds are read, and what each is there (``text``, ``html``, ``id`` ...); without it, all are."""
     with extra("corpus"):
@@ -45,7 +45,7 @@ def parquet_rows(stream: IO[bytes], limit: int, named: Mapping[str, str] | None 
             batch = min([BATCH, *(_batch(about.column(number), about.num_rows, size, limit, stream)
                                   for number in leaves)])
             yield from _counted(about.num_rows, _rows_of(
-                table.iter_batches(batch_size=batch, row_groups=[group], columns=chosen), limit, named))
+                table.iter_batches(batch_size=batch, row_groups=[group], columns=chosen), budget, limit, named))
     except MemoryError as error:
         raise Bad("needs more memory than there is") from error
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
@@ -99,7 +99,7 @@ def _page_size(header: bytes, otherwise: int) -> int:
     return values[1]
 
 
-def arrow_rows(stream: IO[bytes], limit: int, named: Mapping[str, str] | None = None) -> Rows:
+def arrow_rows(stream: IO[bytes], budget: Budget, limit: int, named: Mapping[str, str] | None = None) -> Rows:
     """:func:`parquet_rows` for an Arrow file, as ``datasets.save_to_disk`` and ``datasets``' cache write it: a stream
     of batches, or the file format (Feather), which is such a stream with a table of contents behind it."""
     with extra("corpus"):
@@ -115,7 +115,7 @@ def arrow_rows(stream: IO[bytes], limit: int, named: Mapping[str, str] | None = 
         batches = ipc.open_stream(stream)
         chosen = _columns(batches.schema.names, named)
         met: list[Any] = []
-        yield from _rows_of(_slices(batches, chosen, size, met), limit, named)
+        yield from _rows_of(_slices(batches, chosen, size, met), budget, limit, named)
         if start:
             _check_end(stream, len(met))
     except MemoryError as error:
@@ -220,25 +220,27 @@ def _columns(columns: list[str], named: Mapping[str, str] | None) -> list[str] |
     return chosen
 
 
-def _rows_of(batches: Iterator[Any], limit: int, named: Mapping[str, str] | None) -> Rows:
+def _rows_of(batches: Iterator[Any], budget: Budget, limit: int, named: Mapping[str, str] | None) -> Rows:
     row = 0
     for batch in batches:
-        for part in _parts(batch, limit):
+        for part in _parts(batch, budget, limit):
             for value in [part] if isinstance(part, Bad) else values_of(part, named):
                 row += 1
                 yield row, value
 
 
-def _parts(batch: Any, limit: int) -> Iterator[Any]:
+def _parts(batch: Any, budget: Budget, limit: int) -> Iterator[Any]:
     """A batch in parts whose values take no more than ``limit`` bytes each; a row that takes more is bad."""
-    if batch.num_rows == 0 or sum(map(weight, batch.columns)) <= limit:
+    whole = sum(map(weight, batch.columns))
+    if batch.num_rows == 0 or whole <= limit:
+        budget.take(whole)
         yield batch
     elif batch.num_rows == 1:
         yield Bad(f"a row of more than {limit:,} bytes")
     else:
         half = batch.num_rows // 2
-        yield from _parts(batch.slice(0, half), limit)
-        yield from _parts(batch.slice(half), limit)
+        yield from _parts(batch.slice(0, half), budget, limit)
+        yield from _parts(batch.slice(half), budget, limit)
 
 
 def _first_line(error: Exception) -> str:
