@@ -15,6 +15,8 @@ from trivium.errors import extra
 Rows = Iterator[tuple[int, dict[str, Any] | Bad]]
 MOST_ROWS, MOST_COLUMNS, MOST_SHEETS = 1 << 20, 1 << 14, 1000
 """What a sheet of Excel has at most, and how many sheets are read."""
+MOST_TAGS = 1 << 22
+"""The most elements besides a workbook's sheets: about a million texts."""
 _ROW = re.compile(rb"<(?:\w+:)?row[\s/>][^>]{0,1000}")
 _NUMBER = re.compile(rb"""\sr\s*=\s*["'](\d+)["']""")
 
@@ -72,7 +74,7 @@ def _of_sheet(sheet: Any, row: int) -> Rows:
 
 def _check(archive: zipfile.ZipFile, budget: Budget, limit: int) -> None:
     """Raise :class:`Bad` for a workbook that no memory holds, or whose rows the library would leave out."""
-    held = 0
+    held = tags = 0
     for part in archive.infolist():
         budget.take(part.file_size)
         if part.filename.startswith("xl/worksheets/") and part.filename.endswith(".xml"):
@@ -80,8 +82,13 @@ def _check(archive: zipfile.ZipFile, budget: Budget, limit: int) -> None:
                 _check_sheet(file, limit)
         elif not part.filename.startswith("xl/media/"):
             held += part.file_size
-    if held > limit:
-        raise Bad(f"a workbook with more than {limit:,} bytes of texts and styles; save it as CSV")
+            if held > limit:
+                raise Bad(f"a workbook with more than {limit:,} bytes of texts and styles; save it as CSV")
+            with archive.open(part) as file:
+                while piece := file.read(PIECE):
+                    tags += piece.count(b"<")
+    if tags > MOST_TAGS:
+        raise Bad(f"a workbook with more than {MOST_TAGS:,} elements besides its sheets; save it as CSV")
 
 
 def _check_sheet(file: IO[bytes], limit: int) -> None:
