@@ -124,7 +124,7 @@ def json_list_of_one_list(folder: Path, size: int) -> Path:
 
 @bomb
 def json_text_of_wide_characters(folder: Path, size: int) -> Path:
-    return packed(folder / "a.jsonl.gz", [b'{"text": "\xf0\x9f\x8c\xb3', *many(b"a", 60 << 20), b'"}\n'])
+    return packed(folder / "a.jsonl.gz", [b'{"text": "\xf0\x9f\x8c\xb3', *many(b"a", min(size, 60 << 20)), b'"}\n'])
 
 
 # Packed streams

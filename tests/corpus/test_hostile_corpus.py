@@ -39,7 +39,7 @@ def hostile(folder):
         place = folder / name
         place.mkdir(parents=True)
         if not name.startswith(("json_of_equal_rows", "tar_of_empty", "json_of_tiny", "json_list")):
-            make(place, 8 << 20)
+            make(place, 2 << 20)
         else:
             make(place, 1 << 19)
     for name, page in PAGES.items():
