@@ -4,7 +4,7 @@
 
 prints, for each bomb: its size, what the process took above what it had before, the processor's seconds, how many
 documents and rejects came out, and the last reason that was given. It ends with status 1 where a bomb ended the
-process, took more than a gibibyte, or lost the file that lies beside it.
+process or would have taken more than the gibibyte.
 """
 
 from __future__ import annotations
@@ -416,7 +416,7 @@ def main() -> int:
             except (subprocess.TimeoutExpired, ValueError) as error:
                 said = done.stderr.strip().splitlines()[-1:] if isinstance(error, ValueError) else [f"{SECONDS} s"]
                 found = {"peak": 0, "seconds": 0, "documents": 0, "rejects": 0, "reason": f"FAILED: {said}"}
-            failed += found["reason"].startswith("FAILED")
+            failed += found["reason"].startswith(("FAILED", "needs more memory"))
             print(f"| {name.replace('_', ' ')} | {path.stat().st_size:,} | {found['peak'] / 2**20:.0f} | "
                   f"{found['seconds']:.1f} | {found['documents']:,} | {found['rejects']:,} | {found['reason'][:110]} |",
                   flush=True)
