@@ -274,7 +274,9 @@ def digest_path(path: Path) -> str:
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
         if not matches:
             raise TriviumError(f"{path}: no file matches this pattern")
-        return digest_json({str(match.relative_to(base)): digest_path(match) for match in matches})
+        readable = {match for match in matches if match.is_file() or match.is_dir()}
+        return digest_json({str(match.relative_to(base)): digest_path(match) if match in readable else ""
+                            for match in matches})
     if (path / MANIFEST).is_file():
         return open_artifact(path).digest
     with reading(path):

@@ -219,8 +219,8 @@ def read_json(path: Path) -> Any:
         raise TriviumError(f"{path}: line {error.lineno}: not valid JSON ({error.msg})") from error
     except RecursionError as error:
         raise TriviumError(f"{path}: not valid JSON (too many brackets within brackets)") from error
-    except ValueError as error:  # of a number with thousands of digits
-        raise TriviumError(f"{path}: not valid JSON (a number is too long)") from error
+    except ValueError as error:
+        raise TriviumError(f"{path}: not valid JSON (a number of more digits than are read)") from error
 
 
 def _missing(path: Path) -> str:

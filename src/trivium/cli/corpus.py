@@ -100,8 +100,6 @@ def train_filter(
         seed: Annotated[int, typer.Option(help="Chooses the examples kept for the measurement.")] = 0) -> None:
     """Train a filter of documents from examples; a corpus stage takes its folder as quality_filter or
     harmful_filter."""
-    import yaml
-
     from trivium.pipeline.run import run
     from trivium.recipe.load import Recipe, apply, parse_stage
     from trivium.stages.registry import Stages
@@ -117,10 +115,7 @@ def train_filter(
     }
     for override in set_ or []:
         apply(raw, f"filter.{override}")
-    try:
-        stage = parse_stage(place.name, raw["stages"]["filter"], Stages())
-    except yaml.YAMLError as error:
-        raise TriviumError(f"--set: not valid YAML ({error})") from error
+    stage = parse_stage(place.name, raw["stages"]["filter"], Stages())
     recipe = Recipe.model_construct(name=place.parent.name, seed=seed, threads=None, out=str(place.parent.parent),
                                     stages={place.name: stage})
     made = run(recipe, quiet=False)[place.name]

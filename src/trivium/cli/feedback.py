@@ -227,16 +227,16 @@ def _accounts(store: Store) -> Accounts:
 
 
 def _set(store: Store, given: list[str] | None) -> None:
-    import yaml
+    from trivium.yaml_text import read_yaml
     values: dict[str, Any] = {}
     for pair in given or []:
         name, equals, value = pair.partition("=")
         if not equals:
             raise TriviumError(f"--set {pair}: write name=value")
         try:
-            values[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise TriviumError(f"--set {pair}: the value cannot be read") from error
+            values[name.strip()] = read_yaml(value)
+        except TriviumError as error:
+            raise TriviumError(f"--set {pair}: the value cannot be read: {error}") from error
     if values:
         store.change_settings(**values)
 

@@ -14,7 +14,7 @@ from trivium.corpus import steps
 from trivium.corpus.extract import versions
 from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.tasks import Pool, Task, share
-from trivium.data.readers import NO_FILE, InputFile, no_file
+from trivium.data.readers import InputFile, irregular
 from trivium.errors import TriviumError
 from trivium.extensions import code_files, file_of, resolve
 from trivium.files import digest_file, unreadable
@@ -85,7 +85,7 @@ def _read_tasks(files: list[InputFile], settings: CorpusSettings, readers: Mappi
             Task("fetch", steps.fetch_step, {**parameters, "objects": objects, "extract": how}, [path], [digest])
             if objects else
             Task("read", steps.read_step, parameters, [file.path for file in group], [digests[file] for file in group],
-                 watched=[(file.path, digests[file]) for file in group if digests[file] != NO_FILE]))
+                 watched=[(file.path, digests[file]) for file in group if not irregular(file.path)]))
     return tasks
 
 
@@ -103,8 +103,8 @@ def _groups(files: list[InputFile]) -> Iterator[list[InputFile]]:
 
 
 def _digest(file: InputFile) -> str:
-    if no_file(file.path):  # the reader will meet it again, and reject it
-        return NO_FILE
+    if fault := irregular(file.path):  # the reader will meet it again, and reject it
+        return fault
     try:
         return digest_file(file.path)
     except OSError as error:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -54,10 +55,18 @@ def write_lines(path: Path, rows: Iterable[Row]) -> int:
     return count
 
 
+class _Plain:
+    """A file as one that NumPy writes to as to any other: what it does to real files tells a full disk by a number of
+    elements."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write = file.write
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write one NumPy array, safe on disk."""
     with disk_errors(path), open(path, "wb") as file:
-        np.save(file, array, allow_pickle=False)
+        np.save(_Plain(file), array, allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +47,14 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 def unpacked(path: Path) -> bytes:
     """The bytes of a file, gzipped or not. Raises :class:`TriviumError` for more than :data:`LARGEST`."""
     try:
-        raw = path.read_bytes()
+        with open(path, "rb") as file:
+            raw = file.read(LARGEST + 1)
         if raw[:2] == b"\x1f\x8b":
-            with gzip.open(path) as file:
-                raw = file.read(LARGEST + 1)
+            with gzip.open(path) as packed:
+                raw = packed.read(LARGEST + 1)
     except FileNotFoundError as error:
         raise TriviumError(f"{path}: no such file") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise TriviumError(f"{path}: cannot be read ({error})") from error
     if len(raw) > LARGEST:
         raise TriviumError(f"{path}: more than {LARGEST:,} bytes; MNIST's largest file has 47,040,016")

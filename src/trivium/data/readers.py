@@ -16,21 +16,24 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from trivium.data.encodings import as_utf8, is_file
-from trivium.data.json_text import json_rows, parsed
+from trivium.data.json_text import json_lines, json_rows
 from trivium.data.page_text import decode_page
 from trivium.data.plain_text import decode, is_text, newlines, split_text, without_front_matter
 from trivium.data.separated import separated_rows
-from trivium.data.tables import arrow_rows, parquet_rows, sheet_rows
-from trivium.data.unpack import ARCHIVES, COMPRESSED, Bad, Budget, decompress, members
+from trivium.data.sheets import sheet_rows
+from trivium.data.tables import arrow_rows, parquet_rows
+from trivium.data.unpack import ARCHIVES, COMPRESSED, DAMAGE, Bad, Budget, decompress, members
 from trivium.data.warc import warc_rows
 from trivium.errors import TriviumError
 from trivium.extensions import load_object, resolve
 from trivium.files import is_away, unreadable, what
 from trivium.remote import Remote, listing, name_of, url_of
 
+MOST_ROWS, ROWS_PER_BYTE = 100_000, 1
+"""A file of more rows has at most so many for each of its bytes on the disk."""
 ROWS = (".jsonl", ".ndjson")
 LIST = (".json",)
 HTML = (".html", ".htm", ".xhtml")
@@ -112,7 +115,7 @@ class InputFile:
         """Its bytes; 0 where a web server does not tell, and for what is no file."""
         if self.remote is not None:
             return self.remote.size or 0
-        return 0 if no_file(self.path) else self.path.stat().st_size
+        return 0 if irregular(self.path) else self.path.stat().st_size
 
 
 def find(inputs: Iterable[Path], further: Iterable[str] = (), any_kind: bool = False) -> list[InputFile]:
@@ -132,6 +135,8 @@ def find(inputs: Iterable[Path], further: Iterable[str] = (), any_kind: bool = F
         elif path.is_dir():
             label = path.resolve().name
             found += [InputFile(file, f"{label}/{file.relative_to(path).as_posix()}", label) for file in _walk(path)]
+        elif path.is_symlink() or path.exists():
+            raise TriviumError(f"{path}: {irregular(path)}; mend the path under the corpus stage's inputs")
         elif glob.has_magic(str(path)):
             base = Path(*_fixed(path.parts))
             label = base.resolve().name
@@ -174,37 +179,37 @@ def _fixed(parts: tuple[str, ...]) -> Iterator[str]:
 
 
 def _walk(folder: Path) -> list[Path]:
+    """All files below a folder; links to folders are among them. Raises :class:`TriviumError` for a folder that cannot
+    be looked into."""
+    files: list[Path] = []
+
     def fail(error: OSError) -> None:
         raise unreadable(Path(error.filename or folder), error) from error
 
-    files = []
     for parent, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
+        links = [name for name in folders if os.path.islink(Path(parent, name))]
+        files += [Path(parent, name) for name in (*names, *links) if not name.startswith(".")]
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
-
-
-NO_FILE = "a link to nothing, or no plain file (a pipe, socket or device)"
-"""Why what stands in a folder among files is rejected without being read."""
-
-
-def no_file(path: Path) -> bool:
-    """Whether what a path names can never be read as a file, unlike one that is away for the moment."""
-    try:
-        state = os.stat(path)
-    except OSError:
-        return path.is_symlink()
-    return not stat.S_ISREG(state.st_mode)
 
 
 def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None) -> Iterator[Document | Malformed]:
     """The documents of one file, in order, and its malformed rows where they stand. ``met`` gathers which of
     ``limits.fields`` its rows hold."""
     met = set() if met is None else met
+    try:
+        yield from _capped(_read(file, limits, met), file.path)
+    except Bad as bad:
+        yield _malformed(file.name, 0, bad, file.source)
+    except OSError as error:
+        if is_away(error):
+            raise unreadable(file.path, error) from error
+        yield _malformed(file.name, 0, Bad(f"cannot be read: {error.strerror or 'an unknown fault of the disk'}"),
+                         file.source)
+
+
+def _read(file: InputFile, limits: Limits, met: set[str]) -> Iterator[Document | Malformed]:
     row = 0
-    if no_file(file.path):
-        yield _malformed(file.name, 0, Bad(NO_FILE), file.source)
-        return
     budget = Budget(limits.max_unpacked_bytes)
     own = limits.readers.get(PurePosixPath(file.name.lower()).suffix)
     if own:
@@ -212,23 +217,61 @@ def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None
             yield (_malformed(name, row, value, file.source) if isinstance(value, Bad) else
                    _document(name, row, value, file.source, limits.max_page_bytes))
         return
+    with opened(file.path) as stream:
+        if not file.name.lower().endswith(ARCHIVES):
+            yield from _read_member(file.name, stream, file.source, budget, limits, met)
+            return
+        for name, member in members(stream, file.name, budget):
+            if not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts):
+                row += 1
+                yield from _read_member(f"{file.name}/{name}", member, file.source, budget, limits, met)
+        if row == 0:
+            raise Bad("an archive without files")
+
+
+def opened(path: Path) -> IO[bytes]:
+    """A file to read. Raises :class:`Bad` for what is no file: a link to nothing, a folder, a pipe that may never
+    end."""
+    fault = irregular(path)
+    if fault:
+        raise Bad(fault)
+    return open(path, "rb")
+
+
+def irregular(path: Path) -> str | None:
+    """Why something in a folder cannot be read as a file; None where it can be, or where only opening it tells."""
     try:
-        with open(file.path, "rb") as stream:
-            if file.name.lower().endswith(ARCHIVES):
-                for name, member in members(stream, file.name, budget):
-                    if not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts):
-                        row += 1
-                        yield from _read_member(f"{file.name}/{name}", member, file.source, budget, limits, met)
-                if row == 0:
-                    raise Bad("an archive without files")
-            else:
-                yield from _read_member(file.name, stream, file.source, budget, limits, met)
-    except Bad as bad:
-        yield _malformed(file.name, 0, bad, file.source)
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "a link to a file that is not there" if path.is_symlink() else None
     except OSError as error:
-        if is_away(error):
-            raise unreadable(file.path, error) from error
-        yield _malformed(file.name, 0, Bad(f"cannot be read: {error.strerror or error}"), file.source)
+        return None if is_away(error) else f"cannot be read: {error.strerror}"
+    if stat.S_ISREG(kind):
+        return None
+    if stat.S_ISDIR(kind):
+        return ("a link to a folder, which is not followed; name the folder itself among the inputs"
+                if path.is_symlink() else "a folder that cannot be looked into")
+    kinds = [name for is_one, name in ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket")) if is_one(kind)]
+    return f"{kinds[0] if kinds else 'a device'}, not a file"
+
+
+T = TypeVar("T")
+
+
+def _capped(found: Iterator[T], path: Path) -> Iterator[T]:
+    """Rows as long as a file can mean so many: what is packed to less than a byte a row repeats itself. A lack of
+    memory ends the file alone."""
+    most: float = MOST_ROWS
+    try:
+        for number, one in enumerate(found, 1):
+            if number > most:
+                most = max(MOST_ROWS, ROWS_PER_BYTE * path.stat().st_size)
+                if number > most:
+                    raise Bad(f"more than {most:,} rows, which a file of {path.stat().st_size:,} bytes cannot mean; "
+                              "the rest was not read: unpack it first if it is meant to be")
+            yield one
+    except MemoryError as error:
+        raise Bad("needs more memory than there is") from error
 
 
 def rows(file: InputFile, limits: Limits = Limits(), say: Callable[[str], None] = lambda text: None,
@@ -236,31 +279,35 @@ def rows(file: InputFile, limits: Limits = Limits(), say: Callable[[str], None] 
     """``(file, row from 1, the row or what is bad about it)`` of a file of rows, compressed or in an archive; files of
     other kinds inside an archive, and those whose names are not ``wanted``, are passed over. ``say`` is told what was
     guessed of a file: its character set, or what separates its columns."""
-    budget = Budget(limits.max_unpacked_bytes)
-    number, place = 0, file.name
-    if no_file(file.path):
-        yield place, 0, Bad(NO_FILE)
-        return
+    place: list[Any] = [file.name, 0]
     try:
-        with open(file.path, "rb") as stream:
-            archive = file.name.lower().endswith(ARCHIVES)
-            for name, member in members(stream, file.name, budget) if archive else [("", stream)]:
-                number, place = 0, f"{file.name}/{name}" if name else file.name
-                if archive and not (has_rows(name) and wanted(name)):
-                    continue
-                try:
-                    if isinstance(member, Bad):
-                        raise member
-                    for number, value in _rows(place, member, budget, limits, True, _told(say, place)):
-                        yield place, number, value
-                except Bad as bad:
-                    yield place, number + 1, bad
+        yield from _capped(_every_row(file, limits, say, wanted, place), file.path)
     except Bad as bad:
-        yield place, number + 1, bad
+        yield place[0], place[1] + 1, bad
     except OSError as error:
         if is_away(error):
             raise unreadable(file.path, error) from error
-        yield place, number + 1, Bad(f"cannot be read: {error.strerror or error}")
+        yield place[0], place[1] + 1, Bad(f"cannot be read: {error.strerror or 'an unknown fault of the disk'}")
+
+
+def _every_row(file: InputFile, limits: Limits, say: Callable[[str], None], wanted: Callable[[str], bool],
+               at: list[Any]) -> Iterator[tuple[str, int, dict[str, Any] | Bad]]:
+    """:func:`rows`, but that damage to the whole file is raised; ``at`` is brought up to date with where that is."""
+    budget = Budget(limits.max_unpacked_bytes)
+    with opened(file.path) as stream:
+        archive = file.name.lower().endswith(ARCHIVES)
+        for name, member in members(stream, file.name, budget) if archive else [("", stream)]:
+            place = f"{file.name}/{name}" if name else file.name
+            if archive and not (isinstance(member, Bad) and name == DAMAGE) and not (has_rows(name) and wanted(name)):
+                continue
+            at[:] = place, 0
+            try:
+                if isinstance(member, Bad):
+                    raise member
+                for at[1], value in _rows(place, member, budget, limits, True, _told(say, place)):
+                    yield place, at[1], value
+            except Bad as bad:
+                yield place, at[1] + 1, bad
 
 
 def _told(say: Callable[[str], None], place: str) -> Callable[[str], None]:
@@ -333,7 +380,7 @@ def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_colu
     most = limits.max_document_bytes
     advice = "" if any_columns else "; raise max_document_bytes if it is meant to be"
     if suffix in ROWS:
-        yield from _json_lines(stream, most, advice)
+        yield from json_lines(stream, most, advice)
     elif suffix in LIST:
         yield from json_rows(stream, most, limits.unwrap, advice, say)
     elif suffix in HTML:
@@ -363,31 +410,16 @@ def _table(suffix: str, stream: IO[bytes], budget: Budget, limits: Limits,
     """Rows of a table that is no text; one inside an archive or compressed must fit into memory."""
     if not is_file(stream):
         stream = BytesIO(_whole(stream, limits.max_document_bytes, "" if any_columns else "max_document_bytes"))
-    named = None if any_columns else _holders(limits)
     if suffix in SHEETS:
-        return sheet_rows(stream, budget)
-    return parquet_rows(stream, named) if suffix == ".parquet" else arrow_rows(stream, named)
+        return sheet_rows(stream, budget, limits.max_document_bytes)
+    read_table = parquet_rows if suffix == ".parquet" else arrow_rows
+    return read_table(stream, budget, limits.max_document_bytes, None if any_columns else _roles(limits))
 
 
-def _holders(limits: Limits) -> set[str]:
-    """What else than ``text`` and ``html`` rows call the fields that hold the document."""
-    return {limits.fields[name] for name in ("text", "html") if name in limits.fields}
-
-
-def _json_lines(stream: IO[bytes], limit: int, advice: str) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
-    row = 0
-    while line := stream.readline(limit + 1):
-        row += 1
-        if len(line) > limit:
-            start = line[:2000].decode("utf-8", "replace")
-            while line and not line.endswith(b"\n"):
-                line = stream.readline(1 << 20)
-            yield row, Bad(f"a row of more than {limit:,} bytes{advice}", start)
-            continue
-        if row == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.strip():
-            yield row, parsed(line)
+def _roles(limits: Limits) -> dict[str, str]:
+    """What the columns are that are read of a table, by their names there."""
+    own = ("text", "html", "id", "url", "source")
+    return {**{name: name for name in own}, **{there: here for here, there in limits.fields.items()}}
 
 
 def _has_columns(data: bytes, encoding: str | None) -> bool:

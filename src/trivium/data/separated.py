@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import IO, Any
 
 from trivium.data.json_text import holds_bad_bytes, shown
-from trivium.data.unpack import Bad
+from trivium.data.unpack import PIECE, Bad
 
 DELIMITERS = (",", ";", "\t", "|")
-SAMPLE_LINES = 40
+SAMPLE_LINES, SAMPLE = 40, 1 << 20
+"""Lines and characters by which the delimiter is told."""
 SWALLOWED = 8
 """So many lines inside one quoted field, each of which reads as a row of its own, betray a quote that was never
 closed."""
+MOST_LINES, MOST_FIELDS = 1 << 20, 1 << 21
+"""The most lines and fields of one row."""
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r(?=[^\n])|\n)")
+_END = re.compile(r"\r\n|\r(?=[^\n])|\n")
+"""A line with its end, and the end alone; a carriage return at the end of what is held may be half of one."""
+
+
+class _TooLong(Exception):
+    """A row is longer than it may be."""
 
 
 class _Lines:
-    """Lines of a text, of which some can be put back."""
+    """Lines of a text, of which some can be put back. Of one that is longer than ``limit`` characters a beginning is
+    given that is longer by one."""
 
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines, self._back = lines, list[str]()
+    def __init__(self, text: IO[str] | None, limit: int, back: list[str] | None = None) -> None:
+        self._text, self._limit, self._back = text, limit, list[str]()
+        self._held, self._at = "", 0
+        self.put_back(back or [])
 
     def put_back(self, lines: list[str]) -> None:
         self._back += reversed(lines)
@@ -31,7 +44,53 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        return self._back.pop() if self._back else next(self._lines)
+        if self._back:
+            return self._back.pop()
+        if match := _LINE.match(self._held, self._at):
+            self._at = match.end()
+            return match[0]
+        return self._next()
+
+    def _next(self) -> str:
+        """The next line, whose end is not held yet."""
+        held, self._held, self._at = self._held[self._at:], "", 0
+        while True:
+            more = self._text.read(max(PIECE, len(held))) if self._text else ""
+            seen, held = max(0, len(held) - 1), held + more
+            end = next((match.end() for match in [_END.search(held, seen)] if match), 0)
+            if not end and not more:
+                end = len(held)
+            if end or len(held) > self._limit:
+                break
+            if not more:
+                raise StopIteration
+        if not end:
+            self._pass_over(held)
+            return held[:self._limit + 1]
+        self._held, self._at = held, end
+        return held[:end]
+
+    def _pass_over(self, held: str) -> None:
+        """The rest of a line that is too long."""
+        while self._text and (more := self._text.read(PIECE)):
+            if match := _END.search(held[-1] + more):
+                self._held, self._at = more, max(0, match.end() - 1)
+                return
+            held = more
+
+    def skip_blank(self) -> None:
+        """Pass over empty lines, many at a time."""
+        while not self._back:
+            if self._at < len(self._held):
+                if self._held[self._at] not in "\r\n":
+                    return
+                rest = self._held[self._at:]
+                self._at += len(rest) - len(rest.lstrip("\r\n"))
+            if self._at < len(self._held):
+                return
+            self._held, self._at = self._text.read(PIECE) if self._text else "", 0
+            if not self._held:
+                return
 
 
 def separated_rows(stream: IO[bytes], delimiter: str | None, limit: int,
@@ -42,14 +101,15 @@ def separated_rows(stream: IO[bytes], delimiter: str | None, limit: int,
     first line that holds none of these names (in small letters) is a row, and the columns are called 1, 2 and so on."""
     text = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
     csv.field_size_limit(limit)
-    lines = _Lines(iter(text))
+    lines = _Lines(text, limit)
     try:
         if delimiter is None:
-            delimiter = _delimiter(lines)
+            delimiter = _delimiter(lines, limit)
             if delimiter != ",":
                 say(f"columns are separated by {'tabs' if delimiter == chr(9) else repr(delimiter)}")
-        names = _names(lines, delimiter) if heads is None else _names_if(lines, delimiter, heads, say)
-        for row, (values, held) in enumerate(_records(lines, delimiter, len(names)), 1):
+        names = (_names(lines, delimiter, limit) if heads is None else
+                 _names_if(lines, delimiter, limit, heads, say))
+        for row, (values, held) in enumerate(_records(lines, delimiter, len(names), limit), 1):
             raw = "".join(held)
             if isinstance(values, Bad):
                 yield row, values
@@ -63,31 +123,35 @@ def separated_rows(stream: IO[bytes], delimiter: str | None, limit: int,
         text.detach()
 
 
-def _names(lines: _Lines, delimiter: str) -> list[str]:
-    """The columns' names, which the first line that is not empty holds."""
-    try:
-        names = next((values for values in csv.reader(lines, delimiter=delimiter, strict=True) if values), [])
-    except csv.Error as error:
-        raise Bad(f"line 1: not valid CSV: {error}") from error
-    names = [name.strip() for name in names]
+def _names(lines: _Lines, delimiter: str, limit: int) -> list[str]:
+    """The columns' names, which the first line that is not empty holds; a column without one is called by its
+    number."""
+    values, _ = next(_records(lines, delimiter, 0, limit), ([], []))
+    if isinstance(values, Bad):
+        raise Bad(f"line 1: {values.reason}", values.text)
+    names = [name.strip() for name in values]
+    names = [name or f"column {number}" for number, name in enumerate(names, 1)] if any(names) else []
     if not names or len(set(names)) < len(names):
         raise Bad("the first line of a CSV must name its columns, each once")
     return names
 
 
-def _names_if(lines: _Lines, delimiter: str, heads: frozenset[str], say: Callable[[str], None]) -> list[str]:
+def _names_if(lines: _Lines, delimiter: str, limit: int, heads: frozenset[str],
+              say: Callable[[str], None]) -> list[str]:
     """The columns' names where the first line has one of ``heads``, else their numbers."""
-    values, held = next(_records(lines, delimiter, 0), ([], []))
+    values, held = next(_records(lines, delimiter, 0, limit), ([], []))
     lines.put_back(held)
     if isinstance(values, Bad) or not values or heads & {value.strip().lower() for value in values}:
-        return _names(lines, delimiter)
+        return _names(lines, delimiter, limit)
     say("the first line names no columns known here, and counts as a row")
     return [str(number) for number in range(1, len(values) + 1)]
 
 
-def _delimiter(lines: _Lines) -> str:
+def _delimiter(lines: _Lines, limit: int) -> str:
     """What stands between the columns: what splits the first line, and most of the following ones into as many."""
-    first = list(islice(lines, SAMPLE_LINES))
+    first: list[str] = []
+    while len(first) < SAMPLE_LINES and sum(map(len, first)) < SAMPLE and (line := next(lines, "")):
+        first.append(line)
     if first and first[0].startswith("sep=") and len(first[0].strip()) == 5:  # Excel's own way to say it
         lines.put_back(first[1:])
         return first[0][4]
@@ -95,7 +159,7 @@ def _delimiter(lines: _Lines) -> str:
 
     def fitting(delimiter: str) -> float:
         counts = [0 if isinstance(values, Bad) else len(values)
-                  for values, _ in _records(_Lines(iter(first)), delimiter, 0)]
+                  for values, _ in _records(_Lines(None, limit, first), delimiter, 0, limit)]
         if not counts or counts[0] < 2:
             return 0.0
         return 1.0 + sum(count == counts[0] for count in counts[1:]) / max(1, len(counts) - 1)
@@ -103,26 +167,35 @@ def _delimiter(lines: _Lines) -> str:
     return max(DELIMITERS, key=fitting)
 
 
-def _records(lines: _Lines, delimiter: str, columns: int) -> Iterator[tuple[list[str] | Bad, list[str]]]:
+def _records(lines: _Lines, delimiter: str, columns: int,
+             limit: int) -> Iterator[tuple[list[str] | Bad, list[str]]]:
     """The fields of each record, and its lines. A quote that does not close as it should costs the line that it stands
-    in, and reading goes on behind that line."""
+    in, and reading goes on behind that line; so does a record of more than ``limit`` characters."""
     held: list[str] = []
 
     def feed() -> Iterator[str]:
+        size = fields = 0
         for line in lines:
+            size, fields = (size, fields) if held else (0, 0)
             held.append(line)
+            size, fields = size + len(line), fields + line.count(delimiter)
+            if size > limit or len(held) > MOST_LINES or fields > MOST_FIELDS:
+                raise _TooLong
             yield line
 
     reader = csv.reader(feed(), delimiter=delimiter, strict=True)
     while True:
+        lines.skip_blank()
         held.clear()
-        reason = "a quote that is never closed"
+        reason = "not valid CSV: a quote that is never closed"
         try:
             values = next(reader)
         except StopIteration:
             return
+        except _TooLong:
+            reason = f"a row of more than {limit:,} characters, {MOST_LINES:,} lines or {MOST_FIELDS:,} fields"
         except csv.Error as error:
-            reason = str(error)
+            reason = f"not valid CSV: {error}"
         else:
             if not values:
                 continue
@@ -130,7 +203,7 @@ def _records(lines: _Lines, delimiter: str, columns: int) -> Iterator[tuple[list
                 yield values, list(held)
                 continue
         rest = held[1:]
-        yield Bad(f"not valid CSV: {reason}", shown(held[0])), held[:1]
+        yield Bad(reason, shown(held[0])), held[:1]
         lines.put_back(rest)
         reader = csv.reader(feed(), delimiter=delimiter, strict=True)
 

@@ -1,7 +1,8 @@
 """Compressed streams and archives, read piece by piece and never written to disk.
 
 A few kilobytes can unpack to terabytes, so everything unpacked is counted against a budget, and no step holds more than
-one piece of it.
+one piece of it. Headers are bounded too: names in tar archives by :data:`HEADER`, windows of xz and zst by
+:data:`WINDOW`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,28 @@ import bz2
 import gzip
 import io
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from trivium.errors import extra
 from trivium.files import is_away
 
 PIECE = 1 << 18
+WINDOW = 128 << 20
+"""Bytes of memory that a packed stream may ask for: what ``xz -9`` and ``zstd -19`` need is within it."""
+HEADER = 1 << 20
+"""The longest name or extended header in a tar archive, in bytes."""
+DAMAGE = "?"
+"""The name of what stands in a tar archive where a member should."""
+MOST_EMPTY = 100_000
+"""The most members without content that follow each other in a tar archive."""
+SKIPPED = 64 << 20
+"""Bytes that are looked through for a tar archive's next member behind damage or zeros."""
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 ARCHIVES = (".tar", ".tgz", ".zip", *(f".tar{suffix}" for suffix in COMPRESSED))
 
@@ -83,19 +95,49 @@ def _counted(pieces: Iterator[bytes], budget: Budget) -> Iterator[bytes]:
 
 
 def _library_pieces(stream: IO[bytes], suffix: str) -> Iterator[bytes]:
-    opener: Callable[[IO[bytes]], IO[bytes]] = {".gz": gzip.open, ".bz2": bz2.open,
-                                                ".xz": lzma.open}[suffix]  # type: ignore[assignment]
+    if suffix == ".xz":
+        pieces = _xz_pieces(stream)
+    else:
+        opener: Callable[[IO[bytes]], IO[bytes]] = (
+            gzip.open if suffix == ".gz" else bz2.open)  # type: ignore[assignment]
+        pieces = _pieces_of(opener(stream))
     try:
-        with opener(stream) as file:
-            # read1 hands over what it has: bytes before the damage are not lost with it
-            while piece := file.read1(PIECE):  # type: ignore[attr-defined]
-                yield piece
+        yield from pieces
     except EOFError as error:
         raise Bad(f"truncated {suffix[1:]} data") from error
-    except (OSError, zlib.error, lzma.LZMAError) as error:
-        if is_away(error):
-            raise
-        raise Bad(f"damaged {suffix[1:]} data: {error}") from error
+    except (OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, not of the data
+        large = "; it needs more memory than is given to it: unpack it first" if "usage limit" in str(error) else ""
+        raise Bad(f"damaged {suffix[1:]} data{large}") from error
+
+
+def _pieces_of(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        # read1 hands over what it has: bytes before the damage are not lost with it
+        while piece := file.read1(PIECE):  # type: ignore[attr-defined]
+            yield piece
+
+
+def _xz_pieces(stream: IO[bytes]) -> Iterator[bytes]:
+    """One stream after another, each within :data:`WINDOW`; the library's own reader has no bound."""
+    data = stream.read(PIECE)
+    if not data:
+        raise EOFError
+    while data:
+        unpacker = lzma.LZMADecompressor(memlimit=WINDOW)
+        while not unpacker.eof:
+            if unpacker.needs_input and not data:
+                data = stream.read(PIECE)
+                if not data:
+                    raise EOFError
+            if piece := unpacker.decompress(data, PIECE):
+                yield piece
+            data = b""
+        data = unpacker.unused_data or stream.read(PIECE)
+        while data and not data.strip(b"\0"):  # padding
+            data = stream.read(PIECE)
+        data = data.lstrip(b"\0")
 
 
 def _zstd_pieces(stream: IO[bytes]) -> Iterator[bytes]:
@@ -104,7 +146,10 @@ def _zstd_pieces(stream: IO[bytes]) -> Iterator[bytes]:
     with extra("corpus"):
         import zstandard
 
-    frame, started = zstandard.ZstdDecompressor().decompressobj(), False
+    def unpacker() -> Any:
+        return zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
+
+    frame, started = unpacker(), False
     try:
         while data := stream.read(1024):
             while data:
@@ -113,49 +158,139 @@ def _zstd_pieces(stream: IO[bytes]) -> Iterator[bytes]:
                     yield piece
                 data = frame.unused_data if frame.eof else b""
                 if frame.eof:
-                    frame, started = zstandard.ZstdDecompressor().decompressobj(), False
+                    frame, started = unpacker(), False
     except zstandard.ZstdError as error:
-        raise Bad(f"damaged zst data: {error}") from error
+        large = "; it needs more memory than is given to it: unpack it first, with zstd -d --long=31" if (
+            "too much memory" in str(error)) else ""
+        raise Bad(f"damaged zst data{large}") from error
     if started:
         raise Bad("truncated zst data")
 
 
 def members(stream: IO[bytes], name: str, budget: Budget) -> Iterator[tuple[str, IO[bytes] | Bad]]:
     """``(name, open file)`` for each file of a tar or zip archive, in the archive's order; each is read before the next
-    is asked for. Links and damaged members come as :class:`Bad`; damage to the archive itself is raised."""
-    if name.lower().endswith(".zip"):
-        yield from _zip_members(stream, budget)
-        return
+    is asked for. Links and damaged members come as :class:`Bad`, and so does a damaged header in a tar, behind which
+    the next whole one is looked for; damage to the archive itself is raised."""
+    found = _zip_members(stream, budget) if name.lower().endswith(".zip") else _tar_members(stream, name, budget)
+    for inside, file in found:
+        yield inside.encode("utf-8", "replace").decode(), file
+
+
+class _Entry(tarfile.TarInfo):
+    """A member's header, none of which may be longer than :data:`HEADER`; damage is told instead of taken for the
+    archive's end. The methods that begin with ``_proc_`` are those that the library names for subclasses."""
+
+    @classmethod
+    def fromtarfile(cls, archive: Any) -> Any:
+        try:
+            entry = super().fromtarfile(archive)
+        except (tarfile.InvalidHeaderError, tarfile.EOFHeaderError) as error:  # type: ignore[attr-defined]
+            archive.skipped += tarfile.BLOCKSIZE
+            ended = isinstance(error, tarfile.EOFHeaderError)  # type: ignore[attr-defined]
+            archive.ended |= ended
+            archive.damaged |= not ended
+            if archive.skipped > SKIPPED:
+                raise tarfile.EmptyHeaderError("nothing follows") from error  # type: ignore[attr-defined]
+            raise
+        archive.skipped = 0
+        return entry
+
+    def _proc_member(self, archive: Any) -> Any:
+        if self.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, *PAX):
+            archive.extended += self.size if self.type == tarfile.XGLTYPE else 0
+            if max(self.size, archive.extended) > HEADER:
+                raise Bad(f"a header of more than {HEADER:,} bytes in a tar archive; the rest was not read")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+    def _proc_sparse(self, archive: Any) -> Any:
+        """Holes are not written out: such a member is passed over, and its map with it."""
+        entry: Any = self
+        extended = entry._sparse_structs[1]
+        del entry._sparse_structs
+        while extended:
+            block = archive.fileobj.read(tarfile.BLOCKSIZE)
+            extended = len(block) == tarfile.BLOCKSIZE and bool(block[504])
+        entry.sparse, entry.offset_data = [], archive.fileobj.tell()
+        archive.offset = entry.offset_data + entry._block(self.size)
+        return self
+
+    def _proc_gnusparse_10(self, entry: Any, headers: Any, archive: Any) -> None:
+        entry.sparse = []
+
+
+class _Tar(tarfile.TarFile):
+    """A stream of members, with what was met between them."""
+
+    tarinfo = _Entry
+    skipped, extended, damaged, ended = 0, 0, False, False
+
+
+PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+
+
+def _tar_members(stream: IO[bytes], name: str, budget: Budget) -> Iterator[tuple[str, IO[bytes] | Bad]]:
     suffix = ".gz" if name.lower().endswith(".tgz") else PurePosixPath(name.lower()).suffix
     unpacked = decompress(stream, suffix, budget)
     try:
-        with tarfile.open(fileobj=unpacked, mode="r|") as archive:
-            for member in archive:
+        with _Tar.open(fileobj=unpacked, mode="r|", ignore_zeros=True) as archive:
+            found, empty = False, 0
+            while True:
+                member = archive.next()
+                archive.members.clear()  # type: ignore[attr-defined]  # else all headers are held
+                if archive.damaged and (found or member is not None):
+                    yield DAMAGE, Bad("damaged tar archive: what stands here is no member's header")
+                if member is None:
+                    break
+                found, archive.damaged = True, False
+                empty = 0 if member.size else empty + 1
+                if empty > MOST_EMPTY:
+                    raise Bad(f"more than {MOST_EMPTY:,} empty files one after another; the rest was not read")
+                archive.ended = False
                 if member.isdir():
                     continue
+                if member.issparse():
+                    yield member.name, Bad("a file with holes in an archive; unpack it first")
+                    continue
                 file = archive.extractfile(member) if member.isfile() else None
-                yield member.name, file if file is not None else Bad("a link or device in an archive, not a file")
+                yield member.name, Bad("a link or device in an archive, not a file") if file is None else (
+                    io.BufferedReader(Stream(_tar_pieces(file)), PIECE))  # type: ignore[type-var]
+            if not found and archive.damaged:
+                raise Bad("damaged tar archive")
+            if not archive.ended:
+                raise Bad("truncated tar archive: its end mark is missing")
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError, IndexError, struct.error) as error:
+        cut = "unexpected end" in str(error) or "truncated" in str(error)
+        raise Bad(f"{'truncated' if cut else 'damaged'} tar archive") from error
+
+
+def _tar_pieces(file: IO[bytes]) -> Iterator[bytes]:
+    try:
+        while piece := file.read(PIECE):
+            yield piece
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise Bad(f"damaged tar archive: {error}") from error
+        raise Bad("truncated tar archive: a file in it is cut short") from error
 
 
 def _zip_members(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, IO[bytes] | Bad]]:
     try:
         archive = zipfile.ZipFile(stream)
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error, IndexError) as error:
         if is_away(error):
             raise
-        raise Bad(f"damaged zip archive: {error}") from error
+        raise Bad("damaged zip archive") from error
     with archive:
         for member in archive.infolist():
             if member.is_dir():
                 continue
             try:
                 file = archive.open(member)
-            except (RuntimeError, NotImplementedError, zipfile.BadZipFile, ValueError, OSError) as error:
+            except (RuntimeError, NotImplementedError, zipfile.BadZipFile, ValueError, OSError, EOFError,
+                    lzma.LZMAError, struct.error, IndexError) as error:
                 if is_away(error):
                     raise
-                yield member.filename, Bad(f"cannot be unpacked: {error}")
+                yield member.filename, Bad("cannot be unpacked: it is encrypted" if member.flag_bits & 1 else
+                                           "cannot be unpacked: damaged, or packed in a way that is not known",
+                                           str(error))
                 continue
             with file:
                 pieces = _counted(_zip_pieces(file), budget)
@@ -168,7 +303,7 @@ def _zip_pieces(file: IO[bytes]) -> Iterator[bytes]:
             yield piece
     except EOFError as error:
         raise Bad("truncated zip data") from error
-    except (OSError, zlib.error, zipfile.BadZipFile, lzma.LZMAError) as error:
+    except (OSError, ValueError, zlib.error, zipfile.BadZipFile, lzma.LZMAError, struct.error, IndexError) as error:
         if is_away(error):
             raise
-        raise Bad(f"damaged zip data: {error}") from error
+        raise Bad("damaged zip data") from error

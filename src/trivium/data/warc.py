@@ -26,6 +26,8 @@ _PAGE = re.compile(
     rb"div|font|table|a|b|br|p)(?=[\s>/])", re.IGNORECASE | re.DOTALL)
 """What begins a page that nobody says to be one, as browsers look for it."""
 _HEADER_BYTES = 1 << 16
+AGAIN = 1 << 30
+"""The most bytes of a file that are read again behind records whose length is wrong."""
 PAGES = {"text/html", "application/xhtml+xml"}
 HOLDERS = {"response", "resource", "conversion"}
 """The types of record that can hold a document; requests, metadata and revisits hold none."""
@@ -81,7 +83,7 @@ def _record(source: _Source, limit: int) -> dict[str, Any] | Bad | None:
         source.back(end)
         if left or (end.strip() and end != b"WA"):
             inside = _BEGINNING_INSIDE.search(body)
-            if inside is not None:
+            if inside is not None and source.may_go_back(len(body)):
                 source.back(body[inside.start(1):])
             raise Bad(
                 f"truncated WARC: a record ends {left:,} bytes early"
@@ -104,6 +106,8 @@ def _document(body: bytes, headers: dict[str, str], kind: str, limit: int) -> di
         head, separator, body = body.partition(b"\r\n\r\n")
         if not separator:
             head, separator, body = (head + body).partition(b"\n\n")
+        if len(head) > _HEADER_BYTES:
+            raise Bad("damaged WARC: a response's HTTP headers do not end")
         first, *lines = head.decode("latin-1").strip().splitlines() or [""]
         status = _STATUS.match(first)
         if not status:
@@ -221,6 +225,13 @@ class _Source:
 
     def __init__(self, pieces: Iterator[bytes | Bad]) -> None:
         self.pieces, self.held, self.place = pieces, b"", 0
+        self._again = AGAIN
+
+    def may_go_back(self, count: int) -> bool:
+        """Whether ``count`` bytes more may be read again: lengths that are all wrong would have a file read as often as
+        it has records."""
+        self._again -= count
+        return self._again >= 0
 
     def _more(self) -> bool:
         piece = next(self.pieces, b"")

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trivium import faults, remote
+from trivium import faults, remote, yaml_text
 from trivium.errors import TriviumError, nearest
 from trivium.files import read_text, shipped
 from trivium.recipe.rounds import unroll
@@ -65,10 +65,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping
     path = shipped(Path(path))
     try:
         raw = read_yaml(read_text(path))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise TriviumError(f"{path}: {where}not valid YAML ({getattr(error, 'problem', error)})") from error
+    except TriviumError as error:
+        raise error if str(error).startswith(str(path)) else TriviumError(f"{path}: {error}") from error
     return parse_recipe(raw, path, overrides, stages, only, free)
 
 
@@ -127,19 +125,15 @@ def _found(settings: Any) -> Any:
 def read_yaml(text: str) -> Any:
     """A recipe's YAML. A stage with nothing after its name (``tokens:``) has all defaults; one that is set to ``null``
     is left out."""
-    loader = yaml.SafeLoader(text)
-    try:
-        root = loader.get_single_node()
-        for key, stages in root.value if isinstance(root, yaml.MappingNode) else []:
-            if key.value == "stages" and isinstance(stages, yaml.MappingNode):
-                stages.value = [
-                    (name, yaml.MappingNode("tag:yaml.org,2002:map", [], node.start_mark, node.end_mark)
-                     if isinstance(node, yaml.ScalarNode) and node.value == "" and node.style is None else node)
-                    for name, node in stages.value
-                ]
-        return loader.construct_document(root) if root is not None else None
-    finally:
-        loader.dispose()
+    root, loader = yaml_text.compose(text)
+    for key, stages in root.value if isinstance(root, yaml.MappingNode) else []:
+        if key.value == "stages" and isinstance(stages, yaml.MappingNode):
+            stages.value = [
+                (name, yaml.MappingNode("tag:yaml.org,2002:map", [], node.start_mark, node.end_mark)
+                 if isinstance(node, yaml.ScalarNode) and node.value == "" and node.style is None else node)
+                for name, node in stages.value
+            ]
+    return yaml_text.construct(root, loader)
 
 
 def apply(raw: dict[str, Any], override: str) -> None:
@@ -149,9 +143,9 @@ def apply(raw: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise TriviumError(f"--set {override}: write it as name.of.setting=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise TriviumError(f"--set {override}: the value is not valid YAML") from error
+        value = yaml_text.read_yaml(text)
+    except TriviumError as error:
+        raise TriviumError(f"--set {override}: {error}") from error
     parts = key.split(".")
     if key == "stages":
         raise TriviumError(f"--set {override}: name a stage and one of its settings, as in stages.pretrain.epochs=2")

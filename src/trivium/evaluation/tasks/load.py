@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from trivium.errors import TriviumError, nearest
@@ -21,6 +20,7 @@ from trivium.evaluation.tasks.unknown import Unknown
 from trivium.evaluation.tasks.wins import Wins
 from trivium.faults import explain
 from trivium.files import read_text, shipped
+from trivium.yaml_text import read_yaml
 
 KINDS: dict[str, type[Task]] = {kind.kind: kind
                                 for kind in (Choice, Free, Answers, Bits, Refusals, Unknown, Memorisation, Wins)}
@@ -50,12 +50,11 @@ def load_task(path: Path, overrides: Iterable[str] = ()) -> Task:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    text = read_text(shipped(path))
     try:
-        settings = yaml.safe_load(read_text(shipped(path)))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise TriviumError(f"{path}: {line}not valid YAML ({getattr(error, 'problem', error)})") from error
+        settings = read_yaml(text)
+    except TriviumError as error:
+        raise TriviumError(f"{path}: {error}") from error
     if not isinstance(settings, dict):
         raise TriviumError(f"{path}: a task is a mapping with `kind` and `data`")
     return settings
@@ -67,7 +66,7 @@ def _overridden(settings: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         if not equals:
             raise TriviumError(f"--set {override}: write it as setting=value")
         try:
-            settings[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise TriviumError(f"--set {override}: the value is not valid YAML") from error
+            settings[key] = read_yaml(text)
+        except TriviumError as error:
+            raise TriviumError(f"--set {override}: {error}") from error
     return settings

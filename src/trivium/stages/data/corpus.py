@@ -14,7 +14,7 @@ from trivium.corpus.cluster import pool_of
 from trivium.corpus.evaluation_sets import EvaluationTexts, read_evaluation
 from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.truth import measure
-from trivium.data.readers import Document, find, read
+from trivium.data.readers import Document, find, irregular, read
 from trivium.errors import TriviumError
 from trivium.extensions import file_of, resolve
 from trivium.files import read_rows, write_rows
@@ -155,7 +155,7 @@ def _all(files: list[Path]) -> list[dict[str, object]]:
 def some_documents(path: Path, sample: Path, most: int = SAMPLE_BYTES) -> tuple[Path, float]:
     """Write the first documents of evenly spread files, ``most`` bytes of them; returns the file and how many
     times more bytes the files have. Raises :class:`TriviumError` where there are no files."""
-    files = find([path])
+    files = [file for file in find([path]) if not irregular(file.path)]
     if not files:
         raise TriviumError(f"{path}: no documents to sample")
     total = sum(file.size for file in files)

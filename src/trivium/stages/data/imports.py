@@ -32,7 +32,7 @@ class Imports(Stage):
     """Bring demonstrations, comparisons and thumbs of other formats into this system's own."""
 
     kind: ClassVar[str] = "imports"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     title: ClassVar[Title] = Title("rows brought in", "导入数据", "teach")
     demonstrations: list[Input] | dict[str, Input] = []
     """Files or folders of demonstrations, each under a name of your own where `sources` is to say more about it: chat

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +11,9 @@ from pydantic import Field, model_validator
 
 from trivium import randomness
 from trivium.data.encodings import check_encoding
+from trivium.data.readers import irregular, opened
 from trivium.data.sources import Source, rows_of_source
+from trivium.data.unpack import DAMAGE, Bad, Budget, members
 from trivium.errors import TriviumError
 from trivium.files import write_rows
 from trivium.stage import Context, Input, Stage, Title
@@ -26,7 +27,7 @@ class Pairs(Stage):
     """Pairs of a source and its target: number words and digits, or files of your own."""
 
     kind: ClassVar[str] = "pairs"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     title: ClassVar[Title] = Title("pairs to translate", "翻译句对", "read")
     numbers: int = Field(0, ge=0)
     """Numbers below a million, chosen by the seed, in English words and in digits."""
@@ -182,14 +183,18 @@ def _files(path: Path) -> Iterator[tuple[PurePosixPath, str]]:
     if path.is_dir():
         for file in sorted(path.rglob("*.txt")):
             if file.name in ("source.txt", "target.txt"):
+                if irregular(file) or file.stat().st_size > left:
+                    raise TriviumError(f"{file}: {irregular(file) or f'more than {left:,} bytes of text'}")
                 yield text(file.relative_to(path).as_posix(), file.read_bytes())
         return
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile() and PurePosixPath(member.name).name in ("source.txt", "target.txt"):
-                    opened = archive.extractfile(member)
-                    assert opened is not None
-                    yield text(member.name, opened.read(left + 1))
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise TriviumError(f"{path}: not a readable tar archive ({error})") from error
+        with opened(path) as stream:
+            for name, member in members(stream, path.name, Budget(100 * LARGEST)):
+                if PurePosixPath(name).name in ("source.txt", "target.txt") and not isinstance(member, Bad):
+                    yield text(name, member.read(left + 1))
+                elif isinstance(member, Bad) and PurePosixPath(name).name in (DAMAGE, "source.txt", "target.txt"):
+                    raise member
+    except Bad as bad:
+        raise TriviumError(f"{path}: not a readable tar archive ({bad.reason})") from bad
+    except OSError as error:
+        raise TriviumError(f"{path}: cannot be read ({error.strerror})") from error
