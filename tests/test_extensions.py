@@ -91,7 +91,8 @@ def test_an_edit_of_a_plugin_or_of_what_it_imports_runs_the_stage_again(place):
 
 def test_a_stage_goes_on_after_an_edit_and_says_so(place):
     (place / "plugins/words.py").write_text(
-        PLUGIN.replace('        return {"words"', '        raise KeyboardInterrupt\n        return {"words"'))
+        PLUGIN.replace('        return {"words"', '        (context.scratch / "half").write_text("")\n'
+                       '        raise KeyboardInterrupt\n        return {"words"'))
     with pytest.raises(KeyboardInterrupt):
         trivium.run("recipe.yaml")
     (place / "plugins/words.py").write_text(PLUGIN)

@@ -144,7 +144,7 @@ def test_recipes_that_name_the_packages_files_work_outside_a_checkout(tmp_path, 
     (tmp_path / "mine.yaml").write_text("""name: mine
 stages:
   grpo: {model: ., prompts: ., checker: "recipes/checks.py:sums"}
-  evaluate: {models: {sft: .}, prompts: ., demonstrations: ., tasks: [recipes/tasks/world-unknown.yaml]}
+  evaluate: {models: {sft: .}, prompts: ., tasks: [recipes/tasks/world-unknown.yaml]}
 """)
     stages = load_recipe("mine.yaml", only=["grpo"]).stages
     file, _, name = stages["grpo"].checker.partition(":")

@@ -21,7 +21,6 @@ stages:
   evaluate:
     models: {{sft: {models["chat"]}}}
     prompts: {models["world"]}
-    demonstrations: {models["world"]}
     checkers: {{long: "checks.py:longer", right: world}}
     limit: 4
     max_new_tokens: 6

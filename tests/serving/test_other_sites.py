@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import httpx
 import pytest
 from served import running
 
+from trivium.artifacts import seal
 from trivium.cli.serving import serve, site
 from trivium.errors import TriviumError
 from trivium.serving.chat_page import TOWN, Page
@@ -76,7 +75,8 @@ def chain(place, *kinds):
     for kind in kinds:
         (place / kind).mkdir(parents=True)
         inputs = {"model": {"path": f"../{before}", "digest": ""}} if before else {}
-        (place / kind / "manifest.json").write_text(json.dumps({"kind": kind, "inputs": inputs}))
+        seal(place / kind, kind=kind, name=kind, key="", seed=0, settings={}, inputs=inputs, summary={}, seconds=1.0,
+             peak_memory_mb=1.0)
         before = kind
     return place / before
 
