@@ -43,7 +43,7 @@ def test_a_prompt_that_leaves_no_room_is_left_out(school, tmp_path):
     write_rows(tmp_path / "prompts.jsonl",
                [*rows[:8], {"id": "long", "prompt": [{"role": "user", "content": "say hello " * 70}]}])
     place, said = context(school, tmp_path / "run", prompts=tmp_path / "prompts.jsonl")
-    policy, tokenizer = ppo.load_language_model(school / "sft")
+    policy, tokenizer = load_language_model(school / "sft")
     rollouts = rollout.Rollouts(Ppo(**FEW), place, policy, tokenizer, 1)
     assert [row["id"] for row in rollouts.prompts] == [f"p{n}" for n in range(8)]
     longest = len(rollouts.ids["long"]) + 6

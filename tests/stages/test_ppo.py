@@ -73,7 +73,7 @@ def test_a_rollout_is_scored_as_the_papers_say():
 
 def test_ptx_adds_the_pretraining_gradient(school, precision):
     settings = Ppo(pretraining_coefficient=0.7)
-    policy, _ = ppo.load_language_model(school / "sft")
+    policy, _ = load_language_model(school / "sft")
     reward, _ = load_reward_model(school / "reward")
     objective = ppo.ClippedSurrogate(settings)
     rng = np.random.default_rng(0)

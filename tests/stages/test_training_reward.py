@@ -11,8 +11,7 @@ from tiny import FEW, context, lines
 from trivium.files import write_rows
 from trivium.model import LanguageModel, RewardModel
 from trivium.objectives.policy import whiten
-from trivium.stages.models import load_reward_model, save_model
-from trivium.stages.reinforcement import ppo
+from trivium.stages.models import load_language_model, load_reward_model, save_model
 from trivium.stages.reinforcement.grpo import Grpo
 from trivium.stages.reinforcement.ppo import Ppo
 from trivium.stages.reinforcement.rollout import Rollouts
@@ -25,7 +24,7 @@ from trivium.training.batch import make_batch
 
 def test_a_response_that_never_ends_gets_the_fixed_score(school, tmp_path):
     place, _ = context(school, tmp_path)
-    policy, tokenizer = ppo.load_language_model(school / "sft")
+    policy, tokenizer = load_language_model(school / "sft")
     rollouts = Rollouts(Ppo(**FEW), place, policy, tokenizer, 1)
     answers = rollouts.answer(rollouts.prompts_of(0), 1, "rollout", 0)
     answers.finished[:2] = [[False], [True]]
@@ -48,7 +47,7 @@ def test_two_reward_models_judge_a_rollout(school, tmp_path):
     write_rows(tmp_path / "prompts.jsonl", [row | ({"safety": True} if n % 2 else {}) for n, row in enumerate(rows)])
     place, _ = context(school, tmp_path / "run", safety=tmp_path / "safety", prompts=tmp_path / "prompts.jsonl")
     settings = Ppo(**FEW, safety="safety", safety_threshold=0.0)
-    policy, tokenizer = ppo.load_language_model(school / "sft")
+    policy, tokenizer = load_language_model(school / "sft")
     rollouts = Rollouts(settings, place, policy, tokenizer, 1)
     answers = rollouts.answer(rollouts.prompts_of(0), 1, "rollout", 0)
     answers.finished = [[True]] * len(answers.rows)

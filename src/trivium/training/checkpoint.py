@@ -21,6 +21,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
+from trivium import files
 from trivium.errors import TriviumError
 from trivium.files import digest_file, digest_json, fsync_folder, what, write_json, written_aside
 from trivium.training.optimizers import check_state
@@ -193,9 +194,10 @@ def readable(note: Path) -> bool:
 
 def sweep(folder: Path) -> None:
     """Take away what killed attempts left: files half written, and parts that no note makes a checkpoint."""
+    files.sweep(folder)
     whole = {note.stem for note in notes_in(folder)}
-    for left in [*folder.glob(".step-*.tmp"), *folder.glob("step-????????.*.*")]:
-        if left.name.startswith(".") or left.name.partition(".")[0] not in whole:
+    for left in folder.glob("step-????????.*.*"):
+        if left.name.partition(".")[0] not in whole:
             left.unlink(missing_ok=True)
 
 
