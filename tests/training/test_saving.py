@@ -191,7 +191,8 @@ def test_the_best_weights_are_put_back_or_missed(tmp_path, every_step):
 
 
 def test_what_killed_attempts_left_goes(tmp_path):
-    for name in (".step-00000007.0.safetensors.12.tmp", "step-00000009.0.safetensors", "step-00000009.1.json"):
+    (tmp_path / ".step-00000007.0.safetensors.12.half.tmp").mkdir()
+    for name in ("step-00000009.0.safetensors", "step-00000009.1.json"):
         (tmp_path / name).write_bytes(b"half")
     go(tmp_path, 2)
     assert {path.name for path in tmp_path.iterdir()} == {
