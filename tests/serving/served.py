@@ -10,9 +10,10 @@ import time
 
 import pytest
 import torch
-import uvicorn
 
+from trivium.clients import Patience
 from trivium.feedback.store import Store
+from trivium.listening import server as server_of
 from trivium.model import LanguageModel, ModelConfig, folder
 from trivium.serving.app import create_app
 from trivium.serving.models import Limits, load
@@ -43,11 +44,11 @@ def folders(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def running(folders, limits, keys=(), feedback=None, **more):
+def running(folders, limits, keys=(), feedback=None, patience=Patience(), **more):  # noqa: B008
     models = [load(name, place, limits) for name, place in folders.items()]
     app = create_app(models, limits, keys, (lambda: Store(feedback, create=True)) if feedback else None, **more)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
+        server = server_of(app, patience, cancels=True, log_level="error", timeout_graceful_shutdown=2)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while not server.started:

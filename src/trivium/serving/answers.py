@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import secrets
@@ -10,7 +11,6 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from trivium.serving.reading import AnswerReader, Delta, message_of
 from trivium.serving.scheduler import News, Ticket
 from trivium.serving.service import Service
 from trivium.serving.telling import Telling
-from trivium.serving.waiting import HeldStream, all_samples, in_time, news_in_order, unless_gone
+from trivium.serving.waiting import HeldStream, all_samples, in_time, news_in_order
 
 LINGER = 10.0
 """Seconds after its answer's time is up for which a client that reads slowly keeps its connection."""
@@ -47,10 +47,10 @@ class Answer:
             "model": model.name, "system_fingerprint": model.digest or None
         }
 
-    async def respond(self, http: Request) -> Response:
+    async def respond(self) -> Response:
         """The response. Raises :class:`ApiError` where there is none."""
         self.metrics.add("trivium_prompt_tokens_total", sum(map(len, self.prompts)), model=self.model.name)
-        return await (self._stream() if self.request.stream else self._whole(http))
+        return await (self._stream() if self.request.stream else self._whole())
 
     # tickets
 
@@ -102,18 +102,18 @@ class Answer:
 
     # as a whole
 
-    async def _whole(self, http: Request) -> Response:
-        name, samples = self.model.name, None
+    async def _whole(self) -> Response:
+        name = self.model.name
         try:
             async with self._tickets() as tickets:
-                samples = await unless_gone(http, in_time(self.service.limits.seconds, all_samples(tickets)))
+                samples = await in_time(self.service.limits.seconds, all_samples(tickets))
         except ApiError as error:
             if error.status == 408:
                 self.metrics.add("trivium_cancelled_total", model=name)
             raise
-        if samples is None:
+        except asyncio.CancelledError:  # the client has gone away
             self.metrics.add("trivium_cancelled_total", model=name)
-            return Response(status_code=499)  # nobody is there to read it
+            raise
         count = 0 if self.request.limit == 0 else sum(len(sample.tokens) for _, sample in samples)
         self.metrics.add("trivium_completion_tokens_total", count, model=name)
         self.metrics.observe("trivium_request_seconds", time.perf_counter() - self.begun, model=name)

@@ -238,7 +238,8 @@ class Settings(Told):
 
 WHY = {400: "A request that cannot be understood or done", 401: "No valid API key", 404: "No such model or page",
        408: "It took too long", 413: "The body is too large", 415: "The body is not application/json",
-       429: "All places are taken; come again later", 500: "The server failed", 503: "The engines have ended"}
+       421: "The request does not name this server", 429: "All places are taken; come again later",
+       500: "The server failed", 503: "The engines have ended, or no further client is taken"}
 
 
 def told(answer: type[BaseModel], *faults: int,
@@ -252,5 +253,7 @@ def told(answer: type[BaseModel], *faults: int,
     return found | {status: {"model": Error, "description": WHY[status]} for status in (*faults, 500)}
 
 
+OUTSIDE = (408, 421, 503)
+"""The statuses of any request, whatever it asks for: its head came late, it names another server, there is no room."""
 BODY = (400, 401, 408, 413, 415)
 """The statuses that a body may get."""

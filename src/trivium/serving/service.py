@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Annotated, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
@@ -18,6 +20,8 @@ from trivium.serving.models import Encoder, Limits, Served
 from trivium.serving.protocol import Body, parse
 from trivium.serving.scheduler import Scheduler
 from trivium.serving.waiting import in_time
+
+Result = TypeVar("Result")
 
 METRICS = (
     ("trivium_requests_total", "counter", "Requests by route and status."),
@@ -45,6 +49,7 @@ class Service:
         self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
         self._store: Store | None = None
         self._opening = threading.Lock()
+        self._forms = ThreadPoolExecutor(2, "forms")
         for metric in METRICS:
             self.metrics.describe(*metric)
 
@@ -88,6 +93,15 @@ class Service:
                            + (f": {', '.join(sorted(self.encoders))[:200]}" if self.encoders else ""), param="model",
                            code="model_not_supported")
         return found
+
+    async def compiled(self, compile_: Callable[[], Result]) -> Result:
+        """What binds an answer, beside the event loop. Raises :class:`ApiError` (400) where that takes too long."""
+        seconds = self.limits.form_seconds
+        try:
+            return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._forms, compile_), seconds)
+        except TimeoutError as error:
+            raise ApiError(400, f"the asked form is too intricate: it took more than {seconds:g} seconds to read; ask "
+                           "for a simpler schema", param="response_format", code="invalid_value") from error
 
     def store(self) -> Store:
         """The feedback project, opened at the first call. May be called from many threads."""
@@ -141,7 +155,7 @@ async def _read(request: Request, limits: Limits) -> bytes:
 
     too_large = declared.isdecimal() and int(declared[:20]) > limits.body
     if not too_large:
-        await in_time(limits.seconds, read(), "the body took more than {} seconds to arrive")
+        await in_time(limits.body_seconds, read(), "the body took more than {} seconds to arrive")
     if too_large or len(data) > limits.body:
         raise ApiError(413, f"the body is larger than {limits.body:,} bytes", code="request_too_large")
     return bytes(data)

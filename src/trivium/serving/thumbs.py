@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, Response
-from starlette.concurrency import run_in_threadpool
 
 from trivium.errors import TriviumError
 from trivium.serving.errors import ApiError
@@ -37,7 +37,7 @@ async def choice(service: TheService, given: Annotated[Choice, Depends(body(Choi
 async def _keep(write: Callable[[], Any]) -> Response:
     """Write beside the event loop; what the store refuses is the client's fault."""
     try:
-        await run_in_threadpool(write)
+        await asyncio.to_thread(write)
     except (TriviumError, UnicodeError) as error:
         raise ApiError(400, str(error)) from error
     return JSONResponse({"kept": True})
