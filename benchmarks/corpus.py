@@ -105,9 +105,9 @@ def _our_extraction(options: dict[str, Any]) -> dict[str, Any]:
     from trivium.corpus.extract import extract
     found = _rows(options["input"])
     extract(found[0]["text"], options["profile"])
-    start = time.process_time()
+    start = time.perf_counter()  # most of the work is another process's
     kept = sum(extract(row["text"], options["profile"])[0] is not None for row in found)
-    return {"rate": len(found) / (time.process_time() - start), "kept": kept}
+    return {"rate": len(found) / (time.perf_counter() - start), "kept": kept}
 
 
 def _library_extraction(options: dict[str, Any]) -> dict[str, Any]:
@@ -123,9 +123,9 @@ def _library_extraction(options: dict[str, Any]) -> dict[str, Any]:
         def run(html: str) -> Any:
             return extract_plain_text(html, main_content=True, alt_texts=False, list_bullets=False, comments=False)
     run(found[0]["text"])
-    start = time.process_time()
+    start = time.perf_counter()
     kept = sum(bool(run(row["text"])) for row in found)
-    return {"rate": len(found) / (time.process_time() - start), "kept": kept}
+    return {"rate": len(found) / (time.perf_counter() - start), "kept": kept}
 
 
 def _build(options: dict[str, Any], **settings: Any) -> tuple[dict[str, Any], float]:

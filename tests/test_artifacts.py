@@ -7,7 +7,7 @@ import os
 import pytest
 
 from test_pipeline import go, recipe  # noqa: F401
-from trivium.artifacts import digest_path, lineage, open_artifact, seal
+from trivium.artifacts import check_made, digest_path, lineage, open_artifact, seal
 from trivium.errors import TriviumError
 
 
@@ -59,6 +59,78 @@ def test_a_touched_folder_is_named(tmp_path, fault, message):
     fault(tmp_path / "one")
     with pytest.raises(TriviumError, match=message):
         open_artifact(tmp_path / "one")
+
+
+def edit(folder, **values):
+    import json
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({key: value for key, value in (manifest | values).items()
+                                                      if value is not None}))
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    ({"key": None}, "`key`"), ({"key": 7}, "`key` is a number"), ({"created": "yesterday"}, "no time"),
+    ({"created": None}, "`created`"), ({"seconds": "many"}, "no time"), ({"files": {"text": {"bytes": 5}}}, "no list"),
+    ({"inputs": []}, "`inputs` is a list"), ({"inputs": {"a": {"path": "x"}}}, "an input without"),
+    ({"records": "log"}, "`records`"),
+    ({"format": 99, "versions": {"trivium": "9.9"}}, "by Trivium 9.9.*update Trivium"),
+    ({"format": 2, "versions": None}, "a later Trivium"),
+])
+def test_a_damaged_manifest_and_one_of_the_future_are_one_line(tmp_path, values, said):
+    made(tmp_path / "one")
+    edit(tmp_path / "one", **values)
+    with pytest.raises(TriviumError, match=rf"manifest\.json: .*{said}"):
+        open_artifact(tmp_path / "one")
+
+
+def test_verifying_minds_what_a_killed_process_or_a_file_manager_left(tmp_path):
+    made(tmp_path / "one")
+    left = tmp_path / "one/inner/.text.123.abc.tmp/text"
+    left.parent.mkdir()
+    left.touch()
+    open_artifact(tmp_path / "one")
+    with pytest.raises(TriviumError, match=r"inner/\.text\.123\.abc\.tmp/text: a half-written file.*remove it"):
+        open_artifact(tmp_path / "one", verify=True)
+    left.unlink()
+    left.parent.rmdir()
+    (tmp_path / "one/.DS_Store").touch()
+    open_artifact(tmp_path / "one")
+    with pytest.raises(TriviumError, match=r"\.DS_Store: added"):
+        open_artifact(tmp_path / "one", verify=True)
+    (tmp_path / "one/.DS_Store").unlink()
+    (tmp_path / "one/link").symlink_to("nothing")
+    with pytest.raises(TriviumError, match="link: added"):
+        open_artifact(tmp_path / "one")
+
+
+def test_what_is_half_written_is_never_sealed(tmp_path):
+    (tmp_path / "two/.text.9.abc.tmp").mkdir(parents=True)
+    (tmp_path / "two/.text.9.abc.tmp/text").touch()
+    assert made(tmp_path / "one").digest == made(tmp_path / "two").digest
+    open_artifact(tmp_path / "two", verify=True)
+
+
+def test_bits_that_rot_are_found_when_a_model_is_loaded(tmp_path):
+    made(tmp_path / "one")
+    before = (tmp_path / "one/text").stat()
+    check_made(tmp_path / "one")
+    (tmp_path / "one/text").write_text("hellp")
+    os.utime(tmp_path / "one/text", ns=(before.st_atime_ns, before.st_mtime_ns))
+    open_artifact(tmp_path / "one")  # by size and time alone it is the same
+    check_made(tmp_path / "one")  # once per process
+    made(tmp_path / "other")
+    (tmp_path / "other/text").write_text("hellp")
+    os.utime(tmp_path / "other/text", ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(TriviumError, match="other/text: changed since it was made"):
+        check_made(tmp_path / "other")
+    made(tmp_path / "third")
+    (tmp_path / "third/notes.md").touch()
+    check_made(tmp_path / "third")  # nothing would read it
+    made(tmp_path / "fourth")
+    (tmp_path / "fourth/chat_template.jinja").touch()
+    with pytest.raises(TriviumError, match=r"chat_template\.jinja: added"):
+        check_made(tmp_path / "fourth")
+    check_made(tmp_path)  # no artifact
 
 
 def test_a_manifest_without_records_is_still_read(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,7 +18,8 @@ from trivium.artifacts import open_artifact
 from trivium.errors import TriviumError
 from trivium.pipeline.one_stage import cores, plan
 from trivium.pipeline.run import run
-from trivium.recipe.load import load_recipe
+from trivium.progress import Progress
+from trivium.recipe.load import load_recipe, parse_stage
 from trivium.stage import Input, Stage
 
 
@@ -230,3 +232,160 @@ def test_the_environment_says_how_many_threads(monkeypatch):
     every = cores(SimpleNamespace(threads=None))
     monkeypatch.setenv("OMP_NUM_THREADS", "1000")
     assert cores(SimpleNamespace(threads=None)) == every
+
+
+HALF_WRITTEN = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from test_pipeline import RUNNERS, STAGES, write
+from trivium.files import write_text, written_aside
+from trivium.pipeline.run import run
+from trivium.recipe.load import load_recipe
+def killed(settings, context):
+    (context.folder / ".tmpAbCdEf").write_text("what a library keeps while it writes")
+    (context.folder / "shard-9").write_text("what only this attempt writes")
+    (context.folder / "log.jsonl").write_text("a record, which is gone on with")
+    write_text(context.scratch / "checkpoint", "kept")
+    with written_aside(context.folder / "text") as aside:
+        aside.write_text("hel")
+        os.kill(os.getpid(), signal.SIGKILL)
+run(load_recipe("recipe.yaml", (), STAGES), runners=RUNNERS | {"write": (killed, 1)})
+"""
+
+
+def test_what_a_killed_attempt_half_wrote_is_not_sealed(recipe, tmp_path):
+    wanted = go(recipe)["write"].digest
+    os.rename(tmp_path / "runs", tmp_path / "undisturbed")
+    command = [sys.executable, "-c", HALF_WRITTEN, os.path.dirname(__file__)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    work = work_folder(load_recipe(recipe, (), STAGES))
+    assert list((work / "artifact").glob(".text.*.tmp/text"))
+    found = {}
+
+    def look(settings, context):
+        if context.name == "write":
+            found.update(left=sorted(path.name for path in context.folder.iterdir()),
+                         scratch=[path.name for path in context.scratch.iterdir()])
+        return write(settings, context)
+
+    made = run(load_recipe(recipe, (), STAGES), runners=RUNNERS | {"write": (look, 1)})["write"]
+    assert found["left"] == ["log.jsonl"] and found["scratch"] == ["checkpoint"]
+    assert set(made.manifest["files"]) == {"text"} and open_artifact(made.folder, verify=True).summary["length"] == 5
+    assert (made.folder / "text").read_text() == (tmp_path / "undisturbed/trial/write/text").read_text()
+    assert wanted == made.digest
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "pattern"])
+@pytest.mark.parametrize("how", ["changed", "gone", "added"])
+def test_an_input_that_changes_while_it_is_read_ends_the_stage(recipe, tmp_path, kind, how):
+    if (kind, how) == ("file", "added"):
+        return
+    (tmp_path / "raw").mkdir()
+    raw = tmp_path / "raw/a.txt"
+    raw.write_text("one")
+    source = {"file": "./raw/a.txt", "folder": "raw", "pattern": "raw/*.txt"}[kind]
+
+    def meanwhile(settings, context):
+        if how == "gone":
+            raw.unlink()
+        else:
+            (raw if how == "changed" else tmp_path / "raw/b.txt").write_text("two")
+        return write(settings, context)
+
+    def attempt(runner):
+        return run(load_recipe(recipe, (f"write.source={source}",), STAGES), runners=RUNNERS | {"write": (runner, 1)})
+
+    with pytest.raises(TriviumError, match="write: source: .*(changed|went away).*run the same command again"):
+        attempt(meanwhile)
+    assert not (tmp_path / "runs/trial/write").exists()
+    raw.write_text("one")
+    assert attempt(write)["write"].manifest["inputs"]["source"]["digest"]
+
+
+def test_damaged_notes_of_an_attempt_are_passed_over(recipe, tmp_path):
+    work = work_folder(load_recipe(recipe, (), STAGES))
+    for damage in ("", "[1", "[]", '{"seconds": "many"}', "\x00\x01"):
+        (work / "scratch").mkdir(parents=True)
+        for name in ("attempts.json", "code.json"):
+            (work / name).write_text(damage)
+        (work / "scratch/checkpoint").touch()
+        assert go(recipe)["write"].manifest["seconds"] < 60
+        os.rename(tmp_path / "runs", tmp_path / f"runs{len(list(tmp_path.iterdir()))}")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_a_colleagues_finished_run_can_be_looked_at_but_not_written(recipe, tmp_path):
+    go(recipe)
+
+    def say(*overrides):
+        # what may be read of the interpreter itself is no matter here: it is a fork that becomes somebody else
+        read, write = os.pipe()
+        if not (child := os.fork()):
+            os.setgid(65534)
+            os.setuid(65534)
+            try:
+                said = f"{len(run(load_recipe(recipe, overrides, STAGES), runners=RUNNERS))} artifacts"
+            except BaseException as error:
+                said = f"{type(error).__name__} {error}"
+            os.write(write, said.encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(write)
+        with os.fdopen(read) as file:
+            return file.read()
+
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.owner() == "root" and folder.stat().st_mode & 0o005 != 0o005 and folder != folder.parent:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    assert say() == "3 artifacts"
+    assert say("write.word=ciao").startswith("TriviumError") and "cannot be written" in say("write.word=ciao")
+    (tmp_path / "runs/trial/.work/lock").unlink()
+    assert say() == "3 artifacts"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_will_do_and_is_told_of(recipe, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    said = []
+    progress = Progress(quiet=True)
+    progress.say = said.append
+    made = run(load_recipe(recipe, (), STAGES), runners=RUNNERS, progress=progress)
+    assert len(made) == 3 and any("has no locks" in text for text in said)
+
+
+def test_a_file_in_the_way_of_what_is_kept_is_one_line(recipe, tmp_path):
+    go(recipe)
+    (tmp_path / "runs/trial/superseded").touch()
+    with pytest.raises(TriviumError, match="superseded: something else is in the way"):
+        go(recipe, "write.word=ciao")
+    (tmp_path / "runs/trial/superseded").unlink()
+    assert go(recipe, "write.word=ciao")["write"].summary == {"length": 4}
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "null\0byte", "../up", ".hidden", "é" * 120])
+def test_names_that_no_folder_can_have_are_refused(recipe, name):
+    with pytest.raises(TriviumError, match="cannot be a folder's name"):
+        go(recipe, f"name={json.dumps(name)}")
+    with pytest.raises(TriviumError, match="cannot be a stage's name"):
+        parse_stage(name, {"kind": "write"}, STAGES)
+
+
+def test_a_path_that_is_too_long_is_one_line(recipe):
+    with pytest.raises(TriviumError, match="too long"):
+        go(recipe, f"out={'/'.join(['deep' * 40] * 30)}")
+    with pytest.raises(TriviumError, match="cannot be a folder's name"):
+        go(recipe, 'out="a\\0b"')
+
+
+def test_a_result_of_a_later_trivium_is_not_taken(recipe, tmp_path):
+    go(recipe)
+    place = tmp_path / "runs/trial/write/manifest.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"format": 99}))
+    with pytest.raises(TriviumError, match="update Trivium"):
+        go(recipe)
+    place.write_text("[]")
+    with pytest.raises(TriviumError, match="not a manifest"):
+        go(recipe)

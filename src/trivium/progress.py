@@ -8,11 +8,15 @@ import os
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
+
+from trivium.visible import visible
 
 PLAIN_SECONDS = 10.0
 """How often a line is printed where there is no terminal."""
@@ -45,7 +49,13 @@ class Pace:
 
 
 class Terminal(Console):
-    """A console whose reader may go away: training goes on without words."""
+    """A console whose reader may go away: training goes on without words. What it prints is made visible first."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print texts, without the escapes that stand in them."""
+        super().print(*(visible(one) if isinstance(one, str) else Text(visible(one.plain))
+                        if isinstance(one, Text) and visible(one.plain) != one.plain else one for one in objects),
+                      **options)
 
     def on_broken_pipe(self) -> None:
         """Say no more, where rich would end the program."""
@@ -94,7 +104,7 @@ class Progress:
         """A new stage begins."""
         self.name, self.printed, self.begun, self.last = name, time.monotonic(), time.monotonic(), ""
         self.pace = Pace()
-        self.bars.reset(self.task, description=escape(name), total=None, text="", left="")
+        self.bars.reset(self.task, description=escape(visible(name)), total=None, text="", left="")
         if not self.live:
             self.say("begins")
 
@@ -102,7 +112,7 @@ class Progress:
         """``done`` of ``total`` steps of the stage are done."""
         left = self.pace(done, total)
         rest = f"{span(left)} left  " if left is not None and done < total else ""
-        self.bars.update(self.task, completed=done, total=total, text=escape(text), left=rest)
+        self.bars.update(self.task, completed=done, total=total, text=escape(visible(text)), left=rest)
         line = f"{done}/{total} {text}"
         if not self.live and line != self.last and (time.monotonic() - self.printed > PLAIN_SECONDS or
                                                     (text and done == total)):

@@ -29,6 +29,26 @@ def peak_memory_mb() -> float:
     return round(own + child, 1)
 
 
+def available_memory() -> float:
+    """Bytes that this process may still take: what the system has without swapping, within the limits of its group and
+    of its own. Infinite where the system does not say."""
+    found = [float("inf")]
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        found.append(1024 * next(int(line.split()[1])
+                                 for line in Path("/proc/meminfo").read_text().splitlines()
+                                 if line.startswith("MemAvailable:")))
+    with contextlib.suppress(OSError, ValueError):  # a container's own, which counts what can be dropped as taken
+        group = Path("/sys/fs/cgroup")
+        held = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()) +
+                     int(held["inactive_file"]))
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    with contextlib.suppress(OSError, ValueError):
+        if limit != resource.RLIM_INFINITY:
+            found.append(limit - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0]))
+    return max(0.0, min(found))
+
+
 def running_and_waiting() -> tuple[float, float]:
     """The seconds that this process's threads have run, and those that they have waited for a core that others used.
     Both are 0 where the system does not say."""

@@ -117,6 +117,8 @@ class Stage(BaseModel):
     """What the report draws of it and puts first."""
     every_process: ClassVar[bool] = False
     """Whether all processes run it under ``torchrun``, rather than the first one alone."""
+    streams: ClassVar[frozenset[str]] = frozenset()
+    """Inputs whose URLs the stage reads itself. What other inputs name by URL is fetched before."""
     unlearned: ClassVar[frozenset[str]] = frozenset()
     """Settings that change nothing of what the stage makes: another value finds the same artifact. So does another
     ``threads``."""

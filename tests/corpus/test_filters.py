@@ -108,7 +108,33 @@ def test_run_length_is_a_setting(tmp_path):
 
 def test_characters_in_chinese(tmp_path):
     found, _ = index(tmp_path, ["村子里的老渡船每天过河几次呢"])
-    assert found.find("请问:村子里的老渡船每天过河几次?") is not None and found.find("村子里的老渡船") is None
+    assert found.find("请问:村子里的老渡船,每天过河几次呢?") is not None
+    assert found.find("村子里的老渡船每天过河几次") is None
+
+
+def test_a_run_has_as_many_characters_as_thirteen_words_have(tmp_path):
+    """Two of Chinese or Japanese are a word, four of Thai: a name and a title alone are no leak."""
+    title = "东海省山水县人民政府县长王小明"
+    question = f"{title}今天上午在会议上说了什么话而让所有人都觉得十分惊讶呢"
+    thai = "กขคงจฉชซญฎ" * 6
+    found, _ = index(tmp_path, [question, thai])
+    assert len(title) > 13 and found.find(f"{title}出席了开幕式。") is None
+    run = question[3:29]
+    assert found.find(question[:25]) is None and found.find("据说" + run + "了") == (0, " ".join(run))
+    assert found.find(thai[:51]) is None and found.find(thai[:52]) is not None
+    assert index(tmp_path / "short", ["几次呢"])[1]["passed_over"] == 1
+
+
+def test_answers_are_searched_for_where_they_are_long(tmp_path):
+    long, short = "they paint the hull with tar and linseed oil", "the united states"
+    (tmp_path / "answers").mkdir()
+    counts = write_index(["Which one floats best of all?"], ContaminationSettings(), tmp_path / "answers",
+                         [short, long, "两年以后才回来"])
+    found = ContaminationIndex(tmp_path / "answers")
+    assert counts == {"texts": 4, "passed_over": 2}
+    assert found.find(f"In {short} of old, 两年以后才回来。") is None
+    assert found.find(f"Every spring {long}.") == (2, long)
+    assert ContaminationIndex(tmp_path / "answers").find("Which one floats best of all")[0] == 0
 
 
 def test_against_brute_force(tmp_path):

@@ -3,7 +3,15 @@
 import pytest
 from pydantic import TypeAdapter
 
-from trivium.corpus.languages import DEFAULTS, STOP_WORDS, LanguageSettings, identify, known
+from trivium.corpus.languages import (
+    LONG_WORDED,
+    STOP_WORDS,
+    TWINS,
+    UNSPACED_LANGUAGES,
+    LanguageSettings,
+    identify,
+    known,
+)
 from trivium.corpus.quality import check, chosen
 from trivium.corpus.settings import CorpusSettings
 from trivium.errors import TriviumError
@@ -31,7 +39,8 @@ def test_languages_are_told(code):
 
 def test_what_is_no_language_is_unknown():
     assert identify("1 2 3 :-)", LanguageSettings(min_confidence=0.9))[0] == "und"
-    assert set(STOP_WORDS) | set(DEFAULTS) <= set(known())
+    twins = {code for group in TWINS for code in group}
+    assert {*STOP_WORDS, *UNSPACED_LANGUAGES, *LONG_WORDED, *twins} <= set(known())
 
 
 def test_stop_words_go_by_the_language():

@@ -4,16 +4,16 @@ import re
 from collections import Counter
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trivium.corpus.c4 import drop_lines
-from trivium.corpus.extract import _may_be_deeper, extract, tidy
+from trivium.corpus.extract import ExtractionLimits, extract
+from trivium.corpus.extractors import tidy
 from trivium.corpus.quality import FAMILIES, LINE_RULES, RULES, Page, check, chosen, top_ngrams
 from trivium.corpus.thresholds import QualityThresholds
-from trivium.corpus.words import PLAIN_WORD, is_unspaced, plain_words, words
+from trivium.corpus.words import PLAIN_WORD, is_unspaced, plain_words, visible, words
 from trivium.errors import TriviumError
 
 GOOD = (
@@ -235,12 +235,11 @@ def test_hostile_pages_give_nothing(profile, html):
     assert extract(html, profile)[0] in (None, "<" * 2000)
 
 
-def test_the_other_extractor_is_the_fallback(monkeypatch):
-    def broken(html, url):
-        raise RecursionError
-
-    monkeypatch.setattr("trivium.corpus.extract._trafilatura", broken)
-    assert "twice a day" in extract(PAGE, "accurate")[0]
+def test_the_other_extractor_is_the_fallback():
+    assert extract("<html><body><div>Words and no more of them here.</div></body></html>", "fast")[1] in (
+        "trafilatura (found_nothing)", "resiliparse")
+    text, how = extract(PAGE, "accurate", limits=ExtractionLimits(tags=3))
+    assert "twice a day" in text and how == "resiliparse (too_many_tags)"
 
 
 def test_tidy():
@@ -249,7 +248,7 @@ def test_tidy():
 
 @given(st.text(st.characters(codec="ascii")))
 def test_the_fast_way_to_plain_words_finds_those_of_the_slow_one(text: str) -> None:
-    assert plain_words(text) == PLAIN_WORD.findall(text.casefold())
+    assert plain_words(text) == PLAIN_WORD.findall(visible(text).casefold())
 
 
 @given(st.lists(st.sampled_from(["a", "of", "the", "river", "river's"]), max_size=40), st.integers(1, 8))
@@ -257,17 +256,3 @@ def test_runs_of_words_are_counted_by_their_hashes_as_by_the_words(parts: list[s
     runs = Counter(tuple(parts[k:k + n]) for k in range(len(parts) - n + 1))
     longest = max((sum(map(len, run)) for run in runs), default=0)
     assert Page(" ".join(parts)).most_frequent(n) == (max(runs.values(), default=0), longest)
-
-
-@given(
-    st.lists(
-        st.sampled_from([
-            "<div>", "</div>", "<P class=x>", "</p>", "<br>", "<IMG src=x>", "<hr/>", "text", "<", ">", "</", "<b", "é"
-        ]), max_size=60), st.integers(0, 12))
-def test_how_deep_tags_are_nested_is_counted_as_one_would_by_hand(parts, depth):
-    html, level, worst = "".join(parts), 0, 0
-    for mark in re.findall(r"<(/|(?:br[> /]|img|hr[> /])|[a-z])", html.lower()):
-        level = max(0, level - 1) if mark == "/" else level + (len(mark) == 1)
-        worst = max(worst, level)
-    page = np.frombuffer(html.encode(), np.uint8)
-    assert _may_be_deeper(page, np.flatnonzero(page == ord("<")), depth) == (worst > depth)

@@ -11,11 +11,13 @@ from trivium.corpus.repeated_spans import (
     cut,
     least,
     mark,
+    marks_of,
     minimizers,
     repeated_hashes,
     repeats,
     run_hashes,
     windows,
+    windows_of,
     words_of,
 )
 from trivium.corpus.shards import read_array, write_array
@@ -62,14 +64,14 @@ def found(tmp_path, texts, sizes, partitions, dropped=()):
         shards.append(shard)
         starts.append(start)
         start += size
-    common = [repeated_hashes(shards, starts, gone, part, partitions) for part in range(partitions)]
+    common = [repeated_hashes(**marks_of(shards, starts, gone, part, partitions)) for part in range(partitions)]
     for shard, first, size in zip(shards, starts, sizes, strict=True):
         held.append(shard / "held")
         held[-1].mkdir()
         windows({row: texts[first + row]
                  for row in range(size) if first + row not in dropped}, common, SETTINGS, held[-1])
     for part in range(partitions):
-        parts.append(repeats(held, starts, part, partitions))
+        parts.append(repeats(**windows_of(held, starts, part, partitions)))
     gathered = {}
     for numbers, words in parts:
         for number, word in zip(numbers.tolist(), words.tolist(), strict=True):

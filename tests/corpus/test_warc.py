@@ -71,7 +71,7 @@ def test_transfer_and_content_encodings(tmp_path):
     ]
     found = outcome(items(tmp_path, b"".join(map(record, bodies)), max_page_bytes=1 << 16))
     assert found[:4] == [PAGE] * 4
-    assert [reason.split(":")[0] for reason in found[4:6]] == ["damaged page", "not a page that can be unpacked"]
+    assert found[4].startswith("damaged page") and found[5] == PAGE
     assert found[6].startswith("a page that unpacks to more than 65,536 bytes")
 
 

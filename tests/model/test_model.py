@@ -180,7 +180,8 @@ def test_responses_that_share_a_prompt_see_it_alone(window):
     ({"vocab_size": None}, "vocab_size"),
     ({"rope_parameters": {"rope_type": "yarn"}}, "lacks 'factor'"),
     ({"rope_parameters": {"rope_type": "llama3", "factor": 2.0}}, "lacks 'low_freq"),
-    ({"rope_scaling": {"rope_type": "linear", "factor": "much"}}, "rope_scaling.factor is 'much', where a number above 0 was expected"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": "much"}},
+     "rope_scaling.factor is 'much', where a number above 0 was expected"),
 ])
 def test_a_config_that_contradicts_the_weights_is_refused(tmp_path, change, message):
     folder.save(LanguageModel(small()).initialise(3), tmp_path, {"eos": 0, "pad": 1})

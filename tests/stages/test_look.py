@@ -90,6 +90,8 @@ def test_a_reward_model_that_is_an_adapter_has_no_trunk_of_its_own():
 def test_more_processes_need_less_each():
     recipe = load_recipe(ROOT / "recipes/quickstart.yaml", ["pretrain.rows=8"])
     one, four = memory_of(recipe, "pretrain", 1)[0], memory_of(recipe, "pretrain", 4)[0]
+    assert one.checkpoint == pytest.approx(one.parameters + one.optimizer, rel=0.02)
+    assert four.checkpoint == pytest.approx(one.checkpoint / 4, rel=0.05)
     assert four.optimizer == pytest.approx(one.optimizer / 4, rel=0.05) and four.activations < one.activations / 2
 
 

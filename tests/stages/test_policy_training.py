@@ -76,6 +76,7 @@ def test_rows_of_parallel_change_nothing_but_memory(school, tmp_path):
 
 
 def test_a_killed_run_remembers_what_its_watch_saw(school, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
     settings = Grpo(**FEW | {"iterations": 4, "episodes": 4, "samples": 3},
                     checker="number",
                     watch_every=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -18,6 +19,7 @@ import torch
 from scipy.optimize import linprog
 
 from trivium.errors import TriviumError
+from trivium.files import written_aside
 from trivium.model import LanguageModel, ModelConfig
 from trivium.stages.pretraining.pretrain import LanguageModeling, pieces
 from trivium.training import checkpoint, loop
@@ -338,13 +340,14 @@ folder = pathlib.Path(sys.argv[1])
 if len(sys.argv) > 3:  # die with half of this checkpoint written
     import os
     from trivium.training import checkpoint
-    whole = checkpoint.save_file
-    def half(parts, path):
-        whole(parts, path)
+    whole = checkpoint.write_tensors
+    def half(path, parts):
+        digest = whole(path, parts)
         if sys.argv[3] in path.name:
             os.truncate(path, path.stat().st_size // 2)
             os.kill(os.getpid(), 9)
-    checkpoint.save_file = half
+        return digest
+    checkpoint.write_tensors = half
 model = LanguageModel(CONFIG).initialise(0)
 train(model, LanguageModeling(), PackedEpochs(trees(400), 64, 4, 1), 60, Optimization(optimizer="muon"), scratch=folder,
       log=folder / "log.jsonl", fingerprint="same")
@@ -392,15 +395,16 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch):
             LanguageModel(CONFIG).initialise(0), LanguageModeling(), batches, 8, Optimization(),
             scratch=tmp_path / folder, log=tmp_path / folder / "log.jsonl", fingerprint="x").model
 
-    def full(parts, path):
+    def full(path, parts):
         if "step-00000005" in path.name:
-            path.write_bytes(b"some of it")
-            raise OSError("I/O error: No space left on device (os error 28)")  # as safetensors says it
-        save_file(parts, path)
+            with written_aside(path) as aside:
+                aside.write_bytes(b"some of it")
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return write_tensors(path, parts)
 
-    save_file = checkpoint.save_file
+    write_tensors = checkpoint.write_tensors
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full)
+        patch.setattr(checkpoint, "write_tensors", full)
         with pytest.raises(TriviumError, match="step-00000005.*the disk is full"):
             go("full")
     assert not list((tmp_path / "full").glob(".*"))

@@ -67,11 +67,11 @@ if torch.distributed.is_initialized():
 """
 
 
-def start(folder, processes, every_step=False, **options):
+def start(folder, processes, every_step=False, script=WORKER, **options):
     folder.mkdir(exist_ok=True)
-    script = folder / "worker.py"
-    script.write_text(WORKER)
-    words = [str(script), str(folder), str(HERE), json.dumps(options)]
+    place = folder / "worker.py"
+    place.write_text(script)
+    words = [str(place), str(folder), str(HERE), json.dumps(options)]
     launcher = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone",
                                                         f"--nproc-per-node={processes}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"TRIVIUM_SAVE_EVERY_STEP": "1"} if every_step else {})

@@ -11,10 +11,13 @@ def main() -> None:
     """Run the command line, where the system can."""
     try:
         check_system()
+        from trivium.cli import app
     except TriviumError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    from trivium.cli import app
+    except KeyboardInterrupt:
+        print("interrupted; nothing was begun", file=sys.stderr)
+        sys.exit(130)
     app.main()
 
 

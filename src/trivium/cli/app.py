@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shlex
@@ -17,13 +16,15 @@ from trivium.cli import feedback as feedback_commands
 from trivium.cli import serving as serving_commands
 from trivium.cli.chat import chat
 from trivium.cli.corpus import corpus_app
-from trivium.cli.output import any_encoding, quiet_libraries, to_json
+from trivium.cli.output import any_encoding, no_escapes, quiet_libraries, to_json
 from trivium.cli.places import check_artifact
 from trivium.cli.planning import estimate_app, lesson, prompt, scaling
 from trivium.cli.quickstart import quickstart
 from trivium.cli.run import run
 from trivium.errors import TriviumError, out_of_memory, unexpected
+from trivium.files import refusal
 from trivium.version import __version__
+from trivium.visible import visible
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -280,6 +281,7 @@ def main() -> None:
     """The program. A fault of the user's is one line and exit status 2, never a traceback; one of Trivium's own is one
     line and exit status 1, with its details in a file, or a traceback where ``TRIVIUM_TRACEBACK`` is set."""
     any_encoding()
+    no_escapes()
     quiet_libraries()
     try:
         try:
@@ -291,7 +293,7 @@ def main() -> None:
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except TriviumError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error), one_line=True)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -301,11 +303,9 @@ def main() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush is silent
         sys.exit(141)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print(
-                f"error: {error.filename or 'the disk'}: the disk is full; "
-                "free some space and run the same command again",
-                file=sys.stderr)
+        place = Path(error.filename if isinstance(error.filename, str) else "the disk")
+        if said := refusal(error, place):
+            print(f"error: {said}", file=sys.stderr)
             sys.exit(2)
         failed(error)
     except Exception as error:
@@ -326,7 +326,8 @@ def misused(error: Any) -> int:
         print(f"error: {command}: {name}{in_words(found(include_url=False))}", file=sys.stderr)
     else:
         said = error.format_message().rstrip(".")
-        print(f"error: {command}: {said[:1].lower()}{said[1:]}; see {command} --help", file=sys.stderr)
+        said = visible(said[:1].lower() + said[1:], one_line=True)
+        print(f"error: {command}: {said}; see {command} --help", file=sys.stderr)
     return int(error.exit_code)
 
 

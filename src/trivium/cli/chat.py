@@ -49,10 +49,10 @@ class Talk:
     """A conversation, turn after turn."""
 
     def __init__(self, model: Model, start: list[dict[str, Any]], temperature: float, longest: int, seed: int) -> None:
-        from rich.console import Console
+        from trivium.progress import Terminal
         self.model, self.start, self.seed = model, start, seed
         self.temperature, self.longest = temperature, longest
-        self.messages, self.console = list(start), Console(highlight=False)
+        self.messages, self.console = list(start), Terminal(highlight=False)
 
     def run(self) -> None:
         """Until the input ends, or somebody ends it."""

@@ -9,12 +9,23 @@ import sys
 import warnings
 from typing import Any
 
+from trivium.visible import Visible
+
 
 def any_encoding() -> None:
     """Let what a terminal or a pipe of another encoding than UTF-8 cannot write become question marks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def no_escapes() -> None:
+    """Let no control character of a document, a row, an answer or a name reach the terminal: all that is printed from
+    here on is made visible."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, Visible):
+            setattr(sys, name, Visible(stream))
 
 
 def quiet_libraries() -> None:

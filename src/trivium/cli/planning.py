@@ -118,10 +118,54 @@ def estimate_memory(recipe: Annotated[Path, typer.Argument(help="The recipe, a Y
         print(json.dumps(asdict(memory) | {"total": memory.total, "precision": precision, "processes": processes}))
         return
     print(f"{stage}: the peak of a step in each of {processes} process{'es' if processes > 1 else ''}, {precision}")
-    for name, size in (asdict(memory) | {"total": memory.total}).items():
+    counted = asdict(memory)
+    copy = counted.pop("checkpoint")
+    for name, size in (counted | {"total": memory.total}).items():
         print(f"  {name:12} {size / 2**20:10,.1f} MiB")
+    print(f"  and {copy / 2**20:,.1f} MiB of the machine's memory for the copy that a checkpoint is written from "
+          "(where there is no room for it, training waits until it is written)")
     if not memory.gradients:
         print("  (counted at the moment when most is held, which here comes before there are gradients)")
+
+
+@estimate_app.command("corpus")
+def estimate_corpus(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with a corpus stage.")],
+    size: Annotated[str | None,
+                    typer.Option("--input", help="Bytes as the documents are stored, such as 100TB; "
+                                 "those of the recipe's documents unless given.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one a core.")] = 1,
+    stage: Annotated[str | None, typer.Option(help="Which corpus stage; the first unless given.")] = None,
+    kind: Annotated[str | None, typer.Option(help="pages or text; by the documents' names unless given.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure the steps on a sample of the documents.")] = False,
+    sample: Annotated[str, typer.Option(help="How much of them --measure reads.")] = "20MB",
+    cores: Annotated[int, typer.Option(min=1, help="Cores of a machine.")] = 64,
+    head_rate: Annotated[float, typer.Option(help="Megabytes a second in and out of the head machine.")] = 1000.0,
+    core_hour: Annotated[float, typer.Option(help="Dollars for an hour of a core.")] = 0.04,
+    disk_month: Annotated[float, typer.Option(help="Dollars for a month of a terabyte of disk.")] = 80.0,
+    store_month: Annotated[float, typer.Option(help="Dollars for a month of a terabyte in an object store.")] = 23.0,
+    network: Annotated[float, typer.Option(help="Dollars for a terabyte read.")] = 0.0,
+    speed: Annotated[float, typer.Option(help="How many times as fast a core is as that of the rates.")] = 1.0,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting. Repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Predict hours, machines, disk, network and money of a corpus of any size."""
+    from trivium.planning import crawl
+    from trivium.recipe.load import load_recipe
+    loaded = load_recipe(recipe, set_ or [])
+    chosen = crawl.corpus_stage(loaded, stage)
+    if kind not in (None, *crawl.KINDS):
+        raise TriviumError(f"--kind {kind}: known are {', '.join(crawl.KINDS)}")
+    rates = crawl.measure(chosen, int(crawl.bytes_of(sample)), loaded.seed) if measure else crawl.rates_of(
+        chosen, kind or crawl.kind_of(chosen))
+    stored = crawl.bytes_of(size) if size is not None else crawl.stored_bytes(chosen)
+    prices = crawl.Prices(core_hour, disk_month, store_month, network)
+    for name, value in (("--head-rate", head_rate), ("--speed", speed)):
+        if not value > 0:
+            raise TriviumError(f"{name} {value}: must be above 0")
+    found = crawl.estimate(rates, stored, workers, prices, cores, head_rate * 1e6, crawl.is_remote(chosen),
+                           chosen.settings.shard_documents, speed)
+    found["rates"] = crawl.described(rates, measure)
+    print(json.dumps(found, indent=1) if as_json else crawl.describe(found))
 
 
 def lesson(name: Annotated[str, typer.Argument(help="line, animals, digits or next-word.")],

@@ -13,9 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from importlib.metadata import version
 from io import BytesIO
 from itertools import pairwise
@@ -25,23 +23,21 @@ from typing import Any
 import numpy as np
 
 from trivium.artifacts import digest_path
-from trivium.corpus import steps
+from trivium.corpus import names, reading, shuffles, steps
 from trivium.corpus.classifier import Filter
+from trivium.corpus.crawls import PATH_LISTS, along
 from trivium.corpus.duplicates import clusters
-from trivium.corpus.extract import versions
 from trivium.corpus.harmful import terms_of
 from trivium.corpus.mixture import epochs
 from trivium.corpus.quality import chosen
 from trivium.corpus.repeated_spans import PARTITION_MARKS
 from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.shards import read_array
-from trivium.corpus.tasks import Pool, Task, counts_of
-from trivium.data.readers import InputFile, find
+from trivium.corpus.tasks import Pool, Task, counts_of, share
+from trivium.data.readers import find
 from trivium.errors import TriviumError, nearest
-from trivium.extensions import code_files, file_of, resolve
-from trivium.files import digest_file, disk_errors, fsync_folder, write_bytes, write_json
+from trivium.files import disk_errors, fsync_folder, read_json, write_json, write_rows
 
-GROUP_FILES, GROUP_BYTES = 1000, 32 << 20
 PARTITION_DOCUMENTS = 60_000
 
 
@@ -66,7 +62,9 @@ class Extras:
     """What else a corpus is made with: paths whose content decides."""
 
     evaluation: Sequence[str] = ()
-    """Texts that must not occur in the corpus."""
+    """Texts that must not occur in the corpus: questions."""
+    answers: Sequence[str] = ()
+    """Answers and choices that must not, where they are long enough."""
     term_lists: Sequence[Path] = ()
     """Files of harmful terms."""
     blocked_domains: Sequence[Path] = ()
@@ -87,38 +85,47 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
       where it was asked for), in the order of the inputs; with a mixture, as often as its source is to be read;
     - ``rejects/part-*.jsonl``: ``{"id", "step", "reason", "text", "source"}`` of every other one, the text's first
       2,000 characters, and for rows of files also ``file`` and ``row``;
-    - ``counts.json``: what this function returns.
+    - ``counts.json``: what this function returns;
+    - ``fetched.jsonl``, where documents lie at URLs: ``{"url", "bytes", "state", "sha256"}`` of each file.
 
     ``scratch`` holds finished tasks. Give the same folder again after a crash, and delete it when the corpus is done:
     it holds the raw documents, private data included. Raises :class:`TriviumError` where nothing can be read or nothing
     is kept.
     """
-    files = find(inputs, extras.readers)
+    if settings.private.enabled and settings.private.names:
+        names.check(settings.private.pipeline)
+    kinds = (*extras.readers, *PATH_LISTS)
+    found = find(inputs, kinds)
+    files = along(found, settings.crawl, seed, scratch)
     with pool:
-        raw, read = _read(files, settings, extras.readers, pool)
+        lists = share(pool.scratch, "lists.json",
+                      _json(terms_of(settings.harmful, extras.term_lists, extras.blocked_domains)))
+        done_reading = reading.read(files, settings, extras.readers, lists, pool)
+        reading.check_listed(found, find(inputs, kinds))
         counts: steps.Counts = {}
-        for done in read:
+        for done in done_reading:
             steps.add(counts, counts_of(done))
         if not counts.get("funnel"):
             raise TriviumError(f"{inputs[0]}: holds no documents; name files with at least one document in them")
         _check_names(counts, settings)
-        lists = _keep(pool.scratch, "lists.json",
-                      _json(terms_of(settings.harmful, extras.term_lists, extras.blocked_domains)))
-        extracted = _extract(raw, settings, lists, pool)
+        extracted = reading.extract(done_reading, settings, lists, pool)
         filtered = _filter(extracted, settings, extras, lists, seed, pool)
         duplicates = _duplicates(filtered, settings, pool)
         repeats = _spans(filtered, duplicates, settings, pool)
-        finished, index = _finish(extracted, filtered, duplicates, repeats, extras.evaluation, settings, pool)
+        finished, index = _finish(extracted, filtered, duplicates, repeats, extras, settings, pool)
         for done in (*extracted, *filtered, *finished):
             steps.add(counts, counts_of(done))
         mixing = settings.mixture.enabled and counts["written"]["kept"] > 0
         gone = _all_rejected(counts, settings) if mixing else None
         if mixing and gone is None:
             finished = _mix(finished, counts, settings, seed, pool)
-        report = _report(counts, extras.evaluation, counts_of(index) if index else None)
+        report = _report(counts, [*extras.evaluation, *extras.answers], counts_of(index) if index else None)
     _publish(finished, folder)
     with disk_errors(folder):
         write_json(folder / "counts.json", report)
+        if fetched := [row for done in done_reading if (done / "fetched.json").exists()
+                       for row in read_json(done / "fetched.json")]:
+            write_rows(folder / "fetched.jsonl", fetched)
     if not report["kept"]:
         step, reasons = max(report["reasons"].items(), key=lambda item: sum(item[1].values()))
         reason = max(reasons, key=lambda name: reasons[name])
@@ -156,55 +163,6 @@ def _all_rejected(counts: steps.Counts, settings: CorpusSettings) -> tuple[str, 
     left = counts["funnel"]["contamination"]["sources"]
     return next(((source, counts["funnel"]["input"]["sources"][source]["documents"])
                  for source, weight in sorted(settings.mixture.weights.items()) if weight and source not in left), None)
-
-
-def _read(files: list[InputFile], settings: CorpusSettings, readers: Mapping[str, str],
-          pool: Pool) -> tuple[list[tuple[Path, str]], list[Path]]:
-    """The raw shards with what names them, and the finished tasks."""
-    with ThreadPoolExecutor(pool.workers) as threads:
-        digests = list(threads.map(_digest, files))
-    limits = {
-        name: getattr(settings, name)
-        for name in ("book_characters", "max_document_bytes", "max_page_bytes", "max_unpacked_bytes", "fields")
-    }
-    if readers:
-        limits["readers"] = dict(readers)
-    code = {
-        suffix: {
-            where: digest_file(file)
-            for where, file in code_files(suffix,
-                                          file_of(resolve(reader, "readers")) or Path())
-        }
-        for suffix, reader in readers.items()
-    }
-    tasks: list[Task] = []
-    start = size = 0
-    for stop, file in enumerate(files, 1):
-        size += file.path.stat().st_size
-        if stop == len(files) or stop - start == GROUP_FILES or size >= GROUP_BYTES:
-            group = files[start:stop]
-            parameters = {"files": [[file.name, file.source] for file in group], "limits": limits,
-                          "shard_documents": settings.shard_documents, **({"code": code} if code else {})}
-            tasks.append(Task("read", steps.read_step, parameters, [file.path for file in group], digests[start:stop]))
-            start, size = stop, 0
-    done = pool.run(tasks)
-    return [(shard, f"{folder.name}/{shard.name}") for folder in done for shard in sorted(folder.glob("raw-*"))], done
-
-
-def _extract(raw: list[tuple[Path, str]], settings: CorpusSettings, lists: tuple[Path, str], pool: Pool) -> list[Path]:
-    how = {
-        "extraction": settings.extraction, "limits": asdict(settings.limits), "versions": versions(),
-        "addresses": settings.harmful.enabled
-    }
-    path, digest = lists if settings.harmful.enabled else _keep(pool.scratch, "none.json", b"{}")
-    return pool.run([Task("extract", steps.extract_step, how, [shard, path], [key, digest]) for shard, key in raw])
-
-
-def _digest(file: InputFile) -> str:
-    try:
-        return digest_file(file.path)
-    except OSError as error:  # the reader will meet it again, and reject the file
-        return f"cannot be read: {error.strerror}"
 
 
 def _filter(extracted: list[Path], settings: CorpusSettings, extras: Extras, lists: tuple[Path, str], seed: int,
@@ -254,14 +212,21 @@ def _duplicates(filtered: list[Path], settings: CorpusSettings, pool: Pool) -> D
     exact = near = np.empty((0, 2), np.int64)  # (first, duplicate)
     similarity = np.empty(0, np.float32)
     if settings.duplicates.exact:
-        pairs = _pairs(pool.run([Task("exact_duplicates", steps.exact_step, part, filtered, keys) for part in parts]))
+        pairs = _pairs(pool.run([
+            Task("exact_duplicates", shuffles.exact_step, part, filtered, keys, shuffles.exact_gather)
+            for part in parts
+        ]))
         exact = pairs[np.argsort(pairs[:, 1], kind="stable")]
     if settings.duplicates.near:
-        path, digest = _keep_array(pool.scratch, "dropped.npy", np.unique(exact[:, 1]))
-        threshold = {"threshold": settings.duplicates.threshold}
-        done = pool.run([
-            Task("near_duplicates", steps.near_step, {**part, **threshold}, [path, *filtered], [digest, *keys])
+        path, digest = _share_array(pool.scratch, "dropped.npy", np.unique(exact[:, 1]))
+        groups = pool.run([
+            Task("band_groups", shuffles.groups_step, part, [path, *filtered], [digest, *keys], shuffles.groups_gather)
             for part in parts
+        ])
+        how = {"starts": starts[:-1], "threshold": settings.duplicates.threshold}
+        done = pool.run([
+            Task("near_duplicates", shuffles.near_step, how, [group, *filtered], [group.name, *keys],
+                 shuffles.near_gather) for group in groups
         ])
         pairs, shares = _pairs(done), np.concatenate([read_array(folder / "similarities.npy") for folder in done])
         documents, firsts = clusters(pairs)
@@ -293,15 +258,17 @@ def _spans(filtered: list[Path], duplicates: Duplicates, settings: CorpusSetting
     if not settings.spans.enabled:
         return []
     starts, keys = _numbered(filtered), [folder.name for folder in filtered]
-    path, digest = _keep_array(pool.scratch, "dropped.npy", duplicates.dropped)
+    path, digest = _share_array(pool.scratch, "dropped.npy", duplicates.dropped)
 
     def parts(count: int) -> list[dict[str, Any]]:
         partitions = 1 + count // PARTITION_MARKS
         return [{"starts": starts[:-1], "partition": part, "partitions": partitions} for part in range(partitions)]
 
     total = sum(counts_of(folder)["marks"] for folder in filtered)
-    common = pool.run(
-        [Task("shared_runs", steps.shared_step, part, [path, *filtered], [digest, *keys]) for part in parts(total)])
+    common = pool.run([
+        Task("shared_runs", shuffles.shared_step, part, [path, *filtered], [digest, *keys], shuffles.shared_gather)
+        for part in parts(total)
+    ])
     held = pool.run([
         Task("windows", steps.windows_step,
              {"spans": asdict(settings.spans), "start": start, "documents": stop - start}, [folder, path, *common],
@@ -309,8 +276,10 @@ def _spans(filtered: list[Path], duplicates: Duplicates, settings: CorpusSetting
         for folder, (start, stop) in zip(filtered, pairwise(starts), strict=True)
     ])
     total = sum(counts_of(folder)["windows"] for folder in held)
-    return pool.run(
-        [Task("repeats", steps.repeats_step, part, held, [done.name for done in held]) for part in parts(total)])
+    return pool.run([
+        Task("repeats", shuffles.repeats_step, part, held, [done.name for done in held], shuffles.repeats_gather)
+        for part in parts(total)
+    ])
 
 
 def _orders(filtered: list[Path], duplicates: Duplicates, repeats: list[Path],
@@ -333,7 +302,7 @@ def _orders(filtered: list[Path], duplicates: Duplicates, repeats: list[Path],
             first, after = np.searchsorted(numbers, [start, stop])
             for number, word in zip(numbers[first:after].tolist(), words[first:after].tolist()):
                 rows.setdefault(number - start, []).append(word)
-        yield _keep(
+        yield share(
             scratch, "orders.json",
             _json({
                 "drops": sorted(drops, key=lambda entry: entry[0]),
@@ -342,15 +311,16 @@ def _orders(filtered: list[Path], duplicates: Duplicates, repeats: list[Path],
 
 
 def _finish(extracted: list[Path], filtered: list[Path], duplicates: Duplicates, repeats: list[Path],
-            evaluation_texts: Sequence[str], settings: CorpusSettings, pool: Pool) -> tuple[list[Path], Path | None]:
+            extras: Extras, settings: CorpusSettings, pool: Pool) -> tuple[list[Path], Path | None]:
     """The finished tasks, and the index of evaluation texts where there is one."""
     index: list[Path] = []
-    if settings.contamination.enabled and evaluation_texts:
-        texts, digest = _keep(pool.scratch, "evaluation.json", _json(list(evaluation_texts)))
+    if settings.contamination.enabled and (extras.evaluation or extras.answers):
+        texts, digest = share(pool.scratch, "evaluation.json", _json([list(extras.evaluation), list(extras.answers)]))
         how = asdict(settings.contamination)
         index = pool.run([Task("evaluation_index", steps.index_step, how, [texts], [digest])])
     parameters = {"kinds": settings.private.kinds if settings.private.enabled else [], "contamination": bool(index),
-                  "spans": asdict(settings.spans)}
+                  "spans": asdict(settings.spans),
+                  "names": settings.private.pipeline if settings.private.enabled and settings.private.names else ""}
     tasks = [
         Task("finish", steps.finish_step, parameters, [good, text, orders, *index],
              [good.name, text.name, digest, *(path.name for path in index)]) for text, good, (
@@ -434,19 +404,10 @@ def _publish(finished: list[Path], folder: Path) -> None:
             fsync_folder(target)
 
 
-def _keep_array(scratch: Path, name: str, array: np.ndarray) -> tuple[Path, str]:
+def _share_array(scratch: Path, name: str, array: np.ndarray) -> tuple[Path, str]:
     aside = BytesIO()
     np.save(aside, array)
-    return _keep(scratch, name, aside.getvalue())
-
-
-def _keep(scratch: Path, name: str, data: bytes) -> tuple[Path, str]:
-    """Put something that tasks share into the scratch folder, under its own digest."""
-    digest = sha256(data).hexdigest()
-    path = scratch / f"{digest}-{name}"
-    if not path.exists():
-        write_bytes(path, data)
-    return path, digest
+    return share(scratch, name, aside.getvalue())
 
 
 def _json(value: Any) -> bytes:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from trivium.corpus.scripts import LINE_ENDS
 from trivium.corpus.thresholds import QualityThresholds
-from trivium.corpus.words import words
-
-_TERMINAL = tuple(".!?\"'”’。！？」』…")
+from trivium.corpus.words import visible, words
 
 
 def drop_lines(text: str, rules: list[str], thresholds: QualityThresholds) -> tuple[str, Counter[str]]:
@@ -33,7 +32,7 @@ def line_fault(line: str, rules: list[str], t: QualityThresholds) -> str | None:
         "c4.long_word": lambda: len(line) > t.max_word_characters and any(
             len(word) > t.max_word_characters for word in parts),
         "c4.short_line": lambda: len(parts) < t.min_line_words,
-        "c4.terminal_punctuation": lambda: not line.rstrip().endswith(_TERMINAL),
+        "c4.terminal_punctuation": lambda: visible(line).rstrip()[-1:] not in LINE_ENDS,
         "c4.javascript": lambda: "javascript" in lower,
         "c4.policy": lambda: any(phrase in lower for phrase in t.policy_phrases),
     }

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from trivium.artifacts import check_made
 from trivium.corpus.words import mix, ngram_hashes, plain_words, word_hashes
 from trivium.errors import TriviumError, extra
 from trivium.files import read_json, write_bytes, write_json
@@ -90,6 +91,7 @@ class Filter:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
+        check_made(folder)
         header = read_json(folder / HEADER)
         if not isinstance(header, dict) or header.get("format") != FORMAT or header.get("finds") not in ("good",
                                                                                                          "harmful"):

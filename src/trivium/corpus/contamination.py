@@ -1,20 +1,23 @@
 """Documents that give away the evaluation: those that share a run of words with an evaluation text.
 
-Brown et al. (2020, appendix C) take runs of 13 words. A text of fewer words counts as one run. Runs are compared by
-64-bit hashes in sorted arrays, which any number of processes can map at once.
+Brown et al. (2020, appendix C) take runs of 13 words, and no text of fewer than 8. A question of fewer than 13 counts
+as one run, an answer only from 8 on. In scripts without spaces a run has as many characters as 13 words have: 26 in
+Chinese and Japanese, where 13 are a common phrase, 52 in Thai and its like. Runs are compared by 64-bit hashes in
+sorted arrays, which any number of processes can map at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from trivium.corpus.shards import read_array, write_array
-from trivium.corpus.words import ngram_hashes, plain_words, word_hashes
+from trivium.corpus.words import characters_a_word, ngram_hashes, plain_words, word_hashes
 from trivium.errors import TriviumError
 
 
@@ -27,27 +30,37 @@ class ContaminationSettings:
     enabled: bool = True
     """Reject documents that share a run of words with an evaluation text."""
     run: int = 13
-    """Length of such a run, in words. Short questions want a shorter one, such as 8."""
+    """Length of such a run, in words (two characters of Chinese or Japanese, four of Thai, are one). Short questions
+    want a shorter one, such as 8."""
     min_words: int = 3
-    """Evaluation texts of fewer words are passed over: they would hit everything."""
+    """Questions of fewer words are passed over: they would hit everything."""
+    min_answer_words: int = 8
+    """Choices and answers of fewer words are passed over: they stand in ordinary text."""
+    passages: bool = False
+    """Also search for the passages that questions are asked about (fields such as context, passage, article), which
+    often come from books and encyclopedias that a corpus may hold."""
 
     def __post_init__(self) -> None:
-        if self.run < 1 or self.min_words < 1:
-            raise TriviumError(f"corpus: contamination: run is {self.run} and "
-                               f"min_words {self.min_words}; both must be at least 1")
+        for name in ("run", "min_words", "min_answer_words"):
+            if getattr(self, name) < 1:
+                raise TriviumError(
+                    f"corpus: contamination: {name} is {getattr(self, name)}; it must be at least 1")
 
 
-def write_index(texts: Iterable[str], settings: ContaminationSettings, folder: Path) -> dict[str, Any]:
+def write_index(texts: Iterable[str], settings: ContaminationSettings, folder: Path,
+                answers: Iterable[str] = ()) -> dict[str, Any]:
     """Write, for every length of run that occurs, the sorted hashes of all runs and the text that each comes from (the
-    first one that holds it)."""
+    first one that holds it; answers are numbered behind the texts)."""
     lengths: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     passed_over = number = 0
-    for number, text in enumerate(texts, 1):
-        hashes = word_hashes(plain_words(text))
-        if len(hashes) < settings.min_words:
+    least = chain(((text, settings.min_words) for text in texts), ((text, settings.min_answer_words)
+                                                                   for text in answers))
+    for number, (text, fewest) in enumerate(least, 1):
+        hashes, characters = word_hashes(plain_words(text)), characters_a_word(text)
+        if len(hashes) < fewest * characters:
             passed_over += 1
             continue
-        n = min(settings.run, len(hashes))
+        n = min(settings.run * characters, len(hashes))
         runs = ngram_hashes(hashes, n)
         lengths.setdefault(n, []).append((runs, np.full(len(runs), number - 1, np.int64)))
     for n, parts in lengths.items():

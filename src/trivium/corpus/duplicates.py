@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from trivium.corpus.shards import among, in_range, read_array, write_array
-from trivium.corpus.words import mix, ngram_hashes, word_hash
+from trivium.corpus.words import mix, ngram_hashes, visible, word_hash
 from trivium.errors import TriviumError, extra
 from trivium.randomness import derive
 
@@ -53,8 +53,8 @@ class DuplicateSettings:
 
 
 def text_digest(text: str) -> tuple[int, int]:
-    """128 bits of the text without case and white space's forms."""
-    digest = blake2b(" ".join(text.lower().split()).encode(), digest_size=16).digest()
+    """128 bits of the text without case, unseen characters and white space's forms."""
+    digest = blake2b(" ".join(visible(text).lower().split()).encode(), digest_size=16).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 
@@ -114,49 +114,64 @@ def write_marks(texts: list[str], plain: list[np.ndarray], settings: DuplicateSe
         write_array(folder / "band_rows.npy", rows[order])
 
 
-def exact_pairs(shards: list[Path], starts: list[int], partition: int, partitions: int) -> np.ndarray:
-    """Step 2 for exact duplicates: (first document, later document) of equal digest, int64 [pairs, 2]. Documents are
-    numbered through the corpus; ``starts`` holds each shard's first number."""
+def digests_of(shards: list[Path], starts: list[int], partition: int, partitions: int) -> dict[str, np.ndarray]:
+    """What step 2 for exact duplicates compares: one range of the shards' digests, uint64 [documents, 2], and the
+    documents' numbers. Documents are numbered through the corpus; ``starts`` holds each shard's first number."""
     digests, numbers = [], []
     for shard, start in zip(shards, starts, strict=True):
         ours = read_array(shard / "digests.npy")
         part = in_range(ours[:, 0], partition, partitions)
         digests.append(np.asarray(ours[part]))
         numbers.append(read_array(shard / "digest_rows.npy")[part].astype(np.int64) + start)
-    digest, number = np.concatenate(digests), np.concatenate(numbers)
-    order = np.lexsort((number, digest[:, 1], digest[:, 0]))
-    digest, number = digest[order], number[order]
+    return {"digests": np.concatenate(digests), "numbers": np.concatenate(numbers)}
+
+
+def exact_pairs(digests: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Step 2 for exact duplicates: (first document, later document) of equal digest, int64 [pairs, 2]."""
+    order = np.lexsort((numbers, digests[:, 1], digests[:, 0]))
+    digest, number = digests[order], numbers[order]
     new = np.ones(len(number), bool)
     new[1:] = (digest[1:] != digest[:-1]).any(axis=1)
     first = number[np.maximum.accumulate(np.where(new, np.arange(len(number)), 0))] if len(number) else number
     return np.stack([first, number], axis=1)[~new]
 
 
-def near_pairs(shards: list[Path], starts: list[int], dropped: np.ndarray, threshold: float, partition: int,
-               partitions: int, most_leaders: int = 1000) -> tuple[np.ndarray, np.ndarray]:
-    """Step 2 for near duplicates: pairs of at least the threshold's estimated similarity that share a band, int64
-    [pairs, 2], enough of them to connect every cluster, and their similarities, float32 [pairs]. ``dropped`` are the
-    numbers of documents that are exact duplicates already, sorted."""
+def bands_of(shards: list[Path], starts: list[int], dropped: np.ndarray, partition: int,
+             partitions: int) -> dict[str, np.ndarray]:
+    """What step 2 for near duplicates looks for groups in: one range of the shards' bands, and the numbers of their
+    documents. ``dropped`` are the numbers of documents that are exact duplicates already, sorted."""
     marks, numbers = [], []
     for shard, start in zip(shards, starts, strict=True):
         ours = read_array(shard / "bands.npy")
         part = in_range(ours, partition, partitions)
-        marks.append(np.asarray(ours[part]))
-        numbers.append(read_array(shard / "band_rows.npy")[part].astype(np.int64) + start)
-    band, number = np.concatenate(marks), np.concatenate(numbers)
-    alive = ~among(number, dropped)
-    band, number = band[alive], number[alive]
-    order = np.lexsort((number, band))
-    band, number = band[order], number[order]
-    bounds = np.flatnonzero(np.r_[True, band[1:] != band[:-1], True]) if len(band) else np.zeros(1, np.int64)
+        number = read_array(shard / "band_rows.npy")[part].astype(np.int64) + start
+        alive = ~among(number, dropped)
+        marks.append(np.asarray(ours[part])[alive])
+        numbers.append(number[alive])
+    return {"bands": np.concatenate(marks), "numbers": np.concatenate(numbers)}
+
+
+def band_groups(bands: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(bands, documents' numbers)``, sorted, of the bands that more than one document has."""
+    order = np.lexsort((numbers, bands))
+    band, number = bands[order], numbers[order]
+    again = band[1:] == band[:-1]
+    shared = np.r_[False, again] | np.r_[again, False] if len(band) else np.zeros(0, bool)
+    return band[shared], number[shared]
+
+
+def similar_pairs(bands: np.ndarray, numbers: np.ndarray, signatures: np.ndarray, threshold: float,
+                  most_leaders: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+    """Step 2 for near duplicates: pairs of at least the threshold's estimated similarity in the groups of
+    :func:`band_groups`, int64 [pairs, 2], enough of them to connect every cluster, and their similarities, float32
+    [pairs]. ``signatures``: those of the documents in the groups, in the order of their numbers."""
+    bounds = np.flatnonzero(np.r_[True, bands[1:] != bands[:-1], True]) if len(bands) else np.zeros(1, np.int64)
     sizes = np.diff(bounds)
     begins = bounds[:-1]
     twos = begins[sizes == 2]
-    pairs = np.unique(np.stack([number[twos], number[twos + 1]], axis=1), axis=0) if len(twos) else np.empty(
+    pairs = np.unique(np.stack([numbers[twos], numbers[twos + 1]], axis=1), axis=0) if len(twos) else np.empty(
         (0, 2), np.int64)
-    grouped = np.repeat(sizes > 1, sizes)
-    members = np.unique(number[grouped])
-    signatures = _signatures_of(members, shards, starts)
+    members = np.unique(numbers)
     similarity = np.concatenate([
         np.empty(0, np.float32), *((signatures[np.searchsorted(members, part[:, 0])] == signatures[np.searchsorted(
             members, part[:, 1])]).mean(axis=1, dtype=np.float32)
@@ -165,13 +180,20 @@ def near_pairs(shards: list[Path], starts: list[int], dropped: np.ndarray, thres
     edges = {(one, other): value
              for (one, other), value in zip(pairs.tolist(), similarity.tolist()) if value >= threshold}
     for start, size in zip(begins[sizes > 2].tolist(), sizes[sizes > 2].tolist(), strict=True):
-        group = number[start:start + size]
+        group = numbers[start:start + size]
         edges |= _group_edges(group, signatures[np.searchsorted(members, group)], threshold, most_leaders)
     found = sorted(edges)
     return np.array(found, np.int64).reshape(-1, 2), np.array([edges[pair] for pair in found], np.float32)
 
 
-def _signatures_of(members: np.ndarray, shards: list[Path], starts: list[int]) -> np.ndarray:
+def near_pairs(shards: list[Path], starts: list[int], dropped: np.ndarray, threshold: float, partition: int,
+               partitions: int, most_leaders: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+    """Step 2 for near duplicates as a whole, for one range of bands."""
+    bands, numbers = band_groups(**bands_of(shards, starts, dropped, partition, partitions))
+    return similar_pairs(bands, numbers, signatures_of(np.unique(numbers), shards, starts), threshold, most_leaders)
+
+
+def signatures_of(members: np.ndarray, shards: list[Path], starts: list[int]) -> np.ndarray:
     """The signatures of documents by their sorted numbers, one shard after another: no more than one is mapped at a
     time."""
     ends = np.searchsorted(members, [*starts, np.iinfo(np.int64).max])

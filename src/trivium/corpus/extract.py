@@ -1,23 +1,32 @@
-"""The main text of a web page, without its menus, banners and footers."""
+"""The main text of a web page, without its menus, banners and footers.
+
+Pages are hostile, and the parsers are C: nothing but the system can stop them. So they run in a process of their own,
+which is kept from page to page and ended by the system when a page has used up its time.
+"""
 
 from __future__ import annotations
 
-import logging
+import atexit
+import contextlib
+import json
+import mmap
+import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
-from types import FrameType
 from typing import ClassVar, Literal
-
-import numpy as np
 
 from trivium.errors import TriviumError, extra
 
 Profile = Literal["accurate", "fast"]
+ROOM = 1 << 26
+"""Bytes of the memory in which pages go to their extractors: a page of 16 MB at four bytes a character."""
+ATTEMPTS = 3
+"""How often a page is tried whose process somebody else ends."""
 
 
 @dataclass(frozen=True)
@@ -26,20 +35,20 @@ class ExtractionLimits:
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    seconds: float = 20.0
-    """Processor seconds that trafilatura may take for one page; then resiliparse is asked. The time is this process's
-    own, so a busy machine changes nothing."""
+    seconds: float = 3.0
+    """Processor seconds that each of the two extractors may take for one page; then its process is ended and the other
+    is asked. The time is that process's own, so a busy machine changes nothing."""
     tags: int = 30_000
     """Pages with more tags than this are left to resiliparse, for trafilatura's time and memory grow with them."""
-    depth: int = 500
-    """Pages nested deeper than this are left to trafilatura, as resiliparse's time grows with the square of the depth
-    and cannot be limited. Pages that are too big for one and too deep for the other are rejected."""
+    depth: int = 200
+    """Elements nested deeper than this are laid flat before trafilatura sees them, so that their text is kept; 250 is
+    the most that it takes."""
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.tags < 1 or self.depth < 1:
+        if self.seconds <= 0 or self.tags < 1 or not 0 < self.depth <= 250:
             raise TriviumError(
-                f"corpus: limits: seconds is {self.seconds}, "
-                f"tags {self.tags} and depth {self.depth}; all must be above 0"
+                f"corpus: limits: seconds is {self.seconds}, tags {self.tags} and depth {self.depth}; "
+                "all must be above 0, and depth at most 250"
             )
 
 
@@ -52,127 +61,120 @@ def extract(html: str, profile: Profile = "accurate", url: str | None = None,
             limits: ExtractionLimits = ExtractionLimits()) -> tuple[str | None, str]:
     """``(the page's main text, how it was found)``; the text is ``None`` when neither extractor finds any. ``accurate``
     asks trafilatura first, ``fast`` resiliparse; the other is the fallback. How: the extractor's name, and why the
-    first one was not it: ``too_many_tags``, ``too_deep``, ``too_slow`` or ``found_nothing``."""
-    order: list[tuple[str, Callable[[str, str | None], str | None]]] = [("trafilatura", _trafilatura),
-                                                                        ("resiliparse", _resiliparse)]
-    if profile == "fast":
-        order = order[::-1]
-    why, page = "", np.frombuffer(html.encode("utf-8", "replace"), np.uint8)
-    tags = np.flatnonzero(page == ord("<"))
-    if len(tags) > limits.tags:
-        order = [one for one in order if one[0] == "resiliparse"]
-        why = " (too_many_tags)" if profile == "accurate" else ""
-    if len(tags) > limits.depth and _may_be_deeper(page, tags, limits.depth) and _depth(html) > limits.depth:
-        order = [one for one in order if one[0] == "trafilatura"]
-        why = " (too_deep)"
-    for name, extractor in order:
-        try:
-            with _limited(limits.seconds):
-                text = extractor(html, url)
-        except _OutOfTime:
-            why = why or " (too_slow)"
+    first one was not it: ``too_many_tags``, ``too_deep``, ``too_slow``, ``crashed`` or ``found_nothing``."""
+    why = ""
+    for name in ("trafilatura", "resiliparse") if profile == "accurate" else ("resiliparse", "trafilatura"):
+        if name == "trafilatura" and html.count("<") > limits.tags:
+            why = why or " (too_many_tags)"
             continue
-        except Exception as error:
-            logging.getLogger(__name__).debug("%s failed: %s", name, type(error).__name__)
-            text = None
-        if text and (text := tidy(text)):
+        try:
+            text = _ask({"extractor": name, "url": url, "seconds": limits.seconds, "depth": limits.depth}, html)
+        except _Stopped as stopped:
+            why = f" ({stopped})"
+            continue
+        if text:
             return text, name + why
         why = why or " (found_nothing)"
     return None, "none" + why
 
 
-_VOID = [
-    first << 16 | second << 8 | third
-    for first, second, third in (b"br>", b"br ", b"br/", b"img", b"inp", b"met", b"lin", b"hr>", b"hr ", b"hr/")
-]
+class _Stopped(Exception):
+    """A page that its extractor cannot take: ``too_deep``, ``too_slow`` or ``crashed``."""
 
 
-def _may_be_deeper(page: np.ndarray, tags: np.ndarray, depth: int) -> bool:
-    """Whether tags that open may outnumber tags that close by more than ``depth`` at some place of the bytes ``page``,
-    counted fast: a limit to what :func:`_depth` finds. What need not be closed counts as if it stayed open; where that
-    makes the difference, the commonest of it does not."""
-    # in lower case; "/" and ">" have the bit
-    first, second, third = (page.take(tags + offset, mode="clip") | 32 for offset in (1, 2, 3))
-    opens, closes = (first >= ord("a")) & (first <= ord("z")), first == ord("/") | 32
-    if _most_open(opens, closes) <= depth:
-        return False
-    return _most_open(opens & ~np.isin(first.astype(np.int32) << 16 | second.astype(np.int32) << 8 | third, _VOID),
-                      closes) > depth
+class _Ended(Exception):
+    """The extractor's process ended, and the page is not known to be why."""
 
 
-def _most_open(opens: np.ndarray, closes: np.ndarray) -> int:
-    level = np.cumsum(opens.astype(np.int8) - closes.astype(np.int8), dtype=np.int64)
-    return int((level - np.minimum.accumulate(np.minimum(level, 0))).max(initial=0))
+_PROGRAM = ("import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+            "from trivium.corpus.extractors import serve; serve(int(sys.argv[2]), int(sys.argv[3]))")
+_CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
 
 
-def _depth(html: str) -> int:
-    """How deep a page is nested."""
+class _Extractors:
+    """The process of the extractors. Pages go to it through shared memory; requests
+    and texts are lines of JSON. It ends when its input does, so it does not outlive this process."""
+
+    def __init__(self, room: int) -> None:
+        self.owner, self.room = os.getpid(), room
+        with (os.fdopen(os.memfd_create("page"), "w+b", 0) if hasattr(os, "memfd_create") else
+              tempfile.TemporaryFile(buffering=0)) as file:
+            os.ftruncate(file.fileno(), room)  # takes no more memory than the largest page did
+            self.page = mmap.mmap(file.fileno(), room)
+            self._start(file.fileno())
+
+    def _start(self, page: int) -> None:
+        # the process inherits it: this one hears the keyboard
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), str(page), str(self.room)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(page,))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def ask(self, request: dict[str, object], page: bytes) -> str | None:
+        """The text that an extractor finds; raises :class:`_Stopped` or :class:`_Ended` when the process has ended."""
+        assert self.process.stdin and self.process.stdout
+        self.page[:len(page)] = page
+        try:
+            self.process.stdin.write(json.dumps({**request, "size": len(page)}).encode() + b"\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        if line.endswith(b"\n"):
+            text: str | bool | None = json.loads(line)
+            if isinstance(text, bool):
+                raise _Stopped("too_deep")
+            return text
+        code = self.process.wait()
+        if code == -signal.SIGPROF:
+            raise _Stopped("too_slow")
+        raise _Stopped("crashed") if code in _CRASHES else _Ended
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        if self.owner == os.getpid():
+            self.process.kill()
+            self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.page):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+
+_kept: list[_Extractors] = []
+_lock = threading.Lock()
+
+
+def _ask(request: dict[str, object], html: str) -> str | None:
     with extra("corpus"):
-        from lxml.etree import LxmlError
-        from lxml.html import HTMLParser, fromstring
-
-    try:
-        root = fromstring(html.encode(), parser=HTMLParser(encoding="utf-8", huge_tree=True))
-    except (LxmlError, ValueError, AssertionError):
-        return 0
-    deepest, level = 0, [root]
-    while level and deepest < 1 << 17:
-        deepest, level = deepest + 1, [child for element in level for child in element]
-    return deepest
-
-
-class _OutOfTime(BaseException):
-    """Not an Exception, so that no extractor takes it for a fault of the page."""
-
-
-def _ring(number: int, frame: FrameType | None) -> None:
-    raise _OutOfTime
-
-
-@contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """Raise :class:`_OutOfTime` after so many processor seconds of this process. Only a process's main thread, in which
-    the workers run their tasks, can be interrupted."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGPROF, _ring)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
+        import resiliparse  # noqa: F401 (its lack is told here, not by the other process)
+    # as Python holds the characters already, so that nothing is computed
+    codec = {0: "latin-1", 1: "latin-1", 2: "utf-16-le", 3: "utf-16-le"}.get(
+        sys.getsizeof(html) // (len(html) or 1), "utf-32-le") if len(html) > 1000 else "utf-32-le"
+    request["codec"], page = codec, html.encode(codec, "surrogatepass")
+    with _lock:
+        for _ in range(ATTEMPTS):
+            if _kept and (_kept[0].owner != os.getpid() or _kept[0].room < len(page)):
+                _close()  # another process started it, of which this one is a copy, or the page is large
+            if not _kept:
+                _kept.append(_Extractors(max(ROOM, len(page))))
+            try:
+                return _kept[0].ask(request, page)
+            except _Ended:
+                _close()
+            except BaseException:
+                _close()
+                raise
+    raise TriviumError("corpus: the process that extracts the text of pages was ended from outside, most often for "
+                       "want of memory; run the same command with fewer workers: it goes on from what is done")
 
 
-def tidy(text: str) -> str:
-    """No null bytes, no white space at lines' ends, and no more than one empty line in a row."""
-    lines: list[str] = []
-    for line in text.replace("\0", "").splitlines():
-        line = line.rstrip()
-        if line or (lines and lines[-1]):
-            lines.append(line)
-    return "\n".join(lines).strip()
+def _close() -> None:
+    while _kept:
+        _kept.pop().close()
 
 
-@lru_cache(maxsize=1)
-def _quiet() -> None:
-    # its parsers' complaints about single pages would drown the run's own messages
-    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-
-
-def _trafilatura(html: str, url: str | None) -> str | None:
-    with extra("corpus"):
-        import trafilatura
-
-    _quiet()
-    text: str | None = trafilatura.extract(html, url=url, fast=True, include_comments=False)
-    return text
-
-
-def _resiliparse(html: str, url: str | None) -> str | None:
-    with extra("corpus"):
-        from resiliparse.extract.html2text import extract_plain_text
-
-    text: str = extract_plain_text(html, main_content=True, alt_texts=False, list_bullets=False, comments=False)
-    return text
+atexit.register(_close)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from trivium.corpus.words import is_unspaced, plain_words
+from trivium.corpus.words import characters_a_word, plain_words
 from trivium.errors import TriviumError
 from trivium.files import read_text
 
@@ -122,8 +122,7 @@ class HarmfulFilter:
                     found.add(term)
                     break
             index += 1
-        # a Chinese word is about two characters
-        density = 100 * weight / max(1, len(words) / 2 if is_unspaced(text) else len(words))
+        density = 100 * weight / max(1, len(words) / characters_a_word(text))
         if found and weight >= self.min_weight and density >= self.min_density:
             return f"terms: {', '.join(sorted(found))} weigh {weight:g}, {density:.2g} in a hundred words"
         return None

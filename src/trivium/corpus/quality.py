@@ -2,7 +2,8 @@
 
 Gopher (Rae et al. 2021, appendix A), C4 (Raffel et al. 2020, section 2.2) and FineWeb (Penedo et al. 2024). Words are
 counted by :mod:`trivium.corpus.words`, so that in Chinese, Japanese or Thai a character counts as a word; rules about
-English or about the length of words pass over such texts.
+English or about the length of words pass over such texts. What ends a sentence or a line, and what is a letter, goes by
+Unicode's properties (:mod:`trivium.corpus.scripts`); characters that are not seen do not count.
 """
 
 from __future__ import annotations
@@ -14,8 +15,19 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from trivium.corpus.scripts import (
+    CLAUSE_TERMINAL,
+    CLOSING,
+    HAN_AND_KANA,
+    LINE_ENDS,
+    MARKS,
+    SENTENCE_TERMINAL,
+    SYLLABLES,
+    UNSPACED,
+    split,
+)
 from trivium.corpus.thresholds import QualityThresholds
-from trivium.corpus.words import HAN_AND_KANA, is_unspaced, words
+from trivium.corpus.words import characters_a_word, visible, words
 from trivium.errors import TriviumError, nearest
 
 
@@ -23,7 +35,7 @@ class Page:
     """One text and what the rules measure of it, each measured once."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text = text if text.isascii() else visible(text)
 
     @cached_property
     def words(self) -> list[str]:
@@ -38,8 +50,12 @@ class Page:
         return [part for part in map(str.strip, re.split(r"\n\s*\n", self.text)) if part]
 
     @cached_property
+    def characters_a_word(self) -> int:
+        return characters_a_word(self.text)
+
+    @cached_property
     def unspaced(self) -> bool:
-        return is_unspaced(self.text)
+        return self.characters_a_word > 1
 
     @cached_property
     def word_characters(self) -> int:
@@ -80,11 +96,19 @@ Rule = Callable[[Page, QualityThresholds], str | None]
 
 ELLIPSES = ("...", "…", "。。。")
 BULLETS = ("•", "‣", "◦", "▪", "●", "·", "*", "-", "–")
-TERMINAL = tuple(".!?\"'”’。！？」』）…;；:：)")
-_CLAUSE = re.compile(r"[^\s，。！？；、…,!?;~～]{2,}")
+TERMINAL = LINE_ENDS | frozenset(";:；：")
+_CLAUSE = re.compile(rf"[^\s{split(CLAUSE_TERMINAL)[0]},!?;…~～]{{2,}}")
+_SENTENCE_END = re.compile(rf"[.!?…][\"')\]{CLOSING}]*(?=\s|$)|[{split(SENTENCE_TERMINAL)[0]}]+")
+_ASCII_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
+# marks of rarer scripts, and keys that stand for a mark that keyboards lack: a Greek question mark, an Armenian full
+# stop, a danda, Ethiopic's
+_TYPED_END = re.compile(f"[{split(SENTENCE_TERMINAL)[1]}]+|"
+                        r"(?<=[\u0370-\u03ff\u1f00-\u1fff]);(?=\s|$)|(?<=[\u0531-\u0587]):(?=\s|$)"
+                        r"|(?<=[\u0900-\u0dff]) ?\|(?=\s|$)|(?<=[\u1200-\u135a])(?:::|\u1361\u1361)")
 # says what three letters say: the declaration of human rights has a third to a quarter of the English length
-_DENSE = re.compile(f"[{HAN_AND_KANA}]")
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s|$)|[。！？]")
+_DENSE = re.compile(f"[{HAN_AND_KANA}\ua000-\ua4cf]")
+_SYLLABLE, _MARK = re.compile(f"[{SYLLABLES}]"), re.compile(f"[{MARKS}]")
+_BEGINS_SPACED = re.compile(f"[^{UNSPACED}]")
 
 
 def _share(part: float, whole: float) -> float:
@@ -107,11 +131,17 @@ def word_count(page: Page, t: QualityThresholds) -> str | None:
 
 
 def word_length(page: Page, t: QualityThresholds) -> str | None:
-    spaced = page.words if page.text.isascii() else [word for word in page.words if not is_unspaced(word[0])]
+    """A word is long in letters, and short in what they say: a mark upon a letter, such as a vowel of Hindi, counts
+    against the least length only, where a character that is a syllable, as in Korean, counts as two letters."""
+    spaced = page.words if page.text.isascii() else [word for word in page.words if _BEGINS_SPACED.match(word)]
     if page.unspaced or not spaced:
         return None
-    mean = sum(map(len, spaced)) / len(spaced)
-    return _below("characters a word", mean, t.min_word_length) or _above("characters a word", mean, t.max_word_length)
+    letters, few, many = sum(map(len, spaced)), t.min_word_length, t.max_word_length
+    if few * len(spaced) <= letters <= many * len(spaced):
+        return None
+    long, short = (letters + sign * len(kind.findall(page.text)) for kind, sign in ((_SYLLABLE, 1), (_MARK, -1)))
+    return (_below("characters a word", long / len(spaced), few)
+            or _above("characters a word", short / len(spaced), many))
 
 
 def hashes(page: Page, t: QualityThresholds) -> str | None:
@@ -146,8 +176,22 @@ def stop_words(page: Page, t: QualityThresholds) -> str | None:
     wanted = set(t.stop_words)
     if len(wanted.intersection(page.words)) >= t.min_stop_words:  # most texts pass as their words stand
         return None
-    found = {word.strip(".,;:!?\"'()").lower() for word in page.words} & wanted
-    return _below("stop words", len(found), t.min_stop_words)
+    plain = [word.strip(_AROUND).lower() for word in page.words]
+    found = len(wanted.intersection(plain))
+    if found < t.min_stop_words and t.min_recurring_words:
+        return _below("short words recur", _recurring(plain), t.min_recurring_words)
+    return _below("stop words", found, t.min_stop_words)
+
+
+_AROUND = ".,;:!?\"'()«»‹›„“”‘’¿¡…"
+
+
+def _recurring(plain: list[str]) -> int:
+    """How many words do in a text what stop words do, whatever the language: they are no longer than its mean word, and
+    one word in fifty, two at least, is such a one."""
+    mean = sum(map(len, plain)) / max(1, len(plain))
+    return sum(len(word) <= mean and number >= max(2, 0.02 * len(plain)) and any(map(str.isalpha, word))
+               for word, number in Counter(plain).items())
 
 
 # Gopher's repetition rules
@@ -188,7 +232,7 @@ def top_ngrams(page: Page, t: QualityThresholds) -> str | None:
     characters: what is measured is the part of the text that the n-gram covers, not its count times its length, which
     may be more than the whole text."""
     for n, limit in enumerate(t.max_top_ngrams, 2):
-        size = n * 2 if page.unspaced else n  # a Chinese word is about two characters
+        size = n * page.characters_a_word
         most, longest = page.most_frequent(size)
         if most < 2:
             return None  # where none repeats, no longer one can
@@ -207,10 +251,10 @@ def top_ngrams(page: Page, t: QualityThresholds) -> str | None:
 
 
 def duplicate_ngrams(page: Page, t: QualityThresholds) -> str | None:
-    if page.most_frequent(10 if page.unspaced else 5)[0] < 2:
+    if page.most_frequent(5 * page.characters_a_word)[0] < 2:
         return None
     for n, limit in enumerate(t.max_duplicate_ngrams, 5):
-        size = n * 2 if page.unspaced else n
+        size = n * page.characters_a_word
         seen: set[tuple[str, ...]] = set()
         covered = characters = 0  # words up to the index ``covered`` are counted already
         for start, gram in enumerate(_ngrams(page.words, size)):
@@ -239,22 +283,31 @@ def curly_bracket(page: Page, t: QualityThresholds) -> str | None:
 def sentences(page: Page, t: QualityThresholds) -> str | None:
     if page.unspaced:  # clauses: a comma, a space or a line's end separates what English would put into sentences
         return _below("clauses", len(_CLAUSE.findall(page.text)), t.min_sentences)
-    return _below("sentences", len(_SENTENCE_END.findall(page.text)), t.min_sentences)
+    if page.text.isascii():
+        return _below("sentences", len(_ASCII_SENTENCE_END.findall(page.text)), t.min_sentences)
+    number = len(_SENTENCE_END.findall(page.text))
+    if number < t.min_sentences:
+        number += len(_TYPED_END.findall(page.text))
+    return _below("sentences", number, t.min_sentences)
 
 
 # FineWeb's rules
 
 
 def punctuated_lines(page: Page, t: QualityThresholds) -> str | None:
-    punctuated = sum(line.endswith(TERMINAL) for line in page.lines)
+    punctuated = sum(line[-1] in TERMINAL or (line[-1] in "|\u1361" and _TYPED_END.search(line[-3:]) is not None)
+                     for line in page.lines)
     return _below("of lines end in punctuation", _share(punctuated, len(page.lines)), t.min_punctuated_lines)
 
 
 def short_lines(page: Page, t: QualityThresholds) -> str | None:
-    short = sum(
-        len(line) <= t.short_line and (line.isascii() or len(line) + 2 * len(_DENSE.findall(line)) <= t.short_line)
-        for line in page.lines)
+    short = sum(len(line) <= t.short_line and (line.isascii() or _said(line) <= t.short_line) for line in page.lines)
     return _above("of lines are short", _share(short, len(page.lines)), t.max_short_lines)
+
+
+def _said(line: str) -> int:
+    """The line's length, where one of Chinese or Japanese counts as three characters and a syllable as two."""
+    return len(line) + 2 * len(_DENSE.findall(line)) + len(_SYLLABLE.findall(line))
 
 
 def repeated_lines(page: Page, t: QualityThresholds) -> str | None:

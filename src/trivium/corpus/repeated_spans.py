@@ -26,7 +26,7 @@ from typing import ClassVar
 import numpy as np
 
 from trivium.corpus.shards import among, in_range, read_array, write_array
-from trivium.corpus.words import PLAIN_WORD, mix, plain_words, word_hashes
+from trivium.corpus.words import PLAIN_WORD, mix, plain_words, visible, word_hashes
 from trivium.errors import TriviumError
 
 PARTITION_MARKS = 6_000_000
@@ -94,7 +94,7 @@ def words_of(text: str) -> list[str]:
     """The words whose runs are compared, in the text's own order and number."""
     if text.isascii():  # no letter changes its length
         return plain_words(text)
-    return [word.lower() for word in PLAIN_WORD.findall(text)]
+    return [visible(word.lower()) for word in PLAIN_WORD.findall(text)]
 
 
 def minimizers(hashes: np.ndarray, words: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,17 +132,21 @@ def _write_sorted(folder: Path, name: str, hashes: np.ndarray, *columns: np.ndar
         write_array(folder / f"{name}-{number}.npy", column[order])
 
 
-def repeated_hashes(shards: list[Path], starts: list[int], dropped: np.ndarray, partition: int,
-                    partitions: int) -> np.ndarray:
-    """Step 2: the hashes in one range that occur more than once in documents that are not ``dropped`` (numbers,
-    sorted)."""
+def marks_of(shards: list[Path], starts: list[int], dropped: np.ndarray, partition: int,
+             partitions: int) -> dict[str, np.ndarray]:
+    """What step 2 looks at: the hashes in one range, from documents that are not ``dropped`` (numbers, sorted)."""
     found = []
     for shard, start in zip(shards, starts, strict=True):
         hashes = read_array(shard / "marks.npy")
         part = in_range(hashes, partition, partitions)
         numbers = read_array(shard / "marks-0.npy")[part].astype(np.int64) + start
         found.append(np.asarray(hashes[part])[~among(numbers, dropped)])
-    values = np.sort(np.concatenate(found))
+    return {"marks": np.concatenate(found)}
+
+
+def repeated_hashes(marks: np.ndarray) -> np.ndarray:
+    """Step 2: the hashes that occur more than once."""
+    values = np.sort(marks)
     twice = values[1:][values[1:] == values[:-1]]
     return np.unique(twice)
 
@@ -163,17 +167,20 @@ def windows(texts: dict[int, str], hashes: list[np.ndarray], settings: SpanSetti
     return len(columns[0])
 
 
-def repeats(shards: list[Path], filtered_starts: list[int], partition: int,
-            partitions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Step 4: ``(document's number, first word)`` of every window of one range that stood before in the corpus,
-    sorted."""
+def windows_of(shards: list[Path], filtered_starts: list[int], partition: int,
+               partitions: int) -> dict[str, np.ndarray]:
+    """What step 4 looks at: the windows in one range, their documents' numbers and first words."""
     columns: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for shard, start in zip(shards, filtered_starts, strict=True):
         hashes = read_array(shard / "windows.npy")
         part = in_range(hashes, partition, partitions)
         columns.append((np.asarray(hashes[part]), read_array(shard / "windows-0.npy")[part].astype(np.int64) + start,
                         np.asarray(read_array(shard / "windows-1.npy")[part])))
-    hashes, numbers, words = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return dict(zip(("hashes", "numbers", "words"), map(np.concatenate, zip(*columns, strict=True))))
+
+
+def repeats(hashes: np.ndarray, numbers: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Step 4: ``(document's number, first word)`` of every window that stood before in the corpus, sorted."""
     order = np.lexsort((words, numbers, hashes))
     again = order[1:][hashes[order][1:] == hashes[order][:-1]]
     numbers, words = numbers[again], words[again]

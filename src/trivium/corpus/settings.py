@@ -6,10 +6,19 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from trivium.corpus.contamination import ContaminationSettings
+from trivium.corpus.crawls import CrawlSettings
 from trivium.corpus.duplicates import DuplicateSettings
 from trivium.corpus.extract import ExtractionLimits
 from trivium.corpus.harmful import HarmfulSettings
-from trivium.corpus.languages import DEFAULTS, STOP_WORDS, UNKNOWN, LanguageSettings, known
+from trivium.corpus.languages import (
+    LONG_WORDED,
+    STOP_WORDS,
+    UNKNOWN,
+    UNSPACED_LANGUAGES,
+    LanguageSettings,
+    defaults,
+    known,
+)
 from trivium.corpus.mixture import MixtureSettings
 from trivium.corpus.private import KINDS
 from trivium.corpus.quality import FAMILIES, chosen
@@ -28,7 +37,13 @@ class PrivateSettings:
     enabled: bool = True
     """Replace private data by placeholders such as <EMAIL>."""
     kinds: list[str] = field(default_factory=lambda: list(KINDS))
-    """Which kinds: secret (keys and tokens), national_id, email, iban, card, ipv6, ipv4, phone."""
+    """Which kinds: secret (keys and tokens), national_id, email, iban, card, ipv6, ipv4 (public addresses), phone,
+    plate (of cars in China), account (of QQ and WeChat, named as such), address (in China, named as such)."""
+    names: bool = False
+    """Replace the names of people by <NAME>, too, which needs the extra `names`: learned models find two thirds
+    of them or more, and take other words for names."""
+    pipeline: str = "en_core_web_sm"
+    """The spaCy pipeline that finds names in texts that are not Chinese."""
 
     def __post_init__(self) -> None:
         for kind in self.kinds:
@@ -92,6 +107,8 @@ class CorpusSettings:
     """The replacement of private data."""
     contamination: ContaminationSettings = field(default_factory=ContaminationSettings)
     """The search for evaluation texts."""
+    crawl: CrawlSettings = field(default_factory=CrawlSettings)
+    """Lists of a crawl's files."""
     mixture: MixtureSettings = field(default_factory=MixtureSettings)
     """How much of each source the corpus holds."""
     book_characters: int = 20_000
@@ -129,13 +146,16 @@ class CorpusSettings:
 
     def thresholds_of(self) -> dict[str, QualityThresholds]:
         """The thresholds by language: those of ``""`` for documents whose language was not asked for, of ``*`` for
-        languages that nothing is known about."""
-        base = self.thresholds
-        found = {"": base, "en": base, UNKNOWN: base, "*": replace(base, stop_words=[])}
-        for language in {*STOP_WORDS, *DEFAULTS, *self.thresholds_by_language} - {"en"}:
-            milder: dict[str, Any] = {name: (min if name.startswith("min_") else max)(getattr(base, name), value)
-                      for name, value in DEFAULTS.get(language, {}).items()}
-            found[language] = replace(base, stop_words=STOP_WORDS.get(language, []), **milder)
+        languages that nothing is known about. A threshold that is set, and is not the papers', holds for every
+        language."""
+        base, papers = self.thresholds, QualityThresholds()
+        found = {"": base}
+        codes = {*STOP_WORDS, *UNSPACED_LANGUAGES, *LONG_WORDED, *self.thresholds_by_language, "en", UNKNOWN, "*"}
+        for language in sorted(codes):
+            milder: dict[str, Any] = {name: value for name, value in defaults(language).items()
+                                      if getattr(base, name) == getattr(papers, name)}
+            words = base.stop_words if language in ("en", UNKNOWN) else STOP_WORDS.get(language, [])
+            found[language] = replace(base, stop_words=words, **milder)
         if self.thresholds_by_language:
             from pydantic import TypeAdapter, ValidationError
         for language, values in self.thresholds_by_language.items():

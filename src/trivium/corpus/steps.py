@@ -1,13 +1,12 @@
 """The tasks of the corpus stage: each a pure function ``(parameters, input paths, folder) -> counts``.
 
 - ``read``: a group of input files -> raw shards of documents, malformed rows among them
+- ``fetch``: ``read`` and ``extract`` of files at URLs in one task, so that raw pages stay on no disk
 - ``extract``: a raw shard -> documents with their main text
 - ``filter``: a shard of documents -> those in wanted languages, of good quality and no harm, with their marks for the
   search of duplicates and of repeated passages
-- ``exact_duplicates``: a range of digests -> pairs of equal documents
-- ``near_duplicates``: a range of bands -> pairs of similar documents
-- ``shared_runs``, ``windows``, ``repeats``: the search for passages that occur again, see
-  :mod:`trivium.corpus.repeated_spans`
+- ``windows``: a part of the search for passages that occur again, see :mod:`trivium.corpus.repeated_spans`; the others,
+  and the search for duplicates, are in :mod:`trivium.corpus.shuffles`
 - ``evaluation_index``: the evaluation texts -> sorted hashes of their runs of words
 - ``finish``: a filtered shard -> the final documents, and the rejects of every step before
 - ``mixture``: a finished shard -> its documents as often as their sources are to be read
@@ -18,6 +17,7 @@ Counts are nested dictionaries of numbers, which :func:`add` sums up over shards
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,20 +28,23 @@ import numpy as np
 from trivium.corpus.c4 import drop_lines
 from trivium.corpus.classifier import Filter
 from trivium.corpus.contamination import ContaminationIndex, ContaminationSettings, write_index
-from trivium.corpus.duplicates import DuplicateSettings, exact_pairs, near_pairs, write_marks
+from trivium.corpus.duplicates import DuplicateSettings, write_marks
 from trivium.corpus.extract import ExtractionLimits, extract
 from trivium.corpus.harmful import AddressFilter, HarmfulFilter
 from trivium.corpus.languages import LanguageSettings, identify
 from trivium.corpus.mixture import copies
+from trivium.corpus.names import without_names
 from trivium.corpus.private import redact
 from trivium.corpus.quality import LINE_RULES, check
-from trivium.corpus.repeated_spans import SpanSettings, cut, mark, repeated_hashes, repeats, windows
-from trivium.corpus.shards import among, read_array, read_shard, write_array, write_lines, write_shard
+from trivium.corpus.repeated_spans import SpanSettings, cut, mark, windows
+from trivium.corpus.shards import among, read_array, read_shard, write_lines, write_shard
 from trivium.corpus.thresholds import QualityThresholds
 from trivium.corpus.words import plain_hashes
+from trivium.data.charsets import BAD
 from trivium.data.readers import Document, InputFile, Limits, Malformed, read
-from trivium.files import Row, write_bytes
+from trivium.files import Row, write_bytes, write_json
 from trivium.randomness import derive
+from trivium.remote import Remote, fetch, name_of
 
 FUNNEL = ("input", "read", "address", "extract", "language", "repetition", "quality", "c4", "fineweb", "classifier",
           "harmful", "exact_duplicates", "near_duplicates", "spans", "private", "contamination", "mixture")
@@ -128,6 +131,28 @@ def read_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> C
     return tally.counts
 
 
+def fetch_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
+    """Fetch files from their URLs, one at a time, read them, and extract each raw shard in a folder of its own. Inputs:
+    the lists of harmful terms. ``fetched.json`` holds the digests of what was read."""
+    raw, fetched, paths = folder / "raw", [], list[Path]()
+    raw.mkdir()
+    for number, (url, size, state) in enumerate(parameters["objects"]):
+        paths.append(raw / f"{number:05}-{name_of(url)[-80:]}")
+        digest = fetch(Remote(url, size, state), paths[-1])
+        fetched.append({"url": url, "bytes": paths[-1].stat().st_size, "state": state, "sha256": digest})
+    counts = read_step(parameters, paths, raw)
+    for path in paths:
+        path.unlink()
+    for number, shard in enumerate(sorted(raw.glob("raw-*"))):
+        (folder / f"{number:05}").mkdir()
+        write_json(folder / f"{number:05}" / "counts.json",
+                   extract_step(parameters["extract"], [shard, *inputs], folder / f"{number:05}"))
+        shard.unlink()
+    raw.rmdir()
+    write_json(folder / "fetched.json", fetched)
+    return counts
+
+
 def _raw_row(item: Document | Malformed) -> Row:
     place = {"id": item.id, "source": item.source, "file": item.file, "row": item.row}
     if isinstance(item, Malformed):
@@ -156,6 +181,9 @@ def extract_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -
             if "html" in row:
                 text, how = extract(row["html"], parameters["extraction"], row["url"], limits)
                 tally.count("extraction", how)
+                if bad := row["html"].count(BAD):
+                    tally.count("extraction", "pages with broken characters")
+                    tally.count("extraction", "broken characters left out", bad)
             if text is None:
                 tally.reject(row, "extract", f"no main text: {how.removeprefix('none ')}", raw)
                 continue
@@ -266,31 +294,6 @@ def _filter(folder: Path) -> Filter:
     return Filter.load(folder)
 
 
-def exact_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
-    """Pairs of equal documents among one range of digests."""
-    pairs = exact_pairs(inputs, parameters["starts"], parameters["partition"], parameters["partitions"])
-    write_array(folder / "pairs.npy", pairs)
-    return {}
-
-
-def near_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
-    """Pairs of similar documents among one range of bands; the first input holds the exact duplicates' numbers."""
-    pairs, similarities = near_pairs(inputs[1:], parameters["starts"], np.asarray(read_array(inputs[0])),
-                                     parameters["threshold"], parameters["partition"], parameters["partitions"])
-    write_array(folder / "pairs.npy", pairs)
-    write_array(folder / "similarities.npy", similarities)
-    return {}
-
-
-def shared_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
-    """Which minimizers of one range occur again; the first input holds the numbers of documents that are dropped."""
-    dropped = np.asarray(read_array(inputs[0]))
-    found = repeated_hashes(inputs[1:], parameters["starts"], dropped, parameters["partition"],
-                            parameters["partitions"])
-    write_array(folder / "shared.npy", found)
-    return {}
-
-
 def windows_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
     """The windows of one shard that may occur again. Inputs: the filtered shard, the dropped documents' numbers, and
     step ``shared_runs``."""
@@ -307,17 +310,10 @@ def windows_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -
     return {"windows": windows(texts, hashes, SpanSettings(**parameters["spans"]), folder)}
 
 
-def repeats_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
-    """The windows of one range that stood before in the corpus."""
-    numbers, words = repeats(inputs, parameters["starts"], parameters["partition"], parameters["partitions"])
-    write_array(folder / "numbers.npy", numbers)
-    write_array(folder / "words.npy", words)
-    return {}
-
-
 def index_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
     """The evaluation texts' runs of words."""
-    return write_index(json.loads(inputs[0].read_bytes()), ContaminationSettings(**parameters), folder)
+    questions, answers = json.loads(inputs[0].read_bytes())
+    return write_index(questions, ContaminationSettings(**parameters), folder, answers)
 
 
 @lru_cache(maxsize=1)
@@ -336,6 +332,13 @@ def finish_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) ->
     drops = {row: (step, reason) for row, step, reason in orders["drops"]}
     cuts: dict[int, list[int]] = dict(orders["cuts"])
     spans = SpanSettings(**parameters["spans"])
+
+    def hidden(text: str) -> tuple[str, Counter[str]]:
+        text, found = redact(text, kinds)
+        if parameters["names"]:
+            text, number = without_names(text, parameters["names"])
+            found += Counter({"name": number})
+        return text, found
 
     def documents() -> Iterator[Row]:
         for number, row in enumerate(read_shard(filtered / "documents.jsonl.zst")):
@@ -357,7 +360,7 @@ def finish_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) ->
                     continue
                 size = size_of(row["text"])
             tally.left("spans", row, size)
-            text, private = redact(row["text"], kinds)
+            text, private = hidden(row["text"])
             for kind, found in private.items():
                 tally.count("private", kind, found)
             if text is not row["text"]:
@@ -373,7 +376,7 @@ def finish_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) ->
     def rejects() -> Iterator[Row]:
         earlier = (row for task in (extracted, filtered) for row in read_shard(task / "rejects.jsonl.zst"))
         for row in (*earlier, *tally.rejects):
-            text, reason = (redact(row[name], kinds)[0] for name in ("text", "reason"))
+            text, reason = (hidden(row[name])[0] for name in ("text", "reason"))
             yield {**row, "text": text[:REJECT_CHARACTERS], "reason": reason}
 
     kept = write_lines(folder / "documents.jsonl", documents())

@@ -16,37 +16,56 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any, Self
 
-from trivium.errors import TriviumError
-from trivium.files import digest_json, disk_errors, fsync_folder, read_json
+import numpy as np
 
-VERSION = 6  # raise it when a step's code comes to give other bytes for the same parameters
+from trivium.errors import TriviumError
+from trivium.files import (
+    digest_file,
+    digest_json,
+    disk_errors,
+    fsync_folder,
+    read_json,
+    unreadable,
+    write_bytes,
+    write_json,
+)
+
+VERSION = 7  # raise it when a step's code comes to give other bytes for the same parameters
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(step, tasks done, tasks in all)``."""
 
-Function = Callable[[dict[str, Any], list[Path], Path], dict[str, Any]]
+Function = Callable[[dict[str, Any], Any, Path], dict[str, Any]]
 """A task's function: ``(parameters, input paths, folder to write into) -> counts``. It lives at a module's top
 level."""
+
+Gather = Callable[[dict[str, Any], list[Path]], dict[str, np.ndarray]]
+"""Takes what a task needs out of its many inputs, ``(parameters, input paths) -> arrays``, which its function is given
+instead of them: a shuffle's range, from all shards."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One call of ``function``. ``inputs`` are paths, and ``digests`` what those paths hold."""
+    """One call of ``function``. ``inputs`` are paths, and ``digests`` what those paths hold. ``watched`` are users'
+    files with their digests: they may change at any time, and the function's work counts only if they did not."""
 
     step: str
     function: Function
     parameters: dict[str, Any]
     inputs: list[Path] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
+    gather: Gather | None = None
+    watched: list[tuple[Path, str]] = field(default_factory=list)
 
     @property
     def key(self) -> str:
@@ -54,21 +73,55 @@ class Task:
         return digest_json([VERSION, self.step, self.parameters, self.digests])
 
 
+FILES = "files.json"
+"""What a finished task's folder says of its files: the size and SHA-256 of each."""
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder is a finished task's, and each of its files is as it was written."""
+    try:
+        listed = json.loads((folder / FILES).read_bytes())
+        return "counts.json" in listed and all(
+            (folder / name).stat().st_size == size and digest_file(folder / name) == digest
+            for name, (size, digest) in listed.items())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False
+
+
+def check_watched(task: Task) -> None:
+    """Raise :class:`TriviumError` for a file that is not what it was when the task was named by it."""
+    for path, digest in task.watched:
+        try:
+            now = digest_file(path)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if now != digest:
+            raise TriviumError(f"{path}: was changed while it was read; run the same command again: it reads what is "
+                               "there now")
+
+
 def perform(task: Task, scratch: Path) -> None:
     """Do one task, unless it has been done."""
-    done = scratch / task.key
-    if done.exists():
-        return
-    aside = scratch / f".{task.key}.tmp"
+    if not (scratch / task.key).exists():
+        given = task.gather(task.parameters, task.inputs) if task.gather else task.inputs
+        keep(task, scratch, lambda aside: task.function(task.parameters, given, aside))
+
+
+def keep(task: Task, scratch: Path, fill: Callable[[Path], dict[str, Any]]) -> None:
+    """Put a finished task into its folder, which ``fill`` fills; it gives what the task counted."""
+    done, aside = scratch / task.key, scratch / f".{task.key}.tmp"
     with disk_errors(aside):
         if aside.exists():
             shutil.rmtree(aside)
         aside.mkdir(parents=True)
-        counts = task.function(task.parameters, task.inputs, aside)
+        counts = fill(aside)
         with open(aside / "counts.json", "w", encoding="utf-8") as file:
             json.dump(counts, file, sort_keys=True, ensure_ascii=False)
             file.flush()
             os.fsync(file.fileno())
+        check_watched(task)
+        write_json(aside / FILES, {path.name: [path.stat().st_size, digest_file(path)]
+                                   for path in sorted(aside.iterdir()) if path.is_file()})
         fsync_folder(aside)
         aside.rename(done)
         fsync_folder(scratch)
@@ -80,8 +133,20 @@ def counts_of(folder: Path) -> dict[str, Any]:
     return counts
 
 
+def share(scratch: Path, name: str, data: bytes) -> tuple[Path, str]:
+    """Put something that tasks share into the scratch folder, under its own digest."""
+    digest = sha256(data).hexdigest()
+    path = scratch / f"{digest}-{name}"
+    if not path.exists():
+        write_bytes(path, data)
+    return path, digest
+
+
 class Pool:
     """``run`` performs tasks and gives their folders in the tasks' order; use it as a context."""
+
+    say: Callable[[str], None] = staticmethod(lambda text: None)
+    """Told of damage that is mended."""
 
     def __init__(self, scratch: Path, workers: int, progress: Progress) -> None:
         if workers < 1:
@@ -104,6 +169,7 @@ class Pool:
         if not tasks:
             return folders
         step, total = tasks[0].step, len(tasks)
+        self._take_back(folders)
         waiting = [task for task, folder in zip(tasks, folders, strict=True) if not folder.exists()]
         done = total - len(waiting)
         self.progress(step, done, total)
@@ -111,6 +177,15 @@ class Pool:
             done += 1
             self.progress(step, done, total)
         return folders
+
+    def _take_back(self, folders: Sequence[Path]) -> None:
+        """Remove finished tasks' folders that are damaged, and say so: they are done again."""
+        found = [folder for folder in dict.fromkeys(folders) if folder.exists()]
+        with ThreadPoolExecutor(self.workers) as threads:
+            for folder, whole in zip(found, threads.map(is_whole, found), strict=True):
+                if not whole:
+                    self.say(f"{folder}: this finished piece of work is damaged; it is done again")
+                    shutil.rmtree(folder)
 
     def _perform(self, tasks: list[Task]) -> Iterator[None]:
         if self.workers == 1 or (len(tasks) == 1 and self._executor is None):

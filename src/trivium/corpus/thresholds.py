@@ -34,6 +34,9 @@ class QualityThresholds:
     """Words that any running English text holds."""
     min_stop_words: int = 2
     """How many different stop words a document must hold."""
+    min_recurring_words: int = 0
+    """How many short words must recur, as stop words do, in a document that has too few of them: what is asked of
+    documents whose language is unknown. 0 asks for stop words."""
     max_duplicate_lines: float = 0.3
     """Greatest share of lines that stood before in the document."""
     max_duplicate_line_characters: float = 0.2
@@ -58,7 +61,7 @@ class QualityThresholds:
     min_punctuated_lines: float = 0.12
     """Smallest share of lines that end in a punctuation mark."""
     short_line: int = 30
-    """A line of at most this many characters is short; a Chinese or Japanese one counts as three."""
+    """A line of at most this many characters is short; a Chinese or Japanese one counts as three, a syllable as two."""
     max_short_lines: float = 0.67
     """Greatest share of short lines."""
     max_repeated_line_characters: float = 0.01

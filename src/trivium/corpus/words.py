@@ -13,20 +13,24 @@ from hashlib import blake2b
 
 import numpy as np
 
-HAN_AND_KANA = (
-    "\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31f0-\u31ff\uff66-\uff9f"  # kana and bopomofo
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
-)
-UNSPACED = HAN_AND_KANA + (  # scripts written without spaces between words
-    "\u0e00-\u0eff"  # Thai, Lao
-    "\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Tibetan, Myanmar, Khmer
-)
-_WORD = re.compile(rf"[{UNSPACED}][^\w\s]*|[^\s{UNSPACED}]+")
-PLAIN_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
-_UNSPACED = re.compile(f"[{UNSPACED}]")
+from trivium.corpus.scripts import COMPLEX, HAN_AND_KANA, INVISIBLE, MARKS, UNSPACED, WORD_SPACES, split
+
+_WORD = re.compile(rf"[{UNSPACED}][^\w\s]*|[^\s{UNSPACED}{WORD_SPACES}]+")
+_ON = (f"[{split(MARKS)[0]}{split(INVISIBLE)[0]}"
+       "\U00010d24-\U00010d27\U00011100-\U00011102\U00011127-\U00011134\U0001e944-\U0001e94a"  # living scripts' marks
+       "\U000e0000-\U000e0fff]")
+PLAIN_WORD = re.compile(
+    rf"[^\W{UNSPACED}]+(?:{_ON}+[^\W{UNSPACED}]*)*|[{HAN_AND_KANA}\ua000-\ua4cf]|[{COMPLEX}](?<=\w){_ON}*")
+"""A word with the marks upon its letters and with what stands in it unseen, or one letter of an unspaced script."""
+_MARKED, _UNMARKED_WORD = re.compile(f"[{COMPLEX}]|{_ON}"), re.compile(rf"[^\W{UNSPACED}]+|[{UNSPACED}]")
+"""Text without marks and without letters that bear them has the same words by a pattern that is faster."""
+_UNSPACED, _COMPLEX = re.compile(f"[{UNSPACED}]"), re.compile(f"[{COMPLEX}]")
+_INVISIBLE = re.compile(f"[{INVISIBLE}]+")
+_UNSEEN_LETTERS = re.compile(  # those of them that Python calls printable
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]")
 _ASCII_WORDS = str.maketrans(
-    {character: character if character.isalnum() or character == "_" else " "
-     for character in map(chr, range(128))})
+    {character: character if character.isalnum() or character == "_" else
+     "" if _INVISIBLE.match(character) else " " for character in map(chr, range(128))})
 
 
 def words(text: str) -> list[str]:
@@ -34,11 +38,21 @@ def words(text: str) -> list[str]:
     return text.split() if text.isascii() else _WORD.findall(text)
 
 
+def visible(text: str) -> str:
+    """The text without the characters that are not seen, as texts are compared and judged; a text that is written out
+    keeps them, for Persian and Hindi are misspelt without."""
+    if text.replace("\n", " ").isprintable() and not _UNSEEN_LETTERS.search(text):  # ten times as fast, and most texts
+        return text
+    return _INVISIBLE.sub("", text)
+
+
 def plain_words(text: str) -> list[str]:
-    """The words alone, without case, width or punctuation: what two versions of one text have in common."""
+    """The words alone, without case, width, punctuation or unseen characters: what two versions of one text have in
+    common."""
     if text.isascii():  # the same words, three times as fast
         return text.lower().translate(_ASCII_WORDS).split()
-    return PLAIN_WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    text = unicodedata.normalize("NFKC", visible(text)).casefold()
+    return (PLAIN_WORD if _MARKED.search(text) else _UNMARKED_WORD).findall(text)
 
 
 def is_unspaced(text: str) -> bool:
@@ -46,6 +60,14 @@ def is_unspaced(text: str) -> bool:
     if text.isascii():
         return False
     return 2 * len(_UNSPACED.findall(text)) >= max(1, sum(map(str.isalpha, text)))
+
+
+def characters_a_word(text: str) -> int:
+    """How many of what :func:`words` finds make about a word: 1 where words are spaced, 2 in Chinese and Japanese, 4 in
+    Thai and its like."""
+    if not is_unspaced(text):
+        return 1
+    return 4 if 2 * len(_COMPLEX.findall(text)) > len(_UNSPACED.findall(text)) else 2
 
 
 class _Hashes(dict[str, int]):

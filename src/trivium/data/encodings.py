@@ -121,7 +121,7 @@ def _guess(stream: IO[bytes]) -> str | None:
 
     found: str | None = detect_encoding(sample, max_len=1 << 17, from_html_meta=False)
     telling = sum(byte > 0x7F for byte in sample)
-    if telling >= TELLING // 3 and _everyday_chinese(sample):
+    if telling >= TELLING // 3 and everyday_chinese(sample):
         return "gb18030"
     return found if found is not None and telling >= TELLING and not found.lower().startswith("utf") else None
 
@@ -134,7 +134,7 @@ def _is_utf8(line: bytes) -> bool:
         return False
 
 
-def _everyday_chinese(data: bytes) -> bool:
+def everyday_chinese(data: bytes) -> bool:
     """Whether bytes read as GB 18030 are Chinese: nearly all of GB2312, and many of the commonest characters, which
     Korean or Japanese in their own sets would hardly hit upon."""
     wide = [character for character in data.decode("gb18030", "replace") if character > "\x7f"]

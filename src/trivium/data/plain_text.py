@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from trivium.data.unpack import Bad
 from trivium.errors import extra
 
-_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _TELLING_BYTES = 24
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?\n(---|\.\.\.)[ \t]*\n", re.DOTALL)
 
@@ -26,27 +25,6 @@ def decode(data: bytes, charset: str | None = None) -> str:
             if name and (text := _strictly(data, name)) is not None:
                 return text
         return _refuse(data, error.start)
-
-
-def decode_html(data: bytes, charset: str | None = None) -> str:
-    """A page's text, as :func:`decode` does it, but for the character set that the page itself names, and for a few bad
-    bytes in UTF-8, fewer than one in a thousand characters, which are left out."""
-    if b"\x1b" in data and charset is None and (named := _CHARSET.search(data[:4096])):
-        charset = named[1].decode()  # ISO-2022-JP is valid UTF-8 as well
-        if (text := _strictly(data, charset)) is not None:
-            return text
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if nearly_utf8(data):
-            text = data.decode("utf-8", "replace")
-            if 1000 * text.count("\ufffd") <= len(text):
-                return text.replace("\ufffd", "")
-            return _refuse(data, error.start)
-    named = _CHARSET.search(data[:4096])
-    if charset is None and named is not None and not named[1].lower().startswith(b"utf"):
-        charset = named[1].decode()
-    return decode(data, charset)
 
 
 _SUPERSETS = {

@@ -6,9 +6,11 @@ What cannot be read comes out too, as :class:`Malformed` with its file, row and 
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -18,14 +20,16 @@ from typing import IO, Any
 
 from trivium.data.encodings import as_utf8, is_file
 from trivium.data.json_text import json_rows, parsed
-from trivium.data.plain_text import decode, decode_html, is_text, newlines, split_text, without_front_matter
+from trivium.data.page_text import decode_page
+from trivium.data.plain_text import decode, is_text, newlines, split_text, without_front_matter
 from trivium.data.separated import separated_rows
 from trivium.data.tables import arrow_rows, parquet_rows, sheet_rows
 from trivium.data.unpack import ARCHIVES, COMPRESSED, Bad, Budget, decompress, members
 from trivium.data.warc import warc_rows
 from trivium.errors import TriviumError
 from trivium.extensions import load_object, resolve
-from trivium.files import what
+from trivium.files import is_away, unreadable, what
+from trivium.remote import Remote, listing, name_of, url_of
 
 ROWS = (".jsonl", ".ndjson")
 LIST = (".json",)
@@ -88,6 +92,8 @@ class Limits:
     """The character set of text files with rows; None tells it by their bytes."""
     unwrap: bool = False
     """Whether a JSON object that holds a list of objects under ``data`` or the like is a file of those rows."""
+    heads: frozenset[str] | None = None
+    """Names of which the first line of a CSV must hold one, in small letters, or it is a row; None takes any."""
 
 
 @dataclass(frozen=True)
@@ -98,22 +104,30 @@ class InputFile:
     path: Path
     name: str
     source: str
+    remote: Remote | None = None
+    """The object that is meant where it lies at a URL: it is fetched before it is read."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes; 0 where a web server does not tell, and for what is no file."""
+        if self.remote is not None:
+            return self.remote.size or 0
+        return 0 if no_file(self.path) else self.path.stat().st_size
 
 
 def find(inputs: Iterable[Path], further: Iterable[str] = (), any_kind: bool = False) -> list[InputFile]:
-    """Every file that the inputs name: files, folders (recursively, sorted; hidden files are passed over) and globs.
+    """Every file that the inputs name: files, folders (recursively, sorted; hidden files are passed over) and globs,
+    here or at URLs.
 
     Raises :class:`TriviumError` for a file that is named by itself and is of no known kind, unless ``any_kind`` are
     read; ``further`` suffixes are known too."""
     found: list[InputFile] = []
     for given in inputs:
         path, before = Path(given), len(found)
-        if path.is_file():
-            if not any_kind and path.suffix.lower() in OLD_SHEETS:
-                raise TriviumError(f"{path}: a spreadsheet of a kind that is not read; save it as .xlsx or CSV")
-            if not any_kind and not path.name.lower().endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED, *further)):
-                raise TriviumError(f"{path}: not a kind of file known here; known are {', '.join(KNOWN)}, and these "
-                                   f"compressed as {', '.join(COMPRESSED)}")
+        if url := url_of(path):
+            found += _at_url(url, further, any_kind)
+        elif path.is_file():
+            _check_kind(str(path), path.name, further, any_kind)
             found.append(InputFile(path, path.name, path.name))
         elif path.is_dir():
             label = path.resolve().name
@@ -130,7 +144,26 @@ def find(inputs: Iterable[Path], further: Iterable[str] = (), any_kind: bool = F
             raise TriviumError(f"{path}: holds no files; name a folder, file or glob with documents in it")
     if not found:
         raise TriviumError("the corpus has no inputs; name at least one file, folder or glob of documents")
-    return list({file.path: file for file in reversed(found)}.values())[::-1]  # a file named twice is read once
+    # a file named twice is read once
+    return list({file.remote or file.path: file for file in reversed(found)}.values())[::-1]
+
+
+def _check_kind(place: str, name: str, further: Iterable[str], any_kind: bool) -> None:
+    if not any_kind and PurePosixPath(name.lower()).suffix in OLD_SHEETS:
+        raise TriviumError(f"{place}: a spreadsheet of a kind that is not read; save it as .xlsx or CSV")
+    if not any_kind and not name.lower().endswith((*KNOWN, *OLD_CRAWL, *COMPRESSED, *further)):
+        raise TriviumError(f"{place}: not a kind of file known here; known are {', '.join(KNOWN)}, and these "
+                           f"compressed as {', '.join(COMPRESSED)}")
+
+
+def _at_url(url: str, further: Iterable[str], any_kind: bool) -> list[InputFile]:
+    """The files that a URL names, called as those of a folder or a glob of its name would be."""
+    files = listing(url)
+    if [file.url for _, file in files] == [url]:
+        _check_kind(url, files[0][0], further, any_kind)
+        return [InputFile(Path(url), name, name, file) for name, file in files]
+    label = name_of(url.split("*")[0].rpartition("/")[0] if "*" in url else url)
+    return [InputFile(Path(file.url), f"{label}/{name}", label, file) for name, file in files]
 
 
 def _fixed(parts: tuple[str, ...]) -> Iterator[str]:
@@ -141,11 +174,27 @@ def _fixed(parts: tuple[str, ...]) -> Iterator[str]:
 
 
 def _walk(folder: Path) -> list[Path]:
+    def fail(error: OSError) -> None:
+        raise unreadable(Path(error.filename or folder), error) from error
+
     files = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+
+
+NO_FILE = "a link to nothing, or no plain file (a pipe, socket or device)"
+"""Why what stands in a folder among files is rejected without being read."""
+
+
+def no_file(path: Path) -> bool:
+    """Whether what a path names can never be read as a file, unlike one that is away for the moment."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return path.is_symlink()
+    return not stat.S_ISREG(state.st_mode)
 
 
 def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None) -> Iterator[Document | Malformed]:
@@ -153,6 +202,9 @@ def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None
     ``limits.fields`` its rows hold."""
     met = set() if met is None else met
     row = 0
+    if no_file(file.path):
+        yield _malformed(file.name, 0, Bad(NO_FILE), file.source)
+        return
     budget = Budget(limits.max_unpacked_bytes)
     own = limits.readers.get(PurePosixPath(file.name.lower()).suffix)
     if own:
@@ -174,6 +226,8 @@ def read(file: InputFile, limits: Limits = Limits(), met: set[str] | None = None
     except Bad as bad:
         yield _malformed(file.name, 0, bad, file.source)
     except OSError as error:
+        if is_away(error):
+            raise unreadable(file.path, error) from error
         yield _malformed(file.name, 0, Bad(f"cannot be read: {error.strerror or error}"), file.source)
 
 
@@ -184,6 +238,9 @@ def rows(file: InputFile, limits: Limits = Limits(), say: Callable[[str], None] 
     guessed of a file: its character set, or what separates its columns."""
     budget = Budget(limits.max_unpacked_bytes)
     number, place = 0, file.name
+    if no_file(file.path):
+        yield place, 0, Bad(NO_FILE)
+        return
     try:
         with open(file.path, "rb") as stream:
             archive = file.name.lower().endswith(ARCHIVES)
@@ -201,6 +258,8 @@ def rows(file: InputFile, limits: Limits = Limits(), say: Callable[[str], None] 
     except Bad as bad:
         yield place, number + 1, bad
     except OSError as error:
+        if is_away(error):
+            raise unreadable(file.path, error) from error
         yield place, number + 1, Bad(f"cannot be read: {error.strerror or error}")
 
 
@@ -218,6 +277,8 @@ def rows_by(reader: str, file: InputFile) -> Iterator[tuple[str, int, dict[str, 
             yield file.name, number, row if isinstance(row, dict) else Bad(
                 f"{reader} yields a {type(row).__name__}, where a mapping of fields was expected", str(row)[:2000])
     except Exception as error:
+        if is_away(error) and not file.path.is_file():
+            raise unreadable(file.path, OSError(errno.ENOENT, "it went away while it was read")) from error
         yield file.name, number + 1, Bad(f"{reader} raises {type(error).__name__}: {error}")
         return
     if number == 0:
@@ -276,7 +337,7 @@ def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_colu
     elif suffix in LIST:
         yield from json_rows(stream, most, limits.unwrap, advice, say)
     elif suffix in HTML:
-        yield 1, {"html": decode_html(_whole(stream, limits.max_page_bytes, "max_page_bytes"))}
+        yield 1, {"html": decode_page(_whole(stream, limits.max_page_bytes, "max_page_bytes"))}
     elif suffix in PROSE:
         text = newlines(decode(_whole(stream, most)))
         if suffix in MARKDOWN:
@@ -284,7 +345,7 @@ def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_colu
         for row, piece in enumerate(split_text(text, limits.book_characters), 1):
             yield row, {"text": piece}
     elif suffix in SEPARATED:
-        yield from separated_rows(stream, "\t" if suffix == ".tsv" else None, most, say)
+        yield from separated_rows(stream, "\t" if suffix == ".tsv" else None, most, say, limits.heads)
     elif suffix in CRAWL:
         yield from warc_rows(stream, False, budget, limits.max_page_bytes)
     elif suffix in (*TABLE, *SHEETS):

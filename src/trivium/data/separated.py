@@ -35,9 +35,11 @@ class _Lines:
 
 
 def separated_rows(stream: IO[bytes], delimiter: str | None, limit: int,
-                   say: Callable[[str], None] = lambda text: None) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
+                   say: Callable[[str], None] = lambda text: None,
+                   heads: frozenset[str] | None = None) -> Iterator[tuple[int, dict[str, Any] | Bad]]:
     """``(row from 1, the row)`` of a table whose first line names its columns; no field may be longer than ``limit``.
-    Without a ``delimiter`` it is told by the first lines, and ``say`` is told where it is no comma."""
+    Without a ``delimiter`` it is told by the first lines, and ``say`` is told where it is no comma. With ``heads``, a
+    first line that holds none of these names (in small letters) is a row, and the columns are called 1, 2 and so on."""
     text = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
     csv.field_size_limit(limit)
     lines = _Lines(iter(text))
@@ -46,7 +48,7 @@ def separated_rows(stream: IO[bytes], delimiter: str | None, limit: int,
             delimiter = _delimiter(lines)
             if delimiter != ",":
                 say(f"columns are separated by {'tabs' if delimiter == chr(9) else repr(delimiter)}")
-        names = _names(lines, delimiter)
+        names = _names(lines, delimiter) if heads is None else _names_if(lines, delimiter, heads, say)
         for row, (values, held) in enumerate(_records(lines, delimiter, len(names)), 1):
             raw = "".join(held)
             if isinstance(values, Bad):
@@ -71,6 +73,16 @@ def _names(lines: _Lines, delimiter: str) -> list[str]:
     if not names or len(set(names)) < len(names):
         raise Bad("the first line of a CSV must name its columns, each once")
     return names
+
+
+def _names_if(lines: _Lines, delimiter: str, heads: frozenset[str], say: Callable[[str], None]) -> list[str]:
+    """The columns' names where the first line has one of ``heads``, else their numbers."""
+    values, held = next(_records(lines, delimiter, 0), ([], []))
+    lines.put_back(held)
+    if isinstance(values, Bad) or not values or heads & {value.strip().lower() for value in values}:
+        return _names(lines, delimiter)
+    say("the first line names no columns known here, and counts as a row")
+    return [str(number) for number in range(1, len(values) + 1)]
 
 
 def _delimiter(lines: _Lines) -> str:

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from trivium.data.unpack import Bad, Budget
 from trivium.errors import extra
+from trivium.files import is_away
 
 Rows = Iterator[tuple[int, dict[str, Any] | Bad]]
 
@@ -25,6 +26,8 @@ def parquet_rows(stream: IO[bytes], named: set[str] | None = None) -> Rows:
         _check_columns(table.schema_arrow.names, named)
         yield from _rows_of(table.iter_batches(batch_size=256))
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
+        if is_away(error):
+            raise
         raise Bad(f"damaged Parquet: {str(error)[:120]}") from error
 
 
@@ -48,6 +51,8 @@ def arrow_rows(stream: IO[bytes], named: set[str] | None = None) -> Rows:
         yield from _rows_of(part for batch in batches
                             for part in (batch.slice(start, 256) for start in range(0, batch.num_rows, 256)))
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
+        if is_away(error):
+            raise
         raise Bad(f"damaged Arrow data: {str(error)[:120]}") from error
 
 
@@ -91,6 +96,8 @@ def sheet_rows(stream: IO[bytes], budget: Budget) -> Rows:
                 else:
                     yield row, {name: _cell(value) for name, value in zip(head, values) if name is not None}
     except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, OSError, TypeError) as error:
+        if is_away(error):
+            raise
         raise Bad(f"damaged Excel workbook: {str(error)[:120]}") from error
 
 

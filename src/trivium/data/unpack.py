@@ -18,6 +18,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from trivium.errors import extra
+from trivium.files import is_away
 
 PIECE = 1 << 18
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
@@ -92,6 +93,8 @@ def _library_pieces(stream: IO[bytes], suffix: str) -> Iterator[bytes]:
     except EOFError as error:
         raise Bad(f"truncated {suffix[1:]} data") from error
     except (OSError, zlib.error, lzma.LZMAError) as error:
+        if is_away(error):
+            raise
         raise Bad(f"damaged {suffix[1:]} data: {error}") from error
 
 
@@ -140,6 +143,8 @@ def _zip_members(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, IO[by
     try:
         archive = zipfile.ZipFile(stream)
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        if is_away(error):
+            raise
         raise Bad(f"damaged zip archive: {error}") from error
     with archive:
         for member in archive.infolist():
@@ -148,6 +153,8 @@ def _zip_members(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, IO[by
             try:
                 file = archive.open(member)
             except (RuntimeError, NotImplementedError, zipfile.BadZipFile, ValueError, OSError) as error:
+                if is_away(error):
+                    raise
                 yield member.filename, Bad(f"cannot be unpacked: {error}")
                 continue
             with file:
@@ -162,4 +169,6 @@ def _zip_pieces(file: IO[bytes]) -> Iterator[bytes]:
     except EOFError as error:
         raise Bad("truncated zip data") from error
     except (OSError, zlib.error, zipfile.BadZipFile, lzma.LZMAError) as error:
+        if is_away(error):
+            raise
         raise Bad(f"damaged zip data: {error}") from error

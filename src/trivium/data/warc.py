@@ -12,12 +12,19 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from trivium.data.plain_text import decode, decode_html
+from trivium.data.content_codings import unpacked
+from trivium.data.page_text import decode_page
 from trivium.data.unpack import PIECE, Bad, Budget
 
 _BEGINNING = re.compile(rb"WARC/\d\.\d+\r?\n\Z")
 _BEGINNING_INSIDE = re.compile(rb"(?:^|\n)(WARC/\d\.\d+\r?\n)")
 _GZIP = b"\x1f\x8b\x08"
+_STATUS = re.compile(r"(?:HTTP(?:/[\d.]*)?|ICY)\s+(\d{3})(?!\d)", re.IGNORECASE)
+_CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+_PAGE = re.compile(
+    rb"(?:\xef\xbb\xbf)?(?:\s+|<!--.*?-->|<\?xml[^>]*>)*<(?:!doctype\s+html|html|head|body|title|meta|script|style|iframe|h1|"
+    rb"div|font|table|a|b|br|p)(?=[\s>/])", re.IGNORECASE | re.DOTALL)
+"""What begins a page that nobody says to be one, as browsers look for it."""
 _HEADER_BYTES = 1 << 16
 PAGES = {"text/html", "application/xhtml+xml"}
 HOLDERS = {"response", "resource", "conversion"}
@@ -64,7 +71,7 @@ def _record(source: _Source, limit: int) -> dict[str, Any] | Bad | None:
     """The document of one record, behind its first line; raises :class:`Bad` where the archive itself is damaged."""
     headers = _headers(source)
     size = headers.get("content-length", "")
-    if not size.isascii() or not size.isdigit():
+    if not size.isascii() or not size.isdigit() or len(size) > 18:
         raise Bad(f"damaged WARC: Content-Length is {size[:40]!r}")
     kind, length = headers.get("warc-type", "").lower(), int(size)
     body = source.take(min(length, limit)) if kind in HOLDERS else b""
@@ -97,40 +104,28 @@ def _document(body: bytes, headers: dict[str, str], kind: str, limit: int) -> di
         head, separator, body = body.partition(b"\r\n\r\n")
         if not separator:
             head, separator, body = (head + body).partition(b"\n\n")
-        first, *lines = head.decode("latin-1").splitlines() or [""]
-        status = first.split(" ")[1:2]
-        if not first.startswith("HTTP/") or not status or not status[0].isdigit():
+        first, *lines = head.decode("latin-1").strip().splitlines() or [""]
+        status = _STATUS.match(first)
+        if not status:
             raise Bad("damaged WARC: a response without an HTTP status line")
-        if not status[0].startswith("2"):
-            raise Bad(f"not a page: HTTP status {status[0][:3]}")
+        if not status[1].startswith("2"):
+            raise Bad(f"not a page: HTTP status {status[1]}")
         http = _fields(lines)
         media = http.get("content-type", "")
-        body = _decoded(body, http, limit)
+        if "chunked" in http.get("transfer-encoding", "").lower():
+            body = _unchunked(body)
+        body = unpacked(body, http.get("content-encoding", ""), limit)
     elif kind == "response" and not media:
         raise Bad("not a page: no content type")
-    essence, _, parameters = media.partition(";")
-    essence = essence.strip().lower()
-    charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
-    if not essence and re.match(rb"\s*(?:<!doctype html|<html)", body[:1000], re.IGNORECASE):
+    essence = re.split(r"[;,\s]", media.strip(), maxsplit=1)[0].lower()
+    charset = _CHARSET.search(media)
+    if not essence and _PAGE.match(body[:1 << 16]):
         essence = "text/html"
     if essence in PAGES:
-        return {"html": decode_html(body, charset[1] if charset else None)}
+        return {"html": decode_page(body, charset[1] if charset else None)}
     if essence == "text/plain":
-        return {"text": decode(body, charset[1] if charset else None)}
+        return {"text": decode_page(body, charset[1] if charset else None, markup=False)}
     raise Bad(f"not a page ({essence[:80] or 'no content type'})")
-
-
-def _decoded(body: bytes, http: dict[str, str], limit: int) -> bytes:
-    """A body without its transfer and content encodings."""
-    if "chunked" in http.get("transfer-encoding", "").lower():
-        body = _unchunked(body)
-    for encoding in reversed(
-        [name.strip().lower() for name in http.get("content-encoding", "").split(",") if name.strip()]):
-        if encoding in ("gzip", "x-gzip", "deflate"):
-            body = _inflated(body, limit)
-        elif encoding != "identity":
-            raise Bad(f"not a page that can be unpacked: content encoding {encoding[:40]}")
-    return body
 
 
 def _unchunked(body: bytes) -> bytes:
@@ -149,22 +144,6 @@ def _unchunked(body: bytes) -> bytes:
         place = start + int(size, 16)
         place += 2 if body[place:place + 2] == b"\r\n" else 1
     return b"".join(pieces)
-
-
-def _inflated(body: bytes, limit: int) -> bytes:
-    """Bytes of gzip or deflate; those that only say so, and are not packed, are given back as they are."""
-    if not body.startswith(b"\x1f\x8b") and b"<" in body[:200]:
-        return body
-    for bits in (47, -15):  # gzip or zlib by its header, then the bare deflate that some servers send
-        unpacker = zlib.decompressobj(bits)
-        try:
-            data = unpacker.decompress(body, limit + 1)
-        except zlib.error:
-            continue
-        if len(data) > limit:
-            raise Bad(f"a page that unpacks to more than {limit:,} bytes; raise max_page_bytes if it is meant to")
-        return data
-    raise Bad("damaged page: its content encoding cannot be unpacked")
 
 
 def _headers(source: _Source) -> dict[str, str]:

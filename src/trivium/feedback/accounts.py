@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import sqlalchemy as sql
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
+from sqlalchemy.engine import Connection
 
 from trivium.errors import TriviumError
 from trivium.feedback import rows
@@ -188,23 +189,21 @@ class Accounts:
         hashed = hash_password(password)
         if invite.person is None and self.store.person(name.strip()):
             raise Conflict(f"the name {name.strip()!r} is taken")
-        with writing(self.engine) as connection:  # whoever comes second finds it used
+
+        def use(connection: Connection) -> None:  # whoever comes second finds it used
             used = connection.execute(invites.update().where(invites.c.token == invite.token,
                                                              invites.c.used_at.is_(None)).values(used_at=now))
             if used.rowcount != 1:
                 raise TriviumError("this invitation is not valid any more; ask for a new one")
-            if invite.person is not None:
-                connection.execute(people.update().where(people.c.id == invite.person,
-                                                         people.c.removed_at.is_(None)).values(password=hashed))
-                connection.execute(sessions.delete().where(sessions.c.person == invite.person))
-        try:
-            person = invite.person if invite.person is not None else self.store.add_person(
-                name, invite.role, password=hashed)
-        except TriviumError:
-            with writing(self.engine) as connection:
-                connection.execute(invites.update().where(invites.c.token == invite.token).values(used_at=None))
-            raise
-        return self.open_session(person, now)
+
+        if invite.person is None:  # in one transaction: a kill leaves the invite unused, or somebody who has come in
+            return self.open_session(self.store.add_person(name, invite.role, password=hashed, first=use), now)
+        with writing(self.engine) as connection:
+            use(connection)
+            connection.execute(people.update().where(people.c.id == invite.person,
+                                                     people.c.removed_at.is_(None)).values(password=hashed))
+            connection.execute(sessions.delete().where(sessions.c.person == invite.person))
+        return self.open_session(invite.person, now)
 
     # tries
 

@@ -3,6 +3,8 @@ holds the work. The other tables hold what must be forgotten some day: names and
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,7 @@ def open_database(project: str | Path, create: bool) -> Engine:
                 Path(project).mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise TriviumError(f"{project}: no folder can be made there ({error.strerror})") from error
+        keep_private(path)
         engine = _sqlite(path)
     try:
         _prepare(engine, project, create)
@@ -63,6 +66,23 @@ def open_database(project: str | Path, create: bool) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def keep_private(path: Path) -> None:
+    """Make a database that nobody else can read, whatever the umask: it holds passwords' hashes and what people wrote.
+    SQLite gives the files beside it (-wal, -shm) the same rights. One of another owner stays as it is.
+
+    Raises :class:`TriviumError` where it cannot be made."""
+    try:
+        if not path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise TriviumError(f"{path}: cannot be written ({error.strerror}); mend its rights or name another folder"
+                           ) from error
+    with contextlib.suppress(OSError):
+        for place in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+            if place.exists() and place.stat().st_mode & 0o077:
+                place.chmod(0o600)
 
 
 def _prepare(engine: Engine, project: str | Path, create: bool) -> None:

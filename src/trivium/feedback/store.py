@@ -20,7 +20,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -239,9 +239,11 @@ class Store:
                                                               people.c.removed_at.is_(None))).first()
         return _person(row) if row else None
 
-    def add_person(self, name: str, role: str = "annotator", kind: str = "human", password: str | None = None) -> int:
+    def add_person(self, name: str, role: str = "annotator", kind: str = "human", password: str | None = None,
+                   first: Callable[[Connection], None] | None = None) -> int:
         """Add somebody and return their number. ``password`` is an argon2 hash, as ``accounts`` makes; without one the
-        person cannot log in, but programs can work in their name. Raises when the name is taken."""
+        person cannot log in, but programs can work in their name. ``first`` is done in the same transaction, before;
+        what it raises undoes all. Raises when the name is taken."""
         name = rows.text(name, "the name", 60).strip()
         if any(not character.isprintable() for character in name):
             raise TriviumError("the name holds characters that cannot be printed")
@@ -252,6 +254,8 @@ class Store:
         now = time.time()
         try:
             with self._appending() as connection:
+                if first is not None:
+                    first(connection)
                 key = connection.execute(people.insert().values(name=name, role=role, kind=kind, password=password,
                                                                 added_at=now)).inserted_primary_key
                 assert key is not None

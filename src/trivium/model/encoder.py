@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trivium.artifacts import check_made
 from trivium.errors import TriviumError
 from trivium.files import write_json
 from trivium.model.check import check_depth, naming, read_values
@@ -249,12 +250,13 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
 
 def is_encoder(folder: Path) -> bool:
     """Whether a folder is an encoder's."""
-    return (folder / "config.json").exists() and read_json(folder / "config.json").get("model_type") == "modernbert"
+    return (folder / "config.json").exists() and read_values(folder).get("model_type") == "modernbert"
 
 
 def load_encoder(folder: Path) -> MaskedModel | Classifier:
     """An encoder's folder. Raises :class:`TriviumError` for another family, a shape that is not ours, and weights that
     do not fit."""
+    check_made(folder)
     config, values = read_encoder_config(folder), read_values(folder)
     check_depth(folder, config.num_layers, len(shards(folder)))
     check_size(folder, lambda: MaskedModel(config))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trivium.artifacts import check_made
 from trivium.errors import TriviumError
 from trivium.model.adapters import folder as adapter_folder
 from trivium.model.adapters.peft import vocabulary
@@ -46,9 +47,11 @@ def load(folder: Path, dtype: torch.dtype | None = torch.float32,
     """A language model or, when the folder's architecture says so, a reward model or an encoder-decoder, in ``dtype``
     (None: as stored).
 
-    Tensors are read one by one, so memory holds the model once. Raises :class:`TriviumError`, before any weight is
+    Tensors are read one by one, so memory holds the model once. A folder with a manifest is checked against it first,
+    once per process. Raises :class:`TriviumError`, before any weight is
     read, for a missing or broken file, an unknown family, and weights that do not fit the config.
     """
+    check_made(folder)
     if (folder / adapter_folder.CONFIG).exists() and not (folder / "model.safetensors").exists():
         return load_adapter(folder, None, dtype, device)
     if (folder / "config.json").exists() and read_values(folder).get("model_type") == "t5gemma":
@@ -68,6 +71,7 @@ def load_adapter(folder: Path, base: Path | None = None, dtype: torch.dtype | No
                  device: torch.device | str = "cpu") -> Any:
     """The base of an adapter (the one that it names, unless given) with the adapter: LoRA is folded into the weights,
     others stay beside them, frozen. Raises :class:`TriviumError` for another base than the adapter's."""
+    check_made(folder)
     if base is not None:
         adapter_folder.check_base(folder, base)
     return adapter_folder.merged_into(load(base or adapter_folder.base_of(folder), dtype, device), folder)

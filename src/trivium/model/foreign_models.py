@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trivium.errors import TriviumError
-from trivium.files import read_json, write_json
+from trivium.files import read_json, usual_rights, write_json
 from trivium.model.config import ModelConfig
 from trivium.model.transformer import Attend, LanguageModel, RewardModel
 
@@ -226,6 +226,7 @@ class ForeignLanguageModel(LanguageModel):
         whole = self.whole[0]
         with _described(whole, ids):
             whole.save_pretrained(folder)
+        usual_rights(folder)
 
 
 class ForeignRewardModel(RewardModel):

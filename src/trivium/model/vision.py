@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trivium.artifacts import check_made
 from trivium.errors import TriviumError
 from trivium.files import write_json, written_aside
 from trivium.model.check import read_object
@@ -176,6 +177,7 @@ def read_vision(folder: Path) -> tuple[VisionConfig, int | None, dict[str, Tenso
 
 def load_vision(folder: Path) -> VisionEncoder:
     """The vision encoder of a folder: one that was pretrained alone, or that of a model that sees."""
+    check_made(folder)
     config, _, weights = read_vision(folder)
     return fill(
         folder, VisionEncoder(config),

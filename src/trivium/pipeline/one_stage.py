@@ -18,18 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trivium import remote
 from trivium.artifacts import (
     MANIFEST,
     Artifact,
     Span,
     digest_path,
+    is_record,
     open_artifact,
+    read_manifest,
     seal,
     span_of,
 )
 from trivium.errors import TriviumError, nearest, out_of_memory, unexpected
 from trivium.extensions import code_files, edited_since_loaded
-from trivium.files import digest_json, disk_errors, fsync_folder, read_json, write_json
+from trivium.files import digest_json, disk_errors, fsync_folder, read_json, sweep, write_json
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe
 from trivium.resources import peak_memory_mb, usable_cores
@@ -59,6 +62,8 @@ class Planned:
     runner: RunStage
     places: dict[str, Path]
     """Its inputs and the files of its code, by where they are named."""
+    urls: dict[str, str]
+    """The inputs that lie at URLs."""
     digests: dict[str, str]
     code: dict[str, str]
     """The digests of its code alone."""
@@ -71,9 +76,10 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
          runners: Runners | None) -> Planned:
     """Where a stage's inputs are and the key that its artifact will have."""
     runner, version = (runners or {}).get(stage.kind) or (type(stage).run, stage.version)
-    places = {where: artifacts[reference].folder if reference in artifacts else Path(reference)
-              for where, reference in stage.references()}
-    digests = {where: artifacts[reference].digest if reference in artifacts else digest_path(Path(reference))
+    places = {where: artifacts[reference].folder if reference in artifacts else
+              located(stage, where, reference, recipe.folder) for where, reference in stage.references()}
+    urls = {where: url for where, reference in stage.references() if (url := remote.url_of(reference))}
+    digests = {where: artifacts[reference].digest if reference in artifacts else digest_path(places[where])
                for where, reference in stage.references()}
     files = dict(stage.code()) | (code_of(runner) if runners and stage.kind in runners else {})
     for file in edited_since_loaded(files.values()):
@@ -83,7 +89,32 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
     work = digest_json(
         {"kind": stage.kind, "version": version, "settings": stage.learned(), "seed": recipe.seed, "inputs": digests})
     key = digest_json({"work": work, "code": code}) if code else work
-    return Planned(name, stage, runner, places | files, digests | code, code, work, key)
+    return Planned(name, stage, runner, places | files, urls, digests | code, code, work, key)
+
+
+def located(stage: Stage, where: str, reference: str, folder: Path) -> Path:
+    """Where an input from elsewhere is read. One at a URL that the stage does not read itself is fetched, into a
+    folder for each of its states that is kept with the run's other work, and an artifact is verified there."""
+    url = remote.url_of(reference)
+    if url is None or where.partition(".")[0] in stage.streams:
+        return Path(reference)
+    found = remote.listing(url)
+    label = remote.name_of(url.split("*")[0].rpartition("/")[0] if "*" in url else url)
+    one = [item.url for _, item in found] == [url]
+    state = digest_json([url, *([name, item.size, item.state] for name, item in found)])
+    kept = folder / ".work" / "remote" / state[:16]
+    if not kept.exists():
+        aside = kept.with_name(f".{state[:16]}.tmp")
+        shutil.rmtree(aside, ignore_errors=True)
+        for name, item in found:
+            target = aside / name if one else aside / label / name
+            with disk_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+            remote.fetch(item, target)
+        if (aside / label / MANIFEST).is_file():
+            open_artifact(aside / label, verify=True)
+        os.rename(aside, kept)
+    return kept / label
 
 
 def as_folders(places: Mapping[str, Path]) -> dict[str, Path]:
@@ -135,15 +166,18 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
     with disk_errors(work):
         context.folder.mkdir(parents=True, exist_ok=True)
         context.scratch.mkdir(parents=True, exist_ok=True)
+        clear(work, context)
     stage = planned.stage
-    with clock(work, earlier) as spent, disk_errors(work):
+    with clock(work, earlier, progress.say) as spent, disk_errors(work):
         edited = edited_code(work, planned.code, context)
         summary = stage.decided() | summary_of(planned, context) | ({"edited": edited} if edited else {})
     for where, digest in planned.code.items():
         if not planned.places[where].is_file() or digest_path(planned.places[where]) != digest:
             raise TriviumError(f"{name}: {planned.places[where]} was edited while the stage ran; the same command "
                                "goes on with what it holds now")
-    inputs = {where: {"path": os.path.relpath(path.absolute(), place.absolute()), "digest": planned.digests[where]}
+    check_unchanged(planned)
+    inputs = {where: {"path": planned.urls.get(where) or os.path.relpath(path.absolute(), place.absolute()),
+                      "digest": planned.digests[where]}
               for where, path in planned.places.items()}
     seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed, settings=stage.model_dump(mode="json"),
          inputs=inputs, summary=summary, seconds=spent(), peak_memory_mb=peak_memory_mb(), shared_memory_mb=shared_mb,
@@ -153,6 +187,34 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
         shutil.rmtree(left, ignore_errors=True)
     progress.say(f"done in {open_artifact(place).manifest['seconds']:.1f} s")
     return open_artifact(place)
+
+
+def clear(work: Path, context: Context) -> None:
+    """Take away what a killed attempt left half done, wherever it was written: all of the folder that becomes the
+    artifact but its records, such as the log, which is gone on with, and temporaries in the scratch."""
+    for left in sorted(context.folder.rglob("*"), reverse=True):
+        if not left.is_dir() or left.is_symlink():
+            if not is_record(str(left.relative_to(context.folder))):
+                left.unlink()
+        elif not any(left.iterdir()):
+            left.rmdir()
+    sweep(work)
+    sweep(context.tasks)
+
+
+def check_unchanged(planned: Planned) -> None:
+    """Raise :class:`TriviumError` where an input is not what the stage's key says any more: what was read of it may be
+    the one or the other. What came of it is thrown away."""
+    for where, digest in planned.digests.items():
+        place = planned.places[where]
+        try:
+            same = where in planned.code or digest_path(place) == digest
+        except TriviumError as error:
+            raise TriviumError(f"{planned.name}: {where}: an input went away while the stage read it ({error}); bring "
+                               "it back and run the same command again") from error
+        if not same:
+            raise TriviumError(f"{planned.name}: {where}: {place} was changed while the stage read it; run the same "
+                               "command again: it reads what is there now")
 
 
 def summary_of(planned: Planned, context: Context) -> dict[str, Any]:
@@ -196,7 +258,14 @@ def edited_code(work: Path, code: dict[str, str], context: Context) -> list[str]
     what was made until then was made with the earlier ones. Says so, and writes down what is used from now on."""
     note = work / "code.json"
     begun = note.exists() and any(any(folder.iterdir()) for folder in (context.scratch, context.folder))
-    before: dict[str, Any] = read_json(note) if begun else {"code": code, "edited": []}
+    before: dict[str, Any] = {"code": code, "edited": []}
+    if begun:
+        try:
+            found = read_json(note)
+            before = {"code": dict(found["code"]), "edited": list(found["edited"])}
+        except (TriviumError, TypeError, KeyError, ValueError):
+            context.progress.say(f"{note} is damaged: whether the code was edited since the stage began is not known")
+            before = {"code": {}, "edited": []}
     now = sorted(where for where in before["code"].keys() | code.keys() if before["code"].get(where) != code.get(where))
     edited = sorted({*before["edited"], *now})
     if now:
@@ -222,11 +291,12 @@ def prepared(recipe: Recipe, name: str, file: str = "RECIPE") -> tuple[Stage, Co
         raise TriviumError(f"--stage {name}: the recipe has no such stage{nearest(name, recipe.stages)}")
     stage = recipe.stages[name]
     places = {
-        where: recipe.folder / reference if reference in recipe.stages else Path(reference)
+        where: recipe.folder / reference if reference in recipe.stages else
+        located(stage, where, reference, recipe.folder)
         for where, reference in stage.references()
     }
     for where, reference in stage.references():
-        if not places[where].exists():
+        if not remote.url_of(places[where]) and not places[where].exists():
             raise TriviumError(
                 f"{name}: its input {reference!r} is not there yet; make it with: trivium run {file} --only {reference}"
             )
@@ -250,7 +320,7 @@ def find(folder: Path, name: str, planned: Planned) -> Path | None:
     """A finished artifact of that key: in its place, superseded, or finished but not yet put in its place."""
     kept = (folder / "superseded").glob(f"{name}-{planned.key[:12]}")
     for candidate in [folder / name, *kept, folder / ".work" / f"{name}-{planned.work[:12]}" / "artifact"]:
-        if (candidate / MANIFEST).is_file() and read_json(candidate / MANIFEST).get("key") == planned.key:
+        if (candidate / MANIFEST).is_file() and read_manifest(candidate)["key"] == planned.key:
             return candidate
     return None
 
@@ -261,9 +331,10 @@ def install(folder: Path, name: str, artifact: Path) -> None:
     if artifact == place:
         return
     with disk_errors(place):
+        sweep(artifact)  # a kill just after the manifest was put in its place leaves the empty folder of its making
         if place.exists():
-            old = read_json(place / MANIFEST)["key"][:12] if (place /
-                                                              MANIFEST).is_file() else f"unsealed-{time.time_ns()}"
+            sealed = (place / MANIFEST).is_file()
+            old = read_manifest(place)["key"][:12] if sealed else f"unsealed-{time.time_ns()}"
             (folder / "superseded").mkdir(exist_ok=True)
             kept = folder / "superseded" / f"{name}-{old}"
             if kept.exists():
@@ -274,14 +345,28 @@ def install(folder: Path, name: str, artifact: Path) -> None:
         fsync_folder(folder)
 
 
+def seconds_in(note: Path, say: Callable[[str], None]) -> float:
+    """The seconds that a note tells of; 0 where there is none, or a damaged one, which is said."""
+    try:
+        seconds = float(json.loads(note.read_bytes())["seconds"])
+    except FileNotFoundError:
+        return 0.0
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        seconds = -1.0
+    if 0 <= seconds < 1e10:
+        return seconds
+    say(f"{note.name} is damaged; the seconds of earlier attempts are not counted")
+    return 0.0
+
+
 @contextlib.contextmanager
-def clock(work: Path, earlier: list[Span]) -> Iterator[Callable[[], float]]:
+def clock(work: Path, earlier: list[Span],
+          say: Callable[[str], None] = lambda text: None) -> Iterator[Callable[[], float]]:
     """Seconds spent on a stage, those of killed attempts included: a thread writes them down every few seconds. What
-    killed attempts took is added to ``earlier``."""
+    killed attempts took is added to ``earlier``; where their note is damaged it is not known, and ``say`` is told."""
     note = work / "attempts.json"
-    before = 0.0
-    if note.exists():
-        before = float(read_json(note).get("seconds", 0.0))
+    before = seconds_in(note, say)
+    if before:
         ended_at = note.stat().st_mtime
         earlier.append((ended_at - before, ended_at))
     begun = time.monotonic()

@@ -4,13 +4,15 @@ there."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from trivium import remote
 from trivium.artifacts import (
     MANIFEST,
     Artifact,
@@ -18,7 +20,7 @@ from trivium.artifacts import (
     covered,
 )
 from trivium.errors import TriviumError
-from trivium.files import disk_errors, read_json
+from trivium.files import FORBIDDEN, disk_errors, read_json
 from trivium.model.check import check_files
 from trivium.pipeline.one_stage import Runners, cores, need, run_stage, shown_as
 from trivium.pipeline.workers import run_beside
@@ -49,14 +51,9 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
         recipe = load_recipe(recipe, [*overrides, *given], only=only, free=runners or ())
     wanted = needed(recipe.stages, only)
     folder = recipe.folder
-    check_first(recipe, wanted)
-    try:
-        with disk_errors(folder):
-            (folder / ".work").mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise TriviumError(
-            f"{folder}: a folder for the results cannot be made here, as a file is in its way; use --set "
-            "out=FOLDER") from error
+    with disk_errors(folder):
+        check_first(recipe, wanted)
+    make_folder(folder)
     artifacts: dict[str, Artifact] = {}
     begun = time.monotonic()
     earlier: list[Span] = []
@@ -67,8 +64,8 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
     leader = os.environ.get("RANK", "0") == "0"  # under torchrun the first process writes, the others help and wait
     beside = "RANK" not in os.environ and not runners and told_apart(recipe) and any(
         need(recipe, recipe.stages[name]) < cores(recipe) for name in wanted)
-    with locked(folder) if leader else contextlib.nullcontext() as lock, progress or Progress(quiet
-                                                                                              or not leader) as shown:
+    with progress or Progress(quiet or not leader) as shown, locked(
+            folder, shown.say) if leader else contextlib.nullcontext() as lock:
         if beside and lock is not None:
             run_beside(recipe, wanted, artifacts, shown, earlier, wall_seconds, lock)
         else:
@@ -76,7 +73,27 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
                 if name in wanted:
                     shown.stage(name)
                     artifacts[name] = run_stage(recipe, name, stage, artifacts, shown, runners, earlier, wall_seconds)
+        if recipe.publish and lock is not None:
+            for name, artifact in artifacts.items():
+                url = f"{recipe.publish.rstrip('/')}/{recipe.name}/{name}"
+                shown.stage(name)
+                shown.say(f"published at {url}" if remote.publish(artifact.folder, url, artifact.manifest) else
+                          f"is at {url}")
     return artifacts
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run. One that is there and can only be read will do for what is finished already."""
+    with disk_errors(folder):
+        try:
+            (folder / ".work").mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise TriviumError(
+                f"{folder}: a folder for the results cannot be made here, as a file is in its way; use --set "
+                "out=FOLDER") from error
+        except OSError as error:
+            if error.errno not in FORBIDDEN or not folder.is_dir():
+                raise
 
 
 def digestible(value: Any) -> str:
@@ -103,7 +120,7 @@ def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
             except TriviumError as error:
                 raise TriviumError(f"{name}: {error}") from error
         for _, reference in stage.references():
-            if reference in recipe.stages:
+            if reference in recipe.stages or remote.url_of(reference):
                 continue
             if reference.lower().endswith(".gguf"):
                 from trivium.model.gguf.read import check_gguf
@@ -117,14 +134,34 @@ def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[IO[str]]:
-    """Only one run at a time may write a folder. What a killed run had started may hold the lock for a moment more."""
-    with open(folder / ".work" / "lock", "w") as lock:
+def locked(folder: Path, say: Callable[[str], None]) -> Iterator[IO[str] | None]:
+    """Only one run at a time may write a folder. What a killed run had started may hold the lock for a moment more.
+    None where the folder can only be read: nothing can be written then anyway. ``say`` is told where the file system
+    has no locks."""
+    place = folder / ".work" / "lock"
+    with disk_errors(place):
+        try:
+            lock = open(place, "a")
+        except OSError as error:
+            if error.errno not in FORBIDDEN:
+                raise
+            if not place.is_file():
+                if os.access(folder, os.W_OK):
+                    raise
+                yield None
+                return
+            lock = open(place)  # somebody else's: it can be held all the same
+    with lock:
         for last in (*[False] * 20, True):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EINTR):
+                    if os.access(folder, os.W_OK):
+                        say(f"{folder}: this file system has no locks ({error.strerror}); see to it that no other run "
+                            "writes here at the same time")
+                    break
                 if last:
                     raise TriviumError(
                         f"{folder}: another run is writing here; wait for it, or use --set out=FOLDER") from error

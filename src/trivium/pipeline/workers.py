@@ -31,6 +31,9 @@ from trivium.recipe.load import Recipe, parse_stage
 from trivium.resources import peak_memory_mb
 from trivium.stages.registry import Stages
 
+SECONDS_TO_END = 30.0
+"""How long a worker may take to end."""
+
 
 class Worker:
     """A process that runs one stage after another."""
@@ -65,9 +68,13 @@ class Worker:
         return whole
 
     def end(self) -> None:
-        """Let it go, whatever it is doing."""
-        self.process.kill()
-        self.process.wait()
+        """Let it go, whatever it is doing; a checkpoint that it is writing it may write to the end."""
+        self.process.terminate()
+        try:
+            self.process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self.stdin.close()
         self.stdout.close()
 

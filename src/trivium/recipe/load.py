@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trivium import faults
+from trivium import faults, remote
 from trivium.errors import TriviumError, nearest
 from trivium.files import read_text, shipped
 from trivium.recipe.rounds import unroll
@@ -37,6 +37,9 @@ class Header(BaseModel):
     """The folder of all runs."""
     plugins: list[str] = []
     """Python files whose stages the recipe may name: see docs/extend.md."""
+    publish: str | None = None
+    """A URL (s3://, gs://, hdfs://) below which every finished stage is copied to, too, as `name`/STAGE; null copies
+    nothing."""
 
 
 class Recipe(Header):
@@ -96,8 +99,14 @@ def parse_recipe(raw: Any, path: Path, overrides: Iterable[str] = (), stages: Ma
         raise TriviumError(f"{path}: {explain(error, '', Header, head, (*Header.model_fields, 'stages'))}") from error
     except TriviumError as error:
         raise TriviumError(f"{path}: {error}") from error
-    if not top.name or "/" in top.name or top.name.startswith("."):
-        raise TriviumError(f"{path}: name: {top.name!r} cannot be a folder's name")
+    if not is_name(top.name):
+        raise TriviumError(f"{path}: name: {faults.shown(top.name)} cannot be a folder's name")
+    if "\0" in top.out:
+        raise TriviumError(f"{path}: out: {faults.shown(top.out)} cannot be a folder's name")
+    if top.publish is not None:
+        if not remote.url_of(top.publish):
+            raise TriviumError(f"{path}: publish: no URL; name one such as s3://bucket/folder")
+        _check_url(f"{path}: publish", top.publish)
     wanted = needed(parsed, only)
     check_references(path, parsed, raw["stages"].keys(), wanted)
     return Recipe.model_construct(**top.model_dump(), stages=parsed)
@@ -173,10 +182,21 @@ def _index(part: str, place: list[Any], override: str) -> int:
     raise TriviumError(f"--set {override}: {part!r} is no place in a list of {len(place)}")
 
 
+LONGEST_NAME = 200
+"""Bytes of a name of a run or a stage: file systems take 255, and folders of work add to the name."""
+
+
+def is_name(name: str) -> bool:
+    """Whether a folder can be called so."""
+    return bool(name) and not name.startswith(".") and not {"/", "\0"} & set(name) and (
+        len(name.encode("utf-8", "surrogateescape")) <= LONGEST_NAME)
+
+
 def parse_stage(name: str, settings: Any, stages: Mapping[str, type[Stage]]) -> Stage:
     """One stage's settings; its class is named by ``kind``, or by the stage's own name."""
-    if name.startswith(".") or "/" in name or name == "superseded":
-        raise TriviumError(f"stages.{name}: this cannot be a stage's name, as results go to a folder of that name")
+    if not is_name(name) or name == "superseded":
+        raise TriviumError(f"stages: {faults.shown(name)} cannot be a stage's name, as results go to a folder of that "
+                           "name")
     if not isinstance(settings, dict):
         raise TriviumError(f"stages.{name}: a mapping of settings was expected, not {settings!r}")
     settings = dict(settings)
@@ -288,6 +308,9 @@ def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[
             place = f"{path}: stages.{name}.{where}"
             if not reference.strip():
                 raise TriviumError(f"{place}: is empty; name an earlier stage, a file or a folder")
+            if "://" in reference and (url := remote.url_of(reference)):
+                _check_url(place, url)
+                continue
             if reference in earlier or (_exists(reference) and reference not in stages):
                 continue
             if reference in stages:
@@ -311,6 +334,13 @@ def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[
                     f"{reference!r}{nearest(reference, earlier) if earlier else ''}"
                 )
         earlier.append(name)
+
+
+def _check_url(place: str, url: str) -> None:
+    try:
+        remote.check(url)
+    except TriviumError as error:
+        raise TriviumError(f"{place}: {error}") from error
 
 
 def _module(reference: str) -> str:

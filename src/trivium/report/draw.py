@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -103,6 +105,12 @@ class Frame:
         return f'<text class="tick strong" x="{u + side}" y="{v - 6}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
+def _name(key: str) -> str:
+    """A name for an element: a stage's name may hold spaces, quotes and markup, which no ``id`` may."""
+    plain = re.sub(r"[^\w-]", "-", key)
+    return plain if plain == key else f"{plain}-{zlib.crc32(key.encode('utf-8', 'surrogatepass')):08x}"
+
+
 def line_chart(title: Pair, x_words: Pair, y_words: Pair, series: Sequence[Series], *, key: str, smooth: bool = True,
                labels: Mapping[tuple[float, float], str] | None = None) -> Markup:
     """Lines over a common pair of axes, 380 by 230, with its table of numbers; empty without any point. ``labels``
@@ -112,6 +120,7 @@ def line_chart(title: Pair, x_words: Pair, y_words: Pair, series: Sequence[Serie
         return Markup("")
     frame = Frame(_range([x for one in drawn for x, _ in one.points], 0.0),
                   _range([y for one in drawn for _, y in one.points], 0.06))
+    key = _name(key)
     parts = [frame.axes(x_words), *map(frame.line, drawn),
              *(frame.label(point, text) for point, text in (labels or {}).items())]
     legend = _legend(drawn) if len(drawn) > 1 and not labels else Markup("")

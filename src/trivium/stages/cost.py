@@ -37,8 +37,8 @@ from trivium.stages.rows import rows_of
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import PackedEpochs
-from trivium.training.loop import ANCHOR
 from trivium.training.machine import choose_device
+from trivium.training.saving import LEAST, SHARE
 from trivium.training.settings import NumberFormat
 from trivium.training.trainer import Trainer
 from trivium.world import rubric
@@ -230,10 +230,13 @@ class Estimate:
         return self.once(("saving", size), measure)
 
     def training(self, steps: int, each: float, size: int) -> float:
-        """Seconds of ``steps`` updates of ``size`` parameters, with the checkpoints: one every :data:`ANCHOR` updates,
-        and one every 20 seconds."""
+        """Seconds of ``steps`` updates of ``size`` parameters, with the checkpoints, as if updates waited for them: one
+        at the beginning, and one whenever that takes no more than a share of the time."""
         seconds = steps * each
-        return seconds + (1 + steps / ANCHOR + seconds / 20) * self.saving(size) if steps else seconds
+        if not steps:
+            return seconds
+        save = self.saving(size)
+        return seconds + save * (1 + seconds / max(LEAST, save / SHARE))
 
     def answers(self, model: str, count: float, longest: int, shots: int = 0) -> float:
         """Seconds to sample so many answers. The random model is made to stop at random, as often as demonstrations

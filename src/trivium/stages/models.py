@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from torch import nn
 from trivium import randomness
 from trivium.artifacts import digest_path, seal
 from trivium.errors import TriviumError
-from trivium.files import Row, digest_json, read_json
+from trivium.files import Row, digest_json, disk_errors, made_aside, read_json, room_beside
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
@@ -226,11 +225,12 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None, save_dt
         name: {"path": os.path.relpath(path.absolute(), folder.absolute()), "digest": digest_path(path)}
         for name, path in (("model", base), ("adapter", adapter))
     }
-    with weights_in(model, dtype_to_save(model, base, save_dtype, say)):
-        save_model(model, load_tokenizer(source, model.config.vocab_size), folder,
-                   base=adapter if (adapter / "generation_config.json").exists() else base)
-    seal(folder, kind="merge", name=folder.name, key=digest_json(inputs), seed=0, settings={}, inputs=inputs,
-         summary={}, seconds=time.monotonic() - begun, peak_memory_mb=peak_memory_mb())
+    with made_aside(folder) as aside:
+        with weights_in(model, dtype_to_save(model, base, save_dtype, say)):
+            save_model(model, load_tokenizer(source, model.config.vocab_size), aside,
+                       base=adapter if (adapter / "generation_config.json").exists() else base)
+        seal(aside, kind="merge", name=folder.name, key=digest_json(inputs), seed=0, settings={}, inputs=inputs,
+             summary={}, seconds=time.monotonic() - begun, peak_memory_mb=peak_memory_mb())
 
 
 def export_gguf(folder: Path, path: Path, kind: str = "f16", say: Callable[[str], None] = print) -> Written:
@@ -238,8 +238,8 @@ def export_gguf(folder: Path, path: Path, kind: str = "f16", say: Callable[[str]
     folder = opened(folder)
     if not (folder / adapter_folder.CONFIG).exists() or (folder / "model.safetensors").exists():
         return write_gguf(folder, path, kind, say)
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".merged-") as place:
-        whole = Path(place) / folder.resolve().name
+    with disk_errors(path), room_beside(path.absolute()) as place:
+        whole = place / folder.resolve().name
         merge_adapter(folder, whole, save_dtype="float32", say=say)
         return write_gguf(whole, path, kind, say)
 

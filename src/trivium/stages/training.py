@@ -30,7 +30,7 @@ from trivium.training.epochs import PackedEpochs
 from trivium.training.loop import Evaluation, Outcome, train
 from trivium.training.machine import choose_device, resolve_precision
 from trivium.training.objective import Batches, Microbatch, Objective
-from trivium.training.settings import NumberFormat, Optimization, Parallel, Precision
+from trivium.training.settings import NumberFormat, Optimization, Parallel, Precision, Saving
 
 FEW_UPDATES = 20
 """Batches whose size is left open are made small enough for so many."""
@@ -124,11 +124,13 @@ class Training(Measuring):
 class Looped(Training):
     """What stages have in common that are nothing but the training loop."""
 
-    unlearned: ClassVar[frozenset[str]] = frozenset({"parallel", "track"})
+    unlearned: ClassVar[frozenset[str]] = frozenset({"parallel", "track", "checkpoints"})
     parallel: Parallel = Parallel()
     """Processes, memory and compilation."""
     track: bool = False
     """Write TensorBoard's files too, into the model's folder; needs the extra `track`."""
+    checkpoints: Saving = Saving()
+    """When checkpoints are written, and which of them stay."""
     alone: ClassVar[bool] = False
     """Whether the stage is trained in one process only."""
 
@@ -281,6 +283,7 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
                         *made_from, settings.learned(), context.seed), precision=precision,
                     parallel=settings.at_once(context.inputs, getattr(batches, "length", 0)),
                     evaluation=Evaluation(every, validation if heldout else None, sample, keep_best, patience),
+                    saving=settings.checkpoints, kept=context.folder / "checkpoints",
                     track=context.folder / "tensorboard" if settings.track else None, progress=Watched(context),
                     say=context.progress.say, watch=watch)
     if outcome.leader and isinstance(settings, FromModel) and getattr(settings, "adapter", None) is None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from trivium.artifacts import check_made
 from trivium.errors import TriviumError
 from trivium.files import read_text, write_bytes, write_json, write_text
 from trivium.tokenizer.control import SealedTokenizer, described, tokenizer_of, whole_tokenizer, without_limits
@@ -79,6 +80,7 @@ class ChatTokenizer:
     @classmethod
     def load(cls, folder: Path) -> ChatTokenizer:
         """From a folder that :meth:`save` wrote, a model's among them, or from any Hugging Face folder."""
+        check_made(folder)
         path = folder / "tokenizer.json"
         try:
             data = path.read_bytes()

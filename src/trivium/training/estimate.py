@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from trivium.training.batch import Batch
+from trivium.training.checkpoint import state_of
 from trivium.training.objective import Objective
 from trivium.training.optimizers import Optimization
-from trivium.training.parallel import Parallel, World, by_mesh, mesh_of, total_norm
+from trivium.training.parallel import Parallel, World, by_mesh, is_spread, mesh_of, total_norm
 from trivium.training.precision import follow_masters, master_of, masters
 from trivium.training.settings import NumberFormat
 from trivium.training.trainer import Trainer, last_of_its_kind
@@ -35,10 +36,13 @@ class Memory:
     activations: int
     temporary: int
     """Results on their way, such as gradients of activations."""
+    checkpoint: int = 0
+    """The copy that a checkpoint is written from, for the time of a save: in the machine's memory, and no part of the
+    total."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """All of a step."""
         return self.parameters + self.gradients + self.optimizer + self.activations + self.temporary
 
 
@@ -81,6 +85,8 @@ def estimate(make_models: Callable[[], tuple[nn.Module, Sequence[nn.Module]]], o
                         weight.grad = None
                     del norm
             peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]
+            copied = sum((tensor.to_local() if is_spread(tensor) else tensor).nbytes
+                         for _, tensor in state_of(model, trainer.optimizers))
     finally:
         if processes > 1:
             dist.destroy_process_group()
@@ -91,7 +97,7 @@ def estimate(make_models: Callable[[], tuple[nn.Module, Sequence[nn.Module]]], o
 
     found = (together("Parameter", "Other"), together("Gradient", "Unsharded Grad",
                                                       "Sharded Grad"), together("Optstate"), together("Activation"))
-    return Memory(*found, bytes_of["Total"] - sum(found))
+    return Memory(*found, bytes_of["Total"] - sum(found), copied)
 
 
 def without_contents(batch: Batch) -> Batch:

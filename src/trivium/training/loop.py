@@ -4,7 +4,6 @@ batches; PPO is a rollout around :meth:`~trivium.training.trainer.Trainer.step`.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,20 +14,22 @@ from typing import Any
 from torch import nn
 
 from trivium.errors import TriviumError
-from trivium.training.checkpoint import check_room, forget_after, load_checkpoint, save_checkpoint
+from trivium.training.checkpoint import Found, check_room, load_checkpoint
 from trivium.training.log import Log
 from trivium.training.objective import Batches, Microbatch, Objective
 from trivium.training.optimizers import Plateau
 from trivium.training.parallel import join
 from trivium.training.precision import halve, settle
-from trivium.training.settings import NumberFormat, Optimization, Parallel
+from trivium.training.saving import Saver
+from trivium.training.settings import NumberFormat, Optimization, Parallel, Saving
 from trivium.training.trainer import Trainer
 
 RETURN_AFTER = 3
-"""Updates in a row without a finite gradient after which the run goes back to a checkpoint."""
+"""Updates in a row without a finite gradient after which the run goes back."""
 
 ANCHOR = 100
-"""It goes back to the last step that this divides: so where it goes depends on the step alone, not on a clock."""
+"""It goes back to the last step that this divides: so where it goes depends on the step alone, not on a clock. From the
+checkpoint before it the updates up to there are made again."""
 
 RETURNS = 3
 """How often it does so before it gives up."""
@@ -58,8 +59,8 @@ class RunState:
     """Those of the last update."""
     plateau: dict[str, float] | None = None
     """State of the schedule that waits for plateaus."""
-    returns: int = 0
-    """How often the run has gone back to a checkpoint."""
+    turns: list[int] = field(default_factory=list)
+    """The steps that the run has gone back to: from each on, the learning rate is halved once more."""
     skipped: int = 0
     """Updates in a row that were left out, as their gradients were not finite."""
     best: Best = field(default_factory=Best)
@@ -72,8 +73,15 @@ class RunState:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunState:
-        """What :meth:`to_json` gave."""
+        """What :meth:`to_json` gave, in earlier versions too: they counted the ``returns``."""
+        values = {"turns": [0] * values.get("returns", 0), **values}
+        values.pop("returns", None)
         return cls(**{**values, "best": Best(**values["best"]) if values["best"] else Best()})
+
+    @property
+    def share(self) -> float:
+        """What is left of the learning rate."""
+        return 0.5**sum(turn <= self.step for turn in self.turns)
 
 
 @dataclass(frozen=True)
@@ -115,122 +123,130 @@ class Outcome:
 class Checkpoints:
     """The checkpoints of a run: saved now and then, gone back to when the run is killed or has lost its way."""
 
-    def __init__(self, folder: Path, fingerprint: str, trainer: Trainer, keep_best: bool) -> None:
-        self.folder, self.fingerprint, self.trainer, self.world = folder, fingerprint, trainer, trainer.world
-        (folder / "best" if keep_best else folder).mkdir(parents=True, exist_ok=True)
-        self.begun = self.saved = time.monotonic()
+    def __init__(self, saver: Saver, fingerprint: str, trainer: Trainer, say: Callable[[str], None]) -> None:
+        self.saver, self.fingerprint, self.trainer, self.say = saver, fingerprint, trainer, say
+        self.begun = time.monotonic()
 
-    def resume(self, latest: int | None = None) -> RunState | None:
+    def resume(self, latest: float = math.inf) -> RunState | None:
         """The state of the newest checkpoint of a step up to ``latest``, its weights restored; None where there is
         none."""
-        found = load_checkpoint(self.folder, self.trainer.model, self.trainer.optimizers, self.fingerprint, self.world,
-                                latest)
+        found = self._load(self.saver.folder, self.trainer.optimizers, lambda step: step <= latest)
         return RunState.from_json(found[1]["state"]) if found else None
 
+    def _load(self, folder: Path, optimizers: list[Any], steps: Callable[[int], bool]) -> Found | None:
+        return load_checkpoint(folder, self.trainer.model, optimizers, self.fingerprint, self.trainer.world, steps,
+                               self.say)
+
     def save(self, state: RunState) -> None:
-        """Write a checkpoint of all that there is."""
-        self.saved = time.monotonic()
+        """Have a checkpoint written of all that there is."""
         values = state.to_json() | {"seconds": self.seconds(state)}
-        save_checkpoint(self.folder, state.step, self.trainer.model, self.trainer.optimizers,
-                        {"fingerprint": self.fingerprint, "state": values}, world=self.world, anchor=ANCHOR)
+        self.saver.save(state.step, self.trainer.model, self.trainer.optimizers,
+                        {"fingerprint": self.fingerprint, "state": values})
+
+    def settle(self) -> None:
+        """Until all checkpoints of all processes are written."""
+        self.saver.wait()
+        self.trainer.world.wait()
 
     def seconds(self, state: RunState) -> float:
         """Spent in all attempts."""
         return state.seconds + time.monotonic() - self.begun
 
-    def due(self, after: float) -> bool:
-        """Whether so many seconds have passed since the last one, as all processes agree."""
-        now = time.monotonic() - self.saved > after or "TRIVIUM_SAVE_EVERY_STEP" in os.environ
-        return self.world.agree(now, self.trainer.device)
-
     def keep_best(self, step: int) -> None:
         """Keep the weights as the best so far."""
-        save_checkpoint(self.folder / "best", step, self.trainer.model, [], {"fingerprint": self.fingerprint},
-                        world=self.world)
+        self.saver.save(step, self.trainer.model, [], {"fingerprint": self.fingerprint}, best=True)
 
     def restore_best(self, best: Best) -> None:
-        """Put the best weights in the place of the last."""
-        load_checkpoint(self.folder / "best", self.trainer.model, [], self.fingerprint, self.world, best.step)
+        """Put the best weights in the place of the last. Raises :class:`TriviumError` where they are not there."""
+        self.settle()
+        if not self._load(self.saver.folder / "best", [], lambda step: step == best.step):
+            raise TriviumError(f"{self.saver.folder / 'best'}: the best weights, of step {best.step}, are damaged or "
+                               f"gone; move {self.saver.folder} away to train anew")
 
 
 def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, settings: Optimization, *,
           scratch: Path, log: Path, fingerprint: str, precision: NumberFormat = "float32",
           parallel: Parallel | None = None, evaluation: Evaluation = Evaluation(), track: Path | None = None,
-          save_seconds: float = 20.0, progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+          saving: Saving | None = None, kept: Path | None = None,
+          progress: Callable[[int, int, str], None] = lambda done, total, text: None,
           say: Callable[[str], None] = lambda text: None,
           watch: Callable[[int, Mapping[str, float]], None] | None = None) -> Outcome:
     """Train ``model`` in place for ``steps`` updates, going on from a checkpoint in ``scratch`` when there is one.
     Under ``torchrun`` every process calls it and learns from its slice of each batch.
 
     ``fingerprint`` names data and settings; a checkpoint of another, or of another ``precision``, is refused.
-    ``track`` is a folder for TensorBoard. ``watch`` is told each update's number and metrics. A batch whose gradient is
-    not finite is left out; after :data:`RETURN_AFTER` in a row the run goes back to the checkpoint of the last multiple
-    of :data:`ANCHOR` and on at half the learning rate. Raises :class:`TriviumError` after :data:`RETURNS` returns.
+    ``track`` is a folder for TensorBoard, ``kept`` one for checkpoints that stay (``saving.keep_every``). ``watch`` is
+    told each update's number and metrics. A batch whose gradient is not finite is left out; after :data:`RETURN_AFTER`
+    in a row the run goes back to the last multiple of :data:`ANCHOR` and on at half the learning rate. Raises
+    :class:`TriviumError` after :data:`RETURNS` returns.
     """
-    parallel = parallel or Parallel()
+    parallel, saving = parallel or Parallel(), saving or Saving()
     world = join(next(model.parameters()).device, parallel.tensor_parallel)
     part, parts = world.slice
     first_batch = batches(0, part, parts, parallel.rows) if steps else []
     unit = first_batch[0].unit if first_batch else ""
     compiled = worth_compiling(parallel, model, steps, sum(batch.size for batch in first_batch) * parts, precision)
-    if steps and world.leader:
-        say(f"{world.size} process{'es' if world.size > 1 else ''}, {'compiled' if compiled else 'eager'}, {precision}")
+    aloud = say if world.leader else lambda text: None
     if steps:
-        settle(model, precision, say if world.leader else lambda text: None)
+        aloud(f"{world.size} process{'es' if world.size > 1 else ''}, {'compiled' if compiled else 'eager'}, "
+              f"{precision}")
+        settle(model, precision, aloud)
     trainer = Trainer(model, settings, steps, precision, parallel, world, compiled)
-    checkpoints = Checkpoints(scratch, f"{fingerprint} in {precision}", trainer, evaluation.keep_best)
     plateau = Plateau(settings)
+    saver = Saver(scratch, world, trainer.device, saving, anchor=ANCHOR, kept=kept, say=aloud)
+    checkpoints = Checkpoints(saver, f"{fingerprint} in {precision}", trainer, aloud)
 
     # ---------------------------------------------------------------- go on from where an earlier attempt was killed
     resumed = checkpoints.resume()
     state = resumed or RunState()
     plateau.restore(state.plateau)
-    write_line = Log(log, state.step, track) if world.leader else None
+    write_line = Log(log, state.step, track, aloud) if world.leader else None
     untrained: dict[str, float] = {}
-    if steps and not resumed:
-        check_room(scratch, model, settings.optimizer, world)
-        checkpoints.save(state)
-        untrained = before(trainer, objective, evaluation, say if world.leader else lambda text: None)
-    elif state.step and world.leader:
-        say(f"goes on from its last checkpoint, after {state.step} of {steps} updates")
-
     heldout: float | None = None
-    while state.step < steps and not (evaluation.patience and state.best.since >= evaluation.patience):
+    with saver:
+        if steps and not resumed:
+            check_room(scratch, model, settings.optimizer, world, steps // (saving.keep_every or steps + 1))
+            checkpoints.save(state)
+            untrained = before(trainer, objective, evaluation, aloud)
+        elif state.step:
+            aloud(f"goes on from its last checkpoint, after {state.step} of {steps} updates")
 
-        # ------------------------------------------------------------------------------------------------ one update
-        step = state.step
-        trainer.share = plateau.share * 0.5**state.returns
-        speed = update(trainer, objective, batches(step, part, parts, parallel.rows), unit, state, say)
-        if not state.skipped:
-            plateau(state.metrics.get("loss", 0.0))
-        state.plateau = plateau.state
+        while state.step < steps and not (evaluation.patience and state.best.since >= evaluation.patience):
 
-        # ------------------------------------------------------------------------------ once in a while: measure, log
-        if evaluation.every and (state.step % evaluation.every == 0 or state.step == steps):
-            evaluate(trainer, objective, evaluation, state, checkpoints, write_line)
-            heldout = state.metrics.get("validation_loss", heldout)
-        if write_line:
-            write_line(step, (untrained if step == 0 else {}) | state.metrics)
-            if watch:
-                watch(step, state.metrics)
-            progress(state.step, steps, told(state.metrics, heldout, speed, unit))
+            # -------------------------------------------------------------------------------------------- one update
+            step = state.step
+            if step in state.turns:
+                state.skipped = 0
+            trainer.share = plateau.share * state.share
+            speed = update(trainer, objective, batches(step, part, parts, parallel.rows), unit, state, aloud)
+            if not state.skipped:
+                plateau(state.metrics.get("loss", 0.0))
+            state.plateau = plateau.state
 
-        # ------------------------------------------------------------ when it has lost its way: back, at half the rate
-        if state.skipped >= RETURN_AFTER:
-            state = go_back(checkpoints, state, say)
-            plateau.restore(state.plateau)
+            # -------------------------------------------------------------------------- once in a while: measure, log
+            if evaluation.every and (state.step % evaluation.every == 0 or state.step == steps):
+                evaluate(trainer, objective, evaluation, state, checkpoints, write_line)
+                heldout = state.metrics.get("validation_loss", heldout)
             if write_line:
-                write_line = Log(log, state.step, track)
-                forget_after(scratch, state.step)
-            world.wait()
-            checkpoints.save(state)
+                write_line(step, (untrained if step == 0 else {}) | state.metrics)
+                if watch:
+                    watch(step, state.metrics)
+                progress(state.step, steps, told(state.metrics, heldout, speed, unit))
 
-        # ------------------------------------------------------------------------------------ once in a while: save
-        elif (checkpoints.due(save_seconds) and not state.skipped) or state.step % ANCHOR == 0:
-            checkpoints.save(state)
+            # -------------------------------------------------------- when it has lost its way: back, at half the rate
+            if state.skipped >= RETURN_AFTER:
+                state = go_back(checkpoints, state, aloud)
+                plateau.restore(state.plateau)
+                if write_line:
+                    write_line = Log(log, state.step, track, aloud)
+                checkpoints.save(state)
 
-    if evaluation.keep_best and state.best.step:
-        checkpoints.restore_best(state.best)
+            # -------------------------------------------------------------------------------- once in a while: save
+            elif saver.due(state.step) and not state.skipped:
+                checkpoints.save(state)
+
+        if evaluation.keep_best and state.best.step:
+            checkpoints.restore_best(state.best)
     return Outcome(trainer.gathered(), state.metrics, checkpoints.seconds(state), world.leader, state.best, state.step,
                    precision)
 
@@ -289,15 +305,23 @@ def evaluate(trainer: Trainer, objective: Objective, evaluation: Evaluation, sta
 
 
 def go_back(checkpoints: Checkpoints, state: RunState, say: Callable[[str], None]) -> RunState:
-    """The state to go on from after too many gradients that were not finite: that of the last anchor, at half the
-    learning rate. Raises :class:`TriviumError` when that was done too often."""
-    if state.returns >= RETURNS:
+    """The state to go on from after too many gradients that were not finite. What counts is the last multiple of
+    :data:`ANCHOR`: from there on the learning rate is halved, and from the checkpoint before it the updates up to there
+    are made again. Raises :class:`TriviumError` when that was done too often."""
+    if len(state.turns) >= RETURNS:
         raise TriviumError(
             f"the gradients of steps {state.step - state.skipped} to {state.step - 1} are not finite, even at a "
-            f"learning rate of {0.5**state.returns:g} times the one set; lower it (the last good checkpoint is kept)")
-    earlier = checkpoints.resume((state.step - 1) // ANCHOR * ANCHOR) or RunState()
-    earlier.returns, earlier.skipped, earlier.seconds = state.returns + 1, 0, state.seconds
-    say(f"going back to step {earlier.step}, and on at {0.5**earlier.returns:g} of the learning rate")
+            f"learning rate of {state.share:g} times the one set; lower it (the last good checkpoint is kept)")
+    turn = (state.step - 1) // ANCHOR * ANCHOR
+    checkpoints.settle()
+    earlier = checkpoints.resume(turn)
+    if earlier is None:
+        raise TriviumError(f"the gradients of steps {state.step - state.skipped} to {state.step - 1} are not finite, "
+                           f"and no checkpoint of step {turn} or before is whole; lower the learning rate and start "
+                           "anew")
+    again = f" (the updates from {earlier.step} on are made again)" if earlier.step < turn else ""
+    say(f"going back to step {turn}, and on at {0.5**(len(state.turns) + 1):g} of the learning rate{again}")
+    earlier.turns, earlier.seconds = [*state.turns, turn], state.seconds
     return earlier
 
 

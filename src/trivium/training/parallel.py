@@ -71,6 +71,14 @@ class World:
         dist.all_reduce(votes, dist.ReduceOp.MIN)
         return bool(votes.item())
 
+    def told(self, number: int, device: torch.device) -> int:
+        """The first process's ``number``, in all of them."""
+        if self.mesh is None:
+            return number
+        message = torch.tensor(number, device=device)
+        dist.broadcast(message, 0)
+        return int(message.item())
+
     def wait(self) -> None:
         """Until every process has come here."""
         if self.mesh is not None:

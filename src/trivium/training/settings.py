@@ -113,3 +113,26 @@ class Parallel:
     def __post_init__(self) -> None:
         if self.tensor_parallel < 1 or (self.rows is not None and self.rows < 1):
             raise TriviumError("parallel: tensor_parallel and rows must be at least 1")
+
+
+@dataclass(frozen=True)
+class Saving:
+    """When checkpoints are written, and which stay. They are written while training goes on, from a copy."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    seconds: float | None = None
+    """Seconds from the end of a save to the next one. null: 20 times what the last one cost the training, so that
+    saving takes at most 5 % of the time, and at least 20 (in PPO and GRPO: no less than an iteration)."""
+    steps: int | None = None
+    """Updates, in PPO and GRPO iterations, after each of which a checkpoint is written besides. null: by time alone."""
+    keep_every: int | None = None
+    """Updates, in PPO and GRPO iterations, after each of which a checkpoint is written and stays for good, in the
+    folder `checkpoints` of the model. null: none; all go when the stage is done."""
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not 0 <= self.seconds < math.inf:
+            raise TriviumError(f"checkpoints: seconds is {self.seconds}; it must be 0 or more")
+        for name in ("steps", "keep_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise TriviumError(f"checkpoints: {name} is {getattr(self, name)}; it must be at least 1")

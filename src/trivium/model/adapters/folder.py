@@ -15,6 +15,7 @@ import safetensors
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trivium.artifacts import check_made
 from trivium.errors import TriviumError
 from trivium.files import digest_file, digest_json, write_json, written_aside
 from trivium.model.adapters import AdapterSettings, Attached, attach, peft
@@ -138,6 +139,7 @@ def belongs_on(folder: Path, base: Path) -> bool:
 def beside(model: Any, folder: Path) -> Any:
     """A model with an adapter whose base it is, as it is in memory: its weights are shared and frozen, and LoRA too
     stays beside them."""
+    check_made(folder)
     adapted, _ = with_adapter(sharing(model), folder)
     return adapted.requires_grad_(False)
 

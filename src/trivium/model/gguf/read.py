@@ -5,9 +5,7 @@ The folder lies in the user's cache, named by the file's digest, so that all tha
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -19,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trivium.errors import TriviumError
-from trivium.files import digest_file, write_json
+from trivium.files import digest_file, made_aside, usual_rights, write_json
 from trivium.model.gguf.names import heads_of, ours, unpaired
 from trivium.model.gguf.parse import Header, TensorInfo, read_header
 from trivium.model.gguf.rebuild import write_tokenizer
@@ -38,17 +36,15 @@ def opened(path: Path) -> Path:
     place = cache / digest_file(path)[:32]
     if (place / "config.json").exists():
         return place
-    cache.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=cache, prefix=".unpacking-"))
     try:
-        unpack(path, aside)
-        with contextlib.suppress(OSError):  # another process was faster
-            os.replace(aside, place)
+        with made_aside(place) as aside:
+            unpack(path, aside)
+            usual_rights(aside)
+    except OSError as error:  # another process was faster
         if not (place / "config.json").exists():
-            raise TriviumError(f"{place}: the unpacked model cannot be put there; remove what stands in its place")
-        print(f"{path}: unpacked to {place}", file=sys.stderr)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            raise TriviumError(f"{place}: the unpacked model cannot be put there; remove what stands in its place"
+                               ) from error
+    print(f"{path}: unpacked to {place}", file=sys.stderr)
     return place
 
 

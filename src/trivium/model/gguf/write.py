@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 import torch
 
+from trivium.artifacts import check_made
 from trivium.errors import TriviumError, nearest
 from trivium.files import read_json, written_aside
 from trivium.model.config import ModelConfig, RopeScaling
@@ -58,6 +59,7 @@ def write_gguf(folder: Path, path: Path, kind: str = "f16", say: Callable[[str],
     gguf = library()
     if kind not in KINDS:
         raise TriviumError(f"--type {kind}: there is no such number format{nearest(kind, KINDS)}")
+    check_made(folder)
     values = settings_of(folder)
     names = tensors_of(folder, values)
     with written_aside(path) as aside:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -11,13 +11,14 @@ from pydantic import Field, field_validator
 
 from trivium.corpus.build import Extras, build
 from trivium.corpus.cluster import pool_of
+from trivium.corpus.evaluation_sets import EvaluationTexts, read_evaluation
 from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.truth import measure
-from trivium.data.readers import Document, find, read, rows
-from trivium.data.unpack import Bad
+from trivium.data.readers import Document, find, read
 from trivium.errors import TriviumError
 from trivium.extensions import file_of, resolve
 from trivium.files import read_rows, write_rows
+from trivium.remote import fetch, manifest_of, url_of
 from trivium.stage import Code, Context, Input, Stage, Title
 from trivium.stages.outlook import SAMPLE_BYTES, Small
 from trivium.stages.rows import rows_of
@@ -30,14 +31,17 @@ class Corpus(Stage):
     """Clean raw documents: extraction, languages, quality, harm, duplicates, private data, decontamination, mixture."""
 
     kind: ClassVar[str] = "corpus"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     title: ClassVar[Title] = Title("cleaning the documents", "清洗语料", "read")
+    streams: ClassVar[frozenset[str]] = frozenset({"documents"})
     unlearned: ClassVar[frozenset[str]] = frozenset({"workers", "executor"})
     documents: list[Input] = ["world"]
-    """Raw documents: earlier stages, folders, files, globs or archives."""
+    """Raw documents: earlier stages, folders, files, globs or archives, here or at URLs (s3://, gs://, hdfs://,
+    https://), and lists of a crawl's files (warc.paths.gz)."""
     evaluation: Input | list[Input] | None = None
-    """Stages whose evaluation prompts must not occur in the corpus, or files of evaluation texts (JSON, JSON lines,
-    Parquet, CSV)."""
+    """Stages whose evaluation prompts must not occur in the corpus, or files of evaluation sets (JSON, JSON lines,
+    Parquet, CSV, plain text), whose questions, choices and answers are each searched for. A row that cannot be read
+    ends the stage."""
     quality_filter: Input | None = None
     """A filter stage, or the folder of a learned filter, that finds good documents."""
     harmful_filter: Input | None = None
@@ -55,8 +59,8 @@ class Corpus(Stage):
     workers: int | None = Field(None, ge=1)
     """Processes; null takes the recipe's threads. They change no byte of the corpus."""
     executor: Literal["local", "ray"] = "local"
-    """Where the tasks run: in processes of this machine, or on a Ray cluster (extra `distributed`), whose machines must
-    share the folder of the results and see the documents under the same paths."""
+    """Where the tasks run: in processes of this machine, or on a Ray cluster (extra `distributed`), whose machines need
+    no folder in common: what tasks read and write travels through Ray's object store."""
 
     @field_validator("readers")
     @classmethod
@@ -68,19 +72,17 @@ class Corpus(Stage):
 
     def run(self, context: Context) -> dict[str, object]:
         """Clean the documents; where the truth about them is known, say how well each kind of dirt was found."""
-        inputs = [
-            folder / "documents" if (folder / "documents").is_dir() else folder
-            for folder in context.inputs["documents"]
-        ]
+        inputs = [folder / "documents" if _has_documents(folder) else folder for folder in context.inputs["documents"]]
         given = context.inputs.get("evaluation") or []
-        extras = Extras([
-            text for source in (given if isinstance(given, list) else [given])
-            for text in evaluation_texts(source, context)
-        ], context.inputs["term_lists"], context.inputs["blocked_domains"], context.inputs.get("quality_filter"),
+        searched = EvaluationTexts()
+        for source in given if isinstance(given, list) else [given]:
+            searched.add(evaluation_texts(source, self.settings.contamination.passages, context))
+        extras = Extras(searched.questions, searched.answers, context.inputs["term_lists"],
+                        context.inputs["blocked_domains"], context.inputs.get("quality_filter"),
                         context.inputs.get("harmful_filter"), {suffix.lower(): reader
                                                                for suffix, reader in self.readers.items()})
         pool = pool_of(self.executor, context.tasks, self.workers or context.threads,
-                       lambda step, done, total: context.progress.update(done, total, step))
+                       lambda step, done, total: context.progress.update(done, total, step), context.progress.say)
         counts = build(inputs, extras, self.settings, context.folder, context.tasks, context.seed, pool)
         context.progress.say(
             f"{counts['kept']:,} of {counts['documents']:,} documents kept; "
@@ -127,37 +129,19 @@ class Corpus(Stage):
         return estimate.sampled(self, 0.5)
 
 
-QUESTION_FIELDS = ("question", "prompt", "input", "instruction", "text", "problem", "sentence_good", "test_case")
-"""Where the sets of the field keep what must not be learned by heart; a row with none of them counts with all its
-texts."""
-
-
-def evaluation_texts(source: Path, context: Context) -> Iterator[str]:
+def evaluation_texts(source: Path, passages: bool, context: Context) -> EvaluationTexts:
     """The texts of one evaluation set: a stage's prompts, or the rows of files."""
     if (source / "evaluation.jsonl").is_file():
-        for row in rows_of(source, "evaluation.jsonl", ["prompt"], context):
-            yield from (message["content"] for message in row["prompt"])
-        return
-    found = 0
-    for file in find([source]):
-        for _, _, found_row in rows(file):
-            if isinstance(found_row, Bad):
-                continue
-            outer: dict[str, Any] = found_row
-            for example in outer["examples"] if isinstance(outer.get("examples"), list) else (outer,):
-                values: dict[str, Any] = {str(name).lower(): value
-                                          for name, value in example.items()} if isinstance(example, dict) else {}
-                said = next((values[name] for name in QUESTION_FIELDS if isinstance(values.get(name), str)), None)
-                text = said if said is not None else "\n".join(value for value in values.values()
-                                                               if isinstance(value, str))
-                if text.strip():
-                    found += 1
-                    yield text
-    if not found:
-        raise TriviumError(
-            f"{source}: holds no evaluation texts; name JSON, JSON lines, "
-            "Parquet or CSV files with questions, prompts or texts"
-        )
+        return EvaluationTexts([message["content"]
+                                for row in rows_of(source, "evaluation.jsonl", ["prompt"], context)
+                                for message in row["prompt"]])
+    return read_evaluation(source, passages, lambda text: context.progress.say(f"evaluation: {text}"))
+
+
+def _has_documents(folder: Path) -> bool:
+    """Whether a place is what a stage left, which keeps its documents in a folder of that name."""
+    url = url_of(folder)
+    return manifest_of(url) is not None if url else (folder / "documents").is_dir()
 
 
 def _parts(folder: Path, name: str) -> list[Path]:
@@ -168,14 +152,18 @@ def _all(files: list[Path]) -> list[dict[str, object]]:
     return [row for file in files for _, row in read_rows(file)]
 
 
-def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
-    """Write the first documents of evenly spread files, :data:`SAMPLE_BYTES` of them; returns the file and how many
+def some_documents(path: Path, sample: Path, most: int = SAMPLE_BYTES) -> tuple[Path, float]:
+    """Write the first documents of evenly spread files, ``most`` bytes of them; returns the file and how many
     times more bytes the files have. Raises :class:`TriviumError` where there are no files."""
     files = find([path])
     if not files:
         raise TriviumError(f"{path}: no documents to sample")
-    total = sum(file.path.stat().st_size for file in files)
+    total = sum(file.size for file in files)
     chosen = files[::max(1, len(files) // 20)]
+    if remote := chosen[0].remote:  # one file is enough to be fetched for an estimate
+        chosen = [replace(chosen[0], path=sample.with_name(f"{sample.stem}-{chosen[0].path.name}"))]
+        sample.parent.mkdir(parents=True, exist_ok=True)
+        fetch(remote, chosen[0].path)
     texts: list[dict[str, Any]] = []
     written = 0
     packed = 1.0
@@ -183,9 +171,10 @@ def some_documents(path: Path, sample: Path) -> tuple[Path, float]:
         own = 0
         for document in read(file):
             if isinstance(document, Document) and (document.text or document.html):
-                texts.append({"text": document.text or document.html, "source": document.source})
-                own += len(texts[-1]["text"].encode())
-            if own > SAMPLE_BYTES / len(chosen):
+                content = document.text or document.html or ""
+                texts.append({"text" if document.text else "html": content, "source": document.source})
+                own += len(content.encode())
+            if own > most / len(chosen):
                 break
         written += own
         if file.path.suffix in (".gz", ".zst", ".zip"):

@@ -23,7 +23,7 @@ class Filter(Stage):
     """Train a filter of documents: logistic regression on hashed n-grams, from good and bad examples."""
 
     kind: ClassVar[str] = "filter"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     title: ClassVar[Title] = Title("a filter of documents", "训练文档过滤器", "read")
     finds: Literal["good", "harmful"] = "good"
     """What its probability is about: good documents (a corpus's `quality_filter`) or harmful ones (its

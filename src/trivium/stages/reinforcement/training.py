@@ -21,12 +21,13 @@ from trivium.stages.reinforcement.watch import Watch, WatchState
 from trivium.stages.rewards import Reward
 from trivium.stages.training import fingerprint
 from trivium.training.batch import Batch, Tree
-from trivium.training.checkpoint import load_checkpoint, save_checkpoint
+from trivium.training.checkpoint import load_checkpoint
 from trivium.training.log import Log
 from trivium.training.machine import give_back_freed_memory
 from trivium.training.objective import Objective
 from trivium.training.parallel import whole
 from trivium.training.precision import settle
+from trivium.training.saving import Saver
 from trivium.training.trainer import Trainer
 
 FAR = 50.0
@@ -85,7 +86,8 @@ class PolicyTraining:
         settings.warn(context)
         self.updates = settings.epochs * settings.minibatches
         check_shares(settings.episodes // settings.minibatches, world.slice[1], context.name)
-        settle(model, rollouts.precision, context.progress.say if world.leader else lambda text: None)
+        say = context.progress.say if world.leader else lambda text: None
+        settle(model, rollouts.precision, say)
         self.acting, self.policy = (model, policy) if world.mesh is None else acting_copy(model, policy)
         self.attached = attached and attached.within(self.policy)
         self.reference = None if not drifts else self.policy if attached else copy.deepcopy(policy).eval()
@@ -94,21 +96,26 @@ class PolicyTraining:
                                settings.parallel, world)
         digests = [weights_digest(folder) for name in inputs for folder in folders_in(context.inputs.get(name))]
         mark = fingerprint(*digests, rollouts.prompts, settings.learned(), rollouts.precision, context.seed)
-        context.scratch.mkdir(parents=True, exist_ok=True)
-        checkpoint = load_checkpoint(context.scratch, model, self.trainer.optimizers, mark, world)
+        self.saver = Saver(context.scratch, world, rollouts.device, settings.checkpoints, least=0.0,
+                           kept=context.folder / "checkpoints", say=say)
+        checkpoint = load_checkpoint(context.scratch, model, self.trainer.optimizers, mark, world, say=say)
         self.iteration, self.state = (checkpoint[0], RunState.from_json(checkpoint[1])) if checkpoint else (
             0, RunState(mark, dict(carried or {})))
+        self.saver.saved = self.iteration or None
         self.watch = Watch(rollouts, gold, reward, self.state.watch)
         track = context.folder / "tensorboard" if settings.track else None
-        self.log = Log(context.folder / "log.jsonl", self.iteration, track) if world.leader else None
+        self.log = Log(context.folder / "log.jsonl", self.iteration, track, say) if world.leader else None
         self._in_iteration = False
 
     def __enter__(self) -> Self:
+        self.saver.__enter__()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.saver.__exit__(kind, error, trace)
         if self._in_iteration and isinstance(error, TriviumError):
-            kept = f" (the checkpoint after iteration {self.iteration - 1} is kept)" if self.iteration else ""
+            saved = self.saver.saved
+            kept = f" (the checkpoint after iteration {saved - 1} is kept)" if saved else ""
             raise TriviumError(f"{self.context.name}: iteration {self.iteration}: {error}{kept}") from error
 
     @property
@@ -195,8 +202,8 @@ class PolicyTraining:
                                      f"score {metrics['score']:+.2f}" +
                                      (f"  KL {metrics['kl']:.2f}" if "kl" in metrics else ""))
         self.iteration += 1
-        save_checkpoint(self.context.scratch, self.iteration, self.model, self.trainer.optimizers,
-                        self.state.to_json(), world=self.world)
+        if self.saver.due(self.iteration):
+            self.saver.save(self.iteration, self.model, self.trainer.optimizers, self.state.to_json())
 
     def _warn(self, metrics: Mapping[str, Any]) -> None:
         """Say where a policy is about to collapse or has run away."""

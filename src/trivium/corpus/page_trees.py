@@ -1,0 +1,223 @@
+"""Trees of pages for trafilatura, in which all that is text stands where it looks for text.
+
+Given a page as it is, it leaves out without a word what is nested deeper than 255 elements, all that follows an
+element, attribute or comment of more than 10 MB, the joiners of Persian, Hindi and emoji, formulas, lists in the cells
+of tables, the numbers of lists, and of pages that name no main part all that is no paragraph.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from typing import Any
+
+from trivium.errors import extra
+
+_INVALID = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_ENTITY = re.compile(r"&(?:zwn?j|#[xX]?[0-9a-fA-F]+);?")
+_UNPRINTED = "\u200c\u200d\u06dd\u0600\u0601\u0602\u0603\u0604\u0605\u070f\u0890\u0891\u08e2\u180e"
+"""Characters that are not printed by themselves, but change what is: joiners, signs of Arabic numbers and verses."""
+_TAGS = [chr(code) for code in range(0xE0020, 0xE0080)]
+"""Those of flags; the last of them ends every row."""
+_BORDER = re.compile("(?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b")
+"""A border of words in scripts without spaces."""
+_LOOSE = re.compile("(?<!\\S)[\u200c\u200d]+")
+_LETTERS = [chr(code) for code in (*range(0x16A0, 0x16EB), *range(0x1681, 0x169B), *range(0x10600, 0x10737))]
+"""What stands for them meanwhile, as far as a page does not hold it itself: runes, Ogham, Linear A."""
+_INLINE = frozenset({
+    "a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "del", "em", "font", "i", "ins", "kbd", "label", "mark",
+    "nobr", "q", "rb", "ruby", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var", "wbr"
+})
+_NO_TEXT = frozenset({"script", "style", "noscript", "template", "iframe", "object", "select", "svg"})
+
+
+class StandIns:
+    """Letters that a page does not hold, for what trafilatura would drop from it."""
+
+    def __init__(self, html: str) -> None:
+        self._free = (letter for letter in _LETTERS if letter not in html)
+        self._characters: dict[int, str] = {}
+        self.number = ""
+        """The letter before the number of an item, of pages with numbered lists."""
+
+    def keep(self, html: str) -> str:
+        """The page with letters for its characters that are not printed."""
+        if "&" in html:
+            html = _ENTITY.sub(_unprinted, html)
+        if html.isascii():
+            return html
+        for character in (*_UNPRINTED, *(_TAGS if _TAGS[-1] in html else ())):
+            if character in html and (letter := self.next()):
+                html = html.replace(character, letter)
+                self._characters[ord(letter)] = character
+        if "\u200b" in html and _BORDER.search(html) and (letter := self.next()):
+            html = _BORDER.sub(letter, html)
+            self._characters[ord(letter)] = "\u200b"
+        return html
+
+    def next(self) -> str:
+        """One more letter, for a mark; none where the page holds them all."""
+        return next(self._free, "")
+
+    def restore(self, text: str) -> str:
+        """The text with the characters again, and with numbers in the place of an item's dash."""
+        if self.number:
+            text = re.sub(f"^( *)- {self.number}", r"\1", text, flags=re.MULTILINE).replace(self.number, "")
+        return _LOOSE.sub("", text.translate(self._characters)) if self._characters else text
+
+
+def _unprinted(entity: re.Match[str]) -> str:
+    character = unescape(entity[0] if entity[0].endswith(";") else entity[0] + ";")
+    return character if character in (*_UNPRINTED, "\u200b") else entity[0]
+
+
+DEEPEST = 2000
+"""The parser stops without a word at the first element that is a little deeper than this."""
+
+
+class TooDeep(Exception):
+    """A page that is nested deeper than the parser goes."""
+
+
+def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
+    """The tree of a page for trafilatura, at most ``depth`` deep; None where there is none. Raises
+    :class:`TooDeep`."""
+    with extra("corpus"):
+        from lxml.etree import LxmlError, strip_tags
+        from lxml.html import HTMLParser, fromstring
+
+    parser = HTMLParser(collect_ids=False, default_doctype=False, encoding="utf-8", remove_comments=True,
+                        remove_pis=True, huge_tree=True)
+    try:
+        root = fromstring(_INVALID.sub("", html).encode("utf-8", "replace"), parser=parser)
+    except (LxmlError, ValueError, AssertionError):
+        return None
+    if root.xpath("/*" * DEEPEST):
+        raise TooDeep
+    if "math" in html or "latex" in html:
+        _write_formulas(root)
+    if root.xpath("/*" * (depth + 1)):
+        strip_tags(root, *_INLINE)
+    deep = [element for element in root.xpath("/*" * depth) if len(element)]
+    for element in deep:
+        _lay_flat(element)
+    if deep:  # beside paragraphs, text right under a <div> would not be taken for one
+        for element in [element for element in root.iter("div") if (element.text or "").strip()]:
+            paragraph = element.makeelement("p")
+            paragraph.text, element.text = element.text, None
+            element.insert(0, paragraph)
+    for element in root.iter("center", "address", "marquee"):
+        element.tag = "div"
+    for cell in root.iter("td", "th"):
+        for element in cell.iter("ul", "ol", "dl", "li", "dt", "dd"):
+            element.tag = "p" if element.tag in ("li", "dt", "dd") else "div"
+    _number_items(root, stand_ins)
+    _name_main_part(root)
+    return root
+
+
+def _lay_flat(element: Any) -> None:
+    """Keep the text of an element's descendants, and which of it are paragraphs, without their nesting."""
+    from lxml.etree import SubElement
+
+    paragraphs: list[tuple[str, list[str]]] = []
+    for tag, text in _pieces(element):
+        if tag:
+            paragraphs.append((tag, []))
+        if text:
+            if not paragraphs:
+                paragraphs.append(("p", []))
+            paragraphs[-1][1].append(text)
+    del element[:]
+    element.text = None
+    for tag, texts in paragraphs:
+        if "".join(texts).strip():
+            SubElement(element, tag).text = "".join(texts)
+
+
+def _pieces(element: Any) -> Iterator[tuple[str, str | None]]:
+    """``(the tag of the paragraph that begins here or none, a piece of text)``, in order."""
+    from lxml.etree import iterwalk
+
+    walk = iterwalk(element, events=("start", "end"))
+    for event, node in walk:
+        block = node.tag not in _INLINE
+        if event == "end":
+            if node is not element:
+                yield "p" if block else "", node.tail
+        elif node.tag in _NO_TEXT:
+            walk.skip_subtree()
+        else:
+            yield ("pre" if node.tag == "pre" else "p") if block else "", node.text
+
+
+def _write_formulas(root: Any) -> None:
+    """Formulas as TeX where the page has it, else as the characters that they show."""
+    for script in list(root.iter("script")):
+        kind = script.get("type", "").lower().replace(" ", "")
+        if kind.startswith("math/tex") and script.text:
+            _say(script, script.text, "mode=display" in kind)
+    formulas = list(root.iter("math"))
+    for formula in formulas:
+        notes = [note.text for note in formula.iter("annotation") if "tex" in note.get("encoding", "").lower()]
+        tex, shown = next(iter(notes), None) or formula.get("alttext"), "".join("".join(formula.itertext()).split())
+        _say(formula, tex or shown, formula.get("display") == "block", bool(tex))
+        for holder in formula.iterancestors("span"):
+            holder.attrib.pop("style", None)  # shown to readers aloud only, beside a picture
+            if (drawn := holder.find("span[@class='katex-html']")) is not None:
+                holder.remove(drawn)
+    pictures = [] if formulas else [picture for picture in root.iter("img") if picture.get("alt")]
+    for picture in pictures:
+        if re.search(r"\b(?:mwe-math|latex|math)", picture.get("class", "")):
+            _say(picture, picture.get("alt"), False)
+
+
+def _say(element: Any, formula: str, display: bool, tex: bool = True) -> None:
+    """Make an element a piece of text that is a formula."""
+    formula, tail = formula.strip(), element.tail
+    element.clear()
+    element.tag, element.tail = "span", tail
+    element.text = formula if not tex else f"\\[{formula}\\]" if display else f"\\({formula}\\)"
+
+
+def _number_items(root: Any, stand_ins: StandIns) -> None:
+    """Write the numbers of numbered lists before their items."""
+    for numbered in root.iter("ol"):
+        stand_ins.number = stand_ins.number or stand_ins.next()
+        items = [item for item in numbered if item.tag == "li"]
+        step = -1 if numbered.get("reversed") is not None else 1
+        number = _whole(numbered.get("start"), len(items) if step < 0 else 1)
+        for item in items:
+            number = _whole(item.get("value"), number)
+            holder = item
+            while not (holder.text or "").strip() and len(holder) and holder[0].tag in ("p", "div", "span"):
+                holder = holder[0]
+            holder.text = f"{stand_ins.number}{number}. {(holder.text or '').lstrip()}"
+            number += step
+
+
+def _whole(value: str | None, otherwise: int) -> int:
+    return int(value) if value and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", value) else otherwise
+
+
+def _name_main_part(root: Any) -> None:
+    """Make the whole body the main part of a page in which trafilatura would find none: it then takes paragraphs
+    alone, and leaves out lists, tables and what else stands between them."""
+    from trafilatura.xpaths import BODY_XPATH
+
+    body = root.find("body")
+    if body is None or next(root.iter("main", "article"), None) is not None:
+        return
+    if any(expression(root) for expression in BODY_XPATH):
+        return
+    main = body.makeelement("main")
+    bare, body.text = body.text, None
+    for child in (None, *body):
+        if child is not None:
+            main.append(child)
+            bare, child.tail = child.tail, None
+        if bare and bare.strip():  # text of no element is no paragraph to it
+            main.append(body.makeelement("p"))
+            main[-1].text = bare
+    body.append(main)
