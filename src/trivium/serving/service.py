@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,16 +13,18 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
-from trivium.errors import nearest
+from trivium.errors import TriviumError, nearest
 from trivium.feedback.store import Store
 from trivium.serving.errors import ApiError
 from trivium.serving.metrics import Metrics
 from trivium.serving.models import Encoder, Limits, Served
 from trivium.serving.protocol import Body, parse
 from trivium.serving.scheduler import Scheduler
+from trivium.serving.signing import Signer
 from trivium.serving.waiting import in_time
 
 Result = TypeVar("Result")
+log = logging.getLogger("trivium.serving")
 
 METRICS = (
     ("trivium_requests_total", "counter", "Requests by route and status."),
@@ -48,6 +51,7 @@ class Service:
         self.scheduler, self.metrics = Scheduler(), Metrics()
         self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
         self._store: Store | None = None
+        self._signer: Signer | None = None
         self._opening = threading.Lock()
         self._forms = ThreadPoolExecutor(2, "forms")
         for metric in METRICS:
@@ -112,6 +116,15 @@ class Service:
                 self._store = self.feedback()
         return self._store
 
+    async def signer(self) -> Signer | None:
+        """What signs answers; None where no feedback is taken, or its project cannot be opened, which the log says."""
+        if self._signer is None and self.feedback is not None:
+            try:
+                self._signer = Signer((await asyncio.to_thread(self.store)).secret)
+            except TriviumError as error:
+                log.warning("answers get no signature, and so no feedback: %s", error)
+        return self._signer
+
     def close(self) -> None:
         """End the engines' thread, and let go of the feedback project."""
         self.scheduler.stop()
@@ -153,9 +166,10 @@ async def _read(request: Request, limits: Limits) -> bytes:
             if len(data) > limits.body:
                 break
 
+    seconds = min(limits.seconds, limits.body_seconds)
     too_large = declared.isdecimal() and int(declared[:20]) > limits.body
     if not too_large:
-        await in_time(limits.body_seconds, read(), "the body took more than {} seconds to arrive")
+        await in_time(seconds, read(), "the body took more than {} seconds to arrive")
     if too_large or len(data) > limits.body:
         raise ApiError(413, f"the body is larger than {limits.body:,} bytes", code="request_too_large")
     return bytes(data)
