@@ -63,6 +63,8 @@ def test_hundreds_of_half_requests_all_end(hasty, begun, status):
         half.sendall(begun)
     assert httpx.get(hasty + "/health").status_code == 200
     answers = {told(half)[:12] for half in halves}  # would time out if one stayed open
+    for half in halves:
+        half.close()
     assert answers == {b"HTTP/1.1 " + status if status else b""}
 
 
@@ -118,6 +120,7 @@ def test_clients_that_hang_up_leave_nothing(folders, count):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             address = [process.stdout.readline() for _ in range(2)][1].split()[2]
+            assert httpx.get(address + "/health").status_code == 200
             before, memory = opened(process.pid), []
             for _ in range(2):
                 for number in range(count):

@@ -102,7 +102,8 @@ class Service:
         """What binds an answer, beside the event loop. Raises :class:`ApiError` (400) where that takes too long."""
         seconds = self.limits.form_seconds
         try:
-            return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._forms, compile_), seconds)
+            async with asyncio.timeout(seconds):
+                return await asyncio.get_running_loop().run_in_executor(self._forms, compile_)
         except TimeoutError as error:
             raise ApiError(400, f"the asked form is too intricate: it took more than {seconds:g} seconds to read; ask "
                            "for a simpler schema", param="response_format", code="invalid_value") from error

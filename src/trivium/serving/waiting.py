@@ -22,7 +22,8 @@ async def in_time(seconds: float, work: Awaitable[Result],
                   late: str = "the answer took more than {} seconds; ask for fewer tokens") -> Result:
     """The result of ``work``. Raises :class:`ApiError` (408) when it takes longer."""
     try:
-        return await asyncio.wait_for(work, seconds)
+        async with asyncio.timeout(seconds):  # wait_for of Python 3.11 forgets that it was cancelled where both come
+            return await work
     except TimeoutError as error:
         raise ApiError(408, late.format(f"{seconds:g}"), "timeout_error", code="timeout") from error
 
