@@ -34,7 +34,7 @@ def small_encoder(place: Path, tokenizer: Path) -> Path:
     model = MaskedModel(EncoderConfig(vocab_size=words.vocab_size, hidden_size=64, intermediate_size=96, num_layers=2,
                                       num_heads=4, num_kv_heads=4, head_dim=16, max_positions=512)).initialise(0)
     place.mkdir()
-    save_encoder(model, place, words)
+    save_encoder(model, place, {"pad": words.pad_id, "document": words.document_id})
     words.save(place)
     return place
 
