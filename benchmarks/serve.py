@@ -41,6 +41,7 @@ def small_model(place: Path) -> Path:
                     head_dim=64, max_positions=1024, qk_norm=False, tie_embeddings=False)).initialise(0)
     with torch.no_grad():
         model.lm_head.weight[:6] = 0
+    place.mkdir(exist_ok=True)
     folder.save(model, place, {"eos": tokenizer.end_id, "pad": tokenizer.pad_id})
     tokenizer.save(place)
     return place
@@ -49,11 +50,11 @@ def small_model(place: Path) -> Path:
 def start(model: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
     """A server, and its address once it listens."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "trivium.cli.app", "serve", f"model={model}", "--port", "0", "--feedback", "", *more],
+        [sys.executable, "-m", "trivium.cli.app", "serve", f"model={model}", "--port", "0",
+         *([] if "--feedback" in more else ["--feedback", ""]), *more],
         stdout=subprocess.PIPE, text=True)
     assert process.stdout
-    process.stdout.readline()
-    return process, process.stdout.readline().split()[2]
+    return process, next(line for line in process.stdout if line.startswith("chat at ")).split()[2]
 
 
 def body(seed: int, tokens: int = 64, **more: Any) -> dict[str, Any]:

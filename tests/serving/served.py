@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import threading
 import time
 
+import httpx
 import pytest
 import torch
-import uvicorn
 
+from trivium.artifacts import seal
+from trivium.clients import Patience
 from trivium.feedback.store import Store
+from trivium.listening import server as server_of
 from trivium.model import LanguageModel, ModelConfig, folder
 from trivium.serving.app import create_app
 from trivium.serving.models import Limits, load
@@ -32,7 +34,8 @@ def write_model(place, seed):
     place.mkdir()
     folder.save(model, place, {"eos": tokenizer.end_id, "pad": tokenizer.pad_id})
     tokenizer.save(place)
-    (place / "manifest.json").write_text(json.dumps({"kind": "sft", "digest": "0123456789abcdef0123"}))
+    seal(place, kind="sft", name="sft", key="", seed=0, settings={}, inputs={}, summary={}, seconds=1.0,
+         peak_memory_mb=1.0)
     return place
 
 
@@ -43,11 +46,11 @@ def folders(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def running(folders, limits, keys=(), feedback=None, **more):
+def running(folders, limits, keys=(), feedback=None, patience=Patience(), **more):  # noqa: B008
     models = [load(name, place, limits) for name, place in folders.items()]
     app = create_app(models, limits, keys, (lambda: Store(feedback, create=True)) if feedback else None, **more)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
+        server = server_of(app, patience, cancels=True, log_level="error", timeout_graceful_shutdown=2)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while not server.started:
@@ -68,3 +71,19 @@ def feedback(tmp_path_factory):
 def server(folders, feedback):
     with running(folders, Limits(rows=4, queue=12, body=200_000), feedback=feedback) as address:
         yield address
+
+
+def sampled(address, model, seed, who="tester", **more):
+    """An answer, as a thumb sends it back, without its label."""
+    messages = [{"role": "user", "content": "To be, or not to be?"}]
+    answer = httpx.post(address + "/v1/chat/completions", json={
+        "model": model, "messages": messages, "seed": seed, "max_tokens": 8, "user": who}, **more)
+    choice = answer.raise_for_status().json()["choices"][0]
+    return {"messages": messages, "completion": choice["message"]["content"], "model": model, "who": who,
+            "signature": choice["signature"]}
+
+
+def voted(*thumbs):
+    """Two answers, as a vote sends them back, without what is better."""
+    return {"messages": thumbs[0]["messages"], "who": thumbs[0]["who"], "models": [one["model"] for one in thumbs],
+            "responses": [one["completion"] for one in thumbs], "signatures": [one["signature"] for one in thumbs]}

@@ -7,7 +7,7 @@ import json
 import httpx
 import jsonschema
 import pytest
-from served import running
+from served import running, sampled
 
 from trivium.serving.models import Limits
 
@@ -53,7 +53,7 @@ def test_every_route_declares_its_answers_and_errors(document):
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             declared = set(operation["responses"])
-            assert "200" in declared and "422" not in declared
+            assert {"200", "408", "421", "503"} <= declared and "422" not in declared
             if path.startswith("/v1") or path.startswith("/feedback"):
                 assert operation["security"] == [{"key": []}] and "401" in declared
                 assert method == "get" or {"400", "408", "413", "415"} <= declared
@@ -74,7 +74,11 @@ def test_every_route_declares_its_answers_and_errors(document):
         ("/settings.json", None, "Settings"),
         ("/v1/chat/completions", {**ASKED, "n": 0}, "Error"),
         ("/v1/models/no", None, "Error"),
-        ("/feedback/thumb", {"messages": ASKED["messages"], "completion": "x", "label": None}, "Kept"),
+        (
+            "/feedback/thumb",
+            {"messages": ASKED["messages"], "completion": "x", "label": None, "model": "one", "signature": "00"},
+            "Error",
+        ),
     ],
 )
 def test_answers_are_as_declared(server, document, path, body, name):
@@ -103,6 +107,11 @@ def test_events_are_as_declared(server, document, path, body, name):
     assert events[-1] == "[DONE]" and len(events) > 3
     for event in events[:-1]:
         validate(json.loads(event), document, name)
+
+
+def test_what_is_kept_is_as_declared(server, document):
+    answer = httpx.post(server + "/feedback/thumb", json={**sampled(server, "two", 5), "label": True})
+    validate(answer.json(), document, "Kept")
 
 
 def test_a_key_that_is_missing_is_an_error_as_declared(folders, document):

@@ -18,7 +18,7 @@ import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from served import running
+from served import running, sampled, voted
 
 from trivium.feedback.exports import export
 from trivium.feedback.store import Store
@@ -260,7 +260,7 @@ def test_who_reads_nothing_or_sends_half_is_let_go(folders):
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=5) as half:
             half.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
                 b"content-length: 999\r\n\r\n{"
             )
             assert half.recv(4096).startswith(b"HTTP/1.1 408 ")
@@ -277,21 +277,19 @@ def test_many_clients_get_the_same_as_one(client):
 
 
 def test_feedback_becomes_rows_for_kto_and_dpo(server, feedback):
-    thumb = {"messages": ASKED, "completion": "Not to be.", "label": True, "model": "one", "who": "tester"}
+    thumb = sampled(server, "one", 1)
     assert httpx.post(server + "/feedback/thumb", json={**thumb, "label": False}).json() == {"kept": True}
-    assert httpx.post(server + "/feedback/thumb", json=thumb).json() == {"kept": True}  # the newest counts
-    choice = {"messages": ASKED, "responses": ["<b>a</b>", "b"], "better": 1, "models": ["one", "two"], "who": "tester"}
-    assert httpx.post(server + "/feedback/choice", json=choice).status_code == 200
-    for better in ("tie", "bad"):
-        assert httpx.post(server + "/feedback/choice", json={**choice, "responses": ["c", better],
-                                                             "better": better}).status_code == 200
+    assert httpx.post(server + "/feedback/thumb", json={**thumb, "label": True}).json() == {"kept": True}  # newest
+    pairs = [voted(*(sampled(server, model, seed) for model in ("one", "two"))) for seed in (2, 3, 4)]
+    for choice, better in zip(pairs, (1, "tie", "bad"), strict=True):
+        assert httpx.post(server + "/feedback/choice", json={**choice, "better": better}).status_code == 200
     with Store(feedback) as store:
         (row,) = (row for row in export(store, "thumbs")
-                  if row["annotator"] == "tester" and row["completion"] == "Not to be.")
-        assert row["prompt"] == ASKED and row["label"] is True and row["model"] == "one"
+                  if row["annotator"] == "tester" and row["completion"] == thumb["completion"])
+        assert row["prompt"] == thumb["messages"] and row["label"] is True and row["model"] == "one"
         (pair,) = (row for row in export(store, "pairs") if row["annotator"] == "tester")
-        assert pair["prompt"] == ASKED and (pair["chosen"], pair["rejected"]) == ("b", "<b>a</b>")
-    for bad in ({**thumb, "label": "yes"}, {**choice, "better": 2}, {**choice, "responses": ["a"]}):
+        assert pair["prompt"] == thumb["messages"] and [pair["rejected"], pair["chosen"]] == pairs[0]["responses"]
+    for bad in ({**thumb, "label": "yes"}, {**pairs[0], "better": 2}, {**pairs[0], "better": 0, "responses": ["a"]}):
         assert httpx.post(server + ("/feedback/thumb" if "label" in bad else "/feedback/choice"),
                           json=bad).status_code == 400
 

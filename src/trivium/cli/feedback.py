@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
+from trivium.cli.limits import AllowHost, BodySeconds, Connections, HeadSeconds, IdleSeconds
 from trivium.cli.output import to_json
+from trivium.clients import Patience, names
 from trivium.errors import TriviumError, extra
 
 if TYPE_CHECKING:
@@ -35,35 +38,27 @@ def annotate(
     url: Annotated[str | None,
                    typer.Option(help="The address that people use, for links, where it is another one.")] = None,
     proxies: Annotated[str,
-                       typer.Option(help="Addresses of proxies whose X-Forwarded headers are believed.")] = "127.0.0.1"
+                       typer.Option(help="Addresses of proxies whose X-Forwarded headers are believed.")] = "127.0.0.1",
+    allow_host: AllowHost = None, head_seconds: HeadSeconds = Patience.head, body_seconds: BodySeconds = Patience.body,
+    idle_seconds: IdleSeconds = Patience.idle, connections: Connections = Patience.connections
 ) -> None:
     """Start the annotation app of a project, which is made when it is not there."""
-    import socket
     with extra("annotate"):
-        import uvicorn
-
         from trivium.feedback.web import create_app
+        from trivium.listening import listen, server
+    hosts = names(host, *allow_host or [], *([urlsplit(url).hostname or url] if url else []))
     with open_store(project, create=True) as store:
         _set(store, set_)
         _import(store, "items", prompts or [], None)
-        try:
-            listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        except OSError as error:
-            raise TriviumError(
-                f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port") from error
-        with listening:
-            # or the second part of an answer waits 40 ms for the first's receipt
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with listen(host, port) as listening:
             address = url or f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
             if not any(person.role == "lead" and person.kind == "human" and not person.removed
                        for person in store.people()):
                 print("Open this link within 72 hours to become the lead of the project:\n  "
                       f"{address}/invite/{_accounts(store).invite('lead', 'the first lead')}")
             print(f"{store.settings.title}: {address} (Ctrl+C ends it)", flush=True)
-            server = uvicorn.Server(
-                uvicorn.Config(create_app(store, url), log_level="warning", forwarded_allow_ips=proxies,
-                               server_header=False, timeout_graceful_shutdown=10))
-            server.run(sockets=[listening])
+            server(create_app(store, url, hosts), Patience(head_seconds, body_seconds, idle_seconds, connections),
+                   forwarded_allow_ips=proxies, timeout_graceful_shutdown=10).run(sockets=[listening])
 
 
 @app.command()

@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 import typer
 
+from trivium.cli.limits import AllowHost, BodySeconds, Connections, HeadSeconds, IdleSeconds
 from trivium.cli.places import check_model
+from trivium.clients import Patience, names
 from trivium.errors import TriviumError, extra
 
 KEYS = "TRIVIUM_API_KEYS"
@@ -44,16 +46,20 @@ def serve(
                      "none unless given. Repeatable.")] = None,
     hide_reasoning: Annotated[
         bool, typer.Option("--hide-reasoning",
-                           help="Leave what models think before they answer out of every answer.")] = False
+                           help="Leave what models think before they answer out of every answer.")] = False,
+    allow_host: AllowHost = None,
+    head_seconds: HeadSeconds = Patience.head,
+    body_seconds: BodySeconds = Patience.body,
+    idle_seconds: IdleSeconds = Patience.idle,
+    connections: Connections = Patience.connections,
+    form_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Longest time to read a JSON schema that an answer is to fit (400).")] = 5.0
 ) -> None:
     """Serve models: the OpenAI API under /v1, and a chat page. SIGTERM lets running answers end."""
-    import socket
-
     import torch
     with extra("serve"):
-        import uvicorn
-
         from trivium.feedback.store import Store
+        from trivium.listening import listen, server
         from trivium.serving.app import create_app
         from trivium.serving.chat_page import Page
         from trivium.serving.models import Limits, load
@@ -61,7 +67,8 @@ def serve(
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-    limits = Limits(rows, queue, max_body, max_seconds, context)
+    limits = Limits(rows, queue, max_body, max_seconds, context, body_seconds, form_seconds)
+    hosts = names(host, *allow_host or [])
     origins = [site(one) for one in origin or []]
     for folder in named(models).values():
         check_model(folder)
@@ -70,24 +77,18 @@ def serve(
     if "*" in origins and not keys:
         raise TriviumError("--origin '*': every site that somebody here opens could use the models; set API keys too, "
                            "or name the sites")
-    try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-                                         backlog=512)
-    except OSError as error:
-        raise TriviumError(f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port") from error
-    with listening:
+    with listen(host, port) as listening:
         app = create_app(served, limits, keys, (lambda: Store(feedback, create=True)) if feedback else None,
-                         Page.of(list(named(models).values()), title, greeting, idea or []), origins, hide_reasoning)
+                         Page.of(list(named(models).values()), title, greeting, idea or []), origins, hide_reasoning,
+                         hosts)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         for model in served:
             print(f"{model.name}: {model.stage or 'a model'} with {model.context} positions")
         print(f"chat at {address}  OpenAI API at {address}/v1 (Ctrl+C ends it)", flush=True)
         if host not in ("127.0.0.1", "::1", "localhost") and not keys:
             print("no API keys are set: everybody who reaches this address can use the models", flush=True)
-        uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", server_header=False, access_log=False, timeout_keep_alive=30,
-                           h11_max_incomplete_event_size=65536,
-                           timeout_graceful_shutdown=max(1, int(max_seconds)))).run(sockets=[listening])
+        server(app, Patience(head_seconds, body_seconds, idle_seconds, connections), cancels=True,
+               timeout_graceful_shutdown=max(1, int(max_seconds))).run(sockets=[listening])
 
 
 def named(models: list[str]) -> dict[str, Path]:

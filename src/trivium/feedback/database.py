@@ -92,7 +92,8 @@ def _prepare(engine: Engine, project: str | Path, create: bool) -> None:
             existing = sql.inspect(connection).has_table("meta")
         if not existing:
             if not create:
-                raise TriviumError(f"{project}: no feedback project; make one with `trivium feedback create {project}`")
+                raise TriviumError(f"{hidden(project)}: no feedback project; make one with `trivium feedback create "
+                                   f"{hidden(project)}`")
             with writing(engine) as connection:
                 _tables.create_all(connection)
                 for key, value in {"version": VERSION, "secret": secrets.token_hex(32)}.items():

@@ -516,7 +516,8 @@ class Store:
                 "model": rows.text(model, "the model", 1000, empty=True), "key": prompt_key(messages),
                 "answer": hashlib.sha256(answer.encode()).hexdigest()[:24]}
         with self._appending() as connection:
-            return self._append(connection, "thumb", None, body, time.time() if now is None else now)
+            known = self._state.thumbs.get((body["who"], body["key"], body["answer"]))
+            return self._unless_said(connection, known, "thumb", body, now)
 
     def add_choice(self, prompt: Sequence[Mapping[str, str]] | str, responses: Sequence[str], ranking: Ranking | None,
                    who: str = "", models: Sequence[str] = (), now: float | None = None) -> int:
@@ -536,7 +537,15 @@ class Store:
             "models": [rows.text(one, "the model", 1000, empty=True) for one in models], "key": key
         }
         with self._appending() as connection:
-            return self._append(connection, "choice", None, body, time.time() if now is None else now)
+            known = self._state.choices.get((body["who"], body["key"]))
+            return self._unless_said(connection, known, "choice", body, now)
+
+    def _unless_said(self, connection: Connection, known: int | None, kind: str, body: Row, now: float | None) -> int:
+        """Append a visitor's word, unless it is what their newest one says (the event ``known``), which is its number
+        then: who says the same a thousand times fills no disk."""
+        if known is not None and json.loads(connection.execute(EVENT_BODY, {"id": known}).scalar_one()) == body:
+            return known
+        return self._append(connection, kind, None, body, time.time() if now is None else now)
 
     # what others did
 

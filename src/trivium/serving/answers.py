@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import secrets
@@ -10,7 +11,6 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from torch import Tensor
 
@@ -24,8 +24,9 @@ from trivium.serving.protocol import ChatRequest, CompletionRequest
 from trivium.serving.reading import AnswerReader, Delta, message_of
 from trivium.serving.scheduler import News, Ticket
 from trivium.serving.service import Service
+from trivium.serving.signing import Signer
 from trivium.serving.telling import Telling
-from trivium.serving.waiting import HeldStream, all_samples, in_time, news_in_order, unless_gone
+from trivium.serving.waiting import HeldStream, all_samples, in_time, news_in_order
 
 LINGER = 10.0
 """Seconds after its answer's time is up for which a client that reads slowly keeps its connection."""
@@ -41,16 +42,19 @@ class Answer:
         self.chat, self.samples_each, self.guide = isinstance(request, ChatRequest), request.n or 1, guide
         self.thinking = self.chat and model.thinks(prompts[0])
         self.echo = isinstance(request, CompletionRequest) and bool(request.echo)
+        self.signer: Signer | None = None
         self.begun = time.perf_counter()
         self.head = {
             "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}", "created": int(time.time()),
             "model": model.name, "system_fingerprint": model.digest or None
         }
 
-    async def respond(self, http: Request) -> Response:
+    async def respond(self) -> Response:
         """The response. Raises :class:`ApiError` where there is none."""
         self.metrics.add("trivium_prompt_tokens_total", sum(map(len, self.prompts)), model=self.model.name)
-        return await (self._stream() if self.request.stream else self._whole(http))
+        if self.chat:
+            self.signer = await self.service.signer()
+        return await (self._stream() if self.request.stream else self._whole())
 
     # tickets
 
@@ -102,18 +106,18 @@ class Answer:
 
     # as a whole
 
-    async def _whole(self, http: Request) -> Response:
-        name, samples = self.model.name, None
+    async def _whole(self) -> Response:
+        name = self.model.name
         try:
             async with self._tickets() as tickets:
-                samples = await unless_gone(http, in_time(self.service.limits.seconds, all_samples(tickets)))
+                samples = await in_time(self.service.limits.seconds, all_samples(tickets))
         except ApiError as error:
             if error.status == 408:
                 self.metrics.add("trivium_cancelled_total", model=name)
             raise
-        if samples is None:
+        except asyncio.CancelledError:  # the client has gone away
             self.metrics.add("trivium_cancelled_total", model=name)
-            return Response(status_code=499)  # nobody is there to read it
+            raise
         count = 0 if self.request.limit == 0 else sum(len(sample.tokens) for _, sample in samples)
         self.metrics.add("trivium_completion_tokens_total", count, model=name)
         self.metrics.observe("trivium_request_seconds", time.perf_counter() - self.begun, model=name)
@@ -132,7 +136,7 @@ class Answer:
         if self.chat:
             deltas = [part for part in parts if isinstance(part, dict)]
             return {"index": number, "message": message_of(deltas), "logprobs": self._all(log_probs),
-                    "finish_reason": reason}
+                    "finish_reason": reason, **self._signed(telling)}
         text = before + "".join(part for part in parts if isinstance(part, str))
         return {"index": number, "text": text, "logprobs": self._all(heard, log_probs), "finish_reason": reason}
 
@@ -141,6 +145,13 @@ class Answer:
         hides = self.service.hides_reasoning or (isinstance(self.request, ChatRequest)
                                                  and self.request.include_reasoning is False)
         return Telling(self.model.tokenizer, self.request, self.thinking, hides)
+
+    def _signed(self, telling: Telling) -> dict[str, str]:
+        """The signature of a chat's answer that has ended, where feedback is taken."""
+        if self.signer is None or not isinstance(self.request, ChatRequest) or not telling.said:
+            return {}
+        return {"signature": self.signer.sign(self.request.user or "", self.model.name, self.request.messages,
+                                              telling.said)}
 
     def _said(self, ticket: Ticket, tokens: Sequence[int]) -> list[int]:
         """The tokens that are told: none that only ends the answer, none where none was asked for."""
@@ -218,14 +229,14 @@ class Answer:
                    for place, part in enumerate(parts)]
         if news.ended is not None:
             reason = "length" if self.request.limit == 0 else _reason(news.ended.reason, telling.reader)
-            chunks.append(self._chunk(number, {} if self.chat else "", reason))
+            chunks.append(self._chunk(number, {} if self.chat else "", reason, **self._signed(telling)))
         return chunks
 
     def _chunk(self, number: int, content: Delta | str, reason: str | None = None,
-               log_probs: dict[str, Any] | None = None) -> bytes:
+               log_probs: dict[str, Any] | None = None, **more: str) -> bytes:
         """One event of sample ``number``, with a chat's delta or a text."""
         choice = {
-            "index": number, "delta" if self.chat else "text": content, "logprobs": log_probs, "finish_reason": reason
+            "index": number, "delta" if self.chat else "text": content, "logprobs": log_probs, "finish_reason": reason, **more
         }
         return _event({
             **self.head, "object": self._chunk_kind, "choices": [choice],

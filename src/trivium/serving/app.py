@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
+from trivium.clients import Hosts, names
 from trivium.feedback.store import Store
 from trivium.serving import chat_page, monitoring, openai_api, thumbs
 from trivium.serving.errors import ApiError
@@ -31,10 +32,11 @@ from trivium.serving.protocol import (
     Thumb,
     definitions,
 )
-from trivium.serving.responses import KEY, ChatChunk
+from trivium.serving.responses import KEY, OUTSIDE, WHY, ChatChunk
 from trivium.serving.service import Service
 from trivium.version import __version__
 
+HERE = names("localhost")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action "
     "'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
@@ -46,11 +48,12 @@ HEADERS = [(b"content-security-policy", POLICY.encode()), (b"x-content-type-opti
 
 def create_app(models: Sequence[Served | Encoder], limits: Limits, keys: Sequence[str] = (),
                feedback: Callable[[], Store] | None = None, page: chat_page.Page | None = None,
-               origins: Sequence[str] = (), hide_reasoning: bool = False) -> FastAPI:
+               origins: Sequence[str] = (), hide_reasoning: bool = False,
+               hosts: frozenset[str] | None = HERE) -> FastAPI:
     """The application. ``keys`` are the API keys that are accepted (none: everybody is); ``feedback`` opens the
     store at its first use (None: no thumbs and votes); ``page`` is what the chat page says of itself; ``origins`` are
     the sites whose pages may call the API from a browser; ``hide_reasoning`` keeps what models think before they answer
-    from everybody."""
+    from everybody; ``hosts`` are the names by which it may be asked where there are no keys (None: any)."""
     service = Service(models, limits, keys, feedback, hide_reasoning)
     app = FastAPI(title="Trivium", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
@@ -61,6 +64,9 @@ def create_app(models: Sequence[Served | Encoder], limits: Limits, keys: Sequenc
     app.exception_handler(Exception)(_unexpected)
     if origins:
         app.add_middleware(_Origins, origins=origins)
+    if hosts is not None and not keys:
+        app.add_middleware(Hosts, known=hosts, refusal=lambda message: JSONResponse(
+            ApiError(421, message, code="unknown_host").body, 421))
     app.add_middleware(_Outer, metrics=service.metrics)
     for topic in (openai_api, thumbs, monitoring, chat_page):  # the chat page takes every path that is left
         app.include_router(topic.router)
@@ -75,8 +81,11 @@ def create_app(models: Sequence[Served | Encoder], limits: Limits, keys: Sequenc
         schemas[ChatChunk.__name__] = ChatChunk.model_json_schema(ref_template=REFERENCE)
         schemas[ChatChunk.__name__].pop("$defs")
         document["components"]["securitySchemes"] = KEY
+        error = {"application/json": {"schema": {"$ref": REFERENCE.format(model="Error")}}}
+        outside = {str(status): {"description": WHY[status], "content": error} for status in OUTSIDE}
         for operation in (one for operations in document["paths"].values() for one in operations.values()):
             operation["responses"].pop("422", None)  # a name in a path is any text
+            operation["responses"] = outside | operation["responses"]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -66,8 +66,12 @@ async def settings(request: Request, service: TheService) -> Response:
 
 
 @router.get("/", response_class=HTMLResponse)
+async def front() -> Response:
+    return await static("")
+
+
 @router.get("/{name}", include_in_schema=False)
-async def static(name: str = "") -> Response:
+async def static(name: str) -> Response:
     if name not in STATIC:
         raise ApiError(404, f"there is no page {name[:80]!r} here")
     return Response(_content(name), media_type=STATIC[name][1], headers={"cache-control": "no-cache"})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,10 @@ class Limits:
     """Longest time for one answer; then it is cut off (408)."""
     context: int = 4096
     """Longest prompt with its answer, in tokens, where the model's own limit is not shorter."""
+    body_seconds: float = 30.0
+    """Longest time for a body to arrive (408)."""
+    form_seconds: float = 5.0
+    """Longest time to read what an answer is bound to, such as a JSON schema; then it is refused (400)."""
 
     @property
     def samples(self) -> int:
@@ -80,8 +84,8 @@ class Encoder(Known):
     """A model that reads texts and writes none."""
 
     model: MaskedModel | Classifier
-    turn: threading.Lock = field(default_factory=threading.Lock)
-    """One request at a time: each takes all cores."""
+    turns: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "embeddings"))
+    """One request at a time, as each takes all cores; one whose client has gone never gets its turn."""
 
     @classmethod
     def load(cls, name: str, folder: Path) -> Encoder:
@@ -106,8 +110,7 @@ class Encoder(Known):
 
     def embed(self, inputs: Sequence[list[int]], dimensions: int | None) -> np.ndarray:
         """Vectors of length 1, ``[N, dimensions]``."""
-        with self.turn:
-            found = embeddings(self.model, inputs, self.tokenizer.pad_id)
+        found = embeddings(self.model, inputs, self.tokenizer.pad_id)
         if dimensions is None:
             return found
         lengths = np.linalg.norm(found[:, :dimensions], axis=1, keepdims=True)

@@ -12,7 +12,7 @@ from trivium.serving.service import TheService, check_key
 router = APIRouter()
 
 
-@router.get("/health", responses=told(Health) | {503: {"model": Health, "description": WHY[503]}})
+@router.get("/health", responses=told(Health) | {503: {"model": Health | Error, "description": WHY[503]}})
 async def health(service: TheService) -> Response:
     alive = service.scheduler.alive
     return JSONResponse({"status": "ok" if alive else "failed", "models": list(service.models)}, 200 if alive else 503)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, Response
-from starlette.concurrency import run_in_threadpool
 from torch import Tensor
 
 from trivium.errors import TriviumError
@@ -28,6 +28,7 @@ from trivium.serving.responses import (
     told,
 )
 from trivium.serving.service import TheService, body, check_key
+from trivium.serving.waiting import in_time
 
 Encoded = TypeVar("Encoded")
 
@@ -36,7 +37,7 @@ router = APIRouter(prefix="/v1")
 
 @router.post("/chat/completions", openapi_extra=described(ChatRequest),
              responses=told(ChatCompletion, *BODY, 404, 429, stream=ChatChunk))
-async def chat_completions(http: Request, service: TheService,
+async def chat_completions(service: TheService,
                            request: Annotated[ChatRequest, Depends(body(ChatRequest))]) -> Response:
     model = service.model(request.model)
 
@@ -45,17 +46,17 @@ async def chat_completions(http: Request, service: TheService,
                             model.options(request))
 
     ids, pictures = await _encode(encode, "messages")
-    guide = await run_in_threadpool(model.forms.guide, request, model.thinks(ids))
-    return await Answer(service, request, model, [ids], pictures, guide).respond(http)
+    guide = await service.compiled(lambda: model.forms.guide(request, model.thinks(ids)))
+    return await Answer(service, request, model, [ids], pictures, guide).respond()
 
 
 @router.post("/completions", openapi_extra=described(CompletionRequest),
              responses=told(Completion, *BODY, 404, 429, stream=Completion))
-async def completions(http: Request, service: TheService,
+async def completions(service: TheService,
                       request: Annotated[CompletionRequest, Depends(body(CompletionRequest))]) -> Response:
     model = service.model(request.model)
     prompts = await _encode(lambda: [model.encode_text(prompt) for prompt in request.prompts], "prompt")
-    return await Answer(service, request, model, prompts).respond(http)
+    return await Answer(service, request, model, prompts).respond()
 
 
 @router.post("/embeddings", openapi_extra=described(EmbeddingRequest), responses=told(Embeddings, *BODY, 404))
@@ -67,7 +68,8 @@ async def embeddings(service: TheService,
         raise ApiError(400, f"dimensions: this model's vectors have {width} numbers, not {request.dimensions}",
                        param="dimensions", code="invalid_value")
     inputs = await _encode(lambda: [model.encode(text) for text in request.inputs], "input")
-    vectors = await run_in_threadpool(model.embed, inputs, request.dimensions)
+    turn = asyncio.get_running_loop().run_in_executor(model.turns, model.embed, inputs, request.dimensions)
+    vectors = await in_time(service.limits.seconds, turn, "the vectors took more than {} seconds; send fewer texts")
     read = sum(map(len, inputs))
     service.metrics.add("trivium_prompt_tokens_total", read, model=model.name)
     return JSONResponse({
@@ -92,7 +94,7 @@ async def get_model(service: TheService, name: str) -> Response:
 async def _encode(encode: Callable[[], Encoded], param: str) -> Encoded:
     """What ``encode`` returns, beside the event loop; its faults are those of the field ``param``."""
     try:
-        return await run_in_threadpool(encode)
+        return await asyncio.to_thread(encode)
     except TriviumError as error:
         raise ApiError(400, str(error), param=param) from error
 

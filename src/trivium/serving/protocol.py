@@ -18,7 +18,7 @@ MOST_SAMPLES, MOST_STOPS, LONGEST_STOP, MOST_ALTERNATIVES, MOST_TEXTS = 16, 4, 2
 Seed = Annotated[int, Field(ge=-2**63, lt=2**63)]
 StopText = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 Token = Annotated[int, Field(ge=0, lt=2**31)]
-
+Signature = Annotated[str, Field(min_length=1, max_length=200)]
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -237,7 +237,8 @@ class Feedback(Strict):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)]
     who: Annotated[str, Field(max_length=64)] = ""
-    """A random name of the visitor's browser, so that the newest word on an answer counts."""
+    """The ``user`` of the request that was answered: the newest word of a user on an answer counts. The chat page takes
+    a random name of the visitor's browser."""
 
 
 class Thumb(Feedback):
@@ -245,7 +246,8 @@ class Thumb(Feedback):
 
     completion: Annotated[str, Field(min_length=1)]
     label: bool | None
-    model: Annotated[str, Field(max_length=200)] = ""
+    model: Annotated[str, Field(max_length=200)]
+    signature: Signature
 
 
 class Choice(Feedback):
@@ -254,6 +256,7 @@ class Choice(Feedback):
     responses: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)]
     better: Literal[0, 1, "tie", "bad"]
     models: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=2, max_length=2)]
+    signatures: Annotated[list[Signature], Field(min_length=2, max_length=2)]
 
 
 def listed(given: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:

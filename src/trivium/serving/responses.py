@@ -110,6 +110,8 @@ class ChatChoice(Told):
     message: Message
     logprobs: TokensOfChat | None
     finish_reason: Reason
+    signature: str | None = None
+    """What a thumb or a vote on this answer must send back, where feedback is taken."""
 
 
 class ChatPart(Told):
@@ -119,6 +121,8 @@ class ChatPart(Told):
     delta: Message
     logprobs: TokensOfChat | None
     finish_reason: Reason | None
+    signature: str | None = None
+    """With the last part: what a thumb or a vote on this answer must send back, where feedback is taken."""
 
 
 class TextChoice(Told):
@@ -236,9 +240,11 @@ class Settings(Told):
     temperature: Annotated[float, Field(ge=0)]
 
 
-WHY = {400: "A request that cannot be understood or done", 401: "No valid API key", 404: "No such model or page",
+WHY = {400: "A request that cannot be understood or done", 401: "No valid API key",
+       403: "The answer was not sampled here", 404: "No such model or page",
        408: "It took too long", 413: "The body is too large", 415: "The body is not application/json",
-       429: "All places are taken; come again later", 500: "The server failed", 503: "The engines have ended"}
+       421: "The request does not name this server", 429: "All places are taken; come again later",
+       500: "The server failed", 503: "The engines have ended, or no further client is taken"}
 
 
 def told(answer: type[BaseModel], *faults: int,
@@ -252,5 +258,7 @@ def told(answer: type[BaseModel], *faults: int,
     return found | {status: {"model": Error, "description": WHY[status]} for status in (*faults, 500)}
 
 
+OUTSIDE = (408, 421, 503)
+"""The statuses of any request, whatever it asks for: its head came late, it names another server, there is no room."""
 BODY = (400, 401, 408, 413, 415)
 """The statuses that a body may get."""

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Annotated, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
-from trivium.errors import nearest
+from trivium.errors import TriviumError, nearest
 from trivium.feedback.store import Store
 from trivium.serving.errors import ApiError
 from trivium.serving.metrics import Metrics
 from trivium.serving.models import Encoder, Limits, Served
 from trivium.serving.protocol import Body, parse
 from trivium.serving.scheduler import Scheduler
+from trivium.serving.signing import Signer
 from trivium.serving.waiting import in_time
+
+Result = TypeVar("Result")
+log = logging.getLogger("trivium.serving")
 
 METRICS = (
     ("trivium_requests_total", "counter", "Requests by route and status."),
@@ -44,7 +51,9 @@ class Service:
         self.scheduler, self.metrics = Scheduler(), Metrics()
         self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
         self._store: Store | None = None
+        self._signer: Signer | None = None
         self._opening = threading.Lock()
+        self._forms = ThreadPoolExecutor(2, "forms")
         for metric in METRICS:
             self.metrics.describe(*metric)
 
@@ -89,6 +98,16 @@ class Service:
                            code="model_not_supported")
         return found
 
+    async def compiled(self, compile_: Callable[[], Result]) -> Result:
+        """What binds an answer, beside the event loop. Raises :class:`ApiError` (400) where that takes too long."""
+        seconds = self.limits.form_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.get_running_loop().run_in_executor(self._forms, compile_)
+        except TimeoutError as error:
+            raise ApiError(400, f"the asked form is too intricate: it took more than {seconds:g} seconds to read; ask "
+                           "for a simpler schema", param="response_format", code="invalid_value") from error
+
     def store(self) -> Store:
         """The feedback project, opened at the first call. May be called from many threads."""
         if self.feedback is None:
@@ -97,6 +116,15 @@ class Service:
             if self._store is None:
                 self._store = self.feedback()
         return self._store
+
+    async def signer(self) -> Signer | None:
+        """What signs answers; None where no feedback is taken, or its project cannot be opened, which the log says."""
+        if self._signer is None and self.feedback is not None:
+            try:
+                self._signer = Signer((await asyncio.to_thread(self.store)).secret)
+            except TriviumError as error:
+                log.warning("answers get no signature, and so no feedback: %s", error)
+        return self._signer
 
     def close(self) -> None:
         """End the engines' thread, and let go of the feedback project."""
@@ -139,9 +167,10 @@ async def _read(request: Request, limits: Limits) -> bytes:
             if len(data) > limits.body:
                 break
 
+    seconds = min(limits.seconds, limits.body_seconds)
     too_large = declared.isdecimal() and int(declared[:20]) > limits.body
     if not too_large:
-        await in_time(limits.seconds, read(), "the body took more than {} seconds to arrive")
+        await in_time(seconds, read(), "the body took more than {} seconds to arrive")
     if too_large or len(data) > limits.body:
         raise ApiError(413, f"the body is larger than {limits.body:,} bytes", code="request_too_large")
     return bytes(data)

@@ -7,6 +7,7 @@ from typing import Any
 
 from trivium.serving.protocol import ChatRequest, CompletionRequest
 from trivium.serving.reading import AnswerReader, Delta
+from trivium.serving.signing import as_row
 from trivium.serving.text import Alternatives, GrowingText, ToldTokens
 from trivium.tokenizer.chat import ChatTokenizer
 
@@ -24,8 +25,14 @@ class Telling:
             request, ChatRequest) else None
         self.told = ToldTokens(tokenizer, chat) if request.alternatives >= 0 else None
         self._sure, self._found = 0, not (hides and chat)
+        self._thought, self._words = "", ""
         self.begun = False
         """Whether the prompt was given back."""
+
+    @property
+    def said(self) -> str:
+        """What of a chat's answer was told until now, as one text; empty while it has no words."""
+        return as_row(self._thought, self._words) if self._words else ""
 
     def prompt(self, ids: Sequence[int], heard: Sequence[Alternatives]) -> tuple[str, dict[str, Any] | None]:
         """The prompt that is given back, with the log-probabilities of its tokens where they were asked for; the first
@@ -42,8 +49,12 @@ class Telling:
         text = self.growing.push(tokens, last)
         parts: list[Delta | str] = [text] if text else []
         if self.reader is not None:
-            parts = [delta for delta in self.reader.push(text, last)
-                     if not self._hides or "reasoning_content" not in delta]
+            deltas = [delta for delta in self.reader.push(text, last)
+                      if not self._hides or "reasoning_content" not in delta]
+            for delta in deltas:
+                self._thought += delta.get("reasoning_content", "")
+                self._words += delta.get("content", "")
+            parts = list(deltas)
         if self.told is None:
             return parts, None
         self._sure += len(text)

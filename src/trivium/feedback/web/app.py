@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from trivium.clients import Hosts
 from trivium.errors import TriviumError
 from trivium.feedback.accounts import Accounts, TooManyTries
 from trivium.feedback.dashboard import Dashboard
@@ -22,17 +23,19 @@ from trivium.feedback.web.pages import Pages, language_of
 from trivium.feedback.web.visitors import Elsewhere, Site
 
 
-def create_app(store: Store, address: str | None = None) -> FastAPI:
-    """The app of one project. ``address`` is the address that people use, for links, where the requests do not say
-    it."""
+def create_app(store: Store, address: str | None = None, hosts: frozenset[str] | None = None) -> FastAPI:
+    """The app of one project. ``address`` is the address that people use, for links, where the requests do not say it;
+    ``hosts`` are the names by which it may be asked (None: any)."""
     refusals: dict[int | str, dict[str, Any]] = {code: {"model": Wrong}
-                                                 for code in (400, 401, 403, 404, 409, 413, 422, 429)}
+                                                 for code in (400, 401, 403, 404, 408, 409, 413, 421, 422, 429, 503)}
     app = FastAPI(title="Trivium feedback", docs_url=None, redoc_url=None, responses=refusals)
     app.state.site = Site(store, Accounts(store), Dashboard(store), Pages(store), address)
     app.exception_handler(Elsewhere)(elsewhere)
     app.exception_handler(TriviumError)(fault)
     app.exception_handler(AnyHTTPException)(refused)
     app.exception_handler(RequestValidationError)(invalid)
+    if hosts is not None:
+        app.add_middleware(Hosts, known=hosts, refusal=lambda message: JSONResponse({"error": message}, 421))
     app.add_middleware(Guard)
     for topic in (session, work, lead, export, files):
         app.include_router(topic.router)

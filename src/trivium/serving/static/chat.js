@@ -100,7 +100,7 @@ const headers = () => ({ "content-type": "application/json", ...(kept.get("key",
 
 async function* streamed(model, conversation, signal) {
   const response = await fetch("/v1/chat/completions", { method: "POST", headers: headers(), signal, body: JSON.stringify({
-    model, messages: conversation, stream: true, temperature: Number($("temperature").value), max_tokens: Number($("length").value) }) });
+    model, messages: conversation, user: who, stream: true, temperature: Number($("temperature").value), max_tokens: Number($("length").value) }) });
   if (!response.ok) {
     const body = await response.json().catch(() => null);
     throw new Error(response.status === 429 ? word("busy") : response.status === 401 ? word("noKey") : body?.error?.message ?? response.statusText);
@@ -115,7 +115,7 @@ async function* streamed(model, conversation, signal) {
       if (event === "data: [DONE]") return;
       const body = JSON.parse(event.slice(6));
       if (body.error) throw new Error(body.error.message);
-      if (body.choices[0]) yield { text: body.choices[0].delta.content ?? "", thought: body.choices[0].delta.reasoning_content ?? "", reason: body.choices[0].finish_reason };
+      if (body.choices[0]) yield { text: body.choices[0].delta.content ?? "", thought: body.choices[0].delta.reasoning_content ?? "", reason: body.choices[0].finish_reason, signature: body.choices[0].signature };
     }
   }
 }
@@ -130,7 +130,7 @@ async function tell(path, body) {
 function answerCard(letter, model) {
   const by = make("div", { class: "by" }), words = make("div", { class: "words" }), tools = make("div", { class: "tools" });
   const node = make("article", { class: "card writing", "aria-label": letter ? `${word("answer")} ${letter}` : model }, by, words, tools);
-  const card = { node, words, tools, model, text: "", thought: "", reason: null, failed: null };
+  const card = { node, words, tools, model, text: "", thought: "", reason: null, signature: null, failed: null };
   card.said = () => card.thought ? `<think>\n${card.thought}\n</think>\n\n${card.text}` : card.text; // as a row has it
   card.reveal = () => {
     const known = modelOf(card.model);
@@ -143,11 +143,12 @@ function answerCard(letter, model) {
 
 async function fill(card, conversation, signal) {
   try {
-    for await (const { text, thought, reason } of streamed(card.model, conversation, signal)) {
+    for await (const { text, thought, reason, signature } of streamed(card.model, conversation, signal)) {
       const follow = atEnd();
       card.text += text;
       card.thought += thought;
       card.reason = reason ?? card.reason;
+      card.signature = signature ?? card.signature;
       if (thought) think(card);
       if (text) draw(card.words, card.text);
       if (follow) toEnd();
@@ -180,11 +181,11 @@ function tool(name, drawn, act, extra = {}) {
 
 function finishTools(card, conversation, again) {
   const buttons = [];
-  if (server.feedback && card.text) {
+  if (card.signature) {
     const thumbs = [["up", true, UP], ["down", false, DOWN]].map(([name, label, path]) => tool(name, icon(path), async (event) => {
       const button = event.currentTarget, on = button.getAttribute("aria-pressed") !== "true";
       try {
-        await tell("/feedback/thumb", { messages: conversation, completion: card.said(), label: on ? label : null, model: card.model });
+        await tell("/feedback/thumb", { messages: conversation, completion: card.said(), label: on ? label : null, model: card.model, signature: card.signature });
         for (const other of thumbs) other.setAttribute("aria-pressed", String(on && other === button));
         say(word(on ? "thanks" : "taken"));
       } catch (error) { say(error.message); card.tools.append(make("span", { class: "note" }, error.message)); }
@@ -287,10 +288,11 @@ function vote(turn, cards, conversation) {
     ...(typeof better === "number" ? [make("span", { class: "letter" }, "AB"[better]), word("left")] : [word(better)]), make("kbd", {}, key)));
   const box = make("fieldset", { class: "vote" }, make("legend", {}, word("better")), ...buttons);
   turn.append(box);
+  const signed = cards.every((card) => card.signature); // answers that the server takes feedback on
   const decide = async (better) => {
     for (const button of buttons) button.disabled = true;
     try {
-      if (server.feedback) await tell("/feedback/choice", { messages: conversation, responses: cards.map((card) => card.said()), better, models: cards.map((card) => card.model) });
+      if (signed) await tell("/feedback/choice", { messages: conversation, responses: cards.map((card) => card.said()), better, models: cards.map((card) => card.model), signatures: cards.map((card) => card.signature) });
     } catch (error) {
       for (const button of buttons) button.disabled = false;
       box.querySelector("legend").textContent = error.message;
@@ -305,7 +307,7 @@ function vote(turn, cards, conversation) {
       if (typeof better === "number") card.node.classList.add(place === winner ? "won" : "lost");
     });
     messages.push({ role: "assistant", content: cards[winner].text });
-    box.replaceChildren(make("span", { class: "note" }, server.feedback ? word("thanks") : ""));
+    box.replaceChildren(make("span", { class: "note" }, signed ? word("thanks") : ""));
     say(`${cards[0].model} / ${cards[1].model}. ${word("thanks")}`);
     showRunning();
     $("text").focus({ preventScroll: true });
