@@ -78,7 +78,8 @@ def test_the_digits_network_has_637710_parameters():
 
 
 def test_digits_are_learned_from_idx_files(tmp_path):
-    data = small_mnist(tmp_path, 200)
+    (tmp_path / "digits").mkdir()
+    data = small_mnist(tmp_path / "digits", 200)
     numbers = run_lesson("digits", [f"data={json.dumps(str(data))}", "epochs=6", "rows=20", "few=20", "few_epochs=3"],
                          tmp_path / "runs", quiet=True).summary
     assert numbers["data"] == "mnist" and numbers["test_accuracy"] > 0.9 and numbers["train_images"] == 200

@@ -79,6 +79,9 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
     places = {where: artifacts[reference].folder if reference in artifacts else
               located(stage, where, reference, recipe.folder) for where, reference in stage.references()}
     urls = {where: url for where, reference in stage.references() if (url := remote.url_of(reference))}
+    for where, reference in stage.references():
+        if reference not in artifacts and where not in urls:
+            check_apart(f"{name}: {where}", places[where], recipe.folder)
     digests = {where: artifacts[reference].digest if reference in artifacts else digest_path(places[where])
                for where, reference in stage.references()}
     files = dict(stage.code()) | (code_of(runner) if runners and stage.kind in runners else {})
@@ -90,6 +93,13 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
         {"kind": stage.kind, "version": version, "settings": stage.learned(), "seed": recipe.seed, "inputs": digests})
     key = digest_json({"work": work, "code": code}) if code else work
     return Planned(name, stage, runner, places | files, urls, digests | code, code, work, key)
+
+
+def check_apart(where: str, place: Path, run: Path) -> None:
+    """Raise :class:`TriviumError` for an input in which the run itself lies: it changes while it is read."""
+    if place.is_dir() and run.resolve().is_relative_to(place.resolve()):
+        raise TriviumError(f"{where}: {place} holds this run's own folder, {run}, which changes while it runs; name a "
+                           "folder or a pattern beside it, or another `out`")
 
 
 def located(stage: Stage, where: str, reference: str, folder: Path) -> Path:

@@ -236,7 +236,8 @@ class Answer:
                log_probs: dict[str, Any] | None = None, **more: str) -> bytes:
         """One event of sample ``number``, with a chat's delta or a text."""
         choice = {
-            "index": number, "delta" if self.chat else "text": content, "logprobs": log_probs, "finish_reason": reason, **more
+            "index": number, "delta" if self.chat else "text": content, "logprobs": log_probs, "finish_reason": reason,
+            **more
         }
         return _event({
             **self.head, "object": self._chunk_kind, "choices": [choice],
