@@ -393,6 +393,7 @@ def test_a_result_of_a_later_trivium_is_not_taken(recipe, tmp_path):
 
 def test_an_input_that_holds_the_run_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("A page of text.\n")
-    (tmp_path / "r.yaml").write_text(f"name: x\nout: {tmp_path}/runs\nstages:\n  corpus: {{documents: ['{tmp_path}']}}\n")
+    (tmp_path / "r.yaml").write_text(
+        f"name: x\nout: {tmp_path}/runs\nstages:\n  corpus: {{documents: ['{tmp_path}']}}\n")
     with pytest.raises(TriviumError, match=r"corpus: documents.0: .* holds this run's own folder, .*runs/x, which chan"):
         run(tmp_path / "r.yaml")

@@ -54,7 +54,8 @@ def hasty(folders):
 
 @pytest.mark.parametrize(("begun", "status"), [
     (b"", b""), (b"POST /v1/chat", b"408"), (HEAD, b"408"), (HEAD + b"content-length: 99\r\n\r\n{", b"408"),
-    (HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{", b"408"), (b"GET /health HTTP/1.1\r\nhost: localhost\r\n", b"408"),
+    (HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{", b"408"),
+    (b"GET /health HTTP/1.1\r\nhost: localhost\r\n", b"408"),
     (b"POST /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99\r\n\r\n{", b"405"),
 ])  # fmt: skip
 def test_hundreds_of_half_requests_all_end(hasty, begun, status):
@@ -165,7 +166,8 @@ def test_with_a_key_any_name_will_do(folders):
 
 def test_names_that_are_allowed():
     own = names("10.1.2.3", "models.example.com", "[2001:db8::1]")
-    assert all(answers_to(own, host) for host in ("10.1.2.3:80", "Models.Example.com", "[2001:DB8:0::1]:9", "localhost"))
+    assert all(answers_to(own, host)
+               for host in ("10.1.2.3:80", "Models.Example.com", "[2001:DB8:0::1]:9", "localhost"))
     assert not any(answers_to(own, host) for host in ("10.1.2.4", "example.com", "x.models.example.com"))
     everywhere = names("0.0.0.0")
     assert answers_to(everywhere, "192.168.1.9:8600") and not answers_to(everywhere, "evil.example")

@@ -512,7 +512,7 @@ class Store:
             raise TriviumError("the label is neither true nor false nor null")
         messages = rows.messages(prompt if isinstance(prompt, str) else [dict(m) for m in prompt])
         answer = rows.text(completion, "the completion")
-        body = {"prompt": messages, "completion": answer, "label": label, "who": rows.text(who, "who", 200, empty=True),
+        body: Row = {"prompt": messages, "completion": answer, "label": label, "who": rows.text(who, "who", 200, empty=True),
                 "model": rows.text(model, "the model", 1000, empty=True), "key": prompt_key(messages),
                 "answer": hashlib.sha256(answer.encode()).hexdigest()[:24]}
         with self._appending() as connection:
@@ -531,7 +531,7 @@ class Store:
         if models and len(models) != len(texts):
             raise TriviumError(f"{len(models)} models for {len(texts)} responses")
         key = hashlib.sha256(canonical([messages, sorted(texts)]).encode()).hexdigest()[:24]
-        body = {
+        body: Row = {
             "prompt": messages, "responses": texts, "ranking": ranked, "all_bad": ranking is None,
             "who": rows.text(who, "who", 200, empty=True),
             "models": [rows.text(one, "the model", 1000, empty=True) for one in models], "key": key

@@ -229,15 +229,15 @@ class Answer:
                    for place, part in enumerate(parts)]
         if news.ended is not None:
             reason = "length" if self.request.limit == 0 else _reason(news.ended.reason, telling.reader)
-            chunks.append(self._chunk(number, {} if self.chat else "", reason, **self._signed(telling)))
+            chunks.append(self._chunk(number, {} if self.chat else "", reason, more=self._signed(telling)))
         return chunks
 
     def _chunk(self, number: int, content: Delta | str, reason: str | None = None,
-               log_probs: dict[str, Any] | None = None, **more: str) -> bytes:
+               log_probs: dict[str, Any] | None = None, more: dict[str, str] | None = None) -> bytes:
         """One event of sample ``number``, with a chat's delta or a text."""
         choice = {
             "index": number, "delta" if self.chat else "text": content, "logprobs": log_probs, "finish_reason": reason,
-            **more
+            **(more or {})
         }
         return _event({
             **self.head, "object": self._chunk_kind, "choices": [choice],
