@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from trivium.errors import TriviumError
+from trivium.generation.endpoint import Endpoint
 from trivium.recipe.load import _annotations, _models_in, parse_recipe, parse_stage
 from trivium.stages.registry import BUILT_IN, Stages, built_in
 
@@ -117,3 +118,13 @@ def test_what_is_no_recipe_is_refused_in_plain_words(raw, tmp_path):
     said = str(caught.value)
     assert said.startswith(str(tmp_path / "r.yaml")) and "\n" not in said
     assert not any(word in said for word in FOREIGN), said
+
+
+def test_a_password_in_an_address_is_refused_and_never_said():
+    with pytest.raises(TriviumError) as caught:
+        parse_stage("ai_feedback", {"endpoint": {"address": "https://me:hunter2@judge.example/v1", "model": "m"}},
+                    Stages())
+    assert "https://judge.example/v1 is given with a name and a password" in str(caught.value)
+    with pytest.raises(TriviumError) as again:
+        Endpoint("https://me:hunter2@judge.example/v1", "m")
+    assert "hunter2" not in str(caught.value) + str(again.value)

@@ -395,5 +395,5 @@ def test_an_input_that_holds_the_run_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("A page of text.\n")
     (tmp_path / "r.yaml").write_text(
         f"name: x\nout: {tmp_path}/runs\nstages:\n  corpus: {{documents: ['{tmp_path}']}}\n")
-    with pytest.raises(TriviumError, match=r"corpus: documents.0: .* holds this run's own folder, .*runs/x, which chan"):
+    with pytest.raises(TriviumError, match=r"corpus: documents.0: .* holds this run's own folder, .*runs/x"):
         run(tmp_path / "r.yaml")

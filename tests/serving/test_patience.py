@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
@@ -102,10 +103,8 @@ def opened(pid):
     """The sockets that a process has open."""
     found = 0
     for file in Path(f"/proc/{pid}/fd").iterdir():
-        try:
+        with contextlib.suppress(OSError):
             found += os.readlink(file).startswith("socket:")
-        except OSError:
-            pass
     return found
 
 

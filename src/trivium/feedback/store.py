@@ -512,9 +512,10 @@ class Store:
             raise TriviumError("the label is neither true nor false nor null")
         messages = rows.messages(prompt if isinstance(prompt, str) else [dict(m) for m in prompt])
         answer = rows.text(completion, "the completion")
-        body: Row = {"prompt": messages, "completion": answer, "label": label, "who": rows.text(who, "who", 200, empty=True),
-                "model": rows.text(model, "the model", 1000, empty=True), "key": prompt_key(messages),
-                "answer": hashlib.sha256(answer.encode()).hexdigest()[:24]}
+        body: Row = {"prompt": messages, "completion": answer, "label": label,
+                     "who": rows.text(who, "who", 200, empty=True),
+                     "model": rows.text(model, "the model", 1000, empty=True), "key": prompt_key(messages),
+                     "answer": hashlib.sha256(answer.encode()).hexdigest()[:24]}
         with self._appending() as connection:
             known = self._state.thumbs.get((body["who"], body["key"], body["answer"]))
             return self._unless_said(connection, known, "thumb", body, now)

@@ -23,6 +23,13 @@ LONGEST_PAUSE = 30.0
 """Seconds between two attempts, at most."""
 
 
+def shown_address(address: str) -> str:
+    """An address as it may be shown: without the name and the password before its host."""
+    scheme, slashes, rest = address.partition("://")
+    authority, slash, path = (rest if slashes else scheme).partition("/")
+    return f"{scheme + slashes if slashes else ''}{authority.rpartition('@')[2]}{slash}{path}"
+
+
 class NoRedirects(urllib.request.HTTPRedirectHandler):
     """Leaves a redirection unfollowed: the key and the question are for the address that was named."""
 
@@ -37,7 +44,10 @@ class Endpoint:
     def __init__(self, address: str, model: str, key_variable: str = "", tries: int = 4, timeout: float = 60.0,
                  pause: float = 1.0, workers: int = 8) -> None:
         if not address.startswith(("http://", "https://")):
-            raise TriviumError(f"endpoint {address}: an address begins with http:// or https://")
+            raise TriviumError(f"endpoint {shown_address(address)}: an address begins with http:// or https://")
+        if shown_address(address) != address:
+            raise TriviumError(f"endpoint {shown_address(address)}: an address that holds a name and a password would "
+                               "stand in errors and manifests; name the variable that holds the key instead")
         self.address, self.model = address.rstrip("/"), model
         self.key = os.environ.get(key_variable, "")
         self.tries, self.timeout, self.pause, self.workers = tries, timeout, pause, workers

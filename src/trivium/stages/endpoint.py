@@ -6,11 +6,16 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trivium.generation.endpoint import shown_address
+
 
 def check_address(address: str) -> str:
     """An http(s) address. Raises :class:`ValueError` for anything else."""
     if not address.startswith(("http://", "https://")):
-        raise ValueError(f"{address!r} is no http(s) address")
+        raise ValueError(f"{shown_address(address)!r} is no http(s) address")
+    if shown_address(address) != address:
+        raise ValueError(f"{shown_address(address)} is given with a name and a password, which would stand in "
+                         "manifests; keep them out, and name the variable that holds the key under `key_variable`")
     return address
 
 
