@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from html import unescape
 from typing import Any
 
-from trivium.errors import extra
-
-_INVALID = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-_ENTITY = re.compile(r"&(?:zwn?j|#[xX]?[0-9a-fA-F]+);?")
+_INVALID = bytes(code for code in range(32) if code not in b"\t\n\r")
+_NO_CHARACTERS = "\ufffe".encode(), "\uffff".encode()
 _UNPRINTED = "\u200c\u200d\u06dd\u0600\u0601\u0602\u0603\u0604\u0605\u070f\u0890\u0891\u08e2\u180e"
 """Characters that are not printed by themselves, but change what is: joiners, signs of Arabic numbers and verses."""
+_ENTITY = re.compile("&(?:zwn?j|#(?:" + "|".join(f"0*{ord(character)}|[xX]0*(?i:{ord(character):x})"
+                                                 for character in (*_UNPRINTED, "\u200b")) + ")(?![0-9a-fA-F]));?")
 _TAGS = [chr(code) for code in range(0xE0020, 0xE0080)]
 """Those of flags; the last of them ends every row."""
 _BORDER = re.compile("(?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b")
@@ -43,8 +44,8 @@ class StandIns:
 
     def keep(self, html: str) -> str:
         """The page with letters for its characters that are not printed."""
-        if "&" in html:
-            html = _ENTITY.sub(_unprinted, html)
+        if "&#" in html or "&zw" in html:
+            html = _ENTITY.sub(lambda entity: unescape(entity[0].rstrip(";") + ";"), html)
         if html.isascii():
             return html
         for character in (*_UNPRINTED, *(_TAGS if _TAGS[-1] in html else ())):
@@ -67,11 +68,6 @@ class StandIns:
         return _LOOSE.sub("", text.translate(self._characters)) if self._characters else text
 
 
-def _unprinted(entity: re.Match[str]) -> str:
-    character = unescape(entity[0] if entity[0].endswith(";") else entity[0] + ";")
-    return character if character in (*_UNPRINTED, "\u200b") else entity[0]
-
-
 DEEPEST = 2000
 """The parser stops without a word at the first element that is a little deeper than this."""
 
@@ -83,23 +79,25 @@ class TooDeep(Exception):
 def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
     """The tree of a page for trafilatura, at most ``depth`` deep; None where there is none. Raises
     :class:`TooDeep`."""
-    with extra("corpus"):
-        from lxml.etree import LxmlError, strip_tags
-        from lxml.html import HTMLParser, fromstring
+    from lxml.etree import LxmlError, strip_tags
+    from lxml.html import fromstring
 
-    parser = HTMLParser(collect_ids=False, default_doctype=False, encoding="utf-8", remove_comments=True,
-                        remove_pis=True, huge_tree=True)
+    data = html.encode("utf-8", "replace").translate(None, _INVALID)
+    if not html.isascii():
+        for character in _NO_CHARACTERS:
+            data = data.replace(character, b"")
     try:
-        root = fromstring(_INVALID.sub("", html).encode("utf-8", "replace"), parser=parser)
+        root = fromstring(data, parser=_parser())
     except (LxmlError, ValueError, AssertionError):
         return None
-    if root.xpath("/*" * DEEPEST):
+    deep: list[Any] = []
+    if (is_deep := bool(_at(depth + 1)(root))) and _at(DEEPEST)(root):
         raise TooDeep
     if "math" in html or "latex" in html:
         _write_formulas(root)
-    if root.xpath("/*" * (depth + 1)):
+    if is_deep and _at(depth + 1)(root):
         strip_tags(root, *_INLINE)
-    deep = [element for element in root.xpath("/*" * depth) if len(element)]
+        deep = [element for element in _at(depth)(root) if len(element)]
     for element in deep:
         _lay_flat(element)
     if deep:  # beside paragraphs, text right under a <div> would not be taken for one
@@ -107,14 +105,31 @@ def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
             paragraph = element.makeelement("p")
             paragraph.text, element.text = element.text, None
             element.insert(0, paragraph)
-    for element in root.iter("center", "address", "marquee"):
-        element.tag = "div"
-    for cell in root.iter("td", "th"):
-        for element in cell.iter("ul", "ol", "dl", "li", "dt", "dd"):
-            element.tag = "p" if element.tag in ("li", "dt", "dd") else "div"
-    _number_items(root, stand_ins)
-    _name_main_part(root)
+    special = list(root.iter("center", "address", "marquee", "td", "th", "ol", "main", "article"))  # in one go
+    for holder in special:
+        if holder.tag in ("td", "th"):
+            for element in holder.iter("ul", "ol", "dl", "li", "dt", "dd"):
+                element.tag = "p" if element.tag in ("li", "dt", "dd") else "div"
+        elif holder.tag not in ("ol", "main", "article"):
+            holder.tag = "div"
+    _number_items([element for element in special if element.tag == "ol"], stand_ins)
+    if not any(element.tag in ("main", "article") for element in special):
+        _name_main_part(root)
     return root
+
+
+@lru_cache(maxsize=1)
+def _parser() -> Any:
+    from lxml.html import HTMLParser
+    return HTMLParser(collect_ids=False, default_doctype=False, encoding="utf-8", remove_comments=True,
+                      remove_pis=True, huge_tree=True)
+
+
+@lru_cache(maxsize=8)
+def _at(depth: int) -> Any:
+    """The expression for all elements so deep in a tree."""
+    from lxml.etree import XPath
+    return XPath("/*" * depth)
 
 
 def _lay_flat(element: Any) -> None:
@@ -181,9 +196,9 @@ def _say(element: Any, formula: str, display: bool, tex: bool = True) -> None:
     element.text = formula if not tex else f"\\[{formula}\\]" if display else f"\\({formula}\\)"
 
 
-def _number_items(root: Any, stand_ins: StandIns) -> None:
+def _number_items(lists: list[Any], stand_ins: StandIns) -> None:
     """Write the numbers of numbered lists before their items."""
-    for numbered in root.iter("ol"):
+    for numbered in lists:
         stand_ins.number = stand_ins.number or stand_ins.next()
         items = [item for item in numbered if item.tag == "li"]
         step = -1 if numbered.get("reversed") is not None else 1
@@ -207,9 +222,7 @@ def _name_main_part(root: Any) -> None:
     from trafilatura.xpaths import BODY_XPATH
 
     body = root.find("body")
-    if body is None or next(root.iter("main", "article"), None) is not None:
-        return
-    if any(expression(root) for expression in BODY_XPATH):
+    if body is None or any(expression(root) for expression in BODY_XPATH):
         return
     main = body.makeelement("main")
     bare, body.text = body.text, None
