@@ -302,7 +302,8 @@ def test_a_shard_goes_on_behind_the_pages_that_end_its_process(tmp_path):
     (tmp_path / "out").mkdir()
     counts = extract_step({"limits": asdict(limits), "addresses": False, "extraction": "accurate"},
                           [tmp_path / "raw"], tmp_path / "out")
-    assert counts["extraction"] == {"trafilatura": 4, "resiliparse (too_many_tags)": 1, "none (too_slow)": 2}
+    assert counts["extraction"] == {"trafilatura": 4, "resiliparse (too_many_tags)": 1, "none (too_slow)": 2,
+                                    "large pages whose first lists and TeX scripts may be missing": 1}
     assert [row["text"] for row in read_shard(tmp_path / "out/documents.jsonl.zst")] == [
         extract(html, limits=limits)[0] for n, html in enumerate(pages) if n not in (2, 5)]
     assert [(row["id"], row["reason"]) for row in read_shard(tmp_path / "out/rejects.jsonl.zst")] == [
@@ -311,8 +312,8 @@ def test_a_shard_goes_on_behind_the_pages_that_end_its_process(tmp_path):
 
 
 def test_a_killed_parent_takes_its_process_along():
-    program = ("import os; from trivium.corpus import killable; "
-               "print(killable.call(os.getpid), flush=True); killable.call(sum, range(10**12))")
+    program = ("import os, time; from trivium.corpus import killable; "
+               "print(killable.call(os.getpid), flush=True); killable.call(time.sleep, 99)")
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
         child = int(parent.stdout.readline())
         parent.kill()

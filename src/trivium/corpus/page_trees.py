@@ -8,6 +8,7 @@ of tables, the numbers of lists, and of pages that name no main part all that is
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 from html import unescape
@@ -44,8 +45,7 @@ class StandIns:
 
     def keep(self, html: str) -> str:
         """The page with letters for its characters that are not printed."""
-        if "&#" in html or "&zw" in html:
-            html = _ENTITY.sub(lambda entity: unescape(entity[0].rstrip(";") + ";"), html)
+        html = _ENTITY.sub(lambda entity: unescape(entity[0].rstrip(";") + ";"), html)
         if html.isascii():
             return html
         for character in (*_UNPRINTED, *(_TAGS if _TAGS[-1] in html else ())):
@@ -93,8 +93,8 @@ def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
     deep: list[Any] = []
     if (is_deep := bool(_at(depth + 1)(root))) and _at(DEEPEST)(root):
         raise TooDeep
-    if "math" in html or "latex" in html:
-        _write_formulas(root)
+    found = _by_tag(root)
+    _write_formulas(found)
     if is_deep and _at(depth + 1)(root):
         strip_tags(root, *_INLINE)
         deep = [element for element in _at(depth)(root) if len(element)]
@@ -105,24 +105,48 @@ def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
             paragraph = element.makeelement("p")
             paragraph.text, element.text = element.text, None
             element.insert(0, paragraph)
-    special = list(root.iter("center", "address", "marquee", "td", "th", "ol", "main", "article"))  # in one go
-    for holder in special:
-        if holder.tag in ("td", "th"):
-            for element in holder.iter("ul", "ol", "dl", "li", "dt", "dd"):
-                element.tag = "p" if element.tag in ("li", "dt", "dd") else "div"
-        elif holder.tag not in ("ol", "main", "article"):
-            holder.tag = "div"
-    _number_items([element for element in special if element.tag == "ol"], stand_ins)
-    if not any(element.tag in ("main", "article") for element in special):
+        found = _by_tag(root)
+    for element in (*found["center"], *found["address"], *found["marquee"]):
+        element.tag = "div"
+    for cell in (*found["td"], *found["th"]):
+        for element in cell.iter("ul", "ol", "dl", "li", "dt", "dd"):
+            element.tag = "p" if element.tag in ("li", "dt", "dd") else "div"
+    _number_items([element for element in found["ol"] if element.tag == "ol"], stand_ins)
+    if not found["main"] and not found["article"]:
         _name_main_part(root)
+    root.ours = True
     return root
+
+
+def _by_tag(root: Any) -> dict[str, list[Any]]:
+    """The elements that are looked at, found in one go, as every look at a whole tree takes its time."""
+    found = defaultdict[str, list[Any]](list)
+    for element in root.iter("math", "script", "img", "center", "address", "marquee", "td", "th", "ol", "main",
+                             "article"):
+        found[element.tag].append(element)
+    return found
 
 
 @lru_cache(maxsize=1)
 def _parser() -> Any:
-    from lxml.html import HTMLParser
-    return HTMLParser(collect_ids=False, default_doctype=False, encoding="utf-8", remove_comments=True,
-                      remove_pis=True, huge_tree=True)
+    from lxml.html import HtmlElement, HtmlElementClassLookup, HTMLParser
+
+    class Root(HtmlElement):  # type: ignore[misc]
+        """The root of a tree. trafilatura copies a tree that it is given, to leave it as it is, and nobody needs that:
+        the first copy is the tree itself."""
+
+        ours = False
+
+        def __copy__(self) -> Any:
+            if self.ours:
+                self.ours = False
+                return self
+            return super().__copy__()
+
+    parser = HTMLParser(collect_ids=False, default_doctype=False, encoding="utf-8", remove_comments=True,
+                        remove_pis=True, huge_tree=True)
+    parser.set_element_class_lookup(HtmlElementClassLookup({"html": Root}))
+    return parser
 
 
 @lru_cache(maxsize=8)
@@ -167,13 +191,13 @@ def _pieces(element: Any) -> Iterator[tuple[str, str | None]]:
             yield ("pre" if node.tag == "pre" else "p") if block else "", node.text
 
 
-def _write_formulas(root: Any) -> None:
+def _write_formulas(found: dict[str, list[Any]]) -> None:
     """Formulas as TeX where the page has it, else as the characters that they show."""
-    for script in list(root.iter("script")):
+    for script in found["script"]:
         kind = script.get("type", "").lower().replace(" ", "")
         if kind.startswith("math/tex") and script.text:
             _say(script, script.text, "mode=display" in kind)
-    formulas = list(root.iter("math"))
+    formulas = found["math"]
     for formula in formulas:
         notes = [note.text for note in formula.iter("annotation") if "tex" in note.get("encoding", "").lower()]
         tex, shown = next(iter(notes), None) or formula.get("alttext"), "".join("".join(formula.itertext()).split())
@@ -182,7 +206,7 @@ def _write_formulas(root: Any) -> None:
             holder.attrib.pop("style", None)  # shown to readers aloud only, beside a picture
             if (drawn := holder.find("span[@class='katex-html']")) is not None:
                 holder.remove(drawn)
-    pictures = [] if formulas else [picture for picture in root.iter("img") if picture.get("alt")]
+    pictures = [] if formulas else [picture for picture in found["img"] if picture.get("alt")]
     for picture in pictures:
         if re.search(r"\b(?:mwe-math|latex|math)", picture.get("class", "")):
             _say(picture, picture.get("alt"), False)

@@ -30,6 +30,7 @@ from trivium.corpus.classifier import Filter
 from trivium.corpus.contamination import ContaminationIndex, ContaminationSettings, write_index
 from trivium.corpus.duplicates import DuplicateSettings, write_marks
 from trivium.corpus.extract import Attempt, ExtractionLimits, find, try_logged
+from trivium.corpus.extractors import SMALL
 from trivium.corpus.harmful import AddressFilter, HarmfulFilter
 from trivium.corpus.killable import Log, call
 from trivium.corpus.languages import LanguageSettings, identify
@@ -195,6 +196,8 @@ def _extract(parameters: dict[str, Any], inputs: list[Path], folder: Path, attem
             if "html" in row:
                 text, how = find(row["html"], parameters["extraction"], row["url"], limits, attempt)
                 tally.count("extraction", how)
+                if how.startswith("resiliparse") and len(row["html"]) >= SMALL:
+                    tally.count("extraction", "large pages whose first lists and TeX scripts may be missing")
                 if bad := row["html"].count(BAD):
                     tally.count("extraction", "pages with broken characters")
                     tally.count("extraction", "broken characters left out", bad)
