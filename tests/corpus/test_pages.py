@@ -1,13 +1,17 @@
 """Pages as they really are: their character sets and content codings, what extraction would lose, and what would hold
 it up."""
 
+import contextlib
 import gzip
-import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 import zlib
+from dataclasses import asdict
+from pathlib import Path
 
 import brotli
 import pytest
@@ -16,8 +20,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivium.corpus import extract as module
+from trivium.corpus import killable
 from trivium.corpus.extract import ExtractionLimits, extract
+from trivium.corpus.shards import read_shard, write_shard
+from trivium.corpus.steps import extract_step
 from trivium.data.charsets import BAD, decoded, named
 from trivium.data.content_codings import unpacked
 from trivium.data.page_text import decode_page
@@ -270,24 +276,57 @@ def test_a_page_that_holds_both_extractors_is_stopped_and_the_next_is_read():
     assert extract(article(""))[1] == "trafilatura"
 
 
-def test_a_process_that_others_end_is_started_again(monkeypatch):
+def test_a_process_that_others_end_is_started_again():
     extract(article(""))
-    first = module._kept[0].process
+    first = killable._kept[0].process
     first.kill()
-    first.wait()
-    assert extract(article(""))[1] == "trafilatura" and module._kept[0].process.pid != first.pid
-    os.kill(module._kept[0].process.pid, signal.SIGSEGV)
-    module._kept[0].process.wait()
-    assert extract(article(""))[1] == "resiliparse (crashed)"
-    monkeypatch.setattr(module, "_PROGRAM", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    module._close()
+    first.join()
+    assert extract(article(""))[1] == "trafilatura" and killable._kept[0].process.pid != first.pid
+    for fault in (signal.SIGSEGV, signal.SIGABRT):
+        with pytest.raises(killable.Stopped, match="crashed"):
+            killable.call(signal.raise_signal, fault)
     with pytest.raises(TriviumError, match="ended from outside"):
-        extract(article(""))
+        killable.call(signal.raise_signal, signal.SIGKILL)
+    with pytest.raises(ZeroDivisionError):
+        killable.call(divmod, 1, 0)
+    assert killable.call(divmod, 7, 2) == (3, 1)
 
 
-def test_threads_and_large_pages_share_the_process(monkeypatch):
-    monkeypatch.setattr(module, "ROOM", 1 << 16)
-    module._close()
+def test_a_shard_goes_on_behind_the_pages_that_end_its_process(tmp_path):
+    """Two pages are stopped in both extractors: all others are as they are alone, and no attempt leaves a file."""
+    pages = [article(f"<p>Page {n} is here.</p>" + "<br>" * (n == 4) * 40_000) for n in range(7)]
+    pages[2], pages[5] = attributes(40_000), attributes(60_000)
+    write_shard(tmp_path / "raw", ({"id": str(n), "html": html, "url": None, "source": "s", "file": "f", "row": n}
+                                   for n, html in enumerate(pages)))
+    limits = ExtractionLimits(seconds=0.2)
+    (tmp_path / "out").mkdir()
+    counts = extract_step({"limits": asdict(limits), "addresses": False, "extraction": "accurate"},
+                          [tmp_path / "raw"], tmp_path / "out")
+    assert counts["extraction"] == {"trafilatura": 4, "resiliparse (too_many_tags)": 1, "none (too_slow)": 2,
+                                    "large pages whose first lists and TeX scripts may be missing": 1}
+    assert [row["text"] for row in read_shard(tmp_path / "out/documents.jsonl.zst")] == [
+        extract(html, limits=limits)[0] for n, html in enumerate(pages) if n not in (2, 5)]
+    assert [(row["id"], row["reason"]) for row in read_shard(tmp_path / "out/rejects.jsonl.zst")] == [
+        ("2", "no main text: (too_slow)"), ("5", "no main text: (too_slow)")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["documents.jsonl.zst", "rejects.jsonl.zst"]
+
+
+def test_a_killed_parent_takes_its_process_along():
+    program = ("import os, time; from trivium.corpus import killable; "
+               "print(killable.call(os.getpid), flush=True); killable.call(time.sleep, 99)")
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+        child = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError):
+            if Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                time.sleep(0.1)
+                continue
+        return
+    pytest.fail("it is there after ten seconds")
+
+
+def test_threads_share_the_process():
     found = []
     threads = [threading.Thread(target=lambda n=n: found.append((n, extract(article(f"<p>Page {n} is here.</p>" * (
         1 + 800 * (n == 3))), "fast")[0]))) for n in range(5)]

@@ -1,32 +1,24 @@
 """The main text of a web page, without its menus, banners and footers.
 
 Pages are hostile, and the parsers are C: nothing but the system can stop them. So they run in a process of their own,
-which is kept from page to page and ended by the system when a page has used up its time.
+see :mod:`trivium.corpus.killable`: the pages of a shard in one call, a single page in one for each attempt.
 """
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import json
-import mmap
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import ClassVar, Literal
 
-from trivium.errors import TriviumError, extra
+from trivium.corpus.extractors import attempted, load
+from trivium.corpus.killable import Log, Stopped, call, limited
+from trivium.errors import TriviumError
 
 Profile = Literal["accurate", "fast"]
-ROOM = 1 << 26
-"""Bytes of the memory in which pages go to their extractors: a page of 16 MB at four bytes a character."""
-ATTEMPTS = 3
-"""How often a page is tried whose process somebody else ends."""
+
+Attempt = Callable[[str, str, str | None, "ExtractionLimits"], str | None]
+"""``attempt(the extractor's name, html, url, limits)`` gives the text, if any; raises :class:`Stopped`."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +54,20 @@ def extract(html: str, profile: Profile = "accurate", url: str | None = None,
     """``(the page's main text, how it was found)``; the text is ``None`` when neither extractor finds any. ``accurate``
     asks trafilatura first, ``fast`` resiliparse; the other is the fallback. How: the extractor's name, and why the
     first one was not it: ``too_many_tags``, ``too_deep``, ``too_slow``, ``crashed`` or ``found_nothing``."""
+    return find(html, profile, url, limits, lambda *attempt: call(try_once, *attempt))
+
+
+def find(html: str, profile: Profile, url: str | None, limits: ExtractionLimits,
+         attempt: Attempt) -> tuple[str | None, str]:
+    """As :func:`extract`, by such attempts."""
     why = ""
     for name in ("trafilatura", "resiliparse") if profile == "accurate" else ("resiliparse", "trafilatura"):
         if name == "trafilatura" and html.count("<") > limits.tags:
             why = why or " (too_many_tags)"
             continue
         try:
-            text = _ask({"extractor": name, "url": url, "seconds": limits.seconds, "depth": limits.depth}, html)
-        except _Stopped as stopped:
+            text = attempt(name, html, url, limits)
+        except Stopped as stopped:
             why = f" ({stopped})"
             continue
         if text:
@@ -78,103 +76,16 @@ def extract(html: str, profile: Profile = "accurate", url: str | None = None,
     return None, "none" + why
 
 
-class _Stopped(Exception):
-    """A page that its extractor cannot take: ``too_deep``, ``too_slow`` or ``crashed``."""
+def try_once(name: str, html: str, url: str | None, limits: ExtractionLimits) -> str | None:
+    """One attempt at a page, in the process that calls it; raises :class:`Stopped`."""
+    load()
+    return limited(limits.seconds, lambda: attempted(name, html, url, limits.depth))
 
 
-class _Ended(Exception):
-    """The extractor's process ended, and the page is not known to be why."""
+def try_logged(log: Log) -> Attempt:
+    """Attempts at the pages of one call, in the process that calls it."""
+    load()
 
-
-_PROGRAM = ("import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-            "from trivium.corpus.extractors import serve; serve(int(sys.argv[2]), int(sys.argv[3]))")
-_CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
-
-
-class _Extractors:
-    """The process of the extractors. Pages go to it through shared memory; requests
-    and texts are lines of JSON. It ends when its input does, so it does not outlive this process."""
-
-    def __init__(self, room: int) -> None:
-        self.owner, self.room = os.getpid(), room
-        with (os.fdopen(os.memfd_create("page"), "w+b", 0) if hasattr(os, "memfd_create") else
-              tempfile.TemporaryFile(buffering=0)) as file:
-            os.ftruncate(file.fileno(), room)  # takes no more memory than the largest page did
-            self.page = mmap.mmap(file.fileno(), room)
-            self._start(file.fileno())
-
-    def _start(self, page: int) -> None:
-        # the process inherits it: this one hears the keyboard
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), str(page), str(self.room)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(page,))
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-    def ask(self, request: dict[str, object], page: bytes) -> str | None:
-        """The text that an extractor finds; raises :class:`_Stopped` or :class:`_Ended` when the process has ended."""
-        assert self.process.stdin and self.process.stdout
-        self.page[:len(page)] = page
-        try:
-            self.process.stdin.write(json.dumps({**request, "size": len(page)}).encode() + b"\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = b""
-        if line.endswith(b"\n"):
-            text: str | bool | None = json.loads(line)
-            if isinstance(text, bool):
-                raise _Stopped("too_deep")
-            return text
-        code = self.process.wait()
-        if code == -signal.SIGPROF:
-            raise _Stopped("too_slow")
-        raise _Stopped("crashed") if code in _CRASHES else _Ended
-
-    def close(self) -> None:
-        """End the process, whatever it is doing."""
-        if self.owner == os.getpid():
-            self.process.kill()
-            self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.page):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-
-
-_kept: list[_Extractors] = []
-_lock = threading.Lock()
-
-
-def _ask(request: dict[str, object], html: str) -> str | None:
-    with extra("corpus"):
-        import resiliparse  # noqa: F401 (its lack is told here, not by the other process)
-    # as Python holds the characters already, so that nothing is computed
-    codec = {0: "latin-1", 1: "latin-1", 2: "utf-16-le", 3: "utf-16-le"}.get(
-        sys.getsizeof(html) // (len(html) or 1), "utf-32-le") if len(html) > 1000 else "utf-32-le"
-    request["codec"], page = codec, html.encode(codec, "surrogatepass")
-    with _lock:
-        for _ in range(ATTEMPTS):
-            if _kept and (_kept[0].owner != os.getpid() or _kept[0].room < len(page)):
-                _close()  # another process started it, of which this one is a copy, or the page is large
-            if not _kept:
-                _kept.append(_Extractors(max(ROOM, len(page))))
-            try:
-                return _kept[0].ask(request, page)
-            except _Ended:
-                _close()
-            except BaseException:
-                _close()
-                raise
-    raise TriviumError("corpus: the process that extracts the text of pages was ended from outside, most often for "
-                       "want of memory; run the same command with fewer workers: it goes on from what is done")
-
-
-def _close() -> None:
-    while _kept:
-        _kept.pop().close()
-
-
-atexit.register(_close)
+    def attempt(name: str, html: str, url: str | None, limits: ExtractionLimits) -> str | None:
+        return log.attempt(limits.seconds, lambda: attempted(name, html, url, limits.depth))
+    return attempt

@@ -1,45 +1,36 @@
-"""What runs in the process that :mod:`trivium.corpus.extract` starts: the two extractors, one page after another."""
+"""The two extractors, as they run in the process of :mod:`trivium.corpus.killable`."""
 
 from __future__ import annotations
 
-import json
 import logging
-import mmap
-import os
 import re
-import signal
-import sys
 from collections.abc import Callable
 from functools import lru_cache
 
+from trivium.corpus.killable import Stopped
 from trivium.corpus.page_trees import StandIns, TooDeep, tree_of
 from trivium.errors import extra
 
 
-def serve(file: int, room: int) -> None:
-    """Answer requests until there are no more. A page's characters lie in the first bytes of a
-    ``file`` of that ``room``. The system ends this process
-    when one takes longer than it may: the signal has no handler, as Python's would wait for the C code to return."""
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no reply
-    page = memoryview(mmap.mmap(file, room, access=mmap.ACCESS_READ))
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, request["seconds"])
-        html = str(page[:request["size"]], request["codec"], "replace")
-        text: str | bool | None
-        try:
-            text = EXTRACTORS[request["extractor"]](html, request["url"], request["depth"])
-        except TooDeep:
-            text = False
-        except Exception as error:
-            logging.getLogger(__name__).debug("%s failed: %s", request["extractor"], type(error).__name__)
-            text = None
-        reply = json.dumps(tidy(text) or None if isinstance(text, str) else text).encode()
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        replies.write(reply + b"\n")
-        replies.flush()
+@lru_cache(maxsize=1)
+def load() -> None:
+    """Import both libraries, which no page's time shall be counted for."""
+    with extra("corpus"):
+        import trafilatura  # noqa: F401
+    # its parsers' complaints about single pages would drown the run's own messages
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+
+
+def attempted(name: str, html: str, url: str | None, depth: int) -> str | None:
+    """The text that an extractor finds in a page, if any; raises :class:`Stopped` for one that is too deep for it."""
+    try:
+        text = EXTRACTORS[name](html, url, depth)
+    except TooDeep:
+        raise Stopped("too_deep") from None
+    except Exception as error:
+        logging.getLogger(__name__).debug("%s failed: %s", name, type(error).__name__)
+        return None
+    return tidy(text) or None if text else None
 
 
 def tidy(text: str) -> str:
@@ -53,17 +44,9 @@ def tidy(text: str) -> str:
     return "\n".join(lines).strip()
 
 
-@lru_cache(maxsize=1)
-def _quiet() -> None:
-    # its parsers' complaints about single pages would drown the run's own messages
-    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-
-
 def _trafilatura(html: str, url: str | None, depth: int) -> str | None:
-    with extra("corpus"):
-        import trafilatura
+    import trafilatura
 
-    _quiet()
     stand_ins = StandIns(html)
     tree = tree_of(stand_ins.keep(html), depth, stand_ins)
     text: str | None = None
@@ -80,8 +63,7 @@ _TEX = re.compile(r"<script[^>]*math/tex[^>]*>([^<]*)</script\s*>", re.IGNORECAS
 def _resiliparse(html: str, url: str | None, depth: int) -> str | None:
     """It takes lists near the top of a page for menus. In small pages, where looking costs little, the main parts are
     moved away from there, and so are the bodies of pages that have hardly any parts."""
-    with extra("corpus"):
-        from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.extract.html2text import extract_plain_text
 
     if len(html) < SMALL:
         parts = [tag for tag in ("<main", "<article") if tag in html]

@@ -8,16 +8,18 @@ of tables, the numbers of lists, and of pages that name no main part all that is
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import lru_cache
 from html import unescape
 from typing import Any
 
-from trivium.errors import extra
-
-_INVALID = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-_ENTITY = re.compile(r"&(?:zwn?j|#[xX]?[0-9a-fA-F]+);?")
+_INVALID = bytes(code for code in range(32) if code not in b"\t\n\r")
+_NO_CHARACTERS = "\ufffe".encode(), "\uffff".encode()
 _UNPRINTED = "\u200c\u200d\u06dd\u0600\u0601\u0602\u0603\u0604\u0605\u070f\u0890\u0891\u08e2\u180e"
 """Characters that are not printed by themselves, but change what is: joiners, signs of Arabic numbers and verses."""
+_ENTITY = re.compile("&(?:zwn?j|#(?:" + "|".join(f"0*{ord(character)}|[xX]0*(?i:{ord(character):x})"
+                                                 for character in (*_UNPRINTED, "\u200b")) + ")(?![0-9a-fA-F]));?")
 _TAGS = [chr(code) for code in range(0xE0020, 0xE0080)]
 """Those of flags; the last of them ends every row."""
 _BORDER = re.compile("(?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b")
@@ -43,8 +45,7 @@ class StandIns:
 
     def keep(self, html: str) -> str:
         """The page with letters for its characters that are not printed."""
-        if "&" in html:
-            html = _ENTITY.sub(_unprinted, html)
+        html = _ENTITY.sub(lambda entity: unescape(entity[0].rstrip(";") + ";"), html)
         if html.isascii():
             return html
         for character in (*_UNPRINTED, *(_TAGS if _TAGS[-1] in html else ())):
@@ -67,11 +68,6 @@ class StandIns:
         return _LOOSE.sub("", text.translate(self._characters)) if self._characters else text
 
 
-def _unprinted(entity: re.Match[str]) -> str:
-    character = unescape(entity[0] if entity[0].endswith(";") else entity[0] + ";")
-    return character if character in (*_UNPRINTED, "\u200b") else entity[0]
-
-
 DEEPEST = 2000
 """The parser stops without a word at the first element that is a little deeper than this."""
 
@@ -83,23 +79,25 @@ class TooDeep(Exception):
 def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
     """The tree of a page for trafilatura, at most ``depth`` deep; None where there is none. Raises
     :class:`TooDeep`."""
-    with extra("corpus"):
-        from lxml.etree import LxmlError, strip_tags
-        from lxml.html import HTMLParser, fromstring
+    from lxml.etree import LxmlError, strip_tags
+    from lxml.html import fromstring
 
-    parser = HTMLParser(collect_ids=False, default_doctype=False, encoding="utf-8", remove_comments=True,
-                        remove_pis=True, huge_tree=True)
+    data = html.encode("utf-8", "replace").translate(None, _INVALID)
+    if not html.isascii():
+        for character in _NO_CHARACTERS:
+            data = data.replace(character, b"")
     try:
-        root = fromstring(_INVALID.sub("", html).encode("utf-8", "replace"), parser=parser)
+        root = fromstring(data, parser=_parser())
     except (LxmlError, ValueError, AssertionError):
         return None
-    if root.xpath("/*" * DEEPEST):
+    deep: list[Any] = []
+    if (is_deep := bool(_at(depth + 1)(root))) and _at(DEEPEST)(root):
         raise TooDeep
-    if "math" in html or "latex" in html:
-        _write_formulas(root)
-    if root.xpath("/*" * (depth + 1)):
+    found = _by_tag(root)
+    _write_formulas(found)
+    if is_deep and _at(depth + 1)(root):
         strip_tags(root, *_INLINE)
-    deep = [element for element in root.xpath("/*" * depth) if len(element)]
+        deep = [element for element in _at(depth)(root) if len(element)]
     for element in deep:
         _lay_flat(element)
     if deep:  # beside paragraphs, text right under a <div> would not be taken for one
@@ -107,14 +105,55 @@ def tree_of(html: str, depth: int, stand_ins: StandIns) -> Any:
             paragraph = element.makeelement("p")
             paragraph.text, element.text = element.text, None
             element.insert(0, paragraph)
-    for element in root.iter("center", "address", "marquee"):
+        found = _by_tag(root)
+    for element in (*found["center"], *found["address"], *found["marquee"]):
         element.tag = "div"
-    for cell in root.iter("td", "th"):
+    for cell in (*found["td"], *found["th"]):
         for element in cell.iter("ul", "ol", "dl", "li", "dt", "dd"):
             element.tag = "p" if element.tag in ("li", "dt", "dd") else "div"
-    _number_items(root, stand_ins)
-    _name_main_part(root)
+    _number_items([element for element in found["ol"] if element.tag == "ol"], stand_ins)
+    if not found["main"] and not found["article"]:
+        _name_main_part(root)
+    root.ours = True
     return root
+
+
+def _by_tag(root: Any) -> dict[str, list[Any]]:
+    """The elements that are looked at, found in one go, as every look at a whole tree takes its time."""
+    found = defaultdict[str, list[Any]](list)
+    for element in root.iter("math", "script", "img", "center", "address", "marquee", "td", "th", "ol", "main",
+                             "article"):
+        found[element.tag].append(element)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _parser() -> Any:
+    from lxml.html import HtmlElement, HtmlElementClassLookup, HTMLParser
+
+    class Root(HtmlElement):  # type: ignore[misc]
+        """The root of a tree. trafilatura copies a tree that it is given, to leave it as it is, and nobody needs that:
+        the first copy is the tree itself."""
+
+        ours = False
+
+        def __copy__(self) -> Any:
+            if self.ours:
+                self.ours = False
+                return self
+            return super().__copy__()
+
+    parser = HTMLParser(collect_ids=False, default_doctype=False, encoding="utf-8", remove_comments=True,
+                        remove_pis=True, huge_tree=True)
+    parser.set_element_class_lookup(HtmlElementClassLookup({"html": Root}))
+    return parser
+
+
+@lru_cache(maxsize=8)
+def _at(depth: int) -> Any:
+    """The expression for all elements so deep in a tree."""
+    from lxml.etree import XPath
+    return XPath("/*" * depth)
 
 
 def _lay_flat(element: Any) -> None:
@@ -152,13 +191,13 @@ def _pieces(element: Any) -> Iterator[tuple[str, str | None]]:
             yield ("pre" if node.tag == "pre" else "p") if block else "", node.text
 
 
-def _write_formulas(root: Any) -> None:
+def _write_formulas(found: dict[str, list[Any]]) -> None:
     """Formulas as TeX where the page has it, else as the characters that they show."""
-    for script in list(root.iter("script")):
+    for script in found["script"]:
         kind = script.get("type", "").lower().replace(" ", "")
         if kind.startswith("math/tex") and script.text:
             _say(script, script.text, "mode=display" in kind)
-    formulas = list(root.iter("math"))
+    formulas = found["math"]
     for formula in formulas:
         notes = [note.text for note in formula.iter("annotation") if "tex" in note.get("encoding", "").lower()]
         tex, shown = next(iter(notes), None) or formula.get("alttext"), "".join("".join(formula.itertext()).split())
@@ -167,7 +206,7 @@ def _write_formulas(root: Any) -> None:
             holder.attrib.pop("style", None)  # shown to readers aloud only, beside a picture
             if (drawn := holder.find("span[@class='katex-html']")) is not None:
                 holder.remove(drawn)
-    pictures = [] if formulas else [picture for picture in root.iter("img") if picture.get("alt")]
+    pictures = [] if formulas else [picture for picture in found["img"] if picture.get("alt")]
     for picture in pictures:
         if re.search(r"\b(?:mwe-math|latex|math)", picture.get("class", "")):
             _say(picture, picture.get("alt"), False)
@@ -181,9 +220,9 @@ def _say(element: Any, formula: str, display: bool, tex: bool = True) -> None:
     element.text = formula if not tex else f"\\[{formula}\\]" if display else f"\\({formula}\\)"
 
 
-def _number_items(root: Any, stand_ins: StandIns) -> None:
+def _number_items(lists: list[Any], stand_ins: StandIns) -> None:
     """Write the numbers of numbered lists before their items."""
-    for numbered in root.iter("ol"):
+    for numbered in lists:
         stand_ins.number = stand_ins.number or stand_ins.next()
         items = [item for item in numbered if item.tag == "li"]
         step = -1 if numbered.get("reversed") is not None else 1
@@ -207,9 +246,7 @@ def _name_main_part(root: Any) -> None:
     from trafilatura.xpaths import BODY_XPATH
 
     body = root.find("body")
-    if body is None or next(root.iter("main", "article"), None) is not None:
-        return
-    if any(expression(root) for expression in BODY_XPATH):
+    if body is None or any(expression(root) for expression in BODY_XPATH):
         return
     main = body.makeelement("main")
     bare, body.text = body.text, None

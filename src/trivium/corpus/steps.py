@@ -29,8 +29,10 @@ from trivium.corpus.c4 import drop_lines
 from trivium.corpus.classifier import Filter
 from trivium.corpus.contamination import ContaminationIndex, ContaminationSettings, write_index
 from trivium.corpus.duplicates import DuplicateSettings, write_marks
-from trivium.corpus.extract import ExtractionLimits, extract
+from trivium.corpus.extract import Attempt, ExtractionLimits, find, try_logged
+from trivium.corpus.extractors import SMALL
 from trivium.corpus.harmful import AddressFilter, HarmfulFilter
+from trivium.corpus.killable import Log, call
 from trivium.corpus.languages import LanguageSettings, identify
 from trivium.corpus.mixture import copies
 from trivium.corpus.names import without_names
@@ -161,7 +163,20 @@ def _raw_row(item: Document | Malformed) -> Row:
 
 
 def extract_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -> Counts:
-    """Leave out pages by their address, and find the main text of the others; malformed rows end here."""
+    """Leave out pages by their address, and find the main text of the others; malformed rows end here. All of it is
+    done by the process that pages may end, so that they need not be sent there."""
+    log = folder / "attempts"
+    counts: Counts = call(_extract_step, parameters, inputs, folder, log, log=log)
+    log.unlink()
+    return counts
+
+
+def _extract_step(parameters: dict[str, Any], inputs: list[Path], folder: Path, log: Path) -> Counts:
+    with Log(log) as outcomes:
+        return _extract(parameters, inputs, folder, try_logged(outcomes))
+
+
+def _extract(parameters: dict[str, Any], inputs: list[Path], folder: Path, attempt: Attempt) -> Counts:
     tally, limits = Tally(), ExtractionLimits(**parameters["limits"])
     addresses = AddressFilter(json.loads(inputs[1].read_bytes())) if parameters["addresses"] else None
 
@@ -179,8 +194,10 @@ def extract_step(parameters: dict[str, Any], inputs: list[Path], folder: Path) -
             tally.left("address", row, size)
             text, how = row.get("text"), ""
             if "html" in row:
-                text, how = extract(row["html"], parameters["extraction"], row["url"], limits)
+                text, how = find(row["html"], parameters["extraction"], row["url"], limits, attempt)
                 tally.count("extraction", how)
+                if how.startswith("resiliparse") and len(row["html"]) >= SMALL:
+                    tally.count("extraction", "large pages whose first lists and TeX scripts may be missing")
                 if bad := row["html"].count(BAD):
                     tally.count("extraction", "pages with broken characters")
                     tally.count("extraction", "broken characters left out", bad)

@@ -194,7 +194,7 @@ class Pool:
                 yield
             return
         if self._executor is None:
-            self._executor = ProcessPoolExecutor(self.workers, mp_context=_Context(), initializer=_end_with_parent)
+            self._executor = ProcessPoolExecutor(self.workers, mp_context=FreshContext(), initializer=end_with_parent)
         try:
             futures: list[Future[None]] = [self._executor.submit(perform, task, self.scratch) for task in tasks]
             for future in as_completed(futures):
@@ -215,7 +215,9 @@ class _Process(SpawnProcess):
             super().start()
 
 
-class _Context(SpawnContext):
+class FreshContext(SpawnContext):
+    """Starts processes that hold nothing of this one's."""
+
     Process = _Process
 
 
@@ -229,7 +231,7 @@ def _main_hidden() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Workers wait on a queue whose other end they hold too, so they would outlive a killed parent. Watch for it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
