@@ -8,6 +8,8 @@ import pytest
 
 from trivium.feedback.exports import export
 from trivium.feedback.store import Store
+from trivium.serving.protocol import ChatRequest
+from trivium.serving.signing import Signer, as_row
 
 pytestmark = pytest.mark.browser
 
@@ -53,12 +55,21 @@ def listen_slowly(page):
                  {"offline": False, "latency": 0, "downloadThroughput": 20_000, "uploadThroughput": -1})
 
 
-def speak(page, answer):
-    """Let the server's answer be a given text."""
-    chunks = [{"choices": [{"index": 0, "delta": {"content": answer}, "finish_reason": None}]},
-              {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
-    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+def speak(page, feedback, *deltas):
+    """Let the server's answer be given parts, signed as the server signs what it sampled."""
+    with Store(feedback) as store:
+        signer = Signer(store.secret)
+    thought, words = ("".join(delta.get(name, "") for delta in deltas) for name in ("reasoning_content", "content"))
+
+    def answer(route):
+        asked = ChatRequest.model_validate(route.request.post_data_json)
+        signature = signer.sign(asked.user or "", asked.model, asked.messages, as_row(thought, words))
+        choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+        choices.append({"index": 0, "delta": {}, "finish_reason": "stop", "signature": signature})
+        body = "".join(f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in choices)
+        route.fulfill(body=body + "data: [DONE]\n\n", content_type="text/event-stream")
+
+    page.route("**/v1/chat/completions", answer)
 
 
 def test_a_conversation_and_a_thumb(opened, feedback):
@@ -97,13 +108,11 @@ def test_side_by_side_is_blind_until_the_vote(opened, feedback):
     assert row["models"] == page.locator(".pair .by b").all_inner_texts()
 
 
-def test_markup_of_a_model_stays_text(opened):
+def test_markup_of_a_model_stays_text(opened, feedback):
     page = opened()
-    speak(
-        page,
+    speak(page, feedback, {"content":
         "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>\n\n"
-        "**bold** and `code`\n\n```\n<b>x</b>\n```"
-    )
+        "**bold** and `code`\n\n```\n<b>x</b>\n```"})
     ask(page, "<b onmouseover=alert(1)>hello</b>")
     assert page.inner_text(".mine .words") == "<b onmouseover=alert(1)>hello</b>"
     words = page.locator(".card .words")
@@ -161,7 +170,7 @@ def test_on_a_dark_phone_in_chinese(opened):
                                                                              "placeholder") == "Write a message"
 
 
-def test_a_chat_that_is_left_forgets_its_unfinished_answer(opened):
+def test_a_chat_that_is_left_forgets_its_unfinished_answer(opened, feedback):
     page = opened()
     listen_slowly(page)
     page.evaluate("document.querySelector('#length').max = 1900; document.querySelector('#length').value = 1900")
@@ -174,7 +183,7 @@ def test_a_chat_that_is_left_forgets_its_unfinished_answer(opened):
         assert page.locator(".turn").count() == 0
         if back:
             page.click(back)
-    speak(page, "Not to be.")
+    speak(page, feedback, {"content": "Not to be."})
     with page.expect_request("**/v1/chat/completions") as asked:
         ask(page, "Or not?")
     assert asked.value.post_data_json["messages"] == [{"role": "user", "content": "Or not?"}]
@@ -182,11 +191,7 @@ def test_a_chat_that_is_left_forgets_its_unfinished_answer(opened):
 
 def test_reasoning_is_folded_and_goes_with_a_thumb(opened, feedback, tmp_path):
     page = opened()
-    deltas = [{"reasoning_content": "add **"}, {"reasoning_content": "them**"}, {"content": "Four."}]
-    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+    speak(page, feedback, {"reasoning_content": "add **"}, {"reasoning_content": "them**"}, {"content": "Four."})
     sent = []
     page.on("request", lambda request: sent.append(request.post_data_json) if "thumb" in request.url else None)
     ask(page, "2+2, thoughtfully?")

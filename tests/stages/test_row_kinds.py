@@ -502,7 +502,7 @@ def test_whatever_a_row_holds_it_is_read_or_refused_in_words(row):
     ({"labels": 0}, "b"), ({"labels": 2}, "'labels' is 2"), ({"better_response_id": 0}, "a"),
     ({"winner": "Model_A"}, "a"), ({"winner": "tie (bothbad)"}, "tied"), ({"winner": "gpt-4"}, "'winner' is 'gpt-4'"),
     ({"annotator1": "1", "annotator2": 2, "annotator3": 1}, "a"), ({"annotator_1": 1, "annotator_2": 2}, "tied"),
-    ({"annotator1": "yes"}, "neither 1, 2 nor 0")])
+    ({"annotator1": "yes"}, "the field 'annotator1' is 'yes', which is neither 1, 2 nor 0")])
 def test_verdicts_on_two_responses(verdict, better):
     row = {"instruction": "Which?", "response_1": "This.", "response_2": "That."} | verdict
     if better in ("a", "b"):

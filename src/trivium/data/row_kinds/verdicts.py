@@ -33,10 +33,13 @@ def verdict(fields: Fields) -> int:
         if found is None:
             raise TriviumError(f"the field {name!r} is {value!r}, which says of neither response that it is better")
         return found
-    votes = [_one_or_two(fields.take(one)) for one in _annotators(fields)]
-    if None in votes:
-        raise TriviumError(f"an annotator's verdict ({', '.join(_annotators(fields))}) is neither 1, 2 nor 0")
-    total = sum(vote for vote in votes if vote is not None)
+    total = 0
+    for name in _annotators(fields):
+        value = fields.take(name)
+        vote = _one_or_two(value)
+        if vote is None:
+            raise TriviumError(f"the field {name!r} is {value!r}, which is neither 1, 2 nor 0")
+        total += vote
     return (total > 0) - (total < 0)
 
 
