@@ -180,3 +180,10 @@ def test_lineage_knows_what_a_pattern_matched(recipe, tmp_path):  # noqa: F811
     assert changed() == ["source"]
     with pytest.raises(TriviumError, match="matches no file"):
         go(recipe, "write.source=raw/*.jsonl")
+
+
+def test_a_folder_with_a_name_that_is_no_utf8_has_a_digest(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    first = digest_path(tmp_path)
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("y")
+    assert digest_path(tmp_path) != first

@@ -449,7 +449,8 @@ def _document(file: str, row: int, value: dict[str, Any], source: str, page_byte
     if not isinstance(content, str) or not content.strip():
         names = "" if {"text", "html"} & set(
             value) else f"; the row has {', '.join(value)[:200] or 'no fields'}; name one under fields"
-        bad = Bad(f"no text: neither text nor html holds any{names}", json.dumps(value, default=str, ensure_ascii=False)[:2000])
+        bad = Bad(f"no text: neither text nor html holds any{names}",
+                      json.dumps(value, default=str, ensure_ascii=False)[:2000])
         return _malformed(file, row, bad, source)
     if content is not text and 4 * len(content) > page_bytes and len(content.encode("utf-8", "replace")) > page_bytes:
         return _malformed(
