@@ -17,8 +17,9 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):  # 
         os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
 
 LONGEST = [
-    "test_parallel", "test_processes", "test_whole_way", "test_policy_training", "test_loop", "test_beside",
-    "test_look", "test_browser", "test_chat_page", "test_corpus_build"
+    "test_parallel", "test_processes", "test_extend_page", "test_whole_way", "test_beside", "test_extensions",
+    "test_loop", "test_look", "test_browser", "test_chat_page", "test_bad_inputs", "test_release", "test_patience",
+    "test_corpus_build", "test_pipeline"
 ]
 
 

@@ -335,7 +335,7 @@ from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.training.loop import train
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization
-prepare(2)
+prepare(1)
 folder = pathlib.Path(sys.argv[1])
 if len(sys.argv) > 3:  # die with half of this checkpoint written
     import os
@@ -349,7 +349,7 @@ if len(sys.argv) > 3:  # die with half of this checkpoint written
         return digest
     checkpoint.write_tensors = half
 model = LanguageModel(CONFIG).initialise(0)
-train(model, LanguageModeling(), PackedEpochs(trees(400), 64, 4, 1), 60, Optimization(optimizer="muon"), scratch=folder,
+train(model, LanguageModeling(), PackedEpochs(trees(400), 64, 4, 1), 36, Optimization(optimizer="muon"), scratch=folder,
       log=folder / "log.jsonl", fingerprint="same")
 digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
 (folder / "digest").write_text(digest)
@@ -364,10 +364,10 @@ def launch(folder, *torn):
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path):
     assert launch(tmp_path / "undisturbed").wait(180) == 0
-    assert launch(tmp_path / "killed", "step-00000030").wait(180) == -signal.SIGKILL
+    assert launch(tmp_path / "killed", "step-00000015").wait(180) == -signal.SIGKILL
     assert (tmp_path / "killed" /
-            "step-00000029.json").exists() and not (tmp_path / "killed" / "step-00000030.json").exists()
-    kills, wanted = 1, [40, 50]
+            "step-00000014.json").exists() and not (tmp_path / "killed" / "step-00000015.json").exists()
+    kills, wanted = 1, [22, 29]
     while not (tmp_path / "killed" / "digest").exists():
         process = launch(tmp_path / "killed")
         if wanted:
@@ -382,7 +382,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path):
     assert kills >= 2
     assert (tmp_path / "killed" / "digest").read_text() == (tmp_path / "undisturbed" / "digest").read_text()
     steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
-    assert steps == list(range(60))
+    assert steps == list(range(36))
 
 
 def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch):

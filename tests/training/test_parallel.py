@@ -150,6 +150,10 @@ def test_more_processes_learn_the_same(tmp_path, alone, processes, options):
         torch.testing.assert_close(weights[name], value, atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("any_precision", [
+    "float32", pytest.param("bf16", marks=pytest.mark.bf16),
+    pytest.param("bf16-weights", marks=[pytest.mark.bf16, pytest.mark.long])
+])
 def test_an_evaluation_changes_neither_what_is_learned_nor_its_format(tmp_path, runs_alone, any_precision):
     """Each is followed by a sample and a checkpoint, for which the weights must be spread again, in float32."""
     there, exact = runs_alone(any_precision), any_precision == "float32"
@@ -241,10 +245,11 @@ def test_encoder_decoders_too(tmp_path, pairs_alone, parallel):
         torch.testing.assert_close(same[name], value, atol=2e-3, rtol=0)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone):
-    """Killed with 4 processes, gone on with 2, killed again, ended with 1."""
+@pytest.mark.parametrize("killed", [[(2, 5)], pytest.param([(4, 3), (2, 7)], marks=pytest.mark.long)])
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone, killed):
+    """Killed with so many processes at a step, once or twice, and ended with 1."""
     folder = tmp_path / "run"
-    for processes, until in ((4, 3), (2, 7)):
+    for processes, until in killed:
         process = start(folder, processes, every_step=True)
         deadline = time.monotonic() + 100
         while not (folder / "scratch" / f"step-{until:08d}.json").exists() and time.monotonic() < deadline:
