@@ -21,8 +21,9 @@ def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
          system: Annotated[str | None, typer.Option(help="A system message.")] = None,
          temperature: Annotated[
              float | None,
-             typer.Option(min=0.0, help="0 always takes the likeliest token; unless given it is 0.3 for models of less "
-                          "than 100 million parameters, 0.7 for others.")] = None,
+             typer.Option(min=0.0, help="0 always takes the likeliest token; unless given it is what the model's "
+                          "generation_config.json recommends, else 0.3 for models of less than 100 million parameters, "
+                          "0.7 for others.")] = None,
          max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
          seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0) -> None:
     """Talk with a model. /help lists the commands."""
@@ -40,8 +41,13 @@ def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
 
 
 def default_temperature(model: Model) -> float:
-    """The usual one for a model of its size."""
+    """What the model's ``generation_config.json`` recommends or, where that says nothing, the usual one for its size."""
+    from trivium.files import read_json
     from trivium.generation.sampling import usual_temperature
+    path = model.folder / "generation_config.json"
+    recorded = read_json(path).get("temperature") if path.is_file() else None
+    if isinstance(recorded, (int, float)) and 0 <= recorded < float("inf"):
+        return float(recorded)
     return usual_temperature(sum(parameter.numel() for parameter in model.model.parameters()))
 
 

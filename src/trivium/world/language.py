@@ -38,14 +38,14 @@ VERBS = frozenset(
     "sleep sleeps eat eats feed feeds weigh weighs measure measures grow grows reach reaches taste tastes lie lies "
     "stand stands need needs earn earns enjoy enjoyed stay rest wish remember told learn took call called read cook "
     "cooked need wait sit return returns evaluates want wants seem seemed plus remembers prints add can't won't don't "
-    "doesn't isn't it's i'm i'll you're they're we're that's aren't visit people closed shut opened mended repaired "
+    "doesn't isn't it's i'm i'll you're they're we're that's aren't visit closed shut opened mended repaired "
     "broke bought purchased sold lost discovered finished completed raised lifted lowered buy answer please pleases explain stopped ate leads waited burned sat woke wanted slept see welcome".split())
 """What a whole sentence of the town has one of, at least."""
 
 _FAULTS = re.compile(
     r"\b(they|we|you) (is|has|was|does)\b|(?<!and )\bi (is|are|has|does)\b|\b(he|she|it) (are|am)\b|"
     r"\ban (?![aeioh`\"])\w+|\ba (?!one\b)[aeio]\w+|\b(is|are|am) (is|are|am|has|have|does)\b|"
-    r"\b(my|your|its) (my|your|its|the|a|is|are)\b|\b(i|we|they|he|she) (i|we|they|he|she|the|a|an)\b|"
+    r"\b(my|your|its) (my|your|its|the|a|is|are)\b|\b(i|we|they|he|she) (i|we|you|they|he|she|the|a|an)\b|"
     r"\b(cannot|will|must|can) (is|are|am|has|the|a|of)\b")
 """Verbs that do not agree, articles before the wrong sound, and pairs of words of which one is too many."""
 

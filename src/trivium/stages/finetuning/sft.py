@@ -20,6 +20,7 @@ from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters import attach
 from trivium.model.adapters.folder import weights_digest
 from trivium.model.folder import read_config
+from trivium.model.transformer import RMSNorm
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context, Input, Title
 from trivium.stages.chat_settings import FromChat
@@ -55,7 +56,7 @@ class Sft(FromChat):
     """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
 
     kind: ClassVar[str] = "sft"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     usual: ClassVar[str] = "sft"
     title: ClassVar[Title] = Title("supervised fine-tuning", "监督微调", "teach")
     every_process: ClassVar[bool] = True
@@ -81,6 +82,10 @@ class Sft(FromChat):
     checkpoint of the lowest loss on it is the one kept."""
     patience: int = Field(0, ge=0)
     """Measurements without a lower held-out loss after which training stops; 0 goes on to the end."""
+    sharpen: float = Field(1.0, gt=0, le=1)
+    """A temperature that is made part of the weights once they are trained: sampled at temperature 1, the model then
+    answers as it would have at this one. A small model gives its many rare tokens too much probability, and its words
+    fall apart. 1 leaves the weights as they are."""
     earlier: dict[str, Input] = {}
     """Demonstrations that the model learned from before, each under a name: right answers to some of them are counted
     before and after."""
@@ -96,6 +101,8 @@ class Sft(FromChat):
             raise ValueError("rehearsal needs `earlier` demonstrations, or `generated: true`")
         if self.patience and not self.validation:
             raise ValueError("patience needs a share of `validation`")
+        if self.sharpen != 1.0 and self.adapter:
+            raise ValueError("sharpen changes the model's own weights; leave it out beside `adapter`")
         return self
 
     def run(self, context: Context) -> dict[str, object]:
@@ -122,6 +129,8 @@ class Sft(FromChat):
             return {}
         for name, rows in earlier.items():
             scores[name]["after"] = exact_answers(outcome.model, tokenizer, rows.heldout)
+        if self.sharpen != 1.0:
+            sharpened(outcome.model, self.sharpen)
         save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context, self.save_dtype)
         summary: dict[str, object] = {
             "demonstrations": len(train.trees), "steps": outcome.steps, "precision": outcome.precision,
@@ -179,6 +188,18 @@ class Sft(FromChat):
 
         return self.step_with(estimate, models, LanguageModeling(),
                               self.full_batches(processes, full_row(self.usual_layout(config)[0])))
+
+
+@torch.no_grad()
+def sharpened(model: LanguageModel, temperature: float) -> None:
+    """Divide a model's logits by ``temperature``, by way of its last norm: the hidden states that it scales go to the
+    vocabulary's weights and nowhere else, so this holds for tied weights too.
+
+    Raises :class:`TriviumError` for a model whose last norm is none of RMSNorm."""
+    norm = getattr(model.model, "norm", None)
+    if not isinstance(norm, RMSNorm):
+        raise TriviumError("sft: `sharpen` wants a model that ends with RMSNorm; leave it out for this one")
+    norm.weight.div_(temperature)
 
 
 class AnswersAndQuestions(Objective):
