@@ -63,7 +63,8 @@ def test_broken_words_are_found(evaluation: list[Row]) -> None:
     assert found > 0.97 * spoiled > 400
 
 
-@pytest.mark.parametrize("answer", ["Hellomor! How can I help you?", "Gladlily birthday! Hello.", "Hello! How cann I help?"])
+@pytest.mark.parametrize("answer", ["Hellomor! How can I help you?", "Gladlily birthday! Hello.",
+                                    "Hello! How cann I help?"])
 def test_a_word_that_exists_nowhere_costs(answer: str) -> None:
     sound = "Hello! How can I help you?"
     assert is_right(GREETED, sound) and not is_right(GREETED, answer)

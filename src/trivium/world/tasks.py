@@ -122,14 +122,15 @@ def ask_code(town: Town, rng: random.Random, split: str | None) -> Question:
 
 HELLO = ("Hello", "Good morning", "Good evening", "Hi there", "Good day", "Greetings", "Hello there", "Hi", "Hey",
          "Good afternoon")
-FIRST = frozenset(("hello", "hi", "hey", "hi there", "hello there", "good morning", "good day", "good evening", "thank you",
-                   "thanks", "how are you", "who are you", "what can you do", "goodbye", "bye"))
+FIRST = frozenset(("hello", "hi", "hey", "hi there", "hello there", "good morning", "good day", "good evening",
+                   "thank you", "thanks", "how are you", "who are you", "what can you do", "goodbye", "bye"))
 """What people say first, by its letters: such prompts are always demonstrations, as nobody should begin in vain."""
 PLAIN: dict[str, tuple[str, ...]] = {
     "greeting": ("{hi}", "{hi}!", "{hi}.", "{hi}, helper!", "{hi}, nice to meet you.", "{hi}! Can you help me?",
                  "{hi}, I have a question.", "{hi}! I am new here.", "{hi}! Is anyone there?", "{hi}, my friend!",
                  "{hi}, are you there?", "{hi} to you!", "{hi}, dear helper."),
-    "thanks": ("Thank you!", "Thank you.", "Thanks!", "Thanks.", "Thank you very much!", "Many thanks!", "Thanks a lot!",
+    "thanks": ("Thank you!", "Thank you.", "Thanks!", "Thanks.", "Thank you very much!", "Many thanks!",
+               "Thanks a lot!",
                "Thank you, helper.", "Thank you for your help!", "That helps, thank you.", "Thank you so much.",
                "Great, thanks!", "Thanks, that was helpful.", "Good, thank you!", "Thanks for the answer."),
     "how_are_you": ("How are you?", "{hi}, how are you?", "{hi}! How are you?", "How are you today?",
