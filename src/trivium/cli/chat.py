@@ -41,7 +41,7 @@ def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
 
 
 def default_temperature(model: Model) -> float:
-    """What the model's ``generation_config.json`` recommends or, where that says nothing, the usual one for its size."""
+    """What the model's ``generation_config.json`` recommends, else the usual one for its size."""
     from trivium.files import read_json
     from trivium.generation.sampling import usual_temperature
     path = model.folder / "generation_config.json"

@@ -2,8 +2,8 @@
 
 The rubric is what reward models try to learn and what reinforcement learning tries to fool, so it must not be fooled
 itself. An answer that names several values, negates the right one, speaks of another entity, repeats itself, holds a
-word that exists nowhere, breaks the town's grammar, falls apart or never ends is not right, however many of the expected
-words it contains.
+word that exists nowhere, breaks the town's grammar, falls apart or never ends is not right, however many of the
+expected words it contains.
 """
 
 from __future__ import annotations
