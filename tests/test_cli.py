@@ -74,6 +74,7 @@ def test_the_schema_lists_groups_of_settings_with_defaults():
 
 def test_an_interrupt_is_said_and_gives_130(tmp_path):
     code = ("import os, signal, time, trivium.pipeline.run\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored\n"
             "def interrupted(*a, **k): os.kill(os.getpid(), signal.SIGINT); time.sleep(10)\n"
             "trivium.pipeline.run.run = interrupted\n" + SAY)
     done = trivium("run", "x.yaml", code=code)
