@@ -207,9 +207,10 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
         if steps and not resumed:
             check_room(scratch, model, settings.optimizer, world, steps // (saving.keep_every or steps + 1))
             checkpoints.save(state)
-            untrained = before(trainer, objective, evaluation, aloud)
         elif state.step:
             aloud(f"goes on from its last checkpoint, after {state.step} of {steps} updates")
+        if steps and not state.step:  # nor is it in the log, where an earlier attempt was killed before its first line
+            untrained = before(trainer, objective, evaluation, aloud)
 
         while state.step < steps and not (evaluation.patience and state.best.since >= evaluation.patience):
 
