@@ -401,7 +401,7 @@ def test_killed_before_its_first_line_it_measures_what_was_there_before_again(tm
     whole = go("whole", lambda part, parts: batches(0, part, parts))
     with pytest.raises(KeyboardInterrupt):
         go("killed", killed)
-    assert [path.name for path in (tmp_path / "killed").glob("step-*.json")] == ["step-00000000.json"]
+    assert (tmp_path / "killed/step-00000000.json").exists()
     again = go("killed", lambda part, parts: batches(0, part, parts))
     assert again[0]["validation_loss_before"] == whole[0]["validation_loss_before"] > 0
     assert "validation_loss_before" not in again[1]
