@@ -162,7 +162,8 @@ def test_archives(tmp_path, name):
         "<p>Second</p>",
         "<p>3</p>",
     ]
-    assert reasons(path) == ["not a kind of file known here (.pdf)", "an archive inside an archive is not opened"]
+    assert [reason.partition(";")[0] for reason in reasons(path)] == [
+        "not a kind of file known here (.pdf)", "an archive inside an archive is not opened"]
     assert found[0].id.startswith(f"{name}/x/one.txt:1#")
     assert [entry.name for entry in tmp_path.iterdir()] == [name]  # nothing was extracted
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, field_validator
 
 from trivium import randomness
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.config import ModelConfig
 from trivium.model.weights import SaveDtype
@@ -271,7 +271,7 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
         raise TriviumError(f"{context.name}: models that see are trained in one process; start it without torchrun")
     if 0 < steps < SHORT:
         context.progress.say(
-            f"only {steps} update{'s' if steps != 1 else ''}; {'one teaches' if steps == 1 else 'so few teach'} "
+            f"only {counted(steps, 'update')}; {'one teaches' if steps == 1 else 'so few teach'} "
             "little: smaller batches (`rows` counts packed rows, each of many examples) or more `epochs` give more"
         )
     settings.warn(context)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.training.checkpoint import Found, check_room, load_checkpoint
 from trivium.training.log import Log
 from trivium.training.objective import Batches, Microbatch, Objective
@@ -188,7 +188,7 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     compiled = worth_compiling(parallel, model, steps, sum(batch.size for batch in first_batch) * parts, precision)
     aloud = say if world.leader else lambda text: None
     if steps:
-        aloud(f"{world.size} process{'es' if world.size > 1 else ''}, {'compiled' if compiled else 'eager'}, "
+        aloud(f"{counted(world.size, 'process')}, {'compiled' if compiled else 'eager'}, "
               f"{precision}")
         settle(model, precision, aloud)
     trainer = Trainer(model, settings, steps, precision, parallel, world, compiled)

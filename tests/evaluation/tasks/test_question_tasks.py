@@ -29,7 +29,7 @@ def test_examples_are_of_the_same_group_and_never_the_question(task_file):
         assert len({other.prompt for other in shown} - {item.prompt}) == 4
         assert {other.group for other in shown} == {item.group}
         assert shown == task.choose_examples(item, by_group(items), 0)
-    with pytest.raises(TriviumError, match="row 1: 5 rows are there to show as examples, but shots is 5"):
+    with pytest.raises(TriviumError, match="row 1: only 5 rows can be shown as examples, but shots is 5"):
         load_task(path, ["shots=5"]).choose_examples(items[0], by_group(items), 0)
     assert [item.group for item in limit_groups(items, 2)] == ["x", "x", "y", "y"]
     assert limit_groups(items, 2) == limit_groups(items, 2)

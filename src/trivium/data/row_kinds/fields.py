@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from trivium.errors import TriviumError, nearest
+from trivium.errors import TriviumError, counted, nearest
 from trivium.files import Row
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -141,7 +141,7 @@ class Notes:
 
     def lines(self) -> list[str]:
         """One line a note, and one for all fields that were not used."""
-        said = [f"{count:,} row{'s' * (count > 1)}: {text}" for text, count in self.rows.most_common()]
+        said = [f"{counted(count, 'row')}: {text}" for text, count in self.rows.most_common()]
         if self.unused:
             names = [f"{name} ({count:,})" for name, count in self.unused.most_common()]
             said.append("fields that were not used, and rows that have them: " + ", ".join(names[:20]) +

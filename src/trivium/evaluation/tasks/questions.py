@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 
 from trivium import randomness
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.evaluation.model import EvaluatedModel, Messages
 from trivium.evaluation.statistics import rate
 from trivium.evaluation.tasks.rows import read_files
@@ -99,8 +99,8 @@ class QuestionTask(Task):
             return []
         alike = pool.get(item.group) or [other for group in pool.values() for other in group]
         if len(alike) < self.shots + (not self.examples):
-            raise TriviumError(f"{item.where}: {len(alike)} rows are there to show as examples, but shots is "
-                               f"{self.shots}; lower `shots` or name more `examples`")
+            raise TriviumError(f"{item.where}: only {counted(len(alike), 'row')} can be shown as examples, but "
+                               f"shots is {self.shots}; lower `shots` or name more `examples`")
         if self.examples:
             return alike[:self.shots]
         drawn = randomness.python(seed, "shots", item.key).sample(alike, self.shots + 1)

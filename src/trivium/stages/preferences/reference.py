@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from trivium.errors import counted
 from trivium.files import Row
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import weights_digest
@@ -157,9 +158,9 @@ class RunAway:
         far = metrics.get("kl_per_token", 0.0)
         if far > RUN_AWAY and not self.said:
             self.said = True
-            self.say(f"WARNING: after {step + 1} updates the model is {far:.2f} nats a token ({metrics['kl']:.1f} a "
-                     "response) from its reference: it runs away, and may lose its words; lower "
-                     "`optimization.learning_rate`, raise `beta`, or take fewer `epochs`")
+            self.say(f"WARNING: after {counted(step + 1, 'update')} the model is {far:.2f} nats a token "
+                     f"({metrics['kl']:.1f} a response) from its reference: it runs away, and may lose its words; "
+                     "lower `optimization.learning_rate`, raise `beta`, or take fewer `epochs`")
 
 
 def target_log_probs(model: Any, batch: Batch) -> torch.Tensor:
