@@ -91,7 +91,8 @@ def test_build_inspect_and_report(place):
     assert "27 documents in = " in text and "blocked_domain" in text and "--- in/rows.jsonl" in text
     shown = json.loads(call("corpus", "inspect", corpus, "--step", "harmful", "--samples", "9", "--json"))["samples"]
     assert len(shown["rejects"]) == 5 and not shown["documents"]
-    assert call("corpus", "inspect", corpus, "--step", "repetition") == "no document was rejected at the step repetition\n"
+    none = call("corpus", "inspect", corpus, "--step", "repetition")
+    assert none == "no document was rejected at the step repetition\n"
     with pytest.raises(TriviumError, match="did you mean 'harmful'"):
         call("corpus", "inspect", corpus, "--step", "harm")
     with pytest.raises(TriviumError, match=r"no document is as asked for; reasons are .*blocked_domain"):
