@@ -118,7 +118,8 @@ def test_fields_of_other_names_beside_files_that_have_none(tmp_path):
     assert [(item.text or item.html, item.url) for item in found if isinstance(item, Document)] == [
         ("body", "http://x.example/"), ("own", None), ("# Notes", None), ("<p>page</p>", None)]
     assert [item.reason for item in found if isinstance(item, Malformed)] == [
-        "no text: neither text nor html holds any; the row has title; name one under fields",
+        "no text: neither text nor html holds any; the row has title; name the one to read under fields, as in "
+        "{text: title}",
         "no column 'text' or 'html'; there are link; name one under fields"]
     assert met == {"content", "link"}
 

@@ -454,8 +454,10 @@ def _document(file: str, row: int, value: dict[str, Any], source: str, page_byte
             return _malformed(file, row, bad, source)
     content = text if isinstance(text, str) and text.strip() else html
     if not isinstance(content, str) or not content.strip():
-        names = "" if {"text", "html"} & set(
-            value) else f"; the row has {', '.join(value)[:200] or 'no fields'}; name one under fields"
+        longest = max(value, key=lambda name: len(value[name]) if isinstance(value[name], str) else 0, default="")
+        names = "" if {"text", "html"} & set(value) else (
+            f"; the row has {', '.join(value)[:200]}; name the one to read under fields, as in {{text: {longest}}}"
+            if value else "; the row has no fields")
         bad = Bad(f"no text: neither text nor html holds any{names}",
                       json.dumps(value, default=str, ensure_ascii=False)[:2000])
         return _malformed(file, row, bad, source)
