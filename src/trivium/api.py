@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trivium.errors import TriviumError
 from trivium.generation.engine import Sampling, generate
+from trivium.generation.sampling import usual_sampling
 from trivium.generation.translate import translate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
@@ -47,16 +48,18 @@ class Model:
         return self.model
 
     @torch.no_grad()
-    def generate(self, prompt: str | Sequence[Message], temperature: float = 0.7, max_new_tokens: int = 128,
-                 top_p: float = 1.0, top_k: int = 0, seed: int = 0,
+    def generate(self, prompt: str | Sequence[Message], temperature: float | None = None, max_new_tokens: int = 128,
+                 top_p: float | None = None, top_k: int | None = None, seed: int = 0,
                  tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """An answer to chat messages, or the continuation of a text; reasoning and calls of ``tools`` (functions in
         OpenAI's form) stand in it as the model writes them. A model that sees takes messages whose content is
         a list of parts, pictures among them, as OpenAI's API has it: data URLs, or names of files in the current folder
-        and below. An encoder-decoder translates the text, or that of the last message."""
+        and below. Temperature, top-p and top-k are, unless given, those of the model's ``generation_config.json``, else
+        0.3 for models of less than 500 million parameters and 0.7 for others. An encoder-decoder translates the text,
+        or that of the last message."""
         if isinstance(self.model, EncoderDecoder):
-            return self.translate(prompt if isinstance(prompt, str) else prompt[-1]["content"], temperature,
-                                  max_new_tokens, top_p, top_k, seed)
+            return self.translate(prompt if isinstance(prompt, str) else prompt[-1]["content"], temperature or 0.0,
+                                  max_new_tokens, 1.0 if top_p is None else top_p, top_k or 0, seed)
         model, pictures = self._language_model(), None
         if isinstance(prompt, str):
             ids = self.tokenizer.opened(prompt)
@@ -68,7 +71,10 @@ class Model:
                 pixels = look(prompt, model.vision.config.size, model.vision.config.channels, Path.cwd())
                 pictures = model.pictures(torch.from_numpy(pixels)) if len(pixels) else None
         stop = [self.tokenizer.end_id, self.tokenizer.document_id]
-        sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, top_p=top_p, top_k=top_k, seed=seed)
+        asked = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+        usual: dict[str, Any] = usual_sampling(self.folder, sum(weight.numel() for weight in model.parameters()))
+        sampling = Sampling(max_new_tokens=max_new_tokens, seed=seed,
+                            **usual | {name: value for name, value in asked.items() if value is not None})
         tokens = generate(model, [ids], sampling, stop, pictures=[pictures])[0][0].tokens
         return self.tokenizer.decode([token for token in tokens if token not in stop])
 

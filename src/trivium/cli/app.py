@@ -16,6 +16,7 @@ from trivium.cli import feedback as feedback_commands
 from trivium.cli import serving as serving_commands
 from trivium.cli.chat import chat
 from trivium.cli.corpus import corpus_app
+from trivium.cli.fetching import fetch
 from trivium.cli.output import any_encoding, no_escapes, quiet_libraries, to_json
 from trivium.cli.places import artifacts_of, check_artifact
 from trivium.cli.planning import estimate_app, lesson, prompt, scaling
@@ -56,6 +57,7 @@ app.command()(serving_commands.serve)
 
 
 app.command()(run)
+app.command()(fetch)
 
 
 @app.command()
