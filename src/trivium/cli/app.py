@@ -22,7 +22,7 @@ from trivium.cli.places import artifacts_of, check_artifact
 from trivium.cli.planning import estimate_app, lesson, prompt, scaling
 from trivium.cli.quickstart import quickstart
 from trivium.cli.run import run
-from trivium.errors import TriviumError, counted, out_of_memory, unexpected
+from trivium.errors import TriviumError, counted, nearest, out_of_memory, unexpected
 from trivium.files import refusal
 from trivium.version import __version__
 from trivium.visible import visible
@@ -180,6 +180,8 @@ def evaluate(model: Annotated[list[Path], typer.Argument(help="Models' folders."
                  typer.Option("--set", help="Override a setting of every task: shots=5. Repeatable.")] = None,
              limit: Annotated[int | None, typer.Option(min=1, help="Most questions of each group.")] = None,
              seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+             precision: Annotated[str, typer.Option(help="Number format of the products: float32; bf16; or auto, bf16 "
+                                                         "where the hardware multiplies it natively.")] = "float32",
              answers: Annotated[Path | None,
                                 typer.Option(
                                     help="Write every question and what became of it to this JSONL file.")] = None,
@@ -191,8 +193,12 @@ def evaluate(model: Annotated[list[Path], typer.Argument(help="Models' folders."
     from trivium.evaluation.run import run_tasks
     for folder in [*model, *([against] if against else [])]:
         check_model(folder)
+    formats = ("float32", "bf16", "auto")
+    chosen: Any = precision
+    if chosen not in formats:
+        raise TriviumError(f"--precision {precision}: there is no such number format{nearest(precision, formats)}")
     overrides = [*(set_ or []), *([f"limit={limit}"] if limit else [])]
-    results = run_tasks(model, task, against, overrides, seed, answers)
+    results = run_tasks(model, task, against, overrides, seed, answers, precision=chosen)
     print(to_json(results, 1) if as_json else describe(results))
 
 

@@ -15,10 +15,10 @@ from trivium import randomness
 from trivium.errors import TriviumError, counted
 from trivium.evaluation.model import EvaluatedModel, Messages
 from trivium.evaluation.statistics import rate
-from trivium.evaluation.tasks.rows import read_files
+from trivium.evaluation.tasks.rows import place_of, read_files
 from trivium.evaluation.tasks.task import Task
 from trivium.evaluation.tasks.templates import render
-from trivium.files import Row
+from trivium.files import Row, read_text
 
 T = TypeVar("T")
 
@@ -53,6 +53,8 @@ class QuestionTask(Task):
     cluster: str = ""
     """A template that names questions which stand and fall together: intervals count them as one. Empty: each is its
     own."""
+    lines: dict[str, str] = {}
+    """Fields of the rows that stand in files of their own, a line for each row of ``data``: {label: labels.lst}."""
     examples: list[str] = []
     """Files of rows to show as examples; when empty, other rows of ``data`` are shown."""
     shots: int = Field(0, ge=0)
@@ -66,7 +68,7 @@ class QuestionTask(Task):
 
     def files(self) -> list[str]:
         """Every file, folder or pattern that the task reads."""
-        return [*self.data, *self.examples]
+        return [*self.data, *self.examples, *self.lines.values()]
 
     def asks_by_chat(self, model: EvaluatedModel) -> bool:
         """Whether a model is asked by chat messages."""
@@ -76,7 +78,11 @@ class QuestionTask(Task):
         """The questions of the files ``names``, in their order. Raises :class:`TriviumError` that names file and
         row."""
         items = []
-        for source, number, row in read_files(file, names, self.rows):
+        beside = self.beside(file) if list(names) == list(self.data) else {}
+        for place, (source, number, row) in enumerate(read_files(file, names, self.rows)):
+            if beside and any(place >= len(values) for values in beside.values()):
+                raise TriviumError(f"{source}: row {number}: {', '.join(self.lines.values())}: has no line for it")
+            row |= {field: values[place] for field, values in beside.items()}
             where = f"{source}: row {number}"
             key = randomness.derive(seed, "task", json.dumps(row, sort_keys=True, ensure_ascii=False, default=str))
             group = render(self.group, row, where) if self.group else ""
@@ -84,7 +90,20 @@ class QuestionTask(Task):
             items.append(Item(where, row, render(self.prompt, row, where), group, cluster, key))
         if not items:
             raise TriviumError(f"{file}: no rows in {', '.join(names)}")
+        for field, values in beside.items():
+            if len(values) != len(items):
+                raise TriviumError(f"{file}: {self.lines[field]}: {len(values)} lines for {counted(len(items), 'row')}")
         return items
+
+    def beside(self, file: Path) -> dict[str, list[str]]:
+        """The fields that stand in files of ``lines``. Raises :class:`TriviumError` for one that is not there."""
+        found = {}
+        for field, name in self.lines.items():
+            place = place_of(file, name)
+            if not place.is_file():
+                raise TriviumError(f"{file}: lines: {name}: no such file beside it or in {Path.cwd()}")
+            found[field] = read_text(place).splitlines()
+        return found
 
     def example_pool(self, file: Path, items: list[Item], seed: int) -> dict[str, list[Item]]:
         """The questions that may be shown as examples, by group: those of ``examples``, or else the task's own."""
