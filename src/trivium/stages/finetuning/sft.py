@@ -178,7 +178,7 @@ class Sft(FromChat):
             return model, []
 
         return self.step_with(estimate, models, LanguageModeling(),
-                              self.full_batches(processes, full_row(self.usual_layout(config)[0])))
+                              self.full_batches(processes, full_row(self.usual_layout(config)[0]), config=config))
 
 
 class AnswersAndQuestions(Objective):

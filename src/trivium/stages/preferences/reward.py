@@ -163,7 +163,7 @@ class Reward(FromChat):
 
         length, _ = self.usual_layout(config)
         return self.step_with(estimate, models, Ranking(),
-                              self.full_batches(processes, full_ranking(length), add_pairs, length))
+                              self.full_batches(processes, full_ranking(length), add_pairs, length, config))
 
 
 PairwiseLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

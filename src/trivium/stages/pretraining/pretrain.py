@@ -123,7 +123,7 @@ class Pretrain(FromText):
         """A model and full rows."""
         config = self.shape(estimate)
         return self.step_with(estimate, lambda: (LanguageModel(config), []), LanguageModeling(),
-                              self.full_batches(processes, full_row(self.length)))
+                              self.full_batches(processes, full_row(self.length), config=config))
 
 
 def pieces(corpus: Tokens, tokenizer: ChatTokenizer, length: int) -> list[Tree]:
