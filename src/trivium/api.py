@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,9 @@ class Model:
         sampling = Sampling(max_new_tokens=max_new_tokens, seed=seed,
                             **usual | {name: value for name, value in asked.items() if value is not None})
         tokens = generate(model, [ids], sampling, stop, pictures=[pictures])[0][0].tokens
+        if isinstance(prompt, str) and max_new_tokens and (not tokens or tokens[0] in stop):
+            warnings.warn("the model ended the text at once, with its first token; a model that is tuned to chat "
+                          "answers messages: generate([{'role': 'user', 'content': ...}])", stacklevel=2)
         return self.tokenizer.decode([token for token in tokens if token not in stop])
 
     def translate(self, source: str, temperature: float = 0.0, max_new_tokens: int = 128, top_p: float = 1.0,
@@ -122,17 +126,38 @@ class Model:
         return {model.labels[i]: float(probabilities[i]) for i in probabilities.argsort(descending=True).tolist()}
 
     @torch.inference_mode()
-    def logits(self, token_ids: Sequence[int] | Tensor) -> Tensor:
-        """Logits of the next token after each of ``token_ids``, ``[T, vocab_size]``."""
-        return self._language_model()(self._row(token_ids))[0]
+    def logits(self, token_ids: Sequence[int] | Sequence[Sequence[int]] | Tensor | np.ndarray) -> Tensor:
+        """Logits of the next token after each of ``token_ids``: ``[T, vocab_size]`` of a text ``[T]``, ``[B, T,
+        vocab_size]`` of texts of one length ``[B, T]``. Raises :class:`TriviumError` for anything else, and for numbers
+        that are no tokens of the model."""
+        model, tokens = self._language_model(), self._tokens(token_ids)
+        found: Tensor = model(tokens if tokens.ndim == 2 else tokens[None])
+        return found if tokens.ndim == 2 else found[0]
+
+    def _tokens(self, token_ids: object) -> Tensor:
+        """Token ids as whole numbers ``[T]`` or ``[B, T]`` that the model has."""
+        size = self.model.config.vocab_size
+        if isinstance(token_ids, str):
+            raise TriviumError("token ids are asked for, not a text; .tokenizer.encode(text) gives a text's")
+        try:
+            tokens = torch.as_tensor(token_ids)
+        except (TypeError, ValueError, RuntimeError):
+            raise TriviumError("token ids are whole numbers: a list [T], or lists of one length [B, T]") from None
+        if tokens.ndim not in (1, 2) or not tokens.numel():
+            raise TriviumError(f"token ids come as [T] or [B, T], with at least one token, not as {list(tokens.shape)}")
+        if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+            raise TriviumError(f"token ids are whole numbers, not {str(tokens.dtype).removeprefix('torch.')}")
+        tokens = tokens.long()
+        if int(tokens.min()) < 0 or int(tokens.max()) >= size:
+            wrong = tokens[(tokens < 0) | (tokens >= size)].flatten()[0]
+            raise TriviumError(f"{int(wrong)} is no token of this model: they go from 0 to {size - 1}")
+        if tokens.shape[-1] > (most := self.model.config.max_positions):
+            raise TriviumError(f"{tokens.shape[-1]} tokens are more than the model's {most} positions")
+        return tokens
 
     def _row(self, token_ids: Sequence[int] | Tensor) -> Tensor:
         """Token ids as a row ``[1, T]`` that fits the model."""
-        row = torch.as_tensor(token_ids)[None]
-        if row.shape[1] > self.model.config.max_positions:
-            raise TriviumError(
-                f"{row.shape[1]} tokens are more than the model's {self.model.config.max_positions} positions")
-        return row
+        return self._tokens(token_ids).reshape(1, -1)
 
     @torch.inference_mode()
     def log_probs(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> np.ndarray:
