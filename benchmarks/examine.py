@@ -143,9 +143,9 @@ class Ours:
                 items = task.items(file, task.data, 0)
                 groups = {item.group for item in items}
                 self.rows[name] = {item.where: item.row for item in items}
-                self.examples[name] = 
-                    group: [item.row | {"where": item.where} for item in members[:task.shots + 1]]
-                    for group, members in task.example_pool(file, items, 0).items()} if task.shots else {}
+                self.examples[name] = {group: [item.row | {"where": item.where} for item in members[:task.shots + 1]]
+                                       for group, members in task.example_pool(file, items, 0).items()
+                                       } if task.shots else {}
             limit = [f"limit={max(1, options.limit // max(1, len(groups)))}"] if options.limit else []
             begun = time.perf_counter()
             found = run_tasks([options.model], [file], overrides=limit, answers=room / "answers.jsonl",
