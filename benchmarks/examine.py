@@ -204,7 +204,9 @@ def beside(name: str, answers: list[Row], samples: Row) -> Row:
 
 def shown(line: Row) -> str:
     """A line of the table."""
-    unit = (lambda value: f"{value:.4f}") if line["figure"] == "bits_per_byte" else lambda value: f"{100 * value:.2f} %"
+    def unit(value: float) -> str:
+        return f"{value:.4f}" if line["figure"] == "bits_per_byte" else f"{100 * value:.2f} %"
+
     bounds = "" if line["low"] is None else f" [{unit(line['low'])}, {unit(line['high'])}]"
     marks = [f"{line['difference']:.1e}"] if "difference" in line else []
     marks += [f"{line[field]} {field.replace('_', ' ')}" for field in ("other_choices", "other_texts", "other_scores")
