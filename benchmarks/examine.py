@@ -152,6 +152,8 @@ class Ours:
                               precision=options.precision)
             self.seconds[name] = time.perf_counter() - begun
             self.figures[name] = found[str(options.model)][name]
+            value = self.figures[name][EXAMS[name].figure]
+            print(f"{name}: {value['value']:.4f} of {value['n']} in {self.seconds[name]:.0f} s", file=sys.stderr)
             self.answers[name] = [json.loads(line) for line in (room / "answers.jsonl").read_text("utf-8").splitlines()]
 
     def for_peer(self, name: str, room: Path) -> list[Row]:
