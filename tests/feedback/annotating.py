@@ -70,11 +70,11 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(store: Store, address: str | None = None) -> Iterator[Served]:
+def serving(store: Store, address: str | None = None, hosts: frozenset[str] | None = None) -> Iterator[Served]:
     """The app on a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(
-            uvicorn.Config(create_app(store, address), log_level="error", timeout_graceful_shutdown=1))
+            uvicorn.Config(create_app(store, address, hosts), log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:

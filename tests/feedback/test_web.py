@@ -9,6 +9,7 @@ import httpx
 import pytest
 from annotating import Served, items, serving
 
+from trivium.clients import names
 from trivium.errors import TriviumError
 from trivium.feedback import accounts as doors
 from trivium.feedback.accounts import Accounts, TooManyTries
@@ -26,6 +27,15 @@ def form_token(page: httpx.Response) -> str:
 
 def enter(client: httpx.Client, path: str, **fields: str) -> httpx.Response:
     return client.post(path, data={"csrf": form_token(client.get(path)), **fields})
+
+
+def test_only_requests_that_name_this_server_are_answered(store: Store) -> None:
+    with serving(store, hosts=names("127.0.0.1", "labels.example.com")) as running:
+        for host in ("127.0.0.1", "localhost:8600", "labels.example.com"):
+            assert httpx.get(running.url + "/login", headers={"host": host}).status_code == 200
+        for host in ("evil.example", "labels.example.com.evil.example", "10.0.0.1", ""):
+            for path in ("/login", "/api/lead/figures"):
+                assert httpx.get(running.url + path, headers={"host": host}).status_code == 421
 
 
 def test_invited_people_join_log_out_and_in(served: Served) -> None:

@@ -2,6 +2,7 @@
 with an undisturbed run, file by file.
 
     python tests/kills/kill.py --kills 1000 --seed 1 --precision bf16
+    python tests/kills/kill.py --recipe others --kills 200
     python tests/kills/kill.py --way command --kills 100
     python tests/kills/kill.py --way disk --kills 50
 
@@ -46,11 +47,11 @@ LONGEST = 600.0
 class Play:
     """One run of the recipe in a folder of its own: attempts that are killed, and one that comes to its end."""
 
-    def __init__(self, folder: Path, precision: str, dice: random.Random, tally: Counter[str],
+    def __init__(self, folder: Path, recipe: str, precision: str, dice: random.Random, tally: Counter[str],
                  words: Sequence[str] = (), half_written: float = 0.25) -> None:
         self.folder, self.dice, self.tally, self.half_written = folder, dice, tally, half_written
-        self.words = ["run", "recipe.yaml", "--quiet", *words]
-        scene.write(folder, precision)
+        self.words, self.stages = ["run", "recipe.yaml", "--quiet", *words], scene.stages_of(recipe)
+        scene.write(folder, recipe, precision)
         self.run, self.log = folder / "runs/killed", folder / "said.txt"
 
     def fork(self, before: Callable[[], None] = lambda: None) -> int:
@@ -99,7 +100,7 @@ class Play:
         if kind > self.half_written + 0.35:
             return lambda: time.monotonic() - begun > after
         if kind > self.half_written:
-            left = [stage for stage in scene.STAGES if not (self.run / stage).exists()] or scene.STAGES
+            left = [stage for stage in self.stages if not (self.run / stage).exists()] or self.stages
             stage, delay, seen = self.dice.choice(left[:4]), self.dice.random() * 0.3, [0.0]
 
             def in_stage() -> bool:
@@ -242,6 +243,7 @@ def main() -> None:
     told.add_argument("--kills", type=int, default=1000)
     told.add_argument("--seed", type=int, default=0)
     told.add_argument("--way", choices=["fork", "command", "disk"], default="fork")
+    told.add_argument("--recipe", choices=[*scene.RECIPES], default="training")
     told.add_argument("--precision", choices=["float32", "bf16", "bf16-weights"], default="float32")
     told.add_argument("--most", type=int, default=14, help="kills of one run before it may end")
     told.add_argument("--minutes", type=float, default=1e9, help="begin no run after so many minutes")
@@ -253,17 +255,18 @@ def main() -> None:
         os.execvp("unshare", ["unshare", "-rm", sys.executable, *sys.argv])
     words = [word for stage in asked.only for word in ("--only", stage)]
     print(json.dumps(play_all(asked.kills, asked.seed, asked.way, asked.precision, asked.most, asked.minutes * 60,
-                              words, asked.half_written)))
+                              words, asked.half_written, asked.recipe)))
 
 
 def play_all(kills: int, seed: int, way: str, precision: str, most: int = 14,
-             seconds: float = float("inf"), words: Sequence[str] = (), half_written: float = 0.25) -> dict[str, Any]:
+             seconds: float = float("inf"), words: Sequence[str] = (), half_written: float = 0.25,
+             recipe: str = "training") -> dict[str, Any]:
     """Play until there were so many kills. Returns what was done, and how many runs, files and digests differed.
     Raises :class:`AssertionError` where something does, and leaves the folder as it is."""
     tally: Counter[str] = Counter()
     begun, runs, files = time.monotonic(), 0, 0
     root = Path(tempfile.mkdtemp(prefix="kills-"))
-    first = Play(root / "undisturbed", precision, random.Random(0), Counter(), words)
+    first = Play(root / "undisturbed", recipe, precision, random.Random(0), Counter(), words)
     if way != "command":  # here, so that every fork has imported what stages import
         os.chdir(first.folder)
         from trivium.pipeline.run import run
@@ -274,8 +277,8 @@ def play_all(kills: int, seed: int, way: str, precision: str, most: int = 14,
     wanted = scene.picture(first.run)
     different: dict[str, list[str]] = {}
     while kills_in(tally) < kills and time.monotonic() - begun < seconds:
-        play = Play(root / f"run{runs}", precision, random.Random(f"{seed}/{way}/{precision}/{runs}"), tally, words,
-                    half_written)
+        play = Play(root / f"run{runs}", recipe, precision, random.Random(f"{seed}/{way}/{precision}/{runs}"), tally,
+                    words, half_written)
         fewest = min(most, kills - kills_in(tally))
         if way == "disk":
             on_a_bad_disk(play, min(fewest, 6))
@@ -291,7 +294,7 @@ def play_all(kills: int, seed: int, way: str, precision: str, most: int = 14,
     if not different:
         shutil.rmtree(root)
     assert not different, different
-    return {"way": way, "precision": precision, "seed": seed, "kills": kills_in(tally), "runs": runs,
+    return {"way": way, "recipe": recipe, "precision": precision, "seed": seed, "kills": kills_in(tally), "runs": runs,
             "files_compared": files, "weights": runs * sum(name.endswith(".safetensors") for name in wanted),
             "different": len(different), "by": dict(sorted(tally.items())),
             "seconds": round(time.monotonic() - begun)}

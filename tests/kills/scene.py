@@ -11,7 +11,7 @@ from trivium.artifacts import MANIFEST, is_record, open_artifact
 from trivium.files import TEMPORARY, digest_file
 
 MODEL = "{hidden_size: 32, intermediate_size: 48, num_layers: 2, num_heads: 2, num_kv_heads: 1, head_dim: 16}"
-RECIPE = f"""
+BEGINNING = f"""
 name: killed
 out: runs
 threads: 2
@@ -30,6 +30,8 @@ stages:
   tokens: {{}}
   pretrain: {{model: {MODEL}, length: 64, rows: 2, steps: 8, precision: PRECISION}}
   sft: {{model: pretrain, length: 128, rows: 2, epochs: 1, precision: PRECISION}}
+"""
+TRAINING = BEGINNING + f"""
   preferences: {{threads: 1, count: 24, fewest: 3, most: 4, max_new_tokens: 10}}
   reward: {{threads: 1, demonstrations: world, length: 160, rows: 2, precision: PRECISION}}
   ppo: {{threads: 1, iterations: 2, epochs: 2, length: 128, rows: 4, episodes: 8, max_new_tokens: 10,
@@ -45,19 +47,51 @@ stages:
   evaluate: {{models: {{sft: sft, ppo: ppo, dpo: dpo}}, base: pretrain, max_new_tokens: 8}}
   report: {{stages: [world, corpus, tokenizer, tokens, pretrain, sft, preferences, reward, ppo, dpo, evaluate]}}
 """
-STAGES = tuple(re.findall(r"^  (\w+):", RECIPE, re.MULTILINE))
-"""The recipe's stages, in order."""
+OTHERS = BEGINNING + f"""
+  imports: {{demonstrations: {{mine: rows.csv}}, thumbs: {{liked: thumbs.jsonl}}}}
+  labels: {{tables: [labels.csv]}}
+  filter: {{rows: [labels.csv], labels: [good]}}
+  pairs: {{numbers: 60, heldout: 0.2, heldout_most: 4}}
+  encode: {{threads: 1, model: {MODEL.replace("num_kv_heads: 1", "num_kv_heads: 2")}, length: 64, rows: 2, steps: 3,
+           precision: PRECISION}}
+  classify: {{threads: 1, length: 64, rows: 4, epochs: 1, precision: PRECISION}}
+  spans: {{threads: 1, model: {MODEL}, length: 64, rows: 2, steps: 3, precision: PRECISION}}
+  translate: {{threads: 1, length: 64, rows: 4, epochs: 1, max_new_tokens: 6, precision: PRECISION}}
+  reward: {{threads: 1, preferences: ranked.jsonl, length: 160, rows: 2, precision: PRECISION}}
+  ai_feedback: {{threads: 1, model: sft, judge: reward, prompts: world, count: 16, responses: 6, max_new_tokens: 60,
+                precision: PRECISION}}
+  revise: {{threads: 1, model: sft, judge: sft, prompts: world, count: 16, max_new_tokens: 60, precision: PRECISION}}
+  select: {{threads: 1, model: sft, reward: reward, prompts: world, count: 8, max_new_tokens: 60, precision: PRECISION}}
+  pictures: {{digits: 24, shapes: 24, heldout: 4, most: 2}}
+  vision: {{threads: 1, model: {{size: 28, patch: 7, channels: 1, hidden_size: 16, intermediate_size: 32, num_layers: 1,
+           num_heads: 2, num_kv_heads: 2, head_dim: 8}}, rows: 8, epochs: 1, precision: PRECISION}}
+  see: {{threads: 1, model: sft, vision: vision, length: 96, rows: 4, epochs: 1, precision: PRECISION}}
+  report: {{stages: [world, corpus, tokenizer, tokens, pretrain, sft, imports, classify, translate, see]}}
+"""
+RECIPES = {"training": TRAINING, "others": OTHERS}
 
 
-def write(folder: Path, precision: str) -> None:
-    """Put the recipe and what it reads into a folder."""
+def stages_of(recipe: str) -> tuple[str, ...]:
+    """A recipe's stages, in order."""
+    return tuple(re.findall(r"^  (\w+):", RECIPES[recipe], re.MULTILINE))
+
+
+
+def write(folder: Path, recipe: str, precision: str) -> None:
+    """Put a recipe and what it reads into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(RECIPE.replace("PRECISION", precision))
+    (folder / "recipe.yaml").write_text(RECIPES[recipe].replace("PRECISION", precision))
     (folder / "pages").mkdir(exist_ok=True)
     for page in range(6):
         said = " ".join(f"On day {day} the ferry number {page} took {day * page + 3} sheep over the river, and then it "
                         "went back to the town." for day in range(12))
         (folder / f"pages/page{page}.html").write_text(f"<html><body><p>{said}</p></body></html>")
+    (folder / "rows.csv").write_text("question,answer\n" + "".join(f"Say {n},{n} it is\n" for n in range(12)))
+    (folder / "labels.csv").write_text("text,label\n" + "".join(
+        f"page {n} is {kind} enough to be read on day {n},{kind}\n" for n in range(20) for kind in ("good", "bad")))
+    (folder / "ranked.jsonl").write_text("".join(json.dumps({
+        "id": f"{n}", "prompt": [{"role": "user", "content": f"count to {n}"}], "responses": ["one two", "no", "two"],
+        "ranking": [[0], [2], [1]], "split": ["train", "heldout"][n % 4 == 0]}) + "\n" for n in range(16)))
     with open(folder / "thumbs.jsonl", "w") as file:
         for number in range(12):
             print(json.dumps({"prompt": [{"role": "user", "content": f"count to {number}"}],

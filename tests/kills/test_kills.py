@@ -33,6 +33,12 @@ def test_kills_at_any_instant_of_every_stage(way, precision):
 
 
 @pytest.mark.long
+def test_kills_in_stages_of_data_encoders_and_pictures(precision):
+    """All kinds but `selfinstruct`, for which so small a model writes nothing of use."""
+    assert kill("--recipe", "others", "--kills", 30, "--seed", 5, "--precision", precision)["kills"] >= 30
+
+
+@pytest.mark.long
 @pytest.mark.skipif(subprocess.run(["unshare", "-rm", "true"], check=False).returncode != 0,
                     reason="this system lets nobody have a file system of their own")
 def test_disks_that_fill_up_and_fail(precision):

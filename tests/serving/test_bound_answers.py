@@ -13,10 +13,12 @@ import numpy as np
 import openai
 import pytest
 from pydantic import BaseModel
+from served import running
 
 from trivium.generation.engine import Engine, Sampling
 from trivium.model import folder
 from trivium.serving.constrained import Forms
+from trivium.serving.models import Limits
 from trivium.serving.protocol import ChatRequest
 from trivium.tokenizer.chat import ChatTokenizer
 
@@ -277,6 +279,17 @@ def test_reasoning_comes_before_the_form(folders):
     assert not writes(forms.guide(request, True), tokenizer.encode("Well.</think>No"))
     assert writes(forms.guide(request, False), tokenizer.encode(said))
     assert not writes(forms.guide(request, False), tokenizer.encode("<think>"))
+
+
+def test_a_form_that_takes_too_long_to_read_is_refused_and_others_are_answered(folders):
+    wide = {"type": "object", "required": [f"k{n}" for n in range(400)], "additionalProperties": False,
+            "properties": {f"k{n}": {"enum": [f"v{n}-{m}" for m in range(40)]} for n in range(400)}}
+    with running({"one": folders["one"]}, Limits(rows=2, form_seconds=0.001)) as address:
+        asked = {"model": "one", "messages": ASKED, "max_tokens": 5}
+        slow = httpx.post(address + "/v1/chat/completions", json=asked | {"response_format": form(wide)}, timeout=60)
+        assert slow.status_code == 400 and "more than 0.001 seconds to read" in slow.json()["error"]["message"]
+        assert slow.json()["error"]["param"] == "response_format"
+        assert httpx.post(address + "/v1/chat/completions", json=asked, timeout=60).status_code == 200
 
 
 def test_a_form_that_becomes_too_intricate_ends_its_own_request_alone(folders):

@@ -88,7 +88,7 @@ def test_a_table_of_chinese_reviews_becomes_instructions(tmp_path):
     shapes = Counter(row["messages"][0]["content"].partition("第")[0] for row in rows)
     assert len(shapes) == len(FAMILIES["classification-zh"])
     reasons = [row["reason"] for row in rejects]
-    assert "the label '7' is none of 0, 1" in reasons and "1 fields, where the first line names 2 columns" in reasons
+    assert "the label '7' is none of 0, 1" in reasons and "1 field, where the first line names 2 columns" in reasons
     assert any("a duplicate of reviews.csv, row 1" in reason
                for reason in reasons) and "the field 'text' is empty" in reasons
     report = summary["sources"]["reviews"]

@@ -518,6 +518,16 @@ def test_verdicts_on_two_responses(verdict, better):
 def test_two_responses_without_a_verdict_are_no_comparison():
     with pytest.raises(TriviumError, match="no known kind of comparison has the fields output_1, output_2, prompt"):
         comparison({"prompt": "Which?", "output_1": "This.", "output_2": "That."})
+    with pytest.raises(TriviumError, match="its two responses have no verdict beside them, such as 'annotator1'"):
+        comparison({"prompt": "Which?", "output_1": "This.", "output_2": "That.", "annotator": "anna"})
+    with pytest.raises(TriviumError, match="it has 'response1', but no 'response2'"):
+        comparison({"prompt": "Which?", "response1": "This.", "annotator1": 1})
+
+
+def test_two_responses_and_votes_under_chinese_names():
+    votes = {"标注员1": 2, "标注员2": 2, "标注员3": 1}
+    made = comparison({"问题": "哪个？", "回答1": "这个。", "回答2": "那个。", **votes})
+    assert made["responses"][made["ranking"][0][0]] == "那个。"
 
 
 def test_calls_alone_answer_a_question():

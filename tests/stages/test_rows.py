@@ -67,7 +67,7 @@ def test_archives_of_rows_are_read_and_bad_rows_are_kept(tmp_path):
     assert summary["demonstrations"] == 6 and summary["rejected"] == len(rejects) == 4
     reasons = " | ".join(f"{row['file']}:{row['row']}: {row['reason']}" for row in rejects)
     assert "rows.tar.gz/a/bad.jsonl:1" in reasons and "no text" in reasons and "torn.jsonl.gz" in reasons
-    assert "no known kind of demonstration has the fields question" in reasons and "4 rows were rejected" in said[0]
+    assert "no known kind of demonstration has the fields question" in reasons and "4 rows rejected" in "".join(said)
 
 
 def test_bad_rows_of_ones_own_files_are_kept_aside(tmp_path):
@@ -110,8 +110,9 @@ def test_bad_comparisons_are_rejected_with_a_reason_and_kept(tmp_path, changes, 
         json.dumps(row) + "\n" for row in (GOOD, GOOD | changes, mixed, rated)))
     place, said = context(tmp_path / "out", demonstrations=[], comparisons=[tmp_path / "rows.jsonl"])
     summary = Imports(comparisons=["x"]).run(place)
-    assert summary["comparisons"] == 2 and summary["rejected"] == 2 and said[0].startswith(
-        "2 rows were rejected, see rejects.jsonl: ")
+    assert summary["comparisons"] == 2 and summary["rejected"] == 2 and said[:2] == [
+        "rows.jsonl: 4 rows, 2 rejected, 2 used", "2 rows rejected, see rejects.jsonl:"]
+    assert reason in said[2] and json.loads((tmp_path / "out/sources.json").read_text())["rows.jsonl"]["kept"] == 2
     rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
     assert [row["row"] for row in rejects
             ] == [2, 3] and reason in rejects[0]["reason"] and "differ before their last turn" in rejects[1]["reason"]

@@ -385,6 +385,28 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path):
     assert steps == list(range(36))
 
 
+def test_killed_before_its_first_line_it_measures_what_was_there_before_again(tmp_path, precision):
+    batches = PackedEpochs(trees(), 32, 2, 0)
+
+    def go(folder, heldout):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        train(LanguageModel(CONFIG).initialise(0), LanguageModeling(), batches, 2, Optimization(), fingerprint="x",
+              scratch=tmp_path / folder, log=tmp_path / folder / "log.jsonl", precision=precision,
+              evaluation=Evaluation(2, heldout))
+        return [json.loads(line) for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
+
+    def killed(part, parts):
+        raise KeyboardInterrupt
+
+    whole = go("whole", lambda part, parts: batches(0, part, parts))
+    with pytest.raises(KeyboardInterrupt):
+        go("killed", killed)
+    assert (tmp_path / "killed/step-00000000.json").exists()
+    again = go("killed", lambda part, parts: batches(0, part, parts))
+    assert again[0]["validation_loss_before"] == whole[0]["validation_loss_before"] > 0
+    assert "validation_loss_before" not in again[1]
+
+
 def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIVIUM_SAVE_EVERY_STEP", "1")
     batches = PackedEpochs(trees(), 32, 2, 0)

@@ -196,7 +196,8 @@ def test_what_killed_attempts_left_goes(tmp_path):
         (tmp_path / name).write_bytes(b"half")
     go(tmp_path, 2)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "log.jsonl", "step-00000000.json", "step-00000000.0.json", "step-00000000.0.safetensors"}
+        "log.jsonl", *(f"step-{step:08d}{ending}" for step in (0, 2)
+                       for ending in (".json", ".0.json", ".0.safetensors"))}
 
 
 # ------------------------------------------------------------------------------------------------------------ damage

@@ -16,12 +16,13 @@ from trivium.cli import feedback as feedback_commands
 from trivium.cli import serving as serving_commands
 from trivium.cli.chat import chat
 from trivium.cli.corpus import corpus_app
+from trivium.cli.fetching import fetch
 from trivium.cli.output import any_encoding, no_escapes, quiet_libraries, to_json
-from trivium.cli.places import check_artifact
+from trivium.cli.places import artifacts_of, check_artifact
 from trivium.cli.planning import estimate_app, lesson, prompt, scaling
 from trivium.cli.quickstart import quickstart
 from trivium.cli.run import run
-from trivium.errors import TriviumError, out_of_memory, unexpected
+from trivium.errors import TriviumError, counted, nearest, out_of_memory, unexpected
 from trivium.files import refusal
 from trivium.version import __version__
 from trivium.visible import visible
@@ -56,6 +57,7 @@ app.command()(serving_commands.serve)
 
 
 app.command()(run)
+app.command()(fetch)
 
 
 @app.command()
@@ -81,15 +83,25 @@ def trace(artifact: Annotated[Path, typer.Argument(help="A model, or any other a
 
 
 @app.command()
-def verify(artifact: Annotated[Path, typer.Argument(help="An artifact's folder.")]) -> None:
-    """Check every file of an artifact against its manifest."""
+def verify(artifact: Annotated[Path, typer.Argument(help="The folder of an artifact, or of a run.")]) -> None:
+    """Check every file of an artifact, or of all those of a run, against its manifest."""
     from trivium.artifacts import open_artifact
-    check_artifact(artifact)
-    opened = open_artifact(artifact, verify=True)
-    print(
-        f"{artifact}: {len(opened.manifest['files'] | opened.manifest.get('records', {}))} files are as they were "
-        f"made, digest {opened.digest[:12]}"
-    )
+    artifacts = artifacts_of(artifact)
+    wrong = []
+    for each in artifacts:
+        try:
+            opened = open_artifact(each, verify=True)
+        except TriviumError as error:
+            if len(artifacts) == 1:
+                raise
+            wrong.append(each)
+            print(f"{each}: {error}")
+            continue
+        files = len(opened.manifest["files"] | opened.manifest.get("records", {}))
+        print(f"{each}: {counted(files, 'file')} as made, digest {opened.digest[:12]}")
+    if wrong:
+        raise TriviumError(f"{artifact}: {len(wrong)} of {counted(len(artifacts), 'artifact')} "
+                           "are not as they were made")
 
 
 app.command()(chat)
@@ -135,7 +147,8 @@ def inspect_batch(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAM
             f"{'*' if token['loss'] else '':>4} {token['id']:>6}  {to_json(token['text'])}{more}"
         )
     learned = sum(token["loss"] for token in tokens)
-    print(f"{len(tokens)} tokens in {len({token['segment'] for token in tokens})} segments; {learned} carry loss (*)")
+    segments = len({token["segment"] for token in tokens})
+    print(f"{counted(len(tokens), 'token')} in {counted(segments, 'segment')}; {learned} carry loss (*)")
 
 
 @app.command()
@@ -167,6 +180,8 @@ def evaluate(model: Annotated[list[Path], typer.Argument(help="Models' folders."
                  typer.Option("--set", help="Override a setting of every task: shots=5. Repeatable.")] = None,
              limit: Annotated[int | None, typer.Option(min=1, help="Most questions of each group.")] = None,
              seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+             precision: Annotated[str, typer.Option(help="Number format of the products: float32; bf16; or auto, bf16 "
+                                                         "where the hardware multiplies it natively.")] = "float32",
              answers: Annotated[Path | None,
                                 typer.Option(
                                     help="Write every question and what became of it to this JSONL file.")] = None,
@@ -178,8 +193,12 @@ def evaluate(model: Annotated[list[Path], typer.Argument(help="Models' folders."
     from trivium.evaluation.run import run_tasks
     for folder in [*model, *([against] if against else [])]:
         check_model(folder)
+    formats = ("float32", "bf16", "auto")
+    chosen: Any = precision
+    if chosen not in formats:
+        raise TriviumError(f"--precision {precision}: there is no such number format{nearest(precision, formats)}")
     overrides = [*(set_ or []), *([f"limit={limit}"] if limit else [])]
-    results = run_tasks(model, task, against, overrides, seed, answers)
+    results = run_tasks(model, task, against, overrides, seed, answers, precision=chosen)
     print(to_json(results, 1) if as_json else describe(results))
 
 

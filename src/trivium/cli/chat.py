@@ -21,9 +21,9 @@ def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
          system: Annotated[str | None, typer.Option(help="A system message.")] = None,
          temperature: Annotated[
              float | None,
-             typer.Option(min=0.0, help="0 always takes the likeliest token; unless given it is what the model's "
-                          "generation_config.json recommends, else 0.3 for models of less than 100 million parameters, "
-                          "0.7 for others.")] = None,
+             typer.Option(min=0.0, help="0 always takes the likeliest token; unless given it is 0.3 for models of less "
+                          "than 500 million parameters, 0.7 for others, or what the model's generation_config.json "
+                         "says.")] = None,
          max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
          seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0) -> None:
     """Talk with a model. /help lists the commands."""
@@ -31,33 +31,24 @@ def chat(model: Annotated[Path, typer.Argument(help="A model's folder.")],
     from trivium.cli.places import check_model
     check_model(model)
     loaded = trivium.load(model)
-    heat = default_temperature(loaded) if temperature is None else temperature
+    heat: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
     start: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     if prompt is not None:
-        print(loaded.generate([*start, {"role": "user", "content": prompt}], heat, max_new_tokens, seed=seed))
+        print(loaded.generate([*start, {"role": "user", "content": prompt}], max_new_tokens=max_new_tokens, seed=seed,
+                              **heat))
         return
     loaded.generate([*start, {"role": "user", "content": "?"}], 0.0, 1)  # what cannot chat is refused before one types
     Talk(loaded, start, heat, max_new_tokens, seed).run()
 
 
-def default_temperature(model: Model) -> float:
-    """What the model's ``generation_config.json`` recommends, else the usual one for its size."""
-    from trivium.files import read_json
-    from trivium.generation.sampling import usual_temperature
-    path = model.folder / "generation_config.json"
-    recorded = read_json(path).get("temperature") if path.is_file() else None
-    if isinstance(recorded, (int, float)) and 0 <= recorded < float("inf"):
-        return float(recorded)
-    return usual_temperature(sum(parameter.numel() for parameter in model.model.parameters()))
-
-
 class Talk:
     """A conversation, turn after turn."""
 
-    def __init__(self, model: Model, start: list[dict[str, Any]], temperature: float, longest: int, seed: int) -> None:
+    def __init__(self, model: Model, start: list[dict[str, Any]], heat: dict[str, Any], longest: int,
+                 seed: int) -> None:
         from trivium.progress import Terminal
         self.model, self.start, self.seed = model, start, seed
-        self.temperature, self.longest = temperature, longest
+        self.heat, self.longest = heat, longest
         self.messages, self.console = list(start), Terminal(highlight=False)
 
     def run(self) -> None:
@@ -103,8 +94,8 @@ class Talk:
     def answer(self) -> None:
         """The model's turn."""
         try:
-            answer = self.model.generate(self.messages, self.temperature, self.longest,
-                                         seed=self.seed + len(self.messages))
+            answer = self.model.generate(self.messages, max_new_tokens=self.longest,
+                                         seed=self.seed + len(self.messages), **self.heat)
         except TriviumError as error:
             self.console.print(f"({error}; /clear starts anew)", style="red", markup=False)
             self.messages.pop()

@@ -55,15 +55,20 @@ def inspect(corpus: Annotated[Path, typer.Argument(help="A corpus stage's folder
     counts = inspection.counts_of(corpus)
     if by not in (None, "source", "language"):
         raise TriviumError(f"--by {by}: the funnel can be split by source or by language")
-    if step is not None and step not in counts["reasons"]:
-        raise TriviumError(f"--step {step}: no document was rejected at such a step{nearest(step, counts['reasons'])}")
+    if step is not None:
+        steps = [row["step"] for row in counts["funnel"][1:]]
+        if step not in {*steps, *counts["reasons"]}:
+            raise TriviumError(f"--step {step}: this corpus has no such step{nearest(step, steps)}")
+        if step not in counts["reasons"]:
+            print(f"no document was rejected at the step {step}")
+            return
     only = {"source": source, "language": language}
     kept = [] if step or reason else inspection.samples(corpus, "documents", samples, seed, **only)
     rejected = inspection.samples(corpus, "rejects", samples, seed, step, reason, **only)
     if samples and (step or reason or source or language) and not kept and not rejected:
         known = sorted({name for at, reasons in counts["reasons"].items() if step in (None, at) for name in reasons})
         raise TriviumError("no document is as asked for" + (
-            f"; reasons begin with: {', '.join(known[:20])}{', …' if len(known) > 20 else ''}"
+            f"; reasons are {'; '.join(known[:20])}{'; …' if len(known) > 20 else ''}"
             if reason else f"; sources: {', '.join(sorted(counts['funnel'][0]['sources'])[:20])}" if source else ""))
     if as_json:
         print(to_json({**counts, "samples": {"documents": kept, "rejects": rejected}}))

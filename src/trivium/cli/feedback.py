@@ -11,7 +11,7 @@ import typer
 from trivium.cli.limits import AllowHost, BodySeconds, Connections, HeadSeconds, IdleSeconds
 from trivium.cli.output import to_json
 from trivium.clients import Patience, names
-from trivium.errors import TriviumError, extra
+from trivium.errors import TriviumError, counted, extra
 
 if TYPE_CHECKING:
     from trivium.feedback.accounts import Accounts
@@ -105,7 +105,7 @@ def scores(project: Project,
             from trivium.feedback.simulate import score_items
             count = score_items(store, [load(folder).score for folder in model],
                                 lambda done, total: print(f"{done} of {total}", flush=True))
-        print(f"{count} items scored by {len(model)} models")
+        print(f"{counted(count, 'item')} scored by {counted(len(model), 'model')}")
     if not files and not model:
         raise TriviumError("name files with scores, or reward models with --model")
 
@@ -205,7 +205,7 @@ def export(project: Project, to: Annotated[Path, typer.Option(help="The folder t
     with open_store(project) as store:
         from trivium.feedback.exports import export_all
         for kind, count in export_all(store, to).items():
-            print(f"{to / kind}.jsonl: {count} rows")
+            print(f"{to / kind}.jsonl: {counted(count, 'row')}")
 
 
 def open_store(project: str, create: bool = False) -> Store:

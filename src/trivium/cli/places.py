@@ -74,6 +74,16 @@ def check_artifact(folder: Path) -> None:
                            f"{', '.join(str(folder / name) for name in inside)}")
 
 
+def artifacts_of(folder: Path) -> list[Path]:
+    """The artifacts of a run's folder, or the one that the folder is. Raises :class:`TriviumError` for a folder that is
+    neither."""
+    inside = [place.parent for place in sorted(folder.glob(f"*/{MANIFEST}")) if place.parent.name != "superseded"]
+    if inside and not (folder / MANIFEST).is_file():
+        return inside
+    check_artifact(folder)
+    return [folder]
+
+
 def _deepest(folder: Path) -> Path:
     return next(parent for parent in folder.absolute().parents if parent.exists())
 

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from trivium.cli.output import to_json
 from trivium.cli.places import check_model
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 
 
 class PlanByDefault(TyperGroup):
@@ -117,10 +117,10 @@ def estimate_memory(recipe: Annotated[Path, typer.Argument(help="The recipe, a Y
     if as_json:
         print(json.dumps(asdict(memory) | {"total": memory.total, "precision": precision, "processes": processes}))
         return
-    print(f"{stage}: the peak of a step in each of {processes} process{'es' if processes > 1 else ''}, {precision}")
-    counted = asdict(memory)
-    copy = counted.pop("checkpoint")
-    for name, size in (counted | {"total": memory.total}).items():
+    print(f"{stage}: the peak of a step in each of {counted(processes, 'process')}, {precision}")
+    bytes_of = asdict(memory)
+    copy = bytes_of.pop("checkpoint")
+    for name, size in (bytes_of | {"total": memory.total}).items():
         print(f"  {name:12} {size / 2**20:10,.1f} MiB")
     print(f"  and {copy / 2**20:,.1f} MiB of the machine's memory for the copy that a checkpoint is written from "
           "(where there is no room for it, training waits until it is written)")
@@ -250,7 +250,7 @@ def prompt(
     if as_json:
         print(to_json(found, 1))
         return
-    print(f"{found['questions']} questions" + (f" ({found['left_out']} too long)" if found["left_out"] else "") +
+    print(counted(found["questions"], "question") + (f" ({found['left_out']} too long)" if found["left_out"] else "") +
           f", {shots} examples each")
     print(f"{'method':18} {'right':>26} {'tokens':>7}   difference from {found['first']}")
     for name, row in found["methods"].items():

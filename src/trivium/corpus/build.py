@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from io import BytesIO
@@ -35,7 +35,7 @@ from trivium.corpus.settings import CorpusSettings
 from trivium.corpus.shards import read_array
 from trivium.corpus.tasks import Pool, Task, counts_of, share
 from trivium.data.readers import find
-from trivium.errors import TriviumError, nearest
+from trivium.errors import TriviumError, counted, nearest
 from trivium.files import disk_errors, fsync_folder, read_json, write_json, write_rows
 
 PARTITION_DOCUMENTS = 60_000
@@ -119,7 +119,8 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
         gone = _all_rejected(counts, settings) if mixing else None
         if mixing and gone is None:
             finished = _mix(finished, counts, settings, seed, pool)
-        report = _report(counts, [*extras.evaluation, *extras.answers], counts_of(index) if index else None)
+        report = _report(counts, _off(settings, extras), [*extras.evaluation, *extras.answers],
+                         counts_of(index) if index else None)
     _publish(finished, folder)
     with disk_errors(folder):
         write_json(folder / "counts.json", report)
@@ -130,14 +131,14 @@ def build(inputs: Sequence[Path], extras: Extras, settings: CorpusSettings, fold
         step, reasons = max(report["reasons"].items(), key=lambda item: sum(item[1].values()))
         reason = max(reasons, key=lambda name: reasons[name])
         named = str(inputs[0]) if len(
-            inputs) == 1 else f"{inputs[0]} and {len(inputs) - 1} other{'s' if len(inputs) > 2 else ''}"
+            inputs) == 1 else f"{inputs[0]} and {counted(len(inputs) - 1, 'other')}"
         raise TriviumError(
-            f"{named}: all {report['rejected']:,} documents were rejected, most of them at the step {step!r}, "
+            f"{named}: {counted(report['rejected'], 'document')}, all rejected, most of them at the step {step!r}, "
             f"there most often by {reason!r}; look at them with: trivium corpus inspect {folder}; "
             "then loosen the corpus stage's settings or mend the input")
     if gone is not None:
         raise TriviumError(
-            f"corpus: mixture: all {gone[1]:,} documents of the source {gone[0]!r} were rejected, "
+            f"corpus: mixture: {counted(gone[1], 'document')} of the source {gone[0]!r}, all rejected, "
             "so that nothing is left to weigh; look at them with: trivium corpus "
             f"inspect {folder} --source {gone[0]!r}; then loosen the settings or take its weight out"
         )
@@ -347,11 +348,25 @@ def _mix(finished: list[Path], counts: steps.Counts, settings: CorpusSettings, s
     return done
 
 
-def _report(counts: steps.Counts, evaluation_texts: Sequence[str], index: dict[str, Any] | None) -> dict[str, Any]:
-    """The counts as users read them."""
+def _off(settings: CorpusSettings, extras: Extras) -> set[str]:
+    """The steps that these settings leave out."""
+    works = {
+        "language": settings.language.enabled, "classifier": extras.quality_filter is not None,
+        "harmful": settings.harmful.enabled, "exact_duplicates": settings.duplicates.exact,
+        "near_duplicates": settings.duplicates.near, "spans": settings.spans.enabled,
+        "private": settings.private.enabled,
+        "contamination": settings.contamination.enabled and bool(extras.evaluation or extras.answers),
+        "mixture": settings.mixture.enabled
+    }
+    return {step for step, on in works.items() if not on}
+
+
+def _report(counts: steps.Counts, off: Set[str], evaluation_texts: Sequence[str],
+            index: dict[str, Any] | None) -> dict[str, Any]:
+    """The counts as users read them, of the steps that are not ``off``."""
     funnel = []
     for step in steps.FUNNEL:
-        if step in ("mixture",) and "epochs" not in counts:
+        if step in off or (step == "mixture" and "epochs" not in counts):
             continue
         groups = counts["funnel"].get(step, {})
         sources = groups.get("sources", {})

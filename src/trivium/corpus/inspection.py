@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.files import Row, read_json, read_rows
 from trivium.randomness import derive
 
@@ -39,7 +39,7 @@ def _rows(corpus: Path, kind: str) -> Iterator[Row]:
 
 def print_corpus(counts: Row, by: str | None) -> None:
     """The funnel and the reasons, as text."""
-    print(f"{counts['documents']:,} documents in = {counts['kept']:,} kept + {counts['rejected']:,} rejected"
+    print(f"{counted(counts['documents'], 'document')} in = {counts['kept']:,} kept + {counts['rejected']:,} rejected"
           + (f"; {counts['copies']:,} copies of sources that are read more than once" if counts["copies"] else ""))
     print(f"\n{'after':18}{'documents':>12}{'bytes':>16}")
     for row in counts["funnel"]:

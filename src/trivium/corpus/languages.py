@@ -39,7 +39,8 @@ class LanguageSettings:
                 "between 0 and 1, the other is at least 1")
         for code in self.keep if self.enabled else ():
             if code not in {*known(), UNKNOWN}:
-                raise TriviumError(f"corpus: language: there is no language {code!r}{nearest(code, known())}")
+                raise TriviumError(f"corpus: language: there is no language {code!r}; codes are those of ISO 639, such "
+                                   f"as en or zh{nearest(code, known())}")
 
 
 @lru_cache(maxsize=1)

@@ -128,8 +128,9 @@ def digest(text: str) -> bytes:
 def kind_of(reason: str) -> str:
     """A reason without what differs from row to row, to count by."""
     kind = "a duplicate" if reason.startswith("a duplicate") else re.sub(r"; (did you mean|known:).*", "", reason)
-    return re.sub(r"(message|line|column|char|byte|^) ?\d+", r"\1 …", re.sub(r"^(the label) '[^']*'", r"\1 …",
-                                                                             kind)).strip()[:120]
+    kind = re.sub(r"^(the label) '[^']*'", r"\1 …", kind)
+    kind = re.sub(r"(message|line|column|char|byte|^) ?\d+", r"\1 …", kind)
+    return kind.replace("… field,", "… fields,").strip()
 
 
 def mix(sources: dict[str, Read], settings: dict[str, Source], total: int | None,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from trivium import randomness
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 
 Digits = tuple[np.ndarray, np.ndarray]
 """Images ``[N, 784]`` from 0 to 1 (float32), with 1 for ink, and labels ``[N]`` (int64)."""
@@ -31,7 +31,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     head = 4 + 4 * dimensions
     if len(raw) < head or raw[:2] != b"\0\0" or raw[2] != 8 or raw[3] != dimensions:
         raise TriviumError(
-            f"{path}: not an IDX file of bytes in {dimensions} dimension{'s' if dimensions > 1 else ''} (it begins "
+            f"{path}: not an IDX file of bytes in {counted(dimensions, 'dimension')} (it begins "
             f"with {raw[:4].hex(' ') or 'nothing'}; 00 00 08 {dimensions:02x} was expected)")
     sizes = [int.from_bytes(raw[4 + 4 * i:8 + 4 * i], "big") for i in range(dimensions)]
     expected = 1

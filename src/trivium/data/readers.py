@@ -45,6 +45,13 @@ OLD_SHEETS = (".xls", ".xlsb", ".ods", ".numbers", ".et")
 SEPARATED = (".csv", ".tsv")
 CRAWL = (".warc", ".wet")
 OLD_CRAWL = (".arc",)
+UNKNOWN = {
+    **dict.fromkeys((".pdf", ".ps", ".djvu"),
+                    "; make text of it first, as with pdftotext, or give a reader of your own"),
+    **dict.fromkeys((".doc", ".docx", ".odt", ".rtf", ".epub", ".ppt", ".pptx"),
+                    "; make text or HTML of it first, as with pandoc, or give a reader of your own")
+}
+"""What to do with files of some kinds that are not read here."""
 KNOWN = (*ROWS, *LIST, *HTML, *PROSE, *TABLE, *SHEETS, *SEPARATED, *CRAWL, *ARCHIVES)
 
 
@@ -402,7 +409,7 @@ def _rows(name: str, stream: IO[bytes], budget: Budget, limits: Limits, any_colu
     elif suffix in OLD_CRAWL:
         raise Bad("an ARC archive, the format before WARC; convert it with: warcio recompress IN.arc.gz OUT.warc.gz")
     else:
-        raise Bad(f"not a kind of file known here ({suffix or 'no suffix'})")
+        raise Bad(f"not a kind of file known here ({suffix or 'no suffix'}){UNKNOWN.get(suffix, '')}")
 
 
 def _table(suffix: str, stream: IO[bytes], budget: Budget, limits: Limits,
@@ -447,8 +454,10 @@ def _document(file: str, row: int, value: dict[str, Any], source: str, page_byte
             return _malformed(file, row, bad, source)
     content = text if isinstance(text, str) and text.strip() else html
     if not isinstance(content, str) or not content.strip():
-        names = "" if {"text", "html"} & set(
-            value) else f"; the row has {', '.join(value)[:200] or 'no fields'}; name one under fields"
+        longest = max(value, key=lambda name: len(value[name]) if isinstance(value[name], str) else 0, default="")
+        names = "" if {"text", "html"} & set(value) else (
+            f"; the row has {', '.join(value)[:200]}; name the one to read under fields, as in {{text: {longest}}}"
+            if value else "; the row has no fields")
         bad = Bad(f"no text: neither text nor html holds any{names}",
                       json.dumps(value, default=str, ensure_ascii=False)[:2000])
         return _malformed(file, row, bad, source)

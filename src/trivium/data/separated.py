@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from trivium.data.json_text import holds_bad_bytes, shown
 from trivium.data.unpack import PIECE, Bad
+from trivium.errors import counted
 
 DELIMITERS = (",", ";", "\t", "|")
 SAMPLE_LINES, SAMPLE = 40, 1 << 20
@@ -114,7 +115,8 @@ def separated_rows(stream: IO[bytes], delimiter: str | None, limit: int,
             if isinstance(values, Bad):
                 yield row, values
             elif len(values) != len(names):
-                yield row, Bad(f"{len(values)} fields, where the first line names {len(names)} columns", shown(raw))
+                yield row, Bad(f"{counted(len(values), 'field')}, where the first line names "
+                               f"{counted(len(names), 'column')}", shown(raw))
             elif holds_bad_bytes(raw):
                 yield row, Bad("invalid UTF-8 in the row", shown(raw))
             else:

@@ -19,7 +19,7 @@ from trivium.data.row_kinds.demonstrations import FORMATS
 from trivium.data.row_kinds.fields import Fields, without_columns
 from trivium.data.row_kinds.messages import CALL, ROLES, TAGS, Reading
 from trivium.data.unpack import ARCHIVES, Bad, Budget, members
-from trivium.errors import TriviumError, nearest
+from trivium.errors import TriviumError, counted, nearest
 from trivium.extensions import Code
 from trivium.files import Reject, Row
 
@@ -178,8 +178,8 @@ def files_of_source(source: Path, settings: Source, say: Callable[[str], None]) 
         aside = [file for file in files if _is_held_out(_inside(source, file))]
         if aside:
             names = ", ".join(_inside(source, file) for file in aside[:4]) + (" ..." if len(aside) > 4 else "")
-            say(f"{source.name}: of {len(files)} files those of other splits than training were left out ({names}); "
-                "`split` names the one to read")
+            say(f"{source.name}: of {counted(len(files), 'file')} those of other splits than training were "
+                f"left out ({names}); `split` names the one to read")
             return [file for file in files if file not in aside]
     return files
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from trivium.data.columns import values_of, weight
 from trivium.data.unpack import Bad, Budget
-from trivium.errors import extra
+from trivium.errors import counted, extra
 from trivium.files import is_away
 
 Rows = Iterator[tuple[int, dict[str, Any] | Bad]]
@@ -62,7 +62,7 @@ def _counted(rows: int, found: Rows) -> Rows:
         number += 1
         yield row
     if number != rows:
-        raise Bad(f"damaged Parquet: {number:,} rows, where {rows:,} were announced")
+        raise Bad(f"damaged Parquet: {counted(number, 'row')}, where {rows:,} were announced")
 
 
 def _batch(column: Any, rows: int, size: int, limit: int, stream: IO[bytes]) -> int:
@@ -148,7 +148,7 @@ def _slices(batches: Any, chosen: list[str] | None, size: int, met: list[Any]) -
     for batch in batches:
         met.append(batch.num_rows)
         if batch.num_rows > 1_000_000 + VALUES_PER_BYTE * size:
-            raise Bad(f"a batch stands for {batch.num_rows:,} rows, in a file of {size:,} bytes")
+            raise Bad(f"a batch stands for {counted(batch.num_rows, 'row')}, in a file of {counted(size, 'byte')}")
         batch = batch if chosen is None else batch.select(chosen)
         _validate(batch)
         for start in range(0, batch.num_rows, BATCH):

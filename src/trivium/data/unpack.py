@@ -37,6 +37,8 @@ COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 ARCHIVES = (".tar", ".tgz", ".zip", *(f".tar{suffix}" for suffix in COMPRESSED))
 
 
+FETCH_AGAIN = "; what stands before the fault was read; fetch or pack the file again for the rest"
+
 class Bad(Exception):
     """A row or file that cannot be a document: the reason, and what there is of its text."""
 
@@ -104,12 +106,12 @@ def _library_pieces(stream: IO[bytes], suffix: str) -> Iterator[bytes]:
     try:
         yield from pieces
     except EOFError as error:
-        raise Bad(f"truncated {suffix[1:]} data") from error
+        raise Bad(f"truncated {suffix[1:]} data{FETCH_AGAIN}") from error
     except (OSError, ValueError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk, not of the data
         large = "; it needs more memory than is given to it: unpack it first" if "usage limit" in str(error) else ""
-        raise Bad(f"damaged {suffix[1:]} data{large}") from error
+        raise Bad(f"damaged {suffix[1:]} data{large}{FETCH_AGAIN}") from error
 
 
 def _pieces_of(file: IO[bytes]) -> Iterator[bytes]:
@@ -162,9 +164,9 @@ def _zstd_pieces(stream: IO[bytes]) -> Iterator[bytes]:
     except zstandard.ZstdError as error:
         large = "; it needs more memory than is given to it: unpack it first, with zstd -d --long=31" if (
             "too much memory" in str(error)) else ""
-        raise Bad(f"damaged zst data{large}") from error
+        raise Bad(f"damaged zst data{large}{FETCH_AGAIN}") from error
     if started:
-        raise Bad("truncated zst data")
+        raise Bad(f"truncated zst data{FETCH_AGAIN}")
 
 
 def members(stream: IO[bytes], name: str, budget: Budget) -> Iterator[tuple[str, IO[bytes] | Bad]]:
@@ -255,12 +257,12 @@ def _tar_members(stream: IO[bytes], name: str, budget: Budget) -> Iterator[tuple
                 yield member.name, Bad("a link or device in an archive, not a file") if file is None else (
                     io.BufferedReader(Stream(_tar_pieces(file)), PIECE))  # type: ignore[type-var]
             if not found and archive.damaged:
-                raise Bad("damaged tar archive")
+                raise Bad(f"damaged tar archive{FETCH_AGAIN}")
             if not archive.ended:
-                raise Bad("truncated tar archive: its end mark is missing")
+                raise Bad(f"truncated tar archive: its end mark is missing{FETCH_AGAIN}")
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError, IndexError, struct.error) as error:
         cut = "unexpected end" in str(error) or "truncated" in str(error)
-        raise Bad(f"{'truncated' if cut else 'damaged'} tar archive") from error
+        raise Bad(f"{'truncated' if cut else 'damaged'} tar archive{FETCH_AGAIN}") from error
 
 
 def _tar_pieces(file: IO[bytes]) -> Iterator[bytes]:
@@ -268,7 +270,7 @@ def _tar_pieces(file: IO[bytes]) -> Iterator[bytes]:
         while piece := file.read(PIECE):
             yield piece
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise Bad("truncated tar archive: a file in it is cut short") from error
+        raise Bad(f"truncated tar archive: a file in it is cut short{FETCH_AGAIN}") from error
 
 
 def _zip_members(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, IO[bytes] | Bad]]:
@@ -277,7 +279,7 @@ def _zip_members(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, IO[by
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error, IndexError) as error:
         if is_away(error):
             raise
-        raise Bad("damaged zip archive") from error
+        raise Bad("damaged zip archive, or no zip file at all; fetch or pack it again") from error
     with archive:
         for member in archive.infolist():
             if member.is_dir():
@@ -288,9 +290,9 @@ def _zip_members(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, IO[by
                     lzma.LZMAError, struct.error, IndexError) as error:
                 if is_away(error):
                     raise
-                yield member.filename, Bad("cannot be unpacked: it is encrypted" if member.flag_bits & 1 else
-                                           "cannot be unpacked: damaged, or packed in a way that is not known",
-                                           str(error))
+                why = ("it is encrypted; unpack it with its password first" if member.flag_bits & 1 else
+                       "damaged, or packed in a way that is not known")
+                yield member.filename, Bad(f"cannot be unpacked: {why}", str(error))
                 continue
             with file:
                 pieces = _counted(_zip_pieces(file), budget)
@@ -302,8 +304,8 @@ def _zip_pieces(file: IO[bytes]) -> Iterator[bytes]:
         while piece := file.read(PIECE):
             yield piece
     except EOFError as error:
-        raise Bad("truncated zip data") from error
+        raise Bad(f"truncated zip data{FETCH_AGAIN}") from error
     except (OSError, ValueError, zlib.error, zipfile.BadZipFile, lzma.LZMAError, struct.error, IndexError) as error:
         if is_away(error):
             raise
-        raise Bad("damaged zip data") from error
+        raise Bad(f"damaged zip data{FETCH_AGAIN}") from error

@@ -14,7 +14,8 @@ from typing import IO, Any
 
 from trivium.data.content_codings import unpacked
 from trivium.data.page_text import decode_page
-from trivium.data.unpack import PIECE, Bad, Budget
+from trivium.data.unpack import FETCH_AGAIN, PIECE, Bad, Budget
+from trivium.errors import counted
 
 _BEGINNING = re.compile(rb"WARC/\d\.\d+\r?\n\Z")
 _BEGINNING_INSIDE = re.compile(rb"(?:^|\n)(WARC/\d\.\d+\r?\n)")
@@ -86,7 +87,7 @@ def _record(source: _Source, limit: int) -> dict[str, Any] | Bad | None:
             if inside is not None and source.may_go_back(len(body)):
                 source.back(body[inside.start(1):])
             raise Bad(
-                f"truncated WARC: a record ends {left:,} bytes early"
+                f"truncated WARC: a record ends {counted(left, 'byte')} early"
                 if left else "damaged WARC: a record's length is wrong", body[:2000].decode("utf-8", "replace"))
     if kind not in HOLDERS:
         return None
@@ -201,7 +202,7 @@ def _members(stream: IO[bytes], budget: Budget) -> Iterator[bytes | Bad]:
                             budget.take(len(piece))
                             yield piece
                         if not unpacker.eof:
-                            yield Bad("truncated gz data")
+                            yield Bad(f"truncated gz data{FETCH_AGAIN}")
                         return
         except zlib.error as error:
             fault = str(error)

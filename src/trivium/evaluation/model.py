@@ -69,15 +69,15 @@ class EvaluatedModel:
         return self.language_model.config.max_positions - max_new_tokens
 
     def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float = 0.0,
-                 samples: int = 1, stop: Iterable[str] = (), what: str = "") -> list[list[str]]:
+                 samples: int = 1, stop: Iterable[str] = (), what: str = "", top_p: float = 1.0) -> list[list[str]]:
         """``samples`` texts after each prompt of token ids, each cut off at the texts of ``stop``."""
         stops = list(stop)
         special = {self.tokenizer.end_id, self.tokenizer.document_id}
-        ending = [self.tokenizer.end_id, self.tokenizer.document_id, *(self._tokens_with(stops) if stops else [])]
-        sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens,
+        ending = [self.tokenizer.end_id, self.tokenizer.document_id]
+        sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, stop=tuple(stops), top_p=top_p,
                             seed=randomness.derive(self.seed, "examine"))
         groups = generate(self.language_model, [list(prompt) for prompt in prompts], sampling, ending, samples,
-                          progress=lambda done, total: self.progress(done, total, what))
+                          progress=lambda done, total: self.progress(done, total, what), decode=self.tokenizer.decode)
         return [[cut_at(self.tokenizer.decode([token for token in one.tokens if token not in special]), stops)
                  for one in group] for group in groups]
 
@@ -101,11 +101,6 @@ class EvaluatedModel:
         text = "".join(f"{'Question' if message['role'] == 'user' else 'Answer'}: {message['content']}\n"
                        for message in messages)
         return self.tokenizer.started(self.tokenizer.encode(text + "Answer:"))
-
-    def _tokens_with(self, texts: Sequence[str]) -> list[int]:
-        """The tokens in which one of ``texts`` occurs."""
-        return [token for token in range(self.tokenizer.vocab_size)
-                if any(text in self.tokenizer.decode([token]) for text in texts)]
 
 
 def cut_at(text: str, stops: Iterable[str]) -> str:

@@ -13,16 +13,19 @@ from trivium.evaluation.tasks.load import load_task
 from trivium.evaluation.tasks.task import Result, Task
 from trivium.files import Row, write_rows
 from trivium.progress import Progress
-from trivium.training.machine import prepare
+from trivium.training.machine import autocast, prepare, resolve_precision
+from trivium.training.settings import Precision
 
 LoadedTask = tuple[Path, Task]
 """A task with its YAML file."""
 
 
 def run_tasks(models: Sequence[Path], tasks: Sequence[Path], against: Path | None = None, overrides: Iterable[str] = (),
-              seed: int = 0, answers: Path | None = None, quiet: bool = False) -> dict[str, Any]:
+              seed: int = 0, answers: Path | None = None, quiet: bool = False,
+              precision: Precision = "float32") -> dict[str, Any]:
     """``{model: {task: figures}}``. Where ``against`` names a model, each task's figures have ``p_value``: how likely
-    so great a difference is if both do equally well. ``answers`` is a file to write every question to.
+    so great a difference is if both do equally well. ``answers`` is a file to write every question to,
+    ``precision`` the number format of the products.
 
     Raises :class:`TriviumError` before any model is read for a task file or a row that is not right, a folder that is
     no model's and a judge that cannot be reached."""
@@ -34,7 +37,7 @@ def run_tasks(models: Sequence[Path], tasks: Sequence[Path], against: Path | Non
     device = prepare()
     results: dict[str, Any] = {}
     rows: list[Row] = []
-    with Progress(quiet) as progress:
+    with Progress(quiet) as progress, autocast(resolve_precision(precision, device), device):
         opponent = EvaluatedModel.load(against, seed, device=device) if against else None
         theirs: dict[str, Result] = {}
         if opponent:

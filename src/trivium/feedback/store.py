@@ -29,7 +29,7 @@ import sqlalchemy as sql
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 
-from trivium.errors import TriviumError, nearest
+from trivium.errors import TriviumError, counted, nearest
 from trivium.faults import explain
 from trivium.feedback import rows
 from trivium.feedback.agreement import Ranking
@@ -530,7 +530,7 @@ class Store:
         ranked = rows.ranking([list(group) for group in ranking] if ranking is not None else [list(range(len(texts)))],
                               len(texts), tied=True)
         if models and len(models) != len(texts):
-            raise TriviumError(f"{len(models)} models for {len(texts)} responses")
+            raise TriviumError(f"{counted(len(models), 'model')} for {counted(len(texts), 'response')}")
         key = hashlib.sha256(canonical([messages, sorted(texts)]).encode()).hexdigest()[:24]
         body: Row = {
             "prompt": messages, "responses": texts, "ranking": ranked, "all_bad": ranking is None,

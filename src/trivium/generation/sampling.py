@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,7 @@ SMALLEST = 1e-4
 """Temperatures, penalties and top-p between 0 and this one count as this one: by less, numbers would leave float32."""
 
 
-SMALL = 100_000_000
+SMALL = 500_000_000
 """Parameters below which a model's rarer tokens are mostly mistakes."""
 
 
@@ -23,6 +25,23 @@ def usual_temperature(parameters: int) -> float:
     """The temperature at which a model of so many parameters is talked with where nobody names another: 0.3 for small
     ones, 0.7 for others."""
     return 0.3 if parameters < SMALL else 0.7
+
+
+def usual_sampling(folder: Path, parameters: int) -> dict[str, float]:
+    """``temperature``, ``top_p`` and ``top_k`` with which a model is talked with where nobody names others: those of
+    its ``generation_config.json``, and the usual temperature where that says none."""
+    try:
+        given = json.loads((folder / "generation_config.json").read_bytes())
+    except (OSError, ValueError):
+        given = {}
+    given = given if isinstance(given, dict) else {}
+    found: dict[str, float] = {"temperature": usual_temperature(parameters)}
+    for name, most in (("temperature", 2.0), ("top_p", 1.0), ("top_k", 1e9)):
+        value = given.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most and (
+                name != "top_p" or value > 0):
+            found[name] = int(value) if name == "top_k" else float(value)
+    return found
 
 
 @dataclass(frozen=True)

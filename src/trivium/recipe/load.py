@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import glob
 import math
+import re
+import sys
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -111,11 +113,15 @@ def parse_recipe(raw: Any, path: Path, overrides: Iterable[str] = (), stages: Ma
 
 
 def _found(settings: Any) -> Any:
-    """Settings in which the package's own files, such as ``recipes/checks.py:right``, are named where they lie."""
+    """Settings in which the package's own files, such as ``recipes/checks.py:right``, are named where they lie, and
+    models of the package index (``pypi:NAME``) are where they were fetched to."""
     if isinstance(settings, dict):
         return {name: _found(value) for name, value in settings.items()}
     if isinstance(settings, list):
         return [_found(value) for value in settings]
+    if isinstance(settings, str) and re.fullmatch(r"pypi:[\w.=+!-]+", settings):
+        from trivium.model.fetch import fetched
+        return str(fetched(settings, lambda text: print(text, file=sys.stderr, flush=True)))
     if isinstance(settings, str) and settings.startswith("recipes/"):
         file, colon, name = settings.partition(":")
         return f"{shipped(Path(file))}{colon}{name}"

@@ -57,11 +57,11 @@ router = APIRouter()
 @router.get("/settings.json", responses=told(Settings))
 async def settings(request: Request, service: TheService) -> Response:
     page: Page = request.app.state.page
-    largest = max((model.parameters for model in service.models.values()), default=0)
+    largest = max(service.models.values(), key=lambda model: model.parameters, default=None)
     return JSONResponse({
         "key_needed": service.needs_key, "feedback": service.feedback is not None, "title": page.title,
         "greeting": page.greeting, "ideas": list(page.ideas), "from_scratch": page.from_scratch,
-        "temperature": usual_temperature(largest)
+        "temperature": largest.temperature if largest else usual_temperature(0)
     })
 
 

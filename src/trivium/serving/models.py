@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trivium.errors import TriviumError
 from trivium.files import read_json
 from trivium.generation.engine import Engine
+from trivium.generation.sampling import usual_sampling
 from trivium.model import LanguageModel
 from trivium.model import folder as model_folder
 from trivium.model.encoder import Classifier, MaskedModel, embeddings, is_encoder, load_encoder
@@ -65,6 +66,8 @@ class Known:
     digest: str
     created: int
     parameters: int
+    temperature: float
+    """The one that its chats begin with."""
 
     @classmethod
     def of(cls, name: str, folder: Path, model: nn.Module, vocab_size: int) -> Known:
@@ -74,9 +77,10 @@ class Known:
             raise TriviumError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, but the model only "
                                f"{vocab_size}")
         manifest: dict[str, Any] = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
+        parameters = sum(parameter.numel() for parameter in model.parameters())
         return cls(name, tokenizer, str(manifest["kind"]) if manifest.get("kind") else None,
-                   str(manifest.get("digest") or "")[:16], int((folder / "tokenizer.json").stat().st_mtime),
-                   sum(parameter.numel() for parameter in model.parameters()))
+                   str(manifest.get("digest") or "")[:16], int((folder / "tokenizer.json").stat().st_mtime), parameters,
+                   usual_sampling(folder, parameters)["temperature"])
 
 
 @dataclass

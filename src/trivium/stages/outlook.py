@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trivium.errors import counted
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.config import ModelConfig
 from trivium.stage import Stage
@@ -31,7 +32,7 @@ class Cost:
     @classmethod
     def of_updates(cls, seconds: float, steps: int, each: float, more: str = "") -> Cost:
         """The cost of a training of ``steps`` updates, each of which takes ``each`` seconds."""
-        return cls(seconds, f"{steps:,} updates of {each * 1000:.0f} ms{more}")
+        return cls(seconds, f"{counted(steps, 'update')} of {each * 1000:.0f} ms{more}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from trivium import randomness
 from trivium.data.row_kinds.demonstrations import opened
 from trivium.data.row_kinds.fields import Fields, Notes
 from trivium.data.row_kinds.messages import Reading, messages_of, tools_of
-from trivium.errors import TriviumError, plain
+from trivium.errors import TriviumError, counted, plain
 from trivium.files import Row, read_rows, what, write_rows
 from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.stage import Context
@@ -64,7 +64,7 @@ def rows_of(source: Path, name: str, fields: Sequence[str], context: Context,
         if context.folder.is_dir():
             write_rows(context.folder / f"rejects-{path.name}", rejects)
         context.progress.say(
-            f"{len(rejects)} of {len(rejects) + len(rows)} rows of {path.name} were rejected, "
+            f"{len(rejects)} of {counted(len(rejects) + len(rows), 'row')} of {path.name} were rejected, "
             f"see rejects-{path.name}: row {rejects[0]['row']}: {rejects[0]['reason']}")
     for line in notes.lines():
         context.progress.say(f"{path.name}: {line}")

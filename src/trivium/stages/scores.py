@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ def score_ends(model: Any, batch: Batch) -> torch.Tensor:
     return model.score(hidden[batch.ends]).squeeze(-1).float()
 
 
-def score_trees(model: RewardModel, trees: Sequence[Tree], length: int, rows: int, precision: str) -> list[np.ndarray]:
-    """The scores of each tree's responses, in the order of the trees, without the shift."""
+def score_trees(model: RewardModel, trees: Sequence[Tree], length: int, rows: int, precision: str,
+                progress: Callable[[int, int], None] = lambda done, total: None) -> list[np.ndarray]:
+    """The scores of each tree's responses, in the order of the trees, without the shift. ``progress`` is told after
+    each batch how many rows of how many are done."""
     model.eval()
     device = model.score.weight.device
 
@@ -28,4 +30,4 @@ def score_trees(model: RewardModel, trees: Sequence[Tree], length: int, rows: in
         with autocast(precision, device):
             return score_ends(model, batch)
 
-    return map_trees(compute, trees, length, rows, device, per_token=False)
+    return map_trees(compute, trees, length, rows, device, per_token=False, progress=progress)

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, field_validator
 
 from trivium import randomness
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.config import ModelConfig
 from trivium.model.weights import SaveDtype
@@ -156,22 +156,23 @@ class Looped(Training):
             raise TriviumError(f"{processes // each} processes cannot share a batch of {slices} {unit} or start fewer")
 
     def at_once(self, inputs: Mapping[str, Any], length: int) -> Parallel:
-        """How the model is spread. A batch whose size is left open goes through a model that is not small in
-        microbatches of :data:`~trivium.stages.defaults.AT_ONCE` tokens, unless ``parallel.rows`` says otherwise."""
-        if self.rows is not None or self.parallel.rows is not None or not length:
+        """How the model is spread. A batch goes through a model that is not small in microbatches of
+        :data:`~trivium.stages.defaults.AT_ONCE` tokens, unless ``parallel.rows`` says otherwise."""
+        if self.parallel.rows is not None or not length:
             return self.parallel
         if self.usual_settings(inputs)[0].small:
             return self.parallel
         return replace(self.parallel, rows=max(1, AT_ONCE // length))
 
     def full_batches(self, processes: int, tree: Tree, finish: Callable[[Batch], None] = lambda batch: None,
-                     length: int | None = None) -> list[Batch]:
+                     length: int | None = None, config: ModelConfig | None = None) -> list[Batch]:
         """The microbatches of one of so many processes, when ``tree`` fills each row of ``length`` places; of more
-        than two, two."""
+        than two, two. ``config`` is the shape of the model, which has a say in how many rows are taken at once."""
         length = length or len(tree)
         count = self.rows or max(1, AT_ONCE // length)
         rows = -(-count // max(1, processes // self.parallel.tensor_parallel))
-        each = min(rows, self.parallel.rows or rows)
+        small = config is None or defaults.usual(self.usual, weights_of(config)).small
+        each = min(rows, self.parallel.rows or (rows if small else max(1, AT_ONCE // length)))
         batch = make_batch([[tree] for _ in range(each)], length)
         finish(batch)
         return [batch] * min(2, -(-rows // each))
@@ -271,7 +272,7 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
         raise TriviumError(f"{context.name}: models that see are trained in one process; start it without torchrun")
     if 0 < steps < SHORT:
         context.progress.say(
-            f"only {steps} update{'s' if steps != 1 else ''}; {'one teaches' if steps == 1 else 'so few teach'} "
+            f"only {counted(steps, 'update')}; {'one teaches' if steps == 1 else 'so few teach'} "
             "little: smaller batches (`rows` counts packed rows, each of many examples) or more `epochs` give more"
         )
     settings.warn(context)

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.files import read_json, read_text, write_bytes, write_json, write_text
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.control import (
@@ -422,10 +422,11 @@ class TemplateTokenizer(ChatTokenizer):
                       for message in messages if message["role"] == "assistant"]
             dropped += any(thinks[:-1])
             plain += not all(thinks)
-        found = [f"{plain} of {count} conversations: {self.mismatch}"] if self.mismatch and plain else []
+        found = [f"{plain} of {counted(count, 'conversation')}: {self.mismatch}"] if self.mismatch and plain else []
         if dropped and not self._keeps_earlier_thoughts:
-            found.append(f"{dropped} of {count} conversations: the chat template leaves out the reasoning of earlier "
-                         "turns, whose answers are learned without it; `loss_on: last` learns the last turn alone")
+            found.append(f"{dropped} of {counted(count, 'conversation')}: the chat template leaves out the reasoning "
+                         "of earlier turns, whose answers are learned without it; `loss_on: last` "
+                         "learns the last turn alone")
         return found
 
     @cached_property

@@ -205,16 +205,18 @@ def hidden_states(trunk: Transformer, batch: Batch, vectors: Tensor | None = Non
 
 
 def map_trees(compute: Callable[[Batch], Tensor], trees: Sequence[Tree], length: int, rows: int, device: torch.device,
-              per_token: bool) -> list[np.ndarray]:
+              per_token: bool, progress: Callable[[int, int], None] = lambda done, total: None) -> list[np.ndarray]:
     """Run ``compute`` over packed batches of ``trees`` without gradients and hand its results back in their order.
 
     ``compute`` gives a number (or a row of them) for each target (``per_token``) or for each response; the result is,
     for each tree, those of its responses one after another. Without masks a tree has a target for every token of its
-    responses. The responses of a tree longer than ``length`` are spread over several rows.
+    responses. The responses of a tree longer than ``length`` are spread over several rows. ``progress`` is told after
+    each batch how many rows of how many are done.
     """
     if any(len(tree) > length and len(tree.responses) > 1 for tree in trees):
         parts = [split_tree(tree, length) for tree in trees]
-        flat = map_trees(compute, [part for group in parts for part in group], length, rows, device, per_token)
+        flat = map_trees(compute, [part for group in parts for part in group], length, rows, device, per_token,
+                         progress)
         ends = np.cumsum([len(group) for group in parts])
         return [np.concatenate(flat[end - len(group):end]) for group, end in zip(parts, ends, strict=True)]
     found: dict[int, np.ndarray] = {}
@@ -229,4 +231,5 @@ def map_trees(compute: Callable[[Batch], Tensor], trees: Sequence[Tree], length:
             size = sum(map(len, trees[index].responses)) if per_token else len(trees[index].responses)
             found[index] = values[at:at + size]
             at += size
+        progress(min(start + rows, len(packed)), len(packed))
     return [found[index] for index in range(len(trees))]

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.training.checkpoint import Found, check_room, load_checkpoint
 from trivium.training.log import Log
 from trivium.training.objective import Batches, Microbatch, Objective
@@ -188,7 +188,7 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     compiled = worth_compiling(parallel, model, steps, sum(batch.size for batch in first_batch) * parts, precision)
     aloud = say if world.leader else lambda text: None
     if steps:
-        aloud(f"{world.size} process{'es' if world.size > 1 else ''}, {'compiled' if compiled else 'eager'}, "
+        aloud(f"{counted(world.size, 'process')}, {'compiled' if compiled else 'eager'}, "
               f"{precision}")
         settle(model, precision, aloud)
     trainer = Trainer(model, settings, steps, precision, parallel, world, compiled)
@@ -207,11 +207,12 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
         if steps and not resumed:
             check_room(scratch, model, settings.optimizer, world, steps // (saving.keep_every or steps + 1))
             checkpoints.save(state)
-            untrained = before(trainer, objective, evaluation, aloud)
         elif state.step:
             aloud(f"goes on from its last checkpoint, after {state.step} of {steps} updates")
+        if steps and not state.step:  # nor is it in the log, where an earlier attempt was killed before its first line
+            untrained = before(trainer, objective, evaluation, aloud)
 
-        while state.step < steps and not (evaluation.patience and state.best.since >= evaluation.patience):
+        while not ended(state, steps, evaluation):
 
             # -------------------------------------------------------------------------------------------- one update
             step = state.step
@@ -241,14 +242,19 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
                     write_line = Log(log, state.step, track, aloud)
                 checkpoints.save(state)
 
-            # -------------------------------------------------------------------------------- once in a while: save
-            elif saver.due(state.step) and not state.skipped:
+            # ---------------------------------------------- once in a while, and at the end: what follows may be killed
+            elif not state.skipped and (ended(state, steps, evaluation) or saver.due(state.step)):
                 checkpoints.save(state)
 
         if evaluation.keep_best and state.best.step:
             checkpoints.restore_best(state.best)
     return Outcome(trainer.gathered(), state.metrics, checkpoints.seconds(state), world.leader, state.best, state.step,
                    precision)
+
+
+def ended(state: RunState, steps: int, evaluation: Evaluation) -> bool:
+    """Whether all updates are made, or the held-out loss has not become better for too long."""
+    return state.step >= steps or 0 < evaluation.patience <= state.best.since
 
 
 def told(metrics: dict[str, float], heldout: float | None, speed: float, unit: str) -> str:

@@ -101,7 +101,8 @@ class Parallel:
 
     rows: int | None = None
     """Packed rows in one forward pass of a process; more are gone through in turn, their gradients added (gradient
-    accumulation). null takes all at once."""
+    accumulation). null: as many as hold 4,096 tokens for models of 10 million parameters or more, all for smaller
+    ones."""
     tensor_parallel: int = 1
     """Processes that share each matrix; it must divide the number of processes, of heads and of kv_heads."""
     checkpoint_activations: bool = False

@@ -19,3 +19,13 @@ def test_bits_per_byte_is_the_entropy_of_what_was_said(models, task_file):
     with pytest.raises(TriviumError, match=r"rows\.jsonl: row 1: the field 'text' is missing"):
         path = task_file("kind: bits\ndata: rows.jsonl\n", [{"body": "x"}])
         load_task(path).examine(path, EvaluatedModel.load(models["base"]))
+
+
+def test_bytes_and_words_are_those_of_the_document_not_of_what_is_read(models, task_file):
+    path = task_file("kind: bits\ndata: rows.jsonl\nreads: \"{{ document | replaced(' @-@ ', '-') }}\"\n",
+                     [{"text": "a well @-@ known fox"}])
+    result = load_task(path).examine(path, EvaluatedModel.load(models["base"]))
+    joined = task_file("kind: bits\ndata: rows.jsonl\n", [{"text": "a well-known fox"}])
+    plain = load_task(joined).examine(joined, EvaluatedModel.load(models["base"]))
+    assert result.rows[0]["log_prob"] == plain.rows[0]["log_prob"] and result.metrics["bytes"] == 20
+    assert result.metrics["word_perplexity"] == pytest.approx(math.exp(-result.rows[0]["log_prob"] / 5))

@@ -27,7 +27,7 @@ def test_rows_that_are_no_json_and_files_that_are_not_there(tmp_path, task_file)
     with pytest.raises(TriviumError, match=r"rows\.jsonl: row 1: .*UTF-8"):
         list(read_files(path, task.data))
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n3\n")
-    with pytest.raises(TriviumError, match=r"rows\.csv: row 2: 1 fields, where the first line names 2"):
+    with pytest.raises(TriviumError, match=r"rows\.csv: row 2: 1 field, where the first line names 2"):
         list(read_files(path, ["rows.csv"]))
 
 

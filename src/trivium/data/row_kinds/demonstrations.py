@@ -20,6 +20,7 @@ from trivium.data.row_kinds.messages import (
     tools_of,
     with_reasoning,
 )
+from trivium.data.row_kinds.verdicts import lacking
 from trivium.errors import TriviumError
 from trivium.files import Row, what
 
@@ -76,6 +77,7 @@ def unknown(kind: str, mend: str, fields: Fields) -> TriviumError:
     """The fault of a row of no known kind, with a hint where it is one of another kind."""
     other = ("; it is a comparison: name its file under `comparisons`"
              if kind != "comparison" and "rejected" in fields else "")
+    other = other or (lacking(fields) if kind == "comparison" else "")
     empty = f" (empty: {', '.join(fields.empty)})" if fields.empty else ""
     return TriviumError(f"no known kind of {kind} has the fields {', '.join(sorted(fields.names())) or '(none)'}"
                         f"{empty}; {mend}{other}")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from trivium.errors import TriviumError, nearest
+from trivium.errors import TriviumError, counted, nearest
 from trivium.files import Row
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -25,6 +25,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "rejected": ("rejected_response", "response_rejected", "rejected_messages", "劣选", "劣选回答", "更差的回答",
                  "差的回答", "拒绝", "负例", "差", "坏"),
     "label": ("kto_tag", "标签"), "text": ("文本", "正文"),
+    "response1": ("回答1", "回复1", "答案1"), "response2": ("回答2", "回复2", "答案2"),
+    **{f"annotator{n}": (f"标注员{n}", f"标注者{n}", f"标注{n}") for n in range(1, 10)},
 }
 """What fields are called here, and their other names; upper and lower case are the same."""
 
@@ -141,7 +143,7 @@ class Notes:
 
     def lines(self) -> list[str]:
         """One line a note, and one for all fields that were not used."""
-        said = [f"{count:,} row{'s' * (count > 1)}: {text}" for text, count in self.rows.most_common()]
+        said = [f"{counted(count, 'row')}: {text}" for text, count in self.rows.most_common()]
         if self.unused:
             names = [f"{name} ({count:,})" for name, count in self.unused.most_common()]
             said.append("fields that were not used, and rows that have them: " + ", ".join(names[:20]) +

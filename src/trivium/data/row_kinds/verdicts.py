@@ -23,6 +23,19 @@ def two_responses(fields: Fields) -> tuple[str, str] | None:
     return there if there and any(name in fields for name in _known(fields)) else None
 
 
+def lacking(fields: Fields) -> str:
+    """What a row with two responses, or one of two, lacks to be a comparison; nothing for other rows."""
+    for pair in TWO:
+        there = [name for name in pair if name in fields]
+        if len(there) == 1 and there[0] != "response_1":  # a name in two of the pairs
+            absent = next(name for name in pair if name not in fields)
+            return f"; it has {there[0]!r}, but no {absent!r}"
+        if len(there) == 2 and not any(name in fields for name in _known(fields)):
+            return ("; its two responses have no verdict beside them, such as 'annotator1' (1 the first, 2 the second, "
+                    f"0 neither), {', '.join(map(repr, sorted(VERDICTS)))}")
+    return ""
+
+
 def verdict(fields: Fields) -> int:
     """Which response is better: -1 the first, 1 the second, 0 neither. Raises :class:`TriviumError` for a verdict that
     is none."""
@@ -44,7 +57,8 @@ def verdict(fields: Fields) -> int:
 
 
 def _annotators(fields: Fields) -> list[str]:
-    return [name for name in fields.names() if re.fullmatch(r"annotator_?\d+", name)]
+    every = dict.fromkeys([*fields.names(), *(f"annotator{number}" for number in range(1, 10))])
+    return [name for name in every if re.fullmatch(r"annotator_?\d+", name) and name in fields]
 
 
 def _known(fields: Fields) -> list[str]:

@@ -31,14 +31,17 @@ class Bits(Task):
     cut: Pattern = ""
     """A regular expression at which texts are cut into documents: each is then read, and drawn for the interval, by
     itself."""
+    reads: str = "{{ document }}"
+    """What the model reads of a ``document``, as a template: bytes and words are counted in the document itself, as
+    lm-evaluation-harness counts those of WikiText, whose marks it joins to their words again."""
 
     def examine(self, file: Path, model: EvaluatedModel, opponent: EvaluatedModel | None = None) -> Result:
-        """``bits_per_byte`` of all texts together, with a bootstrap interval over texts, and ``perplexity`` by
-        token."""
+        """``bits_per_byte`` of all texts together, with a bootstrap interval over texts, ``perplexity`` by token
+        and ``word_perplexity``, by what stands between white space."""
         texts = sorted(self.texts(file), key=lambda text: randomness.derive(model.seed, text))[:self.limit]
         if not texts:
             raise TriviumError(f"{file}: no rows in {', '.join(self.data)}")
-        encoded = [model.tokenizer.encode(text) for _, text in texts]
+        encoded = [model.tokenizer.encode(render(self.reads, {"document": text}, where)) for where, text in texts]
         nats: list[float] = []
         for start in range(0, len(encoded), AT_ONCE):
             nats += likelihood.text_log_probs(model.language_model, encoded[start:start + AT_ONCE],
@@ -48,11 +51,14 @@ class Bits(Task):
         for (where, text), tokens, total in zip(texts, encoded, nats, strict=True):
             size = len(text.encode())
             rows.append({"where": where, "bytes": size, "tokens": len(tokens), "log_prob": total,
+                         "words": len(re.split(r"\s+", text)),
                          "score": -total / math.log(2) / max(1, size)})
-        sizes, count = [row["bytes"] for row in rows], sum(row["tokens"] for row in rows)
+        sizes, count, words = ([row[field] for row in rows] for field in ("bytes", "tokens", "words"))
         return self.result({
             "bits_per_byte": ratio_bootstrap([-total / math.log(2) for total in nats], sizes, model.seed),
-            "perplexity": math.exp(min(700.0, -math.fsum(nats) / max(1, count))), "bytes": sum(sizes), "tokens": count
+            "perplexity": math.exp(min(700.0, -math.fsum(nats) / max(1, sum(count)))),
+            "word_perplexity": math.exp(min(700.0, -math.fsum(nats) / max(1, sum(words)))),
+            "bytes": sum(sizes), "tokens": sum(count)
         }, rows)
 
     def check(self, file: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.files import digest_file, made_aside, usual_rights, write_json
 from trivium.model.gguf.names import heads_of, ours, unpaired
 from trivium.model.gguf.parse import Header, TensorInfo, read_header
@@ -234,7 +234,8 @@ def write_weights(header: Header, values: dict[str, Any], folder: Path, dtype: t
             tensor = dequantised(header.path, header.tensors[name], gguf)
             heads = heads_of(ours(name), values)
             if heads and len(tensor) % (2 * heads):
-                raise TriviumError(f"{header.path}: {name} has {len(tensor)} rows, not those of {heads} heads")
+                raise TriviumError(f"{header.path}: {name} has {counted(len(tensor), 'row')}, not those of "
+                                   f"{heads} heads")
             weights[ours(name)] = (unpaired(tensor, heads) if heads else tensor).to(dtype).contiguous()
         save_file(weights, folder / file, {"format": "pt"})
     if len(groups) > 1:

@@ -17,7 +17,7 @@ from trivium.data.row_kinds.comparisons import comparison
 from trivium.data.row_kinds.fields import Fields
 from trivium.data.row_kinds.messages import Reading
 from trivium.data.row_kinds.thumbs import thumb
-from trivium.errors import TriviumError, nearest
+from trivium.errors import TriviumError, counted, nearest
 from trivium.feedback.rows import prompt_key, split_of
 from trivium.files import Reject, Row, write_json, write_rows
 from trivium.stage import Context, Input, Stage, Title
@@ -32,7 +32,7 @@ class Imports(Stage):
     """Bring demonstrations, comparisons and thumbs of other formats into this system's own."""
 
     kind: ClassVar[str] = "imports"
-    version: ClassVar[int] = 10
+    version: ClassVar[int] = 11
     title: ClassVar[Title] = Title("rows brought in", "导入数据", "teach")
     demonstrations: list[Input] | dict[str, Input] = []
     """Files or folders of demonstrations, each under a name of your own where `sources` is to say more about it: chat
@@ -86,7 +86,7 @@ class Imports(Stage):
             for row in by_hash(source.prompts, how[name].limit, context.seed):
                 prompts.ask(**row)
         judged: dict[str, list[Row]] = {}
-        whole = dict(report) if named else {}
+        whole = {_called(name, given["demonstrations"][name]): counts for name, counts in report.items()}
         for kind, make in (("comparisons", rated_comparison), ("thumbs", thumb)):
             sources = self.judged_of(kind, given[kind], make, reject, said)
             rows = [row for name, one in sources.items()
@@ -98,11 +98,12 @@ class Imports(Stage):
             for row in judged[kind]:
                 # an export of feedback has drawn its own test split, at random
                 row["split"] = prompts.ask(row["prompt"], row.get("split"), row.get("tools"))
-            if isinstance(context.inputs.get(kind), dict):
-                whole |= {name: {"rows": one.rows, "kept": len(one.made), "rejected": dict(one.rejected)}
-                          for name, one in sources.items()}
+            for name, one in sources.items():
+                called = _called(name, given[kind][name])
+                whole[f"{kind}: {called}" if called in whole else called] = {
+                    "rows": one.rows, "kept": len(one.made), "rejected": dict(one.rejected.most_common())}
         texts = [{"text": text} for source in found.values() for text in source.texts]
-        self.write(context.folder, taught, judged, prompts, texts, rejects, whole or report)
+        self.write(context.folder, taught, judged, prompts, texts, rejects, whole)
         self.tell(context, whole, rejects, found, texts, said)
         return {"demonstrations": len(taught), "comparisons": len(judged["comparisons"]),
                 **({"thumbs": len(judged["thumbs"])} if given["thumbs"] else {}), "rejected": len(rejects),
@@ -176,17 +177,20 @@ class Imports(Stage):
              texts: list[Row], said: Iterable[str]) -> None:
         """Say what became of the rows."""
         for name, counts in report.items():
-            context.progress.say(f"{name}: {counts['rows']:,} rows, {sum(counts['rejected'].values()):,} rejected, "
+            context.progress.say(f"{name}: {counted(counts['rows'], 'row')}, "
+                                 f"{sum(counts['rejected'].values()):,} rejected, "
                                  f"{counts.get('used', counts['kept']):,} used")
         if rejects:
             kinds = Counter(kind_of(row["reason"]) for row in rejects).most_common()
-            context.progress.say(f"{len(rejects)} rows were rejected, see rejects.jsonl: " +
-                                 "; ".join(f"{number} × {kind}" for kind, number in kinds[:5]) +
-                                 (f"; and {len(kinds) - 5} other reasons" if len(kinds) > 5 else ""))
+            context.progress.say(f"{counted(len(rejects), 'row')} rejected, see rejects.jsonl:")
+            for kind, number in kinds[:5]:
+                context.progress.say(f"  {number:,} × {kind}")
+            if len(kinds) > 5:
+                context.progress.say(f"  and {counted(len(kinds) - 5, 'other reason')}")
         for line in said:
             context.progress.say(line)
         if otherwise := sum(source.otherwise for source in found.values()):
-            context.progress.say(f"{otherwise} rows ask what an earlier row asks and answer otherwise; they are kept")
+            context.progress.say(f"kept though an earlier row has the same question: {counted(otherwise, 'row')}")
 
     def sample(self, estimate: Estimate) -> Small:
         """All rows are read."""

@@ -13,7 +13,7 @@ from pydantic import Field
 from trivium import randomness
 from trivium.data.encodings import check_encoding
 from trivium.data.sources import Source, rows_of_source
-from trivium.errors import TriviumError, nearest
+from trivium.errors import TriviumError, counted, nearest
 from trivium.files import write_rows
 from trivium.stage import Context, Input, Stage, Title
 from trivium.stages.outlook import Small
@@ -79,7 +79,7 @@ class Labels(Stage):
         if rejects:
             write_rows(context.folder / "rejects.jsonl", rejects)
             context.progress.say(
-                f"{len(rejects)} rows were rejected, see rejects.jsonl: {rejects[0]['file']}: "
+                f"{counted(len(rejects), 'row')} rejected, see rejects.jsonl: {rejects[0]['file']}: "
                 f"row {rejects[0]['row']}: {rejects[0]['reason']}"
             )
         counts = Counter(rows.values())

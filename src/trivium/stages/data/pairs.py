@@ -14,7 +14,7 @@ from trivium.data.encodings import check_encoding
 from trivium.data.readers import irregular, opened
 from trivium.data.sources import Source, rows_of_source
 from trivium.data.unpack import DAMAGE, Bad, Budget, members
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.files import write_rows
 from trivium.stage import Context, Input, Stage, Title
 from trivium.stages.outlook import Small
@@ -66,7 +66,7 @@ class Pairs(Stage):
         if rejects:
             write_rows(context.folder / "rejects.jsonl", rejects)
             context.progress.say(
-                f"{len(rejects)} rows were rejected, see rejects.jsonl: {rejects[0]['file']}: "
+                f"{counted(len(rejects), 'row')} rejected, see rejects.jsonl: {rejects[0]['file']}: "
                 f"row {rejects[0]['row']}: {rejects[0]['reason']}"
             )
         parts: dict[str, list[dict[str, str]]] = {"train": [], "heldout": []}
@@ -158,7 +158,7 @@ def aligned(path: Path) -> Iterator[tuple[str, int, str, str]]:
                           for name in ("source.txt", "target.txt"))
         if len(source) != len(target):
             raise TriviumError(
-                f"{path}: {place}: source.txt has {len(source)} lines and "
+                f"{path}: {place}: source.txt has {counted(len(source), 'line')} and "
                 f"target.txt {len(target)}; they must stand line by line"
             )
         for number, pair in enumerate(zip(source, target, strict=True), 1):

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trivium import randomness
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.files import Row, write_rows
 from trivium.generation.engine import Sampling, generate
 from trivium.intervals import mean_interval
@@ -86,7 +86,8 @@ class See(FromModel):
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         context.progress.say(
-            f"{trained:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trained, {steps} steps")
+            f"{trained:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trained, "
+            f"{counted(steps, 'step')}")
         outcome = run_training(model, AnswersAboutPictures(), batches, steps, self, context,
                                weights_digest(context.inputs["model"]),
                                contents_of([Tree(t.prompt, t.responses) for t in batches.trees]))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trivium import randomness
 from trivium.data.demonstrations import check_conversation
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.files import Row, write_rows
 from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
@@ -187,7 +187,7 @@ class Sft(FromChat):
             return model, []
 
         return self.step_with(estimate, models, LanguageModeling(),
-                              self.full_batches(processes, full_row(self.usual_layout(config)[0])))
+                              self.full_batches(processes, full_row(self.usual_layout(config)[0]), config=config))
 
 
 @torch.no_grad()
@@ -272,8 +272,8 @@ def demonstrations_of(settings: Sft, context: Context, model: LanguageModel | No
         write_rows(context.folder / "heldout.jsonl", heldout_rows)
     counts: Row = {name: learned.count(name) for name in ("tokens", "learned_tokens", "cut", "left_out")}
     context.progress.say(
-        f"{len(learned.trees):,} conversations of {counts['tokens']:,} tokens, {counts['learned_tokens']:,} of which "
-        f"carry loss; {counts['cut']} cut, {counts['left_out']} left out"
+        f"{counted(len(learned.trees), 'conversation')} of {counts['tokens']:,} tokens, "
+        f"{counts['learned_tokens']:,} of which carry loss; {counts['cut']} cut, {counts['left_out']} left out"
         + (f"; {len(unseen.trees):,} more are held out" if unseen else ""))
     finish: Callable[[Batch], None] = mark_answers if settings.prompt_loss else lambda batch: None
     length, count = settings.lay_out(context, [len(tree) for one in (learned, unseen) if one for tree in one.trees],
@@ -352,7 +352,7 @@ def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, limit: Limit
         count["tokens"] += len(tree)
         count["learned_tokens"] += int((tree.loss[0] if tree.payload is None else tree.payload).sum())
     if refused:
-        context.progress.say(f"{len(refused)} conversations were left out: {refused[0]['reason']}")
+        context.progress.say(f"{counted(len(refused), 'conversation')} left out: {refused[0]['reason']}")
     if refused and not trees:
         raise TriviumError(
             f"{context.name}: no conversation can be used; row {refused[0]['row']}: {refused[0]['reason']}")

@@ -170,7 +170,7 @@ class Dpo(FromChat):
             batch.extra["reference"] = torch.zeros(len(batch.ends))
 
         return self.step_with(estimate, models, DirectPreference(self),
-                              self.full_batches(processes, full_ranking(length), finish, length))
+                              self.full_batches(processes, full_ranking(length), finish, length, config))
 
 
 class DirectPreference(Objective):

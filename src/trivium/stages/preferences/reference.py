@@ -3,6 +3,7 @@ and measured again on held-out rankings."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from trivium.errors import counted
 from trivium.files import Row
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters.folder import weights_digest
@@ -17,6 +19,7 @@ from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context
 from trivium.stages.chat_settings import FromChat
 from trivium.stages.defaults import AT_ONCE
+from trivium.stages.kept import kept, weights_in_memory
 from trivium.stages.models import adapt, save_trained, without_adapter
 from trivium.stages.preferences.rankings import fitting
 from trivium.stages.preferences.reward_statistics import accuracy
@@ -113,24 +116,31 @@ def with_reference(settings: FromChat, context: Context, make_objective: MakeObj
     length = max(batches.length, *map(longest_branch, judged_trees), 0)
     rows = settings.rows or max(1, AT_ONCE // length)
 
-    def token_log_probs_of(trees: Sequence[Tree]) -> list[np.ndarray]:
-        model.eval()
-        with as_trained(model, precision):
-            return map_trees(lambda batch: target_log_probs(model, batch), trees, length, rows, device, per_token=True)
+    def token_log_probs_of(trees: Sequence[Tree], name: str, weights: str, leader: bool) -> list[np.ndarray]:
+        def compute(progress: Callable[[int, int], None]) -> list[np.ndarray]:
+            model.eval()
+            with as_trained(model, precision):
+                return map_trees(lambda batch: target_log_probs(model, batch), trees, length, rows, device,
+                                 per_token=True, progress=progress)
 
-    def log_probs(trees: Sequence[Tree]) -> list[np.ndarray]:
+        settings_of = {"length": length, "rows": rows, "precision": precision, "device": str(device)}
+        return kept(context, name, weights, trees, settings_of, compute, leader)
+
+    def log_probs(trees: Sequence[Tree], name: str, weights: str, leader: bool) -> list[np.ndarray]:
         return [of_responses(tree, found, mean, device)
-                for tree, found in zip(trees, token_log_probs_of(trees), strict=True)]
+                for tree, found in zip(trees, token_log_probs_of(trees, name, weights, leader), strict=True)]
 
     reference, before = NO_REFERENCE, [np.zeros(len(tree.responses), np.float32) for tree in judged_trees]
     if needs_reference:
         with without_adapter(attached):
-            groups = measured(batches.trees)
+            groups, weights = measured(batches.trees), weights_in_memory(model)
+            first = int(os.environ.get("RANK", "0")) == 0
             known = [tree for group in groups for tree in group]
-            tokens = [found for group in groups for found in token_log_probs_of(group)]
+            tokens = [found for number, group in enumerate(groups) for found in token_log_probs_of(
+                group, f"reference {number + 1} of {len(groups)}" if len(groups) > 1 else "reference", weights, first)]
             reference = Reference(known, [of_responses(tree, found, mean, device)
                                           for tree, found in zip(known, tokens, strict=True)], tokens)
-            before = log_probs(judged_trees)
+            before = log_probs(judged_trees, "reference of held-out rankings", weights, first)
     objective = make_objective(batches, reference)
     steps = max(1, round(epochs * batches.steps_per_epoch))
     outcome = run_training(model, objective, batches, steps, settings, context,
@@ -139,7 +149,8 @@ def with_reference(settings: FromChat, context: Context, make_objective: MakeObj
     if not outcome.leader:
         return None
     model = outcome.model
-    changes = [list(map(float, new - old)) for new, old in zip(log_probs(judged_trees), before, strict=True)]
+    changes = [list(map(float, new - old)) for new, old in zip(
+        log_probs(judged_trees, "held-out rankings", weights_in_memory(model), True), before, strict=True)]
     save_trained(model, attached, tokenizer, context.inputs["model"], context, settings.save_dtype)
     far: dict[str, float] = {name: outcome.metrics[name] for name in ("kl", "kl_per_token") if name in outcome.metrics}
     return Trained(steps, outcome.metrics.get("loss"), outcome.precision, batches.length, batches.rows, far,
@@ -157,9 +168,9 @@ class RunAway:
         far = metrics.get("kl_per_token", 0.0)
         if far > RUN_AWAY and not self.said:
             self.said = True
-            self.say(f"WARNING: after {step + 1} updates the model is {far:.2f} nats a token ({metrics['kl']:.1f} a "
-                     "response) from its reference: it runs away, and may lose its words; lower "
-                     "`optimization.learning_rate`, raise `beta`, or take fewer `epochs`")
+            self.say(f"WARNING: after {counted(step + 1, 'update')} the model is {far:.2f} nats a token "
+                     f"({metrics['kl']:.1f} a response) from its reference: it runs away, and may lose its words; "
+                     "lower `optimization.learning_rate`, raise `beta`, or take fewer `epochs`")
 
 
 def target_log_probs(model: Any, batch: Batch) -> torch.Tensor:

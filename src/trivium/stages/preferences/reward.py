@@ -24,6 +24,7 @@ from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
 from trivium.stages.chat_settings import FromChat
 from trivium.stages.cost import Estimate
 from trivium.stages.defaults import AT_ONCE
+from trivium.stages.kept import kept, weights_in_memory
 from trivium.stages.models import adapt, answer_tree, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
@@ -128,9 +129,16 @@ class Reward(FromChat):
         if not outcome.leader:
             return {}
         model = outcome.model
-        model.shift = -float(np.mean(np.concatenate(score_trees(model, good, length, each, precision))))
+        weights = weights_in_memory(model)
+
+        def scored(trees: list[Tree], name: str) -> list[np.ndarray]:
+            return kept(context, name, weights, trees, {"length": length, "rows": each, "precision": precision,
+                                                        "device": str(device)},
+                        lambda progress: score_trees(model, trees, length, each, precision, progress))
+
+        model.shift = -float(np.mean(np.concatenate(scored(good, "responses whose mean becomes 0"))))
         save_trained(model, attached, tokenizer, context.inputs["model"], context, self.save_dtype)
-        scores = score_trees(model, [tree for tree, _ in judged], length, each, precision)
+        scores = scored([tree for tree, _ in judged], "held-out rankings")
         return {"rankings": count_rankings(training), "steps": steps, "precision": outcome.precision,
                 "length": batches.length, "rows": batches.rows, "shift": model.shift
                 } | heldout_summary([row for _, row in judged], [list(map(float, each)) for each in scores],
@@ -163,7 +171,7 @@ class Reward(FromChat):
 
         length, _ = self.usual_layout(config)
         return self.step_with(estimate, models, Ranking(),
-                              self.full_batches(processes, full_ranking(length), add_pairs, length))
+                              self.full_batches(processes, full_ranking(length), add_pairs, length, config))
 
 
 PairwiseLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.files import Row, write_rows
 from trivium.generation.engine import Completion, Sampling, generate
 from trivium.intervals import mean_interval
@@ -122,7 +122,7 @@ class Select(Measuring):
         count, config = self.count * self.samples, estimate.config(self.model)
         seconds = estimate.answers(self.model, count, self.max_new_tokens)
         seconds += count * estimate.reading(config, self.length or min(config.max_positions, USUAL_LENGTH))
-        return Cost(seconds + 1.0, f"{count:,} answers, each scored")
+        return Cost(seconds + 1.0, f"{counted(count, 'answer')}, each scored")
 
 
 

@@ -13,6 +13,7 @@ import torch
 from pydantic import model_validator
 
 from trivium import randomness
+from trivium.errors import counted
 from trivium.model import LanguageModel
 from trivium.model.config import ModelConfig
 from trivium.stage import Context, Figure, Panel, Title
@@ -63,7 +64,8 @@ class Pretrain(FromText):
         model = LanguageModel(config).initialise(randomness.derive(context.seed, "initialise")).to(device)
         steps = self.steps if self.steps is not None else round(self.epochs * batches.steps_per_epoch)
         precision = resolve_precision(self.precision, device)
-        context.progress.say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {steps} steps, "
+        context.progress.say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, "
+                             f"{counted(steps, 'step')}, "
                              f"{device.type} in {precision}")
         validation = PackedEpochs(pieces(heldout, tokenizer, self.length), self.length, self.rows, context.seed)
         outcome = run_training(
@@ -121,7 +123,7 @@ class Pretrain(FromText):
         """A model and full rows."""
         config = self.shape(estimate)
         return self.step_with(estimate, lambda: (LanguageModel(config), []), LanguageModeling(),
-                              self.full_batches(processes, full_row(self.length)))
+                              self.full_batches(processes, full_row(self.length), config=config))
 
 
 def pieces(corpus: Tokens, tokenizer: ChatTokenizer, length: int) -> list[Tree]:

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 
 from trivium import randomness
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.files import write_bytes, write_json
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder_decoder import EncoderDecoder, look_at
@@ -67,7 +67,8 @@ class Spans(FromText):
             raise TriviumError("spans: there is nothing to read; the corpus, or its held-out part, is empty")
         model = EncoderDecoder(config).initialise(randomness.derive(context.seed, "initialise")).to(device)
         steps = self.steps if self.steps is not None else round(self.epochs * batches.steps_per_epoch)
-        context.progress.say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {steps} steps")
+        context.progress.say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, "
+                             f"{counted(steps, 'step')}")
         outcome = run_training(model, WritingTargets(), batches, steps, self, context, corpus.header, heldout=unseen)
         if not outcome.leader:
             return {}

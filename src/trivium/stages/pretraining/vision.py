@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trivium import randomness
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, counted
 from trivium.model.config import VisionConfig
 from trivium.model.images import look
 from trivium.model.vision import VisionEncoder, save_vision
@@ -68,7 +68,8 @@ class Vision(Looped):
                             for part in (pixels, unseen))
         steps = round(self.epochs * batches.steps_per_epoch)
         context.progress.say(
-            f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {len(pixels)} pictures, {steps} steps"
+            f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, "
+            f"{counted(len(pixels), 'picture')}, {counted(steps, 'step')}"
         )
         outcome = run_training(model, Painting(), batches, steps, self, context, len(pixels), heldout=heldout,
                                evaluate_every=max(1, steps))

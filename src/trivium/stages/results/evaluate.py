@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from trivium.errors import TriviumError, nearest
+from trivium.errors import TriviumError, counted, nearest
 from trivium.evaluation.checkers import Checker, check_name
 from trivium.evaluation.model import EvaluatedModel
 from trivium.evaluation.run import LoadedTask, answer_rows, examine, load_tasks
@@ -171,7 +171,7 @@ class Evaluate(Measuring):
             if passes:
                 config = estimate.config(model)
                 seconds += passes * count * estimate.reading(config, min(256, config.max_positions))
-        return Cost(seconds, f"{len(self.models)} models, {count:,} prompts")
+        return Cost(seconds, f"{counted(len(self.models), 'model')}, {counted(count, 'prompt')}")
 
 
     def count(self, estimate: Estimate) -> int:
