@@ -13,6 +13,7 @@ from typing import Any
 from trivium.errors import TriviumError, nearest
 from trivium.evaluation import choices, comparing, numbers, overlap
 from trivium.evaluation.function_process import FunctionProcess
+from trivium.evaluation.instructions import following
 from trivium.extensions import file_of, names, resolve
 from trivium.files import Row
 from trivium.world import rubric
@@ -43,6 +44,7 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "exact": ("answer", lambda row, text: _any(partial(comparing.exact, case=True), text, row["answer"])),
     "contains": ("answer", lambda row, text: _any(comparing.contains, text, row["answer"])),
     "choice": ("answer", lambda row, text: _any(choices.same_choice, text, row["answer"])),
+    "instructions": (following.NAMES, following.share),
     "rouge_1": ("answer", lambda row, text: overlap.best(overlap.rouge_1, text, row["answer"])),
     "rouge_2": ("answer", lambda row, text: overlap.best(overlap.rouge_2, text, row["answer"])),
     "rouge_l": ("answer", lambda row, text: overlap.best(overlap.rouge_l, text, row["answer"])),
@@ -111,6 +113,8 @@ class Checker:
             if self.needs == "answer" and (fault := answer_fault(self.name, row["answer"])):
                 raise TriviumError(f"{self.where} {self.name!r}: prompt {row.get('id')!r}: the answer "
                                    f"{str(row['answer'])[:60]!r} {fault}")
+            if self.needs == following.NAMES and (fault := following.fault(row)):
+                raise TriviumError(f"{self.where} {self.name!r}: prompt {row.get('id')!r}: {fault}")
         if self.name == "number":
             self._one_number_each(rows)
 
