@@ -44,7 +44,8 @@ def _sentences(rng: np.random.Generator, language: str, difficulty: int) -> Made
 def _paragraphs(rng: np.random.Generator, language: str, difficulty: int) -> Made:
     number = between(rng, 2, 1 + difficulty)
     return _said(language, f"Make it {number} paragraphs and put *** between one and the next.",
-                 f"写成{number}段，段与段之间用 *** 隔开。", "length_constraints:number_paragraphs", num_paragraphs=number)
+                 f"写成{number}段，段与段之间用 *** 隔开。", "length_constraints:number_paragraphs",
+                 num_paragraphs=number)
 
 
 def _first_word(rng: np.random.Generator, language: str, difficulty: int) -> Made:
@@ -96,8 +97,8 @@ def _placeholders(rng: np.random.Generator, language: str, difficulty: int) -> M
 
 def _postscript(rng: np.random.Generator, language: str, difficulty: int) -> Made:
     marker = pick(rng, ("P.S.", "P.P.S")) if language == "en" else "附言："
-    return _said(language, f"After that add a postscript that starts with {marker}", f"最后加一句以“{marker}”开头的附言。",
-                 "detectable_content:postscript", postscript_marker=marker)
+    return _said(language, f"After that add a postscript that starts with {marker}",
+                 f"最后加一句以“{marker}”开头的附言。", "detectable_content:postscript", postscript_marker=marker)
 
 
 def _bullets(rng: np.random.Generator, language: str, difficulty: int) -> Made:

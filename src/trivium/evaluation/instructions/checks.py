@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from trivium.corpus.languages import among
 from trivium.evaluation.instructions.counting import count_capital_words, count_sentences, count_words
 
-LANGUAGES = ("af ar bg bn ca cs cy da de el en es et fa fi fr gu he hi hr hu id it ja kn ko lt lv mk ml mr ne nl no pa "
-             "pl pt ro ru sk sl so sq sv sw ta te th tl tr uk ur vi zh").split()
+LANGUAGES = ("af", "ar", "bg", "bn", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "gu", "he",
+             "hi", "hr", "hu", "id", "it", "ja", "kn", "ko", "lt", "lv", "mk", "ml", "mr", "ne", "nl", "no", "pa", "pl",
+             "pt", "ro", "ru", "sk", "sl", "so", "sq", "sv", "sw", "ta", "te", "th", "tl", "tr", "uk", "ur", "vi", "zh")
 """The languages between which a response's is chosen: those that IFEval's own identifier (langdetect) knows."""
 RELATIONS = ("less than", "at least")
 EITHER = ("My answer is yes.", "My answer is no.", "My answer is maybe.")

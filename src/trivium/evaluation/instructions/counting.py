@@ -2,8 +2,8 @@
 
 Words are runs of letters, digits and underscores. Sentences are told by the rules of Punkt (Kiss and Strunk 2006), with
 abbreviations and openings of our own in the place of those that it learned from newspapers. Words in capitals are
-tokens of the Penn Treebank's kind. Where most letters are Chinese or Japanese, each is a word, and 。！？ end sentences;
-IFEval's own code sees one word and one sentence there.
+tokens of the Penn Treebank's kind. Where most letters are Chinese or Japanese, each is a word, and 。！？ end
+sentences; IFEval's own code sees one word and one sentence there.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ _LAST_TOKEN = re.compile(rf"(?:--+|[^\s{re.escape(_APART)}]*)\Z")
 _CLOSING = re.compile(r"[\"')\]}\u2019\u201d\xbb]+(?:\s+|(?=--)|\Z)")
 _NUMBER = re.compile(r"-?[.,]?\d[\d,.-]*\Z")
 
-_ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st sr jr gen col sgt capt lt maj cmdr adm gov sen rep rev hon messrs vs v "
-    "ph.d inc ltd corp co cos bros jan feb mar apr aug sept oct nov dec mon "
-    "tues wed thurs fri ave blvd rd".split())
+_ABBREVIATIONS = frozenset((
+    "mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "gen", "col", "sgt", "capt", "lt", "maj", "cmdr", "adm", "gov",
+    "sen", "rep", "rev", "hon", "messrs", "vs", "v", "ph.d", "inc", "ltd", "corp", "co", "cos", "bros", "jan", "feb",
+    "mar", "apr", "aug", "sept", "oct", "nov", "dec", "mon", "tues", "wed", "thurs", "fri", "ave", "blvd", "rd"))
 """Whose full stop does not end a sentence by itself."""
 _LETTERS = re.compile(r"(?!(?:e\.g|i\.e|(?:p\.)+s)\Z)[^\W\d_](?:\.[^\W\d_])+\Z")
 """U.S., a.m., J.K.; after e.g., i.e. and P.S. Punkt ends a sentence."""
-_OPENINGS = frozenset(
-    "the a an this that these those it its he she they we you i his her their our your my there here what when where "
-    "why how who which if while although though because since after before as at by for from in into of on to with "
-    "without and but or so yet nor however then thus also once each every some many most all both such no not do does "
-    "did is are was were be can could will would should may might must let please make take give use get go try find "
-    "keep write read now today meanwhile instead still even just only another other more".split())
+_OPENINGS = frozenset((
+    "the", "a", "an", "this", "that", "these", "those", "it", "its", "he", "she", "they", "we", "you", "i", "his",
+    "her", "their", "our", "your", "my", "there", "here", "what", "when", "where", "why", "how", "who", "which", "if",
+    "while", "although", "though", "because", "since", "after", "before", "as", "at", "by", "for", "from", "in",
+    "into", "of", "on", "to", "with", "without", "and", "but", "or", "so", "yet", "nor", "however", "then", "thus",
+    "also", "once", "each", "every", "some", "many", "most", "all", "both", "such", "no", "not", "do", "does", "did",
+    "is", "are", "was", "were", "be", "can", "could", "will", "would", "should", "may", "might", "must", "let",
+    "please", "make", "take", "give", "use", "get", "go", "try", "find", "keep", "write", "read", "now", "today",
+    "meanwhile", "instead", "still", "even", "just", "only", "another", "other", "more"))
 """Words with which a sentence may begin after an abbreviation or dots, when they have a capital."""
 
 
@@ -81,7 +84,7 @@ def _is_break(before: str, after: str, mark: str, following: str) -> bool:
     word = (token[0] if token else "").lower()
     next_word = re.match(r"[^\W\d_]*(?:'\w+)?", "" if after else following)[0]  # type: ignore[index]
     opens = next_word[:1].isupper() and next_word.lower() in _OPENINGS
-    if word.endswith(".") or not word and before.endswith(".") or (
+    if word.endswith(".") or (not word and before.endswith(".")) or (
             word.rpartition("-")[2] in _ABBREVIATIONS) or _LETTERS.match(word):
         return opens
     if len(word) == 1 and word.isalpha():
@@ -91,7 +94,8 @@ def _is_break(before: str, after: str, mark: str, following: str) -> bool:
 
 _SPLITS = re.compile(r"[\s«»“”‘’„`\";@#$%&?!*\[\](){}<>\u2012-\u2015]+|''|--|\.{2,}|[:,](?=\D|\Z)")
 _CLITICS = re.compile(r"(?<=[^'])('[smdSMD]|'ll|'LL|'re|'RE|'ve|'VE|n't|N'T)\Z")
-_CONTRACTIONS = re.compile(r"(?:(can)(not)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me)|(wan)(na)|(d)('ye)|(more)('n))\Z", re.IGNORECASE)
+_CONTRACTIONS = re.compile(r"(?:(can)(not)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me)|(wan)(na)|(d)('ye)|(more)('n))\Z",
+                           re.IGNORECASE)
 
 
 def count_capital_words(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trivium.errors import nearest
+from trivium.errors import counted, nearest
 from trivium.evaluation.instructions.checks import KINDS, LANGUAGES, RELATIONS
 from trivium.files import Row
 
@@ -18,7 +18,7 @@ def fault(row: Row) -> str:
     if not isinstance(names, list) or not names:
         return f"{NAMES} is missing or no list of instructions"
     if not isinstance(given, list) or len(given) != len(names) or not all(isinstance(one, dict) for one in given):
-        return f"{ARGUMENTS} must be a list of {len(names)} mappings, one for each of {NAMES}"
+        return f"{ARGUMENTS} must be a list of {counted(len(names), 'mapping')}, one for each of {NAMES}"
     return next((found for name, one in zip(names, given, strict=True) if (found := _fault_of(name, one))), "")
 
 

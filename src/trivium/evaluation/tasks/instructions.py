@@ -39,8 +39,8 @@ class Instructions(QuestionTask):
         prompts = [self.encode_question(item, (), model, "") for item in items]
         for item, prompt in zip(items, prompts, strict=True):
             if len(prompt) >= room:
-                raise TriviumError(f"{item.where}: its prompt has {len(prompt)} tokens and leaves no room for an answer "
-                                   f"in the model's {room} positions")
+                raise TriviumError(f"{item.where}: its prompt has {len(prompt)} tokens and leaves no room for an "
+                                   f"answer in the model's {room} positions")
         longest = min(self.max_new_tokens, room - max(map(len, prompts)))
         said = model.generate(prompts, longest, what=self.name)
         rows = [self.judged(item, group[0]) for item, group in zip(items, said, strict=True)]
