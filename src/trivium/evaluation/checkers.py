@@ -38,12 +38,16 @@ def _any(same: Callable[[str, str], bool], text: str, answer: Any) -> float:
 
 
 def _sound(row: Row, text: str) -> float:
-    """0 for a response that is empty or repeats itself."""
-    return float(not hollow.is_empty(text) and not hollow.repeats(text))
+    """0 for a response that is empty, repeats itself, or has none of the words that the row is ``about``."""
+    return float(not (hollow.is_empty(text) or hollow.repeats(text) or hollow.misses(text, row.get("about") or ())))
 
 
 def _by_row(row: Row, text: str) -> float:
     return CHECKS[row["check"]][1](row, text)
+
+
+def _right_and_sound(row: Row, text: str) -> float:
+    return float(_by_row(row, text) >= 1 and _sound(row, text))
 
 
 CHECKS: dict[str, tuple[str, Check]] = {
@@ -55,6 +59,7 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "choice": ("answer", lambda row, text: _any(choices.same_choice, text, row["answer"])),
     "instructions": (following.NAMES, following.share),
     "by_row": ("check", _by_row),
+    "right_and_sound": ("check", _right_and_sound),
     "sound": ("prompt", _sound),
     "rouge_1": ("answer", lambda row, text: overlap.best(overlap.rouge_1, text, row["answer"])),
     "rouge_2": ("answer", lambda row, text: overlap.best(overlap.rouge_2, text, row["answer"])),
@@ -117,7 +122,7 @@ class Checker:
 
     def suits(self, rows: Sequence[Row]) -> None:
         """Raise :class:`TriviumError` where a row lacks what the checker needs."""
-        if self.name == "by_row":
+        if self.needs == "check":
             self._each_by_its_own(rows)
         for row in rows if self.needs else ():
             if self.needs not in row:
@@ -140,7 +145,7 @@ class Checker:
             if "check" not in some[0]:
                 raise TriviumError(f"{self.where} {self.name!r} needs the field 'check', which prompt "
                                    f"{some[0].get('id')!r} does not have")
-            if name not in CHECKS or name == self.name:
+            if name not in CHECKS or CHECKS[name][0] == "check":
                 raise TriviumError(f"{self.where} {self.name!r}: prompt {some[0].get('id')!r}: check: there is no "
                                    f"checker {name!r}{nearest(name, CHECKS)}")
             Checker(name, self.seconds, self.where, self.limit).suits(some)

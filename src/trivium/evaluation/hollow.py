@@ -1,7 +1,9 @@
-"""Responses that say nothing: empty ones, and those that say the same again and again. Rewards that count words or
-marks can be fooled by them."""
+"""Responses that say nothing: empty ones, those that say the same again and again, and those that do not name what they
+are about. Rewards that count words or marks can be fooled by them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from trivium.corpus.words import words
 
@@ -12,6 +14,11 @@ LEAST = 12
 def is_empty(text: str) -> bool:
     """Whether it has neither a letter nor a digit."""
     return not any(map(str.isalnum, text))
+
+
+def misses(text: str, about: Sequence[str]) -> bool:
+    """Whether it has none of the words of its topic, in any case, within words too."""
+    return bool(about) and not any(word.lower() in text.lower() for word in about)
 
 
 def repeats(text: str) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from trivium.data.exercises.material import COMMON, ENDINGS, FORMS, KEYWORDS, TOPICS
+from trivium.data.exercises.material import COMMON, ENDINGS, FORMS, KEYWORDS, TOPICS, content_of
 from trivium.data.exercises.numbers import between, pick
 from trivium.files import Row
 
@@ -30,13 +31,13 @@ def _bound(rng: np.random.Generator, language: str, low: int, high: int) -> tupl
 
 
 def _words(rng: np.random.Generator, language: str, difficulty: int) -> Made:
-    bound, relation, number = _bound(rng, language, 10, 20 + 20 * difficulty)
+    bound, relation, number = _bound(rng, language, 20, 20 + 20 * difficulty)
     return _said(language, f"Use {bound} words.", f"字数要{bound}个字。", "length_constraints:number_words",
                  num_words=number, relation=relation)
 
 
 def _sentences(rng: np.random.Generator, language: str, difficulty: int) -> Made:
-    bound, relation, number = _bound(rng, language, 2, 2 + 2 * difficulty)
+    bound, relation, number = _bound(rng, language, 3, 3 + 2 * difficulty)
     return _said(language, f"Use {bound} sentences.", f"句子要{bound}句。", "length_constraints:number_sentences",
                  num_sentences=number, relation=relation)
 
@@ -97,7 +98,7 @@ def _placeholders(rng: np.random.Generator, language: str, difficulty: int) -> M
 
 def _postscript(rng: np.random.Generator, language: str, difficulty: int) -> Made:
     marker = pick(rng, ("P.S.", "P.P.S")) if language == "en" else "附言："
-    return _said(language, f"After that add a postscript that starts with {marker}",
+    return _said(language, f"Add a postscript at the end; it starts with {marker}",
                  f"最后加一句以“{marker}”开头的附言。", "detectable_content:postscript", postscript_marker=marker)
 
 
@@ -140,13 +141,13 @@ def _capital_words(rng: np.random.Generator, language: str, difficulty: int) -> 
 
 MAKERS: dict[str, tuple[Maker, str, str]] = {
     "words": (_words, "en zh", "length"), "sentences": (_sentences, "en zh", "length"),
-    "paragraphs": (_paragraphs, "en zh", "shape"), "first_word": (_first_word, "en", "shape"),
+    "paragraphs": (_paragraphs, "en zh", "shape"), "first_word": (_first_word, "en", "shape title"),
     "existence": (_existence, "en zh", "keywords"), "frequency": (_frequency, "en zh", "keywords"),
-    "forbidden": (_forbidden, "en zh", "forbidden"), "letter": (_letter, "en", "keywords"),
+    "forbidden": (_forbidden, "en zh", "forbidden"), "letter": (_letter, "en", "keywords letters"),
     "language": (_language, "en zh", "alone"), "placeholders": (_placeholders, "en zh", "placeholders"),
     "postscript": (_postscript, "en zh", "end"), "bullets": (_bullets, "en zh", "shape"),
-    "highlights": (_highlights, "en zh", "shape"), "sections": (_sections, "en", "shape case"),
-    "ending": (_ending, "en zh", "end"),
+    "highlights": (_highlights, "en zh", "shape"), "sections": (_sections, "en", "shape case letters"),
+    "ending": (_ending, "en zh", "end forbidden"),
     "constrained": (_fixed(
         "detectable_format:constrained_response", "Do you like it? Choose one of these to answer with: \"My answer is "
         "yes.\", \"My answer is no.\", \"My answer is maybe.\""), "en", "alone"),
@@ -168,30 +169,33 @@ MAKERS: dict[str, tuple[Maker, str, str]] = {
 and one that settles ``alone`` stands alone."""
 
 
+SILENT = {"detectable_format:constrained_response", "language:response_language"}
+"""Kinds under which an answer need not name its topic."""
+
+
 def instructions(rng: np.random.Generator, language: str, difficulty: int) -> Row:
-    """A topic with one instruction; of difficulty 2 up to two, of 3 up to three, and larger numbers in them."""
+    """A topic with one instruction; of difficulty 2 up to two, of 3 up to three, and larger numbers in them. The row is
+    one of IFEval's, with what it is ``about``: words of which a sound answer has one."""
     topic, form = pick(rng, TOPICS[language]), pick(rng, FORMS[language])
-    names, kinds, arguments, settled, said = list(MAKERS), [], [], set[str](), []
+    request, made, settled = form.format(topic=topic), list[Made](), set[str]()
+    names = [list(MAKERS)[place] for place in rng.permutation(len(MAKERS))]
     if rng.random() < 1 / (len(names) + 1):
-        return _repeat(form.format(topic=topic), language)
-    for place in rng.permutation(len(names)):
-        maker, languages, settles = MAKERS[names[place]]
+        names, made = [], [_repeat(request, language)]
+    for name in names:
+        maker, languages, settles = MAKERS[name]
         if language not in languages.split() or settled & {*settles.split()} or (settles == "alone" and settled):
             continue
-        text, kind, given = maker(rng, language, difficulty)
+        made.append(maker(rng, language, difficulty))
         settled.update(settles.split())
-        said.append(text)
-        kinds.append(kind)
-        arguments.append(given)
-        if settles == "alone" or len(kinds) == difficulty:
+        if settles == "alone" or len(made) == difficulty:
             break
-    space = " " if language == "en" else ""
-    return {"prompt": space.join([form.format(topic=topic), *said]), "check": "instructions",
-            "instruction_id_list": kinds, "kwargs": arguments}
+    kinds, arguments = [kind for _, kind, _ in made], [given for _, _, given in made]
+    return {"prompt": (" " if language == "en" else "").join([request, *(said for said, _, _ in made)]),
+            "check": "instructions", "instruction_id_list": kinds, "kwargs": arguments,
+            "key": json.dumps([topic, *sorted(zip(kinds, map(str, arguments), strict=True))], ensure_ascii=False),
+            **({} if SILENT & {*kinds} else {"about": content_of(topic)})}
 
 
-def _repeat(request: str, language: str) -> Row:
-    said = f"{request} But first write this request again, as it stands, up to here." if language == "en" else (
-        f"{request}不过先把前面这句要求原样写一遍，再回答。")
-    return {"prompt": said, "check": "instructions", "instruction_id_list": ["combination:repeat_prompt"],
-            "kwargs": [{"prompt_to_repeat": request}]}
+def _repeat(request: str, language: str) -> Made:
+    return _said(language, "But first write this request again, as it stands, up to here.",
+                 "不过先把前面这句要求原样写一遍，再回答。", "combination:repeat_prompt", prompt_to_repeat=request)

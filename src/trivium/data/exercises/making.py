@@ -22,9 +22,9 @@ TRIES = 30
 
 def make(count: int, kinds: Mapping[str, float], languages: Sequence[str], difficulty: int, seed: int,
          refused: Callable[[str], bool] = lambda text: False) -> Iterator[Row]:
-    """``count`` different rows ``{"prompt", "task", "language", "check", ...}``, of kinds in proportion to their
-    weights. ``refused`` says of a prompt that it must not be taken. Raises :class:`TriviumError` where there are not so
-    many."""
+    """``count`` different rows ``{"prompt", "task", "language", "check", "key", ...}``, of kinds in proportion to their
+    weights; rows with one ``key`` ask the same in other words. ``refused`` says of a prompt that it must not be taken.
+    Raises :class:`TriviumError` where there are not so many."""
     seen = set[str]()
     shares = np.array([kinds[name] for name in kinds]) / sum(kinds.values())
     for number in range(TRIES * count):

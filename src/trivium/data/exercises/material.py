@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 Words = dict[str, tuple[str, ...]]
 """Texts by language."""
 
@@ -27,6 +29,16 @@ TOPICS = _listed(
         我们为什么睡觉|下象棋|公园里的老树|画地图|去海边的火车|打扫厨房|月亮和潮汐|窗前的蜡烛|一碗汤""")
 """What is written about."""
 
+_LITTLE = re.compile("(?:a|an|the|that|with|from|into|how|why|we|to|of|in|on|by|for|and)\\Z|"
+                     ".*[怎样为什么我们的在上写给坐去一]")
+
+
+def content_of(topic: str) -> list[str]:
+    """The words of a topic of which an answer about it has at least one; of a Chinese one, pairs of characters."""
+    parts = topic.split() if topic.isascii() else [topic[place:place + 2] for place in range(len(topic) - 1)]
+    return [part for part in parts if not _LITTLE.match(part)]
+
+
 FORMS = {
     "en": ("Write a few lines about {topic}.", "Tell me about {topic}.", "Describe {topic} briefly.",
            "Say something short about {topic}.", "Write a short note on {topic}."),
@@ -48,8 +60,8 @@ ENDINGS = _listed(en="That is all for today.|Thank you for reading.|And so it en
                   zh="今天就说到这里。|谢谢你的阅读。|你觉得呢？|明天见。|现在轮到你了。")
 """Phrases that a text is to end with."""
 
-LETTERED = _listed(en="""banana|kettle|mirror|blossom|coffee|pepper|balloon|cabbage|saddle|lemonade|committee|bookkeeper|
-    tomorrow|umbrella|raspberry|attention|mississippi|hammock|parallel|accordion|necessary|dinosaur|cinnamon|
+LETTERED = _listed(en="""banana|kettle|mirror|blossom|coffee|pepper|balloon|cabbage|saddle|lemonade|committee|
+    bookkeeper|tomorrow|umbrella|raspberry|attention|mississippi|hammock|parallel|accordion|necessary|dinosaur|cinnamon|
     chocolate|elephant|television|adventure|cucumber|alphabet|grasshopper|marmalade|xylophone|rhythm|volleyball|
     refrigerator|caterpillar|sunflower|watermelon|photograph|kangaroo""")["en"]
 """Words whose letters are counted."""

@@ -12,9 +12,9 @@ from trivium.files import Row
 
 SUMS = {"en": ("What is {sum}?", "Work out {sum}.", "{sum} = ?", "Please calculate {sum}.", "How much is {sum}?"),
         "zh": ("{sum}等于多少？", "请计算{sum}。", "{sum} = ？", "算一算：{sum}是多少？")}
-LETTERS = {"en": ("How many times does the letter {letter} occur in the word {word}?",
-                  "Count the letter {letter} in \"{word}\"."),
-           "zh": ("单词 {word} 里有几个字母 {letter}？", "数一数：字母 {letter} 在 {word} 中出现几次？")}
+LETTERS = {"en": ("How many times does the letter {letter} occur in \"{text}\"?",
+                  "Count the letter {letter} in \"{text}\"."),
+           "zh": ("“{text}”里有几个字母 {letter}？", "数一数：字母 {letter} 在“{text}”中出现几次？")}
 WORDS = {"en": ("How many words are there in this list of words: {text}?", "Count the words: {text}"),
          "zh": ("“{text}”一共有几个字？", "数一数这句话有几个字：{text}")}
 ITEMS = {"en": ("Here are {text}. How many things are there altogether?",
@@ -32,33 +32,36 @@ def between(rng: np.random.Generator, low: int, high: int) -> int:
     return int(rng.integers(low, high + 1))
 
 
-def asked(rng: np.random.Generator, wordings: dict[str, Any], language: str, answer: int, **given: Any) -> Row:
-    """A row with its question, answer and check."""
-    return {"prompt": pick(rng, wordings[language]).format(**given), "check": "number", "answer": str(answer)}
+def asked(rng: np.random.Generator, wordings: dict[str, Any], language: str, answer: int, **given: str) -> Row:
+    """A row with its question, answer and check; its ``key`` is what is asked, however it is worded."""
+    return {"prompt": pick(rng, wordings[language]).format(**given), "check": "number", "answer": str(answer),
+            "key": " ".join(given.values())}
 
 
 def sums(rng: np.random.Generator, language: str, difficulty: int) -> Row:
     """Two numbers of two digits: added or, the larger first, subtracted (difficulty 1); any order, and times one digit
     (2); times two digits, and three numbers (3)."""
     a, b = between(rng, 10, 99), between(rng, 10, 99)
-    ways = ["+", "-"] + (["*"] if difficulty > 1 else []) + (["++"] if difficulty > 2 else [])
+    ways = ["+", "-"] + (["×"] if difficulty > 1 else []) + (["++"] if difficulty > 2 else [])
     way = pick(rng, ways)
     if way == "++":
         c = between(rng, 10, 99)
         return asked(rng, SUMS, language, a + b - c, sum=f"{a} + {b} - {c}")
-    if way == "*":
-        b = b if difficulty > 2 else between(rng, 2, 9)
-        return asked(rng, SUMS, language, a * b, sum=f"{a} × {b}")
+    if way == "×" and difficulty < 3:
+        b = between(rng, 2, 9)
     if way == "-" and difficulty < 2:
         a, b = max(a, b), min(a, b)
-    return asked(rng, SUMS, language, a + b if way == "+" else a - b, sum=f"{a} {way} {b}")
+    if way == "-":
+        return asked(rng, SUMS, language, a - b, sum=f"{a} - {b}")
+    made = asked(rng, SUMS, language, a * b if way == "×" else a + b, sum=f"{a} {way} {b}")
+    return made | {"key": f"{min(a, b)} {way} {max(a, b)}"}
 
 
 def letters(rng: np.random.Generator, language: str, difficulty: int) -> Row:
     """How often a letter stands in a word; in two or three words where it is harder."""
     word = " ".join(pick(rng, LETTERED) for _ in range(difficulty))
     letter = pick(rng, sorted(set(word.replace(" ", ""))))
-    return asked(rng, LETTERS, language, word.count(letter), word=word, letter=letter)
+    return asked(rng, LETTERS, language, word.count(letter), text=word, letter=letter)
 
 
 def words(rng: np.random.Generator, language: str, difficulty: int) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from hashlib import sha256
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -37,7 +38,8 @@ class Exercises(Stage):
     """1: one instruction, sums without a sign; 2: up to two, larger numbers, times one digit; 3: up to three, times two
     digits."""
     heldout: float = Field(0.2, gt=0, lt=1)
-    """Share of the prompts, chosen by a hash of the prompt alone, that is kept from training for the evaluation."""
+    """Share of the prompts, chosen by a hash of what is asked, that is kept from training for the evaluation: the same
+    sum in other words is on the same side."""
     avoid: list[Input] = []
     """Files of evaluation sets, such as IFEval's: no prompt shares eight words in a row with one of theirs."""
 
@@ -66,9 +68,9 @@ class Exercises(Stage):
 
         rows: dict[str, list[Row]] = {"train": [], "heldout": []}
         for row in make(self.count, self.kinds, self.languages, self.difficulty, context.seed, shares_words):
-            row["prompt"] = [{"role": "user", "content": row["prompt"]}]
-            key = prompt_key(row["prompt"])
-            rows[split_of(key, self.heldout)].append({"id": f"{randomness.derive(0, key):016x}", **row})
+            prompt = [{"role": "user", "content": row["prompt"]}]
+            split = split_of(sha256(row.pop("key").encode()).hexdigest(), self.heldout)
+            rows[split].append({"id": f"{randomness.derive(0, prompt_key(prompt)):016x}", **row, "prompt": prompt})
         for split, made in rows.items():
             if not made:
                 raise TriviumError(f"{context.name}: no prompt falls to the {split} share; raise `count`")

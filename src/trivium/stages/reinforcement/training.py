@@ -116,6 +116,7 @@ class PolicyTraining:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.saver.__exit__(kind, error, trace)
+        self.watch.close()
         if self._in_iteration and isinstance(error, TriviumError):
             saved = self.saver.saved
             kept = f" (the checkpoint after iteration {saved - 1} is kept)" if saved else ""
