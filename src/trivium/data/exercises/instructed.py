@@ -50,9 +50,9 @@ def _paragraphs(rng: np.random.Generator, language: str, difficulty: int) -> Mad
 
 
 def _first_word(rng: np.random.Generator, language: str, difficulty: int) -> Made:
-    number, word = between(rng, 1, 1 + difficulty), pick(rng, KEYWORDS["en"])
+    number, word = between(rng, 2, 1 + difficulty), pick(rng, KEYWORDS["en"])
     place = between(rng, 1, number)
-    return (f"Make it {number} paragraph{'s' if number > 1 else ''}, a blank line between any two. Paragraph {place} "
+    return (f"Make it {number} paragraphs, a blank line between any two. Paragraph {place} "
             f"opens with the word {word}.", "length_constraints:nth_paragraph_first_word",
             {"num_paragraphs": number, "nth_paragraph": place, "first_word": word})
 

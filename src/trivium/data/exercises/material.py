@@ -29,7 +29,7 @@ TOPICS = _listed(
         我们为什么睡觉|下象棋|公园里的老树|画地图|去海边的火车|打扫厨房|月亮和潮汐|窗前的蜡烛|一碗汤""")
 """What is written about."""
 
-_LITTLE = re.compile("(?:a|an|the|that|with|from|into|how|why|we|to|of|in|on|by|for|and)\\Z|"
+_LITTLE = re.compile("(?:a|an|the|that|with|from|into|how|why|we|to|of|in|on|by|for|and|very)\\Z|"
                      ".*[怎样为什么我们的在上写给坐去一]")
 
 
