@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from hashlib import sha256
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -16,6 +16,10 @@ from trivium.errors import TriviumError, nearest
 from trivium.feedback.rows import prompt_key, split_of
 from trivium.files import Row, write_rows
 from trivium.stage import Context, Input, Stage, Title
+from trivium.stages.outlook import Small
+
+if TYPE_CHECKING:
+    from trivium.stages.cost import Cost, Estimate
 
 ALIKE = 8
 """Words in a row that a prompt must not share with one that is avoided."""
@@ -78,6 +82,14 @@ class Exercises(Stage):
         write_rows(context.folder / "evaluation.jsonl", rows["heldout"])
         return {"prompts": len(rows["train"]), "heldout": len(rows["heldout"]), "avoided": refused["prompts"],
                 "kinds": dict(sorted(Counter(row["task"] for made in rows.values() for row in made).items()))}
+
+    def sample(self, estimate: Estimate) -> Small:
+        """All of them: they are made in seconds."""
+        return Small(self)
+
+    def cost(self, estimate: Estimate) -> Cost:
+        """The time of the sample."""
+        return estimate.sampled(self, 0.0)
 
     def texts_to_avoid(self, context: Context) -> set[str]:
         """Every span of :data:`ALIKE` words of the questions in ``avoid``."""
