@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from math import prod
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from trivium.evaluation.hollow import is_empty, misses, repeats
 from trivium.evaluation.instructions.checks import KINDS as INSTRUCTIONS
 from trivium.evaluation.instructions.following import fault, verdicts
 from trivium.files import read_rows, write_rows
+from trivium.recipe.load import load_recipe
 from trivium.stages.data.exercises import Exercises, spans
 from trivium.stages.reinforcement.grpo import Grpo
 from trivium.stages.reinforcement.ppo import Ppo
@@ -251,3 +253,15 @@ def test_the_watch_stops_a_policy_that_fools_its_reward(school, tmp_path):
     assert done[-1]["score"] > done[0]["score"] and done[-1]["watched_gold"] < done[0]["watched_gold"]
     assert any("are empty: the reward may be fooled" in text for text in said)
     assert any("the best policy by the watch is kept" in text for text in said)
+
+
+def test_the_recipe_of_methods_is_a_recipe(tmp_path, monkeypatch):
+    """The judge that examines is none that a method learns from."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows/documents").mkdir(parents=True)
+    for name in ("demonstrations", "comparisons", "judge", "ifeval"):
+        write_rows(tmp_path / f"rows/{name}.jsonl", [])
+    stages = load_recipe(Path(__file__).parents[2] / "recipes/real/align.yaml").stages
+    assert {"dpo", "ipo", "kto", "ppo", "ppo-ptx", "grpo", "rounds-2-tune"} <= set(stages)
+    assert stages["evaluate"].reward == "judge" and stages["ppo"].reward == stages["evaluate"].picker == "reward"
+    assert stages["judge"].preferences != stages["reward"].preferences
