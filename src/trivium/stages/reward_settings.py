@@ -46,8 +46,10 @@ class RewardTerm(BaseModel):
     """A reward model."""
     function: Code | None = None
     """`world`, `rubric`, or a checker of the row's `answer`: `number`, `exact`, `contains`, `choice`, `rouge_1`,
-    `rouge_2`, `rouge_l`, `bleu`, `chrf`; or FILE.py:FUNCTION with FUNCTION(row, responses) -> K numbers. It may take
-    a third argument `finished`, which of the responses ended, and `tokens`, how many tokens each has."""
+    `rouge_2`, `rouge_l`, `bleu`, `chrf`; `instructions`, of the row's `instruction_id_list`; `by_row`, of its own
+    `check`; `sound`, 0 for what is empty, repeats itself or misses what the row is `about`; or FILE.py:FUNCTION with
+    FUNCTION(row, responses) -> K numbers. It may take a third argument `finished`, which of the responses ended, and
+    `tokens`, how many tokens each has."""
     endpoint: RewardEndpoint | None = None
     """An address that scores responses."""
     weight: float = Field(1.0, allow_inf_nan=False)
