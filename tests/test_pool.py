@@ -60,7 +60,7 @@ def test_what_another_run_of_the_pool_has_made_is_linked_and_whole(recipe, tmp_p
 
 def test_inputs_from_elsewhere_are_named_from_the_new_place(recipe, tmp_path):
     (tmp_path / "texts").mkdir()
-    (tmp_path / "texts/a.txt").write_text("The old mill stands by the river, and nobody has worked there for years.\n" * 9)
+    (tmp_path / "texts/a.txt").write_text("The old mill stands by the river.\n" * 9)
     words = [f"corpus.documents=[{tmp_path}/texts]", "world=null", "corpus.settings.rules=[]"]
     run(recipe, words)
     second = run(recipe, [*words, f"out={tmp_path}/runs/far", "name=two"])
