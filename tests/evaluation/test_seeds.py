@@ -68,9 +68,9 @@ def test_shares_stay_shares():
     runs = [{n: float(n != seed) for n in range(30)} for seed in range(3)]
     found = over_seeds(runs, within=(0.0, 1.0))
     assert found["value"] == pytest.approx(29 / 30) and 0.8 < found["low"] < 29 / 30 < found["high"] <= 1
-    always = over_seeds([{n: 1.0 for n in range(30)}] * 3, within=(0.0, 1.0))
+    always = over_seeds([dict.fromkeys(range(30), 1.0)] * 3, within=(0.0, 1.0))
     assert always["high"] == 1 and 0.85 < always["low"] < 1
-    apart = over_seeds([{n: 1.0 for n in range(5)}], within=(-1.0, 1.0))
+    apart = over_seeds([dict.fromkeys(range(5), 1.0)], within=(-1.0, 1.0))
     assert apart["p"] == pytest.approx(2 / 2**5)
     assert over_seeds([{}])["value"] is None
 
