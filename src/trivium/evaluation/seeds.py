@@ -141,10 +141,11 @@ def p_value(value: float, variance: float, freedom: float, n: int) -> float:
     return t_tail(value / math.sqrt(variance), freedom) if variance > 1e-18 else min(1.0, 2.0**(1 - n))
 
 
-def of_figures(figures: Sequence[Any]) -> dict[str, Any]:
+def of_figures(figures: Sequence[Any], within: tuple[float, float] | None = None) -> dict[str, Any]:
     """The same of one figure a seed, a number or one with an interval of its own: Student's t over the seeds. The
     variances that the figures' own intervals stand for are added: whether the seeds were measured on the same rows is
-    not known, so the interval is rather too wide. Of one seed it is the figure's own."""
+    not known, so the interval is rather too wide. Of one seed it is the figure's own. ``within`` is as for
+    :func:`over_seeds`."""
     values = [float(one["value"] if isinstance(one, dict) else one) for one in figures]
     found: dict[str, Any] = {"value": math.fsum(values) / max(1, len(values)), "low": None, "high": None, "p": None,
                              "seeds": len(values), "method": "none"}
@@ -160,7 +161,7 @@ def of_figures(figures: Sequence[Any]) -> dict[str, Any]:
     variance = between + math.fsum(known) / len(known)
     freedom = (len(values) - 1) * (variance / between)**2 if between > 0 else MOST_FREEDOM
     found["method"] = "seeds and rows" if any(known) else "seeds"
-    return found | interval(found["value"], variance, freedom, len(values), None) | {
+    return found | interval(found["value"], variance, freedom, len(values), within) | {
         "p": p_value(found["value"], variance, freedom, len(values))}
 
 

@@ -155,7 +155,8 @@ def run_all(todo: Sequence[Run], jobs: int, threads: int, shown: Progress) -> di
                         failed[id(job.run)] = job.error
                         job.shown.say(f"failed: {job.error}")
                     else:
-                        job.shown.say(f"done; {counted(len(waiting) + len(busy), 'run')} to go")
+                        left = len(waiting) + len(busy)
+                        job.shown.say(f"done; {counted(left, 'run')} to go" if left else "done")
                     job.end()
         finally:
             for job in busy:

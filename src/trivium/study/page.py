@@ -17,7 +17,7 @@ from trivium.report.draw import Series, thinned
 from trivium.report.texts import both, words
 from trivium.study.results import Measured
 from trivium.study.settings import Plan
-from trivium.study.writing import cell, chosen, small
+from trivium.study.writing import cell, chosen, model_figures, small
 
 MOST_LINES = 8
 """Settings that one drawing holds: the page has so many colours."""
@@ -38,12 +38,11 @@ def render(plan: Plan, found: dict[str, Any], measured: Measured) -> str:
     made = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     made.globals |= {"t": both, "cell": cell, "small": small}
     figures = plan.study.figures
-    tests = list(dict.fromkeys(test for one in found["models"] for test in one["scores"]))
+    tests, keys = model_figures(found, figures)
     return made.from_string(template).render(
-        found=found, style=Markup(style), script=Markup(script), tests=tests,
-        keys=chosen([one["figures"] for one in found["models"]], figures),
-        stages={stage: (keys, settings) for stage, settings in found["stages"].items()
-                if (keys := chosen(list(settings.values()), figures, differing=True))},
+        found=found, style=Markup(style), script=Markup(script), tests=tests, keys=keys,
+        stages={stage: (shown, settings) for stage, settings in found["stages"].items()
+                if (shown := chosen(list(settings.values()), figures, differing=True))},
         curves=curves(plan, measured), kl=kl_charts(measured, tests))
 
 

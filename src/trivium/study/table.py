@@ -11,7 +11,7 @@ from typing import Any
 
 from trivium.evaluation.seeds import holm, of_figures, over_seeds
 from trivium.evaluation.win_rates import win_rates, wins_by_points
-from trivium.report.formats import is_number
+from trivium.report.formats import is_number, is_share
 from trivium.study.driver import Outcome, lacking, left_over
 from trivium.study.results import Item, Measured, Method
 from trivium.study.settings import Plan
@@ -23,8 +23,8 @@ Scores = dict[int, dict[Item, float]]
 
 
 def findings(plan: Plan, outcomes: Sequence[Outcome], measured: Measured) -> dict[str, Any]:
-    """``{"study", "seeds", "settings", "lacking", "notes", "models", "stages", "pairs", "equal_kl", "names"}``: all that
-    the study's tables, files and page hold.
+    """``{"study", "recipe", "seeds", "settings", "lacking", "notes", "models", "stages", "pairs", "equal_kl",
+    "names"}``: all that the study's tables, files and page hold.
 
     Every figure and score is ``{"value", "low", "high", "seeds", "n", "method", "by_seed"}``; a pair's ``difference``
     is the first's score minus the second's, with ``p`` and ``p_holm``, which holds for all pairs of that test
@@ -60,6 +60,10 @@ def notes(plan: Plan, outcomes: Sequence[Outcome], measured: Measured) -> list[s
         if any(not same_prompts(method.scores.get(test, {})) for method in measured.methods):
             said.append(f"{test}: each seed has prompts of its own, so that the seeds' means alone say how sure it is; "
                         "`shared` with the stage that makes the prompts gives all seeds the same ones")
+        families = {method.family for method in measured.methods if method.means("kl") and test in method.scores}
+        if len(families) > 1 and not at_equal_kl(test, measured):
+            said.append(f"{test}: nothing is compared at equal KL, as one of {', '.join(sorted(families))} has none above "
+                        "0 in some seed")
     if left := left_over(plan):
         said.append(f"not shown, as the study does not name them any more: {', '.join(left)}")
     return said
@@ -84,7 +88,8 @@ def figures_over(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     made = {}
     for key in dict.fromkeys(key for figures in by_seed.values() for key in figures):
         having = {seed: figures[key] for seed, figures in sorted(by_seed.items()) if key in figures}
-        made[key] = of_figures(list(having.values())) | {
+        shares = "difference" not in key and all(not is_number(one) and is_share(one) for one in having.values())
+        made[key] = of_figures(list(having.values()), (0.0, 1.0) if shares else None) | {
             "by_seed": {seed: one if is_number(one) else one["value"] for seed, one in having.items()}}
     return made
 
@@ -147,14 +152,9 @@ def wins(first: Method, second: Method, measured: Measured) -> dict[str, Any]:
     if not won:
         return {}
     return {"win_rate": over_seeds(list(won.values()), measured.clusters, (0.0, 1.0)),
-            "length_controlled": within_shares(of_figures(controlled)),
+            "length_controlled": of_figures(controlled, (0.0, 1.0)),
             "longer_by": fmean(len(first.samples[seed][item]) - len(second.samples[seed][item])
                                for seed, items in won.items() for item in items)}
-
-
-def within_shares(rate: dict[str, Any]) -> dict[str, Any]:
-    """A share whose interval does not leave the shares."""
-    return rate | {key: min(1.0, max(0.0, rate[key])) for key in ("low", "high") if rate[key] is not None}
 
 
 def at_equal_kl(test: str, measured: Measured) -> list[dict[str, Any]]:

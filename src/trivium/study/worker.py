@@ -24,8 +24,9 @@ class ToldOfRun(Told):
     """Progress of a whole run: each word comes with the stage that it is about."""
 
     def update(self, done: int, total: int, text: str = "") -> None:
-        """As for a stage."""
-        super().update(done, total, f"{self.name}  {text}".rstrip())
+        """As for a stage, but for its end, of which a line tells."""
+        if done < total:
+            super().update(done, total, f"{self.name}  {text}".rstrip())
 
     def say(self, text: str) -> None:
         """As for a stage."""

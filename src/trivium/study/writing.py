@@ -23,8 +23,7 @@ def as_text(found: dict[str, Any], figures: Sequence[str] = ()) -> str:
     """The tables for people."""
     lines = [f"{found['study']}: {found['recipe']}, seeds {', '.join(map(str, found['seeds']))}", ""]
     if found["models"]:
-        keys = chosen([one["figures"] for one in found["models"]], figures)
-        tests = list(dict.fromkeys(test for one in found["models"] for test in one["scores"]))
+        tests, keys = model_figures(found, figures)
         rows = [["model", *(f"{test} (mean)" for test in tests), *(found["names"].get(key, key) for key in keys)]]
         rows += [[one["label"], *(cell(one["scores"].get(test)) for test in tests),
                   *(cell(one["figures"].get(key)) for key in keys)] for one in found["models"]]
@@ -59,6 +58,19 @@ def pair_row(pair: dict[str, Any]) -> list[str]:
     return [pair["test"], pair["first"], pair["second"], cell(pair["difference"], signed=True), small(pair["p"]),
             small(pair["p_holm"]), cell(pair.get("win_rate")), cell(pair.get("length_controlled")),
             "–" if longer is None else f"{longer:+.1f}"]
+
+
+AS_SCORES = {"right": "right_answers", "points": "mean_points", "loss": "answer_loss"}
+"""The figures that say the same as a score."""
+
+
+def model_figures(found: dict[str, Any], figures: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The scores and the figures that a table of models shows."""
+    tests = list(dict.fromkeys(test for one in found["models"] for test in one["scores"]))
+    keys = chosen([{key: value for key, value in one["figures"].items()
+                    if figures or key not in {AS_SCORES.get(test, test) for test in tests}}
+                   for one in found["models"]], figures)
+    return tests, keys
 
 
 def chosen(made: Sequence[dict[str, Any]], figures: Sequence[str], differing: bool = False) -> list[str]:
@@ -148,8 +160,7 @@ def as_latex(found: dict[str, Any], figures: Sequence[str] = ()) -> str:
     tables = []
     seeds = f"{len(found['seeds'])} seeds" if len(found["seeds"]) > 1 else "one seed"
     if found["models"]:
-        keys = chosen([one["figures"] for one in found["models"]], figures)
-        tests = list(dict.fromkeys(test for one in found["models"] for test in one["scores"]))
+        tests, keys = model_figures(found, figures)
         rows = [[one["label"], *(cell(one["scores"].get(test)) for test in tests),
                  *(cell(one["figures"].get(key)) for key in keys)] for one in found["models"]]
         tables.append(latex_table(["model", *tests, *(found["names"].get(key, key) for key in keys)], rows,
