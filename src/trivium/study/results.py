@@ -91,7 +91,10 @@ def measure(outcomes: Sequence[Outcome], models: Iterable[str] = ()) -> Measured
         found.runs[setting, seed] = collected(one.run.label, made, known)
         for artifact in made:
             if artifact.kind == "evaluate":
-                for method in examined(artifact, setting, seed, methods, found.clusters):
+                order = list(getattr(one.run.recipe.stages.get(artifact.name), "models", {}))
+                order = [str(artifact.summary.get("baseline")), *order]
+                for method in sorted(examined(artifact, setting, seed, methods, found.clusters),
+                                     key=lambda method: place_of(method.model, order)):
                     methods.setdefault((setting, artifact.name, method.model), method)
             else:
                 own = {key: value for key, value in artifact.summary.items()
@@ -100,6 +103,13 @@ def measure(outcomes: Sequence[Outcome], models: Iterable[str] = ()) -> Measured
     named = [method for method in methods.values() if not wanted or method.model in wanted]
     found.methods, found.merged = told_apart(named)
     return found
+
+
+def place_of(model: str, order: Sequence[str]) -> int:
+    """Where a model stands: the one that others are compared with first, then as in the recipe, the best of its
+    samples behind each."""
+    known = BEST_OF.sub("", model)
+    return order.index(known) if known in order else len(order)
 
 
 def examined(artifact: Artifact, setting: str, seed: int, methods: dict[tuple[str, str, str], Method],

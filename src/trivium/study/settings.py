@@ -168,21 +168,23 @@ def plan_study(path: Path, overrides: Iterable[str] = ()) -> Plan:
 def _runs(study: Study, path: Path, file: Path, setting: str, given: Mapping[str, Any],
           extra: list[str]) -> Iterator[Run]:
     """A setting's runs, one a seed."""
+    left_out = {key.removeprefix("stages.") for key, value in {**study.set, **given}.items() if value is None}
+    only = [name for name in study.only if name not in left_out]
     place = [f"out={json.dumps(str(study.folder / setting))}", f"pool={json.dumps(str(study.folder))}"]
     for seed in study.seeds:
         words = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in {**study.set, **given}.items()]
         words += [*extra, *place, f"name=seed-{seed}", f"seed={seed}"]
         try:
-            recipe = load_recipe(file, words, only=study.only)
+            recipe = load_recipe(file, words, only=only)
             fixed = [name for name in study.shared if name in recipe.stages]
             if fixed:
                 seeds = recipe.seeds | dict.fromkeys(sorted(needed(recipe.stages, fixed)), study.shared_seed)
                 words.append(f"seeds={json.dumps(seeds, ensure_ascii=False)}")
-                recipe = load_recipe(file, words, only=study.only)
+                recipe = load_recipe(file, words, only=only)
         except TriviumError as error:
             where = "" if setting == PLAIN else f"{setting}: "
             raise TriviumError(f"{path}: {where}{str(error).replace('--set ', '')}") from error
-        yield Run(setting, seed, file, words, recipe, [name for name in study.only if name in recipe.stages])
+        yield Run(setting, seed, file, words, recipe, only)
 
 
 def recipe_file(study: Study, path: Path) -> Path:
