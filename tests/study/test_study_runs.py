@@ -1,5 +1,5 @@
-"""Studies that are run: side by side, failing, killed in the middle, changed between two runs. The stages are a plugin's,
-so that what was made, and how often, can be counted."""
+"""Studies that are run: side by side, failing, killed in the middle, changed between two runs. The stages are a
+plugin's, so that what was made, and how often, can be counted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ NOTES = Path(__file__).with_name("notes")
 
 def note(what, context, settings):
     with open(NOTES, "a") as file:
-        file.write(json.dumps([what, context.name, context.seed, getattr(settings, "level", None), os.getpid()]) + "\\n")
+        row = [what, context.name, context.seed, getattr(settings, "level", None), os.getpid()]
+        file.write(json.dumps(row) + "\\n")
 
 
 class Draw(Stage):
@@ -173,7 +174,7 @@ def test_a_study_that_is_killed_leaves_nobody_behind_and_goes_on(place, kind):
     process.stdout.close()
     process.stderr.close()
     draws = len([row for row in notes(place) if row[0] == "draw"])
-    code, out, errors = study(place, text.replace("SECONDS", "0"))
+    code, _out, errors = study(place, text.replace("SECONDS", "0"))
     assert code == 0, errors
     assert len([row for row in notes(place) if row[0] == "draw"]) == draws == 2
     assert len([row for row in notes(place) if row[0] == "lift"]) == 4

@@ -85,7 +85,7 @@ def a_study(tmp_path, settings, seeds=(0, 1, 2), missing=(), **more):
 
 
 def test_means_and_pairs_are_those_of_the_formulas(tmp_path):
-    plan, measured, found, points = a_study(tmp_path, {"a": TRUE})
+    _plan, _measured, found, points = a_study(tmp_path, {"a": TRUE})
     assert [one["label"] for one in found["models"]] == ["sft", "dpo", "ppo"]
     for one in found["models"]:
         values = [points["a", seed][one["model"]] for seed in range(3)]
@@ -113,7 +113,7 @@ def test_means_and_pairs_are_those_of_the_formulas(tmp_path):
 
 
 def test_models_at_equal_kl(tmp_path):
-    plan, measured, found, points = a_study(
+    _plan, _measured, found, points = a_study(
         tmp_path, {"weak": {"sft": 0, "ppo": 0.2, "dpo": 0.1}, "strong": {"sft": 0, "ppo": 0.9, "dpo": 0.5}})
     (at,) = found["equal_kl"]
     assert at["kl"] == pytest.approx(1 + 4 * 0.5)  # the most that dpo reaches in the first seed
@@ -129,7 +129,7 @@ def test_models_at_equal_kl(tmp_path):
 
 
 def test_a_run_that_failed_is_named_and_the_others_stand(tmp_path):
-    plan, measured, found, points = a_study(tmp_path, {"a": TRUE, "b": TRUE}, missing=[("b", 1)])
+    _plan, _measured, found, _points = a_study(tmp_path, {"a": TRUE, "b": TRUE}, missing=[("b", 1)])
     assert found["lacking"] == [{"setting": "b", "seed": 1, "stages": ["evaluate"], "why": "the disk is full"}]
     ours = next(one for one in found["models"] if one["label"] == "b: ppo")
     assert ours["seeds"] == [0, 2] and ours["scores"]["points"]["seeds"] == 2
@@ -140,7 +140,7 @@ def test_a_run_that_failed_is_named_and_the_others_stand(tmp_path):
 
 
 def test_one_seed_is_said_to_be_one(tmp_path):
-    plan, measured, found, _ = a_study(tmp_path, {"a": TRUE}, seeds=[4])
+    _plan, _measured, found, _ = a_study(tmp_path, {"a": TRUE}, seeds=[4])
     assert any("one seed" in note for note in found["notes"])
     score = found["models"][1]["scores"]["points"]
     assert score["method"] == "prompts of one seed" and score["low"] is not None
@@ -148,7 +148,7 @@ def test_one_seed_is_said_to_be_one(tmp_path):
 
 
 def test_prompts_of_each_seeds_own_are_said_to_be_so(tmp_path):
-    plan, measured, found, points = a_study(tmp_path, {"a": TRUE}, own_prompts=True)
+    _plan, _measured, found, points = a_study(tmp_path, {"a": TRUE}, own_prompts=True)
     assert any("each seed has prompts of its own" in note for note in found["notes"])
     means = [fmean(points["a", seed]["ppo"]) for seed in range(3)]
     low, high = stats.t.interval(0.95, 2, fmean(means), stats.sem(means))
@@ -157,7 +157,7 @@ def test_prompts_of_each_seeds_own_are_said_to_be_so(tmp_path):
 
 
 def test_a_model_that_is_the_same_in_all_settings_is_shown_once(tmp_path):
-    plan, measured, found, _ = a_study(tmp_path, {"a": TRUE})
+    _plan, measured, _found, _ = a_study(tmp_path, {"a": TRUE})
     twin = dict(measured.runs)
     artifacts, _ = a_run(tmp_path / "again", "a", 0, TRUE)
     outcomes = [Outcome(Run(setting, 0, Path("r"), [], Recipe.model_construct(name="n", out="o", stages={})),
@@ -167,7 +167,7 @@ def test_a_model_that_is_the_same_in_all_settings_is_shown_once(tmp_path):
 
 
 def test_csv_latex_and_json_hold_the_same(tmp_path):
-    plan, measured, found, _ = a_study(tmp_path, {"a_b & c": TRUE, "d": TRUE | {"dpo": 0.7}})
+    _plan, _measured, found, _ = a_study(tmp_path, {"a_b & c": TRUE, "d": TRUE | {"dpo": 0.7}})
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
     ours = next(row for row in rows if row["table"] == "models' scores" and row["setting"] == "d"
                 and row["name"] == "ppo")
@@ -176,9 +176,9 @@ def test_csv_latex_and_json_hold_the_same(tmp_path):
     assert sum(row["table"] == "pairs' difference" for row in rows) == len(found["pairs"]) == 15
     latex = as_latex(found)
     assert r"a\_b \& c: ppo" in latex and latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
-    for table in re.findall(r"\\begin\{tabular\}\{(l+)\}\n(.*?)\\end\{tabular\}", latex, re.S):
-        for line in table[1].splitlines():
-            assert not line.endswith(r"\\") or len(re.findall(r"(?<!\\)&", line)) == len(table[0]) - 1
+    for columns, body in re.findall(r"\\begin\{tabular\}\{(l+)\}\n(.*?)\\end\{tabular\}", latex, re.S):
+        for line in body.splitlines():
+            assert not line.endswith(r"\\") or len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1
     assert json.loads(json.dumps(found))["seeds"] == [0, 1, 2]
     assert "dpo: mean over seeds" in as_text(found) and "a_b & c: ppo" in as_text(found)
 

@@ -62,8 +62,8 @@ def over_seeds(runs: Sequence[Scores], clusters: Mapping[Hashable, Hashable] | N
     """``{"value", "low", "high", "p", "seeds", "n", "method"}``: the mean over the ``runs``, one a seed, and over their
     prompts.
 
-    ``clusters`` says of prompts what they stand and fall with; ``within`` are the bounds of what was measured, as (0, 1)
-    of shares. ``n`` counts the clusters of a run, ``p`` is the two-sided p-value of "the mean is 0". Low and high are
+    ``clusters`` says of prompts what they stand and fall with; ``within`` are the bounds of what was measured, as
+    (0, 1) of shares. ``n`` counts the clusters of a run, ``p`` is the two-sided p-value of "the mean is 0". Low and high are
     None where there is no interval."""
     runs = [run for run in runs if run]
     if not runs:

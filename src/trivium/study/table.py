@@ -62,8 +62,8 @@ def notes(plan: Plan, outcomes: Sequence[Outcome], measured: Measured) -> list[s
                         "`shared` with the stage that makes the prompts gives all seeds the same ones")
         families = {method.family for method in measured.methods if method.means("kl") and test in method.scores}
         if len(families) > 1 and not at_equal_kl(test, measured):
-            said.append(f"{test}: nothing is compared at equal KL, as one of {', '.join(sorted(families))} has none above "
-                        "0 in some seed")
+            said.append(f"{test}: nothing is compared at equal KL, as one of {', '.join(sorted(families))} has none "
+                        "above 0 in some seed")
     if left := left_over(plan):
         said.append(f"not shown, as the study does not name them any more: {', '.join(left)}")
     return said
