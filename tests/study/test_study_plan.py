@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from trivium.errors import TriviumError
@@ -57,6 +59,23 @@ def test_shared_stages_have_one_seed_with_all_that_they_are_made_from(write):
         assert run.setting == PLAIN
         assert {name: run.recipe.seed_of(name) for name in run.recipe.stages} == {
             "world": 7, "corpus": 7, "tokenizer": 7, "tokens": run.seed, "pretrain": run.seed}
+
+
+def test_a_stage_that_the_recipe_gives_a_seed_keeps_it(write, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE + "seeds: {corpus: 5}\n")
+    (run,) = plan_study(write("seeds: [1]\nshared: [tokens]\n")).runs
+    assert [run.recipe.seed_of(name) for name in run.recipe.stages] == [0, 5, 0, 0, 1]
+
+
+@pytest.mark.parametrize("study, runs", [("town", 3), ("deduplication", 6), ("overoptimisation", 36)])
+def test_the_studies_that_come_with_it_can_be_read(study, runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("world", "corpus", "tokenizer", "tokens", "preferences", "sft"):  # what the quickstart leaves
+        (tmp_path / "runs/quickstart" / name).mkdir(parents=True)
+    plan = plan_study(Path("recipes/studies") / f"{study}.yaml")
+    assert len(plan.runs) == runs and not plan.same
+    if study == "overoptimisation":
+        assert [plan.runs[-1].recipe.seed_of(f"fooled-{n}") for n in (1, 2, 3)] == [0, 2, 3]
 
 
 def test_the_recipe_may_lie_beside_the_study(write, tmp_path, monkeypatch):

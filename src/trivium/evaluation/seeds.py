@@ -63,8 +63,8 @@ def over_seeds(runs: Sequence[Scores], clusters: Mapping[Hashable, Hashable] | N
     prompts.
 
     ``clusters`` says of prompts what they stand and fall with; ``within`` are the bounds of what was measured, as
-    (0, 1) of shares. ``n`` counts the clusters of a run, ``p`` is the two-sided p-value of "the mean is 0". Low and high are
-    None where there is no interval."""
+    (0, 1) of shares. ``n`` counts the clusters of a run, ``p`` is the two-sided p-value of "the mean is 0". Low and
+    high are None where there is no interval."""
     runs = [run for run in runs if run]
     if not runs:
         return {"value": None, "low": None, "high": None, "p": None, "seeds": 0, "n": 0, "method": "none"}

@@ -42,7 +42,7 @@ class Study(BaseModel):
     """Stages that have one seed in all runs, and those that they are made from: such as the data, where only training
     is to vary. They are made once, as is whatever else several runs have in common."""
     shared_seed: int = 0
-    """The seed of `shared`."""
+    """The seed of `shared`, but for stages to which the recipe's `seeds` give one of their own."""
     only: list[str] = []
     """Stages to run, with what they need; none means all."""
     models: list[str] = []
@@ -178,7 +178,7 @@ def _runs(study: Study, path: Path, file: Path, setting: str, given: Mapping[str
             recipe = load_recipe(file, words, only=only)
             fixed = [name for name in study.shared if name in recipe.stages]
             if fixed:
-                seeds = recipe.seeds | dict.fromkeys(sorted(needed(recipe.stages, fixed)), study.shared_seed)
+                seeds = dict.fromkeys(sorted(needed(recipe.stages, fixed)), study.shared_seed) | recipe.seeds
                 words.append(f"seeds={json.dumps(seeds, ensure_ascii=False)}")
                 recipe = load_recipe(file, words, only=only)
         except TriviumError as error:
