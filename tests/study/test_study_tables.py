@@ -17,6 +17,7 @@ import pytest
 from scipy import stats
 
 from trivium.artifacts import open_artifact, seal
+from trivium.errors import TriviumError
 from trivium.files import write_rows
 from trivium.recipe.load import Recipe
 from trivium.study import table
@@ -68,8 +69,8 @@ def a_run(folder, setting, seed, models, own_prompts=False):
     return {**trained, "evaluate": exam}, points
 
 
-def a_study(tmp_path, settings, seeds=(0, 1, 2), missing=(), **more):
-    study = Study(name="made", recipe="recipe.yaml", seeds=list(seeds), out=str(tmp_path))
+def a_study(tmp_path, settings, seeds=(0, 1, 2), missing=(), tests=(), **more):
+    study = Study(name="made", recipe="recipe.yaml", seeds=list(seeds), out=str(tmp_path), tests=list(tests))
     outcomes, points = [], {}
     for setting, seed in itertools.product(settings, seeds):
         recipe = Recipe.model_construct(name=f"seed-{seed}", out=str(tmp_path / "made" / setting), stages={})
@@ -110,6 +111,26 @@ def test_means_and_pairs_are_those_of_the_formulas(tmp_path):
     assert first["win_rate"]["value"] == pytest.approx(fmean(won)) and first["longer_by"] == 0
     assert first["p_holm"] < 0.05 and first["difference"]["high"] < 0
     assert not found["lacking"] and not any("prompts of its own" in note for note in found["notes"])
+
+
+def test_a_figure_is_paired_by_seeds(tmp_path):
+    _, _, found, points = a_study(tmp_path, {"a": TRUE}, tests=["mean_points"])
+    assert {pair["test"] for pair in found["pairs"]} == {"mean_points"} and len(found["pairs"]) == 3
+    by_seed = [[fmean(points["a", seed][name]) for seed in range(3)] for name in ("sft", "dpo")]
+    expected = stats.ttest_rel(*by_seed)
+    pair = found["pairs"][0]
+    assert pair["p"] == pytest.approx(expected.pvalue, rel=1e-3)
+    assert pair["difference"]["value"] == pytest.approx(fmean(by_seed[0]) - fmean(by_seed[1]))
+
+
+@pytest.mark.parametrize("wrong, said", [({"models": ["ppoo"]}, "models: .*'ppoo'; did you mean 'ppo'"),
+                                         ({"tests": ["point"]}, "tests: .*'point'; did you mean 'points'"),
+                                         ({"figures": ["los"]}, "figures: .*'los'; did you mean 'loss'")])
+def test_names_that_nothing_has_are_refused(tmp_path, wrong, said):
+    plan, measured, *_ = a_study(tmp_path, {"a": TRUE}, seeds=[0])
+    table.check_names(plan.study, measured)
+    with pytest.raises(TriviumError, match=said):
+        table.check_names(plan.study.model_copy(update=wrong), measured)
 
 
 def test_models_at_equal_kl(tmp_path):

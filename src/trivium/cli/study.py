@@ -32,12 +32,13 @@ def study(
     from trivium.study.page import write_page
     from trivium.study.results import measure
     from trivium.study.settings import plan_study
-    from trivium.study.table import findings
+    from trivium.study.table import check_names, findings
     from trivium.study.writing import as_csv, as_latex, as_text
     plan = plan_study(file, set_ or [])
     outcomes = carry_out(plan, jobs, quiet, not no_run)
     check_any(outcomes)
     measured = measure(outcomes, plan.study.models)
+    check_names(plan.study, measured)
     found = findings(plan, outcomes, measured)
     place = page or plan.study.folder / "study.html"
     write_page(place, plan, found, measured)

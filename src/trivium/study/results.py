@@ -67,6 +67,8 @@ class Measured:
     """By setting and seed all that a report is made of."""
     merged: list[str]
     """Models that are the same in several settings, and are shown once."""
+    known: set[str] = field(default_factory=set)
+    """The names of all models that were examined."""
 
     def figure_name(self, key: str, stage: str | None = None) -> str:
         """What a figure is called in English."""
@@ -100,6 +102,7 @@ def measure(outcomes: Sequence[Outcome], models: Iterable[str] = ()) -> Measured
                 own = {key: value for key, value in artifact.summary.items()
                        if is_number(value) or is_known_rate(value)}
                 found.stages.setdefault(artifact.name, {}).setdefault(setting, {})[seed] = own
+    found.known = {method.model for method in methods.values()}
     named = [method for method in methods.values() if not wanted or method.model in wanted]
     found.methods, found.merged = told_apart(named)
     return found

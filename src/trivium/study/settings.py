@@ -48,7 +48,8 @@ class Study(BaseModel):
     models: list[str] = []
     """The examinations' models that are compared, by name; none means all."""
     tests: list[str] = []
-    """What is tested between models: `right`, `points`, `loss`, a checker's or a task's name; none means all."""
+    """What is tested between models: `right`, `points`, `loss`, a checker's or a task's name, or a figure, which is
+    paired by seeds alone; none means all that is known of each prompt."""
     figures: list[str] = []
     """The figures that the printed tables show; none means those that differ, the most telling first. Files have all.
     """

@@ -9,17 +9,31 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from trivium.errors import TriviumError, nearest
 from trivium.evaluation.seeds import holm, of_figures, over_seeds
 from trivium.evaluation.win_rates import win_rates, wins_by_points
 from trivium.report.formats import is_number, is_share
 from trivium.study.driver import Outcome, lacking, left_over
 from trivium.study.results import Item, Measured, Method
-from trivium.study.settings import Plan
+from trivium.study.settings import Plan, Study
 
 DRAWS = 100
 """Fits to prompts drawn anew, for the interval of a win rate at equal length."""
 
 Scores = dict[int, dict[Item, float]]
+
+
+def check_names(study: Study, measured: Measured) -> None:
+    """Raise :class:`TriviumError` for a model, a test or a figure that a study names and no run has."""
+    figures = {key for method in measured.methods for by in method.figures.values() for key in by}
+    figures |= {key for settings in measured.stages.values() for by in settings.values() for made in by.values()
+                for key in made}
+    tests = {test for method in measured.methods for test in method.scores}
+    for place, wanted, known in (("models", study.models, measured.known), ("tests", study.tests, tests | figures),
+                                 ("figures", study.figures, figures)):
+        for name in wanted:
+            if known and name not in known:
+                raise TriviumError(f"{place}: no run of the study has {name!r}{nearest(name, known)}")
 
 
 def findings(plan: Plan, outcomes: Sequence[Outcome], measured: Measured) -> dict[str, Any]:
@@ -44,7 +58,15 @@ def findings(plan: Plan, outcomes: Sequence[Outcome], measured: Measured) -> dic
 
 
 def tests_of(measured: Measured, wanted: Sequence[str]) -> list[str]:
-    """What can be tested between models: scores that two of them have."""
+    """What can be tested between models: scores that some have, or figures that are ``wanted``, as one score a seed."""
+    for method, test in itertools.product(measured.methods, wanted):
+        if not any(test in one.scores for one in measured.methods) or ("figure", test) in measured.clusters:
+            for seed, figures in method.figures.items():
+                if test in figures:
+                    measured.clusters["figure", test] = test
+                    one = figures[test]
+                    method.scores.setdefault(test, {})[seed] = {
+                        ("figure", test): float(one if is_number(one) else one["value"])}
     found = dict.fromkeys(test for method in measured.methods for test in method.scores)
     return [test for test in found if not wanted or test in wanted]
 
