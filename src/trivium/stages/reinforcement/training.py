@@ -271,7 +271,8 @@ def check_shares(prompts: int, parts: int, name: str) -> None:
 
 
 def folders_in(place: Any) -> list[Any]:
-    """The folders that an input names, those within mappings included."""
-    if isinstance(place, Mapping):
-        return [folder for inside in place.values() for folder in folders_in(inside)]
+    """The folders that an input names, those within mappings and lists included."""
+    if isinstance(place, (Mapping, list)):
+        inner = place.values() if isinstance(place, Mapping) else place
+        return [folder for inside in inner for folder in folders_in(inside)]
     return [place] if place else []
