@@ -1,6 +1,7 @@
 """Stages side by side, in real worker processes."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,9 @@ import pytest
 from trivium.artifacts import covered, open_artifact, span_of
 from trivium.errors import TriviumError
 from trivium.pipeline.run import run
-from trivium.pipeline.workers import Worker
+from trivium.pipeline.workers import Worker, as_told
+from trivium.recipe.load import load_recipe, parse_stage
+from trivium.stages.registry import Stages
 
 RECIPE = """
 name: beside
@@ -57,6 +60,22 @@ def test_two_stages_run_at_once_and_make_what_they_make_one_after_another(recipe
     stamps = {name: os.stat(artifact.folder).st_mtime_ns for name, artifact in together.items()}
     again = run(recipe, ["second.threads=null"])  # how many cores is no part of what is made
     assert {name: os.stat(artifact.folder).st_mtime_ns for name, artifact in again.items()} == stamps
+
+
+@pytest.mark.parametrize("file", ["quickstart", "checked"])
+def test_a_worker_reads_every_stage_as_the_run_has_it(tmp_path, monkeypatch, file):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checked.yaml").write_text("""
+name: checked
+stages:
+  world:
+  evaluate: {models: {one: world}, threads: 1, checkers: {right: number}}
+  ppo: {model: world, prompts: world, reward: {a: {models: [world, world], combine: worst}}, threads: 1}
+""")
+    recipe = load_recipe("recipes/quickstart.yaml" if file == "quickstart" else "checked.yaml")
+    told = json.loads(json.dumps(as_told(recipe)))
+    known = Stages(())
+    assert {name: parse_stage(name, settings, known) for name, settings in told["stages"].items()} == recipe.stages
 
 
 def test_a_stage_that_fails_ends_the_run_with_its_message(recipe, tmp_path):

@@ -197,7 +197,7 @@ def test_a_chat_lists_its_commands_and_sends_none_to_the_model(run):
     assert "there is no command '/claer'; did you mean '/clear'?" in text and text.count("model:") == 2
 
 
-def sealed(place, name, seed, learning_rate, loss, before=None):
+def sealed(place, name, seed, learning_rate, loss, inputs=None):
     """A stage of a run that trained, with its log."""
     folder = place / name
     folder.mkdir(parents=True)
@@ -205,7 +205,7 @@ def sealed(place, name, seed, learning_rate, loss, before=None):
     rows = [{"step": n, "loss": 4.0 - n} for n in range(3)]
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     seal(folder, kind="dpo", name=name, key=f"{seed}{learning_rate}", seed=seed,
-         settings={"optimization": {"learning_rate": learning_rate}, "rows": 2}, inputs={},
+         settings={"optimization": {"learning_rate": learning_rate}, "rows": 2}, inputs=inputs or {},
          summary={"loss": loss, "preference_accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}, seconds=1.0,
          peak_memory_mb=1.0)
 
@@ -227,6 +227,17 @@ def test_a_table_over_runs_has_what_differs_and_means_over_seeds(tmp_path, say):
     assert "mean ± deviation of 3 seeds" in text and "0.5 ± 0.25" in text and "0.0001" in text
     done = say("compare", *(tmp_path / name for name in losses))
     assert done.returncode == 0 and done.stdout.rstrip() == text
+
+
+def test_no_mean_over_runs_that_were_made_from_other_files(tmp_path):
+    rows = {"a": "old", "b": "old", "c": "new"}  # one path, whose rows were edited before the third run
+    for seed, (name, digest) in enumerate(rows.items()):
+        sealed(tmp_path / name, "dpo", seed, 1e-3, 0.5 + seed, {"preferences": {"path": "../rows", "digest": digest}})
+        made = json.loads((tmp_path / name / "dpo/manifest.json").read_text())["digest"]
+        sealed(tmp_path / name, "again", seed, 1e-3, seed, {"model": {"path": "../dpo", "digest": made}})
+    found = over_runs([tmp_path / name for name in rows])
+    for stage in ("dpo", "again"):
+        assert [group["runs"] for group in found["stages"][stage]["groups"]] == [[0, 1]]
 
 
 def test_a_stage_in_brief(tmp_path):

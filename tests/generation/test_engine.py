@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trivium.errors import TriviumError
+from trivium.generation import engine as engine_module
 from trivium.generation.decoder import buckets
 from trivium.generation.engine import Engine, Sampling, generate
 from trivium.generation.sampling import Controls, draw
@@ -242,3 +243,17 @@ def test_stop_texts_and_alternatives():
 def test_shapes_of_captured_steps():
     assert buckets(1, 5, 32, 512) == (1, 128) and buckets(5, 128, 32, 512) == (8, 128)
     assert buckets(33, 500, 48, 509) == (48, 509)
+
+
+def test_a_batch_is_as_large_as_the_memory_for_it(monkeypatch):
+    """A row of 300 tokens has keys and values of 2 layers, each with one head of 16 numbers of 4 bytes."""
+    model = LanguageModel(ModelConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2,
+                                      num_kv_heads=1, head_dim=16, max_positions=400)).initialise(0)
+    row = 2 * 2 * 16 * 4 * 300
+    for many, expected in ((200.5, 128), (7.5, 7), (0.5, 1)):
+        monkeypatch.setattr(engine_module, "CACHE_BYTES", int(many * row))
+        assert engine_module.affordable(model, 300, 128) == expected
+    few = generate(model, [[1, 2], [3], [4, 5]], Sampling(temperature=0.0, max_new_tokens=9), [])
+    monkeypatch.setattr(engine_module, "CACHE_BYTES", 2**30)
+    many = generate(model, [[1, 2], [3], [4, 5]], Sampling(temperature=0.0, max_new_tokens=9), [])
+    assert [[one.tokens for one in group] for group in few] == [[one.tokens for one in group] for group in many]

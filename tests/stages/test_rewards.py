@@ -15,7 +15,7 @@ from tiny import FEW, context, lines
 from trivium.errors import TriviumError
 from trivium.recipe.load import load_recipe
 from trivium.stage import nested
-from trivium.stages.models import load_reward_model
+from trivium.stages.models import load_reward_model, save_model
 from trivium.stages.preferences.select import Select
 from trivium.stages.reinforcement import ppo
 from trivium.stages.reinforcement.grpo import Grpo
@@ -182,6 +182,57 @@ def test_a_weighted_sum_tells_its_parts(school, own):
             if name != "liked"} == {"long": [[1.0, 2.0], [3.0]], "right": [[1.0, 0.0], [0.0]]}
 
 
+@pytest.fixture
+def judges(school, tmp_path):
+    """Three reward models that differ in their heads."""
+    folders = []
+    for number in range(3):
+        model, tokenizer = load_reward_model(school / "reward")
+        with torch.no_grad():
+            model.score.weight.mul_(1 + number).roll(number)
+        model.shift = 0.3 * number
+        folders.append(tmp_path / f"judge-{number}")
+        folders[-1].mkdir()
+        save_model(model, tokenizer, folders[-1])
+    return folders
+
+
+@pytest.mark.parametrize("more, together", [
+    ({}, lambda scores: sum(scores) / 3),
+    ({"combine": "worst"}, lambda scores: min(scores)),
+    ({"combine": "uncertainty", "uncertainty": 0.5},
+     lambda scores: sum(scores) / 3 - 0.5 * sum((one - sum(scores) / 3)**2 for one in scores) / 3)])
+def test_an_ensemble_of_models_is_combined_response_by_response(school, judges, more, together):
+    given = answers(school, [("0", "12"), ("123",)])
+    alone = [loaded(str(folder), folder)(given) for folder in judges]
+    assert len({float(scores[0][0]) for scores in alone}) == 3
+    term = RewardTerm.model_validate({"models": list(map(str, judges)), "weight": 2.0, **more})
+    with loaded({"liked": term}, {"liked": {"models": judges}}) as reward:
+        found = reward(given)
+    for prompt, scores in enumerate(found):
+        expected = [together([float(one[prompt][k]) for one in alone]) for k in range(len(scores))]
+        assert given.parts["liked"][prompt].tolist() == pytest.approx(expected)
+        assert scores.tolist() == pytest.approx([2 * one for one in expected])
+
+
+def test_ppo_learns_from_an_ensemble(school, judges, tmp_path, precision):
+    place, _ = context(school, tmp_path / "run", reward={"liked": {"models": judges}})
+    Ppo(**FEW | {"precision": precision}, unfinished_score=None,
+        reward={"liked": {"models": list(map(str, judges)), "combine": "worst"}}).run(place)
+    assert all(row["score"] == pytest.approx(row["score_liked"], abs=1e-5) for row in lines(tmp_path / "run"))
+
+
+def test_what_an_ensemble_adds_stands_in_no_other_rewards_key(school):
+    plain = Ppo(reward={"liked": {"model": "judge"}})
+    assert plain.learned()["reward"]["liked"].keys() == {"function", "endpoint", "weight", "seconds"}
+    both = {how: Ppo(reward={"liked": {"models": ["a", "b"], "combine": how}}) for how in ("mean", "uncertainty")}
+    assert both["mean"].learned() != both["uncertainty"].learned()
+    assert [name for name in both["mean"].references() if name[0].startswith("reward")] == [
+        ("reward.liked.models.0", "a"), ("reward.liked.models.1", "b")]
+    for stage in (plain, *both.values()):
+        assert Ppo.model_validate(stage.model_dump(mode="json")) == stage  # as the processes of a run are told
+
+
 def test_ppo_learns_from_a_sum_and_logs_its_parts(school, tmp_path, own, server):
     place, _ = context(school, tmp_path, reward={"helpful": {"model": school / "reward"}})
     Ppo(**FEW,
@@ -294,6 +345,11 @@ def test_what_decides_a_reward_besides_its_inputs_is_learned(own):
 @pytest.mark.parametrize("reward, message",
                          [({"a": {}}, "a term of a reward is one of"),
                           ({"a": {"model": "m", "function": "number"}}, "a term of a reward is one of"),
+                          ({"a": {"models": ["m"]}}, "two `models` or more"),
+                          ({"a": {"models": ["m", "n"], "model": "m"}}, "a term of a reward is one of"),
+                          ({"a": {"model": "m", "combine": "worst"}}, "`combine` says how several"),
+                          ({"a": {"models": ["m", "n"], "uncertainty": 1}}, "`uncertainty` weighs the variance"),
+                          ({"a": {"models": ["m", "n"], "combine": "least"}}, "mean"),
                           ({}, "at least 1 item"), ({"a": {"endpoint": {"address": "ftp://h"}}}, "is no http"),
                           ({"a": {"modle": "m"}}, "modle"), (3, "valid dictionary"),
                           ("ftp://x", "'ftp://x' is no http"), ("own.py:", "name a function in it as own.py:NAME"),

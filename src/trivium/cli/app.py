@@ -22,6 +22,7 @@ from trivium.cli.places import artifacts_of, check_artifact
 from trivium.cli.planning import estimate_app, lesson, prompt, scaling
 from trivium.cli.quickstart import quickstart
 from trivium.cli.run import run
+from trivium.cli.study import study
 from trivium.errors import TriviumError, counted, nearest, out_of_memory, unexpected
 from trivium.files import refusal
 from trivium.version import __version__
@@ -57,6 +58,7 @@ app.command()(serving_commands.serve)
 
 
 app.command()(run)
+app.command()(study)
 app.command()(fetch)
 
 

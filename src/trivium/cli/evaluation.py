@@ -16,8 +16,8 @@ def describe(results: dict[str, Any]) -> str:
             for name, figure in figures.items():
                 if name in ("kind", "asked", "classification"):
                     continue
-                if name == "groups":
-                    lines += [f"      {group:40} {with_interval(part)}" for group, part in figure.items()]
+                if isinstance(figure, dict) and "value" not in figure:
+                    lines += [f"      {part:40} {with_interval(one)}" for part, one in figure.items()]
                 else:
                     lines.append(f"    {name.replace('_', ' '):42} {with_interval(figure)}")
             for label, row in figures.get("classification", {}).get("classes", {}).items():

@@ -7,6 +7,7 @@ them by their ISO 639 codes.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -69,6 +70,15 @@ def identify(text: str, settings: LanguageSettings) -> tuple[str, float]:
     if probability < settings.min_confidence and (group := next((group for group in TWINS if code in group), None)):
         probability = sum(share for other, share in _identifier().rank(start) if other in group)
     return (code if probability >= settings.min_confidence else UNKNOWN), float(probability)
+
+
+def among(text: str, codes: Collection[str], characters: int = 10_000) -> str:
+    """The likeliest of some languages for a text, by its first ``characters``. It is told from small letters: capitals
+    mislead the identifier."""
+    start = text[:characters].lower()
+    if (code := None if start.isascii() else _by_script(start)) in codes:
+        return str(code)
+    return next((code for code, _ in _identifier().rank(start) if code in codes), UNKNOWN)
 
 
 TWINS = (("id", "ms"), ("bs", "hr", "sr"), ("da", "nn", "no"), ("ar", "ary", "arz"), ("xh", "zu"), ("gl", "pt"),

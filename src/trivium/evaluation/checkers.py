@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from trivium.errors import TriviumError, nearest
-from trivium.evaluation import choices, comparing, numbers, overlap
+from trivium.evaluation import choices, comparing, hollow, numbers, overlap
 from trivium.evaluation.function_process import FunctionProcess
+from trivium.evaluation.instructions import following
 from trivium.extensions import file_of, names, resolve
 from trivium.files import Row
 from trivium.world import rubric
@@ -36,6 +37,19 @@ def _any(same: Callable[[str, str], bool], text: str, answer: Any) -> float:
     return float(any(same(text, str(one)) for one in (answer if isinstance(answer, list) else [answer])))
 
 
+def _sound(row: Row, text: str) -> float:
+    """0 for a response that is empty, repeats itself, or has none of the words that the row is ``about``."""
+    return float(not (hollow.is_empty(text) or hollow.repeats(text) or hollow.misses(text, row.get("about") or ())))
+
+
+def _by_row(row: Row, text: str) -> float:
+    return CHECKS[row["check"]][1](row, text)
+
+
+def _right_and_sound(row: Row, text: str) -> float:
+    return float(_by_row(row, text) >= 1 and _sound(row, text))
+
+
 CHECKS: dict[str, tuple[str, Check]] = {
     "world": ("truth", lambda row, text: float(rubric.is_right(row, text))),
     "rubric": ("truth", lambda row, text: float(rubric.score(row, text).total)),
@@ -43,6 +57,10 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "exact": ("answer", lambda row, text: _any(partial(comparing.exact, case=True), text, row["answer"])),
     "contains": ("answer", lambda row, text: _any(comparing.contains, text, row["answer"])),
     "choice": ("answer", lambda row, text: _any(choices.same_choice, text, row["answer"])),
+    "instructions": (following.NAMES, following.share),
+    "by_row": ("check", _by_row),
+    "right_and_sound": ("check", _right_and_sound),
+    "sound": ("prompt", _sound),
     "rouge_1": ("answer", lambda row, text: overlap.best(overlap.rouge_1, text, row["answer"])),
     "rouge_2": ("answer", lambda row, text: overlap.best(overlap.rouge_2, text, row["answer"])),
     "rouge_l": ("answer", lambda row, text: overlap.best(overlap.rouge_l, text, row["answer"])),
@@ -104,6 +122,8 @@ class Checker:
 
     def suits(self, rows: Sequence[Row]) -> None:
         """Raise :class:`TriviumError` where a row lacks what the checker needs."""
+        if self.needs == "check":
+            self._each_by_its_own(rows)
         for row in rows if self.needs else ():
             if self.needs not in row:
                 raise TriviumError(f"{self.where} {self.name!r} needs the field {self.needs!r}, which prompt "
@@ -111,8 +131,24 @@ class Checker:
             if self.needs == "answer" and (fault := answer_fault(self.name, row["answer"])):
                 raise TriviumError(f"{self.where} {self.name!r}: prompt {row.get('id')!r}: the answer "
                                    f"{str(row['answer'])[:60]!r} {fault}")
+            if self.needs == following.NAMES and (fault := following.fault(row)):
+                raise TriviumError(f"{self.where} {self.name!r}: prompt {row.get('id')!r}: {fault}")
         if self.name == "number":
             self._one_number_each(rows)
+
+    def _each_by_its_own(self, rows: Sequence[Row]) -> None:
+        """Raise :class:`TriviumError` where a row's ``check`` names no checker, or one that does not suit the row."""
+        named: dict[str, list[Row]] = {}
+        for row in rows:
+            named.setdefault(str(row.get("check")), []).append(row)
+        for name, some in named.items():
+            if "check" not in some[0]:
+                raise TriviumError(f"{self.where} {self.name!r} needs the field 'check', which prompt "
+                                   f"{some[0].get('id')!r} does not have")
+            if name not in CHECKS or CHECKS[name][0] == "check":
+                raise TriviumError(f"{self.where} {self.name!r}: prompt {some[0].get('id')!r}: check: there is no "
+                                   f"checker {name!r}{nearest(name, CHECKS)}")
+            Checker(name, self.seconds, self.where, self.limit).suits(some)
 
     def _one_number_each(self, rows: Sequence[Row]) -> None:
         """Raise :class:`TriviumError` where the answer of a row is not one number."""

@@ -25,6 +25,8 @@ from trivium.model.transformer import LanguageModel
 
 __all__ = ["Completion", "Engine", "Sample", "Sampling", "generate"]
 
+CACHE_BYTES = 4 * 2**30
+"""The most that the keys and values of a batch may take on a processor, whose memory they share with all else."""
 PREFILL_TOKENS = 512  # prompts are computed together up to so many tokens: larger products leave the CPU's cache
 
 
@@ -340,6 +342,14 @@ class Engine:
             self.seen = None
 
 
+def affordable(model: LanguageModel, capacity: int, rows: int) -> int:
+    """How many of ``rows`` texts of up to ``capacity`` tokens have their keys and values in :data:`CACHE_BYTES`, one
+    at least; all of them on a GPU."""
+    weight, config = model.lm_head.weight, model.config
+    row = 2 * config.num_layers * config.num_kv_heads * config.head_dim * capacity * weight.element_size()
+    return rows if weight.device.type != "cpu" else max(1, min(rows, CACHE_BYTES // row))
+
+
 def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling | Sequence[Sampling],
              stop: Collection[int], samples: int | Sequence[int] = 1, batch_rows: int = 128,
              keys: Sequence[object] | None = None, progress: Callable[[int, int], None] | None = None,
@@ -366,7 +376,7 @@ def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: S
     order = sorted((p for p in range(len(prompts)) if wanted[p]),
                    key=lambda p: (-rules[p].max_new_tokens, -len(prompts[p]), p))
     capacity = max(len(prompts[p]) + rules[p].max_new_tokens for p in order)
-    engine = Engine(model, min(batch_rows, total), capacity, decode)
+    engine = Engine(model, min(affordable(model, capacity, batch_rows), total), capacity, decode)
     stop = frozenset(stop)
     asked = {
         engine.submit(prompts[p], rules[p],

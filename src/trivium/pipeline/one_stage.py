@@ -33,6 +33,7 @@ from trivium.artifacts import (
 from trivium.errors import TriviumError, nearest, out_of_memory, unexpected
 from trivium.extensions import code_files, edited_since_loaded
 from trivium.files import digest_json, disk_errors, fsync_folder, read_json, sweep, write_json
+from trivium.pipeline.pool import alone, pooled
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe
 from trivium.resources import peak_memory_mb, usable_cores
@@ -90,7 +91,8 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
     code = {where: digest_path(file) for where, file in files.items()}
     stage = stage.settled(nested(stage, as_folders(places)))
     work = digest_json(
-        {"kind": stage.kind, "version": version, "settings": stage.learned(), "seed": recipe.seed, "inputs": digests})
+        {"kind": stage.kind, "version": version, "settings": stage.learned(), "seed": recipe.seed_of(name),
+         "inputs": digests})
     key = digest_json({"work": work, "code": code}) if code else work
     return Planned(name, stage, runner, places | files, urls, digests | code, code, work, key)
 
@@ -144,14 +146,16 @@ def code_of(runner: RunStage) -> dict[str, Path]:
 def finished(recipe: Recipe, planned: Planned, progress: Progress, earlier: list[Span]) -> Artifact | None:
     """The stage's artifact, where it was made before."""
     folder, name = recipe.folder, planned.name
-    found = find(folder, name, planned)
+    own = find(folder, name, planned)
+    work = folder / ".work" / f"{name}-{planned.work[:12]}"
+    found = own or pooled(recipe.pool, folder, name, planned.key, work / "linked")
     if not found:
         return None
     open_artifact(found)
     install(folder, name, found)
-    for left in (f"{name}-{planned.work[:12]}", f"{name}-tasks"):
-        shutil.rmtree(folder / ".work" / left, ignore_errors=True)
-    progress.say("unchanged")
+    for left in (work, folder / ".work" / f"{name}-tasks"):
+        shutil.rmtree(left, ignore_errors=True)
+    progress.say("unchanged" if own else "made by another run: linked")
     artifact = open_artifact(folder / name)
     earlier.append(span_of(artifact.manifest))
     return artifact
@@ -165,34 +169,32 @@ def run_stage(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, A
     planned = plan(recipe, name, stage, artifacts, runners)
     place, key = recipe.folder / name, planned.key
     work = recipe.folder / ".work" / f"{name}-{planned.work[:12]}"
-    context = Context(recipe.name, name, recipe.seed, nested(stage, as_folders(planned.places)), work / "artifact",
-                      work / "scratch", progress, need(recipe, stage), wall_seconds, Stages(map(Path, recipe.plugins)))
+    context = Context(recipe.name, name, recipe.seed_of(name), nested(stage, as_folders(planned.places)),
+                      work / "artifact", work / "scratch", progress, need(recipe, stage), wall_seconds,
+                      Stages(map(Path, recipe.plugins)))
     if os.environ.get("RANK", "0") != "0":
         if not find(recipe.folder, name, planned) and stage.every_process:
             planned.runner(planned.stage, context)
         return awaited(place, planned)
-    if found := finished(recipe, planned, progress, earlier):
-        return found
-    with disk_errors(work):
-        context.folder.mkdir(parents=True, exist_ok=True)
-        context.scratch.mkdir(parents=True, exist_ok=True)
-        clear(work, context)
-    stage = planned.stage
-    with clock(work, earlier, progress.say) as spent, disk_errors(work):
-        edited = edited_code(work, planned.code, context)
-        summary = stage.decided() | summary_of(planned, context) | ({"edited": edited} if edited else {})
-    for where, digest in planned.code.items():
-        if not planned.places[where].is_file() or digest_path(planned.places[where]) != digest:
-            raise TriviumError(f"{name}: {planned.places[where]} was edited while the stage ran; the same command "
-                               "goes on with what it holds now")
-    check_unchanged(planned)
-    inputs = {where: {"path": planned.urls.get(where) or os.path.relpath(path.absolute(), place.absolute()),
-                      "digest": planned.digests[where]}
-              for where, path in planned.places.items()}
-    seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed, settings=stage.model_dump(mode="json"),
-         inputs=inputs, summary=summary, seconds=spent(), peak_memory_mb=peak_memory_mb(), shared_memory_mb=shared_mb,
-         display=shown_as(stage))
-    install(recipe.folder, name, context.folder)
+    with alone(recipe.pool, key, progress.say):
+        if found := finished(recipe, planned, progress, earlier):
+            return found
+        with disk_errors(work):
+            context.folder.mkdir(parents=True, exist_ok=True)
+            context.scratch.mkdir(parents=True, exist_ok=True)
+            clear(work, context)
+        stage = planned.stage
+        with clock(work, earlier, progress.say) as spent, disk_errors(work):
+            edited = edited_code(work, planned.code, context)
+            summary = stage.decided() | summary_of(planned, context) | ({"edited": edited} if edited else {})
+        check_unchanged(planned)
+        inputs = {where: {"path": planned.urls.get(where) or os.path.relpath(path.absolute(), place.absolute()),
+                          "digest": planned.digests[where]}
+                  for where, path in planned.places.items()}
+        seal(context.folder, kind=stage.kind, name=name, key=key, seed=recipe.seed_of(name),
+             settings=stage.model_dump(mode="json"), inputs=inputs, summary=summary, seconds=spent(),
+             peak_memory_mb=peak_memory_mb(), shared_memory_mb=shared_mb, display=shown_as(stage))
+        install(recipe.folder, name, context.folder)
     for left in (work, context.tasks):
         shutil.rmtree(left, ignore_errors=True)
     progress.say(f"done in {open_artifact(place).manifest['seconds']:.1f} s")
@@ -213,8 +215,12 @@ def clear(work: Path, context: Context) -> None:
 
 
 def check_unchanged(planned: Planned) -> None:
-    """Raise :class:`TriviumError` where an input is not what the stage's key says any more: what was read of it may be
-    the one or the other. What came of it is thrown away."""
+    """Raise :class:`TriviumError` where an input or code is not what the stage's key says any more: what was read of it
+    may be the one or the other. What came of changed inputs is thrown away."""
+    for where, digest in planned.code.items():
+        if not planned.places[where].is_file() or digest_path(planned.places[where]) != digest:
+            raise TriviumError(f"{planned.name}: {planned.places[where]} was edited while the stage ran; the same "
+                               "command goes on with what it holds now")
     for where, digest in planned.digests.items():
         place = planned.places[where]
         try:
@@ -312,8 +318,8 @@ def prepared(recipe: Recipe, name: str, file: str = "RECIPE") -> tuple[Stage, Co
             )
     work = recipe.folder / ".work" / f"{name}-look"
     inputs = nested(stage, as_folders(places))
-    return stage.settled(inputs), Context(recipe.name, name, recipe.seed, inputs, work, work, Progress(quiet=True),
-                                          need(recipe, stage))
+    return stage.settled(inputs), Context(recipe.name, name, recipe.seed_of(name), inputs, work, work,
+                                          Progress(quiet=True), need(recipe, stage))
 
 
 def cores(recipe: Recipe) -> int:

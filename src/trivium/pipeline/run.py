@@ -18,11 +18,12 @@ from trivium.artifacts import (
     Artifact,
     Span,
     covered,
+    open_artifact,
 )
 from trivium.errors import TriviumError
 from trivium.files import FORBIDDEN, disk_errors, read_json
 from trivium.model.check import check_files
-from trivium.pipeline.one_stage import Runners, cores, need, run_stage, shown_as
+from trivium.pipeline.one_stage import Runners, cores, find, need, plan, run_stage, shown_as
 from trivium.pipeline.workers import run_beside
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe, load_recipe, needed
@@ -80,6 +81,21 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
                 shown.say(f"published at {url}" if remote.publish(artifact.folder, url, artifact.manifest) else
                           f"is at {url}")
     return artifacts
+
+
+def current(recipe: Recipe, only: Iterable[str] = ()) -> dict[str, Artifact]:
+    """The stages of a recipe, or those that ``only`` names with what they need, that are finished with the settings,
+    inputs and code of now. Nothing is run, and nothing written but what an input at a URL takes."""
+    wanted, made = needed(recipe.stages, only), dict[str, Artifact]()
+    for name, stage in recipe.stages.items():
+        if name not in wanted or any(reference in recipe.stages and reference not in made
+                                     for _, reference in stage.references()):
+            continue
+        with contextlib.suppress(TriviumError):
+            planned = plan(recipe, name, stage, made, None)
+            if find(recipe.folder, name, planned) == recipe.folder / name:
+                made[name] = open_artifact(recipe.folder / name)
+    return made
 
 
 def make_folder(folder: Path) -> None:

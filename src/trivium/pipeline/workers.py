@@ -79,17 +79,20 @@ class Worker:
         self.stdout.close()
 
 
+def as_told(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as a worker is told of it: what its stages were given, and no defaults, as some settings are refused
+    where they would have no effect."""
+    return {**recipe.model_dump(mode="json", exclude={"stages"}),
+            "stages": {name: {"kind": stage.kind, **stage.model_dump(mode="json", exclude_unset=True)}
+                       for name, stage in recipe.stages.items()}}
+
+
 def run_beside(recipe: Recipe, wanted: set[str], artifacts: dict[str, Artifact], shown: Progress, earlier: list[Span],
                wall_seconds: Callable[[], float], lock: IO[str]) -> None:
     """Run the ``wanted`` stages and add them to ``artifacts``: in the recipe's order, but none waits for one that it is
     not made from. Raises :class:`TriviumError` at the first that fails; the others' checkpoints are kept."""
     waiting = [name for name in recipe.stages if name in wanted]
-    whole = {
-        **recipe.model_dump(mode="json", exclude={"stages"}), "stages": {
-            name: {"kind": stage.kind, **stage.model_dump(mode="json")}
-            for name, stage in recipe.stages.items()
-        }
-    }
+    whole = as_told(recipe)
     idle: list[Worker] = []
     busy: list[Worker] = []
     with selectors.DefaultSelector() as selector:

@@ -33,10 +33,16 @@ class Header(BaseModel):
     """The name of the run; results go to `out`/`name`."""
     seed: int = 0
     """Everything random follows from it."""
+    seeds: dict[str, int] = {}
+    """Seeds of single stages by name, where they are not `seed`: with `{world: 0}` runs of many seeds have one world.
+    """
     threads: int | None = Field(None, ge=1)
     """Processor cores to use; null takes all."""
     out: str = "runs"
     """The folder of all runs."""
+    pool: str | None = None
+    """A folder of runs. What one of them has finished of the same settings, inputs and seed is used (its files are
+    linked) instead of made again; null looks in this run's own folder alone."""
     plugins: list[str] = []
     """Python files whose stages the recipe may name: see docs/extend.md."""
     publish: str | None = None
@@ -54,6 +60,10 @@ class Recipe(Header):
     def folder(self) -> Path:
         """Where the results go."""
         return Path(self.out) / self.name
+
+    def seed_of(self, stage: str) -> int:
+        """The seed of a stage."""
+        return self.seeds.get(stage, self.seed)
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = (), stages: Mapping[str, type[Stage]] | None = None,
@@ -101,8 +111,12 @@ def parse_recipe(raw: Any, path: Path, overrides: Iterable[str] = (), stages: Ma
         raise TriviumError(f"{path}: {error}") from error
     if not is_name(top.name):
         raise TriviumError(f"{path}: name: {faults.shown(top.name)} cannot be a folder's name")
-    if "\0" in top.out:
-        raise TriviumError(f"{path}: out: {faults.shown(top.out)} cannot be a folder's name")
+    for place in ("out", "pool"):
+        if "\0" in (getattr(top, place) or ""):
+            raise TriviumError(f"{path}: {place}: {faults.shown(getattr(top, place))} cannot be a folder's name")
+    for stage in top.seeds:
+        if stage not in raw["stages"]:
+            raise TriviumError(f"{path}: seeds.{stage}: the recipe has no such stage{nearest(stage, raw['stages'])}")
     if top.publish is not None:
         if not remote.url_of(top.publish):
             raise TriviumError(f"{path}: publish: no URL; name one such as s3://bucket/folder")

@@ -55,9 +55,12 @@ def settings_of(run: Gathered, stage: str) -> dict[str, str] | None:
 
 
 def way_to(run: Gathered, stage: str) -> tuple[tuple[str, ...], ...]:
-    """The settings of a stage and of all stages that it was made from, the seed left out; nothing for a stage that the
-    run does not have."""
-    makers = {manifest["digest"]: name for name, manifest in run.manifests.items()}
+    """The settings of a stage and of all stages that it was made from, the seed left out, and the digests of what no
+    stage of the run made: a file that was edited, code, or a stage that has been run anew since; nothing for a stage
+    that the run does not have."""
+    makers: dict[str, list[str]] = {}
+    for name, manifest in run.manifests.items():  # two stages may have made the same
+        makers.setdefault(manifest["digest"], []).append(name)
     found, todo = set[tuple[str, ...]](), [stage] if stage in run.manifests else []
     seen = set[str]()
     while todo:
@@ -66,7 +69,11 @@ def way_to(run: Gathered, stage: str) -> tuple[tuple[str, ...], ...]:
             continue
         seen.add(name)
         found |= {(name, key, value) for key, value in flat(run.manifests[name]["settings"])}
-        todo += [makers[made["digest"]] for made in run.manifests[name]["inputs"].values() if made["digest"] in makers]
+        for where, made in run.manifests[name]["inputs"].items():
+            if made["digest"] in makers:
+                todo += makers[made["digest"]]
+            else:
+                found.add((name, f"input {where}", made["digest"]))
     return tuple(sorted(found))
 
 

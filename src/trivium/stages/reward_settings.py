@@ -10,15 +10,27 @@ In recipes the setting ``reward`` names any of them::
       helpful: {model: reward, weight: 1.0}
       short: {function: mychecks.py:short, weight: 0.2}
       judge: {endpoint: {address: "http://127.0.0.1:8000/score"}, weight: 0.5}
+    reward:                            # an ensemble of reward models
+      liked: {models: [reward-1, reward-2, reward-3], combine: worst}
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
 from trivium.evaluation.checkers import CHECKS
 from trivium.extensions import Code, CodeMarker, file_of, resolve
@@ -38,16 +50,25 @@ class RewardEndpoint(AddressSettings):
 
 
 class RewardTerm(BaseModel):
-    """One term of a weighted sum: a model, a function or an endpoint."""
+    """One term of a weighted sum: a model, an ensemble of models, a function or an endpoint."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), frozen=True)
 
     model: Input | None = None
     """A reward model."""
+    models: list[Input] = []
+    """Reward models that are asked together, two or more, such as some that were trained with other seeds."""
+    combine: Literal["mean", "worst", "uncertainty"] = "mean"
+    """How `models` are combined for each response: their mean; the worst score of any; or their mean less
+    `uncertainty` times the variance among them (Coste et al. 2024)."""
+    uncertainty: float = Field(0.1, ge=0, allow_inf_nan=False)
+    """What the variance among `models` is multiplied by with `combine: uncertainty`, in 1/points."""
     function: Code | None = None
     """`world`, `rubric`, or a checker of the row's `answer`: `number`, `exact`, `contains`, `choice`, `rouge_1`,
-    `rouge_2`, `rouge_l`, `bleu`, `chrf`; or FILE.py:FUNCTION with FUNCTION(row, responses) -> K numbers. It may take
-    a third argument `finished`, which of the responses ended, and `tokens`, how many tokens each has."""
+    `rouge_2`, `rouge_l`, `bleu`, `chrf`; `instructions`, of the row's `instruction_id_list`; `by_row`, of its own
+    `check`; `sound`, 0 for what is empty, repeats itself or misses what the row is `about`; or FILE.py:FUNCTION with
+    FUNCTION(row, responses) -> K numbers. It may take a third argument `finished`, which of the responses ended, and
+    `tokens`, how many tokens each has."""
     endpoint: RewardEndpoint | None = None
     """An address that scores responses."""
     weight: float = Field(1.0, allow_inf_nan=False)
@@ -57,9 +78,26 @@ class RewardTerm(BaseModel):
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Self:
-        if sum(given is not None for given in (self.model, self.function, self.endpoint)) != 1:
-            raise ValueError("a term of a reward is one of `model`, `function` and `endpoint`")
+        given = (self.model, self.models or None, self.function, self.endpoint)
+        if sum(one is not None for one in given) != 1:
+            raise ValueError("a term of a reward is one of `model`, `models`, `function` and `endpoint`")
+        if len(self.models) == 1:
+            raise ValueError("an ensemble has two `models` or more; name a single one as `model`")
+        if not self.models and (unused := self.model_fields_set & {"combine", "uncertainty"}):
+            raise ValueError(f"`{min(unused)}` says how several `models` are combined; name them, or leave it out")
+        if "uncertainty" in self.model_fields_set and self.combine != "uncertainty":
+            raise ValueError("`uncertainty` weighs the variance with `combine: uncertainty`; say that, or leave it out")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what only ensembles have, so that what other rewards taught is found again, and what was written is
+        read again."""
+        found: dict[str, Any] = serialize(self)
+        unused = () if self.combine == "uncertainty" else ("uncertainty",)
+        for name in unused if self.models else ("models", "combine", "uncertainty"):
+            found.pop(name, None)
+        return found
 
 
 class RewardMarker(InputMarker):
@@ -102,12 +140,13 @@ def terms_of(setting: str | Mapping[str, RewardTerm]) -> dict[str, RewardTerm]:
 
 def has_model(setting: str | Mapping[str, RewardTerm]) -> bool:
     """Whether a reward is a model, or a sum with one in it."""
-    return any(term.model is not None for term in terms_of(setting).values())
+    return any(term.model is not None or term.models for term in terms_of(setting).values())
 
 
-def model_places(setting: str | Mapping[str, RewardTerm] | None, place: Any) -> dict[str, Path]:
+def model_places(setting: str | Mapping[str, RewardTerm] | None, place: Any) -> dict[str, list[Path]]:
     """The folders of a reward's models by the names of their terms; ``place`` is the setting's entry in
     ``Context.inputs``."""
     if isinstance(setting, Mapping):
-        return {name: place[name]["model"] for name, term in setting.items() if term.model is not None}
-    return {"": place} if setting is not None and RewardMarker().is_input(setting) else {}
+        return {name: place[name]["models"] if term.models else [place[name]["model"]]
+                for name, term in setting.items() if term.model is not None or term.models}
+    return {"": [place]} if setting is not None and RewardMarker().is_input(setting) else {}

@@ -1,7 +1,7 @@
 """Rewards: what says how good each of K responses to a prompt is.
 
-A reward is a reward model, a function (a checker by its name or one of the user's own), an address that is asked over
-HTTP, or a weighted sum of several.
+A reward is a reward model, an ensemble of them, a function (a checker by its name or one of the user's own), an address
+that is asked over HTTP, or a weighted sum of several.
 """
 
 from __future__ import annotations
@@ -131,6 +131,37 @@ class ModelReward(Reward):
         return score_trees(self.model, trees, length, self.rows or max(1, AT_ONCE // length), self.precision)
 
 
+class EnsembleReward(Reward):
+    """Several rewards of the same responses as one (Coste et al. 2024): their ``mean``, the ``worst`` of them, or,
+    with ``uncertainty``, the mean less ``weight`` times their variance; each response by itself."""
+
+    def __init__(self, members: Sequence[Reward], combine: str, weight: float) -> None:
+        self.members, self.combine, self.weight = list(members), combine, weight
+
+    def __call__(self, answers: Answers) -> list[np.ndarray]:
+        """The combined scores, in float64."""
+        by_member = [member(answers) for member in self.members]
+        return [self._together(np.stack([np.asarray(one, np.float64) for one in scores]))
+                for scores in zip(*by_member, strict=True)]
+
+    def _together(self, scores: np.ndarray) -> np.ndarray:
+        """``[members, K]`` as ``[K]``."""
+        if self.combine == "worst":
+            return scores.min(0)
+        mean: np.ndarray = scores.mean(0)
+        return mean - self.weight * scores.var(0) if self.combine == "uncertainty" else mean
+
+    def check_rows(self, rows: Sequence[Row]) -> None:
+        """All members must suit the rows."""
+        for member in self.members:
+            member.check_rows(rows)
+
+    def close(self) -> None:
+        """Close every member."""
+        for member in self.members:
+            member.close()
+
+
 class FunctionReward(Reward):
     """A checker by its name, or a function of the user's own, in a process of its own with a time limit."""
 
@@ -210,8 +241,11 @@ def load_reward(setting: str | Mapping[str, RewardTerm], place: Any, load_model:
 
     def load(name: str, term: RewardTerm) -> Reward:
         named = f"{where}.{name}" if name else where
+        if term.models:
+            return EnsembleReward([load_model(folder, f"{named}.models.{number}")
+                                   for number, folder in enumerate(places[name])], term.combine, term.uncertainty)
         if term.model is not None:
-            return load_model(places[name], named)
+            return load_model(places[name][0], named)
         if term.endpoint is not None:
             return EndpointReward(term.endpoint, named)
         assert term.function is not None

@@ -14,6 +14,7 @@ from trivium.evaluation.tasks.bits import Bits
 from trivium.evaluation.tasks.choice import Choice
 from trivium.evaluation.tasks.code import Code
 from trivium.evaluation.tasks.free import Free
+from trivium.evaluation.tasks.instructions import Instructions
 from trivium.evaluation.tasks.memorisation import Memorisation
 from trivium.evaluation.tasks.refusals import Refusals
 from trivium.evaluation.tasks.task import Task
@@ -24,8 +25,8 @@ from trivium.files import read_text, shipped
 from trivium.yaml_text import read_yaml
 
 KINDS: dict[str, type[Task]] = {kind.kind: kind
-                                for kind in (Choice, Free, Code, Answers, Bits, Refusals, Unknown, Memorisation,
-                                             Wins)}
+                                for kind in (Choice, Free, Code, Instructions, Answers, Bits, Refusals, Unknown,
+                                             Memorisation, Wins)}
 """Every kind of task, by the name that YAML files call it."""
 
 

@@ -36,7 +36,7 @@ class Grpo(ReinforcementSettings):
     """Reinforcement learning from rewards that can be checked, without a value model: GRPO, or RLOO."""
 
     kind: ClassVar[str] = "grpo"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     usual: ClassVar[str] = "grpo"
     title: ClassVar[Title] = Title("group-relative RL (GRPO)", "组相对强化学习（GRPO）", "judge")
     panel: ClassVar[Panel] = Panel(curves=("score", "gold", "watched_gold", "kl", "entropy", "length", "finished",
@@ -46,7 +46,8 @@ class Grpo(ReinforcementSettings):
     """What is learned from instead of `checker`: whatever ppo's `reward` may be, such as a reward model."""
     checker: Code = "world"
     """What says how good a response is: `world` (is it right, by the world's truth), `rubric` (the rubric's points),
-    `number` (does its last number equal that of the row's `answer`), `exact` (is it the row's `answer`), or
+    `number` (does its last number equal that of the row's `answer`), `exact` (is it the row's `answer`), `instructions`
+    (the share of the row's instructions that it follows), `by_row` (the checker that the row's `check` names), or
     FILE.py:FUNCTION of your own."""
     checker_seconds: float = Field(10.0, gt=0)
     """The time that a function of your own may take for a rollout's responses to one prompt."""
@@ -94,7 +95,7 @@ class Grpo(ReinforcementSettings):
         judges = JudgeLoader(self, context, policy, tokenizer)
         score = judges.reward(self.reward) if self.reward else FunctionReward(
             Checker(self.checker, self.checker_seconds))
-        safety, gold = judges.judge("safety"), judges.judge("gold")
+        safety, gold = judges.judge("safety"), judges.gold()
         attached = adapt(policy, self.adapter, context)
         rollouts = Rollouts(self, context, policy, tokenizer, self.samples)
         score.check_rows(rollouts.prompts)

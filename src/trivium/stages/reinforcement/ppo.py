@@ -48,7 +48,7 @@ class Ppo(ReinforcementSettings):
     """Reinforcement learning from the reward model, with a KL penalty to the model it starts from."""
 
     kind: ClassVar[str] = "ppo"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     usual: ClassVar[str] = "ppo"
     title: ClassVar[Title] = Title("reinforcement learning (PPO)", "强化学习（PPO）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
@@ -97,7 +97,7 @@ class Ppo(ReinforcementSettings):
         policy, tokenizer = self.load_policy(context)
         policy.to(device)
         judges = JudgeLoader(self, context, policy, tokenizer)
-        score, safety, gold = judges.reward(self.reward), judges.judge("safety"), judges.judge("gold")
+        score, safety, gold = judges.reward(self.reward), judges.judge("safety"), judges.gold()
         start = judges.judge("value") or score
         value = value_model(self, start.model if isinstance(start, ModelReward) else None, policy, context.seed)
         attached = adapt(policy, self.adapter, context)

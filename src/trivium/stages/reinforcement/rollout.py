@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trivium import randomness
 from trivium.errors import TriviumError
+from trivium.evaluation.hollow import is_empty, repeats
 from trivium.files import Row
 from trivium.generation.engine import Sampling
 from trivium.model import LanguageModel
@@ -130,6 +131,8 @@ class Rollouts:
         responses = float(sum(map(len, scores)))
         sums = drift_metrics(answers, log_probs, reference_log_probs)
         sums["score"] = (float(sum(given.sum() for given in scores)), responses)
+        for name, is_so in (("empty", is_empty), ("repeating", repeats)):
+            sums[name] = (float(sum(is_so(text) for texts in answers.texts for text in texts)), responses)
         sums |= {f"score_{name}": (float(sum(given.sum() for given in part)), responses)
                  for name, part in answers.parts.items()}
         return sums

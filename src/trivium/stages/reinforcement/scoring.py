@@ -30,9 +30,13 @@ class JudgeLoader:
                  tokenizer: ChatTokenizer) -> None:
         self.settings, self.context, self.policy, self.tokenizer = settings, context, policy, tokenizer
 
-    def reward(self, setting: str | dict[str, RewardTerm]) -> Reward:
-        """What the setting ``reward`` names."""
-        return load_reward(setting, self.context.inputs.get("reward"), self._load)
+    def reward(self, setting: str | dict[str, RewardTerm], where: str = "reward") -> Reward:
+        """What the setting ``where`` names."""
+        return load_reward(setting, self.context.inputs.get(where), self._load, where)
+
+    def gold(self) -> Reward | None:
+        """What judges a policy that does not learn from it; None where nothing is named."""
+        return self.reward(self.settings.gold, "gold") if self.settings.gold else None
 
     def judge(self, name: str) -> ModelReward | None:
         """The reward model that the input ``name`` names; None where it names none."""

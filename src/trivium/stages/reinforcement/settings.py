@@ -18,6 +18,7 @@ from trivium.stages.chat_settings import FromChat
 from trivium.stages.cost import Estimate, weights_of
 from trivium.stages.defaults import row_length
 from trivium.stages.outlook import Cost, Outlook
+from trivium.stages.reward_settings import RewardSetting
 from trivium.stages.training import full_row
 from trivium.training.batch import Batch, make_batch, pack, split_tree
 from trivium.training.epochs import longest_branch
@@ -67,9 +68,9 @@ class ReinforcementSettings(FromChat):
     whitened over a rollout. null for none."""
     safety_threshold: float = Field(0.15, ge=0, le=1)
     """The probability of being safe, by the safety model, below which a response counts as unsafe."""
-    gold: Input | None = None
-    """A reward model that the policy does not learn from: the judge of the watch where the prompts' truth is not
-    known."""
+    gold: RewardSetting | None = None
+    """What the policy does not learn from: the judge of the watch. Whatever `reward` may be, such as a second reward
+    model. null: the rubric where the prompts' truth is known, `right_and_sound` where each has its `check`."""
     length: int | None = Field(None, ge=2)
     """Tokens in one packed row: a prompt and one response must fit, and the responses to a prompt that do not fit
     together are spread over several rows. null: what the longest prompt needs with all its responses, up to the model's

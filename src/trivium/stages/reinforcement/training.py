@@ -37,6 +37,9 @@ would give one."""
 FEW_END = 0.5
 """Share of the responses that end, below which that is warned of."""
 
+HOLLOW = 0.2
+"""Share of the responses that are empty, or repeat themselves, above which that is warned of."""
+
 COLLAPSED = {"entropy": 0.02, "length": 1.5}
 """Nats a token, and tokens a response, below which a policy is said to have collapsed."""
 
@@ -113,6 +116,7 @@ class PolicyTraining:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.saver.__exit__(kind, error, trace)
+        self.watch.close()
         if self._in_iteration and isinstance(error, TriviumError):
             saved = self.saver.saved
             kept = f" (the checkpoint after iteration {saved - 1} is kept)" if saved else ""
@@ -218,6 +222,12 @@ class PolicyTraining:
             self.context.progress.say(
                 f"WARNING: iteration {self.iteration}: only {metrics['finished']:.0%} of the responses ended within "
                 f"`max_new_tokens: {s.max_new_tokens}`; the others {judged} (`unfinished_score`); raise it")
+        for name, how in (("empty", "are empty"), ("repeating", "say the same again and again")):
+            if metrics[name] > HOLLOW and name not in self.said:
+                self.said.add(name)
+                self.context.progress.say(
+                    f"WARNING: iteration {self.iteration}: {metrics[name]:.0%} of the responses {how}: the reward may "
+                    "be fooled; weigh the checker `sound` into it, or lower the learning rate")
         if metrics.get("kl", 0.0) > FAR:
             self.context.progress.say(
                 f"iteration {self.iteration}: a response is {metrics['kl']:.0f} nats from the reference: the policy "
@@ -261,7 +271,8 @@ def check_shares(prompts: int, parts: int, name: str) -> None:
 
 
 def folders_in(place: Any) -> list[Any]:
-    """The folders that an input names, those within mappings included."""
-    if isinstance(place, Mapping):
-        return [folder for inside in place.values() for folder in folders_in(inside)]
+    """The folders that an input names, those within mappings and lists included."""
+    if isinstance(place, (Mapping, list)):
+        inner = place.values() if isinstance(place, Mapping) else place
+        return [folder for inside in inner for folder in folders_in(inside)]
     return [place] if place else []

@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trivium.errors import TriviumError
+from trivium.evaluation.checkers import Checker
 from trivium.files import written_aside
 from trivium.model import LanguageModel
 from trivium.stages.reinforcement.rollout import Rollouts, true_points
-from trivium.stages.rewards import Reward
+from trivium.stages.reinforcement.scoring import TrainingReward
+from trivium.stages.rewards import FunctionReward, Reward
 
 
 @dataclass
@@ -30,8 +32,8 @@ class WatchState:
 
 class Watch:
     """The over-optimisation watch: now and then the policy answers prompts that it never trains on, and a judge that it
-    does not learn from says how good the answers are: the hidden rubric where the truth is known, else the model
-    ``gold``.
+    does not learn from says how good the answers are: ``gold``; or else the hidden rubric where the truth is known, or
+    whether they are right in all and sound where every prompt has its own ``check``.
 
     Past some point a policy that is optimised against a reward model gets worse by any other measure (Stiennon et al.
     2020, fig. 5; Gao et al. 2023). The best policy so far is kept. One that is worse than it by two standard errors of
@@ -41,10 +43,22 @@ class Watch:
     def __init__(self, rollouts: Rollouts, gold: Reward | None, reward: Reward, state: WatchState) -> None:
         self.rollouts, self.gold, self.reward, self.state = rollouts, gold, reward, state
         self.place: Path = rollouts.context.scratch / "best.safetensors"
-        if gold is None and not rollouts.truth_is_known and rollouts.settings.watch_every:
-            raise TriviumError(
-                f"{rollouts.context.name}: watch_every needs a judge: prompts whose truth is known, or a reward model "
-                "that the policy does not learn from (`gold:`)")
+        if not rollouts.settings.watch_every:
+            return
+        if gold is None and not rollouts.truth_is_known:
+            if not all("check" in row for row in rollouts.watched):
+                raise TriviumError(
+                    f"{rollouts.context.name}: watch_every needs a judge: prompts whose truth or `check` is known, or "
+                    "a reward that the policy does not learn from (`gold:`)")
+            self.gold = TrainingReward(FunctionReward(Checker("right_and_sound", where="watch")),
+                                       rollouts.settings.unfinished_score)
+        if self.gold is not None:
+            self.gold.check_rows(rollouts.watched)
+
+    def close(self) -> None:
+        """Close the judge."""
+        if self.gold is not None:
+            self.gold.close()
 
     def measure(self, done: int) -> dict[str, float]:
         """Measure after ``done`` iterations."""

@@ -1,0 +1,1 @@
+"""Exercises made by code: prompts whose answers code can check, in English and Chinese."""
