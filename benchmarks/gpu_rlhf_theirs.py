@@ -32,7 +32,7 @@ class Theirs:
                 vocab_size=shape.vocabulary, hidden_size=shape.width, intermediate_size=shape.inner,
                 num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
                 max_position_embeddings=plan.positions, tie_word_embeddings=True, attn_implementation="sdpa",
-                pad_token_id=0, bos_token_id=1, eos_token_id=None))
+                pad_token_id=0, bos_token_id=1, eos_token_id=None))  # type: ignore[call-arg]
         start = decoder(shape, plan.positions, device)
         self.model.load_state_dict(start.state_dict())
         del start
@@ -99,7 +99,7 @@ def tuned(options: dict[str, Any], side: Theirs, shape: Shape, plan: Plan) -> di
             with side.autocast():
                 part = (pair_losses(side.model, reference, some, side.device) if dpo else document_losses(
                     side.model, some, side.device)).sum() / total
-            part.backward()
+            part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
         side.update()
         return float(loss)
@@ -184,7 +184,7 @@ def reinforced(options: dict[str, Any], side: Theirs, shape: Shape, plan: Plan) 
 
     def by_parts(compute: Any, tokens: Tensor) -> Tensor:
         with torch.no_grad(), side.autocast():
-            return torch.cat([compute(part) for part in tokens.split(each)])
+            return torch.cat([compute(part) for part in torch.split(tokens, each)])
 
     clock = Parts(device)
     for iteration in range(1 + plan.iterations):
@@ -213,10 +213,10 @@ def reinforced(options: dict[str, Any], side: Theirs, shape: Shape, plan: Plan) 
         for _ in range(given.EPOCHS[options["method"]]):
             order = torch.randperm(len(tokens), generator=generator).to(device)
             for chosen in order.chunk(given.MINIBATCHES):
-                for part in chosen.split(each):
+                for part in torch.split(chosen, each):
                     with side.autocast():
                         loss = policy_loss(side.model, value, tokens[part], [array[part] for array in extra], new)
-                    (loss * len(part) / len(chosen)).backward()
+                    (loss * len(part) / len(chosen)).backward()  # type: ignore[no-untyped-call]
                 side.update()
         clock.end("update")
     parts = clock.medians()
