@@ -49,12 +49,15 @@ def main() -> None:
     from trivium.model import LanguageModel, ModelConfig
     layers = 2 if options.tiny else 12 if options.parameters < 0.5 else 24
     width = 128 if options.tiny else max(256, round((options.parameters * 1e9 / layers / 12)**0.5 / 128) * 128)
-    shape: dict[str, Any] = {"vocab_size": 32000, "hidden_size": width, "intermediate_size": round(width * 8 / 3 / 128) * 128}
+    shape: dict[str, Any] = {
+        "vocab_size": 32000, "hidden_size": width, "intermediate_size": round(width * 8 / 3 / 128) * 128
+    }
     with device:
-        theirs = LlamaForCausalLM(
+        theirs: Any = LlamaForCausalLM(
             LlamaConfig(**shape, num_hidden_layers=layers, num_attention_heads=width // 64,
                         num_key_value_heads=width // 64, max_position_embeddings=1024, tie_word_embeddings=False,
-                        pad_token_id=0)).eval().to(torch.bfloat16)
+                        pad_token_id=0))
+        theirs.to(torch.bfloat16).eval()
         ours = LanguageModel(
             ModelConfig(**shape, num_layers=layers, num_heads=width // 64, num_kv_heads=width // 64, head_dim=64,
                         max_positions=1024, qk_norm=False, tie_embeddings=False)).initialise(0).to(torch.bfloat16)
