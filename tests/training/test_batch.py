@@ -133,3 +133,21 @@ def test_what_has_nothing_to_learn_from_is_counted_and_left_out():
         fits([empty], limit, said.append)
     with pytest.raises(TriviumError, match="none of 1"):
         fits([long, empty], limit, said.append)
+
+
+def test_to_a_gpu_batches_go_from_page_locked_memory_without_waiting(monkeypatch):
+    """There is no GPU here: what is asked of one is looked at."""
+    asked = []
+
+    def to(tensor, device, **more):
+        asked.append((device, more))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: asked.append("pinned") or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    batch = make_batch([[Tree(np.arange(3), (np.arange(4),))]], 16)
+    batch.extra["weights"] = torch.ones(4)
+    moved = batch.to(torch.device("cuda"))
+    assert asked == ["pinned", (torch.device("cuda"), {"non_blocking": True})] * 10
+    assert (moved.trees, moved.counts, moved.plain) == (batch.trees, batch.counts, batch.plain)
+    torch.testing.assert_close(moved.extra["weights"], batch.extra["weights"])

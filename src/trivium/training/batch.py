@@ -21,6 +21,7 @@ from typing_extensions import TypeVar
 from trivium.errors import TriviumError
 from trivium.model.apart import hidden_apart
 from trivium.model.transformer import Cross, Transformer, causal_attention, packed_attention
+from trivium.training.machine import sent
 
 PLAIN_FROM = 512
 """Tokens in a row from which attention without a mask is used where it is right: of shorter rows it saves next to
@@ -91,9 +92,9 @@ class Batch:
         """The same batch on another device."""
         if self.tokens.device == device:
             return self
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved = {name: sent(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return Batch(**moved, trees=self.trees, counts=self.counts, plain=self.plain,
-                     extra={name: value.to(device) for name, value in self.extra.items()})
+                     extra={name: sent(value, device) for name, value in self.extra.items()})
 
 
 def pack(lengths: Sequence[int], length: int) -> list[list[int]]:
