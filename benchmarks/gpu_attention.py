@@ -98,7 +98,7 @@ def with_prefix(seen: Tensor) -> Tensor:
     return F.pad(seen, (BEFORE, 0), value=True)
 
 
-def cases(length: int, device: torch.device) -> Iterator[Case]:
+def cases(length: int, device: torch.device, kind: torch.dtype) -> Iterator[Case]:
     """Every way in which the package attends, but for cached decoding."""
     rng = randomness.numpy(0, "trees")
     everything = torch.ones(2, length, dtype=torch.bool)
@@ -108,13 +108,13 @@ def cases(length: int, device: torch.device) -> Iterator[Case]:
         right = whole.tril() if window is None else whole.tril().triu(1 - window)
         yield Case(f"causal{name}", causal_attention(window), right, everything)
         yield Case(f"causal, prefix{name}", causal_attention(window), with_prefix(right), everything)
-        for kind, responses in (("chains", 1), ("trees", 4)):
+        for what, responses in (("chains", 1), ("trees", 4)):
             rows = [trees(rng, responses, length - 9 * row) for row in range(2)]
             batch: Batch = make_batch(rows, length).to(device)
-            attend = packed_attention(batch.documents, batch.parents, batch.positions, window)
+            attend = packed_attention(batch.documents, batch.parents, batch.positions, window, kind)
             seen, real = walked(rows, length, window), (batch.documents >= 0).cpu()
-            yield Case(f"{kind}{name}", attend, seen, real)
-            yield Case(f"{kind}, prefix{name}", attend, with_prefix(seen), real)
+            yield Case(f"{what}{name}", attend, seen, real)
+            yield Case(f"{what}, prefix{name}", attend, with_prefix(seen), real)
     documents = torch.arange(length).div(length // 3, rounding_mode="floor")[None].expand(2, length)
     yield Case("both ways", both_ways_attention(documents.to(device)), torch.stack(
         [one[:, None] == one[None] for one in documents]), everything)
@@ -257,7 +257,7 @@ def costly(length: int, device: torch.device) -> Iterator[tuple[str, Callable[[]
 
     def packed(row: list[Tree], window: int | None = None) -> Attend:
         batch = make_batch([row], length).to(device)
-        return packed_attention(batch.documents, batch.parents, batch.positions, window)
+        return packed_attention(batch.documents, batch.parents, batch.positions, window, torch.bfloat16)
 
     def bare() -> Attend:
         mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
@@ -276,7 +276,7 @@ def checked(length: int, device: torch.device) -> Iterator[tuple[str, float, Cal
     for kind in (torch.float32, torch.bfloat16):
         format_name = str(kind).removeprefix("torch.")
         for heads_name, heads in HEADS.items():
-            for case in cases(length, device):
+            for case in cases(length, device, kind):
                 yield (f"{format_name}, {heads_name}, {case.name}", BOUNDS[format_name],
                        functools.partial(errors, case, heads, kind, device))
         for plain in (False, True):

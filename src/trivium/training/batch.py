@@ -199,10 +199,17 @@ def hidden_states(trunk: Transformer, batch: Batch, vectors: Tensor | None = Non
     window = trunk.config.sliding_window
     plain = batch.plain and batch.tokens.shape[1] >= PLAIN_FROM
     attend = causal_attention(window) if plain else packed_attention(batch.documents, batch.parents, batch.positions,
-                                                                     window)
+                                                                     window, format_of_products(trunk))
     hidden: Tensor = trunk(batch.tokens if vectors is None else vectors, batch.positions, attend,
                            **({} if cross is None else {"cross": cross}))
     return hidden.flatten(0, 1)
+
+
+def format_of_products(trunk: torch.nn.Module) -> torch.dtype:
+    """The number format of a model's queries: autocast's where that is on, else its weights'."""
+    weight = next(trunk.parameters())
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def map_trees(compute: Callable[[Batch], Tensor], trees: Sequence[Tree], length: int, rows: int, device: torch.device,
