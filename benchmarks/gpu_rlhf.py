@@ -7,7 +7,8 @@
 Needs torch, numpy and transformers. Decoders with the shapes of Qwen2.5-0.5B and -1.5B, grouped heads and all, but with
 random weights and a vocabulary of 32,000 (theirs is 151,936), so of 0.39 and 1.36 billion parameters. Both sides begin
 with the same weights and learn from the same rows, of random tokens. Ours: trainer, objectives and sampling as the
-stages put them together, 4,096 tokens at a time, sampled in bf16. Theirs: Qwen2ForCausalLM with SDPA, fused AdamW, rows
+stages put them together, eager, 4,096 tokens at a time, sampled in bf16 (which a recipe must ask for: one of the
+further sides samples in float32). Theirs: Qwen2ForCausalLM with SDPA, fused AdamW, rows
 padded to the longest of those that go through it at a time, under bf16 autocast over float32 weights; and with bf16
 weights alone (no float32 copy: less exact, less work).
 
@@ -17,7 +18,8 @@ ours, which counts too. PPO and GRPO: the seconds of an iteration and of its par
 ones: PPO of 64 responses, with a value model, 4 passes; GRPO of 8 responses to each of 16 prompts, one pass; each pass
 of 2 updates. Scores are drawn, as judging is not measured.
 
-MFU is the operations of real tokens (in PPO and GRPO: those of the updates, against their time) over those of a product
+MFU is the operations that are needed for real tokens, a prompt's once and logits of responses alone, whatever a side
+computes besides (in PPO and GRPO: those of the updates, against their time) over those of a product
 of 8192-square bf16 matrices measured in the same run. Each side runs in a process of its own, and its line is printed
 as soon as it is there; one that fails is told and left out.
 """

@@ -30,9 +30,9 @@ class Shape:
 
     @property
     def matrices(self) -> int:
-        """Parameters that a token is multiplied by, the output matrix among them."""
+        """Parameters of the blocks that a token is multiplied by."""
         heads = 2 * (self.heads + self.kv_heads) * self.head_dim
-        return self.layers * self.width * (heads + 3 * self.inner) + self.width * self.vocabulary
+        return self.layers * self.width * (heads + 3 * self.inner)
 
 
 SHAPES = {
@@ -115,13 +115,16 @@ def scores(count: int, samples: int, iteration: int) -> np.ndarray:
     return randomness.numpy(0, "scores", iteration).normal(size=(count, samples))
 
 
-def operations(shape: Shape, trees: Sequence[Tree], passes: float, prompts_once: bool = True) -> float:
+def operations(shape: Shape, trees: Sequence[Tree], passes: float) -> float:
     """Floating-point operations for so many passes of ``trees``: a forward pass counts 1, its backward pass 2. Prompts
-    count once whatever a side does, padding never, and of attention's square the half below the diagonal."""
+    count once and the output matrix for responses alone, whatever a side does; padding never, and of attention's square
+    the half below the diagonal."""
     tokens = sum(map(len, trees))
+    said = sum(len(response) for tree in trees for response in tree.responses)
     squares = sum(len(response) * (len(response) + 2 * len(tree.prompt)) for tree in trees for response in
                   tree.responses) + sum(len(tree.prompt)**2 for tree in trees)
-    return passes * (2.0 * shape.matrices * tokens + 2.0 * shape.layers * shape.heads * shape.head_dim * squares)
+    products = shape.matrices * tokens + shape.width * shape.vocabulary * said
+    return passes * (2.0 * products + 2.0 * shape.layers * shape.heads * shape.head_dim * squares)
 
 
 def timed(step: Callable[[int], Any], plan: Plan, device: torch.device) -> tuple[float, Any]:
