@@ -7,7 +7,8 @@
 Needs torch, numpy and transformers. Decoders with the shapes of Qwen2.5-0.5B and -1.5B, grouped heads and all, but with
 random weights and a vocabulary of 32,000 (theirs is 151,936), so of 0.39 and 1.36 billion parameters. Both sides begin
 with the same weights and learn from the same rows, of random tokens. Ours: trainer, objectives and sampling as the
-stages put them together, eager, 4,096 tokens at a time, sampled in bf16 (which a recipe must ask for: one of the
+stages put them together, eager, as many tokens at a time as
+the stages take on that device, sampled in bf16 (which a recipe must ask for: one of the
 further sides samples in float32). Theirs: Qwen2ForCausalLM with SDPA, fused AdamW, rows
 padded to the longest of those that go through it at a time, under bf16 autocast over float32 weights; and with bf16
 weights alone (no float32 copy: less exact, less work).
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--sides", nargs="+", default=USUAL, choices=list(SIDES), help="the first four unless given")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no new side begins after so many")
+    parser.add_argument("--times", type=int, default=1, help="theirs takes so many times TRL's 8 rows at a time")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -122,7 +124,8 @@ def main() -> None:
         print("transformers is not installed: its sides are left out", flush=True)
     sizes = ["tiny"] if options.tiny else options.sizes
     cases = {"limit": {"side": "limit"}} | {
-        f"{size} {method} {side}": {"side": side, "size": size, "method": method, **SIDES[side]}
+        f"{size} {method} {side}": {"side": side, "size": size, "method": method, "times": options.times,
+                                    **SIDES[side]}
         for size in sizes for method in options.methods for side in options.sides
         if belongs(side, method) and (peer or side.startswith("ours"))
     }

@@ -26,7 +26,7 @@ from trivium.objectives.policy import (
     whiten,
 )
 from trivium.objectives.preference import dpo_losses, implicit_margins
-from trivium.stages.defaults import AT_ONCE
+from trivium.training.at_once import tokens_at_once
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch, map_trees, pack, split_tree
 from trivium.training.epochs import PackedEpochs
 from trivium.training.machine import autocast, prepare
@@ -94,7 +94,7 @@ def tuned(options: dict[str, Any], shape: Shape, plan: Plan, device: torch.devic
     dpo = options["method"] == "dpo"
     trees = (given.pairs if dpo else given.documents)(plan, shape.vocabulary)
     batches, model = packed(trees, plan), decoder(shape, plan.positions, device)
-    at_once = max(1, AT_ONCE // batches.length)
+    at_once = max(1, tokens_at_once(model.config) // batches.length)
     learned = [tree for step in range(plan.warm, plan.warm + plan.steps) for batch in batches(step)
                for tree in batch.trees]
     more = {}
@@ -205,7 +205,7 @@ def reinforced(options: dict[str, Any], shape: Shape, plan: Plan, device: torch.
     trainer = Trainer(model, Optimization(learning_rate=given.LEARNING_RATE, epsilon=1e-5, schedule="constant",
                                           warmup=0.0), 10**6, options["precision"])
     length = plan.prompt + samples * plan.new
-    at_once = max(1, AT_ONCE // length)
+    at_once = max(1, tokens_at_once(policy.config) // length)
 
     def over_tokens(compute: Callable[[Any, Batch], Tensor], of: Any, trees: Sequence[Tree]) -> list[np.ndarray]:
         def in_precision(batch: Batch) -> Tensor:

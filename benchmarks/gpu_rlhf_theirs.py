@@ -81,7 +81,7 @@ def run(options: dict[str, Any], device: torch.device) -> dict[str, float]:
 
 def tuned(options: dict[str, Any], side: Theirs, shape: Shape, plan: Plan) -> dict[str, float]:
     """SFT or DPO, of the same rows in each update as our side's, in an order of their own."""
-    dpo, each = options["method"] == "dpo", EACH[options["method"]]
+    dpo, each = options["method"] == "dpo", EACH[options["method"]] * options["times"]
     batches = packed((given.pairs if dpo else given.documents)(plan, shape.vocabulary), plan)
 
     def rows_of(step: int) -> list[Tree]:
@@ -175,7 +175,8 @@ def advantages_and_returns(rewards: Tensor, values: Tensor) -> tuple[Tensor, Ten
 
 def reinforced(options: dict[str, Any], side: Theirs, shape: Shape, plan: Plan) -> dict[str, float]:
     """PPO or GRPO. All prompts and responses are of one length, so nothing is padded."""
-    ppo, each, new, device = options["method"] == "ppo", EACH[options["method"]], plan.new, side.device
+    ppo, each = options["method"] == "ppo", EACH[options["method"]] * options["times"]
+    new, device = plan.new, side.device
     count, samples = (plan.episodes, 1) if ppo else (plan.groups, plan.samples)
     reference = copy.deepcopy(side.model).eval().requires_grad_(False)
     value = Value(side.model) if ppo else None
