@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
-from trivium.model.transformer import both_ways_attention, causal_attention, masked_attention, packed_attention
+from trivium.model.transformer import (
+    bias_of,
+    both_ways_attention,
+    causal_attention,
+    masked_attention,
+    packed_attention,
+)
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.training.batch import PLAIN_FROM, Tree, hidden_states, make_batch, pack
 from trivium.training.epochs import Limit, fits
@@ -133,3 +139,57 @@ def test_what_has_nothing_to_learn_from_is_counted_and_left_out():
         fits([empty], limit, said.append)
     with pytest.raises(TriviumError, match="none of 1"):
         fits([long, empty], limit, said.append)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_bias_hides_what_its_mask_hides(kind):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 4, 9, 16, generator=generator).to(kind) for _ in range(3))
+    mask = torch.rand(2, 1, 9, 9, generator=generator) < 0.5
+    mask |= torch.eye(9, dtype=torch.bool)
+    bias = bias_of(mask, kind)
+    assert torch.equal(bias == 0, mask) and torch.equal(bias == float("-inf"), ~mask)
+    assert bias.dtype == kind and bias.stride()[-2:] == (16, 1)
+    for told in (bias, bias.float(), bias.double()):
+        assert torch.equal(masked_attention(q, k, v, told), masked_attention(q, k, v, mask))
+
+
+def test_on_a_gpu_all_layers_share_one_bias(monkeypatch):
+    """By tensors that say they are on one; behind a prefix the bias is longer. On a processor the mask stays."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    asked, real = [], torch.nn.functional.scaled_dot_product_attention
+
+    def asking(q, k, v, attn_mask, **more):
+        asked.append(attn_mask)
+        return real(q, k, v, attn_mask=attn_mask, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", asking)
+    monkeypatch.setattr("trivium.model.transformer.bias_of",
+                        lambda mask, kind: torch.empty(mask.shape, dtype=kind, device=mask.device))
+    with FakeTensorMode():
+        for device in ("cpu", "cuda"):
+            places = torch.zeros(1, 9, dtype=torch.int64, device=device)
+            attend = packed_attention(places, places, places, kind=torch.bfloat16)
+            for before in (0, 0, 3):
+                q, k = (torch.empty(1, 2, n, 8, device=device, dtype=torch.bfloat16) for n in (9, before + 9))
+                attend(0, q, k, k)
+    assert [mask.dtype for mask in asked] == [torch.bool] * 3 + [torch.bfloat16] * 3
+    assert asked[3] is asked[4] and [mask.shape[-1] for mask in asked] == [9, 9, 12] * 2
+
+
+def test_to_a_gpu_batches_go_from_page_locked_memory_without_waiting(monkeypatch):
+    """There is no GPU here: what is asked of one is looked at."""
+    asked = []
+
+    def to(tensor, device, **more):
+        asked.append((device, more))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: asked.append("pinned") or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    batch = make_batch([[Tree(np.arange(3), (np.arange(4),))]], 16)
+    batch.extra["weights"] = torch.ones(4)
+    moved = batch.to(torch.device("cuda"))
+    assert asked == ["pinned", (torch.device("cuda"), {"non_blocking": True})] * 10
+    assert (moved.trees, moved.counts, moved.plain) == (batch.trees, batch.counts, batch.plain)
+    torch.testing.assert_close(moved.extra["weights"], batch.extra["weights"])

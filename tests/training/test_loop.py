@@ -36,7 +36,7 @@ from trivium.training.optimizers import (
     orthogonalise,
 )
 from trivium.training.parallel import Parallel
-from trivium.training.trainer import Trainer
+from trivium.training.trainer import Trainer, added
 
 CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1,
                      head_dim=16)
@@ -557,3 +557,13 @@ def test_an_optimizer_that_cannot_be_used_is_one_clear_error(tmp_path, monkeypat
         train(
             LanguageModel(CONFIG).initialise(0), LanguageModeling(), PackedEpochs(trees(), 32, 2, 0), 2,
             Optimization(**settings), scratch=tmp_path / "scratch", log=tmp_path / "log.jsonl", fingerprint="x")
+
+
+def test_totals_read_at_once_are_those_read_one_by_one():
+    values = torch.randn(6, generator=torch.Generator().manual_seed(0))
+    found = [("ab"[i % 2], float(i + 3), value) for i, value in enumerate(values)]
+    one_by_one = {"a": 0.0, "b": 0.0}
+    for name, count, value in found:
+        one_by_one[name] += value.item() / count
+    assert added(found) == one_by_one
+    assert added([]) == {}

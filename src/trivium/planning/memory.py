@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trivium.model.config import ModelConfig
 from trivium.planning.flops import matrices_of_a_block, parameters
+from trivium.training.at_once import activations
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,6 @@ def layouts(count: int) -> list[Layout]:
     if count >= 16 and count % 8 == 0:
         found.append(Layout(f"{count} shards, 8 of them share each matrix", count, 8))
     return found
-
-
-def activations(config: ModelConfig, tokens: int, tensor: int = 1, checkpointed: bool = True) -> float:
-    """Bytes kept for the backward pass in bf16 with fused attention: for each token and layer the inputs of the norms
-    and of the matrix products (as Korthikanti et al. 2023, section 4, for this block); with checkpointing the blocks'
-    inputs, and one block in full. What lies inside a block is shared by ``tensor`` processes. Logits are made in pieces
-    and not counted."""
-    width, q, kv = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    inside = (3 * q + 4 * kv + 4 * config.intermediate_size) / tensor
-    block = 2.0 * (4 * width + inside)
-    return tokens * (config.num_layers * 2.0 * width + block if checkpointed else config.num_layers * block)
 
 
 def memory_per_gpu(config: ModelConfig, stage: str, layout: Layout, tokens: int,

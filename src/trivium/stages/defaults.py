@@ -22,9 +22,6 @@ SIZES = (10_000_000, 1_000_000_000, 20_000_000_000)
 BATCHES = (4_096, 16_384, 65_536, 131_072)
 """Tokens in a batch, by size."""
 
-AT_ONCE = 4_096
-"""Tokens that go through a model of :data:`SIZES` [0] parameters or more at a time, where no setting says more."""
-
 ADAPTER = 10.0
 """An adapter's learning rate, in those of all weights (TRL's examples; Schulman et al. 2025, 'LoRA Without Regret')."""
 

@@ -20,12 +20,12 @@ from trivium.files import Row
 from trivium.generation.endpoint import Endpoint
 from trivium.generation.engine import Completion
 from trivium.model import RewardModel
-from trivium.stages.defaults import AT_ONCE
 from trivium.stages.models import answer_tree
 from trivium.stages.reward_settings import RewardEndpoint, RewardTerm, model_places, terms_of
 from trivium.stages.reward_settings import RewardSetting as RewardSetting
 from trivium.stages.scores import score_trees
 from trivium.tokenizer.chat import ChatTokenizer, text_of_answer
+from trivium.training.at_once import tokens_at_once
 from trivium.training.batch import Tree
 from trivium.training.epochs import longest_branch
 
@@ -128,7 +128,8 @@ class ModelReward(Reward):
     def _read(self, trees: Sequence[Tree]) -> list[np.ndarray]:
         longest, most = max(map(longest_branch, trees)), self.model.config.max_positions
         length = max(longest, self.length or min(max(map(len, trees)), most))
-        return score_trees(self.model, trees, length, self.rows or max(1, AT_ONCE // length), self.precision)
+        rows = self.rows or max(1, tokens_at_once(self.model.config) // length)
+        return score_trees(self.model, trees, length, rows, self.precision)
 
 
 class EnsembleReward(Reward):

@@ -22,9 +22,9 @@ from trivium.resources import running_and_waiting
 from trivium.stage import Context, Input, Stage
 from trivium.stages import defaults
 from trivium.stages.cost import Estimate, size_of, steps_of, weights_of
-from trivium.stages.defaults import AT_ONCE
 from trivium.stages.models import in_format_to_save
 from trivium.stages.outlook import Cost, Step
+from trivium.training.at_once import tokens_at_once
 from trivium.training.batch import Batch, Tree, make_batch
 from trivium.training.epochs import PackedEpochs
 from trivium.training.loop import Evaluation, Outcome, train
@@ -155,24 +155,29 @@ class Looped(Training):
         if processes // each > slices:
             raise TriviumError(f"{processes // each} processes cannot share a batch of {slices} {unit} or start fewer")
 
-    def at_once(self, inputs: Mapping[str, Any], length: int) -> Parallel:
+    def at_once(self, inputs: Mapping[str, Any], length: int, config: object) -> Parallel:
         """How the model is spread. A batch goes through a model that is not small in microbatches of
-        :data:`~trivium.stages.defaults.AT_ONCE` tokens, unless ``parallel.rows`` says otherwise."""
+        :func:`~trivium.training.at_once.tokens_at_once` tokens, unless ``parallel.rows`` says otherwise."""
         if self.parallel.rows is not None or not length:
             return self.parallel
         if self.usual_settings(inputs)[0].small:
             return self.parallel
-        return replace(self.parallel, rows=max(1, AT_ONCE // length))
+        return replace(self.parallel, rows=max(1, self.tokens_at_once(config) // length))
+
+    def tokens_at_once(self, config: object) -> int:
+        """Tokens that go through a model of that shape at a time."""
+        return tokens_at_once(config, self.parallel.checkpoint_activations)
 
     def full_batches(self, processes: int, tree: Tree, finish: Callable[[Batch], None] = lambda batch: None,
                      length: int | None = None, config: ModelConfig | None = None) -> list[Batch]:
         """The microbatches of one of so many processes, when ``tree`` fills each row of ``length`` places; of more
         than two, two. ``config`` is the shape of the model, which has a say in how many rows are taken at once."""
         length = length or len(tree)
-        count = self.rows or max(1, AT_ONCE // length)
+        at_once = self.tokens_at_once(config)
+        count = self.rows or max(1, at_once // length)
         rows = -(-count // max(1, processes // self.parallel.tensor_parallel))
         small = config is None or defaults.usual(self.usual, weights_of(config)).small
-        each = min(rows, self.parallel.rows or (rows if small else max(1, AT_ONCE // length)))
+        each = min(rows, self.parallel.rows or (rows if small else max(1, at_once // length)))
         batch = make_batch([[tree] for _ in range(each)], length)
         finish(batch)
         return [batch] * min(2, -(-rows // each))
@@ -279,10 +284,11 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
     settings = settings.settled(context.inputs)
     precision = resolve_precision(settings.precision, next(model.parameters()).device)
     every: int = getattr(settings, "evaluate_every", 0) if evaluate_every is None else evaluate_every
+    parallel = settings.at_once(context.inputs, getattr(batches, "length", 0), getattr(model, "config", None))
     outcome = train(model, objective, batches, steps, settings.optimization,
                     scratch=context.scratch, log=context.folder / "log.jsonl", fingerprint=fingerprint(
                         *made_from, settings.learned(), context.seed), precision=precision,
-                    parallel=settings.at_once(context.inputs, getattr(batches, "length", 0)),
+                    parallel=parallel,
                     evaluation=Evaluation(every, validation if heldout else None, sample, keep_best, patience),
                     saving=settings.checkpoints, kept=context.folder / "checkpoints",
                     track=context.folder / "tensorboard" if settings.track else None, progress=Watched(context),

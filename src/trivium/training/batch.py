@@ -21,6 +21,7 @@ from typing_extensions import TypeVar
 from trivium.errors import TriviumError
 from trivium.model.apart import hidden_apart
 from trivium.model.transformer import Cross, Transformer, causal_attention, packed_attention
+from trivium.training.machine import sent
 
 PLAIN_FROM = 512
 """Tokens in a row from which attention without a mask is used where it is right: of shorter rows it saves next to
@@ -91,9 +92,9 @@ class Batch:
         """The same batch on another device."""
         if self.tokens.device == device:
             return self
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved = {name: sent(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return Batch(**moved, trees=self.trees, counts=self.counts, plain=self.plain,
-                     extra={name: value.to(device) for name, value in self.extra.items()})
+                     extra={name: sent(value, device) for name, value in self.extra.items()})
 
 
 def pack(lengths: Sequence[int], length: int) -> list[list[int]]:
@@ -198,10 +199,17 @@ def hidden_states(trunk: Transformer, batch: Batch, vectors: Tensor | None = Non
     window = trunk.config.sliding_window
     plain = batch.plain and batch.tokens.shape[1] >= PLAIN_FROM
     attend = causal_attention(window) if plain else packed_attention(batch.documents, batch.parents, batch.positions,
-                                                                     window)
+                                                                     window, format_of_products(trunk))
     hidden: Tensor = trunk(batch.tokens if vectors is None else vectors, batch.positions, attend,
                            **({} if cross is None else {"cross": cross}))
     return hidden.flatten(0, 1)
+
+
+def format_of_products(trunk: torch.nn.Module) -> torch.dtype:
+    """The number format of a model's queries: autocast's where that is on, else its weights'."""
+    weight = next(trunk.parameters())
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def map_trees(compute: Callable[[Batch], Tensor], trees: Sequence[Tree], length: int, rows: int, device: torch.device,

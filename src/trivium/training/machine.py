@@ -66,6 +66,14 @@ def choose_device() -> torch.device:
                                                    "0"))) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on another device. To a GPU it goes from page-locked memory: a copy from any other waits until the GPU
+    has done all that it was told before."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
     """The context in which float32 weights are used in ``precision``."""
     return contextlib.nullcontext() if precision == "float32" else torch.autocast(device.type, torch.bfloat16)

@@ -152,6 +152,10 @@ def prepare_model(model: nn.Module, settings: Parallel, world: World, precision:
     if settings.checkpoint_activations:
         for layer in foreign:
             once_more(layer)
+    if compiled:
+        # Before PyTorch 2.13 each block would be compiled anew, as its number is another, and from the ninth on none.
+        import torch._dynamo.config
+        torch._dynamo.config.allow_unspec_int_on_nn_module = True
     for block in blocks_of(model):
         if world.mesh is not None and settings.tensor_parallel > 1:
             split_matrices(block, world.mesh["tensor"])

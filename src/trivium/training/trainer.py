@@ -49,7 +49,7 @@ class Trainer:
         """Update ``number`` (from 0). Returns the means of all totals, the gradient's norm and the learning rate. A
         gradient that is not finite changes nothing and is reported as ``skipped``."""
         counts = self.count(batches)
-        sums: dict[str, float] = defaultdict(float)
+        found: list[tuple[str, float, Tensor]] = []
         self.model.train()
         objective.before(self, batches)
         for place, batch in enumerate(batches):
@@ -61,10 +61,10 @@ class Trainer:
                      for name, weight in objective.weights.items() if name in totals]
             # FSDP takes the mean over the slices of the batch; the counts are those of all of them.
             (torch.stack(terms).sum() * self.world.slice[1]).backward()  # type: ignore[no-untyped-call]
-            for name, (value, per) in totals.items():
-                sums[name] += value.item() / max(counts[per], 1.0)
+            found += [(name, max(counts[per], 1.0), value.detach()) for name, (value, per) in totals.items()]
             if self.frozen and last and place + 1 < len(batches):  # what follows needs other activations
                 give_back_freed_memory()
+        sums = added(found)
         metrics = dict(zip(sums, self.world.add(list(sums.values()), self.device), strict=True))
         parameters = [p for _, p in masters(self.model) if p.grad is not None]
         norm = total_norm(p.grad for p in parameters if p.grad is not None)
@@ -101,13 +101,14 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self, batches: Sequence[Microbatch], objective: Objective) -> dict[str, float]:
         """The means of the objective's totals over the slices that the processes were given."""
-        counts, sums = self.count(batches), defaultdict[str, float](float)
+        counts, found = self.count(batches), list[tuple[str, float, Tensor]]()
         self.model.eval()
         for batch in batches:
             with self.in_precision():
-                for name, (value, per) in self.learner(objective, batch.to(self.device)).items():
-                    sums[name] += value.item() / max(counts[per], 1.0)
+                totals = self.learner(objective, batch.to(self.device))
+            found += [(name, max(counts[per], 1.0), value.detach()) for name, (value, per) in totals.items()]
         reshard(self.learner)
+        sums = added(found)
         return dict(zip(sums, self.world.add(list(sums.values()), self.device), strict=True))
 
     def gathered(self) -> nn.Module:
@@ -127,6 +128,17 @@ class Trainer:
         if self.world.leader:
             fill(model, weights)
         return model
+
+
+def added(found: Sequence[tuple[str, float, Tensor]]) -> dict[str, float]:
+    """The sum by name of values that are each divided by a number of their own. All values are read at once, as reading
+    one waits for the device: so the next microbatch is told to a GPU while it computes the last one."""
+    sums: dict[str, float] = defaultdict(float)
+    values = [value.double().reshape(()).to(found[0][2].device) for _, _, value in found]
+    read = torch.stack(values).tolist() if values else []
+    for (name, count, _), value in zip(found, read, strict=True):
+        sums[name] += value / count
+    return sums
 
 
 def last_of_its_kind(batches: Sequence[Microbatch], place: int) -> bool:

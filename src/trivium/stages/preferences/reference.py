@@ -18,12 +18,12 @@ from trivium.model.adapters.folder import weights_digest
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context
 from trivium.stages.chat_settings import FromChat
-from trivium.stages.defaults import AT_ONCE
 from trivium.stages.kept import kept, weights_in_memory
 from trivium.stages.models import adapt, save_trained, without_adapter
 from trivium.stages.preferences.rankings import fitting
 from trivium.stages.preferences.reward_statistics import accuracy
 from trivium.stages.training import run_training
+from trivium.training.at_once import tokens_at_once
 from trivium.training.batch import Batch, Tree, hidden_states, map_trees
 from trivium.training.epochs import Limit, PackedEpochs, contents_of, longest_branch
 from trivium.training.machine import prepare, resolve_precision
@@ -114,7 +114,7 @@ def with_reference(settings: FromChat, context: Context, make_objective: MakeObj
     judged = fitting(tokenizer, heldout, Limit(settings.length, model.config.max_positions), context)
     judged_trees = [tree for tree, _ in judged]
     length = max(batches.length, *map(longest_branch, judged_trees), 0)
-    rows = settings.rows or max(1, AT_ONCE // length)
+    rows = settings.rows or max(1, tokens_at_once(model.config) // length)
 
     def token_log_probs_of(trees: Sequence[Tree], name: str, weights: str, leader: bool) -> list[np.ndarray]:
         def compute(progress: Callable[[int, int], None]) -> list[np.ndarray]:

@@ -23,7 +23,6 @@ from trivium.objectives.ranking import find_pairwise_loss, ranking_losses, ratin
 from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
 from trivium.stages.chat_settings import FromChat
 from trivium.stages.cost import Estimate
-from trivium.stages.defaults import AT_ONCE
 from trivium.stages.kept import kept, weights_in_memory
 from trivium.stages.models import adapt, answer_tree, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
@@ -47,6 +46,7 @@ from trivium.stages.rows import rows_of
 from trivium.stages.scores import score_ends, score_trees
 from trivium.stages.training import run_training
 from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.at_once import tokens_at_once
 from trivium.training.batch import Batch, Tree
 from trivium.training.epochs import Limit, PackedEpochs, contents_of, fits, longest_branch
 from trivium.training.machine import prepare, resolve_precision
@@ -122,7 +122,7 @@ class Reward(FromChat):
         training = batches.trees
         judged = fitting(tokenizer, [row for row in rows if row["split"] == "heldout"], limit, context)
         length = max(batches.length, *map(longest_branch, [*good, *(tree for tree, _ in judged)]))
-        each = self.rows or max(1, AT_ONCE // length)
+        each = self.rows or max(1, tokens_at_once(model.config) // length)
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
         outcome = run_training(model, find_objective(self.loss, self.margin), batches, steps, self, context,
                                weights_digest(context.inputs["model"]), contents_of(training))

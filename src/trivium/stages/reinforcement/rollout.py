@@ -18,13 +18,14 @@ from trivium.generation.engine import Sampling
 from trivium.model import LanguageModel
 from trivium.objectives.language_modeling import token_log_probs
 from trivium.stage import Context
-from trivium.stages.defaults import AT_ONCE, row_length
+from trivium.stages.defaults import row_length
 from trivium.stages.models import prompt_ids
 from trivium.stages.reinforcement.engines import engine_of
 from trivium.stages.reinforcement.settings import APART, ReinforcementSettings
 from trivium.stages.rewards import Answers
 from trivium.stages.rows import rows_of
 from trivium.tokenizer.chat import ChatTokenizer
+from trivium.training.at_once import tokens_at_once
 from trivium.training.batch import Batch, Tree, hidden_states, make_batch, map_trees, pack, split_tree
 from trivium.training.epochs import Limit
 from trivium.training.machine import autocast, resolve_precision
@@ -81,7 +82,7 @@ class Rollouts:
         groups = [len(self.ids[row["id"]]) + samples * settings.max_new_tokens for row in fitting]
         branch = max(len(self.ids[row["id"]]) for row in fitting) + settings.max_new_tokens
         self.length = row_length(settings.length, groups, max(policy.config.max_positions, branch))
-        self.rows = settings.rows or max(1, AT_ONCE // self.length)
+        self.rows = settings.rows or max(1, tokens_at_once(policy.config) // self.length)
         self.truth_is_known = all("truth" in row for row in self.prompts)
 
     def _fitting(self, rows: Sequence[Row], settings: ReinforcementSettings, positions: int) -> list[Row]:

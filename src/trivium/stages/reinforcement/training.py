@@ -84,7 +84,7 @@ class PolicyTraining:
         self.rollouts, self.model, self.objective = rollouts, model, objective
         settings, context, world = rollouts.settings, rollouts.context, rollouts.world
         self.settings, self.context, self.world = settings, context, world
-        self.parallel = settings.at_once(context.inputs, rollouts.length)
+        self.parallel = settings.at_once(context.inputs, rollouts.length, policy.config)
         self.said: set[str] = set()
         settings.warn(context)
         self.updates = settings.epochs * settings.minibatches
