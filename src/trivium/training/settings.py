@@ -101,8 +101,8 @@ class Parallel:
 
     rows: int | None = None
     """Packed rows in one forward pass of a process; more are gone through in turn, their gradients added (gradient
-    accumulation). null: as many as hold 4,096 tokens for models of 10 million parameters or more, all for smaller
-    ones."""
+    accumulation). null: for models of 10 million parameters or more as many as hold 4,096 tokens, on a GPU up to
+    16,384; all for smaller ones."""
     tensor_parallel: int = 1
     """Processes that share each matrix; it must divide the number of processes, of heads and of kv_heads."""
     checkpoint_activations: bool = False
