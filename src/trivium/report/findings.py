@@ -81,7 +81,7 @@ def compared(found: Gathered, manifest: dict[str, Any], model: str) -> Iterator[
 def loses_its_words(figures: dict[str, Any], start: dict[str, Any], base: str, model: str) -> Iterator[Finding]:
     """A model more of whose sampled answers hold broken words: by a point, or beyond the paired interval."""
     after, before = figures.get("broken_words"), start.get("broken_words")
-    if not (is_rate(after) and is_rate(before)):
+    if after is None or before is None or not (is_rate(after) and is_rate(before)):
         return
     paired = figures.get(f"broken_words_difference_vs_{base}")
     if after["value"] - before["value"] > BROKEN or (is_rate(paired) and paired["low"] > 0):
