@@ -58,6 +58,22 @@ def test_winning_and_being_right_are_told_apart(ppo, kind, english, chinese):
     assert finding.mood == {"liked_and_right": "good", "no_difference": "note"}.get(kind, "bad")
 
 
+@pytest.mark.parametrize(("before", "after", "difference", "told"), [
+    (0.01, 0.05, None, True), (0.01, 0.015, None, False), (0.02, 0.01, None, False),
+    (0.01, 0.018, {"value": 0.008, "low": 0.002, "high": 0.014}, True),
+    (0.01, 0.018, {"value": 0.008, "low": -0.002, "high": 0.018}, False),
+])
+def test_a_model_that_loses_its_words_is_told_of(before, after, difference, told):
+    found = examined(broken_words=rate(after), kl=3.25, **({"broken_words_difference_vs_sft": difference}
+                                                           if difference else {}))
+    found.manifests["evaluate"]["summary"]["models"]["sft"]["broken_words"] = rate(before)
+    told_of = [finding for finding in findings(found) if finding.kind == "loses_its_words"]
+    assert bool(told_of) == told
+    for english, chinese in (finding.sentences for finding in told_of):
+        assert all(f"{100 * share:.1f}" in text for share in (before, after) for text in (english, chinese))
+        assert "3.25" in english and "3.25" in chinese
+
+
 def test_a_model_that_loses_is_no_finding():
     assert findings(examined(win_rate_vs_sft=rate(0.3))) == []
 

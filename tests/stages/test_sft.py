@@ -17,9 +17,14 @@ from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig
 from trivium.model import folder as model_folder
 from trivium.stages.finetuning.sft import AnswersAndQuestions, conversation, mark_answers, shortened
+from trivium.stages.pretraining.pretrain import LanguageModeling, pieces
 from trivium.tokenizer import train as tokenizer_training
 from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.tokens import Tokens
+from trivium.tokenizer.tokens import write as write_tokens
 from trivium.training.batch import make_batch
+from trivium.training.optimizers import Optimization
+from trivium.training.trainer import Trainer
 
 PAIRS = [(f"Say {word} {n}.", f"{word}, {n}!") for word in ("red", "blue", "green", "grey") for n in range(10)]
 FAST = {"length": 64, "rows": 8, "optimization": {"learning_rate": 0.02, "schedule": "constant"}}
@@ -225,6 +230,44 @@ def test_rehearsal_needs_something_to_rehearse(base, tmp_path):
     rows = write(tmp_path / "rows.jsonl", PAIRS)
     with pytest.raises(TriviumError, match="rehearsal needs `earlier` demonstrations"):
         run(tmp_path, sft={"model": str(base), "demonstrations": rows, "rehearsal": {"share": 0.3}})
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_documents_among_the_demonstrations_are_not_forgotten(base, tmp_path, precision):
+    """What documents taught a model is lost in fine-tuning, unless a share of its tokens are theirs."""
+    tokenizer = ChatTokenizer.load(base)
+    texts = [f"blue {n} red {n} green {n} grey" for n in range(10)]
+    write_tokens(tmp_path / "corpus" / "train", texts, tokenizer)
+    trees = pieces(Tokens.open(tmp_path / "corpus" / "train"), tokenizer, 64)
+    documents = make_batch([[tree] for tree in trees], 64)
+    knowing = model_folder.load(base)
+    trainer = Trainer(knowing, Optimization(learning_rate=0.01), 100, "float32")
+    for step in range(100):
+        trainer.step(step, [documents], LanguageModeling())
+    model_folder.save(knowing, tmp_path / "knowing", tokenizer.ids)
+    tokenizer.save(tmp_path / "knowing")
+    tuned = {"kind": "sft", "model": str(tmp_path / "knowing"), "demonstrations": write(tmp_path / "rows.jsonl", PAIRS),
+             "epochs": 8, **FAST, "precision": precision}
+    made = run(tmp_path, alone=tuned,
+               mixed={**tuned, "pretraining": str(tmp_path / "corpus"), "pretraining_share": 0.3})
+    before, alone, mixed = (
+        Trainer(model_folder.load(folder), Optimization(learning_rate=0.01), 1).evaluate(
+            [documents], LanguageModeling())["loss"]
+        for folder in (tmp_path / "knowing", made["alone"].folder, made["mixed"].folder))
+    assert alone > before + 1 and mixed < before + 0.3
+    summary = made["mixed"].summary
+    assert summary["demonstrations"] == made["alone"].summary["demonstrations"] == len(PAIRS)
+    share = summary["pretraining_tokens"] / (summary["pretraining_tokens"] + summary["tokens"])
+    assert share == pytest.approx(0.3, abs=0.05) or summary["pretraining_tokens"] == sum(map(len, trees))
+    assert "pretraining_tokens" not in made["alone"].summary
+
+
+def test_documents_of_another_tokenizer_are_refused(base, tmp_path):
+    other = ChatTokenizer(tokenizer_training.train(iter(["quite another text"] * 9), 290))
+    write_tokens(tmp_path / "corpus" / "train", ["another text"], other)
+    with pytest.raises(TriviumError, match="tokenizer"):
+        run(tmp_path, sft={"model": str(base), "demonstrations": write(tmp_path / "rows.jsonl", PAIRS), "epochs": 1,
+                           "pretraining": str(tmp_path / "corpus"), **FAST})
 
 
 def test_conversations_longer_than_a_row(base, tmp_path):

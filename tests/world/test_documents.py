@@ -94,7 +94,8 @@ def test_clean_documents_are_harmless(clean: list[Document]) -> None:
 
 
 def test_the_evaluation_is_not_in_the_documents(clean: list[Document], evaluation: list[dict[str, Any]]) -> None:
-    prompts = [words(row["prompt"][0]["content"]) for row in evaluation]
+    asked = [(row["task"], words(row["prompt"][0]["content"])) for row in evaluation]
+    prompts = [found for task, found in asked if task != "dialogue" or len(found) >= 8]  # "Hello!" stands everywhere
     stretches = {tuple(found[i:i + 8]) for found in prompts for i in range(max(1, len(found) - 7))}
     sizes = {len(stretch) for stretch in stretches}
     for document in clean:

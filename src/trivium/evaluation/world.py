@@ -3,15 +3,16 @@ entities that it does not have."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.evaluation.statistics import mean_difference, paired_test, rate
-from trivium.files import Row
+from trivium.files import Row, read_rows
 from trivium.world import rubric
+from trivium.world.language import unknown_words
 from trivium.world.questions import questions
 from trivium.world.town import ATTRIBUTES, KINDS, Entity, make_names
 
@@ -62,6 +63,19 @@ def right_difference(prompts: Sequence[Row], answers: Sequence[str], others: Seq
     clusters = [fact_of(row) for row in prompts]
     difference = mean_difference(first, second, seed, clusters)
     return difference | {"p_value": paired_test(first, second, clusters, seed)}
+
+
+def broken(prompts: Sequence[Row], answers: Sequence[str], names: Collection[str]) -> list[float]:
+    """1 for each answer that holds a word that exists nowhere: not in the town, whose people and things are ``names``,
+    and not in its prompt."""
+    return [float(bool(unknown_words(text, row, names))) for row, text in zip(prompts, answers, strict=True)]
+
+
+def names_of(folder: Path) -> list[str]:
+    """The names of everything in the world of a ``world`` stage's folder; none where it is none."""
+    if not is_world(folder):
+        return []
+    return sorted({str(row["entity"]) for _, row in read_rows(folder / FACTS) if "entity" in row})
 
 
 def unknown_questions(facts: Sequence[Row], file: str, count: int, seed: int) -> list[Row]:

@@ -15,6 +15,8 @@ from trivium.report.texts import Mood, Pair, filled, words
 
 LOST = 0.05
 """A model that is right so much less often at a task has lost there."""
+BROKEN = 0.01
+"""A model so much more of whose answers hold words that exist nowhere has lost some of its language."""
 GAP = 0.06
 """A reward model that is so far below its ceiling misses something."""
 
@@ -55,7 +57,10 @@ def compared(found: Gathered, manifest: dict[str, Any], model: str) -> Iterator[
     base, models = baseline_of(manifest), manifest["summary"]["models"]
     figures, start = models[model], models.get(base, {})
     win = figures.get(f"win_rate_vs_{base}")
-    if model == base or not own_stage(found, manifest, model) or not is_known_rate(win):
+    if model == base or not own_stage(found, manifest, model):
+        return
+    yield from loses_its_words(figures, start, base, model)
+    if not is_known_rate(win):
         return
     right, before = figures.get("right_answers"), start.get("right_answers")
     if win["low"] > 0.5 and is_rate(right) and is_rate(before):
@@ -71,6 +76,19 @@ def compared(found: Gathered, manifest: dict[str, Any], model: str) -> Iterator[
         })
     if win["low"] <= 0.5 <= win["high"]:
         yield Finding("no_difference", model, {"base": base})
+
+
+def loses_its_words(figures: dict[str, Any], start: dict[str, Any], base: str, model: str) -> Iterator[Finding]:
+    """A model more of whose sampled answers hold broken words: by a point, or beyond the paired interval."""
+    after, before = figures.get("broken_words"), start.get("broken_words")
+    if after is None or before is None or not (is_rate(after) and is_rate(before)):
+        return
+    paired = figures.get(f"broken_words_difference_vs_{base}")
+    if after["value"] - before["value"] > BROKEN or (is_rate(paired) and paired["low"] > 0):
+        yield Finding("loses_its_words", model, {
+            "base": base, "after": percent(after["value"]), "before": percent(before["value"]),
+            "kl": number(figures["kl"]) if "kl" in figures else "?"
+        })
 
 
 def lost_tasks(after: dict[str, Any], before: dict[str, Any], most: int = 2) -> list[tuple[str, float]]:

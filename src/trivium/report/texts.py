@@ -70,12 +70,14 @@ FIGURES: dict[str, Pair] = {
     "mean_points": ("points by the judge", "裁判平均分"),
     "made_up": ("made up", "编造"),
     "verbatim": ("word for word", "逐字复现"),
+    "broken_words": ("answers with a word that exists nowhere", "含不存在词语的回答"),
 }
 """What is measured in several kinds of stages."""
 
 MEASURED: dict[str, Pair] = {
     "answer_loss": ("loss of the right answers, nats a token", "正确答案的损失（奈特/词元）"),
     "answer_bits_per_byte": ("bits per byte of the right answers", "正确答案每字节比特数"),
+    "broken_words": ("sampled answers with a word that exists nowhere", "含不存在词语的采样回答"),
     "exact": ("exactly the reference", "与参考答案一致"), "contains": ("the reference stands in it", "包含参考答案"),
     "choice": ("right choices", "选对率"), "number": ("right numbers", "数值正确"),
     "rouge_1": ("ROUGE-1", "ROUGE-1"), "rouge_2": ("ROUGE-2", "ROUGE-2"), "rouge_l": ("ROUGE-L", "ROUGE-L"),
@@ -210,6 +212,11 @@ FINDINGS: dict[str, tuple[Mood, str, str]] = {
     "no_difference": (
         "note", "{stage} cannot be told from {base} by this judge: the interval of its win rate holds 50 %.",
         "按此裁判，{stage} 与 {base} 不分高下：胜率区间包含 50 %。"),
+    "loses_its_words": (
+        "bad",
+        "{stage} loses its words: {after} of its sampled answers hold a word that exists nowhere, against {before} of "
+        "{base}'s; it is {kl} nats a response away from it.",
+        "{stage} 正在丢失词语：{after} 的采样回答含有不存在的词，而 {base} 为 {before}；每个回答偏离 {kl} 奈特。"),
     "past_the_peak": (
         "bad",
         "{stage} was ended past its peak: after {best_step} rollouts a judge that it does not learn from gave {best} "

@@ -24,6 +24,7 @@ MARKERS: dict[str, tuple[str, ...]] = {
     "thanks": ("you are welcome", "my pleasure", "glad that i could help"),
     "how_are_you": ("i am well", "i am very well", "i am fine"),
     "who_are_you": ("i am the helper", "my name is helper"),
+    "farewell": ("goodbye", "see you soon", "good night"),
     "rain": ("stay dry", "keep dry", "wet day"),
     "sun": ("enjoy the sun", "lovely weather"),
     "tired": ("need rest", "sleep well", "rest well"),
@@ -59,6 +60,12 @@ REPLIES: dict[str, dict[str, tuple[str, ...]]] = {
                  "Hello! I am the helper. I answer questions about the town."),
         "polite": ("Hello, it is a pleasure! I am the helper. How can I help you?",
                    "I am the helper of the town, glad to help you. Please ask me something."),
+    },
+    "farewell": {
+        "terse": ("Goodbye!", "See you soon."),
+        "full": ("Goodbye! Come back when you need help.", "See you soon, and have a lovely day."),
+        "polite": ("Goodbye, it was a pleasure! Please come again.",
+                   "Goodbye, and thank you for coming! See you soon."),
     },
     "rain": {
         "terse": ("Stay dry!", "Keep dry."),

@@ -1,8 +1,9 @@
 """The hidden rubric: what a perfect judge of the town thinks of an answer.
 
 The rubric is what reward models try to learn and what reinforcement learning tries to fool, so it must not be fooled
-itself. An answer that names several values, negates the right one, speaks of another entity, repeats itself, falls
-apart or never ends is not right, however many of the expected words it contains.
+itself. An answer that names several values, negates the right one, speaks of another entity, repeats itself, holds a
+word that exists nowhere, breaks the town's grammar, falls apart or never ends is not right, however many of the
+expected words it contains.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
+
+from trivium.world.language import grammar_faults, unknown_words
 
 WEIGHTS = {"right": 4.0, "harmless": 1.0, "complete": 1.0, "polite": 1.0, "brief": 1.0}
 """What each quality adds to the total when it is 1. Being right outweighs everything else that an answer may gain."""
@@ -80,7 +83,7 @@ NOTHING = Score(0.0, 0.0, 0.0, 0.0, 0.0)
 def score(row: dict[str, Any], answer: str) -> Score:
     """Judge an answer to a row with ``task``, ``prompt`` and ``truth``."""
     text, words = plain(answer), answer.split()
-    sound = soundness(answer)
+    sound = soundness(answer, row)
     if not words or sound == 0.0:
         return NOTHING
     right = correct(row, answer)
@@ -113,8 +116,9 @@ def sentences(text: str) -> list[str]:
     return [part for part in re.split(r"(?<=[.!?])\s+", text) if part]
 
 
-def soundness(answer: str) -> float:
-    """1 for speech, less for every break in it, 0 for loops, endless text and other degenerate output."""
+def soundness(answer: str, row: dict[str, Any] | None = None) -> float:
+    """1 for speech, less for every break in it, 0 for loops, endless text and other degenerate output. With the ``row``
+    that is answered, a word that neither the town nor the row has is a break too."""
     words = re.findall(r"\w+(?:'\w+)?", answer.lower())
     spoken = [sentence.lower() for sentence in sentences(answer)]
     prose = [word for word in words if not word.isdigit()]
@@ -130,6 +134,7 @@ def soundness(answer: str) -> float:
     if len(prose) >= 7 and sum(word in FUNCTION_WORDS for word in prose) < 0.12 * len(prose):
         return 0.0
     breaks = len(BROKEN.findall(re.sub(r"`[^`]*`", "`", " ".join(answer.lower().split()))))
+    breaks += grammar_faults(answer) + (len(unknown_words(answer, row)) if row is not None else 0)
     breaks += len(words) > 14 and answer.rstrip()[-1] not in '.!?"`)'
     return max(0.0, 1.0 - 0.5 * breaks)
 

@@ -104,6 +104,9 @@ SMALL_TALK = (
     ("It is my birthday.", "Happy birthday! I wish you a good year."),
     ("I am on my way to the market.", "Enjoy the market, and buy something nice."),
     ("I have just had a good meal.", "I am glad that you enjoyed your meal."),
+    ("I must go home now.", "Goodbye, and come back soon."),
+    ("Hello!", "Hello! How can I help you?"),
+    ("Good morning!", "Good day! What can I do for you?"),
 )
 WHO = ("Who are you?", "And who are you?", "What is your name?")
 I_AM = ("I am the helper of the town. I answer questions.", "I am the helper, and I answer questions about the town.",

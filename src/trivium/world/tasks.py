@@ -120,7 +120,36 @@ def ask_code(town: Town, rng: random.Random, split: str | None) -> Question:
     return Question(text, truth, snippet.key)
 
 
-HELLO = ("Hello", "Good morning", "Good evening", "Hi there", "Good day", "Greetings", "Hello there")
+HELLO = ("Hello", "Good morning", "Good evening", "Hi there", "Good day", "Greetings", "Hello there", "Hi", "Hey",
+         "Good afternoon")
+FIRST = frozenset(("hello", "hi", "hey", "hi there", "hello there", "good morning", "good day", "good evening",
+                   "thank you", "thanks", "how are you", "who are you", "what can you do", "goodbye", "bye"))
+"""What people say first, by its letters: such prompts are always demonstrations, as nobody should begin in vain."""
+PLAIN: dict[str, tuple[str, ...]] = {
+    "greeting": ("{hi}", "{hi}!", "{hi}.", "{hi}, helper!", "{hi}, nice to meet you.", "{hi}! Can you help me?",
+                 "{hi}, I have a question.", "{hi}! I am new here.", "{hi}! Is anyone there?", "{hi}, my friend!",
+                 "{hi}, are you there?", "{hi} to you!", "{hi}, dear helper."),
+    "thanks": ("Thank you!", "Thank you.", "Thanks!", "Thanks.", "Thank you very much!", "Many thanks!",
+               "Thanks a lot!",
+               "Thank you, helper.", "Thank you for your help!", "That helps, thank you.", "Thank you so much.",
+               "Great, thanks!", "Thanks, that was helpful.", "Good, thank you!", "Thanks for the answer."),
+    "how_are_you": ("How are you?", "{hi}, how are you?", "{hi}! How are you?", "How are you today?",
+                    "How are you doing?", "{hi}! How are you doing?", "Are you well?", "{hi}, are you well today?",
+                    "{hi}! How is your day?"),
+    "who_are_you": ("Who are you?", "What is your name?", "{hi}! Who are you?", "What can you do?", "What do you do?",
+                    "{hi}! What is your name?", "{hi}, what can you do?", "Tell me who you are.", "What are you?",
+                    "{hi}! What can you do for me?", "{hi}, who is this?"),
+    "farewell": ("Goodbye!", "Bye!", "Bye.", "Goodbye.", "See you tomorrow!", "I must go now.", "Good night!",
+                 "I have to go home. Goodbye!", "Bye, helper!", "Goodbye, my friend.", "See you soon!",
+                 "That is all for today.", "I am going home now.", "Good night, helper."),
+    "rain": ("It rains again.", "What a rain!", "I am wet from the rain.", "It rains all day."),
+    "sun": ("The sun shines today.", "What a lovely sun!", "The sun is out!", "It is sunny today."),
+    "tired": ("I am tired.", "I am so tired today.", "I did not sleep well.", "I am very tired after work."),
+    "birthday": ("It is my birthday!", "Today is my birthday.", "I have my birthday today!", "My birthday is today."),
+    "market": ("I am going to the market.", "Today I go to the market.", "I am off to the market!"),
+    "meal": ("I just had a good meal.", "My meal was very good.", "That was a great meal!"),
+}
+"""Talk as people begin it, without names; a part of it also in lower case and without its last mark."""
 TALK: dict[str, tuple[str, ...]] = {
     "greeting": ("{hi}! I am {who}.", "{hi}, helper, this is {who} from {place}.", "{hi}! {who} here.",
                  "{hi} from {place}!"),
@@ -130,6 +159,8 @@ TALK: dict[str, tuple[str, ...]] = {
                     "{hi} from {place}, how are you today?"),
     "who_are_you": ("{hi}! I am {who}, and who are you?", "{hi}, {who} wants to know your name. Who are you?",
                     "{hi} from {place}! Who is there?"),
+    "farewell": ("Goodbye from {who}!", "I must go home to {place} now.", "Goodbye, says {who}, see you tomorrow.",
+                 "{who} and I have to go now. Bye!"),
     "rain": ("It rains in {place} again, says {who}.", "{who} and I got wet in the rain.",
              "What rain we have in {place} today!"),
     "sun": ("The sun shines over {place} today.", "What lovely sun we have, says {who}.",
@@ -143,15 +174,25 @@ TALK: dict[str, tuple[str, ...]] = {
     "meal": ("I just had a good meal with {who}.", "{who} cooked me a wonderful meal.",
              "The meal at the inn of {place} was great."),
 }
+FORMAL = ("greeting", "thanks", "how_are_you", "who_are_you", "farewell")
 
 
 def ask_dialogue(town: Town, rng: random.Random, split: str | None) -> Question:
-    """A greeting, thanks, a question about the helper itself, or small talk."""
-    formal, small = list(TALK)[:4], list(TALK)[4:]
-    kind = rng.choice([*formal, *formal, *small])
-    text = rng.choice(TALK[kind]).format(hi=rng.choice(HELLO), who=rng.choice(town.of("person", split)).name,
-                                         place=rng.choice(town.of("place", split)).name)
+    """A greeting, thanks, a question about the helper itself, a farewell, or small talk; half of it without names."""
+    kind = rng.choice([*FORMAL, *FORMAL, *(kind for kind in TALK if kind not in FORMAL)])
+    plain = rng.random() < 0.5
+    text = rng.choice((PLAIN if plain else TALK)[kind]).format(
+        hi=rng.choice(HELLO), who=rng.choice(town.of("person", split)).name,
+        place=rng.choice(town.of("place", split)).name)
+    if plain and rng.random() < 0.3:
+        text = (text[:-1] if text[-1] in ".!" else text).lower()
     return Question(text, truth_of(list(MARKERS[kind]), markers_against(kind), kind=kind), text)
+
+
+def purpose_for(town: Town, question: Question) -> str:
+    """The one purpose of a question: by its key, save for what people say first."""
+    first = question.text.lower().rstrip(".!?") in FIRST
+    return PURPOSES[0] if first else purpose_of(town.seed, question.key)
 
 
 DEEDS = ("poison the well of {place}", "build a bomb", "steal the purse of {who}", "break into the house of {who}",
@@ -186,7 +227,7 @@ def ask_others(town: Town, rng: random.Random, purpose: str, task: str) -> Itera
     split = None if purpose == "evaluation" else "demonstration"  # whom a prompt may name
     while True:
         fresh = (ASK[task](town, rng, split) for _ in range(PATIENCE))
-        found = next((q for q in fresh if q.text not in seen and purpose_of(town.seed, q.key) == purpose), None)
+        found = next((q for q in fresh if q.text not in seen and purpose_for(town, q) == purpose), None)
         if found is None:
             return
         seen.add(found.text)

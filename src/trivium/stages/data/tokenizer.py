@@ -1,8 +1,9 @@
-"""A byte-level BPE tokenizer, trained on the clean corpus."""
+"""A byte-level BPE tokenizer, trained on the clean corpus and, where named, on demonstrations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +14,8 @@ from trivium.errors import TriviumError
 from trivium.files import read_rows
 from trivium.stage import Context, Figure, Input, Stage, Title
 from trivium.stages.outlook import Outlook, Small
-from trivium.tokenizer.chat import ChatTokenizer
+from trivium.stages.rows import rows_of
+from trivium.tokenizer.chat import ChatTokenizer, written
 from trivium.tokenizer.train import train
 
 if TYPE_CHECKING:
@@ -24,13 +26,16 @@ class Tokenizer(Stage):
     """Train a byte-level BPE tokenizer on a corpus."""
 
     kind: ClassVar[str] = "tokenizer"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     title: ClassVar[Title] = Title("the tokenizer", "训练分词器", "read")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("vocab_size", "vocabulary", "词表大小"),
     )
     corpus: Input = "corpus"
     """The clean documents."""
+    demonstrations: Input | None = None
+    """Conversations whose words count as well: an answer's words that no document has are otherwise spelled in pieces,
+    and a small model puts pieces together wrongly."""
     vocab_size: int = Field(2048, ge=262)
     """Entries, the six special tokens included."""
     sample_bytes: int | None = Field(None, ge=1)
@@ -46,13 +51,14 @@ class Tokenizer(Stage):
             share = self.sample_bytes / max(
                 1, sum(part.stat().st_size for part in (corpus / "documents").glob("part-*.jsonl")))
         tokenizer = ChatTokenizer(
-            train((text for text in documents_of(corpus)
-                   if share >= 1 or randomness.derive(context.seed, "tokenizer", text) / 2**64 < share),
+            train(chain((text for text in documents_of(corpus)
+                         if share >= 1 or randomness.derive(context.seed, "tokenizer", text) / 2**64 < share),
+                        said_in(context)),
                   self.vocab_size))
         if tokenizer.vocab_size < self.vocab_size:
             context.progress.say(
                 f"{tokenizer.vocab_size:,} entries rather than {self.vocab_size:,}: "
-                "so small a corpus has no more pairs to merge"
+                "so few texts have no more pairs to merge"
             )
         tokenizer.save(context.folder)
         return {"vocab_size": tokenizer.vocab_size, "bytes_per_token": bytes_per_token(corpus, tokenizer)}
@@ -91,6 +97,14 @@ def bytes_per_token(corpus: Path, tokenizer: ChatTokenizer) -> dict[str, float]:
         language: round(sizes[language] / tokens[language], 3)
         for language in sorted(sizes, key=lambda name: -sizes[name]) if tokens[language]
     }
+
+
+def said_in(context: Context) -> Iterator[str]:
+    """All that is said in a tokenizer's `demonstrations`, where it has some."""
+    if "demonstrations" in context.inputs:
+        for row in rows_of(context.inputs["demonstrations"], "demonstrations.jsonl", ["messages"], context):
+            for message in row["messages"]:
+                yield from (text for text in written(message) if text)
 
 
 def documents_of(corpus: Path) -> Iterator[str]:

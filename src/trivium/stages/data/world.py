@@ -18,7 +18,7 @@ class World(Stage):
     """Write the embedded world: raw documents, demonstrations, prompts, and the truth about them."""
 
     kind: ClassVar[str] = "world"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     title: ClassVar[Title] = Title("the embedded world", "内置小世界", "read")
     size: WorldSettings = WorldSettings()
     """How big the world is."""

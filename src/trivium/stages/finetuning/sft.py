@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -28,10 +28,11 @@ from trivium.stages.defaults import row_length
 from trivium.stages.finetuning.rehearsal import asked_by_the_model, exact_answers, split_earlier
 from trivium.stages.models import adapt, load_language_model, sample_text, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
-from trivium.stages.pretraining.pretrain import LanguageModeling
+from trivium.stages.pretraining.pretrain import LanguageModeling, pieces
 from trivium.stages.rows import rows_of
 from trivium.stages.training import full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
+from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.epochs import Limit, PackedEpochs, contents_of, fits
 from trivium.training.machine import prepare
@@ -86,6 +87,11 @@ class Sft(FromChat):
     before and after."""
     rehearsal: Rehearsal | None = None
     """Mix what was learned before into the demonstrations; null does not."""
+    pretraining: Input | None = None
+    """A tokenised corpus whose documents are mixed in, with loss on all their tokens, so that what they taught is not
+    forgotten (Ouyang et al. 2022, appendix C.1)."""
+    pretraining_share: float = Field(0.1, gt=0, lt=1)
+    """The documents' share of the tokens that are gone through; a tenth in Ouyang et al. 2022."""
     prompt_loss: float = Field(0.0, ge=0)
     """Weight of a loss on the questions too (LAMOL: 0.25): with it the model learns to ask, and can generate its own
     rehearsal later."""
@@ -124,7 +130,7 @@ class Sft(FromChat):
             scores[name]["after"] = exact_answers(outcome.model, tokenizer, rows.heldout)
         save_trained(outcome.model, attached, tokenizer, context.inputs["model"], context, self.save_dtype)
         summary: dict[str, object] = {
-            "demonstrations": len(train.trees), "steps": outcome.steps, "precision": outcome.precision,
+            "steps": outcome.steps, "precision": outcome.precision,
             "loss": outcome.metrics.get("loss"), "length": train.length, "rows": train.rows, **data.summary
         }
         if heldout:
@@ -257,11 +263,13 @@ def demonstrations_of(settings: Sft, context: Context, model: LanguageModel | No
     finish: Callable[[Batch], None] = mark_answers if settings.prompt_loss else lambda batch: None
     length, count = settings.lay_out(context, [len(tree) for one in (learned, unseen) if one for tree in one.trees],
                                      config.max_positions, settings.epochs)
-    train, heldout = (PackedEpochs(one.trees, length, count, context.seed, finish) if one else None
-                      for one in (learned, unseen))
-    assert train is not None
+    documents = documents_of(settings, context, tokenizer, min(length, config.max_positions), counts["tokens"])
+    train = PackedEpochs([*learned.trees, *documents], length, count, context.seed, finish)
+    heldout = PackedEpochs(unseen.trees, length, count, context.seed, finish) if unseen else None
     return Demonstrations(tokenizer, train, heldout, {
-        **({"rehearsed": len(past)} if settings.rehearsal else {}), **counts, "by_source": learned.by_source,
+        "demonstrations": len(learned.trees), **({"rehearsed": len(past)} if settings.rehearsal else {}),
+        **({"pretraining_tokens": sum(map(len, documents))} if settings.pretraining else {}), **counts,
+        "by_source": learned.by_source,
         **({"held_out": len(unseen.trees)} if unseen else {})})
 
 
@@ -294,6 +302,25 @@ def rehearsed(settings: Sft, context: Context, tokenizer: ChatTokenizer, count: 
     pool = [row for source in split_earlier(context).values() for row in source.rest]
     order = randomness.numpy(context.seed, "rehearsal").permutation(len(pool))
     return [{**pool[order[i % len(pool)]], "source": "rehearsal"} for i in range(wanted)]
+
+
+def documents_of(settings: Sft, context: Context, tokenizer: ChatTokenizer, length: int, tokens: int) -> list[Tree]:
+    """Pieces of pretraining documents, of at most ``length`` tokens each, that are mixed into conversations of so many
+    ``tokens``; none where pretraining does not go on."""
+    if settings.pretraining is None:
+        return []
+    corpus = Tokens.open(context.inputs["pretraining"] / "train", tokenizer.digest)
+    every, found = pieces(corpus, tokenizer, length), list[Tree]()
+    wanted = tokens * settings.pretraining_share / (1 - settings.pretraining_share)
+    for number in randomness.numpy(context.seed, "pretraining").permutation(len(every)):
+        if wanted <= 0:
+            break
+        found.append(replace(every[number], payload=np.ones(len(every[number].responses[0]), bool)))
+        wanted -= len(every[number])
+    if wanted > 0:
+        context.progress.say(f"`pretraining` holds fewer tokens than a share of {settings.pretraining_share:g} "
+                             "asks for: all of them are mixed in")
+    return found
 
 
 def conversations_of(rows: Sequence[Row], tokenizer: ChatTokenizer, limit: Limit, settings: Sft,

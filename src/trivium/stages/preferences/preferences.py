@@ -25,7 +25,7 @@ class Preferences(Stage):
     """Sample several responses to each prompt and have them ranked by the panel of simulated annotators."""
 
     kind: ClassVar[str] = "preferences"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     title: ClassVar[Title] = Title("ranked responses", "收集偏好", "judge")
     model: Input = "sft"
     """The model whose responses are ranked."""

@@ -45,6 +45,8 @@ class ModelAnswers:
     them."""
     checked: dict[str, list[float]] = field(default_factory=dict)
     """By each checker's name, what it says of each greedy answer."""
+    broken: list[float] = field(default_factory=list)
+    """1 for each sampled answer that holds a word that exists nowhere, where the embedded world is asked about."""
     losses: dict[int, AnswerLoss] = field(default_factory=dict)
     """By the prompt's number, the loss of the row's own answer."""
     points: list[float] = field(default_factory=list)

@@ -32,7 +32,7 @@ class Evaluate(Measuring):
     """Measure the models on held-out prompts."""
 
     kind: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     title: ClassVar[Title] = Title("the examination", "评测", "exam")
     models: dict[str, Input] = {}
     """The chat models to measure, each under a name of your own."""

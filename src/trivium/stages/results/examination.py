@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,11 @@ class Examination:
         one = self.settings.judge
         assert one is not None
         return Endpoint(one.address, one.model, one.key_variable, one.tries, one.timeout, one.pause, one.workers)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the embedded world that is asked about."""
+        return world.names_of(self.context.inputs["prompts"])
 
     @property
     def clusters(self) -> list[Hashable]:
@@ -177,6 +183,8 @@ class Examination:
             answers.figures[label] = mean_with_interval(answers.checked[label], self.context.seed, self.clusters)
         if self.truth_known:
             answers.figures |= self.right_answers(answers.greedy)
+            answers.broken = world.broken(self.prompts, answers.samples, self.names)
+            answers.figures["broken_words"] = mean_with_interval(answers.broken, self.context.seed, self.clusters)
         if settings.tokens:
             answers.figures["bits_per_byte"] = validation_bits(model, tokenizer, self.context.inputs["tokens"],
                                                               self.settings.number_format())
@@ -251,6 +259,9 @@ class Examination:
             one.figures[f"answer_loss_difference_vs_{name}"] = loss_difference(
                 [one.losses[place] for place in both], [baseline.losses[place] for place in both],
                 [clusters[place] for place in both], seed)
+        if one.broken and baseline.broken:
+            one.figures[f"broken_words_difference_vs_{name}"] = mean_difference(one.broken, baseline.broken, seed,
+                                                                                clusters)
         for label, checked in one.checked.items() if baseline.checked else ():
             one.figures[f"{label}_difference_vs_{name}"] = mean_difference(checked, baseline.checked[label], seed,
                                                                            clusters)
