@@ -84,7 +84,7 @@ def loses_its_words(figures: dict[str, Any], start: dict[str, Any], base: str, m
     if after is None or before is None or not (is_rate(after) and is_rate(before)):
         return
     paired = figures.get(f"broken_words_difference_vs_{base}")
-    if after["value"] - before["value"] > BROKEN or (is_rate(paired) and paired["low"] > 0):
+    if after["value"] - before["value"] > BROKEN or (paired is not None and is_rate(paired) and paired["low"] > 0):
         yield Finding("loses_its_words", model, {
             "base": base, "after": percent(after["value"]), "before": percent(before["value"]),
             "kl": number(figures["kl"]) if "kl" in figures else "?"
