@@ -274,6 +274,11 @@ def _moved(schema: Any, place: str) -> Any:
         one, place) for name, one in schema.items() if name != "x-guidance"}
 
 
+def asks_a_form(request: ChatRequest) -> bool:
+    """Whether anything in a request may bind its answer, so that reading it takes time."""
+    return bool(request.callable_tools) or isinstance(request.response_format, (ObjectFormat, SchemaFormat))
+
+
 def _schemas(request: ChatRequest) -> dict[str, dict[str, Any]]:
     """The schemas of a request by the fields that hold them."""
     found = {RESPONSE: request.response_format.json_schema.content} if isinstance(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trivium.errors import TriviumError
 from trivium.serving.answers import Answer
+from trivium.serving.constrained import asks_a_form
 from trivium.serving.errors import ApiError
 from trivium.serving.models import Encoder, Served
 from trivium.serving.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, described
@@ -46,7 +47,8 @@ async def chat_completions(service: TheService,
                             model.options(request))
 
     ids, pictures = await _encode(encode, "messages")
-    guide = await service.compiled(lambda: model.forms.guide(request, model.thinks(ids)))
+    guide = await service.compiled(
+        lambda: model.forms.guide(request, model.thinks(ids))) if asks_a_form(request) else None
     return await Answer(service, request, model, [ids], pictures, guide).respond()
 
 
