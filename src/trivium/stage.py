@@ -7,8 +7,9 @@ recipe, :meth:`Stage.run` makes the artifact, and everything else that is about 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_type_hints
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trivium.errors import TriviumError
 from trivium.extensions import GROUPS, CodeMarker, check_reference, code_files, file_of, resolve
 from trivium.extensions import Code as Code
+from trivium.files import Row, write_rows
 from trivium.progress import Progress
 
 if TYPE_CHECKING:
@@ -97,6 +99,12 @@ class Context:
         """A folder for finished pieces of work that digests name, so that attempts with other settings use them too. It
         goes when one of them is sealed."""
         return self.scratch.parents[1] / f"{self.name}-tasks"
+
+    def keep_rows(self, name: str, rows: Iterable[Row]) -> None:
+        """Write rows into the artifact; under ``torchrun`` the first process alone does, since it clears the folder
+        while the others already read theirs. Nothing is written where a stage is only looked at."""
+        if self.folder.is_dir() and os.environ.get("RANK", "0") == "0":
+            write_rows(self.folder / name, rows)
 
 
 class Stage(BaseModel):

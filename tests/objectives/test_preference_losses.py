@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -66,6 +67,15 @@ def test_a_loss_may_declare_that_it_takes_no_reference(own):
         chosen, rejected = log_probs(-3.0, -5.0)
         expected = -torch.nn.functional.logsigmoid(0.5 * (chosen - rejected) - 1)
         torch.testing.assert_close(loss(chosen, rejected, None, None, 0.5, gamma=1.0), expected)
+
+
+def test_simpo_is_its_paper():
+    """Meng et al. 2024, equation 6, with the lengths divided out by the caller."""
+    loss = find_preference_loss("simpo")
+    assert (loss.reference, loss.mean, loss.beta, loss.options) == (False, True, 2.0, ["target_margin"])
+    chosen, rejected = (torch.tensor([value], dtype=torch.float64) for value in (-1.25, -0.5))
+    expected = math.log1p(math.exp(-(2.5 * (-1.25 + 0.5) - 1.2)))
+    assert loss(chosen, rejected, None, None, 2.5, target_margin=1.2).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_name_belongs_to_one_file(own, tmp_path):

@@ -99,6 +99,19 @@ def test_direct_preference_optimisation(base, tmp_path, agree, ours, named, requ
           1e-4)
 
 
+def test_simple_preference_optimisation(base, tmp_path, agree):
+    from datasets import Dataset
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+    mine = first_update(base, tmp_path, "dpo", RANKINGS, preferences=str(tmp_path / "rows.jsonl"), loss="simpo",
+                        loss_options={"target_margin": 0.7})
+    settings = CPOConfig(str(tmp_path / "out"), loss_type="simpo", cpo_alpha=0.0, beta=2.0, simpo_gamma=0.7,
+                         max_length=256, **COMMON)
+    line = theirs(CPOTrainer(str(base), args=settings, train_dataset=Dataset.from_list(PAIRS),
+                             processing_class=AutoTokenizer.from_pretrained(base)))
+    agree("SimPO: loss of the first update", "TRL CPOTrainer", abs(mine["loss"] - line["loss"]), 1e-5)
+    agree("SimPO: norm of the gradient", "TRL CPOTrainer", abs(mine["gradient_norm"] / line["grad_norm"] - 1), 1e-4)
+
+
 def test_kahneman_tversky_optimisation(base, tmp_path, agree):
     from datasets import Dataset
     from trl import KTOConfig, KTOTrainer

@@ -21,6 +21,7 @@ from trivium.files import write_rows
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_penalties
 from trivium.progress import Progress
+from trivium.stage import Context
 from trivium.stages import defaults
 from trivium.stages.finetuning.sft import AnswersAndQuestions, mark_answers
 from trivium.stages.models import load_reward_model, prompt_ids, response_ids, save_model
@@ -69,8 +70,7 @@ def context(school, folder, **inputs):
     places = {
         "model": school.folder / "sft", "reward": school.folder / "reward", "prompts": school.folder / "prompts.jsonl"
     } | inputs
-    return SimpleNamespace(folder=folder, scratch=folder / "scratch", progress=Progress(quiet=True), inputs=places,
-                           seed=0, name="practice", threads=1)
+    return Context("r", "practice", 0, places, folder, folder / "scratch", Progress(quiet=True), 1)
 
 
 def random_tree(rng, *lengths):
@@ -229,7 +229,7 @@ def test_the_value_model_begins_as_the_reward_model(school, tmp_path, monkeypatc
     assert not {id(p) for p in seen[0].value.parameters()} & {id(p) for p in seen[0].policy.parameters()}
 
 
-@pytest.mark.parametrize("kind", ["ppo", "grpo", "dpo", "ipo", "hinge", "ranking", "regression", "questions"])
+@pytest.mark.parametrize("kind", ["ppo", "grpo", "dpo", "ipo", "hinge", "simpo", "ranking", "regression", "questions"])
 def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
     """Sums over all tokens, or prompts, are divided once: never a mean of means."""
     if any_precision == "bf16-weights" and kind in ("ppo", "grpo"):
@@ -265,7 +265,8 @@ def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
             "ppo": (ppo.PolicyAndValue(policy, judge), ppo.ClippedSurrogate(Ppo())),
             "grpo": (policy, GroupSurrogate(Grpo())), "dpo": (policy, dpo.DirectPreference(Dpo())),
             "ipo": (policy, dpo.DirectPreference(Dpo(loss="ipo"))),
-            "hinge": (policy, dpo.DirectPreference(Dpo(loss="hinge"))), "ranking": (judge, reward.Ranking()),
+            "hinge": (policy, dpo.DirectPreference(Dpo(loss="hinge"))),
+            "simpo": (policy, dpo.DirectPreference(Dpo(loss="simpo"))), "ranking": (judge, reward.Ranking()),
             "regression": (judge, reward.Regression()), "questions": (policy, AnswersAndQuestions(0.25))
         }[kind]
         trainer = Trainer(model, Optimization(clip=0.0), 1, any_precision)

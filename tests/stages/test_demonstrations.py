@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -14,14 +13,15 @@ from trivium.data.demonstrations import demonstration
 from trivium.data.phrasings import FAMILIES, Phraser
 from trivium.errors import TriviumError
 from trivium.progress import Progress
+from trivium.stage import Context
 from trivium.stages.data.imports import Imports
 
 CHAT = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
 
 
 def run(tmp_path, demonstrations, **settings):
-    place = SimpleNamespace(folder=tmp_path / "out", progress=Progress(quiet=True), seed=0,
-                            inputs={"demonstrations": demonstrations, "comparisons": []})
+    place = Context("r", "imports", 0, {"demonstrations": demonstrations, "comparisons": []}, tmp_path / "out",
+                    tmp_path / "scratch", Progress(quiet=True), 1)
     place.folder.mkdir(exist_ok=True)
     given = {name: str(path)
              for name, path in demonstrations.items()} if isinstance(demonstrations, dict) else list(

@@ -10,6 +10,7 @@ import torch
 from tiny import context
 
 from trivium.errors import TriviumError
+from trivium.feedback.store import Store
 from trivium.files import write_rows
 from trivium.stages.cost import Estimate
 from trivium.stages.models import load_language_model, load_reward_model, prompt_ids, save_model
@@ -60,6 +61,23 @@ def test_the_best_of_more_scores_higher_and_is_of_the_same_samples(school, tmp_p
         Evaluate(models={"sft": "sft"}, best_of={"sft": [4]})
     with pytest.raises(ValueError, match="did you mean 'sft'"):
         Evaluate(models={"sft": "sft"}, best_of={"sf": [4]}, picker="r")
+
+
+def test_blind_pairs_are_items_of_the_annotation_app(school, tmp_path):
+    """Each of two answers to one prompt, in an order that says nothing; whose they are is in a file of its own."""
+    _, answers = examined(school, tmp_path, best_of={"sft": [2, 4]}, picker="reward", pairs=8, limit=12)
+    samples = {row["id"]: row["samples"] for row in answers}
+    pairs, key = ([json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+                  for name in ("pairs.jsonl", "pairs-key.jsonl"))
+    assert 0 < len(pairs) <= 8 and [row["id"] for row in pairs] == [row["id"] for row in key]
+    assert len({row["id"] for row in pairs}) == len(pairs) and not any("sft" in json.dumps(row["id"]) for row in pairs)
+    for pair, names in zip(pairs, key, strict=True):
+        assert "sft" in names["models"] and len(set(pair["responses"])) == 2
+        assert pair["responses"] == [samples[pair["id"]][name] for name in names["models"]]
+    assert len({names["models"].index("sft") for names in key}) == 2
+    assert {name for names in key for name in names["models"]} == {"sft", "sft-best-of-2", "sft-best-of-4"}
+    with Store(tmp_path / "project", create=True) as store:
+        assert store.add_items(pairs).added == len(pairs)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +18,7 @@ from trivium.errors import TriviumError
 from trivium.feedback.rows import prompt_key, split_of
 from trivium.files import write_rows
 from trivium.progress import Progress
+from trivium.stage import Context
 from trivium.stages.data.imports import Imports
 from trivium.stages.preferences.kto import thumbs
 from trivium.stages.rows import rows_of
@@ -47,7 +47,7 @@ def run(folder, seed=0, sources=None, heldout=0.2, **given):
     texts = {kind: {name: str(path) for name, path in rows.items()} for kind, rows in inputs.items() if rows}
     (folder / "out").mkdir(exist_ok=True)
     Imports.model_validate({**texts, "sources": sources or {}, "heldout": heldout}).run(
-        SimpleNamespace(folder=folder / "out", progress=progress, seed=seed, inputs=inputs))
+        Context("r", "imports", seed, inputs, folder / "out", folder / "scratch", progress, 1))
     return {path.stem: [json.loads(line) for line in path.read_text().splitlines()]
             for path in (folder / "out").glob("*.jsonl")}, said
 
@@ -239,7 +239,7 @@ def test_turns_that_are_not_to_be_learned_are_marked(tmp_path, key, value, learn
     marked = [turn("user", "q"), turn("assistant", "a") | ({} if learned else {"train": False}), *row["messages"][2:]]
     assert demonstration(row)["messages"] == marked
     write_rows(tmp_path / "rows.jsonl", [row])  # and where a stage reads the file itself
-    place = SimpleNamespace(folder=tmp_path, progress=Progress(quiet=True))
+    place = Context("r", "stage", 0, {}, tmp_path, tmp_path / "scratch", Progress(quiet=True), 1)
     assert rows_of(tmp_path / "rows.jsonl", "", ["messages"], place) == [{"messages": marked}]
 
 
@@ -368,7 +368,8 @@ def test_held_out_prompts_are_the_same_whatever_the_seed(tmp_path):
 def test_thumbs_are_what_kto_takes(tmp_path):
     found, _ = run(tmp_path, heldout=0.3, thumbs=[
         {"messages": [turn("user", f"q{i}"), turn("assistant", "a")], "kto_tag": i % 2 == 0} for i in range(20)])
-    place = SimpleNamespace(inputs={"feedback": tmp_path / "out"}, folder=tmp_path, progress=Progress(quiet=True))
+    place = Context("r", "stage", 0, {"feedback": tmp_path / "out"}, tmp_path, tmp_path / "scratch",
+                    Progress(quiet=True), 1)
     assert thumbs(None, place) == found["thumbs"] and len(found["thumbs"]) == 20
     assert {row["split"] for row in found["thumbs"]} == {"train", "heldout"}
 
@@ -378,7 +379,7 @@ def test_rows_of_a_stage_that_reads_a_file_itself_may_be_texts_and_never_crash(t
     path.write_text('{"prompt": "hi", "completion": "a", "label": true}\n'
                     '{"prompt": "hi \\ud83d", "completion": "a", "label": true}\n'
                     '{"prompt": [], "completion": "a", "label": true}\n')
-    place = SimpleNamespace(folder=tmp_path, progress=Progress(quiet=True))
+    place = Context("r", "stage", 0, {}, tmp_path, tmp_path / "scratch", Progress(quiet=True), 1)
     rows = rows_of(path, "", ["prompt", "completion", "label"], place)
     assert rows == [{"prompt": [turn("user", "hi")], "completion": "a", "label": True}]
     rejects = [json.loads(line) for line in (tmp_path / "rejects-thumbs.jsonl").read_text().splitlines()]
@@ -391,7 +392,7 @@ def test_rows_of_a_stage_that_reads_a_file_itself_may_be_texts_and_never_crash(t
 def test_the_system_beside_messages_is_used_where_a_stage_reads_a_file_itself(tmp_path):
     talk = [turn("user", "q"), turn("assistant", "a")]
     write_rows(tmp_path / "rows.jsonl", [{"system": "s", "history": [["x", "y"]], "messages": talk, "id": 1}])
-    place = SimpleNamespace(folder=tmp_path, progress=Progress(quiet=True))
+    place = Context("r", "stage", 0, {}, tmp_path, tmp_path / "scratch", Progress(quiet=True), 1)
     assert rows_of(tmp_path / "rows.jsonl", "", ["messages"], place) == [{"id": 1, "messages": [
         turn("system", "s"), turn("user", "x"), turn("assistant", "y"), *talk]}]
 
@@ -400,7 +401,7 @@ def test_lone_surrogates_are_rejected_with_their_row(tmp_path):
     path = tmp_path / "demonstrations.jsonl"
     row = '{"messages": [{"role": "user", "content": "hi TEXT"}, {"role": "assistant", "content": "a"}]}\n'
     path.write_text("".join(row.replace("TEXT", text) for text in ("\\ud83d there", "\\ud83d\\ude00")))
-    place = SimpleNamespace(folder=tmp_path, progress=Progress(quiet=True))
+    place = Context("r", "stage", 0, {}, tmp_path, tmp_path / "scratch", Progress(quiet=True), 1)
     assert [row["messages"][0]["content"] for row in rows_of(path, "", ["messages"], place)] == ["hi \U0001f600"]
     assert json.loads((tmp_path / "rejects-demonstrations.jsonl").read_text())["row"] == 1
 

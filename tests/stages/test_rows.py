@@ -6,7 +6,7 @@ import io
 import json
 import math
 import tarfile
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from trivium.files import write_rows
 from trivium.intervals import mean_interval
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.progress import Progress
+from trivium.stage import Context
 from trivium.stages.data.imports import Imports
 from trivium.stages.preferences import reward, reward_statistics
 from trivium.stages.preferences.rankings import (
@@ -43,7 +44,7 @@ def context(folder, **inputs):
     said = []
     progress = Progress(quiet=True)
     progress.say = said.append
-    return SimpleNamespace(folder=folder, progress=progress, inputs=inputs, seed=0), said
+    return Context("r", "stage", 0, inputs, folder, folder / "scratch", progress, 1), said
 
 
 def test_archives_of_rows_are_read_and_bad_rows_are_kept(tmp_path):
@@ -238,3 +239,14 @@ def test_prompts_of_ones_own_need_no_id(tmp_path):
     rows = rows_of(tmp_path / "q.jsonl", "prompts.jsonl", ["id", "prompt"], where)
     names = [row["id"] for row in rows]
     assert names[0] == names[1] != names[2] and names[3] == "mine" and len(rows) == 4 and "2 of 6" in said[0]
+
+
+def test_of_several_processes_the_first_alone_writes_rows(tmp_path, monkeypatch):
+    """It clears the folder while others already read their rows, so what they wrote could go while it looks."""
+    place = Context("r", "sft", 0, {}, tmp_path, tmp_path / "scratch", Progress(quiet=True), 1)
+    for rank, written in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        place.keep_rows("heldout.jsonl", [{"a": 1}])
+        assert (tmp_path / "heldout.jsonl").exists() == written
+    replace(place, folder=tmp_path / "absent").keep_rows("heldout.jsonl", [{"a": 1}])
+    assert not (tmp_path / "absent").exists()

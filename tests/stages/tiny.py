@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 from trivium.progress import Progress
+from trivium.stage import Context
 
 FEW = {"iterations": 2, "episodes": 8, "max_new_tokens": 6, "rows": 4, "length": 128, "precision": "float32"}
 
@@ -16,13 +16,7 @@ def context(school, folder, **inputs):
     progress = Progress(quiet=True)
     progress.say = said.append
     places = {"model": school / "sft", "reward": school / "reward", "prompts": school / "world"} | inputs
-    return SimpleNamespace(folder=folder,
-                           scratch=folder / "scratch",
-                           progress=progress,
-                           inputs=places,
-                           seed=0,
-                           name="practice",
-                           threads=1), said
+    return Context("r", "practice", 0, places, folder, folder / "scratch", progress, 1), said
 
 
 def lines(folder):

@@ -1,4 +1,4 @@
-"""Learning from preferences without a reward model: DPO, IPO, hinge and KTO.
+"""Learning from preferences without a reward model: DPO, IPO, hinge, SimPO and KTO.
 
 A *preference loss* is a pure function of what two responses' log-probabilities are, in nats:
 ``(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta)``, all but ``beta`` tensors ``[P]``, one
@@ -42,6 +42,10 @@ class PreferenceLoss:
     reference: bool = True
     """Whether it takes the reference's log-probabilities. Without, it is called with ``(policy_chosen, policy_rejected,
     beta)``."""
+    mean: bool = False
+    """Whether log-probabilities are means over a response's tokens, whatever else is asked."""
+    beta: float | None = None
+    """The ``beta`` that its paper begins with; None where DPO's fits."""
 
     @property
     def file(self) -> Path | None:
@@ -79,9 +83,11 @@ class PreferenceLoss:
         return pair_losses(self.place, self.function, scores, beta, **options)
 
 
-def preference_loss(name: str, *, reference: bool = True) -> Callable[[Function], Function]:
+def preference_loss(name: str, *, reference: bool = True, mean: bool = False,
+                    beta: float | None = None) -> Callable[[Function], Function]:
     """A decorator that registers a preference loss under a name. ``reference=False`` declares that it takes no
-    log-probabilities of a reference; then none are measured.
+    log-probabilities of a reference; then none are measured. With ``mean`` log-probabilities are means over a
+    response's tokens. ``beta`` is what it takes where the user gives none.
 
     Raises :class:`TriviumError` for a name that a loss of another file has."""
     def register(function: Function) -> Function:
@@ -89,7 +95,7 @@ def preference_loss(name: str, *, reference: bool = True) -> Callable[[Function]
         if known is not None and known.file != file_of_function(function):
             raise TriviumError(f"there is a preference loss {name!r} already, "
                                f"in {known.file or 'Trivium itself'}; choose another name")
-        PREFERENCE_LOSSES[name] = PreferenceLoss(name, function, reference)
+        PREFERENCE_LOSSES[name] = PreferenceLoss(name, function, reference, mean, beta)
         return function
     return register
 
@@ -158,6 +164,14 @@ def hinge_losses(policy_chosen: Tensor, policy_rejected: Tensor, reference_chose
     hinge-norm: ``max(0, 1 - m)``. A pair whose margin is above 1 teaches no more.
     """
     return F.relu(1 - implicit_margins(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta))
+
+
+@preference_loss("simpo", reference=False, mean=True, beta=2.0)
+def simpo_losses(policy_chosen: Tensor, policy_rejected: Tensor, beta: float, target_margin: float = 1.0) -> Tensor:
+    """Simple preference optimisation (Meng et al. 2024, eq. 6): ``-log sigmoid(m - target_margin)``, m being beta times
+    the difference of the mean log-probabilities of a token. ``target_margin`` is the paper's gamma; there gamma / beta
+    lies between 0.3 and 1.6."""
+    return -F.logsigmoid(implicit_margins(policy_chosen, policy_rejected, None, None, beta) - target_margin)
 
 
 def kto_losses(log_ratios: Tensor, desirable: Tensor, baseline: Tensor, beta: float, desirable_weight: float = 1.0,

@@ -11,7 +11,7 @@ from trivium.data.row_kinds.demonstrations import opened
 from trivium.data.row_kinds.fields import Fields, Notes
 from trivium.data.row_kinds.messages import Reading, messages_of, tools_of
 from trivium.errors import TriviumError, counted, plain
-from trivium.files import Row, read_rows, what, write_rows
+from trivium.files import Row, read_rows, what
 from trivium.model.adapters.folder import weights_digest as weights_digest
 from trivium.stage import Context
 from trivium.tokenizer.chat import check_messages
@@ -61,8 +61,7 @@ def rows_of(source: Path, name: str, fields: Sequence[str], context: Context,
         raise TriviumError(f"{path}: " + (
             f"row {rejects[0]['row']}: {rejects[0]['reason']}; no good row is left{hint}" if rejects else "no rows"))
     if rejects:
-        if context.folder.is_dir():
-            write_rows(context.folder / f"rejects-{path.name}", rejects)
+        context.keep_rows(f"rejects-{path.name}", rejects)
         context.progress.say(
             f"{len(rejects)} of {counted(len(rejects) + len(rows), 'row')} of {path.name} were rejected, "
             f"see rejects-{path.name}: row {rejects[0]['row']}: {rejects[0]['reason']}")

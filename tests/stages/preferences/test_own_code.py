@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from trivium.objectives import preference
 from trivium.pipeline.one_stage import plan
 from trivium.progress import Progress
 from trivium.recipe.load import load_recipe
+from trivium.stage import Context
 from trivium.stages.models import prompt_ids, response_ids, save_model
 from trivium.stages.preferences import reference
 from trivium.stages.preferences.ai_feedback import AiFeedback
@@ -86,8 +86,7 @@ def own(tmp_path, monkeypatch):
 def run(school, stage, folder):
     folder.mkdir(parents=True)
     places = {"model": school / "sft", "preferences": school / "ranked", "prompts": school / "world"}
-    context = SimpleNamespace(folder=folder, scratch=folder / "scratch", progress=Progress(quiet=True), inputs=places,
-                              seed=0, name="own", threads=1)
+    context = Context("r", "own", 0, places, folder, folder / "scratch", Progress(quiet=True), 1)
     summary = stage.run(context)
     return summary, (folder / "model.safetensors").read_bytes() if (folder / "model.safetensors").exists() else b""
 

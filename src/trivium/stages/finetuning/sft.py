@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trivium import randomness
 from trivium.data.demonstrations import check_conversation
 from trivium.errors import TriviumError, counted
-from trivium.files import Row, write_rows
+from trivium.files import Row
 from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
 from trivium.model.adapters import attach
@@ -251,10 +251,10 @@ def demonstrations_of(settings: Sft, context: Context, model: LanguageModel | No
     learned = conversations_of([*rows, *past], tokenizer, limit, settings, context)
     unseen = conversations_of(heldout_rows, tokenizer, limit, settings, context) if heldout_rows else None
     rejects = learned.rejects + (unseen.rejects if unseen else [])
-    if rejects and context.folder.is_dir():
-        write_rows(context.folder / "rejects-trees.jsonl", rejects)
-    if heldout_rows and context.folder.is_dir():
-        write_rows(context.folder / "heldout.jsonl", heldout_rows)
+    if rejects:
+        context.keep_rows("rejects-trees.jsonl", rejects)
+    if heldout_rows:
+        context.keep_rows("heldout.jsonl", heldout_rows)
     counts: Row = {name: learned.count(name) for name in ("tokens", "learned_tokens", "cut", "left_out")}
     context.progress.say(
         f"{counted(len(learned.trees), 'conversation')} of {counts['tokens']:,} tokens, "

@@ -1,9 +1,10 @@
 """Direct preference optimisation: the policy itself as the reward model (Rafailov et al. 2023), with IPO (Azar et al.
-2023), the hinge loss, and losses of the user's own."""
+2023), the hinge loss, SimPO (Meng et al. 2024), and losses of the user's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from trivium.objectives.preference import find_preference_loss, implicit_margins
 from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
 from trivium.stages.chat_settings import FromChat
 from trivium.stages.cost import Estimate
+from trivium.stages.defaults import Usual
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.rankings import add_pairs, count_rankings, full_ranking, ordered_right, rankings
@@ -54,11 +56,13 @@ class Dpo(FromChat):
     epochs: float = Field(1.0, gt=0)
     """Passes over the rankings."""
     beta: float | None = Field(None, gt=0)
-    """Strength of the implied KL penalty. null: 0.1, and 0.3 for a model below 10 million parameters."""
+    """Strength of the implied KL penalty. null: what the loss declares; else 0.1, and 0.3 for a model below 10 million
+    parameters."""
     loss: Code = "sigmoid"
     """sigmoid: DPO's own; ipo: a squared distance that does not push certain preferences without end (Azar et al.
-    2023); hinge: no more is learned from a pair that is far enough apart (Zhao et al. 2023). Or one of a plugin or an
-    installed package by its name, or FILE.py:NAME: a function of (policy_chosen, policy_rejected, reference_chosen,
+    2023); hinge: no more is learned from a pair that is far enough apart (Zhao et al. 2023); simpo: mean
+    log-probabilities of a token and no reference, with beta 2 (Meng et al. 2024). Or one of a plugin or an installed
+    package by its name, or FILE.py:NAME: a function of (policy_chosen, policy_rejected, reference_chosen,
     reference_rejected, beta)."""
     loss_options: dict[str, bool | int | float | str] = Field({}, validate_default=True)
     """Further arguments of the loss, by name."""
@@ -66,7 +70,7 @@ class Dpo(FromChat):
     """The probability that a preference is labelled the wrong way round; for sigmoid, and any other loss that takes
     it."""
     length_normalised: bool = False
-    """Take the mean log-probability of a response's tokens instead of their sum."""
+    """Take the mean log-probability of a response's tokens instead of their sum. A loss may declare that it does."""
     adapter: AdapterSettings | None = None
     """Train an adapter; the reference is then the same weights with it off. null trains all weights."""
 
@@ -98,6 +102,17 @@ class Dpo(FromChat):
     def options(self) -> dict[str, Any]:
         """What the loss is given besides log-probabilities and ``beta``."""
         return {**self.loss_options, **({"label_smoothing": self.label_smoothing} if self.label_smoothing else {})}
+
+    @property
+    def mean(self) -> bool:
+        """Whether log-probabilities are means over a response's tokens."""
+        return self.length_normalised or find_preference_loss(self.loss).mean
+
+    def usual_settings(self, inputs: Mapping[str, Any]) -> tuple[Usual, int]:
+        """What the table says, with the beta that the loss declares."""
+        known, parameters = super().usual_settings(inputs)
+        beta = find_preference_loss(self.loss).beta
+        return (known if beta is None else replace(known, beta=beta)), parameters
 
     def learned(self) -> dict[str, Any]:
         """The settings that decide what the stage makes. Options are among them where there are any."""
@@ -135,7 +150,7 @@ class Dpo(FromChat):
 
         heldout = [row for row in rankings(context.inputs["preferences"], context) if row["split"] == "heldout"]
         trained = with_reference(self, context, make_objective, heldout, epochs=self.epochs, adapter=self.adapter,
-                                 mean=self.length_normalised, needs_reference=objective.loss.reference)
+                                 mean=self.mean, needs_reference=objective.loss.reference)
         if trained is None:
             return {}
         return {
@@ -180,13 +195,13 @@ class DirectPreference(Objective):
 
     def __init__(self, settings: Dpo) -> None:
         self.settings, self.loss = settings, find_preference_loss(settings.loss)
-        self.beta = USUAL_BETA if settings.beta is None else settings.beta
+        self.beta = next(beta for beta in (settings.beta, self.loss.beta, USUAL_BETA) if beta is not None)
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """The mean over prompts of the mean over a prompt's pairs."""
         winners, losers, beta = batch.extra["winners"], batch.extra["losers"], self.beta
         tokens = target_log_probs(model, batch)
-        policy = summed(tokens, batch.owners, len(batch.ends), self.settings.length_normalised)
+        policy = summed(tokens, batch.owners, len(batch.ends), self.settings.mean)
         reference = batch.extra["reference"] if self.loss.reference else None
         four = (policy[winners], policy[losers], None if reference is None else reference[winners],
                 None if reference is None else reference[losers])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -73,6 +73,10 @@ class Evaluate(Measuring):
     """Longest answer, in tokens."""
     shots: int = Field(4, ge=0)
     """Examples in the base model's prompt."""
+    pairs: int = Field(0, ge=0)
+    """Blind pairs for people: so many prompts, the models in turn, each with a sampled answer of the model and one of
+    the baseline. `pairs.jsonl` is what `trivium annotate` takes, in an order that says nothing; `pairs-key.jsonl` says
+    whose they are."""
     tasks: list[Input] = []
     """Further tasks, as YAML files: see docs/evaluation.md. Every model and the base model is examined on them."""
     task_limit: int | None = Field(None, ge=1)
@@ -103,6 +107,10 @@ class Evaluate(Measuring):
             if Path(name).is_file():
                 for place, file in enumerate(load_task(Path(name)).files()):
                     yield f"tasks.{number}.data.{place}", str(place_of(Path(name), file))
+
+    def learned(self) -> dict[str, Any]:
+        """The settings that decide what the stage makes. Pairs are among them where there are any."""
+        return {name: value for name, value in super().learned().items() if name != "pairs" or value}
 
     def within(self, earlier: Mapping[str, Stage]) -> Stage:
         """With ``prompts`` that the models' own stages held out, where the recipe has no ``world``. Raises
@@ -146,6 +154,8 @@ class Evaluate(Measuring):
         exam.write_answers(models)
         summary: dict[str, object] = {"models": {one.name: one.figures for one in models}, "judge": exam.judge_name,
                                       "baseline": self.compared, "prompts": len(exam.prompts)}
+        if self.pairs:
+            summary["pairs"] = exam.write_pairs(models, self.pairs)
         return summary | ({"tasks": run_tasks(self, context, tasks)} if tasks else {})
 
     def checkers_of(self, prompts: Sequence[Row]) -> dict[str, str]:

@@ -323,3 +323,34 @@ class Examination:
                          for one in models if one.checked},
              "losses": {one.name: one.losses[number].mean for one in models if number in one.losses}}
             for number, row in enumerate(self.prompts)))
+
+    def write_pairs(self, models: Sequence[ModelAnswers], count: int) -> int:
+        """Write ``pairs.jsonl`` and ``pairs-key.jsonl``, and return how many pairs there were to write: prompts drawn
+        without return, the models in turn, and only answers that differ and are not empty, as the app asks."""
+        sampled = {one.name: one.samples for one in models if one.samples}
+        baseline = sampled.pop(self.settings.compared, [])
+        random = randomness.numpy(self.context.seed, "blind pairs")
+        pairs: list[Row] = []
+        key: list[Row] = []
+        names = list(sampled)
+        for number in random.permutation(len(self.prompts) if baseline and names else 0).tolist():
+            if len(pairs) == count:
+                break
+            turn = len(pairs) % len(names)
+            said = baseline[number].strip()
+            name = next((one for one in names[turn:] + names[:turn] if said and sampled[one][number].strip()
+                         and sampled[one][number].strip() != said), None)
+            if name is None:
+                continue
+            row = self.prompts[number]
+            both = [(name, sampled[name][number]), (self.settings.compared, baseline[number])]
+            both = [both[place] for place in random.permutation(2)]
+            pairs.append({"id": row["id"], "prompt": row["prompt"], "responses": [text for _, text in both]})
+            key.append({"id": row["id"], "models": [model for model, _ in both]})
+        write_rows(self.context.folder / "pairs.jsonl", pairs)
+        write_rows(self.context.folder / "pairs-key.jsonl", key)
+        if len(pairs) < count:
+            self.context.progress.say(f"{len(pairs)} of {count} pairs: there are {len(self.prompts)} prompts, and to "
+                                      "the others an answer is empty, or every model says what "
+                                      f"{self.settings.compared} says")
+        return len(pairs)
