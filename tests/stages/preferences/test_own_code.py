@@ -101,6 +101,16 @@ def test_a_loss_of_ones_own_learns_as_the_built_in_one(school, own, tmp_path):
     assert ranking == own_ranking
 
 
+def test_simpo_takes_means_no_reference_and_its_own_beta(school, own, tmp_path):
+    """What is declared of it is what its settings written out would say."""
+    summary, named = run(school, Dpo(**FEW, loss="simpo"), tmp_path / "a")
+    _, spelt = run(school, Dpo(**FEW, loss=f"{own}:simple", length_normalised=True, beta=2.0,
+                               loss_options={"gamma": 1.0}), tmp_path / "b")
+    assert named == spelt and "kl" not in summary
+    _, other = run(school, Dpo(**FEW, loss="simpo", beta=1.0), tmp_path / "c")
+    assert other != named
+
+
 def test_the_hinge_loss_learns(school, tmp_path):
     summary, _ = run(school, Dpo(**FEW, loss="hinge", epochs=20, optimization=Optimization(learning_rate=3e-3)),
                      tmp_path / "a")
