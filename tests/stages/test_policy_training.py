@@ -225,5 +225,5 @@ def test_responses_can_be_sampled_in_bf16(school, tmp_path):
         apart[kind] = lines(tmp_path / kind)[0]
     assert apart["float32"]["log_prob_disagreement"] < 1e-4 < apart["bf16"]["log_prob_disagreement"] < 0.2
     assert apart["bf16"]["first_ratio_error"] == 0.0
-    with pytest.raises(ValueError, match="leave it out beside `adapter`"):
-        Grpo(adapter={"rank": 2}, sampling_precision="bf16")
+    with pytest.raises(ValueError, match="leave it out beside `engine`"):
+        Grpo(engine={"address": "http://127.0.0.1:1", "model": "m", "weights": "w"}, sampling_precision="bf16")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 LARGEST = 1 << 25
 """Logits that are made at once, at most: 128 MB in float32."""
@@ -72,3 +73,13 @@ def entropies(hidden: Tensor, weight: Tensor, temperature: float = 1.0) -> Tenso
             log_p = torch.log_softmax(F.linear(part, weight).float().div_(temperature), dim=-1)
             found.append(-(log_p.exp() * log_p).sum(-1))
     return torch.cat(found)
+
+
+def learned_entropies(hidden: Tensor, weight: Tensor, temperature: float = 1.0) -> Tensor:
+    """The same ``[N]``, to be learned through: the logits of each piece are made again for the gradient."""
+    def entropy(part: Tensor, weight: Tensor) -> Tensor:
+        log_p = torch.log_softmax(F.linear(part, weight).float() / temperature, dim=-1)
+        return -(log_p.exp() * log_p).sum(-1)
+
+    pieces = torch.split(hidden, max(1, LARGEST // 2 // weight.shape[0]))
+    return torch.cat([checkpoint(entropy, part, weight, use_reentrant=False) for part in pieces])

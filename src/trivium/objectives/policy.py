@@ -45,6 +45,18 @@ def leave_one_out_advantages(rewards: np.ndarray) -> np.ndarray:
     return rewards - others
 
 
+def rewards_to_go(reward: float, penalties: np.ndarray) -> np.ndarray:
+    """What REINFORCE++ gains from each token of a response on (Hu 2025): the reward at its end minus the penalties
+    ``[T]`` of that token and all after it."""
+    return reward - np.cumsum(penalties[::-1])[::-1]
+
+
+def overlong_punishments(lengths: np.ndarray, most: int, buffer: int) -> np.ndarray:
+    """DAPO's soft punishment of long responses (Yu et al. 2025, eq. 13): 0 for those ``lengths [S]`` that leave the
+    last ``buffer`` of ``most`` tokens free, and from there on down to -1 at ``most``."""
+    return np.clip((most - buffer - lengths) / buffer, -1.0, 0.0)
+
+
 def combined_scores(helpfulness: np.ndarray, safety: np.ndarray, about_safety: np.ndarray,
                     threshold: float = 0.15) -> np.ndarray:
     """Two reward models as one (Touvron et al. 2023, Llama 2, sec. 3.2.3): the safety model's score where the prompt is
@@ -70,11 +82,34 @@ def policy_losses(
     return torch.maximum(-advantages * ratios, -advantages * bounded), ratios
 
 
-def kl_penalties(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """An unbiased, never negative estimate of KL(policy || reference) at each token ``[N]`` (Schulman 2020, k3). It is
-    to be learned through (Shao et al. 2024, eq. 4)."""
+def detached_losses(log_probs: Tensor, log_ratios: Tensor, advantages: Tensor, clip: float,
+                    clip_high: float) -> tuple[Tensor, Tensor]:
+    """CISPO's loss (MiniMax-M1 2025, eqs. 4 and 5), ``-sg(clip(ratio, 1 - clip, 1 + clip_high)) A log p`` for each
+    token ``[N]``; and the ratios ``[N]``. They are weights alone, so clipping takes no token's gradient away."""
+    ratios = torch.exp(log_ratios).detach()
+    return -ratios.clamp(1 - clip, 1 + clip_high) * advantages * log_probs, ratios
+
+
+def sums_of_responses(values: Tensor, owners: Tensor, count: int) -> Tensor:
+    """The sum of values ``[N]`` of tokens over each of ``count`` responses; ``owners [N]`` says whose a token is."""
+    return values.new_zeros(count).index_add_(0, owners, values)
+
+
+def means_of_responses(values: Tensor, owners: Tensor, count: int) -> Tensor:
+    """The same as means over the tokens of each response ``[count]``. Of log-ratios it is the logarithm of GSPO's ratio
+    of the response, the geometric mean of its tokens' (Zheng et al. 2025, eq. 7)."""
+    lengths = sums_of_responses(torch.ones_like(values), owners, count)
+    return sums_of_responses(values, owners, count) / lengths.clamp(min=1)
+
+
+def kl_penalties(log_probs: Tensor, reference: Tensor, estimate: str = "k3") -> Tensor:
+    """An estimate of KL(policy || reference) at each token ``[N]`` (Schulman 2020), from r, how much likelier the
+    policy finds it: ``k1`` is r, unbiased, ``k2`` r²/2, whose gradient is KL's (Hu 2025), and ``k3`` exp(-r) - 1 + r,
+    unbiased and never negative, which is to be learned through (Shao et al. 2024, eq. 4)."""
     difference = reference - log_probs
-    return torch.exp(difference) - 1 - difference
+    if estimate == "k3":
+        return torch.exp(difference) - 1 - difference
+    return -difference if estimate == "k1" else 0.5 * difference**2
 
 
 def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trivium.errors import TriviumError, nearest
 from trivium.model.adapter_settings import AdapterSettings as AdapterSettings
 from trivium.model.adapters.lora import Lora, is_matrix
+from trivium.model.transformer import M, sharing
 
 
 class Adapted(nn.Module):
@@ -133,3 +134,26 @@ def add(layer: nn.Module, adapter: nn.Module) -> nn.Module:
 def has_adapters(model: nn.Module) -> bool:
     """Whether any adapter is in the model."""
     return any(hasattr(module, "adapters") for module in model.modules())
+
+
+def folded(model: M) -> M:
+    """A model of the same weights, but with its LoRA adapters folded into copies of the matrices that they change;
+    other adapters stay. The very same model where there are none."""
+    if not has_adapters(model):
+        return model
+    plain = sharing(model)
+    layers: list[Any] = [module for module in plain.modules() if isinstance(module, Adapted)]
+    for layer in layers:
+        layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+        while isinstance(getattr(layer, "adapters", [None])[-1], Lora):
+            take_in(layer)
+    return plain
+
+
+def take_in(layer: Any) -> None:
+    """Fold a layer's last adapter, which is LoRA's, into its weight, and take it away."""
+    layer.adapters[-1].merge(layer)
+    del layer.adapters[-1]
+    if not len(layer.adapters):
+        del layer.adapters
+        layer.__class__ = type(layer).__mro__[2]  # what it was before

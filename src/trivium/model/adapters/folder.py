@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trivium.artifacts import check_made
 from trivium.errors import TriviumError
 from trivium.files import digest_file, digest_json, write_json, written_aside
-from trivium.model.adapters import AdapterSettings, Attached, attach, peft
+from trivium.model.adapters import AdapterSettings, Attached, attach, peft, take_in
 from trivium.model.adapters.lora import Lora, is_turned
 from trivium.model.check import read_object
 from trivium.model.transformer import sharing
@@ -204,9 +204,4 @@ def merge(attached: Attached, model: Any) -> None:
     """Fold LoRA into the weights and take it away; other adapters stay."""
     for name, module in attached.modules.items():
         if isinstance(module, Lora):
-            layer = model.model.get_submodule(name)
-            module.merge(layer)
-            del layer.adapters[-1]
-            if not len(layer.adapters):
-                del layer.adapters
-                layer.__class__ = type(layer).__mro__[2]  # what it was before
+            take_in(model.model.get_submodule(name))

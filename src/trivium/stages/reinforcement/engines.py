@@ -10,6 +10,7 @@ from trivium.errors import TriviumError
 from trivium.generation.engine import Completion, Sampling, generate
 from trivium.generation.vllm import VllmEngine
 from trivium.model import LanguageModel
+from trivium.model.adapters import folded
 from trivium.model.plain_decoder import must_be_plain
 from trivium.stage import Context
 from trivium.stages.reinforcement.settings import ReinforcementSettings
@@ -39,9 +40,11 @@ class LocalEngine:
     def __call__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int],
                  samples: int, keys: Sequence[object]) -> list[list[Completion]]:
         """``samples`` completions of each prompt."""
-        if self.precision != "float32" and must_be_plain(model):
-            raise TriviumError("sampling_precision is bf16, but models with adapters and those of other families are "
-                               "sampled from in float32")
+        if self.precision != "float32":
+            model = folded(model)
+            if must_be_plain(model):
+                raise TriviumError("sampling_precision is bf16, but models of other families, and with adapters that "
+                                   "cannot be folded in, are sampled from in float32")
         with autocast(self.precision, model.lm_head.weight.device):
             return generate(model, prompts, sampling, stop, samples, keys=keys)
 

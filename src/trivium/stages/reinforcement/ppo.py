@@ -73,6 +73,8 @@ class Ppo(ReinforcementSettings):
     """When set, the KL coefficient adapts so that the KL of a response approaches this many nats."""
     kl_horizon: int = Field(10000, ge=1)
     """Episodes over which the adaptive coefficient moves."""
+    clip: float = Field(0.2, gt=0)
+    """How far a token's probability ratio may move from 1."""
     clip_value: float | None = Field(0.2, gt=0)
     """How far a value may move from what it was at the rollout before the value loss stops following it, on the scale
     of the scores; null sets no bound."""

@@ -48,6 +48,19 @@ class Rollout:
     example: dict[str, Any] = field(default_factory=dict)
     """Logged as it is: what was said to one of the prompts."""
 
+    def only(self, kept: Sequence[Sequence[bool]]) -> Rollout:
+        """The same without the responses that are not ``kept``, so that they count in no mean; a prompt may be left
+        with none."""
+        def left(parts: Sequence[np.ndarray], stay: Sequence[bool]) -> list[np.ndarray]:
+            return [part for part, stays in zip(parts, stay, strict=True) if stays]
+
+        arrays = {name: [np.concatenate([np.zeros(0), *left(split_by_response(tree, array), stay)])
+                         for tree, array, stay in zip(self.trees, values, kept, strict=True)]
+                  for name, values in self.arrays.items()}
+        trees = [Tree(tree.prompt, tuple(left(tree.responses, stay)))
+                 for tree, stay in zip(self.trees, kept, strict=True)]
+        return Rollout(trees, arrays, self.sums, self.example)
+
 
 class Rollouts:
     """The prompts of a run, and the means to have them answered and to measure the answers.
@@ -101,11 +114,21 @@ class Rollouts:
     def prompts_of(self, iteration: int) -> list[Row]:
         """This process's prompts of an iteration: of the next ones in an order that is drawn anew when all have been
         asked."""
+        part, parts = self.world.slice
+        return [self.prompts[i] for i in self._asked(iteration)[part::parts]]
+
+    def further_prompts(self, iteration: int) -> list[Row]:
+        """All prompts that are not an iteration's, in an order of its own; the same in every process."""
+        asked = set(self._asked(iteration).tolist())
+        order = randomness.numpy(self.context.seed, "further prompts", iteration).permutation(len(self.prompts))
+        return [self.prompts[i] for i in order.tolist() if i not in asked]
+
+    def _asked(self, iteration: int) -> np.ndarray:
+        """The numbers of an iteration's prompts, of all processes."""
         episodes = self.settings.episodes
         epoch, start = divmod(iteration * episodes, len(self.prompts) - len(self.prompts) % episodes)
-        order = randomness.numpy(self.context.seed, "prompts", epoch).permutation(len(self.prompts))
-        part, parts = self.world.slice
-        return [self.prompts[i] for i in order[start:start + episodes][part::parts]]
+        order: np.ndarray = randomness.numpy(self.context.seed, "prompts", epoch).permutation(len(self.prompts))
+        return order[start:start + episodes]
 
     def answer(self, rows: Sequence[Row], samples: int, *stream: object) -> Answers:
         """The policy's responses; ``stream`` names the randomness."""
@@ -191,6 +214,8 @@ def in_parts(rollout: Rollout, chosen: Sequence[int], length: int) -> tuple[list
     trees: list[Tree] = []
     arrays: dict[str, list[np.ndarray]] = {name: [] for name in rollout.arrays}
     for number in map(int, chosen):
+        if not rollout.trees[number].responses:
+            continue
         parts = split_tree(rollout.trees[number], length)
         trees += parts
         ends = np.cumsum([sum(map(len, part.responses)) for part in parts])[:-1]
@@ -202,8 +227,8 @@ def in_parts(rollout: Rollout, chosen: Sequence[int], length: int) -> tuple[list
 def microbatches(rollout: Rollout, chosen: Sequence[int], length: int, rows: int | None, world: World,
                  device: torch.device) -> list[Batch]:
     """Some of a rollout's trees, packed into microbatches of at most ``rows`` rows, as many in every process, with
-    their arrays in the order of each one's targets. The responses of a tree that does not fit a row are in several:
-    what is learned from a token does not depend on the others."""
+    their arrays in the order of each one's targets. The responses of a tree that does not fit a row are in several, but
+    each response is whole in one: what is learned from it does not depend on the others."""
     trees, values = in_parts(rollout, chosen, length)
     packed = pack([len(tree) for tree in trees], length)
     part, parts = world.slice

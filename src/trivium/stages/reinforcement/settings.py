@@ -93,9 +93,8 @@ class ReinforcementSettings(FromChat):
     """Longest response, in tokens."""
     sampling_precision: Literal["float32", "bf16"] = "float32"
     """Number format in which responses are sampled here, whatever they are trained in. bf16 halves what a GPU reads for
-    each token and what it keeps of the past; models with adapters, and of other families, are sampled in float32."""
-    clip: float = Field(0.2, gt=0)
-    """How far a token's probability ratio may move from 1."""
+    each token and what it keeps of the past; a LoRA adapter is folded into what is sampled from. Models with other
+    adapters, and of other families, are sampled in float32."""
     kl_budget: float | None = Field(None, gt=0)
     """End when a rollout's KL to the reference, in nats a response, is beyond it."""
     unfinished_score: float | None = -1.0
@@ -123,9 +122,13 @@ class ReinforcementSettings(FromChat):
             raise ValueError(f"minibatches ({self.minibatches}) are more than episodes ({self.episodes})")
         if self.precision == "bf16-weights":
             raise ValueError(APART)
-        if self.sampling_precision != "float32" and (self.engine or self.adapter):
-            raise ValueError("sampling_precision is for whole models that are sampled from here; leave it out "
-                             f"{'beside `engine`, whose server has its own' if self.engine else 'beside `adapter`'}")
+        if self.sampling_precision != "float32":
+            if self.engine:
+                raise ValueError("sampling_precision is for what is sampled here; leave it out beside `engine`, whose "
+                                 "server has its own")
+            if self.adapter and self.adapter.kind != "lora":
+                raise ValueError(f"sampling_precision: an adapter of the kind {self.adapter.kind} cannot be folded "
+                                 "into the weights that are sampled from; leave it out, or choose lora")
         return self
 
     def outlook(self, estimate: Estimate) -> Outlook:

@@ -15,7 +15,8 @@ from trivium.errors import TriviumError
 from trivium.model import LanguageModel
 from trivium.model.adapters import Attached
 from trivium.model.adapters.folder import weights_digest
-from trivium.stages.models import save_trained, without_adapter
+from trivium.stages.models import save_trained
+from trivium.stages.reinforcement.reference import Reference
 from trivium.stages.reinforcement.rollout import Rollout, Rollouts, microbatches
 from trivium.stages.reinforcement.watch import Watch, WatchState
 from trivium.stages.rewards import Reward
@@ -75,12 +76,13 @@ class PolicyTraining:
     the weights and the iteration, ends alike.
 
     Within a ``with`` block every :class:`TriviumError` of an iteration names that iteration. ``drifts`` says whether a
-    reference is kept, which the policy's drift is measured from. ``inputs`` are those that name the models that the run
+    reference is kept, which the policy's drift is measured from and which becomes the policy itself every
+    ``reference_every`` iterations (0: never). ``inputs`` are those that name the models that the run
     depends on; ``carried`` is what the first iteration begins with."""
 
     def __init__(self, rollouts: Rollouts, model: Any, policy: LanguageModel, objective: Objective, reward: Reward,
                  gold: Reward | None, attached: Attached | None, drifts: bool, inputs: tuple[str, ...],
-                 carried: Mapping[str, float] | None = None) -> None:
+                 carried: Mapping[str, float] | None = None, reference_every: int = 0) -> None:
         self.rollouts, self.model, self.objective = rollouts, model, objective
         settings, context, world = rollouts.settings, rollouts.context, rollouts.world
         self.settings, self.context, self.world = settings, context, world
@@ -93,7 +95,7 @@ class PolicyTraining:
         settle(model, rollouts.precision, say)
         self.acting, self.policy = (model, policy) if world.mesh is None else acting_copy(model, policy)
         self.attached = attached and attached.within(self.policy)
-        self.reference = None if not drifts else self.policy if attached else copy.deepcopy(policy).eval()
+        self.reference = Reference(self.policy, self.attached, context.scratch, reference_every) if drifts else None
         rollouts.policy = self.policy
         self.trainer = Trainer(model, settings.optimization, settings.iterations * self.updates, rollouts.precision,
                                settings.parallel, world)
@@ -132,6 +134,8 @@ class PolicyTraining:
         up to date in each."""
         while self.iteration < self.settings.iterations and not self.ended:
             self._refresh()
+            if self.reference:
+                self.reference.renew(self.iteration, self.world.leader)
             self._in_iteration = True
             yield self.iteration
             self._in_iteration = False
@@ -153,8 +157,8 @@ class PolicyTraining:
         """The log-probability of every token under the reference, measured as the policy's are; None without one."""
         if self.reference is None:
             return None
-        with without_adapter(self.attached):
-            return self.rollouts.log_probs(self.reference, trees)
+        with self.reference.at_work() as model:
+            return self.rollouts.log_probs(model, trees)
 
     def measure(self, rollout: Rollout) -> dict[str, Any]:
         """A rollout's metrics over all processes, with the watch's where it is its turn. Decides whether this iteration

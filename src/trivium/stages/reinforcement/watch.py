@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from trivium.errors import TriviumError
 from trivium.evaluation.checkers import Checker
 from trivium.files import written_aside
 from trivium.model import LanguageModel
+from trivium.stages.reinforcement.reference import trained
 from trivium.stages.reinforcement.rollout import Rollouts, true_points
 from trivium.stages.reinforcement.scoring import TrainingReward
 from trivium.stages.rewards import FunctionReward, Reward
@@ -102,8 +101,3 @@ class Watch:
         with torch.no_grad():
             for name, weight in trained(policy):
                 weight.copy_(best[name])
-
-
-def trained(policy: LanguageModel) -> Sequence[tuple[str, Tensor]]:
-    """The weights that training changes, by name."""
-    return [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
