@@ -6,10 +6,13 @@ import json
 
 import pytest
 import torch
+from groups import LONGEST, SAMPLES, flat, groups_of, learned, rollout_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from trivium import load, run
+from trivium.stages.models import load_language_model
+from trivium.stages.reinforcement.grpo import Grpo
 
 pytestmark = pytest.mark.long
 
@@ -145,3 +148,66 @@ def test_reward_models(base, tmp_path, agree):
 def run_reward(base, folder):
     first_update(base, folder, "reward", RANKINGS, preferences=str(folder / "rows.jsonl"))
     return folder / "runs" / "reward" / "reward"
+
+
+@pytest.mark.parametrize(("settings", "named"), [
+    ({"objective": "grpo"}, {"loss_type": "bnpo"}),
+    ({"objective": "grpo", "aggregation": "responses", "clip_high": 0.1}, {"loss_type": "grpo", "epsilon_high": 0.1}),
+    ({"objective": "dr_grpo"}, {"loss_type": "dr_grpo"}),
+    ({"objective": "dapo"}, {"loss_type": "dapo", "epsilon_high": 0.28}),
+    ({"objective": "gspo"}, {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-4,
+                             "epsilon_high": 4e-4}),
+    ({"objective": "cispo"}, {"loss_type": "cispo", "epsilon_high": 5.0}),
+    ({"objective": "dapo", "importance_cap": 1.05}, {"loss_type": "dapo", "epsilon_high": 0.28}),
+], ids=["grpo", "grpo by responses", "dr_grpo", "dapo", "gspo", "cispo", "dapo with a cap"])
+def test_objectives_without_a_value_model(base, tmp_path, agree, settings, named, request):
+    """The same tensors: ragged responses, old log-probabilities, those of a reference, advantages, weights."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+    policy, _ = load_language_model(base)
+    made = groups_of(policy)
+    ours = Grpo(**settings, kl_coefficient=0.1, samples=SAMPLES, max_new_tokens=LONGEST)
+    rollout = rollout_of(made, ours)
+    loss, gradient, _ = learned(policy, ours, rollout)
+    trainer = GRPOTrainer(str(base), lambda completions, **rest: [0.0] * len(completions), GRPOConfig(
+        str(tmp_path / "out"), beta=0.1, use_bias_correction_kl=False, num_generations=SAMPLES,
+        max_completion_length=LONGEST, **named, **COMMON),
+        train_dataset=Dataset.from_list([{"prompt": "a"}] * 8))
+    trainer.current_gradient_accumulation_steps = 1
+    given = padded(made, rollout)
+    trainer.use_vllm = "importance_sampling_ratio" in given
+    expected = trainer._compute_loss(trainer.model.train(), given)
+    expected.backward()
+    name = request.node.callspec.id
+    agree(f"{name}: loss", "TRL GRPOTrainer", abs(loss - expected.item()), 1e-5)
+    slopes = {name: weight.grad for name, weight in trainer.model.named_parameters()}
+    assert gradient.keys() == slopes.keys()
+    agree(f"{name}: gradient", "TRL GRPOTrainer", max(
+        float((gradient[name] - slope).abs().max()) for name, slope in slopes.items()), 1e-5)
+
+
+def padded(made, rollout):
+    """Groups as TRL's trainer takes them: prompts padded on the left, responses on the right."""
+    pairs = [(tree.prompt, response) for tree in made.trees for response in tree.responses]
+    width, length = max(len(prompt) for prompt, _ in pairs), max(len(response) for _, response in pairs)
+
+    def right(values):
+        rows = torch.zeros(len(pairs), length, dtype=values[0].dtype)
+        for row, value in zip(rows, values, strict=True):
+            row[:len(value)] = value
+        return rows
+
+    prompts, mask = torch.zeros(len(pairs), width, dtype=torch.int64), torch.zeros(len(pairs), width, dtype=torch.int64)
+    for number, (prompt, _) in enumerate(pairs):
+        prompts[number, width - len(prompt):], mask[number, width - len(prompt):] = torch.from_numpy(prompt), 1
+    arrays = {name: right([part.float() for part in flat(made.trees, values)])
+              for name, values in rollout.arrays.items()}
+    found = {"prompt_ids": prompts, "prompt_mask": mask,
+             "completion_ids": right([torch.from_numpy(response) for _, response in pairs]),
+             "completion_mask": right([torch.ones(len(response), dtype=torch.int64) for _, response in pairs]),
+             "advantages": arrays["advantages"][:, 0], "old_per_token_logps": arrays["log_probs"],
+             "ref_per_token_logps": arrays["reference"],
+             "num_items_in_batch": torch.tensor(float(sum(len(response) for _, response in pairs)))}
+    if "importance" in arrays:
+        found["importance_sampling_ratio"] = arrays["importance"]
+    return found

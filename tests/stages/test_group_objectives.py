@@ -3,13 +3,13 @@ are split, what they learn, and what is refused."""
 
 from __future__ import annotations
 
-import copy
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from groups import LONGEST, SAMPLES, alone, flat, groups_of, learned, rollout_of
 from tiny import FEW, context, lines
 
 from trivium.errors import TriviumError
@@ -19,93 +19,20 @@ from trivium.objectives.policy import kl_penalties, overlong_punishments
 from trivium.objectives.policy_presets import OBJECTIVES
 from trivium.stages.models import load_language_model, prompt_ids
 from trivium.stages.reinforcement import engines, grpo
-from trivium.stages.reinforcement.grpo import ALL_ALIKE, GroupSurrogate, Grpo, advantages_of, importance
-from trivium.stages.reinforcement.rollout import Rollout, microbatches
-from trivium.training.batch import Tree
+from trivium.stages.reinforcement.grpo import ALL_ALIKE, Grpo
 from trivium.training.optimizers import Optimization
-from trivium.training.parallel import World
 from trivium.training.trainer import Trainer
-
-LONGEST = 9
-SAMPLES = 4
-
-
-# ------------------------------------------------------------------------------------------------- made-up responses
-
-def config():
-    return ModelConfig(vocab_size=40, hidden_size=16, intermediate_size=24, num_layers=1, num_heads=2, num_kv_heads=1,
-                       head_dim=8, max_positions=64)
 
 
 @pytest.fixture(scope="module")
 def policy():
-    return LanguageModel(config()).initialise(3)
+    return LanguageModel(ModelConfig(vocab_size=40, hidden_size=16, intermediate_size=24, num_layers=1, num_heads=2,
+                                     num_kv_heads=1, head_dim=8, max_positions=64)).initialise(3)
 
 
 @pytest.fixture(scope="module")
 def made(policy):
-    """Ragged responses to three prompts, their log-probabilities under the policy before it moved and under another
-    one, and scores."""
-    rng = np.random.default_rng(1)
-    trees = [Tree(rng.integers(0, 40, size), tuple(rng.integers(0, 40, n) for n in lengths))
-             for size, lengths in ((3, (1, 9, 4, 2)), (5, (7, 7, 1, 3)), (2, (2, 5, 8, 6)))]
-    now = [np.concatenate([part.detach().numpy() for part in parts]) for parts in alone(policy, trees)]
-    old, reference, sampled = ([(each + rng.normal(0, width, len(each))).astype(np.float32) for each in now]
-                               for width in (0.2, 0.5, 0.1))
-    scores = [rng.normal(size=SAMPLES) for _ in trees]
-    return SimpleNamespace(trees=trees, old=old, reference=reference, sampled=sampled, scores=scores)
-
-
-def alone(policy, trees, temperature=1.0):
-    """Log-probabilities in float64 of each response's tokens, each computed by itself behind its prompt."""
-    model, found = copy.deepcopy(policy).double(), []
-    model.load_state_dict(policy.state_dict())
-    for tree in trees:
-        found.append([])
-        for response in tree.responses:
-            tokens = torch.from_numpy(np.concatenate([tree.prompt, response]))[None]
-            every = torch.log_softmax(model(tokens)[0].double() / temperature, -1)
-            found[-1].append(every[len(tree.prompt) - 1:-1].gather(1, torch.from_numpy(response)[:, None])[:, 0])
-    alone.model = model
-    return found
-
-
-def flat(trees, arrays):
-    """Arrays over the tokens of trees, as one for each response, in float64."""
-    return [torch.from_numpy(part).double() for tree, array in zip(trees, arrays, strict=True)
-            for part in np.split(array, np.cumsum([len(one) for one in tree.responses])[:-1])]
-
-
-def rollout_of(made, settings):
-    """What is learned from, as the stage makes it."""
-    penalties = settings.penalties(made.old, made.reference)
-    advantages = advantages_of(settings.chosen.advantages, made.trees, made.scores, penalties, World())
-    arrays = {"log_probs": made.old, "advantages": advantages}
-    if settings.chosen.kl_coefficient and penalties is None:
-        arrays["reference"] = made.reference
-    if settings.importance_cap:
-        arrays["importance"], _ = importance([flat_numpy(tree, one) for tree, one in zip(
-            made.trees, made.sampled, strict=True)], made.old, settings.importance_cap)
-    return Rollout(made.trees, arrays)
-
-
-def flat_numpy(tree, array):
-    return np.split(array, np.cumsum([len(one) for one in tree.responses])[:-1])
-
-
-def learned(policy, settings, rollout, length=200, rows=None):
-    """Our loss, and its gradient by the names of weights: of all microbatches, as the trainer adds them up."""
-    model = copy.deepcopy(policy)
-    objective = GroupSurrogate(settings)
-    batches = microbatches(rollout, range(len(rollout.trees)), length, rows, World(), torch.device("cpu"))
-    counts = {name: sum(batch.counts[name] for batch in batches) for name in ("tokens", "responses")}
-    loss = torch.zeros(())
-    for batch in batches:
-        totals = objective(model, batch)
-        loss = loss + sum(weight * totals[name].value / counts[totals[name].per]
-                          for name, weight in objective.weights.items() if name in totals)
-    loss.backward()
-    return float(loss.detach()), {name: weight.grad for name, weight in model.named_parameters()}, len(batches)
+    return groups_of(policy)
 
 
 # ------------------------------------------------------------------------------------------------ the papers' equations
@@ -202,16 +129,26 @@ PAPERS = [({"objective": "grpo"}, grpo_tokens), ({"objective": "grpo", "aggregat
 NAMES = [" ".join(settings.values()) for settings, _ in PAPERS]
 
 
+def on_its_own(policy, made, temperature=1.0):
+    """Of each response the log-probabilities and the entropies, and the model that they come from."""
+    groups, entropies, model = alone(policy, made.trees, temperature)
+    return [part for parts in groups for part in parts], entropies, model
+
+
+def agree_on(gradient, model):
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(gradient[name].double(), weight.grad, atol=2e-6, rtol=2e-4, msg=name)
+
+
 @pytest.mark.parametrize(("settings", "paper"), PAPERS, ids=NAMES)
 def test_loss_and_gradient_are_the_papers(policy, made, settings, paper):
     ours = Grpo(**settings, max_new_tokens=LONGEST, samples=SAMPLES)
     loss, gradient, _ = learned(policy, ours, rollout_of(made, ours))
-    now = [part for parts in alone(policy, made.trees) for part in parts]
+    now, _, model = on_its_own(policy, made)
     expected = paper(made, now, flat(made.trees, made.old), flat(made.trees, made.reference))
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), rel=1e-5, abs=1e-6)
-    for name, weight in alone.model.named_parameters():
-        torch.testing.assert_close(gradient[name].double(), weight.grad, atol=2e-6, rtol=2e-4, msg=name)
+    agree_on(gradient, model)
     assert max(float(each.abs().max()) for each in gradient.values()) > 1e-3
 
 
@@ -237,36 +174,28 @@ def test_further_terms_are_their_formulas(policy, made):
     ours = Grpo(advantages="centred", ratio="sequence", kl_coefficient=0.3, kl_estimate="k2", entropy_bonus=0.2,
                 importance_cap=1.1, temperature=0.7, max_new_tokens=LONGEST, samples=SAMPLES)
     loss, gradient, _ = learned(policy, ours, rollout_of(made, ours))
-    now = [part for parts in alone(policy, made.trees, 0.7) for part in parts]
+    now, entropies, model = on_its_own(policy, made, 0.7)
     old, reference, sampled = (flat(made.trees, each) for each in (made.old, made.reference, made.sampled))
     advantages = spread(made, [group - group.mean() for group in made.scores])
     total = sum((-torch.exp(q - s).clamp(max=1.1) * clipped(torch.exp((p - q).mean()), a, 0.2, 0.2)
                  + 0.3 * (p - r)**2 / 2).sum()
                 for p, q, r, s, a in zip(now, old, reference, sampled, advantages, strict=True))
-    model = alone.model
-    for tree in made.trees:
-        for response in tree.responses:
-            tokens = torch.from_numpy(np.concatenate([tree.prompt, response]))[None]
-            log_p = torch.log_softmax(model(tokens)[0, len(tree.prompt) - 1:-1].double() / 0.7, -1)
-            total = total + 0.2 * (log_p.exp() * log_p).sum()
+    total = total - 0.2 * sum(each.sum() for each in entropies)
     expected = total / sum(map(len, now))
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
-    for name, weight in model.named_parameters():
-        torch.testing.assert_close(gradient[name].double(), weight.grad, atol=2e-6, rtol=2e-4, msg=name)
+    agree_on(gradient, model)
 
 
 def test_on_its_own_samples_rloo_is_reinforce(policy, made):
     """Where nothing has moved yet, the gradient is that of ``-A log p(response)`` (Ahmadian et al. 2024, eq. 9)."""
-    here = SimpleNamespace(**vars(made) | {"old": [torch.cat(parts).detach().float().numpy()
-                                                   for parts in alone(policy, made.trees)]})
+    here = SimpleNamespace(**vars(made) | {"old": [each.astype(np.float32) for each in made.now]})
     ours = Grpo(objective="rloo", kl_coefficient=0.0, max_new_tokens=LONGEST, samples=SAMPLES)
     _, gradient, _ = learned(policy, ours, rollout_of(here, ours))
-    now = [part for parts in alone(policy, made.trees) for part in parts]
+    now, _, model = on_its_own(policy, made)
     advantages = [one - (group.sum() - one) / (SAMPLES - 1) for group in made.scores for one in group]
     (-sum(float(a) * p.sum() for p, a in zip(now, advantages, strict=True)) / (LONGEST * len(now))).backward()
-    for name, weight in alone.model.named_parameters():
-        torch.testing.assert_close(gradient[name].double(), weight.grad, atol=2e-6, rtol=2e-4, msg=name)
+    agree_on(gradient, model)
 
 
 def test_estimates_of_kl_agree_in_the_mean():
