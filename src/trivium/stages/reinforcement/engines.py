@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,8 +23,9 @@ class Engine(Protocol):
         """Sample from these weights from now on. Called by the first process, whenever the policy has changed."""
 
     def __call__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int],
-                 samples: int, keys: Sequence[object]) -> list[list[Completion]]:
-        """``samples`` completions of each prompt; ``keys`` name their random streams."""
+                 samples: int, keys: Sequence[object], progress: Callable[[int, int], None]) -> list[list[Completion]]:
+        """``samples`` completions of each prompt; ``keys`` name their random streams. ``progress`` is told how many of
+        how many are done."""
 
 
 class LocalEngine:
@@ -37,13 +38,13 @@ class LocalEngine:
         """Nothing needs to be sent."""
 
     def __call__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int],
-                 samples: int, keys: Sequence[object]) -> list[list[Completion]]:
+                 samples: int, keys: Sequence[object], progress: Callable[[int, int], None]) -> list[list[Completion]]:
         """``samples`` completions of each prompt."""
         if self.precision != "float32" and must_be_plain(model):
             raise TriviumError("sampling_precision is bf16, but models with adapters and those of other families are "
                                "sampled from in float32")
         with autocast(self.precision, model.lm_head.weight.device):
-            return generate(model, prompts, sampling, stop, samples, keys=keys)
+            return generate(model, prompts, sampling, stop, samples, keys=keys, progress=progress)
 
 
 def engine_of(settings: ReinforcementSettings, context: Context) -> Engine:
