@@ -139,7 +139,7 @@ def test_tokens_and_log_probs_are_those_of_the_weights_that_were_sent(models, se
     for ids in (True, False):
         served.ids, told = ids, []
         found = asking(model, [[7, 8, 9], [5]], Sampling(0.7, max_new_tokens=5), [2], 3, ["a", "b"],
-                       lambda done, total: told.append((done, total)))
+                       lambda done, total, told=told: told.append((done, total)))
         assert [len(group) for group in found] == [3, 3] and told == [(1, 2), (2, 2)]
         for prompt, group in zip(([7, 8, 9], [5]), found, strict=True):
             for one in group:
