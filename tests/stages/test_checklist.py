@@ -20,6 +20,7 @@ from trivium.feedback.store import Store
 from trivium.files import write_rows
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_penalties
+from trivium.objectives.preference import PREFERENCE_LOSSES
 from trivium.progress import Progress
 from trivium.stage import Context
 from trivium.stages import defaults
@@ -40,6 +41,7 @@ from trivium.training.optimizers import Optimization
 from trivium.training.precision import masters
 from trivium.training.trainer import Trainer
 
+LOSSES = [name for name, loss in PREFERENCE_LOSSES.items() if loss.file is None]
 ASK = [{"role": "user", "content": "what is two and two?"}]
 
 
@@ -229,7 +231,7 @@ def test_the_value_model_begins_as_the_reward_model(school, tmp_path, monkeypatc
     assert not {id(p) for p in seen[0].value.parameters()} & {id(p) for p in seen[0].policy.parameters()}
 
 
-@pytest.mark.parametrize("kind", ["ppo", "grpo", "dpo", "ipo", "hinge", "simpo", "ranking", "regression", "questions"])
+@pytest.mark.parametrize("kind", ["ppo", "grpo", *LOSSES, "ranking", "regression", "questions"])
 def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
     """Sums over all tokens, or prompts, are divided once: never a mean of means."""
     if any_precision == "bf16-weights" and kind in ("ppo", "grpo"):
@@ -258,15 +260,16 @@ def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
                 }
             else:
                 {"regression": rankings.add_ratings, "questions": mark_answers}.get(kind, rankings.add_pairs)(batch)
-                batch.extra["reference"] = torch.zeros(len(batch.ends))
+                batch.extra |= {"reference": torch.zeros(len(batch.ends)),
+                                "reference_tokens": torch.zeros(len(batch.targets))}
+                batch.counts["read"] = float(len(batch.ends))
         policy = LanguageModel(school.policy.config).initialise(0)
         judge = RewardModel.from_language_model(policy, 0)
         model, objective = {
             "ppo": (ppo.PolicyAndValue(policy, judge), ppo.ClippedSurrogate(Ppo())),
-            "grpo": (policy, GroupSurrogate(Grpo())), "dpo": (policy, dpo.DirectPreference(Dpo())),
-            "ipo": (policy, dpo.DirectPreference(Dpo(loss="ipo"))),
-            "hinge": (policy, dpo.DirectPreference(Dpo(loss="hinge"))),
-            "simpo": (policy, dpo.DirectPreference(Dpo(loss="simpo"))), "ranking": (judge, reward.Ranking()),
+            "grpo": (policy, GroupSurrogate(Grpo())),
+            **{loss: (policy, dpo.DirectPreference(Dpo(loss=loss))) for loss in LOSSES},
+            "ranking": (judge, reward.Ranking()),
             "regression": (judge, reward.Regression()), "questions": (policy, AnswersAndQuestions(0.25))
         }[kind]
         trainer = Trainer(model, Optimization(clip=0.0), 1, any_precision)
