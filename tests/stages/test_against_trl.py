@@ -216,7 +216,8 @@ def test_odds_ratio_preference_optimisation(base, tmp_path, agree):
     trl = -trainer.odds_ratio_loss(*sides[1])[0]
     for losses in (ours, trl):
         losses.sum().backward()
-    agree("ORPO: losses of the same log-probabilities", "TRL ORPOTrainer", float((ours - trl).detach().abs().max()), 1e-6)
+    agree("ORPO: losses of the same log-probabilities", "TRL ORPOTrainer",
+          float((ours - trl).detach().abs().max()), 1e-6)
     agree("ORPO: their gradients", "TRL ORPOTrainer",
           max(float((one.grad - other.grad).abs().max()) for one, other in zip(*sides, strict=True)), 1e-5)
 

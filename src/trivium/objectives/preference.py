@@ -57,7 +57,7 @@ class PreferenceLoss:
     nll_coefficient: float = 0.0
     """How many times the chosen response's negative log-likelihood, the mean over its tokens, is added."""
     rate: float = 1.0
-    """Its learning rate, in DPO's."""
+    """How many times DPO's learning rate it begins with."""
 
     @property
     def file(self) -> Path | None:
@@ -112,7 +112,7 @@ def preference_loss(name: str, **declared: Any) -> Callable[[Function], Function
     """A decorator that registers a preference loss under a name, with what is ``declared`` of it: the fields of
     :class:`PreferenceLoss`. ``reference=False``: it takes no log-probabilities of a reference; then none are measured.
     ``mean=True``: log-probabilities are means over a response's tokens. ``lengths=True``: it takes numbers of tokens
-    too. ``beta``, ``tail_weight`` and ``nll_coefficient`` are what it takes where the user gives none.
+    too. ``beta``, ``tail_weight``, ``nll_coefficient`` and ``rate`` are what it takes where the user gives none.
 
     Raises :class:`TriviumError` for a name that a loss of another file has."""
     def register(function: Function) -> Function:
@@ -327,7 +327,6 @@ def orpo_losses(policy_chosen: Tensor, policy_rejected: Tensor, beta: float) -> 
         below = log_probs.clamp(max=-torch.finfo(log_probs.dtype).eps)  # a certain response has no finite odds
         return below - torch.log(-torch.expm1(below))
     return -beta * F.logsigmoid(log_odds(policy_chosen) - log_odds(policy_rejected))
-
 
 
 def kto_losses(log_ratios: Tensor, desirable: Tensor, baseline: Tensor, beta: float, desirable_weight: float = 1.0,

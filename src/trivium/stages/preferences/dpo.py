@@ -67,17 +67,17 @@ class Dpo(FromChat):
     """Strength of the implied KL penalty. null: what the loss declares; else 0.1, and 0.3 for a model below 10 million
     parameters."""
     loss: Code = "sigmoid"
-    """sigmoid: DPO's own. For labels that may be wrong: robust; ipo and hinge, which do not push certain preferences
-    without end; exo. That chosen responses stay likely: dpo_nll, dpop, apo_zero, bco, nca; apo_down where the model's
-    own are better; sppo for rounds. Against a taste for length: ld_dpo, r_dpo, simpo. Without a reference: simpo, cpo,
-    and orpo, for a model that has not been fine-tuned. docs/rlhf.md has a table of them. Or one of a plugin or an
-    installed package by its name, or FILE.py:NAME: a function of (policy_chosen, policy_rejected, reference_chosen,
-    reference_rejected, beta)."""
+    """sigmoid: DPO's own. For labels that may be wrong: robust. Not to push certain preferences without end: ipo,
+    hinge. That one good way of answering is enough: exo. That chosen responses stay likely: dpo_nll, dpop, apo_zero,
+    bco, nca; apo_down where the model's own are better; sppo for rounds. Against a taste for length: ld_dpo, r_dpo,
+    simpo. Without a reference: simpo, cpo, and orpo, for a model that has not been fine-tuned. docs/rlhf.md has a table
+    of them. Or one of a plugin or an installed package by its name, or FILE.py:NAME: a function of (policy_chosen,
+    policy_rejected, reference_chosen, reference_rejected, beta)."""
     loss_options: dict[str, bool | int | float | str] = Field({}, validate_default=True)
     """Further arguments of the loss, by name."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """The probability that a preference is labelled the wrong way round; for sigmoid, robust (0.1 where none
-    is given), exo (0.001), and any other loss that takes it."""
+    """The probability that a preference is labelled the wrong way round; for sigmoid, robust, exo, and any other loss
+    that takes it. 0: what the loss begins with, 0.1 for robust, 0.001 for exo."""
     length_normalised: bool = False
     """Take the mean log-probability of a response's tokens instead of their sum. A loss may declare that it does."""
     tail_weight: float | None = Field(None, ge=0, le=1, validate_default=True)
@@ -201,10 +201,11 @@ class Dpo(FromChat):
         }
 
     def cost(self, estimate: Estimate) -> Cost:
-        """The updates, and passes over all rankings for the reference, and over the held-out ones again."""
-        given = estimate.rankings(self.preferences)
+        """The updates, and passes over all rankings for the reference, where the loss takes one, and over the held-out
+        ones again."""
+        given, before = estimate.rankings(self.preferences), float(find_preference_loss(self.loss).reference)
         return cost_of_rankings(self, self.model, given, self.epochs, estimate, lambda model: model,
-                                DirectPreference(self), add_pairs, 1 - given.heldout + 2 * given.heldout)
+                                DirectPreference(self), add_pairs, before + given.heldout)
 
     def outlook(self, estimate: Estimate) -> Outlook:
         """A model like the one it starts from."""
