@@ -4,6 +4,7 @@ temperatures, sums and counts."""
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from trivium.files import write_rows
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_penalties
 from trivium.objectives.preference import PREFERENCE_LOSSES
+from trivium.objectives.ranking import TIED_LOSSES
 from trivium.progress import Progress
 from trivium.stage import Context
 from trivium.stages import defaults
@@ -28,7 +30,7 @@ from trivium.stages.finetuning.sft import AnswersAndQuestions, mark_answers
 from trivium.stages.models import load_reward_model, prompt_ids, response_ids, save_model
 from trivium.stages.preferences import dpo, rankings, reference, reward
 from trivium.stages.preferences.dpo import Dpo
-from trivium.stages.preferences.rankings import Rated
+from trivium.stages.preferences.rankings import Rated, TiedPart
 from trivium.stages.preferences.reward import Reward
 from trivium.stages.reinforcement import ppo, rollout, training
 from trivium.stages.reinforcement.grpo import GroupSurrogate, Grpo
@@ -231,7 +233,7 @@ def test_the_value_model_begins_as_the_reward_model(school, tmp_path, monkeypatc
     assert not {id(p) for p in seen[0].value.parameters()} & {id(p) for p in seen[0].policy.parameters()}
 
 
-@pytest.mark.parametrize("kind", ["ppo", "grpo", *LOSSES, "ranking", "regression", "questions"])
+@pytest.mark.parametrize("kind", ["ppo", "grpo", *LOSSES, "ranking", *TIED_LOSSES, "regression", "questions"])
 def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
     """Sums over all tokens, or prompts, are divided once: never a mean of means."""
     if any_precision == "bf16-weights" and kind in ("ppo", "grpo"):
@@ -243,6 +245,9 @@ def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
         places = [[k] for k in range(len(tree.responses))]
         if kind == "regression":
             return Rated(places, [6, 2, 3][:len(places)])
+        if kind in TIED_LOSSES:
+            pairs = tuple(itertools.combinations(range(len(places)), 2))
+            return TiedPart(pairs, len(pairs), (1.0,) * len(places), (), pairs[1:])
         return np.arange(sum(map(len, tree.responses))) % 3 > 0 if kind == "questions" else places
 
     trees = [Tree(tree.prompt, tree.responses, payload=payload(tree)) for tree in trees]
@@ -270,6 +275,7 @@ def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
             "grpo": (policy, GroupSurrogate(Grpo())),
             **{loss: (policy, dpo.DirectPreference(Dpo(loss=loss))) for loss in LOSSES},
             "ranking": (judge, reward.Ranking()),
+            **{loss: (judge, reward.find_objective(loss)) for loss in TIED_LOSSES},
             "regression": (judge, reward.Regression()), "questions": (policy, AnswersAndQuestions(0.25))
         }[kind]
         trainer = Trainer(model, Optimization(clip=0.0), 1, any_precision)
