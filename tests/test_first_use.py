@@ -96,6 +96,24 @@ def test_a_plain_log_says_what_is_left_and_no_line_twice(capsys, monkeypatch):
     assert "left" in lines[2] and sum("4/4" in line for line in lines) == 1
 
 
+def test_a_step_of_minutes_says_how_far_it_is(capsys, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr("trivium.progress.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with Progress() as progress:
+        progress.stage("x")
+        progress.update(0, 3)
+        for responses in (8, 16):  # only the second one is a while after the last line
+            clock[0] += 9
+            progress.within(responses, 16, "responses")
+        clock[0] += 12
+        progress.update(1, 3, "score +0.50")
+        clock[0] += 15
+        progress.within(2, 4, "updates")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:] == ["x  0/3, then 16/16 responses  18 s passed", "x  1/3 score +0.50  30 s passed, 1:00 min left",
+                         "x  1/3, then 2/4 updates  45 s passed, 45 s left"]
+
+
 def test_a_folder_of_a_run_or_a_misspelt_one_is_told(run, say):
     def refused(*words):
         done = say(*words, place=run.place)

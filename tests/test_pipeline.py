@@ -225,6 +225,17 @@ def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
     assert 5 < float(told.stdout) < len(big) / 2**20
 
 
+@pytest.mark.parametrize(("own", "child", "least", "most"), [(300, 0, 300, 400), (300, 100, 300, 400),
+                                                             (100, 300, 400, 500)])
+def test_peak_memory_counts_what_children_hold_and_not_what_they_began_with(own, child, least, most):
+    """Both sizes in MiB; an interpreter takes some more."""
+    code = (f"import subprocess, sys\nbig = b'x' * ({own} << 20)\n"
+            f"subprocess.run([sys.executable, '-c', \"big = b'x' * ({child} << 20)\"], check=True)\n"
+            "from trivium.resources import peak_memory_mb; print(peak_memory_mb())")
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert least < float(told.stdout) < most
+
+
 def test_the_environment_says_how_many_threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert cores(SimpleNamespace(threads=None)) == 1 and cores(SimpleNamespace(threads=2)) == 2

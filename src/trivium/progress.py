@@ -36,6 +36,8 @@ class Pace:
 
     def __init__(self) -> None:
         self.total, self.done, self.first, self.begun = 0, 0, 0, time.monotonic()
+        self.end: float | None = None
+        """When the last step will be done, as far as is known."""
 
     def __call__(self, done: int, total: int) -> float | None:
         """The seconds that are left after ``done`` of ``total`` steps; None where that cannot be said yet."""
@@ -44,8 +46,16 @@ class Pace:
             self.total, self.first, self.begun = total, done, now
         self.done = done
         if done <= self.first:
+            self.end = None
             return None
-        return (now - self.begun) / (done - self.first) * (total - done)
+        left = (now - self.begun) / (done - self.first) * (total - done)
+        self.end = now + left
+        return left
+
+    @property
+    def left(self) -> str:
+        """The time that is left of it by now, in words; nothing where it cannot be said."""
+        return "" if self.end is None else f"{span(max(0.0, self.end - time.monotonic()))} left"
 
 
 class Terminal(Console):
@@ -118,6 +128,16 @@ class Progress:
                                                     (text and done == total)):
             self.printed, self.last = time.monotonic(), line
             self.say(f"{line}  {span(time.monotonic() - self.begun)} passed{f', {rest.strip()}' if rest else ''}")
+
+    def within(self, done: int, total: int, what: str) -> None:
+        """``done`` of ``total`` pieces of the step that is under way are done: what a step that takes long shows
+        meanwhile."""
+        text, left = f"{done}/{total} {what}", self.pace.left
+        self.bars.update(self.task, text=escape(visible(text)), left=f"{left}  " if left else "")
+        if not self.live and time.monotonic() - self.printed > PLAIN_SECONDS:
+            self.printed = time.monotonic()
+            self.say(f"{self.pace.done}/{self.pace.total}, then {text}  "
+                     f"{span(time.monotonic() - self.begun)} passed{f', {left}' if left else ''}")
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -18,7 +18,9 @@ def usable_cores() -> int:
 
 
 def peak_memory_mb() -> float:
-    """The most memory this process has held so far, plus the most that one of its children held."""
+    """The most memory this process has held so far, plus the most that one of its children held. Linux gives a child
+    what this process held when it started it, so of children that stayed below this process's own most nothing can be
+    told, and none is counted."""
     own, child = (resource.getrusage(who).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
                   for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     # Linux counts in what the process that started this one held then
@@ -26,7 +28,7 @@ def peak_memory_mb() -> float:
         own = next(
             int(line.split()[1])
             for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")) / 1024
-    return round(own + child, 1)
+    return round(own + (child if child > own else 0.0), 1)
 
 
 def available_memory() -> float:

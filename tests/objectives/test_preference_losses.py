@@ -8,6 +8,8 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trivium.errors import TriviumError
 from trivium.extensions import load_module
@@ -76,6 +78,126 @@ def test_simpo_is_its_paper():
     chosen, rejected = (torch.tensor([value], dtype=torch.float64) for value in (-1.25, -0.5))
     expected = math.log1p(math.exp(-(2.5 * (-1.25 + 0.5) - 1.2)))
     assert loss(chosen, rejected, None, None, 2.5, target_margin=1.2).item() == pytest.approx(expected, rel=1e-12)
+
+
+BUILT_IN = [name for name, loss in PREFERENCE_LOSSES.items() if loss.file is None]
+
+
+def log_sigmoid(x):
+    return -math.log1p(math.exp(-x)) if x > 0 else x - math.log1p(math.exp(x))
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def odds(p):
+    return p / (1 - p)
+
+
+PAPERS = {
+    "sigmoid": lambda c, r, m, b, n: -log_sigmoid(b * (c - r)),
+    "dpo_nll": lambda c, r, m, b, n: -log_sigmoid(b * (c - r)),
+    "ld_dpo": lambda c, r, m, b, n: -log_sigmoid(b * (c - r)),
+    "ipo": lambda c, r, m, b, n: (c - r - 1 / (2 * b)) ** 2,
+    "hinge": lambda c, r, m, b, n: max(0.0, 1 - b * (c - r)),
+    "simpo": lambda c, r, m, b, n: -math.log(sigmoid(b * m[0] - b * m[1] - 1.0)),
+    "robust": lambda c, r, m, b, n: (-0.9 * log_sigmoid(b * (c - r)) + 0.1 * log_sigmoid(-b * (c - r))) / 0.8,
+    "dpop": lambda c, r, m, b, n: -log_sigmoid(b * (c - r - 50 * max(0.0, -c))),
+    "r_dpo": lambda c, r, m, b, n: -log_sigmoid(b * c - b * r + (0.01 * n[0] - 0.01 * n[1])),
+    "apo_zero": lambda c, r, m, b, n: 1 - sigmoid(b * c) + sigmoid(b * r),
+    "apo_down": lambda c, r, m, b, n: sigmoid(b * c) + 1 - sigmoid(b * c - b * r),
+    "bco": lambda c, r, m, b, n: -math.log(sigmoid(b * c)) - math.log(1 - sigmoid(b * r)),
+    "nca": lambda c, r, m, b, n: -(math.log(sigmoid(b * c)) + 0.5 * math.log(sigmoid(-b * c))
+                                   + 0.5 * math.log(sigmoid(-b * r))),
+    "sppo": lambda c, r, m, b, n: (c - 0.5 / b) ** 2 + (r + 0.5 / b) ** 2,
+    "exo": lambda c, r, m, b, n: sum(q * math.log(q / p) for q, p in zip(
+        [math.exp(b * one) / (math.exp(b * c) + math.exp(b * r)) for one in (c, r)], (0.999, 0.001), strict=True)),
+    "cpo": lambda c, r, m, b, n: -log_sigmoid(b * (m[0] - m[1])),
+    "orpo": lambda c, r, m, b, n: -b * log_sigmoid(math.log(odds(math.exp(m[0])) / odds(math.exp(m[1])))),
+}
+"""Each loss of one pair as its paper writes it: of the log-ratios of chosen and rejected (c, r), the policy's
+log-probabilities (m), beta (b) and the numbers of tokens (n)."""
+
+
+@pytest.mark.parametrize("policy, reference", [((-1.5, -2.25), (-2.0, -1.5)), ((-2.5, -3.0), (-2.25, -0.5)),
+                                               ((-0.75, -0.5), (-0.75, -0.25))])
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_loss_is_the_equation_of_its_paper(name, policy, reference):
+    loss, beta, tokens = find_preference_loss(name), 0.7, (7.0, 12.0)
+    four = [torch.tensor([value], dtype=torch.float64) for value in (*policy, *reference)]
+    found = loss(*(four if loss.reference else (*four[:2], None, None)), beta,
+                 [torch.tensor([each], dtype=torch.float64) for each in tokens])
+    expected = PAPERS[name](policy[0] - reference[0], policy[1] - reference[1], policy, beta, tokens)
+    assert found.dtype == torch.float64 and found.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_losses_declare():
+    """What a recipe gets that says nothing but the loss."""
+    found = {name: (loss.beta, loss.nll_coefficient, loss.tail_weight, loss.rate, loss.mean, loss.reference)
+             for name in BUILT_IN if (loss := find_preference_loss(name)) and name not in ("simpo",)}
+    plain = (None, 0.0, 1.0, 1.0, False, True)
+    assert {name: each for name, each in found.items() if each != plain} == {
+        "dpo_nll": (None, 0.2, 1.0, 1.0, False, True), "ld_dpo": (None, 0.0, 0.5, 1.0, False, True),
+        "cpo": (0.1, 1.0, 1.0, 1.0, False, False), "orpo": (0.1, 1.0, 1.0, 10.0, True, False)}
+
+
+LOG_PROB = st.floats(-3000, 0, width=32)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@settings(deadline=None, max_examples=60)
+@given(values=st.tuples(LOG_PROB, LOG_PROB, LOG_PROB, LOG_PROB), beta=st.floats(1e-3, 10))
+def test_losses_and_their_gradients_are_finite(name, values, beta):
+    loss = find_preference_loss(name)
+    four = [torch.tensor([value], requires_grad=True) for value in values]
+    losses = loss(*(four if loss.reference else (*four[:2], None, None)), beta,
+                  [torch.tensor([3.0]), torch.tensor([900.0])])
+    losses.sum().backward()
+    assert torch.isfinite(losses).all() and all(torch.isfinite(each.grad).all() for each in four[:2])
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@settings(deadline=None, max_examples=60)
+@given(chosen=st.floats(-20, -0.05), rejected=st.floats(-20, -0.05), beta=st.floats(0.01, 3))
+def test_a_loss_falls_as_the_chosen_response_gets_ahead_of_the_rejected_one(name, chosen, rejected, beta):
+    """From the reference, where training begins: some losses have a margin to aim at, and are content beyond it."""
+    loss = find_preference_loss(name)
+    policy = [torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (chosen, rejected)]
+    reference = [each.detach().clone() for each in policy] if loss.reference else [None, None]
+    loss(*policy, *reference, beta, [torch.tensor([5.0]), torch.tensor([5.0])]).sum().backward()
+    assert policy[0].grad.item() - policy[1].grad.item() < 0
+    assert policy[1].grad.item() >= 0 or name == "apo_down"
+
+
+@pytest.mark.parametrize("name, options, message", [
+    ("robust", {"label_smoothing": 0.5}, "robust: `label_smoothing` is 0.5; it is at least 0 and below 0.5"),
+    ("exo", {"label_smoothing": 0.0}, "exo: `label_smoothing` is 0; it is above 0 and below 0.5"),
+    ("dpop", {"penalty": "much"}, "dpop: TypeError: "),
+    ("nca", {"label_smoothing": 0.1}, "nca: it has no option 'label_smoothing'; it takes .* alone")])
+def test_options_out_of_range_are_said_before_training(name, options, message):
+    with pytest.raises(TriviumError, match=message):
+        find_preference_loss(name).check(options)
+
+
+def test_what_a_loss_needs_and_is_not_given_is_said():
+    chosen, rejected = log_probs(-3.0, -5.0)
+    with pytest.raises(TriviumError, match="^dpop: it takes the log-probabilities of a reference, and is given none;"):
+        find_preference_loss("dpop")(chosen, rejected, None, None, 0.1)
+    with pytest.raises(TriviumError, match="^r_dpo: it takes the numbers of tokens of both responses"):
+        find_preference_loss("r_dpo")(*log_probs(*FOUR), 0.1)
+
+
+def test_a_loss_of_ones_own_may_take_numbers_of_tokens(own):
+    @preference_loss("own_lengths", reference=False, lengths=True)
+    def by_token(policy_chosen, policy_rejected, chosen_tokens, rejected_tokens, beta, gap=0.0):
+        return -beta * (policy_chosen / chosen_tokens - policy_rejected / rejected_tokens) + gap
+
+    loss = find_preference_loss("own_lengths")
+    assert loss.options == ["gap"]
+    chosen, rejected = log_probs(-3.0, -5.0)
+    found = loss(chosen, rejected, None, None, 2.0, [torch.tensor([2.0, 4.0]), torch.tensor([5.0, 8.0])])
+    assert found.tolist() == pytest.approx([1.0, 0.5])
 
 
 def test_a_name_belongs_to_one_file(own, tmp_path):

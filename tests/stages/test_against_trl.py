@@ -11,8 +11,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from trivium import load, run
-from trivium.stages.models import load_language_model
+from trivium.objectives.preference import find_preference_loss
+from trivium.stages.models import answer_tree, load_language_model
+from trivium.stages.preferences.dpo import DirectPreference, Dpo
+from trivium.stages.preferences.rankings import add_pairs
+from trivium.stages.preferences.reference import summed, target_log_probs
 from trivium.stages.reinforcement.grpo import Grpo
+from trivium.training.batch import make_batch
 
 pytestmark = pytest.mark.long
 
@@ -84,6 +89,11 @@ RANKINGS = [{"prompt": row["prompt"], "responses": [row["chosen"][0]["content"],
              "ranking": [[0], [1]], "split": "train"} for row in PAIRS]
 
 
+EVEN = [{**row, "chosen": [{"role": "assistant", "content": f"{row['chosen'][0]['content']:.<26}"}]} for row in PAIRS]
+"""Chosen responses of one length: TRL takes the likelihood of all tokens of a batch as one mean, ours takes that of
+each response (Pang et al. 2024)."""
+
+
 @pytest.mark.parametrize(("ours", "named"), [
     ({"loss": "sigmoid"}, {"loss_type": ["sigmoid"]}),
     ({"loss": "hinge"}, {"loss_type": ["hinge"]}),
@@ -113,6 +123,105 @@ def test_simple_preference_optimisation(base, tmp_path, agree):
                              processing_class=AutoTokenizer.from_pretrained(base)))
     agree("SimPO: loss of the first update", "TRL CPOTrainer", abs(mine["loss"] - line["loss"]), 1e-5)
     agree("SimPO: norm of the gradient", "TRL CPOTrainer", abs(mine["gradient_norm"] / line["grad_norm"] - 1), 1e-4)
+
+
+@pytest.fixture(scope="module")
+def beside(base, tmp_path_factory):
+    """The base with other weights near its own: a reference that margins are not 0 from."""
+    folder = tmp_path_factory.mktemp("trl") / "beside"
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.02 * torch.randn_like(weight)
+    model.save_pretrained(folder)
+    return folder
+
+
+def loss_and_gradient(base, reference, pairs, **given):
+    """Our loss of all pairs as one batch, what is logged beside it, and the norm of the gradient."""
+    settings = Dpo(**given)
+    model, tokenizer = load_language_model(base)
+    other, _ = load_language_model(reference)
+    trees = [answer_tree(tokenizer, {"prompt": row["prompt"]}, [row["chosen"][0], row["rejected"][0]], [True] * 2,
+                         [[0], [1]]) for row in pairs]
+    batch = make_batch([trees], 1024)
+    add_pairs(batch)
+    with torch.no_grad():
+        tokens = target_log_probs(other, batch)
+        batch.extra |= {"reference": summed(tokens, batch.owners, len(batch.ends), settings.mean),
+                        "reference_tokens": tokens}
+    totals = DirectPreference(settings)(model, batch)
+    found = {name: total.value / len(pairs) for name, total in totals.items()}
+    found["loss"].backward()
+    squares = [weight.grad.square().sum() for weight in model.parameters() if weight.grad is not None]
+    return {name: float(value.detach()) for name, value in found.items()} | {"grad_norm": float(sum(squares)) ** 0.5}
+
+
+@pytest.mark.parametrize(("ours", "named"), [
+    ({"loss": "sigmoid"}, {"loss_type": ["sigmoid"]}),
+    ({"loss": "robust"}, {"loss_type": ["robust"], "label_smoothing": 0.1}),
+    ({"loss": "hinge"}, {"loss_type": ["hinge"]}),
+    ({"loss": "ipo", "length_normalised": True}, {"loss_type": ["ipo"]}),
+    ({"loss": "sigmoid", "length_normalised": True}, {"loss_type": ["sigmoid_norm"]}),
+    ({"loss": "bco"}, {"loss_type": ["bco_pair"]}),
+    ({"loss": "nca"}, {"loss_type": ["nca_pair"]}),
+    ({"loss": "sppo"}, {"loss_type": ["sppo_hard"]}),
+    ({"loss": "exo"}, {"loss_type": ["exo_pair"], "label_smoothing": 1e-3}),
+    ({"loss": "apo_zero"}, {"loss_type": ["apo_zero"]}),
+    ({"loss": "apo_down"}, {"loss_type": ["apo_down"]}),
+    ({"loss": "ld_dpo"}, {"loss_type": ["sigmoid"], "ld_alpha": 0.5}),
+    ({"loss": "apo_zero", "tail_weight": 0.2}, {"loss_type": ["apo_zero"], "ld_alpha": 0.2}),
+    ({"loss": "dpo_nll"}, {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2]}),
+], ids=lambda given: " ".join(map(str, given.values())) if "loss" in given else "TRL")
+def test_losses_away_from_the_reference(base, beside, tmp_path, agree, ours, named):
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+    name = "DPO, " + ", ".join(map(str, ours.values()))
+    mine = loss_and_gradient(base, beside, EVEN, **{"beta": 0.3, **ours})
+    settings = DPOConfig(str(tmp_path / "out"), beta=0.3, max_length=256, **named, **COMMON)
+    line = theirs(DPOTrainer(str(base), ref_model=AutoModelForCausalLM.from_pretrained(beside), args=settings,
+                             train_dataset=Dataset.from_list(EVEN),
+                             processing_class=AutoTokenizer.from_pretrained(base)))
+    assert mine["margin"] != 0
+    agree(f"{name}: loss", "TRL DPOTrainer", abs(mine["loss"] - line["loss"]), 1e-5 * (1 + abs(line["loss"])))
+    agree(f"{name}: norm of the gradient", "TRL DPOTrainer", abs(mine["grad_norm"] / line["grad_norm"] - 1), 1e-4)
+
+
+def test_contrastive_preference_optimisation(base, tmp_path, agree):
+    from datasets import Dataset
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+    mine = loss_and_gradient(base, base, EVEN, loss="cpo", beta=0.3)
+    settings = CPOConfig(str(tmp_path / "out"), beta=0.3, max_length=256, **COMMON)
+    line = theirs(CPOTrainer(str(base), args=settings, train_dataset=Dataset.from_list(EVEN),
+                             processing_class=AutoTokenizer.from_pretrained(base)))
+    agree("CPO: loss", "TRL CPOTrainer", abs(mine["loss"] - line["loss"]), 1e-5 * (1 + abs(line["loss"])))
+    agree("CPO: likelihood of the chosen", "TRL CPOTrainer", abs(mine["nll"] - line["nll_loss"]), 1e-5)
+    agree("CPO: norm of the gradient", "TRL CPOTrainer", abs(mine["grad_norm"] / line["grad_norm"] - 1), 1e-4)
+
+
+def test_odds_ratio_preference_optimisation(base, tmp_path, agree):
+    """TRL adds the likelihood of prompts too, ours that of responses alone; the odds' part is the same."""
+    from datasets import Dataset
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+    mine = loss_and_gradient(base, base, EVEN, loss="orpo")
+    settings = ORPOConfig(str(tmp_path / "out"), max_length=256, **COMMON)
+    trainer = ORPOTrainer(str(base), args=settings, train_dataset=Dataset.from_list(EVEN),
+                          processing_class=AutoTokenizer.from_pretrained(base))
+    line = theirs(trainer)
+    agree("ORPO: odds' part of the loss", "TRL ORPOTrainer",
+          abs((mine["loss"] - mine["nll"]) - (line["loss"] - line["nll_loss"])), 1e-5)
+    sides = [[torch.tensor([-0.01, -0.7, -4.0], requires_grad=True), torch.tensor([-0.4, -0.7, -0.02],
+                                                                                  requires_grad=True)] for _ in "ab"]
+    ours = find_preference_loss("orpo")(*sides[0], None, None, 0.1)
+    trl = -trainer.odds_ratio_loss(*sides[1])[0]
+    for losses in (ours, trl):
+        losses.sum().backward()
+    agree("ORPO: losses of the same log-probabilities", "TRL ORPOTrainer",
+          float((ours - trl).detach().abs().max()), 1e-6)
+    agree("ORPO: their gradients", "TRL ORPOTrainer",
+          max(float((one.grad - other.grad).abs().max()) for one, other in zip(*sides, strict=True)), 1e-5)
 
 
 def test_kahneman_tversky_optimisation(base, tmp_path, agree):

@@ -4,6 +4,7 @@ temperatures, sums and counts."""
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -20,6 +21,8 @@ from trivium.feedback.store import Store
 from trivium.files import write_rows
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.policy import kl_penalties
+from trivium.objectives.preference import PREFERENCE_LOSSES
+from trivium.objectives.ranking import TIED_LOSSES
 from trivium.progress import Progress
 from trivium.stage import Context
 from trivium.stages import defaults
@@ -27,7 +30,7 @@ from trivium.stages.finetuning.sft import AnswersAndQuestions, mark_answers
 from trivium.stages.models import load_reward_model, prompt_ids, response_ids, save_model
 from trivium.stages.preferences import dpo, rankings, reference, reward
 from trivium.stages.preferences.dpo import Dpo
-from trivium.stages.preferences.rankings import Rated
+from trivium.stages.preferences.rankings import Rated, TiedPart
 from trivium.stages.preferences.reward import Reward
 from trivium.stages.reinforcement import ppo, rollout, training
 from trivium.stages.reinforcement.grpo import GroupSurrogate, Grpo
@@ -40,6 +43,7 @@ from trivium.training.optimizers import Optimization
 from trivium.training.precision import masters
 from trivium.training.trainer import Trainer
 
+LOSSES = [name for name, loss in PREFERENCE_LOSSES.items() if loss.file is None]
 ASK = [{"role": "user", "content": "what is two and two?"}]
 
 
@@ -229,7 +233,7 @@ def test_the_value_model_begins_as_the_reward_model(school, tmp_path, monkeypatc
     assert not {id(p) for p in seen[0].value.parameters()} & {id(p) for p in seen[0].policy.parameters()}
 
 
-@pytest.mark.parametrize("kind", ["ppo", "grpo", "dpo", "ipo", "hinge", "simpo", "ranking", "regression", "questions"])
+@pytest.mark.parametrize("kind", ["ppo", "grpo", *LOSSES, "ranking", *TIED_LOSSES, "regression", "questions"])
 def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
     """Sums over all tokens, or prompts, are divided once: never a mean of means."""
     if any_precision == "bf16-weights" and kind in ("ppo", "grpo"):
@@ -241,6 +245,9 @@ def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
         places = [[k] for k in range(len(tree.responses))]
         if kind == "regression":
             return Rated(places, [6, 2, 3][:len(places)])
+        if kind in TIED_LOSSES:
+            pairs = tuple(itertools.combinations(range(len(places)), 2))
+            return TiedPart(pairs, len(pairs), (1.0,) * len(places), (), pairs[1:])
         return np.arange(sum(map(len, tree.responses))) % 3 > 0 if kind == "questions" else places
 
     trees = [Tree(tree.prompt, tree.responses, payload=payload(tree)) for tree in trees]
@@ -258,15 +265,17 @@ def test_microbatches_of_any_size_are_one_batch(school, kind, any_precision):
                 }
             else:
                 {"regression": rankings.add_ratings, "questions": mark_answers}.get(kind, rankings.add_pairs)(batch)
-                batch.extra["reference"] = torch.zeros(len(batch.ends))
+                batch.extra |= {"reference": torch.zeros(len(batch.ends)),
+                                "reference_tokens": torch.zeros(len(batch.targets))}
+                batch.counts["read"] = float(len(batch.ends))
         policy = LanguageModel(school.policy.config).initialise(0)
         judge = RewardModel.from_language_model(policy, 0)
         model, objective = {
             "ppo": (ppo.PolicyAndValue(policy, judge), ppo.ClippedSurrogate(Ppo())),
-            "grpo": (policy, GroupSurrogate(Grpo())), "dpo": (policy, dpo.DirectPreference(Dpo())),
-            "ipo": (policy, dpo.DirectPreference(Dpo(loss="ipo"))),
-            "hinge": (policy, dpo.DirectPreference(Dpo(loss="hinge"))),
-            "simpo": (policy, dpo.DirectPreference(Dpo(loss="simpo"))), "ranking": (judge, reward.Ranking()),
+            "grpo": (policy, GroupSurrogate(Grpo())),
+            **{loss: (policy, dpo.DirectPreference(Dpo(loss=loss))) for loss in LOSSES},
+            "ranking": (judge, reward.Ranking()),
+            **{loss: (judge, reward.find_objective(loss)) for loss in TIED_LOSSES},
             "regression": (judge, reward.Regression()), "questions": (policy, AnswersAndQuestions(0.25))
         }[kind]
         trainer = Trainer(model, Optimization(clip=0.0), 1, any_precision)

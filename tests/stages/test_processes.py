@@ -62,6 +62,12 @@ def recipe_of(school, rows, folder, precision, *names):
         "kto": {"feedback": str(school / "thumbs.jsonl"), **few},
         "ppo": {"reward": str(school / "reward"), "episodes": 8, "epochs": 2, **practice},
         "grpo": {"checker": f"{rows / 'reward.py'}:long", "episodes": 4, "samples": 3, **practice},
+        "dapo": {"kind": "grpo", "objective": "dapo", "checker": f"{rows / 'reward.py'}:long", "unfinished_score": None,
+                 "episodes": 6, "samples": 2, "ratio": "sequence", "aggregation": "responses", "kl_coefficient": 0.1,
+                 "reference_every": 1, "mask_unfinished": True, "importance_cap": 2.0, "entropy_bonus": 0.01,
+                 **practice},
+        "reinforce": {"kind": "grpo", "objective": "reinforce++", "checker": f"{rows / 'reward.py'}:long",
+                      "episodes": 4, "samples": 1, **practice},
     }
     stages = {}
     for name in names:
@@ -163,9 +169,9 @@ def assert_written_alike(here, there, near):
 
 def test_two_processes_learn_what_one_does(school, rows, tmp_path, precision):
     """In float32 the first of them was begun by one process, and killed."""
-    names = ("sft-lora", "sft-olmo", "reward", "dpo", "kto-dora", "ppo", "grpo-olmo-lora")
+    names = ("sft-lora", "sft-olmo", "reward", "dpo", "kto-dora", "ppo", "grpo-olmo-lora", "dapo", "reinforce")
     if precision != "float32":
-        names = ("sft", "dpo", "kto", "ppo-lora", "grpo")
+        names = ("sft", "dpo", "kto", "ppo-lora", "grpo", "dapo")
     recipe = recipe_of(school, rows, tmp_path, precision, *names)
     alone(recipe, tmp_path / "1")
     if precision == "float32":

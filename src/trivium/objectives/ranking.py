@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,6 +20,34 @@ def ranking_losses(chosen: Tensor, rejected: Tensor, margins: Tensor) -> Tensor:
     where people saw larger ones (Llama 2, eq. 2); 0 asks for none.
     """
     return -F.logsigmoid(chosen - rejected - margins)
+
+
+def rao_kupper_losses(chosen: Tensor, rejected: Tensor, margins: Tensor, tied: Tensor,
+                      strength: float = 3.0) -> Tensor:
+    """Bradley and Terry's model with ties, of Rao and Kupper 1967: a pair is told apart where its scores differ by more
+    than is noticed. A loss for every pair ``[P]``, the negative log of ``sigmoid(d - log strength)`` for one that is
+    ordered, and of ``(strength^2 - 1) sigmoid(d - log strength) sigmoid(-d - log strength)`` for one that is
+    ``tied [P]``, with d the difference of the scores, less the margin. Equal scores are a tie with the probability
+    ``(strength - 1) / (strength + 1)``: a half by default (Chen et al. 2024, DPO-RK), none for 1."""
+    differences, noticed = chosen - rejected - margins, math.log(strength)
+    ordered = -F.logsigmoid(differences - noticed)
+    return torch.where(tied, ordered - F.logsigmoid(-differences - noticed) - math.log(strength ** 2 - 1), ordered)
+
+
+def davidson_losses(chosen: Tensor, rejected: Tensor, margins: Tensor, tied: Tensor,
+                    strength: float = 2.0) -> Tensor:
+    """Bradley and Terry's model with ties, of Davidson 1970: a tie weighs ``strength`` times the geometric mean of
+    both responses' strengths. A loss for every pair ``[P]``, the negative log of ``exp(d / 2) / z`` for one that is
+    ordered, and of ``strength / z`` for one that is ``tied [P]``, with ``z = exp(d / 2) + exp(-d / 2) + strength``
+    and d the difference of the scores, less the margin. Equal scores are a tie with the probability ``strength /
+    (strength + 2)``: a half by default (Chen et al. 2024, DPO-D, where it is written as 2 nu)."""
+    half = (chosen - rejected - margins) / 2
+    tie = torch.full_like(half, math.log(strength))
+    return torch.logsumexp(torch.stack([half, -half, tie]), 0) - torch.where(tied, tie, half)
+
+
+TIED_LOSSES = {"rao_kupper": rao_kupper_losses, "davidson": davidson_losses}
+"""The losses that learn from ties too, by name."""
 
 
 def find_pairwise_loss(reference: str) -> Any:

@@ -31,7 +31,9 @@ def cost_of_rankings(stage: Looped, start: str, rankings: Rankings, epochs: floa
 
     def finish(batch: Batch) -> None:
         add_pairs(batch)
-        batch.extra["reference"] = torch.zeros(len(batch.ends))
+        batch.extra |= {"reference": torch.zeros(len(batch.ends)),
+                        "reference_tokens": torch.zeros(len(batch.targets))}
+        batch.counts["read"] = float(len(batch.ends))
 
     batches = PackedEpochs(estimate.dialogues(200, max(2, round(rankings.responses)), length), length, rows, 0,
                            finish)

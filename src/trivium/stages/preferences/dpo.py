@@ -1,5 +1,5 @@
-"""Direct preference optimisation: the policy itself as the reward model (Rafailov et al. 2023), with IPO (Azar et al.
-2023), the hinge loss, SimPO (Meng et al. 2024), and losses of the user's own."""
+"""Direct preference optimisation: the policy itself as the reward model (Rafailov et al. 2023), by any loss of
+:mod:`trivium.objectives.preference`, and by losses of the user's own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ from trivium.stages.defaults import Usual
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.preferences.cost import cost_of_rankings
 from trivium.stages.preferences.rankings import add_pairs, count_rankings, full_ranking, ordered_right, rankings
-from trivium.stages.preferences.reference import Reference, drift, summed, target_log_probs, with_reference
+from trivium.stages.preferences.reference import (
+    Reference,
+    drift,
+    summed,
+    summed_in_pairs,
+    target_log_probs,
+    token_counts,
+    with_reference,
+)
 from trivium.stages.preferences.reward import ranked_batches
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch
@@ -59,18 +67,25 @@ class Dpo(FromChat):
     """Strength of the implied KL penalty. null: what the loss declares; else 0.1, and 0.3 for a model below 10 million
     parameters."""
     loss: Code = "sigmoid"
-    """sigmoid: DPO's own; ipo: a squared distance that does not push certain preferences without end (Azar et al.
-    2023); hinge: no more is learned from a pair that is far enough apart (Zhao et al. 2023); simpo: mean
-    log-probabilities of a token and no reference, with beta 2 (Meng et al. 2024). Or one of a plugin or an installed
-    package by its name, or FILE.py:NAME: a function of (policy_chosen, policy_rejected, reference_chosen,
-    reference_rejected, beta)."""
+    """sigmoid: DPO's own. For labels that may be wrong: robust. Not to push certain preferences without end: ipo,
+    hinge. That one good way of answering is enough: exo. That chosen responses stay likely: dpo_nll, dpop, apo_zero,
+    bco, nca; apo_down where the model's own are better; sppo for rounds. Against a taste for length: ld_dpo, r_dpo,
+    simpo. Without a reference: simpo, cpo, and orpo, for a model that has not been fine-tuned. docs/rlhf.md has a table
+    of them. Or one of a plugin or an installed package by its name, or FILE.py:NAME: a function of (policy_chosen,
+    policy_rejected, reference_chosen, reference_rejected, beta)."""
     loss_options: dict[str, bool | int | float | str] = Field({}, validate_default=True)
     """Further arguments of the loss, by name."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """The probability that a preference is labelled the wrong way round; for sigmoid, and any other loss that takes
-    it."""
+    """The probability that a preference is labelled the wrong way round; for sigmoid, robust, exo, and any other loss
+    that takes it. 0: what the loss begins with, 0.1 for robust, 0.001 for exo."""
     length_normalised: bool = False
     """Take the mean log-probability of a response's tokens instead of their sum. A loss may declare that it does."""
+    tail_weight: float | None = Field(None, ge=0, le=1, validate_default=True)
+    """What the tokens of the longer response of a pair weigh beyond the length of the shorter one, in sums (Liu et al.
+    2024: alpha). null: what the loss declares, 0.5 for ld_dpo; else 1."""
+    nll_coefficient: float | None = Field(None, ge=0)
+    """How many times the negative log-likelihood of the chosen response, the mean over its tokens, is added to the loss
+    (Pang et al. 2024, Llama 3). null: what the loss declares, 1 for cpo and orpo, 0.2 for dpo_nll; else 0."""
     adapter: AdapterSettings | None = None
     """Train an adapter; the reference is then the same weights with it off. null trains all weights."""
 
@@ -98,6 +113,17 @@ class Dpo(FromChat):
                 find_preference_loss(info.data["loss"]).check(options)
         return smoothing
 
+    @field_validator("tail_weight")
+    @classmethod
+    def _tail_of_sums(cls, weight: float | None, info: ValidationInfo) -> float | None:
+        if {"loss", "length_normalised"} <= set(info.data):
+            loss = find_preference_loss(info.data["loss"])
+            mean, tail = loss.mean or info.data["length_normalised"], loss.tail_weight if weight is None else weight
+            if mean and tail < 1:
+                raise ValueError(f"a tail weighs {tail:g} in sums, and log-probabilities are means here; leave out "
+                                 "`length_normalised`, or take another `loss` or a `tail_weight` of 1")
+        return weight
+
     @property
     def options(self) -> dict[str, Any]:
         """What the loss is given besides log-probabilities and ``beta``."""
@@ -108,15 +134,30 @@ class Dpo(FromChat):
         """Whether log-probabilities are means over a response's tokens."""
         return self.length_normalised or find_preference_loss(self.loss).mean
 
+    @property
+    def tail(self) -> float:
+        """What tokens beyond the length of a pair's other response weigh."""
+        return find_preference_loss(self.loss).tail_weight if self.tail_weight is None else self.tail_weight
+
+    @property
+    def nll(self) -> float:
+        """How many times the negative log-likelihood of chosen responses is added."""
+        declared = find_preference_loss(self.loss).nll_coefficient
+        return declared if self.nll_coefficient is None else self.nll_coefficient
+
     def usual_settings(self, inputs: Mapping[str, Any]) -> tuple[Usual, int]:
-        """What the table says, with the beta that the loss declares."""
+        """What the table says, with the beta and the rate that the loss declares."""
         known, parameters = super().usual_settings(inputs)
-        beta = find_preference_loss(self.loss).beta
-        return (known if beta is None else replace(known, beta=beta)), parameters
+        loss = find_preference_loss(self.loss)
+        return replace(known, beta=known.beta if loss.beta is None else loss.beta,
+                       learning_rate=known.learning_rate * loss.rate,
+                       matrix_learning_rate=known.matrix_learning_rate * loss.rate), parameters
 
     def learned(self) -> dict[str, Any]:
-        """The settings that decide what the stage makes. Options are among them where there are any."""
-        return {name: value for name, value in super().learned().items() if name != "loss_options" or value}
+        """The settings that decide what the stage makes. Those that came later are among them where they are given."""
+        later: dict[str, Any] = {"loss_options": {}, "tail_weight": None, "nll_coefficient": None}
+        return {name: value for name, value in super().learned().items()
+                if name not in later or value != later[name]}
 
     def code(self) -> Iterator[tuple[str, Path]]:
         """The user's code that the stage runs; the file of a loss that is named by its registered name too."""
@@ -160,10 +201,11 @@ class Dpo(FromChat):
         }
 
     def cost(self, estimate: Estimate) -> Cost:
-        """The updates, and passes over all rankings for the reference, and over the held-out ones again."""
-        given = estimate.rankings(self.preferences)
+        """The updates, and passes over all rankings for the reference, where the loss takes one, and over the held-out
+        ones again."""
+        given, before = estimate.rankings(self.preferences), float(find_preference_loss(self.loss).reference)
         return cost_of_rankings(self, self.model, given, self.epochs, estimate, lambda model: model,
-                                DirectPreference(self), add_pairs, 1 - given.heldout + 2 * given.heldout)
+                                DirectPreference(self), add_pairs, before + given.heldout)
 
     def outlook(self, estimate: Estimate) -> Outlook:
         """A model like the one it starts from."""
@@ -182,7 +224,9 @@ class Dpo(FromChat):
 
         def finish(batch: Batch) -> None:
             add_pairs(batch)
-            batch.extra["reference"] = torch.zeros(len(batch.ends))
+            batch.extra |= {"reference": torch.zeros(len(batch.ends)),
+                            "reference_tokens": torch.zeros(len(batch.targets))}
+            batch.counts["read"] = float(len(batch.ends))
 
         return self.step_with(estimate, models, DirectPreference(self),
                               self.full_batches(processes, full_ranking(length), finish, length, config))
@@ -199,13 +243,29 @@ class DirectPreference(Objective):
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """The mean over prompts of the mean over a prompt's pairs."""
-        winners, losers, beta = batch.extra["winners"], batch.extra["losers"], self.beta
+        winners, losers, settings = batch.extra["winners"], batch.extra["losers"], self.settings
         tokens = target_log_probs(model, batch)
-        policy = summed(tokens, batch.owners, len(batch.ends), self.settings.mean)
-        reference = batch.extra["reference"] if self.loss.reference else None
-        four = (policy[winners], policy[losers], None if reference is None else reference[winners],
-                None if reference is None else reference[losers])
-        losses, margins = self.loss(*four, beta, **self.settings.options), implicit_margins(*four, beta)
-        return {"loss": Total((losses * batch.extra["pair_weights"]).sum(), "trees"),
+        responses = summed(tokens, batch.owners, len(batch.ends), settings.mean)
+        policy = self.in_pairs(batch, responses, tokens)
+        reference: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
+        if self.loss.reference:
+            reference = self.in_pairs(batch, batch.extra["reference"], batch.extra.get("reference_tokens"))
+        four = (*policy, *reference)
+        lengths = [token_counts(batch)[side] for side in (winners, losers)] if self.loss.lengths else ()
+        losses, margins = self.loss(*four, self.beta, lengths, **settings.options), implicit_margins(*four, self.beta)
+        weights, totals = batch.extra["pair_weights"], {}
+        if settings.nll:
+            nll = -summed(tokens, batch.owners, len(batch.ends), mean=True)[winners]
+            losses, totals["nll"] = losses + settings.nll * nll, Total((nll * weights).sum(), "trees")
+        return {"loss": Total((losses * weights).sum(), "trees"),
                 "accuracy": Total(ordered_right(margins), "pairs"), "margin": Total(margins.sum(), "pairs"),
-                **drift(tokens, batch)}
+                **totals, **drift(tokens, batch)}
+
+    def in_pairs(self, batch: Batch, responses: torch.Tensor,
+                 tokens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The log-probabilities of chosen and of rejected responses, ``[P]`` each, from those of the batch's
+        ``responses [S]`` or, where tails weigh less, of their ``tokens [N]``."""
+        if self.settings.tail == 1:
+            return responses[batch.extra["winners"]], responses[batch.extra["losers"]]
+        assert tokens is not None
+        return summed_in_pairs(tokens, batch, self.settings.tail)

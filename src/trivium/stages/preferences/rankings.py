@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,11 @@ def pairs_of(ranking: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
             for later in ranking[i + 1:] for worse in later]
 
 
+def ties_of(ranking: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """All pairs of a ranking whose responses are tied."""
+    return [pair for group in ranking for pair in itertools.combinations(group, 2)]
+
+
 @dataclass(frozen=True)
 class Rated:
     """A ranking with the ratings that it came with."""
@@ -52,6 +58,15 @@ class Part:
     """Of each response, one over the number of trees that it is in."""
     ratings: tuple[float, ...] = ()
     """Of each response, 1 to 7, where there are any."""
+
+
+@dataclass(frozen=True)
+class TiedPart(Part):
+    """A part for a loss that learns from ties too. A class of its own leaves the digests of other trees as they
+    were."""
+
+    ties: tuple[tuple[int, int], ...] = ()
+    """Those of the pairs whose responses are tied."""
 
 
 def part_of(tree: Tree[Any]) -> Part:
@@ -91,7 +106,10 @@ def add_pairs(batch: Batch) -> None:
         "winners": torch.tensor(winners, dtype=torch.int64), "losers": torch.tensor(losers, dtype=torch.int64),
         "pair_weights": torch.tensor(weights)
     }
-    batch.counts |= {"pairs": float(len(winners)),
+    tied = [isinstance(part, TiedPart) and pair in part.ties for part in parts for pair in part.pairs]
+    if any(tied):
+        batch.extra["tied"] = torch.tensor(tied)
+    batch.counts |= {"pairs": float(len(winners) - sum(tied)),
                      "trees": float(sum(len(part.pairs) / part.total for part in parts if part.total))}
 
 
@@ -114,10 +132,17 @@ def spread(tree: Tree[Any], length: int) -> list[Tree[Any]]:
         left = [pair for pair in left if pair not in taken]
         groups.append((sorted(members), taken))
     times = [sum(i in members for members, _ in groups) for i in range(len(sizes))]
-    return [Tree(tree.prompt, tuple(tree.responses[i] for i in members), payload=Part(
-        tuple((members.index(better), members.index(worse)) for better, worse in pairs), whole.total,
-        tuple(1 / times[i] for i in members), tuple(whole.ratings[i] for i in members) if whole.ratings else ()))
-        for members, pairs in groups]
+
+    def part(members: list[int], pairs: list[tuple[int, int]]) -> Part:
+        places = {pair: (members.index(pair[0]), members.index(pair[1])) for pair in pairs}
+        made = replace(whole, pairs=tuple(places.values()), weights=tuple(1 / times[i] for i in members),
+                       ratings=tuple(whole.ratings[i] for i in members) if whole.ratings else ())
+        if isinstance(made, TiedPart):
+            return replace(made, ties=tuple(places[pair] for pair in pairs if pair in made.ties))
+        return made
+
+    return [Tree(tree.prompt, tuple(tree.responses[i] for i in members), payload=part(members, pairs))
+            for members, pairs in groups]
 
 
 def longest_pair(tree: Tree[Any]) -> int:
@@ -164,15 +189,16 @@ def ordered_right(margins: torch.Tensor) -> torch.Tensor:
     return (margins.sign() + 1).sum() / 2
 
 
-def rankings(preferences: Path, context: Context, rated: bool = False) -> list[Row]:
-    """All good rankings with at least one pair; with good ratings too, where they are needed."""
+def rankings(preferences: Path, context: Context, rated: bool = False, tied: bool = False) -> list[Row]:
+    """All good rankings with at least one pair, of which ``tied`` ones count where they are learned from; with good
+    ratings too, where they are needed."""
     def check(row: Row) -> None:
         check_ranking(row)
         if rated:
             check_ratings(row)
 
     rows = rows_of(preferences, "comparisons.jsonl", ["prompt", "responses", "ranking", "split"], context, check)
-    return [row for row in rows if pairs_of(row["ranking"])]
+    return [row for row in rows if pairs_of(row["ranking"]) or (tied and ties_of(row["ranking"]))]
 
 
 def check_ranking(row: Row) -> None:
@@ -215,12 +241,16 @@ def check_ratings(row: Row) -> None:
         raise TriviumError(f"the rating {bad!r} is not a number from 1 to 7")
 
 
-def ranked_tree(tokenizer: ChatTokenizer, row: Row, rated: bool = False) -> Tree[Any]:
+def ranked_tree(tokenizer: ChatTokenizer, row: Row, rated: bool = False, tied: bool = False) -> Tree[Any]:
     """A prompt with its ranked responses; those that were cut short (``finished``) have no token that ends them. It
-    carries the ranking, ``rated`` as :class:`Rated`."""
+    carries the ranking, ``rated`` as :class:`Rated`, or with its ``tied`` pairs as a :class:`TiedPart`."""
     finished = row.get("finished") or [True] * len(row["responses"])
-    return answer_tree(tokenizer, row, row["responses"], finished,
-                       Rated(row["ranking"], row["ratings"]) if rated else row["ranking"])
+    payload: Any = Rated(row["ranking"], row["ratings"]) if rated else row["ranking"]
+    if tied:
+        ties, better = ties_of(row["ranking"]), pairs_of(row["ranking"])
+        payload = TiedPart((*better, *ties), len(better) + len(ties), (1.0,) * len(row["responses"]),
+                           tuple(row["ratings"]) if rated else (), tuple(ties))
+    return answer_tree(tokenizer, row, row["responses"], finished, payload)
 
 
 def tell_remarks(tokenizer: ChatTokenizer, answered: Iterable[tuple[Sequence[Row], Any]], context: Context) -> None:

@@ -186,6 +186,28 @@ def summed(log_probs: torch.Tensor, owners: torch.Tensor, count: int, mean: bool
     return sums / nothing.index_add(0, owners, torch.ones_like(log_probs)).clamp(min=1) if mean else sums
 
 
+def token_counts(batch: Batch) -> torch.Tensor:
+    """How many targets each of a batch's responses has, ``[S]``."""
+    return batch.owners.new_zeros(len(batch.ends)).index_add(0, batch.owners, torch.ones_like(batch.owners))
+
+
+def summed_in_pairs(log_probs: torch.Tensor, batch: Batch, tail_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of tokens ``[N]`` summed over the chosen and over the rejected response of each pair, ``[P]``
+    each, where those beyond the length of the pair's other response weigh ``tail_weight`` (Liu et al. 2024,
+    'Length Desensitization in Direct Preference Optimization')."""
+    sizes, length = token_counts(batch), batch.tokens.shape[1]
+    places = torch.arange(len(batch.owners), device=batch.owners.device) - (sizes.cumsum(0) - sizes)[batch.owners]
+    rows = log_probs.new_zeros(len(sizes), length).index_put((batch.owners, places), log_probs)
+    along = torch.arange(length, device=sizes.device)
+
+    def weighed(responses: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        tail = (along >= sizes[others][:, None]).to(rows.dtype)
+        return (rows[responses] * (1 - (1 - tail_weight) * tail)).sum(1)
+
+    winners, losers = batch.extra["winners"], batch.extra["losers"]
+    return weighed(winners, losers), weighed(losers, winners)
+
+
 def response_log_probs(model: Any, batch: Batch, mean: bool = False) -> torch.Tensor:
     """The log-probability of each whole response of a batch, ``[S]`` in nats: summed over its tokens, or their
     ``mean``."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from trivium import randomness
 from trivium.errors import TriviumError, nearest
@@ -19,7 +20,7 @@ from trivium.model.adapters import attach
 from trivium.model.adapters.folder import weights_digest
 from trivium.model.folder import read_config
 from trivium.objectives.functions import pair_losses
-from trivium.objectives.ranking import find_pairwise_loss, ranking_losses, rating_losses
+from trivium.objectives.ranking import TIED_LOSSES, find_pairwise_loss, ranking_losses, rating_losses
 from trivium.stage import Code, Context, Figure, Input, Panel, Title, refusing
 from trivium.stages.chat_settings import FromChat
 from trivium.stages.cost import Estimate
@@ -82,11 +83,15 @@ class Reward(FromChat):
     adapter: AdapterSettings | None = None
     """Train an adapter and the head beside the frozen model; null trains all weights."""
     loss: Code = "ranking"
-    """ranking: InstructGPT's, over all pairs; regression: the squared error of ratings 1 to 7, to compare with. Or
+    """ranking: InstructGPT's, over all pairs; rao_kupper and davidson: the same with ties, whose scores are to be alike
+    (Rao and Kupper 1967, Davidson 1970); regression: the squared error of ratings 1 to 7, to compare with. Or
     FILE.py:NAME: a function of the pairs' (chosen, rejected, margins), scores and what they are to differ by."""
     margin: float = Field(0.0, ge=0)
-    """ranking, and a loss of your own: a pair's scores are to differ by this much for each point that its ratings
+    """All but regression: an ordered pair's scores are to differ by this much for each point that its ratings
     differ (Llama 2: graded preferences)."""
+    tie_strength: float | None = Field(None, gt=0)
+    """How readily responses are taken for tied. rao_kupper: a ratio above 1, by which one must be stronger to be told
+    apart; null is 3. davidson: null is 2. Either makes half of the pairs with equal scores ties."""
     member: int = Field(0, ge=0)
     """Another number gives another head and another order of the same rankings: members of an ensemble are stages that
     differ in it."""
@@ -97,6 +102,21 @@ class Reward(FromChat):
         with refusing():
             find_objective(loss)
         return loss
+
+    @field_validator("tie_strength")
+    @classmethod
+    def _strength_of_ties(cls, strength: float | None, info: ValidationInfo) -> float | None:
+        loss = info.data.get("loss")
+        if strength is not None and loss is not None and loss not in TIED_LOSSES:
+            raise ValueError(f"{loss} learns nothing from ties; leave it out, or take the loss "
+                             f"{' or '.join(TIED_LOSSES)}")
+        if strength is not None and loss == "rao_kupper" and strength <= 1:
+            raise ValueError(f"{strength:g} is not above 1, where nothing is tied; see rao_kupper")
+        return strength
+
+    def learned(self) -> dict[str, Any]:
+        """The settings that decide what the stage makes. The strength of ties is among them where it is given."""
+        return {name: value for name, value in super().learned().items() if name != "tie_strength" or value is not None}
 
     @property
     def rated(self) -> bool:
@@ -124,7 +144,8 @@ class Reward(FromChat):
         length = max(batches.length, *map(longest_branch, [*good, *(tree for tree, _ in judged)]))
         each = self.rows or max(1, tokens_at_once(model.config) // length)
         steps = max(1, round(self.epochs * batches.steps_per_epoch))
-        outcome = run_training(model, find_objective(self.loss, self.margin), batches, steps, self, context,
+        objective = find_objective(self.loss, self.margin, self.tie_strength)
+        outcome = run_training(model, objective, batches, steps, self, context,
                                weights_digest(context.inputs["model"]), contents_of(training))
         if not outcome.leader:
             return {}
@@ -174,18 +195,21 @@ class Reward(FromChat):
                               self.full_batches(processes, full_ranking(length), add_pairs, length, config))
 
 
-PairwiseLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Of the scores of a pair's chosen and rejected response, and the margin between them, all ``[P]``: a loss ``[P]``."""
+PairwiseLoss = Callable[..., torch.Tensor]
+"""Of the scores of a pair's chosen and rejected response, and the margin between them, all ``[P]``: a loss ``[P]``. One
+of :data:`TIED_LOSSES` is told which pairs are tied, too."""
 
 
 class Ranking(Objective):
     """A pairwise loss, InstructGPT's by default, over all pairs of each prompt's responses, every response encoded
-    once. ``margin`` is what a pair's scores are to differ by for each point that its ratings differ."""
+    once. ``margin`` is what a pair's scores are to differ by for each point that its ratings differ; ``options`` are
+    the loss's."""
 
     weights = {"loss": 1.0}
 
-    def __init__(self, margin: float = 0.0, loss: PairwiseLoss = ranking_losses, name: str = "ranking") -> None:
-        self.margin, self.loss, self.name = margin, loss, name
+    def __init__(self, margin: float = 0.0, loss: PairwiseLoss = ranking_losses, name: str = "ranking",
+                 tied: bool = False, **options: float) -> None:
+        self.margin, self.loss, self.name, self.tied, self.options = margin, loss, name, tied, options
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """The mean over prompts of the mean over a prompt's pairs."""
@@ -194,7 +218,9 @@ class Ranking(Objective):
         if self.margin:
             ratings = batch.extra["ratings"]
             margins = self.margin * (ratings[winners] - ratings[losers]).clamp(min=0)
-        losses = pair_losses(self.name, self.loss, [scores[winners], scores[losers]], margins)
+        tied = tied_pairs(batch)
+        settings = [margins.masked_fill(tied, 0.0), tied] if self.tied else [margins]
+        losses = pair_losses(self.name, self.loss, [scores[winners], scores[losers]], *settings, **self.options)
         return {"loss": Total((losses * batch.extra["pair_weights"]).sum(), "trees"),
                 "accuracy": right_pairs(scores, batch)}
 
@@ -212,22 +238,32 @@ class Regression(Objective):
                 "accuracy": right_pairs(scores, batch)}
 
 
-def find_objective(loss: str, margin: float = 0.0) -> Ranking | Regression:
-    """The objective that the setting ``loss`` names. Raises :class:`TriviumError` for an unknown one, and for a
-    function of the user's own that does not take what it is given."""
+def find_objective(loss: str, margin: float = 0.0, tie_strength: float | None = None) -> Ranking | Regression:
+    """The objective that the setting ``loss`` names; ``tie_strength`` is that of one with ties, its own where None.
+    Raises :class:`TriviumError` for an unknown one, and for a function of the user's own that does not take what it is
+    given."""
     if loss == "regression":
         return Regression()
     if loss == "ranking":
         return Ranking(margin)
+    if loss in TIED_LOSSES:
+        return Ranking(margin, TIED_LOSSES[loss], loss, True,
+                       **({} if tie_strength is None else {"strength": tie_strength}))
     if file_of(loss) is None:
         raise TriviumError(f"there is no loss {loss!r} (one of your own is FILE.py:NAME)"
-                           f"{nearest(loss, ('ranking', 'regression'))}")
+                           f"{nearest(loss, ('ranking', 'regression', *TIED_LOSSES))}")
     return Ranking(margin, find_pairwise_loss(loss), loss)
 
 
+def tied_pairs(batch: Batch) -> torch.Tensor:
+    """Which of a batch's pairs are tied, ``[P]``."""
+    return batch.extra.get("tied", torch.zeros_like(batch.extra["winners"], dtype=torch.bool))
+
+
 def right_pairs(scores: torch.Tensor, batch: Batch) -> Total:
-    """The pairs whose better response has the higher score; equal ones count half."""
-    return Total(ordered_right(scores[batch.extra["winners"]] - scores[batch.extra["losers"]]), "pairs")
+    """The pairs whose better response has the higher score; equal ones count half. Tied pairs are not counted."""
+    differences = scores[batch.extra["winners"]] - scores[batch.extra["losers"]]
+    return Total(ordered_right(differences.masked_fill(tied_pairs(batch), -math.inf)), "pairs")
 
 
 def ranked_batches(settings: FromChat, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
@@ -236,9 +272,10 @@ def ranked_batches(settings: FromChat, context: Context) -> tuple[PackedEpochs, 
     tokenizer = settings.load_chat_tokenizer(context)
     limit = Limit(settings.length, config.max_positions, "rankings")
     rated = isinstance(settings, Reward) and settings.rated
-    rows = [row for row in rankings(context.inputs["preferences"], context, rated) if row["split"] == "train"]
+    tied = isinstance(settings, Reward) and settings.loss in TIED_LOSSES
+    rows = [row for row in rankings(context.inputs["preferences"], context, rated, tied) if row["split"] == "train"]
     tell_remarks(tokenizer, ((row["prompt"], said) for row in rows for said in row["responses"]), context)
-    trees = fits((ranked_tree(tokenizer, row, rated) for row in rows), limit, context.progress.say)
+    trees = fits((ranked_tree(tokenizer, row, rated, tied) for row in rows), limit, context.progress.say)
     packed = lay_out(trees, settings, context, limit.positions, getattr(settings, "epochs", 1.0))
     seed = context.seed
     if isinstance(settings, Reward) and settings.member:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -24,8 +24,9 @@ class Engine(Protocol):
         """Sample from these weights from now on. Called by the first process, whenever the policy has changed."""
 
     def __call__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int],
-                 samples: int, keys: Sequence[object]) -> list[list[Completion]]:
-        """``samples`` completions of each prompt; ``keys`` name their random streams."""
+                 samples: int, keys: Sequence[object], progress: Callable[[int, int], None]) -> list[list[Completion]]:
+        """``samples`` completions of each prompt; ``keys`` name their random streams. ``progress`` is told how many of
+        how many are done."""
 
 
 class LocalEngine:
@@ -38,7 +39,7 @@ class LocalEngine:
         """Nothing needs to be sent."""
 
     def __call__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int],
-                 samples: int, keys: Sequence[object]) -> list[list[Completion]]:
+                 samples: int, keys: Sequence[object], progress: Callable[[int, int], None]) -> list[list[Completion]]:
         """``samples`` completions of each prompt."""
         if self.precision != "float32":
             model = folded(model)
@@ -46,7 +47,7 @@ class LocalEngine:
                 raise TriviumError("sampling_precision is bf16, but models of other families, and with adapters that "
                                    "cannot be folded in, are sampled from in float32")
         with autocast(self.precision, model.lm_head.weight.device):
-            return generate(model, prompts, sampling, stop, samples, keys=keys)
+            return generate(model, prompts, sampling, stop, samples, keys=keys, progress=progress)
 
 
 def engine_of(settings: ReinforcementSettings, context: Context) -> Engine:

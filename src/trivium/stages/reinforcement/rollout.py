@@ -135,7 +135,8 @@ class Rollouts:
         sampling = Sampling(temperature=self.settings.temperature, max_new_tokens=self.settings.max_new_tokens,
                             seed=randomness.derive(self.context.seed, *stream))
         completions = self.engine(self.policy, [self.ids[row["id"]].tolist() for row in rows], sampling,
-                                  [self.tokenizer.end_id], samples, [row["id"] for row in rows])
+                                  [self.tokenizer.end_id], samples, [row["id"] for row in rows],
+                                  self.says("responses"))
         return Answers.of_completions(self.tokenizer, rows, [self.ids[row["id"]] for row in rows], completions)
 
     def over_tokens(self, compute: Callable[[Batch], Tensor], trees: Sequence[Tree]) -> list[np.ndarray]:
@@ -143,7 +144,12 @@ class Rollouts:
         def in_precision(batch: Batch) -> Tensor:
             with autocast(self.precision, self.device):
                 return compute(batch)
-        return map_trees(in_precision, trees, self.length, self.rows, self.device, per_token=True)
+        return map_trees(in_precision, trees, self.length, self.rows, self.device, per_token=True,
+                         progress=self.says("rows read"))
+
+    def says(self, what: str) -> Callable[[int, int], None]:
+        """What tells of a part of an iteration how much of it is done."""
+        return lambda done, total: self.context.progress.within(done, total, what)
 
     def log_probs(self, model: LanguageModel, trees: Sequence[Tree]) -> list[np.ndarray]:
         """The log-probability of every token at the sampling temperature."""

@@ -132,6 +132,7 @@ class PolicyTraining:
     def iterations(self) -> Iterator[int]:
         """The iterations that are left, until the KL budget is spent or the watch says so. The policy that answers is
         up to date in each."""
+        self.context.progress.update(self.iteration, self.settings.iterations)
         while self.iteration < self.settings.iterations and not self.ended:
             self._refresh()
             if self.reference:
@@ -194,6 +195,7 @@ class PolicyTraining:
         """Improve the model; the metrics of it. The first update of an iteration tells how far its ratios are from
         1."""
         metrics = self.trainer.step(update, batches, self.objective)
+        self.rollouts.says("updates")(update % self.updates + 1, self.updates)
         ratio_error = metrics.pop("ratio_error")
         return metrics | ({"first_ratio_error": ratio_error} if update % self.updates == 0 else {})
 
