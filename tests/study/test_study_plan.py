@@ -73,7 +73,8 @@ def test_a_stage_that_the_recipe_gives_a_seed_keeps_it(write, tmp_path):
                                          ("preference-losses", 51), ("policy-objectives", 21)])
 def test_the_studies_that_come_with_it_can_be_read(study, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("world", "corpus", "tokenizer", "tokens", "pretrain", "preferences", "reward", "sft"):  # what the quickstart leaves
+    left_by_the_quickstart = ("world", "corpus", "tokenizer", "tokens", "pretrain", "preferences", "reward", "sft")
+    for name in left_by_the_quickstart:
         (tmp_path / "runs/quickstart" / name).mkdir(parents=True)
     plan = plan_study(Path("recipes/studies") / f"{study}.yaml")
     assert len(plan.runs) == runs and not plan.same

@@ -172,19 +172,21 @@ def reward_points(reward: Reward, prompts: Sequence[Row], answers: Sequence[str]
 
 
 def sampled_kl(model: LanguageModel, reference: LanguageModel, tokenizer: ChatTokenizer, prompts: Sequence[Row],
-               tokens: Sequence[Sequence[int]], temperature: float) -> float:
+               tokens: Sequence[Sequence[int]], temperature: float, progress: Progress, name: str) -> float:
     """KL(model || reference) of a response in nats, estimated from the model's own samples ``tokens``, drawn at
-    ``temperature``."""
+    ``temperature``. ``progress`` is told how far it is with the model called ``name``."""
     trees = [Tree(prompt_ids(tokenizer, row["prompt"], row.get("tools")), (np.array(ids, np.int64),))
              for row, ids in zip(prompts, tokens, strict=True)]
     length = max(map(len, trees))
 
-    def log_probs(one: LanguageModel) -> list[np.ndarray]:
+    def log_probs(one: LanguageModel, what: str) -> list[np.ndarray]:
         one.eval()
         return map_trees(lambda batch: log_probs_of(one, batch, temperature), trees, length, 16,
-                         model.lm_head.weight.device, per_token=True)
+                         model.lm_head.weight.device, per_token=True,
+                         progress=lambda done, total: progress.update(done, total, f"rows of {name} read by {what}"))
 
-    return float(np.mean([(a - b).sum() for a, b in zip(log_probs(model), log_probs(reference), strict=True)]))
+    drifts = zip(log_probs(model, "itself"), log_probs(reference, "the reference"), strict=True)
+    return float(np.mean([(a - b).sum() for a, b in drifts]))
 
 
 def validation_bits(model: LanguageModel, tokenizer: ChatTokenizer, tokens: Path, precision: NumberFormat) -> float:

@@ -171,7 +171,7 @@ class Examination:
             answers = ModelAnswers(name, sampled.texts, sampled.finished, figures={"mean_length": sampled.mean_length})
             if model is not baseline:
                 answers.figures["kl"] = sampled_kl(model, baseline, tokenizer, self.prompts, sampled.tokens,
-                                                   settings.temperature)
+                                                   settings.temperature, progress, name)
         if self.truth_known or self.checkers or not self.judged:
             greedy = answer(model, tokenizer, self.prompts, self.sampling(0.0), progress, name)
             answers.greedy = greedy.texts
