@@ -7,6 +7,7 @@ import copy
 import os
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -88,6 +89,9 @@ class Progress:
         self.task = self.bars.add_task("", total=None, text="", left="")
         self.name, self.printed, self.begun, self.last = "", 0.0, time.monotonic(), ""
         self.pace = Pace()
+        self.listener: Callable[[str, dict[str, Any]], None] = lambda stage, told: None
+        """Is told, too, what each stage does: ``begun``; ``done`` of ``total`` with ``text`` and the seconds ``left``;
+        ``text`` alone; ``said``, a line that stays; or ``finished``."""
 
     def beside(self, name: str) -> Progress:
         """The progress of a stage that runs beside others, with a bar of its own until :meth:`end`."""
@@ -115,12 +119,14 @@ class Progress:
         self.name, self.printed, self.begun, self.last = name, time.monotonic(), time.monotonic(), ""
         self.pace = Pace()
         self.bars.reset(self.task, description=escape(visible(name)), total=None, text="", left="")
+        self.listener(name, {"begun": True})
         if not self.live:
             self.say("begins")
 
     def update(self, done: int, total: int, text: str = "") -> None:
         """``done`` of ``total`` steps of the stage are done."""
         left = self.pace(done, total)
+        self.listener(self.name, {"done": done, "total": total, "text": text, "left": left})
         rest = f"{span(left)} left  " if left is not None and done < total else ""
         self.bars.update(self.task, completed=done, total=total, text=escape(visible(text)), left=rest)
         line = f"{done}/{total} {text}"
@@ -133,6 +139,7 @@ class Progress:
         """``done`` of ``total`` pieces of the step that is under way are done: what a step that takes long shows
         meanwhile."""
         text, left = f"{done}/{total} {what}", self.pace.left
+        self.listener(self.name, {"text": text})
         self.bars.update(self.task, text=escape(visible(text)), left=f"{left}  " if left else "")
         if not self.live and time.monotonic() - self.printed > PLAIN_SECONDS:
             self.printed = time.monotonic()
@@ -141,6 +148,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        self.listener(self.name, {"said": text})
         with contextlib.suppress(BrokenPipeError):
             self.console.print(f"[bold]{escape(self.name)}[/bold]  {escape(text)}", soft_wrap=not self.live)
             sys.stderr.flush()

@@ -14,6 +14,7 @@ import typer
 
 from trivium.cli import feedback as feedback_commands
 from trivium.cli import serving as serving_commands
+from trivium.cli import studio as studio_commands
 from trivium.cli.chat import chat
 from trivium.cli.corpus import corpus_app
 from trivium.cli.fetching import fetch
@@ -55,6 +56,7 @@ app.command()(quickstart)
 app.command()(feedback_commands.annotate)
 app.add_typer(feedback_commands.app, name="feedback")
 app.command()(serving_commands.serve)
+app.command()(studio_commands.studio)
 
 
 app.command()(run)

@@ -77,6 +77,13 @@ def fetched(reference: str, say: Say) -> Path:
     return place
 
 
+def is_fetched(reference: str) -> bool:
+    """Whether :func:`fetched` would find the model in the user's cache. Raises :class:`TriviumError` for a name that
+    stands for none."""
+    package, version = asked(reference.removeprefix(PREFIX))
+    return (cache() / (f"{package}-{version}" if version else package) / MANIFEST).is_file()
+
+
 def asked(name: str) -> tuple[str, str]:
     """``(package, version)`` of a known model's name, or of a package; the version is empty for the newest. Raises
     :class:`TriviumError` for what is neither."""

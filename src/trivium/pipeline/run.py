@@ -24,6 +24,7 @@ from trivium.errors import TriviumError
 from trivium.files import FORBIDDEN, disk_errors, read_json
 from trivium.model.check import check_files
 from trivium.pipeline.one_stage import Runners, cores, find, need, plan, run_stage, shown_as
+from trivium.pipeline.status import Status, told
 from trivium.pipeline.workers import run_beside
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe, load_recipe, needed
@@ -47,9 +48,11 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
         raise TriviumError(
             "run: settings can override a recipe's file, not a parsed recipe; give the path, or change the recipe")
     only = [only] if isinstance(only, str) else list(only)
+    file = "" if isinstance(recipe, Recipe) else os.path.abspath(recipe)
     if not isinstance(recipe, Recipe):
         given = [f"{key.replace('__', '.')}={digestible(value)}" for key, value in settings.items()]
-        recipe = load_recipe(recipe, [*overrides, *given], only=only, free=runners or ())
+        overrides = [*overrides, *given]
+        recipe = load_recipe(recipe, overrides, only=only, free=runners or ())
     wanted = needed(recipe.stages, only)
     folder = recipe.folder
     with disk_errors(folder):
@@ -65,8 +68,14 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
     leader = os.environ.get("RANK", "0") == "0"  # under torchrun the first process writes, the others help and wait
     beside = "RANK" not in os.environ and not runners and told_apart(recipe) and any(
         need(recipe, recipe.stages[name]) < cores(recipe) for name in wanted)
-    with progress or Progress(quiet or not leader) as shown, locked(
-            folder, shown.say) if leader else contextlib.nullcontext() as lock:
+    with contextlib.ExitStack() as around:
+        shown = around.enter_context(progress or Progress(quiet or not leader))
+        lock = around.enter_context(locked(folder, shown.say)) if leader else None
+        status = Status(folder, file, overrides, (name for name in recipe.stages if name in wanted)) if lock else None
+        if status:
+            around.enter_context(told(status))
+            around.callback(setattr, shown, "listener", shown.listener)
+            shown.listener = status
         if beside and lock is not None:
             run_beside(recipe, wanted, artifacts, shown, earlier, wall_seconds, lock)
         else:
@@ -74,6 +83,7 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
                 if name in wanted:
                     shown.stage(name)
                     artifacts[name] = run_stage(recipe, name, stage, artifacts, shown, runners, earlier, wall_seconds)
+                    shown.listener(name, {"finished": True})
         if recipe.publish and lock is not None:
             for name, artifact in artifacts.items():
                 url = f"{recipe.publish.rstrip('/')}/{recipe.name}/{name}"

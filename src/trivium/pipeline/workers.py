@@ -110,6 +110,7 @@ def run_beside(recipe: Recipe, wanted: set[str], artifacts: dict[str, Artifact],
                     bar = shown.beside(name)
                     if found := finished(recipe, plan(recipe, name, stage, artifacts, None), bar, earlier):
                         artifacts[name] = found
+                        bar.listener(name, {"finished": True})
                         bar.end()
                         break  # others may be ready now, and come before those that follow
                     if not idle:
@@ -129,6 +130,7 @@ def run_beside(recipe: Recipe, wanted: set[str], artifacts: dict[str, Artifact],
                         worker = key.data
                         if any(heard(worker, json.loads(line), earlier) for line in worker.lines()):
                             artifacts[worker.stage] = open_artifact(recipe.folder / worker.stage)
+                            worker.shown.listener(worker.stage, {"finished": True})
                             worker.shown.end()
                             busy.remove(worker)
                             idle.append(worker)
@@ -143,6 +145,8 @@ def heard(worker: Worker, told: dict[str, Any], earlier: list[Span]) -> bool:
         worker.shown.say(told["say"])
     elif "update" in told:
         worker.shown.update(*told["update"])
+    elif "within" in told:
+        worker.shown.within(*told["within"])
     elif "error" in told:
         raise TriviumError(told["error"])
     elif "done" in told:
@@ -163,6 +167,12 @@ class Told(Progress):
         if done == total or time.monotonic() - self.told > 0.1:
             self.told = time.monotonic()
             self.tell({"update": [done, total, text]})
+
+    def within(self, done: int, total: int, what: str) -> None:
+        """Ten times a second at most."""
+        if time.monotonic() - self.told > 0.1:
+            self.told = time.monotonic()
+            self.tell({"within": [done, total, what]})
 
     def say(self, text: str) -> None:
         """A line that stays."""
