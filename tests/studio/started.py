@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import httpx
 
@@ -41,3 +48,25 @@ def state_of(client: httpx.Client, name: str) -> str:
     """A run's state; empty where there is none."""
     answer = client.get(f"/api/runs/{name}")
     return answer.json()["state"] if answer.status_code == 200 else ""
+
+
+@contextlib.contextmanager
+def studio_of(root: Path, here: Path):
+    """Starts the studio as the command does; gives a client of it. Options are the command's."""
+    begun = []
+
+    def start(*options: str, **environment: str) -> httpx.Client:
+        process = subprocess.Popen([sys.executable, "-m", "trivium.cli", "studio", str(root), "--port", "0", *options],
+                                   stdout=subprocess.PIPE, text=True, cwd=here, env=os.environ | environment)
+        line = process.stdout.readline()
+        client = httpx.Client(base_url=re.search(r"http://\S+", line)[0].replace("0.0.0.0", "127.0.0.1"), timeout=60)
+        client.process = process
+        begun.append(client)
+        return client
+
+    yield start
+    for client in begun:
+        client.close()
+        client.process.send_signal(signal.SIGTERM)
+        client.process.wait(30)
+        client.process.stdout.close()

@@ -34,7 +34,7 @@ from trivium.report.table import over_runs
 from trivium.stages.registry import Stages
 from trivium.studio import recipes
 from trivium.studio.answers import Answers, Wanted
-from trivium.studio.guard import COOKIE, REPORT_POLICY, Guard, TooLarge
+from trivium.studio.guard import COOKIE, REPORT_POLICY, Guard
 from trivium.studio.jobs import Jobs
 from trivium.studio.live import Follower, column_of, logs_of, parsed, spread
 from trivium.studio.runs import NoSuchRun, Runs
@@ -70,8 +70,7 @@ def create_app(root: Path, at_once: int = 1, key: str = "", hosts: frozenset[str
     runs = Runs(root, Stages())
     app = FastAPI(title="Trivium studio", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.studio = Studio(runs, Jobs(runs, at_once), title, key)
-    for error, answer in ((TriviumError, fault), (HTTPException, refused), (RequestValidationError, invalid),
-                          (TooLarge, too_large)):
+    for error, answer in ((TriviumError, fault), (HTTPException, refused), (RequestValidationError, invalid)):
         app.exception_handler(error)(answer)
     app.add_middleware(Guard, key=key)
     if hosts is not None:
@@ -113,10 +112,6 @@ async def invalid(_: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query")) or "the body"
     return JSONResponse({"error": f"{where}: {first['msg']}"[:300].encode("utf-8", "replace").decode()}, 422)
-
-
-async def too_large(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 413, {"connection": "close"})
 
 
 def studio_of(request: Request) -> Studio:

@@ -12,6 +12,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from trivium.feedback.web.guard import same_origin
 
@@ -85,10 +86,6 @@ class Guard:
         return cookie is not None and hmac.compare_digest(cookie.value.encode(), self.key.encode())
 
 
-class TooLarge(Exception):
-    """A body holds more than it may."""
-
-
 class Counted:
     """A request's body on its way in, counted."""
 
@@ -96,9 +93,9 @@ class Counted:
         self.inner, self.most, self.size = receive, most, 0
 
     async def receive(self) -> Any:
-        """The next message. Raises :class:`TooLarge`."""
+        """The next message. Raises 413 once the body is too large."""
         message = await self.inner()
         self.size += len(message.get("body", b""))
         if self.size > self.most:
-            raise TooLarge(f"a request may hold {self.most:,} bytes")
+            raise HTTPException(413, f"a request may hold {self.most:,} bytes", {"connection": "close"})
         return message
