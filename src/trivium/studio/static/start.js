@@ -38,7 +38,7 @@ export async function startView(place) {
   // The setting at which the error stands is marked: errors begin with its place.
   function drawForm() {
     const open = new Map([...form.querySelectorAll("details")].map((one) => [one.dataset.stage, one.open]));
-    fill(form, found.stages.map((stage, number) => el("details", { "data-stage": stage.name, open: open.get(stage.name) ?? number < 3 },
+    fill(form, found.stages.map((stage, number) => el("details", { "data-stage": stage.name, open: open.get(stage.name) ?? number < 6 },
       el("summary", {}, el("strong", {}, stage.name), " ", el("small", {}, stage.about)),
       stage.settings.filter((one) => one.given || one.needed || !only.checked).map((one) => field(stage.name, one)))));
   }

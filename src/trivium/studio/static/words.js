@@ -17,6 +17,7 @@ const WORDS = {
   withdraw: ["Take out of the queue", "移出队列"], queue: ["Waiting to start", "排队等待"],
   stages: ["Stages", "阶段"], curves: ["Curves", "曲线"], samples: ["Samples", "样本"], log: ["What was said", "日志"],
   recipe: ["Recipe", "配方"], settings: ["Settings that are not the defaults", "非默认设置"], answers: ["Answers", "回答"],
+  figures_and_settings: ["Figures and settings", "指标与设置"], only_different: ["Only what differs", "仅显示不同项"],
   download: ["Download", "下载"], copy: ["Copy", "复制"], copied: ["Copied", "已复制"],
   smoothing: ["Smoothing", "平滑"], log_axis: ["Logarithmic axis", "对数坐标"], axis: ["Against", "横轴"],
   step: ["step", "步"], tokens: ["tokens", "词元"], seconds: ["seconds", "秒"], reset: ["Whole range", "完整范围"],
