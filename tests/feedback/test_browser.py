@@ -219,6 +219,81 @@ def test_two_at_once_skip_and_the_lead_watches_and_settles(served: Served, visit
     assert [row["annotator"] for row in export(served.store, "rankings") if row["id"] == agreed.id] == ["lead"]
 
 
+def test_a_correction_that_is_not_saved_survives_a_reload(served: Served, visit: Visit) -> None:
+    served.store.add_items(items(1, 2))
+    served.store.change_settings(free_writing=True)
+    page = visit("anna")
+    page.goto("/compare")
+    page.wait_for_selector(".chip")
+    for key in ("a", "7", "b", "1", "=", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_selector("text=Nothing is left")
+    work = next(event.id for event in served.store.events(["lease"]))
+    page.goto(f"/work/{work}")
+    page.wait_for_selector(".chip")
+    page.locator("#response-0 .rating label").nth(2).click()
+    page.reload()
+    page.wait_for_selector(".chip")
+    assert page.locator("#response-0 input:checked").get_attribute("value") == "3"
+    served.store.judge(work, served.store.person("anna").id, [[0], [1]], [5, 2])  # corrected elsewhere meanwhile
+    page.reload()
+    page.wait_for_selector(".chip")
+    assert page.locator("#response-0 input:checked").get_attribute("value") in "52"
+    page.goto("/write")
+    page.fill("#prompt", "Which sinks?")
+    page.fill("#answer", "Lead.")
+    page.click("#submit")
+    page.wait_for_selector("#saved")
+    written = max(event.id for event in served.store.events(["lease"]) if event.body["kind"] == "write"
+                  and served.store.task(event.id, served.store.person("anna").id).answer)
+    page.goto(f"/work/{written}")
+    page.fill("#answer", "Lead does.")
+    page.reload()
+    assert page.input_value("#answer") == "Lead does."
+
+
+def test_shortcuts_can_be_turned_off_and_arrows_on_a_rating_change_it(served: Served, visit: Visit) -> None:
+    served.store.add_items(items(1, 2))
+    page = visit("anna")
+    page.goto("/compare")
+    page.wait_for_selector(".chip")
+    page.locator("#response-0 input[value='3']").focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowDown")
+    assert page.locator("#response-0 input:checked").get_attribute("value") == "4"
+    page.locator(".keys summary").click()
+    page.locator("#letters-on").uncheck()
+    page.reload()
+    page.wait_for_selector(".chip")
+    for key in ("b", "7"):
+        page.keyboard.press(key)
+    assert page.locator("#response-1 input:checked").count() == 0
+
+
+def test_the_lead_reads_searches_and_takes_out(served: Served, visit: Visit) -> None:
+    served.store.change_settings(guidelines="Be fair.", free_writing=True)
+    served.store.add_items(items(2, 2))
+    anna, lead = served.store.add_person("anna"), visit("lead", "lead")
+    task = served.store.next_work(anna)
+    served.store.judge(task.id, anna, [[0], [1]], [6, 2], [[], ["harmful"]], note="<b>look</b>")
+    lead.goto("/lead/items")
+    assert lead.locator("tbody tr").count() == 2
+    lead.locator("[name=answer]").select_option("note")
+    lead.get_by_role("button", name="Find").click()
+    expect(lead.locator("tbody tr")).to_have_count(1)
+    lead.locator("tbody a").click()
+    expect(lead.locator(".note")).to_have_text("<b>look</b>")
+    assert "UTC" not in lead.locator("time").first.inner_text()
+    lead.get_by_role("button", name="Take it out").click()
+    lead.wait_for_selector("text=Bring it back")
+    lead.goto("/write")
+    assert "Be fair." in lead.inner_text("#write")
+    narrow = visit("lead", "lead", viewport={"width": 390, "height": 844}, locale="zh-CN")
+    for path in ("/lead/items", f"/lead/item?item={task.item}"):
+        narrow.goto(path)
+        assert narrow.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+
+
 @pytest.mark.long
 def test_a_lease_ends_while_somebody_is_away(served: Served, visit: Visit) -> None:
     served.store.change_settings(overlap=1, lease_minutes=8 / 60)
