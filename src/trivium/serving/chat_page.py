@@ -19,7 +19,8 @@ from trivium.serving.service import TheService
 
 STATIC = {
     "": ("chat.html", "text/html"), "chat.css": ("chat.css", "text/css"), "chat.js": ("chat.js", "text/javascript"),
-    "words.js": ("words.js", "text/javascript"), "icon.svg": ("icon.svg", "image/svg+xml")
+    "words.js": ("words.js", "text/javascript"), "chats.js": ("chats.js", "text/javascript"),
+    "markdown.js": ("markdown.js", "text/javascript"), "icon.svg": ("icon.svg", "image/svg+xml")
 }
 """File and media type of each path."""
 

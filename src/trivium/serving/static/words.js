@@ -12,6 +12,11 @@ export const WORDS = {
     better: "Which answer is better?", left: "is better", tie: "Equally good", bad: "Both are bad", chosen: "chosen", answer: "Answer",
     cut: "The answer was cut at the longest length.", stopped: "Stopped.", empty: "The model ended without a word.", writing: "is writing",
     noKey: "This server wants an API key: enter it above.", busy: "The model is busy; try again in a moment.", lost: "The server cannot be reached.", retry: "Try again",
+    chats: "Chats", findChats: "Search in chats", noChats: "No chats are kept.", keepChats: "Keep chats in this browser", forgotten: "All chats were forgotten.", rename: "Rename", remove: "Delete", saveMarkdown: "Save as Markdown", saveJson: "Save as JSON",
+    edit: "Edit the message", cancel: "Cancel", earlierVersion: "Earlier version", laterVersion: "Later version", alike: "Both answers are the same; there is nothing to choose.", noVote: "No vote",
+    trimmed: "The context is full: the model no longer saw the oldest # messages.", tooLong: "This message is longer than the model's context. Shorten it and send it again.", speed: "tokens/s", context: "Tokens of the context that are used",
+    top_p: "Top p: likeliest tokens that hold this share", top_k: "Top k: so many of the likeliest tokens", min_p: "Min p: tokens at least this share as likely as the likeliest", repetition_penalty: "Repetition penalty", seed: "Seed", stopTexts: "Stop at these texts, one a line",
+    preset: "System messages that are kept", keepPreset: "Keep this system message", dropPreset: "Forget it", anyModel: "any model", otherModel: "The other model",
     stages: { pretrain: "pretrained", sft: "fine-tuned", ppo: "RLHF · PPO", dpo: "RLHF · DPO", untrained: "untrained", grpo: "RLHF · GRPO", kto: "KTO", see: "sees pictures" },
   },
   zh: {
@@ -26,6 +31,11 @@ export const WORDS = {
     better: "哪个回答更好？", left: "更好", tie: "一样好", bad: "都不好", chosen: "已选", answer: "回答",
     cut: "回答因达到最大长度而中断。", stopped: "已停止。", empty: "模型没有写出任何内容就结束了。", writing: "正在输入",
     noKey: "本服务器需要 API 密钥：请在上方填写。", busy: "模型正忙，请稍后再试。", lost: "无法连接服务器。", retry: "重试",
+    chats: "对话列表", findChats: "在对话中搜索", noChats: "没有保存的对话。", keepChats: "在此浏览器中保存对话", forgotten: "已忘记所有对话。", rename: "重命名", remove: "删除", saveMarkdown: "存为 Markdown", saveJson: "存为 JSON",
+    edit: "编辑消息", cancel: "取消", earlierVersion: "上一个版本", laterVersion: "下一个版本", alike: "两个回答相同，无从选择。", noVote: "不投票",
+    trimmed: "上下文已满：模型没有看到最早的 # 条消息。", tooLong: "这条消息超出了模型的上下文。请缩短后重新发送。", speed: "词元/秒", context: "已用的上下文词元",
+    top_p: "Top p：占此概率份额的最可能词元", top_k: "Top k：最可能的若干词元", min_p: "Min p：概率不低于最可能者此比例的词元", repetition_penalty: "重复惩罚", seed: "随机种子", stopTexts: "遇到这些文本时停止，每行一个",
+    preset: "保存的系统消息", keepPreset: "保存此系统消息", dropPreset: "忘记它", anyModel: "任意模型", otherModel: "另一个模型",
     stages: { pretrain: "预训练", sft: "监督微调", ppo: "RLHF · PPO", dpo: "RLHF · DPO", untrained: "未训练", grpo: "RLHF · GRPO", kto: "KTO", see: "能看图" },
   },
 };
