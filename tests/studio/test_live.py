@@ -14,8 +14,8 @@ from started import recipe, wait_for
 
 from trivium.errors import TriviumError
 from trivium.pipeline.run import run
-from trivium.pipeline.status import Status, read_status, status_file
-from trivium.studio.live import MOST_ROWS, Follower, alarms, logs_of, spread
+from trivium.status import Status, logs_of, read_status, status_file
+from trivium.studio.live import MOST_ROWS, Follower, alarms, spread
 
 
 def write_log(file, rows):

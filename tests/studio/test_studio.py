@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import time
 
+import httpx
 import pytest
 from started import recipe, state_of, studio_of, wait_for
 
 from trivium.pipeline.run import run
+from trivium.report.gather import gather
+from trivium.report.page import render
+from trivium.stages.registry import Stages
 from trivium.studio.jobs import is_trivium
 from trivium.studio.runs import Runs
 
@@ -229,3 +236,51 @@ def test_ten_thousand_runs_stay_quick(tmp_path):
     os.utime(tmp_path / "run-7/.work/status.json", ns=(time.time_ns(), time.time_ns()))
     found = counting.listed(count=5)
     assert reads == 10_001 and found["total"] == 10_000 and found["runs"][0]["name"] == "run-7"
+
+
+def test_what_carries_loss_is_shown_before_anything_runs(client, tmp_path):
+    text = recipe("look") + "  sft: {model: pretrain, demonstrations: world, length: 64}\n"
+    found = client.post("/api/recipe/preview", json={"text": text, "stage": "sft"}).json()
+    learned = [token["loss"] for token in found["tokens"]]
+    assert 0 < sum(learned) < len(learned)
+    assert client.get("/api/runs", params={"text": "look"}).json()["total"] == 0
+    assert client.post("/api/recipe/preview", json={"text": text, "stage": "none"}).status_code == 422
+
+
+def test_a_stage_that_is_under_way_is_in_the_report(made, tmp_path):
+    folder = tmp_path / "half"
+    shutil.copytree(made / "one", folder)
+    shutil.move(folder / "pretrain", folder / ".work/pretrain-0123456789ab/artifact")
+    (folder / ".work/pretrain-0123456789ab/artifact/manifest.json").unlink()
+    page = render(gather(folder, Stages()))
+    assert "not finished" in page and "pretrain" in page.partition('id="curves"')[2]
+    told = json.loads((folder / ".work/status.json").read_text())
+    told["stages"]["pretrain"] = {"state": "running", "done": 3, "total": 9}
+    (folder / ".work/status.json").write_text(json.dumps(told | {"state": "running"}))
+    with open(folder / ".work/lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "under way" in (page := render(gather(folder, Stages()))) and "3/9" in page
+
+
+def test_models_of_a_run_are_talked_with(studio, tmp_path):
+    root = tmp_path / "runs"
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe("talking", 0.2) + "  sft: {model: pretrain, demonstrations: world, length: 64, epochs: 1}\n")
+    run(file, [f"out={root}"])
+    with studio_of(root, tmp_path) as start:
+        client = start()
+        stages = client.get("/api/runs/talking").json()["stages"]
+        assert [stage["name"] for stage in stages if stage.get("chats")] == ["sft"]
+        port = client.post("/api/runs/talking/talk", json={"stages": ["sft"]}).json()["port"]
+        assert client.post("/api/runs/talking/talk", json={"stages": ["sft"]}).json()["port"] == port
+        models = httpx.get(f"http://127.0.0.1:{port}/v1/models").json()["data"]
+        assert [model["id"] for model in models] == ["sft"]
+        refused = client.post("/api/runs/talking/talk", json={"stages": ["world"]})
+        assert refused.status_code == 422 and refused.json()["error"]
+    wait_for(lambda: is_away(port))
+
+
+def is_away(port):
+    """Whether nobody listens on a port."""
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) != 0

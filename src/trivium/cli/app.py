@@ -122,13 +122,15 @@ def inspect_batch(recipe: Annotated[Path, typer.Argument(help="The recipe, a YAM
                   stage: Annotated[str, typer.Option(help="A stage that trains.")],
                   step: Annotated[int, typer.Option(help="The update, from 0.")] = 0,
                   row: Annotated[int | None, typer.Option(help="Only this row of the batch, from 0.")] = None,
+                  sample: Annotated[bool, typer.Option("--sample", help="Make what the stage reads of a sample of the "
+                                                       "data, where the run has not made it yet.")] = False,
                   set_: Annotated[list[str] | None,
                                   typer.Option("--set", help="Override a setting. Repeatable.")] = None,
                   as_json: Annotated[bool, typer.Option("--json", help="A JSON object a token.")] = False) -> None:
     """Print a batch as the model sees it: tokens, segments, positions, and which tokens carry loss."""
     from trivium.planning.inspection import tokens_of
     from trivium.recipe.load import load_recipe
-    found = tokens_of(load_recipe(recipe, set_ or []), stage, step, shlex.quote(str(recipe)))
+    found = tokens_of(load_recipe(recipe, set_ or []), stage, step, shlex.quote(str(recipe)), sample)
     tokens = [token for token in found if row is None or token["row"] == row]
     if not tokens:
         raise TriviumError(f"--row {row}: the batch has no such row, or it is empty")

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from trivium.errors import TriviumError, nearest
-from trivium.model.check import check_files
+from trivium.model.check import chats, check_files, is_model
 
-ADAPTER, CONFIG, MANIFEST = "adapter_config.json", "config.json", "manifest.json"
-
-
-def is_model(folder: Path) -> bool:
-    """Whether a model or an adapter lies in a folder."""
-    return (folder / CONFIG).is_file() or (folder / ADAPTER).is_file()
-
-
-def chats(folder: Path) -> bool:
-    """Whether a folder's model writes text, and its tokenizer knows how a conversation is written."""
-    if not is_model(folder) or not (folder / "tokenizer.json").is_file():
-        return False
-    template = (folder / "chat_template.jinja").is_file() or "chat_template" in _read(folder / "tokenizer_config.json")
-    if (folder / ADAPTER).is_file():
-        writes = _read(folder / ADAPTER).get("task_type") in ("CAUSAL_LM", None)
-    else:
-        classes = str(_read(folder / CONFIG).get("architectures", ["ForCausalLM"]))
-        writes = "CausalLM" in classes or "LMHeadModel" in classes
-    return template and writes
+MANIFEST = "manifest.json"
 
 
 def models_in(folder: Path) -> list[str]:
@@ -86,12 +67,3 @@ def artifacts_of(folder: Path) -> list[Path]:
 
 def _deepest(folder: Path) -> Path:
     return next(parent for parent in folder.absolute().parents if parent.exists())
-
-
-def _read(path: Path) -> dict[str, object]:
-    """A file's JSON object; an empty one where it cannot be read."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -55,7 +55,7 @@ def results(artifacts: Mapping[str, Artifact]) -> list[str]:
 
 def talk(artifacts: Mapping[str, Artifact]) -> list[str]:
     """How to talk with the last model that chats, and where the report is."""
-    from trivium.cli.places import chats
+    from trivium.model.check import chats
     models = [artifact for artifact in artifacts.values() if artifact.kind != "pretrain" and chats(artifact.folder)]
     pages = [artifact for artifact in artifacts.values() if artifact.kind == "report"]
     lines = [f"talk with it: trivium chat {shlex.quote(str(models[-1].folder))}"] if models else []

@@ -38,7 +38,7 @@ def studio(
     if host not in HERE and not key:
         key, made = secrets.token_urlsafe(18), True
     with listen(host, port) as listening:
-        app = create_app(runs, at_once, key, names(host, *allow_host or []), title)
+        app = create_app(runs, at_once, key, names(host, *allow_host or []), title, host)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         print(f"studio of {runs}: {address} (Ctrl+C ends it; runs go on)", flush=True)
         if made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from trivium.files import read_json, read_text, what
 OBJECTS = ("config.json", "adapter_config.json", "trivium.json", "generation_config.json", "tokenizer.json",
            "tokenizer_config.json", "special_tokens_map.json", "vision.json", "model.safetensors.index.json")
 """Files that hold a JSON object each."""
+
+ADAPTER, CONFIG = "adapter_config.json", "config.json"
 
 MOST = 1 << 40
 """No size of a model comes near it."""
@@ -143,3 +146,31 @@ def check_depth(folder: Path, layers: int, tensors: int) -> None:
     """Raise :class:`TriviumError` for more layers than a folder holds ``tensors``, before they are built."""
     if layers > tensors:
         raise TriviumError(f"{folder}: config.json asks for {layers:,} layers, but the weights are {tensors:,} tensors")
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a model or an adapter lies in a folder."""
+    return (folder / CONFIG).is_file() or (folder / ADAPTER).is_file()
+
+
+def chats(folder: Path) -> bool:
+    """Whether a folder's model writes text, and its tokenizer knows how a conversation is written."""
+    if not is_model(folder) or not (folder / "tokenizer.json").is_file():
+        return False
+    named = object_in(folder / "tokenizer_config.json")
+    template = (folder / "chat_template.jinja").is_file() or "chat_template" in named
+    if (folder / ADAPTER).is_file():
+        writes = object_in(folder / ADAPTER).get("task_type") in ("CAUSAL_LM", None)
+    else:
+        classes = str(object_in(folder / CONFIG).get("architectures", ["ForCausalLM"]))
+        writes = "CausalLM" in classes or "LMHeadModel" in classes
+    return template and writes
+
+
+def object_in(path: Path) -> dict[str, object]:
+    """A file's JSON object; an empty one where it cannot be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -24,12 +24,12 @@ from trivium.errors import TriviumError
 from trivium.files import FORBIDDEN, disk_errors, read_json
 from trivium.model.check import check_files
 from trivium.pipeline.one_stage import Runners, cores, find, need, plan, run_stage, shown_as
-from trivium.pipeline.status import Status, told
 from trivium.pipeline.workers import run_beside
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe, load_recipe, needed
 from trivium.stage import check_code
 from trivium.stages.registry import Stages
+from trivium.status import Status, told
 
 
 def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterable[str] = (), quiet: bool = True,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from trivium.errors import TriviumError
-from trivium.pipeline.one_stage import prepared
+from trivium.errors import TriviumError, nearest
+from trivium.pipeline.one_stage import cores, prepared
+from trivium.planning.this_machine import take_sample
 from trivium.recipe.load import Recipe
-from trivium.stages.cost import Estimate
+from trivium.stage import Context, Stage
+from trivium.stages.cost import Estimate, Unforeseen
 from trivium.stages.outlook import Step
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.training.batch import Batch
@@ -16,18 +21,43 @@ from trivium.training.epochs import PackedEpochs
 from trivium.training.estimate import Memory, estimate
 
 
-def tokens_of(recipe: Recipe, name: str, step: int, file: str = "RECIPE") -> Iterator[dict[str, Any]]:
+def tokens_of(recipe: Recipe, name: str, step: int, file: str = "RECIPE",
+              sample: bool = False) -> Iterator[dict[str, Any]]:
     """Every token of the batch that stage ``name`` learns from at ``step``, row by row, padding left out: ``row``,
     ``place``, ``position`` along its branch, ``segment`` and the segment that this one ``continues``, ``id``, ``text``,
     and whether it carries ``loss``. Where another token is to be guessed than the one that stands there, ``target`` is
     its text; of labelled texts there is the ``label``; of pairs the ``side``, all sources of a row before its
-    targets. ``file`` is the recipe's, for errors."""
-    stage, context = prepared(recipe, name, file)
-    try:
-        data: tuple[PackedEpochs, ChatTokenizer] = stage.training_data(context)
-    except TriviumError as error:
-        raise TriviumError(f"--stage {name}: {error}") from error
-    batches, tokenizer = data
+    targets. ``file`` is the recipe's, for errors. With ``sample`` nothing of the run needs to be there: what the stage
+    reads is made of a sample of the data."""
+    with look(recipe, name, sample, file) as (stage, context):
+        try:
+            data: tuple[PackedEpochs, ChatTokenizer] = stage.training_data(context)
+        except TriviumError as error:
+            raise TriviumError(f"--stage {name}: {error}") from error
+        yield from tokens_in(*data, step)
+
+
+@contextlib.contextmanager
+def look(recipe: Recipe, name: str, sample: bool, file: str) -> Iterator[tuple[Stage, Context]]:
+    """A stage and what it would be given: what the run has made, or a sample of it that lasts as long as this."""
+    if not sample:
+        yield prepared(recipe, name, file)
+        return
+    if name not in recipe.stages:
+        raise TriviumError(f"--stage {name}: the recipe has no such stage{nearest(name, recipe.stages)}")
+    with tempfile.TemporaryDirectory() as folder:
+        known = Estimate(recipe.stages, recipe.name, recipe.seed, cores(recipe), Path(folder))
+        take_sample(known)
+        stage = recipe.stages[name]
+        try:
+            context = known.context(stage)
+        except Unforeseen as error:
+            raise TriviumError(f"--stage {name}: {error}") from error
+        yield stage.settled(context.inputs), context
+
+
+def tokens_in(batches: PackedEpochs, tokenizer: ChatTokenizer, step: int) -> Iterator[dict[str, Any]]:
+    """The tokens of a batch, as :func:`tokens_of` gives them."""
     if step < 0:
         raise TriviumError(f"--step {step}: steps count from 0")
     batch = batches(step)[0]

@@ -30,7 +30,7 @@ def curves_of(found: Gathered, stage: str) -> list[Markup]:
     charts = []
     if together:  # where the lines part, it learns its rows by heart
         lines = [Series(words("training"), thinned(seen)), Series(words("held_out"), heldout, 1, True)]
-        if "best_step" in found.manifests[stage]["summary"]:
+        if "best_step" in found.manifests.get(stage, {}).get("summary", ()):
             lines.append(Series(words("kept"), [min(heldout, key=lambda point: point[1])], 2))
         charts.append(draw.line_chart(words("losses"), words("step"), found.figure("loss", stage), lines,
                                       key=f"c-{stage}-losses", smooth=False))

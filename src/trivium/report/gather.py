@@ -17,6 +17,7 @@ from trivium.report import texts
 from trivium.report.display import Display, display_of
 from trivium.report.formats import is_number
 from trivium.stage import Stage
+from trivium.status import logs_of, read_status, rows_so_far
 
 
 @dataclass
@@ -33,11 +34,14 @@ class Gathered:
     logs: dict[str, list[Row]] = field(default_factory=dict)
     answers: list[Row] = field(default_factory=list)
     """Prompts with every model's answer; ``right`` says of each whether it is, where that is known."""
+    under_way: dict[str, str] = field(default_factory=dict)
+    """What a stage that is not finished says that it does, by stage; its log is among the logs."""
 
     @cached_property
     def displays(self) -> dict[str, Display]:
         """How each stage is shown."""
-        return {name: display_of(manifest, self.stages) for name, manifest in self.manifests.items()}
+        return {name: display_of(self.manifests.get(name, {"kind": name}), self.stages)
+                for name in (*self.manifests, *self.logs)}
 
     def title(self, stage: str) -> texts.Pair:
         """What a stage is called besides its name."""
@@ -65,6 +69,13 @@ def gather(run: Path, stages: Mapping[str, type[Stage]]) -> Gathered:
         raise TriviumError(f"{run}: no finished stage here; name the folder of a run, such as runs/quickstart")
     found = collected(run.resolve().name, artifacts, stages)
     old = run / "report" / "metrics.json"
+    for name, log in logs_of(run).items():
+        if name not in found.manifests:
+            found.logs[name] = list(rows_so_far(log))
+    status = read_status(run)
+    for name, stage in (status["stages"] if status else {}).items():
+        if stage["state"] == "running":
+            found.under_way[name] = f"{stage['done']}/{stage['total']}" if "total" in stage else ""
     found.metrics["wall_seconds"] = (read_json(old)["wall_seconds"] if old.is_file()
                                      else sum(artifact.manifest["seconds"] for artifact in artifacts))
     return found

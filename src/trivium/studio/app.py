@@ -32,19 +32,23 @@ from trivium.report.gather import gather
 from trivium.report.page import render
 from trivium.report.table import over_runs
 from trivium.stages.registry import Stages
+from trivium.status import logs_of, rows_so_far
 from trivium.studio import recipes
 from trivium.studio.answers import Answers, Wanted
 from trivium.studio.guard import COOKIE, REPORT_POLICY, Guard
 from trivium.studio.jobs import Jobs
-from trivium.studio.live import Follower, column_of, logs_of, parsed, spread
+from trivium.studio.live import Follower, column_of, spread
 from trivium.studio.runs import NoSuchRun, Runs
+from trivium.studio.talks import Talks
 
 LOOK_SECONDS = 0.5
 """How often the files of a run that somebody watches are looked at."""
 BEAT_SECONDS = 15.0
 """A stream that has nothing to tell says so after this time, so that nobody takes it for dead."""
-ESTIMATE_SECONDS = 180
-"""How long an estimate may take."""
+COMMAND_SECONDS = 180
+"""How long an estimate or a preview may take."""
+MOST_TOKENS = 3000
+"""Tokens of a batch that are shown."""
 MOST_COMPARED = 12
 """Runs that are laid over one another."""
 MOST_POINTS = 1000
@@ -59,17 +63,19 @@ class Studio:
     runs: Runs
     jobs: Jobs
     title: str
+    talks: Talks
     key: str = ""
     answers: Answers = field(default_factory=Answers)
 
 
 def create_app(root: Path, at_once: int = 1, key: str = "", hosts: frozenset[str] | None = None,
-               title: str = "Trivium") -> FastAPI:
+               title: str = "Trivium", host: str = "127.0.0.1") -> FastAPI:
     """The app for the runs in a folder, of which ``at_once`` may be under way. ``key`` is asked for where it is not
-    empty; ``hosts`` are the names by which it may be asked (None: any)."""
+    empty; ``hosts`` are the names by which it may be asked (None: any); ``host`` is where its servers of models
+    listen."""
     runs = Runs(root, Stages())
     app = FastAPI(title="Trivium studio", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.state.studio = Studio(runs, Jobs(runs, at_once), title, key)
+    app.state.studio = Studio(runs, Jobs(runs, at_once), title, Talks(host, key), key)
     for error, answer in ((TriviumError, fault), (HTTPException, refused), (RequestValidationError, invalid)):
         app.exception_handler(error)(answer)
     app.add_middleware(Guard, key=key)
@@ -93,6 +99,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     looking = asyncio.create_task(look())
     yield
     looking.cancel()
+    await run_in_threadpool(studio.talks.end)
 
 
 # faults
@@ -233,8 +240,7 @@ def compare(studio: TheStudio, run: Annotated[list[str], Query(max_length=MOST_C
 
 def curves_of(log: Path) -> dict[str, list[tuple[float, float]]]:
     """The curves that a log holds, thinned."""
-    with disk_errors(log):
-        rows = spread(list(parsed(log.read_bytes().splitlines())), MOST_POINTS)
+    rows = spread(list(rows_so_far(log)), MOST_POINTS)
     return {key: points for key, points in column_of(rows).items() if len(points) > 1}
 
 
@@ -248,11 +254,24 @@ class RecipeBody(BaseModel):
     text: str = Field(max_length=1_000_000)
 
 
+class PreviewBody(RecipeBody):
+    """A stage of it."""
+
+    stage: str = Field(max_length=200)
+
+
 class SettingBody(RecipeBody):
     """A setting to change in it; null takes it out."""
 
     setting: str = Field(max_length=300, pattern=r"^[^.\s]+(\.[^.\s]+)+$")
     value: str | None = Field(None, max_length=100_000)
+
+
+class TalkBody(BaseModel):
+    """Whose models to talk with."""
+
+    model_config = ConfigDict(extra="forbid")
+    stages: list[Annotated[str, Field(max_length=200)]] = Field(min_length=1, max_length=4)
 
 
 class StopBody(BaseModel):
@@ -287,18 +306,34 @@ def set_setting(body: SettingBody) -> Any:
 def estimate(body: RecipeBody, studio: TheStudio) -> Any:
     """How long the recipe will take here, measured by a process of its own."""
     studio.jobs.parse(body.text)
+    return json.loads(command_on(body.text, "estimate", "RECIPE"))
+
+
+def command_on(text: str, *words: str) -> str:
+    """What a command prints as JSON of a recipe, which stands where its words say ``RECIPE``. Raises
+    :class:`TriviumError` with its error."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.yaml"
-        file.write_text(body.text, encoding="utf-8")
-        command = [sys.executable, "-m", "trivium.cli", "estimate", str(file), "--set", f"out={folder}", "--json"]
+        file.write_text(text, encoding="utf-8")
+        given = [str(file) if word == "RECIPE" else word for word in words]
         try:
-            made = subprocess.run(command, capture_output=True, text=True, timeout=ESTIMATE_SECONDS, check=False,
+            made = subprocess.run([sys.executable, "-m", "trivium.cli", *given, "--set", f"out={folder}", "--json"],
+                                  capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
                                   stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired as error:
-            raise TriviumError(f"the estimate took longer than {ESTIMATE_SECONDS} s") from error
+            raise TriviumError(f"it took longer than {COMMAND_SECONDS} s") from error
     if made.returncode:
-        raise TriviumError(made.stderr.strip().rpartition("error: ")[2][:2000] or "the estimate failed")
-    return json.loads(made.stdout)
+        said = made.stderr.strip().rpartition("error: ")[2].replace(str(file), "the recipe")
+        raise TriviumError(said[:2000] or f"it ended with status {made.returncode}")
+    return made.stdout
+
+
+@router.post("/api/recipe/preview")
+def preview(body: PreviewBody, studio: TheStudio) -> Any:
+    """The tokens of the first batch of a stage, and which carry loss; made of a sample of the data."""
+    studio.jobs.parse(body.text)
+    lines = command_on(body.text, "inspect", "batch", "RECIPE", "--stage", body.stage, "--sample").splitlines()
+    return {"tokens": [json.loads(line) for line in lines[:MOST_TOKENS]], "left_out": max(0, len(lines) - MOST_TOKENS)}
 
 
 @router.post("/api/files")
@@ -330,6 +365,13 @@ def start(body: RecipeBody, studio: TheStudio) -> Any:
 def stop(name: str, body: StopBody, studio: TheStudio) -> Any:
     studio.jobs.stop(name, body.at_once)
     return {"ok": True}
+
+
+@router.post("/api/runs/{name}/talk")
+def talk(name: str, body: TalkBody, studio: TheStudio) -> Any:
+    """Serve some stages' models for a talk; where."""
+    folder = studio.runs.folder(name)
+    return {"port": studio.talks.begin([folder / stage for stage in body.stages])}
 
 
 @router.post("/api/runs/{name}/again")

@@ -22,8 +22,8 @@ from typing import Any
 from trivium.errors import TriviumError
 from trivium.files import read_json, runs, write_json, write_text
 from trivium.model.fetch import is_fetched
-from trivium.pipeline.status import is_locked, read_status
 from trivium.recipe.load import Recipe, parse_recipe, read_yaml
+from trivium.status import is_locked, read_status
 from trivium.studio.runs import Runs
 
 LARGEST = 1_000_000

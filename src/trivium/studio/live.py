@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from trivium.files import Row
 from trivium.report.formats import is_number
+from trivium.status import logs_of, rows_in
 
 MOST_ROWS = 2000
 """Rows of a log that are sent at a time; of a longer one, as many evenly apart."""
@@ -60,39 +60,12 @@ class Follower:
             if not whole and not anew:
                 continue
             known.offset += len(whole) + 1 if whole else 0
-            rows = list(parsed(whole.splitlines()))
+            rows = list(rows_in(whole.splitlines()))
             known.rows += rows
             sent = spread(rows, MOST_ROWS)
             yield {"stage": stage, "anew": anew, "rows": [numbers_of(row) for row in sent],
                    "samples": [sample_of(row) for row in rows if isinstance(row.get("sample"), str)][-MOST_SAMPLES:],
                    "left_out": len(rows) - len(sent), "alarms": list(alarms(known.rows))}
-
-
-def logs_of(run: Path) -> dict[str, Path]:
-    """Where each stage of a run logs: in its finished artifact, or, where one is being made, in its folder of work. The
-    one that was written last counts."""
-    found: dict[str, tuple[float, Path]] = {}
-    for file in (*run.glob("*/log.jsonl"), *run.glob(".work/*/artifact/log.jsonl")):
-        inside = file.parent.name == "artifact"
-        name = file.parents[1].name.rpartition("-")[0] if inside else file.parent.name
-        try:
-            changed = file.stat().st_mtime
-        except OSError:
-            continue
-        if name != "superseded" and changed > found.get(name, (-1.0, file))[0]:
-            found[name] = changed, file
-    return {name: file for name, (_, file) in sorted(found.items(), key=lambda one: one[1][0])}
-
-
-def parsed(lines: Iterable[bytes]) -> Iterator[Row]:
-    """The rows of a log; a line that is torn is left out, as the stage itself will when it goes on."""
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and is_number(row.get("step")):
-            yield row
 
 
 def spread(rows: list[Row], most: int) -> list[Row]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from trivium.artifacts import MANIFEST, Artifact, open_artifact
 from trivium.errors import TriviumError
-from trivium.pipeline.status import is_locked, read_status, status_file
+from trivium.model.check import chats
 from trivium.recipe.load import is_name
 from trivium.report.compare import TIMES
 from trivium.report.display import Display, display_of
@@ -19,6 +19,7 @@ from trivium.report.formats import is_known_rate, is_number
 from trivium.report.gather import in_order
 from trivium.report.texts import figure_words
 from trivium.stage import Stage
+from trivium.status import is_locked, read_status, status_file
 
 STATES = ("running", "killed", "interrupted", "failed", "finished")
 """What may become of a run. One that was killed or interrupted goes on by the same command."""
@@ -157,6 +158,7 @@ class Runs:
                          if shown.defaults.get(key) != value},
             "inputs": {where: made["path"] for where, made in artifact.manifest["inputs"].items()},
             "seconds": artifact.manifest["seconds"], "peak_memory_mb": artifact.manifest["peak_memory_mb"],
+            "chats": artifact.kind != "pretrain" and chats(artifact.folder),
             "digest": artifact.digest, "created": artifact.manifest["created"]}
 
 

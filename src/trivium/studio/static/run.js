@@ -44,8 +44,19 @@ export function runView(place, name) {
         running ? el("button", { type: "button", "data-act": "stop_now", class: "small", onclick: () => act("stop", { at_once: true }, "stop_now") }, word("stop_now")) : null,
         ["interrupted", "killed", "failed"].includes(about.state) && about.recipe ? el("button", { type: "button", "data-act": "again", class: "go", onclick: () => act("again", {}, "started") }, word("again")) : null,
         about.stages.some((stage) => stage.digest) ? el("a", { href: `/runs/${encodeURIComponent(name)}/report`, target: "_blank", rel: "noopener" }, word("report")) : null,
+        talkers().length ? el("button", { type: "button", "data-act": "talk", onclick: talk }, word("talk")) : null,
         el("a", { href: `/compare?run=${encodeURIComponent(name)}` }, word("compare"))));
     if (held) head.querySelector(`[data-act="${held}"]`)?.focus();
+  }
+
+  // The models that a run made and that talk, the last ones first.
+  const talkers = () => about.stages.filter((stage) => stage.digest && stage.chats).map((stage) => stage.name).reverse();
+  async function talk() {
+    say(word("talk_begins"));
+    try {
+      const { port } = await post(`${address}/talk`, { stages: talkers().slice(0, 2) });
+      location.assign(`${location.protocol}//${location.hostname}:${port}/`);
+    } catch (error) { say(error.message, true); }
   }
 
   function drawStages() {

@@ -2,7 +2,7 @@
 import { el, fill, get, post, say, span, upload } from "./dom.js";
 import { word } from "./words.js";
 
-const CHECK_AFTER = 400;
+const CHECK_AFTER = 400, LEARNS = new Set(["sft", "pretrain", "classify", "translate"]);
 
 export async function startView(place) {
   const templates = await get("/api/templates");
@@ -40,6 +40,7 @@ export async function startView(place) {
     const open = new Map([...form.querySelectorAll("details")].map((one) => [one.dataset.stage, one.open]));
     fill(form, found.stages.map((stage, number) => el("details", { "data-stage": stage.name, open: open.get(stage.name) ?? number < 6 },
       el("summary", {}, el("strong", {}, stage.name), " ", el("small", {}, stage.about)),
+      LEARNS.has(stage.kind) ? preview(stage.name) : null,
       stage.settings.filter((one) => one.given || one.needed || !only.checked).map((one) => field(stage.name, one)))));
   }
 
@@ -56,6 +57,22 @@ export async function startView(place) {
     return el("div", { class: `field${wrong ? " wrong" : ""}` }, el("label", { for: id }, one.name, one.needed ? el("em", {}, ` ${word("needed")}`) : null), input,
       one.given ? el("button", { type: "button", class: "small", title: `${word("default")}: ${JSON.stringify(one.default ?? null)}`, onclick: () => set(null) }, word("take_out")) : null,
       el("small", { id: `${id}-about` }, `${one.about}${range ? ` (${range})` : ""}`), wrong ? el("p", { class: "bad" }, found.error.slice(place_of.length)) : null);
+  }
+
+  // The first batch of a stage, made of a sample of the rows: every token, those that carry loss marked.
+  function preview(stage) {
+    const below = el("div", { class: "preview" });
+    const look = async () => {
+      fill(below, el("p", { role: "status" }, word("previewing")));
+      try {
+        const { tokens } = await post("/api/recipe/preview", { text: text.value, stage });
+        const segments = new Map();
+        for (const token of tokens) { const key = `${token.row} ${token.segment}`; if (!segments.has(key)) segments.set(key, []); segments.get(key).push(token); }
+        fill(below, el("p", {}, `${tokens.filter((token) => token.loss).length} ${word("carries").replace("#", tokens.length)}`),
+          [...segments.values()].slice(0, 12).map((part) => el("p", { class: "tokens" }, part.map((token) => token.loss ? el("mark", {}, token.text) : token.text))));
+      } catch (error) { fill(below, el("p", { class: "bad", role: "alert" }, error.message)); }
+    };
+    return el("div", {}, el("button", { type: "button", class: "small", onclick: look }, word("preview")), below);
   }
 
   async function start() {

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from trivium.errors import TriviumError, unexpected
+from trivium.files import Row
 
 SECONDS = 0.5
 """How often progress is written at most."""
@@ -161,3 +162,38 @@ def is_locked(run: Path) -> bool:
     except OSError as error:
         return error.errno in (errno.EWOULDBLOCK, errno.EAGAIN)
     return False
+
+
+def logs_of(run: Path) -> dict[str, Path]:
+    """Where each stage of a run logs: in its finished artifact, or, where one is being made, in its folder of work. The
+    one that was written last counts."""
+    found: dict[str, tuple[float, Path]] = {}
+    for file in (*run.glob("*/log.jsonl"), *run.glob(".work/*/artifact/log.jsonl")):
+        inside = file.parent.name == "artifact"
+        name = file.parents[1].name.rpartition("-")[0] if inside else file.parent.name
+        try:
+            changed = file.stat().st_mtime
+        except OSError:
+            continue
+        if name != "superseded" and changed > found.get(name, (-1.0, file))[0]:
+            found[name] = changed, file
+    return {name: file for name, (_, file) in sorted(found.items(), key=lambda one: one[1][0])}
+
+
+def rows_in(lines: Iterable[bytes]) -> Iterator[Row]:
+    """The rows of a log; a line that is torn is left out, as the stage itself will when it goes on."""
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), (int, float)):
+            yield row
+
+
+def rows_so_far(log: Path) -> Iterator[Row]:
+    """The rows that a log holds now; none where it is away."""
+    try:
+        yield from rows_in(log.read_bytes().splitlines())
+    except OSError:
+        return
