@@ -36,6 +36,7 @@ from trivium.training.optimizers import (
     orthogonalise,
 )
 from trivium.training.parallel import Parallel
+from trivium.training.trackers import Tracking
 from trivium.training.trainer import Trainer, added
 
 CONFIG = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1,
@@ -177,7 +178,8 @@ def test_a_single_bad_batch_is_left_out(tmp_path):
 def test_held_out_loss_and_samples_are_written_along_the_way(tmp_path):
     batches = PackedEpochs(trees(), 32, 2, 0)
     train(LanguageModel(CONFIG).initialise(0), LanguageModeling(), batches, 8, Optimization(), scratch=tmp_path,
-          log=tmp_path / "log.jsonl", fingerprint="x", track=tmp_path / "tensorboard",
+          log=tmp_path / "log.jsonl", fingerprint="x",
+          track=Tracking(["tensorboard"], folder=tmp_path / "tensorboard"),
           evaluation=Evaluation(3, lambda part, parts: batches(0, part, parts), lambda model: "spoken"))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "validation_loss" in line] == [2, 5, 7]

@@ -31,6 +31,7 @@ from trivium.training.loop import Evaluation, Outcome, train
 from trivium.training.machine import choose_device, resolve_precision
 from trivium.training.objective import Batches, Microbatch, Objective
 from trivium.training.settings import NumberFormat, Optimization, Parallel, Precision, Saving
+from trivium.training.trackers import Name, Tracking
 
 FEW_UPDATES = 20
 """Batches whose size is left open are made small enough for so many."""
@@ -127,8 +128,10 @@ class Looped(Training):
     unlearned: ClassVar[frozenset[str]] = frozenset({"parallel", "track", "checkpoints"})
     parallel: Parallel = Parallel()
     """Processes, memory and compilation."""
-    track: bool = False
-    """Write TensorBoard's files too, into the model's folder; needs the extra `track`."""
+    track: bool | list[Name] = False
+    """Who else is told what is logged, with the settings and what the stage was made from: a list of `tensorboard`
+    (files in the model's folder), `wandb`, `mlflow` and `swanlab`; true for TensorBoard alone. W&B and SwanLab write
+    for later sending where nobody is signed in. TensorBoard needs the extra `track`, the others those of their names."""
     checkpoints: Saving = Saving()
     """When checkpoints are written, and which of them stay."""
     alone: ClassVar[bool] = False
@@ -291,12 +294,20 @@ def run_training(model: torch.nn.Module, objective: Objective, batches: Epochs, 
                     parallel=parallel,
                     evaluation=Evaluation(every, validation if heldout else None, sample, keep_best, patience),
                     saving=settings.checkpoints, kept=context.folder / "checkpoints",
-                    track=context.folder / "tensorboard" if settings.track else None, progress=Watched(context),
+                    track=tracking(settings, context), progress=Watched(context),
                     say=context.progress.say, watch=watch)
     if outcome.leader and isinstance(settings, FromModel) and getattr(settings, "adapter", None) is None:
         with in_format_to_save(outcome.model, context.inputs["model"], context, settings.save_dtype):
             pass  # what is measured now is what will be written
     return outcome
+
+
+def tracking(settings: Any, context: Context) -> Tracking:
+    """Whom a stage tells what it logs."""
+    names: list[Name] = ["tensorboard"] if settings.track is True else settings.track or []
+    about = settings.model_dump(mode="json") | {"kind": settings.kind, "seed": context.seed,
+                                                "inputs": {name: str(place) for name, place in context.inputs.items()}}
+    return Tracking(names, context.run_name, context.name, about, context.folder / "tensorboard", context.scratch)
 
 
 class Watched:

@@ -22,6 +22,7 @@ from trivium.training.parallel import join
 from trivium.training.precision import halve, settle
 from trivium.training.saving import Saver
 from trivium.training.settings import NumberFormat, Optimization, Parallel, Saving
+from trivium.training.trackers import Tracking
 from trivium.training.trainer import Trainer
 
 RETURN_AFTER = 3
@@ -166,7 +167,7 @@ class Checkpoints:
 
 def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, settings: Optimization, *,
           scratch: Path, log: Path, fingerprint: str, precision: NumberFormat = "float32",
-          parallel: Parallel | None = None, evaluation: Evaluation = Evaluation(), track: Path | None = None,
+          parallel: Parallel | None = None, evaluation: Evaluation = Evaluation(), track: Tracking | None = None,
           saving: Saving | None = None, kept: Path | None = None,
           progress: Callable[[int, int, str], None] = lambda done, total, text: None,
           say: Callable[[str], None] = lambda text: None,
@@ -175,8 +176,9 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
     Under ``torchrun`` every process calls it and learns from its slice of each batch.
 
     ``fingerprint`` names data and settings; a checkpoint of another, or of another ``precision``, is refused.
-    ``track`` is a folder for TensorBoard, ``kept`` one for checkpoints that stay (``saving.keep_every``). ``watch`` is
-    told each update's number and metrics. A batch whose gradient is not finite is left out; after :data:`RETURN_AFTER`
+    ``track`` says who else is told what is logged, ``kept`` is a folder for checkpoints that stay
+    (``saving.keep_every``). ``watch`` is told each update's number and metrics. A batch whose gradient is not finite is
+    left out; after :data:`RETURN_AFTER`
     in a row the run goes back to the last multiple of :data:`ANCHOR` and on at half the learning rate. Raises
     :class:`TriviumError` after :data:`RETURNS` returns.
     """
@@ -239,7 +241,7 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
                 state = go_back(checkpoints, state, aloud)
                 plateau.restore(state.plateau)
                 if write_line:
-                    write_line = Log(log, state.step, track, aloud)
+                    write_line.back(state.step)
                 checkpoints.save(state)
 
             # ---------------------------------------------- once in a while, and at the end: what follows may be killed
@@ -248,6 +250,8 @@ def train(model: nn.Module, objective: Objective, batches: Batches, steps: int, 
 
         if evaluation.keep_best and state.best.step:
             checkpoints.restore_best(state.best)
+    if write_line:
+        write_line.close()
     return Outcome(trainer.gathered(), state.metrics, checkpoints.seconds(state), world.leader, state.best, state.step,
                    precision)
 

@@ -20,7 +20,7 @@ from trivium.stages.reinforcement.reference import Reference
 from trivium.stages.reinforcement.rollout import Rollout, Rollouts, microbatches
 from trivium.stages.reinforcement.watch import Watch, WatchState
 from trivium.stages.rewards import Reward
-from trivium.stages.training import fingerprint
+from trivium.stages.training import fingerprint, tracking
 from trivium.training.batch import Batch, Tree
 from trivium.training.checkpoint import load_checkpoint
 from trivium.training.log import Log
@@ -108,8 +108,8 @@ class PolicyTraining:
             0, RunState(mark, dict(carried or {})))
         self.saver.saved = self.iteration or None
         self.watch = Watch(rollouts, gold, reward, self.state.watch)
-        track = context.folder / "tensorboard" if settings.track else None
-        self.log = Log(context.folder / "log.jsonl", self.iteration, track, say) if world.leader else None
+        self.log = Log(context.folder / "log.jsonl", self.iteration, tracking(settings, context),
+                       say) if world.leader else None
         self._in_iteration = False
 
     def __enter__(self) -> Self:
@@ -119,6 +119,8 @@ class PolicyTraining:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.saver.__exit__(kind, error, trace)
         self.watch.close()
+        if self.log:
+            self.log.close()
         if self._in_iteration and isinstance(error, TriviumError):
             saved = self.saver.saved
             kept = f" (the checkpoint after iteration {saved - 1} is kept)" if saved else ""
