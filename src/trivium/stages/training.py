@@ -131,7 +131,7 @@ class Looped(Training):
     track: bool | list[Name] = False
     """Who else is told what is logged, with the settings and what the stage was made from: a list of `tensorboard`
     (files in the model's folder), `wandb`, `mlflow` and `swanlab`; true for TensorBoard alone. W&B and SwanLab write
-    for later sending where nobody is signed in. TensorBoard needs the extra `track`, the others those of their names."""
+    for later sending where nobody is signed in. TensorBoard needs the extra `track`, each other its own."""
     checkpoints: Saving = Saving()
     """When checkpoints are written, and which of them stay."""
     alone: ClassVar[bool] = False
