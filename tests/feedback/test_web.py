@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -230,12 +229,9 @@ def test_the_lead_changes_settings_invites_and_removes(served: Served) -> None:
         assert settings.overlap == 5 and settings.guidelines == "Be kind.\nBe fair." and not settings.free_writing
         assert lead.post("/lead/settings", data={**fields, "overlap": "500"}).status_code == 422
         made = lead.post("/lead/invites", data={"csrf": fields["csrf"], "note": "Ben", "hours": "5"})
-        assert made.headers["location"] == "/lead/people" and "/invite/" not in made.text
-        shown = lead.get("/lead/people").text
-        link = re.search(r'value="(http://[^"]+/invite/[^"]+)"', shown)
-        assert "/invite/" not in lead.get("/lead/people").text and len(Accounts(served.store).open_invites()) == 1
+        link = re.search(r'value="(http://[^"]+/invite/[^"]+)"', made.text)
         assert link and httpx.get(link.group(1)).status_code == 200
-        withdraw = re.search(r'name="token" value="([0-9a-f]+)"', shown)
+        withdraw = re.search(r'name="token" value="([0-9a-f]+)"', made.text)
         assert withdraw and lead.post("/lead/invites/withdraw",
                                       data={"csrf": fields["csrf"], "token": withdraw.group(1)}).status_code == 303
         assert httpx.get(link.group(1)).status_code == 422
@@ -245,51 +241,6 @@ def test_the_lead_changes_settings_invites_and_removes(served: Served) -> None:
         assert anna.get("/lead").status_code == 200
         assert lead.post(f"/lead/people/{number}/remove", data={"csrf": fields["csrf"]}).status_code == 303
         assert anna.get("/lead").status_code == 303
-        back = f"/lead/people/{number}/restore"
-        assert lead.post(back, data={"csrf": fields["csrf"]}).status_code == 303
-        assert served.store.person("anna").id == number
-        assert anna.get("/lead").status_code == 303  # no session comes back
-        assert lead.post(back, data={"csrf": fields["csrf"]}).status_code == 422
-
-
-def test_names_that_look_alike_are_refused(store: Store) -> None:
-    store.add_person("lead")
-    for name in ("Lead", "\u217cead", "le ad", "l\u0435ad", "ＬＥＡＤ"):
-        with pytest.raises(TriviumError, match="looks like|alphabets"):
-            store.add_person(name)
-    number = store.add_person("李雷")
-    store.remove_person(number)
-    store.add_person("leader")
-    store.restore_person(number)
-
-
-def test_many_guesses_at_once_are_counted(store: Store) -> None:
-    desk = Accounts(store)
-    desk.accept(desk.invite(), "anna", PASSWORD, "home")
-
-    def guess(_: int) -> str:
-        try:
-            return desk.login("anna", "a wrong guess", "thief")
-        except TriviumError as error:
-            return type(error).__name__
-
-    with ThreadPoolExecutor(24) as crowd:
-        outcomes = list(crowd.map(guess, range(24)))
-    assert outcomes.count("TriviumError") == doors.TRIES_FOR_NAME
-    assert outcomes.count("TooManyTries") == 24 - doors.TRIES_FOR_NAME
-
-
-def test_every_page_has_its_title(served: Served) -> None:
-    served.store.add_items(items(1))
-    titles = set()
-    with served.client("lead", "lead") as lead:
-        paths = ("/lead", "/lead/items", "/lead/item?item=item-0", "/lead/disputed", "/lead/people", "/lead/export",
-                 "/lead/settings", "/work", "/history", "/compare", "/lead/settle?item=item-0")
-        for path in paths:
-            page = lead.get(path)
-            assert page.status_code == 200 and len(re.findall("<h1", page.text)) == 1, path
-            titles.add(re.search("<title>(.*)</title>", page.text)[1])
-    assert len(titles) == len(paths)
 
 
 def test_languages(served: Served) -> None:
@@ -330,8 +281,8 @@ def test_what_is_wrong_is_said_in_the_visitors_language(served: Served) -> None:
 
 def test_links_name_the_address_that_people_use(store: Store) -> None:
     with serving(store, "https://feedback.example/") as served, served.client("lead", "lead") as lead:
-        lead.post("/lead/invites", data={"csrf": lead.headers["x-csrf-token"]})
-        assert 'value="https://feedback.example/invite/' in lead.get("/lead/people").text
+        made = lead.post("/lead/invites", data={"csrf": lead.headers["x-csrf-token"]})
+        assert 'value="https://feedback.example/invite/' in made.text
 
 
 def test_a_project_that_has_just_begun_says_what_to_do(served: Served) -> None:

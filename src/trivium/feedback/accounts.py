@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 
 from trivium.errors import TriviumError
 from trivium.feedback import rows
-from trivium.feedback.database import VISITOR, invites, lock_events, people, sessions, tries, writing
+from trivium.feedback.database import VISITOR, invites, people, sessions, tries, writing
 from trivium.feedback.settings import ROLES
 from trivium.feedback.store import Conflict, Store
 
@@ -86,8 +86,8 @@ class Accounts:
         wrong."""
         now = time.time() if now is None else now
         key = f"name:{hashlib.sha256(name.strip().encode('utf-8', 'replace')).hexdigest()[:24]}:{address}"
+        self._check_tries(key, TRIES_FOR_NAME, now)
         self._check_tries(f"address:{address}", TRIES_FROM_ADDRESS, now)
-        tried = self._begin_try(key, TRIES_FOR_NAME, now)
         with self.engine.connect() as connection:
             person = connection.execute(
                 sql.select(people).where(people.c.name == name.strip().replace("\0", ""),
@@ -101,10 +101,8 @@ class Accounts:
         except (Argon2Error, InvalidHashError):
             right = False
         if not right:
-            self._failed(now, f"address:{address}")
+            self._failed(now, key, f"address:{address}")
             raise TriviumError("the name or the password is wrong")
-        with writing(self.engine) as connection:
-            connection.execute(tries.delete().where(tries.c.id == tried))
         assert person is not None and stored is not None
         if _hasher.check_needs_rehash(stored):
             with writing(self.engine) as connection:
@@ -211,31 +209,17 @@ class Accounts:
 
     def _check_tries(self, key: str, most: int, now: float) -> None:
         with self.engine.connect() as connection:
-            _check(connection, key, most, now)
-
-    def _begin_try(self, key: str, most: int, now: float) -> int:
-        """Count a try before it is known to fail, so that many at once are not more than so many; its number, by which
-        one that succeeds is taken back."""
-        with writing(self.engine) as connection:
-            lock_events(connection)
-            _check(connection, key, most, now)
-            added = connection.execute(tries.insert().values(key=key, at=now)).inserted_primary_key
-            assert added is not None
-            return int(added[0])
+            times = connection.execute(
+                sql.select(tries.c.at).where(tries.c.key == key, tries.c.at
+                                             > now - WINDOW_SECONDS).order_by(tries.c.at)).scalars().all()
+        if len(times) >= most:
+            raise TooManyTries(int(times[-most] + WINDOW_SECONDS - now) + 1)
 
     def _failed(self, now: float, *keys: str) -> None:
         with writing(self.engine) as connection:
             connection.execute(tries.delete().where(tries.c.at < now - WINDOW_SECONDS))
             for key in keys:
                 connection.execute(tries.insert().values(key=key, at=now))
-
-
-def _check(connection: Connection, key: str, most: int, now: float) -> None:
-    times = connection.execute(
-        sql.select(tries.c.at).where(tries.c.key == key, tries.c.at
-                                     > now - WINDOW_SECONDS).order_by(tries.c.at)).scalars().all()
-    if len(times) >= most:
-        raise TooManyTries(int(times[-most] + WINDOW_SECONDS - now) + 1)
 
 
 def _digest(token: str) -> str:

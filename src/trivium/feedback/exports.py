@@ -11,7 +11,7 @@ from typing import Any
 from trivium.errors import TriviumError, nearest
 from trivium.feedback.agreement import preferences
 from trivium.feedback.rows import prompt_key, split_of
-from trivium.feedback.state import JUDGED, SKIPPED, Item, State, Work
+from trivium.feedback.state import JUDGED, Item, State, Work
 from trivium.feedback.store import Store
 from trivium.files import Row, written_aside
 
@@ -44,8 +44,7 @@ def demonstrations(store: Store) -> Iterator[Row]:
     with store.state() as state:
         heldout = state.settings.heldout
         chosen = [(work.id, work.event, work.person) for work in state.works.values()
-                  if work.kind == "write" and work.state == JUDGED and not (
-                      work.item is not None and state.items[work.item].withdrawn)]
+                  if work.kind == "write" and work.state == JUDGED]
     names = _names(store)
     for batch in _batches(chosen):
         bodies = store.bodies(event for _, event, _ in batch)
@@ -57,9 +56,8 @@ def demonstrations(store: Store) -> Iterator[Row]:
 
 def rankings(store: Store) -> Iterator[Row]:
     """One judgement a row: ``{"id", "prompt", "responses", "ranking", "ratings", "flags", "annotator", "seconds",
-    "split", "chosen", "source"}``, and the ``note`` where there is one. ``chosen`` is ``"random"`` or ``"uncertain"``:
-    how the item was picked. Of a settled item there is the lead's ranking alone; what says `all bad` or ties everything
-    prefers nothing and is left out."""
+    "split", "chosen", "source"}``. ``chosen`` is ``"random"`` or ``"uncertain"``: how the item was picked. Of a settled
+    item there is the lead's ranking alone; what says `all bad` or ties everything prefers nothing and is left out."""
     yield from (row for row in _judgements(store) if len(row["ranking"]) > 1 and not row.pop("all_bad"))
 
 
@@ -107,23 +105,8 @@ def thumbs(store: Store) -> Iterator[Row]:
                 }
 
 
-def skips(store: Store) -> Iterator[Row]:
-    """What annotators left to others, and why: ``{"id", "prompt", "reason", "note", "annotator"}``, which no stage
-    learns from."""
-    with store.state() as state:
-        chosen = [(state.items[work.item].event, work.event, work.person) for work in state.works.values()
-                  if work.state == SKIPPED and work.item is not None]
-    names = _names(store)
-    for batch in _batches(chosen):
-        bodies = store.bodies([event for item, event, _ in batch] + [item for item, _, _ in batch])
-        for item, event, person in batch:
-            yield {"id": bodies[item]["item"], "prompt": bodies[item]["prompt"], "reason": bodies[event]["reason"],
-                   "note": bodies[event].get("note", ""), "annotator": names[person]}
-
-
 EXPORTS: dict[str, Callable[[Store], Iterator[Row]]] = {
-    "demonstrations": demonstrations, "rankings": rankings, "pairs": pairs, "ratings": ratings, "thumbs": thumbs,
-    "skips": skips}
+    "demonstrations": demonstrations, "rankings": rankings, "pairs": pairs, "ratings": ratings, "thumbs": thumbs}
 
 
 def _judgements(store: Store) -> Iterator[Row]:
@@ -131,8 +114,7 @@ def _judgements(store: Store) -> Iterator[Row]:
     names = _names(store)
     with store.state() as state:
         heldout, votes = state.settings.heldout, sorted(state.choices.values())
-        chosen = [_picked(state, item) for item in state.items.values()
-                  if item.kind == "compare" and not item.known and not item.withdrawn]
+        chosen = [_picked(state, item) for item in state.items.values() if item.kind == "compare" and not item.known]
     for batch in _batches([one for one in chosen if one[1]]):
         bodies = store.bodies([event
                                for event, works in batch] + [event for _, works in batch for event, _, _ in works])
@@ -146,8 +128,6 @@ def _judgements(store: Store) -> Iterator[Row]:
                     "all_bad": body["all_bad"], "annotator": names.get(person, ""), "seconds": body.get("seconds"),
                     "split": split_of(prompt_key(item["prompt"]), heldout), "chosen": why, "source": "annotation"
                 }
-                if body.get("note"):
-                    row["note"] = body["note"]
                 for name in ("finished", "models", "task", "truth"):
                     if name in item:
                         row[name] = item[name]

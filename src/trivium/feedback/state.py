@@ -55,7 +55,6 @@ class Work:
     reason: str = ""
     seconds: float | None = None
     corrections: int = 0
-    noted: bool = False  # whether there is a note
 
     @property
     def counts(self) -> bool:
@@ -76,7 +75,6 @@ class Item:
     disagreement: float = 0.0  # of an ensemble of reward models
     works: list[Work] = field(default_factory=list)
     settled: Event | None = None
-    withdrawn: bool = False
     _agreement: float | None = None
 
     @property
@@ -148,11 +146,11 @@ class State:
             if work.person == person and (work.state != OPEN or work.until > now):
                 return False
             taken += work.counts and (work.state == JUDGED or (work.state == OPEN and work.until > now))
-        return taken < self.wanted(item) and item.settled is None and not item.withdrawn
+        return taken < self.wanted(item) and item.settled is None
 
     def finished(self, item: Item) -> bool:
         """Whether nobody is to be asked about it any more, as things are."""
-        return item.settled is not None or item.withdrawn or len(item.judgements()) >= self.wanted(item)
+        return item.settled is not None or len(item.judgements()) >= self.wanted(item)
 
     def in_order(self, kind: str, split: str) -> Iterator[Item]:
         """The unfinished items of a split in their random order, that of a hash: whoever takes the first vacant one
@@ -224,11 +222,6 @@ class State:
         item.settled = event
         self._queue(item)
 
-    def _on_withdrawn(self, event: Event) -> None:
-        item = self.items[event.body["item"]]
-        item.withdrawn = event.body["withdrawn"]
-        self._queue(item)
-
     def _on_lease(self, event: Event) -> None:
         assert event.who is not None
         body = event.body
@@ -248,7 +241,7 @@ class State:
             work.corrections += 1
         else:
             work.finished_at, work.seconds = event.at, event.body.get("seconds")
-        work.state, work.event, work.noted = state, event.id, bool(event.body.get("note"))
+        work.state, work.event = state, event.id
         return work
 
     def _on_judgement(self, event: Event) -> None:

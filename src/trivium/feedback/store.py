@@ -20,7 +20,6 @@ import hashlib
 import json
 import threading
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -257,7 +256,6 @@ class Store:
             with self._appending() as connection:
                 if first is not None:
                     first(connection)
-                check_unlike(connection, name)
                 key = connection.execute(people.insert().values(name=name, role=role, kind=kind, password=password,
                                                                 added_at=now)).inserted_primary_key
                 assert key is not None
@@ -284,18 +282,6 @@ class Store:
             connection.execute(people.update().where(people.c.id == person).values(**values))
             connection.execute(sessions.delete().where(sessions.c.person == person))
             self._append(connection, "removed", who, {"person": person}, time.time())
-
-    def restore_person(self, person: int, who: int | None = None) -> None:
-        """Give somebody who was removed their access back; they need a new password. Raises where nobody was removed,
-        or somebody else has the name now."""
-        with self._appending() as connection:
-            row = connection.execute(sql.select(people).where(people.c.id == person,
-                                                              people.c.removed_at.is_not(None))).first()
-            if row is None:
-                raise TriviumError(f"nobody of the number {person} was removed")
-            check_unlike(connection, row.name, person)
-            connection.execute(people.update().where(people.c.id == person).values(removed_at=None))
-            self._append(connection, "restored", who, {"person": person}, time.time())
 
     @staticmethod
     def _keep_a_lead(connection: Connection, person: int, role: str) -> None:
@@ -501,30 +487,19 @@ class Store:
         if connection.execute(PRESENT, {"person": person}).first() is None:
             raise Conflict(f"there is no person {person}, or they were removed")
 
-    def settle(self, item: str, person: int, ranking: Ranking | None, ratings: Sequence[int] | None = None,
-               note: str = "", now: float | None = None, flags: Sequence[Sequence[str]] | None = None,
-               all_bad: bool = False) -> None:
-        """The lead's last word on an item, in the form of :meth:`judge`: exports take it instead of what annotators
-        said. It can be said again, differently."""
+    def settle(self, item: str, person: int, ranking: Ranking, ratings: Sequence[int] | None = None, note: str = "",
+               now: float | None = None) -> None:
+        """The lead's last word on an item: exports take it instead of what annotators said. It can be said again,
+        differently."""
         with self._appending() as connection:
             if item not in self._state.items or self._state.items[item].kind != "compare":
                 raise TriviumError(f"there is no comparison {item[:60]!r}")
             body = rows.judgement(
                 {
-                    "ranking": ranking if ranking is None else [list(group) for group in ranking],
-                    "ratings": ratings if ratings is None else list(ratings), "note": note, "all_bad": all_bad,
-                    "flags": flags if flags is None else [list(one) for one in flags]
+                    "ranking": [list(group) for group in ranking],
+                    "ratings": ratings if ratings is None else list(ratings), "note": note
                 }, len(self._state.items[item].lengths), needs_ratings=False)
             self._append(connection, "settled", person, {"item": item, **body}, time.time() if now is None else now)
-
-    def withdraw(self, item: str, person: int | None, withdrawn: bool = True, now: float | None = None) -> None:
-        """Take an item out of the work and of all exports, or bring it back; what was said about it stays."""
-        with self._appending() as connection:
-            if item not in self._state.items:
-                raise TriviumError(f"there is no item {item[:60]!r}")
-            if self._state.items[item].withdrawn != withdrawn:
-                self._append(connection, "withdrawn", person, {"item": item, "withdrawn": withdrawn},
-                             time.time() if now is None else now)
 
     # the chat page
 
@@ -635,20 +610,3 @@ class Store:
 
 def _person(row: Any) -> Person:
     return Person(row.id, row.name, row.role, row.kind, row.added_at, row.removed_at is not None)
-
-
-def check_unlike(connection: Connection, name: str, person: int | None = None) -> None:
-    """Raise :class:`Conflict` for a name that people would take for that of somebody who is there: it differs in case
-    or in characters that look alike (Unicode's compatibility forms), and for one that mixes alphabets to look so."""
-    alphabets = {unicodedata.name(one, "").split(" ")[0] for one in name if one.isalpha()}
-    if len(alphabets & {"LATIN", "CYRILLIC", "GREEK"}) > 1:
-        raise Conflict(f"the name {name!r} mixes letters of several alphabets that look alike")
-    present = connection.execute(sql.select(people.c.id, people.c.name).where(people.c.removed_at.is_(None)))
-    for number, other in present:
-        if number != person and other != name and looks(other) == looks(name):
-            raise Conflict(f"the name {name!r} is taken, or looks like {other!r}")
-
-
-def looks(name: str) -> str:
-    """A name as people see it: case and compatibility forms make no difference, nor do spaces."""
-    return "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())

@@ -95,6 +95,3 @@ document.getElementById("theme").addEventListener("click", () => {
   document.cookie = `theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=lax`;
 });
 document.getElementById("link")?.addEventListener("focus", (event) => event.target.select());
-// Times as the reader's clock shows them.
-for (const node of document.querySelectorAll("time[datetime]"))
-  node.textContent = new Date(node.dateTime).toLocaleString(document.documentElement.lang === "zh-Hans" ? "zh-CN" : "en-GB", { dateStyle: "medium", timeStyle: "short" });

@@ -10,16 +10,8 @@ const ranks = document.getElementById("ranks"), trayChips = document.getElementB
 const allBad = document.getElementById("all-bad"), note = document.getElementById("note");
 const kept = draft(settling ? `settle-${root.dataset.item}` : `work-${root.dataset.work}`);
 
-const lettersOn = document.getElementById("letters-on");
-try { lettersOn.checked = localStorage.getItem("letters") !== "off"; } catch { /* a private window */ }
-lettersOn.addEventListener("change", (event) => {
-  event.stopPropagation();
-  try { localStorage.setItem("letters", lettersOn.checked ? "on" : "off"); } catch { /* a private window */ }
-});
-
 let groups = [], current = -1;
-// What was changed and not submitted comes before the answer that it would correct, unless that has changed since.
-const unsent = kept.read(), earlier = unsent && (unsent.base ?? "null") === root.dataset.answer ? unsent : JSON.parse(root.dataset.answer);
+const earlier = JSON.parse(root.dataset.answer) || kept.read();
 if (earlier) restore(earlier);
 
 function restore(answer) {
@@ -42,8 +34,6 @@ function answer() {
   return { ranking: groups, ratings: cards.map((_, place) => rating(place)), flags: cards.map((_, place) => flagsOf(place)),
            all_bad: Boolean(allBad?.checked), note: note.value };
 }
-
-function keep() { kept.write({ ...answer(), base: root.dataset.answer }); }
 
 // changing the state
 
@@ -75,7 +65,7 @@ function byRatings() {
 
 function changed(place) {
   draw();
-  keep();
+  kept.write(answer());
   showFault(null);
   if (place === undefined) return;
   const at = placeOf(place), gaps = { letter: letter(place), rank: at + 1, ranks: groups.length };
@@ -209,8 +199,6 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); return submit(); }
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-  if (lettersOn && !lettersOn.checked && event.key.length === 1) return; // single characters may belong to a speech program
-  if (at.matches("input[type=radio]") && event.key.startsWith("Arrow") && !event.shiftKey) return; // the browser's own: the next rating
   const place = /^[a-z]$/i.test(event.key) ? event.key.toLowerCase().charCodeAt(0) - 97 : -1;
   if (place >= 0 && place < count) { event.preventDefault(); return choose(place); }
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
@@ -237,7 +225,7 @@ document.addEventListener("keydown", (event) => {
 cards.forEach((card, place) => card.addEventListener("pointerdown", () => { if (current !== place) { current = place; draw(); } }));
 cards.forEach((card, place) => card.addEventListener("focusin", () => { if (current !== place) { current = place; draw(); } }));
 root.addEventListener("change", () => changed());
-note.addEventListener("input", keep);
+note.addEventListener("input", () => kept.write(answer()));
 document.getElementById("by-ratings").addEventListener("click", byRatings);
 document.getElementById("submit").addEventListener("click", submit);
 

@@ -21,7 +21,7 @@ function percent(value) { return value === null || value === undefined ? "–" :
 
 function interval(figure, name) {
   const low = shares.has(name) || name === "w" ? 0 : -0.2, x = (value) => 130 * (Math.max(low, Math.min(1, value)) - low) / (1 - low);
-  const svg = shape("svg", { width: 134, height: 16, viewBox: "-2 0 134 16", role: "img", "aria-label": figure.low === null ? figure.value.toFixed(2) : `${figure.value.toFixed(2)} [${figure.low.toFixed(2)}, ${figure.high.toFixed(2)}]` });
+  const svg = shape("svg", { width: 134, height: 16, viewBox: "-2 0 134 16", role: "img" });
   svg.append(shape("line", { class: "axis", x1: 0, x2: 130, y1: 8, y2: 8 }));
   if (name === "first" || name === "longer") svg.append(shape("line", { class: "half", x1: x(0.5), x2: x(0.5), y1: 1, y2: 15 }));
   if (figure.low !== null) svg.append(shape("line", { class: "interval", x1: x(figure.low), x2: x(figure.high), y1: 8, y2: 8 }));

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,10 +44,10 @@ class DemonstrationBody(_Body):
 
 class SettleBody(_Body):
     item: str = Field(max_length=LONGEST_ID)
-    ranking: list[list[int]] | None = None
+    ranking: list[list[int]]
     ratings: list[int | None] | None = None
     flags: list[list[str]] | None = None
-    all_bad: bool = False
+    all_bad: Literal[False] = False
     note: str = ""
     seconds: float | None = None
 

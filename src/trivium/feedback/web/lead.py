@@ -5,14 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from trivium.errors import TriviumError
-from trivium.feedback import items
-from trivium.feedback.accounts import Visitor
 from trivium.feedback.dashboard import disputed
 from trivium.feedback.database import hidden
 from trivium.feedback.rows import LONGEST_ID
@@ -25,13 +21,10 @@ from trivium.feedback.web.visitors import ActingLeader, FormLeader, Leader, Site
 
 MOST_DISPUTED, MOST_SETTLED = 100, 20
 """Disputed and settled items on one page."""
-ITEMS = 50
-"""Rows of the table of items on one page."""
 
 Whole = Annotated[int, Form()]
 Real = Annotated[float, Form()]
 Text = Annotated[str, Form()]
-Short = Annotated[str, Query(max_length=500)]
 
 router = APIRouter()
 
@@ -71,14 +64,11 @@ def settle_page(request: Request, store: TheStore, pages: ThePages, visitor: Lea
         if item not in state.items or state.items[item].kind != "compare":
             raise HTTPException(404)
         compared = state.items[item]
-        judgements: list[dict[str, Any]] = [{
+        judgements = [{
             "name": names[work.person], "ranking": work.ranking, "ratings": work.ratings, "flags": work.flags,
-            "state": work.state, "reason": work.reason, "all_bad": work.all_bad, "event": work.event
+            "state": work.state, "reason": work.reason, "all_bad": work.all_bad
         } for work in compared.works if work.counts and work.state != "open"]
         agreement, before = compared.agreement, compared.settled.body if compared.settled else None
-    bodies = store.bodies(int(one["event"]) for one in judgements)
-    for one in judgements:
-        one["note"] = bodies[one["event"]].get("note", "")
     texts = store.item(item)
     task = Task(0, "compare", item, texts["prompt"], texts["responses"], tuple(range(len(texts["responses"]))),
                 "settle", "open", 0.0, 0.0, before)
@@ -89,42 +79,8 @@ def settle_page(request: Request, store: TheStore, pages: ThePages, visitor: Lea
 def settle(body: SettleBody, store: TheStore, visitor: ActingLeader) -> Any:
     given = [rating for rating in body.ratings or [] if rating is not None]
     ratings = given if body.ratings and len(given) == len(body.ratings) else None
-    store.settle(body.item, visitor.id, body.ranking, ratings, body.note, flags=body.flags, all_bad=body.all_bad)
+    store.settle(body.item, visitor.id, body.ranking, ratings, body.note)
     return {"next": "/lead/disputed"}
-
-
-# items
-
-
-@router.get("/lead/items", response_class=HTMLResponse)
-def all_items(request: Request, store: TheStore, pages: ThePages, visitor: Leader, text: Short = "",
-              state: Short = "", person: Annotated[int, Query(ge=0, lt=2**53)] = 0, flag: Short = "",
-              rating: Annotated[int, Query(ge=0, le=7)] = 0, answer: Short = "", kind: Short = "",
-              order: Short = "newest", first: Annotated[int, Query(ge=0, le=10**8)] = 0) -> Response:
-    asked = {"text": text, "state": state, "person": person, "flag": flag, "rating": rating, "answer": answer,
-             "kind": kind, "order": order}
-    wanted = items.Wanted(text, state, person, flag, rating, answer, kind, order)
-    found = items.find(store, wanted, first, ITEMS)
-    return pages.page(request, "items.html", found=found, asked=asked, first=first, step=ITEMS, states=items.STATES,
-                      answers=list(items.ANSWERS), orders=items.ORDERS, people=store.people(),
-                      given={name: value for name, value in asked.items() if value and value != "newest"})
-
-
-@router.get("/lead/item", response_class=HTMLResponse)
-def one_item(request: Request, store: TheStore, pages: ThePages, visitor: Leader,
-             item: Annotated[str, Query(max_length=LONGEST_ID)]) -> Response:
-    try:
-        about = items.whole(store, item)
-    except TriviumError as error:
-        raise HTTPException(404) from error
-    return pages.page(request, "item.html", about=about)
-
-
-@router.post("/lead/item/withdraw", response_class=HTMLResponse)
-def withdraw_item(store: TheStore, visitor: FormLeader, item: Annotated[str, Form(max_length=LONGEST_ID)],
-                  withdrawn: Annotated[bool, Form()] = False) -> Response:
-    store.withdraw(item, visitor.id, withdrawn)
-    return RedirectResponse("/lead/item?" + urlencode({"item": item}), 303)
 
 
 # people
@@ -132,16 +88,14 @@ def withdraw_item(store: TheStore, visitor: FormLeader, item: Annotated[str, For
 
 @router.get("/lead/people", response_class=HTMLResponse)
 def people(request: Request, site: TheSite, visitor: Leader) -> Response:
-    link, ends = site.links.pop(visitor.id, (None, 0.0))
-    return site.pages.page(request, "people.html", everybody=site.store.people(), invites=site.accounts.open_invites(),
-                           link=link, ends=ends)
+    return _people_page(request, site)
 
 
 @router.post("/lead/invites", response_class=HTMLResponse)
 def invite(request: Request, site: TheSite, visitor: FormLeader, role: Text = "annotator",
            note: Annotated[str, Form(max_length=200)] = "",
            hours: Annotated[float, Form(gt=0, le=2160)] = 72.0) -> Response:
-    return _to_link(request, site, visitor, site.accounts.invite(role, note, hours), hours)
+    return _link_page(request, site, site.accounts.invite(role, note, hours), hours)
 
 
 @router.post("/lead/invites/withdraw", response_class=HTMLResponse)
@@ -162,13 +116,7 @@ def new_password(request: Request, number: Number, site: TheSite, visitor: FormL
                   None)
     if person is None:
         raise HTTPException(404)
-    return _to_link(request, site, visitor, site.accounts.invite(person.role, person.name, 24.0, person.id), 24.0)
-
-
-@router.post("/lead/people/{number}/restore", response_class=HTMLResponse)
-def restore(number: Number, store: TheStore, visitor: FormLeader) -> Response:
-    store.restore_person(number, visitor.id)
-    return RedirectResponse("/lead/people", 303)
+    return _link_page(request, site, site.accounts.invite(person.role, person.name, 24.0, person.id), 24.0)
 
 
 @router.post("/lead/people/{number}/remove", response_class=HTMLResponse)
@@ -177,11 +125,15 @@ def remove(number: Number, store: TheStore, visitor: FormLeader) -> Response:
     return RedirectResponse("/lead/people", 303)
 
 
-def _to_link(request: Request, site: Site, visitor: Visitor, token: str, hours: float) -> Response:
-    """Send the lead to the people, where the link of a new invitation is shown, once: a reload makes no other."""
+def _people_page(request: Request, site: Site, link: str | None = None, ends: float = 0.0) -> Response:
+    return site.pages.page(request, "people.html", everybody=site.store.people(), invites=site.accounts.open_invites(),
+                           link=link, ends=ends)
+
+
+def _link_page(request: Request, site: Site, token: str, hours: float) -> Response:
+    """The people, and the link of a new invitation; it is shown only now."""
     address = (site.address or str(request.base_url)).rstrip("/")
-    site.links[visitor.id] = f"{address}/invite/{token}", time.time() + 3600 * hours
-    return RedirectResponse("/lead/people", 303)
+    return _people_page(request, site, f"{address}/invite/{token}", time.time() + 3600 * hours)
 
 
 # settings

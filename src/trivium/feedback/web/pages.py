@@ -12,7 +12,6 @@ from urllib.parse import urlencode
 import jinja2
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from markupsafe import Markup, escape
 
 from trivium.feedback.accounts import Visitor
 from trivium.feedback.settings import FLAGS, SKIPS
@@ -57,8 +56,6 @@ class Pages:
         visitor: Visitor | None = getattr(request.state, "visitor", None)
 
         def t(key: str, **gaps: object) -> str:
-            if any(isinstance(gap, Markup) for gap in gaps.values()):
-                return escape(translate(language, key)).format(**gaps)
             return translate(language, key, **gaps)
         theme = request.cookies.get("theme", "")
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -78,13 +75,6 @@ class Pages:
                          task=task, answer=answer)
 
 
-def moment(at: float) -> Markup:
-    """A time: in UTC, and for the page's script to write as the reader's clock shows it."""
-    when = datetime.fromtimestamp(at, UTC)
-    return Markup('<time datetime="{}">{}</time>').format(when.isoformat(timespec="seconds"),
-                                                          when.strftime("%Y-%m-%d %H:%M UTC"))
-
-
 def _templates() -> jinja2.Environment:
     versions = {name: hashlib.sha256(asset(name)).hexdigest()[:12] for name in STATIC}
     templates = jinja2.Environment(loader=jinja2.PackageLoader("trivium.feedback", "pages"), autoescape=True,
@@ -92,7 +82,7 @@ def _templates() -> jinja2.Environment:
                                    lstrip_blocks=True)
     templates.filters.update(
         percent=lambda value: "–" if value != value else f"{100 * value:.0f} %",
-        moment=moment,
+        moment=lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         compact=lambda value: json.dumps(value, ensure_ascii=False), query=urlencode)
     templates.globals.update(static=lambda name: f"/static/{name}?{versions[name]}", languages=LANGUAGES, flags=FLAGS,
                              skips=SKIPS, letters=LETTERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Form, Header, HTTPException, Request
@@ -27,8 +27,6 @@ class Site:
     pages: Pages
     address: str | None
     """The address that people use, for links; None: the one they asked at."""
-    links: dict[int, tuple[str, float]] = field(default_factory=dict)
-    """By lead, the link that was made last and when it ends, until it has been shown."""
 
 
 class Elsewhere(Exception):
