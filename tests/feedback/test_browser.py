@@ -254,3 +254,60 @@ def test_hostile_text_does_nothing_in_a_real_browser(served: Served, visit: Visi
         page.wait_for_selector(".chip")
         assert page.title() == "Feedback" and page.locator("main img, main script, .text a").count() == 0
         assert sorted(page.locator(".response .text").all_inner_texts()) == sorted(evil)
+
+
+def test_a_correction_that_is_not_sent_survives_a_reload(served: Served, visit: Visit) -> None:
+    served.store.add_items([*items(1, 2), {"prompt": "Write!"}])
+    page = visit("anna")
+    page.goto("/compare")
+    for key in "a6b2=":
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#saved")
+    page.click("#saved a")
+    page.wait_for_url("**/work/*")
+    page.wait_for_selector(".chip")
+    page.locator("#response-0 .rating label").nth(0).click()
+    page.reload()
+    page.wait_for_selector(".chip")
+    assert page.locator("#response-0 input:checked").get_attribute("value") == "1"
+    page.click("#submit")
+    page.wait_for_url("**/history")
+    page.go_back()
+    page.reload()
+    page.wait_for_selector(".chip")
+    assert page.locator("#response-0 input:checked").get_attribute("value") == "1"  # what was sent, and no draft
+    page.goto("/write")
+    page.fill("#answer", "One.")
+    page.click("#submit")
+    page.wait_for_selector("#saved")
+    page.click("#saved a")
+    page.wait_for_url("**/work/*")
+    page.fill("#answer", "Two.")
+    page.reload()
+    assert page.input_value("#answer") == "Two."
+    page.evaluate("localStorage.setItem(Object.keys(localStorage)[0], JSON.stringify({answer: 'Old.', base: 'other'}))")
+    page.reload()
+    assert page.input_value("#answer") == "One."  # a draft of something else does not hide what was answered
+
+
+def test_the_lead_settles_with_flags_and_says_that_all_are_bad(served: Served, visit: Visit) -> None:
+    served.store.add_items(items(1, 2))
+    anna = served.store.add_person("anna")
+    work = served.store.next_work(anna)
+    assert work is not None
+    served.store.judge(work.id, anna, [[0], [1]], [6, 2], [[], ["wrong"]])
+    page = visit("lead", "lead")
+    page.goto("/lead/settle?item=item-0")
+    page.wait_for_selector(".chip")
+    assert page.locator("#response-1 input[value=wrong]").is_checked()  # as the annotator said
+    page.locator("#response-0 summary").click()
+    page.locator("#response-0 input[value=harmful]").check()
+    page.keyboard.press("Escape")
+    page.locator("#all-bad").check()
+    page.click("#submit")
+    page.wait_for_selector("text=Nothing is disputed")
+    settled = said(served.store)[-1]
+    assert settled["all_bad"] and settled["flags"] == [["harmful"], ["wrong"]]
+    page.goto("/lead/settle?item=item-0")
+    assert page.locator("#response-0 input[value=harmful]").is_checked() and page.locator("#all-bad").is_checked()

@@ -487,17 +487,19 @@ class Store:
         if connection.execute(PRESENT, {"person": person}).first() is None:
             raise Conflict(f"there is no person {person}, or they were removed")
 
-    def settle(self, item: str, person: int, ranking: Ranking, ratings: Sequence[int] | None = None, note: str = "",
+    def settle(self, item: str, person: int, ranking: Ranking | None = None, ratings: Sequence[int] | None = None,
+               note: str = "", flags: Sequence[Sequence[str]] | None = None, all_bad: bool = False,
                now: float | None = None) -> None:
-        """The lead's last word on an item: exports take it instead of what annotators said. It can be said again,
-        differently."""
+        """The lead's last word on an item: exports take it instead of what annotators said, their flags among it. It
+        can be said again, differently."""
         with self._appending() as connection:
             if item not in self._state.items or self._state.items[item].kind != "compare":
                 raise TriviumError(f"there is no comparison {item[:60]!r}")
             body = rows.judgement(
                 {
-                    "ranking": [list(group) for group in ranking],
-                    "ratings": ratings if ratings is None else list(ratings), "note": note
+                    "ranking": ranking if ranking is None else [list(group) for group in ranking],
+                    "ratings": ratings if ratings is None else list(ratings),
+                    "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note
                 }, len(self._state.items[item].lengths), needs_ratings=False)
             self._append(connection, "settled", person, {"item": item, **body}, time.time() if now is None else now)
 

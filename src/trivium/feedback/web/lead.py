@@ -64,12 +64,14 @@ def settle_page(request: Request, store: TheStore, pages: ThePages, visitor: Lea
         if item not in state.items or state.items[item].kind != "compare":
             raise HTTPException(404)
         compared = state.items[item]
-        judgements = [{
-            "name": names[work.person], "ranking": work.ranking, "ratings": work.ratings, "flags": work.flags,
-            "state": work.state, "reason": work.reason, "all_bad": work.all_bad
-        } for work in compared.works if work.counts and work.state != "open"]
+        works = [(names[work.person], work.event) for work in compared.works if work.counts and work.event]
         agreement, before = compared.agreement, compared.settled.body if compared.settled else None
-    texts = store.item(item)
+    texts, bodies = store.item(item), store.bodies(event for _, event in works)
+    judgements = [{"name": name} | bodies[event] for name, event in works]
+    if before is None:  # what annotators flagged stays flagged, unless the lead says otherwise
+        flags = [sorted({flag for one in judgements if "flags" in one for flag in one["flags"][number]})
+                 for number in range(len(texts["responses"]))]
+        before = {"ranking": [], "ratings": None, "flags": flags, "all_bad": False, "note": ""}
     task = Task(0, "compare", item, texts["prompt"], texts["responses"], tuple(range(len(texts["responses"]))),
                 "settle", "open", 0.0, 0.0, before)
     return pages.comparison(request, task, judgements=judgements, agreement=agreement)
@@ -79,7 +81,7 @@ def settle_page(request: Request, store: TheStore, pages: ThePages, visitor: Lea
 def settle(body: SettleBody, store: TheStore, visitor: ActingLeader) -> Any:
     given = [rating for rating in body.ratings or [] if rating is not None]
     ratings = given if body.ratings and len(given) == len(body.ratings) else None
-    store.settle(body.item, visitor.id, body.ranking, ratings, body.note)
+    store.settle(body.item, visitor.id, body.ranking, ratings, body.note, body.flags, body.all_bad)
     return {"next": "/lead/disputed"}
 
 
