@@ -20,8 +20,9 @@ LIKED, DISLIKED = 5, 3
 
 
 def export(store: Store, kind: str) -> Iterator[Row]:
-    """The rows of one kind of :data:`EXPORTS`, as the project is now. Known-answer items and repetitions
-    are in none of them, what was skipped in ``skips`` alone; of corrected answers they hold the newest."""
+    """The rows of one kind of :data:`EXPORTS`, as the project is now. Known-answer items, repetitions and items that
+    were withdrawn are in none of them, what was skipped in ``skips`` alone; of corrected answers they hold the
+    newest."""
     if kind not in EXPORTS:
         raise TriviumError(f"there is no export {kind!r}{nearest(kind, EXPORTS)}")
     return EXPORTS[kind](store)
@@ -43,8 +44,8 @@ def demonstrations(store: Store) -> Iterator[Row]:
     """Answers that annotators wrote: ``{"messages", "annotator", "split"}``."""
     with store.state() as state:
         heldout = state.settings.heldout
-        chosen = [(work.id, work.event, work.person) for work in state.works.values()
-                  if work.kind == "write" and work.state == JUDGED]
+        chosen = [(work.id, work.event, work.person) for work in state.works.values() if work.kind == "write"
+                  and work.state == JUDGED and not (work.item and state.items[work.item].closed)]
     names = _names(store)
     for batch in _batches(chosen):
         bodies = store.bodies(event for _, event, _ in batch)
@@ -111,8 +112,8 @@ def skips(store: Store) -> Iterator[Row]:
     names = _names(store)
     with store.state() as state:
         heldout = state.settings.heldout
-        chosen = [(item.event, work.event, work.person) for item in state.items.values() if not item.known
-                  for work in item.works if work.state == SKIPPED and work.counts]
+        chosen = [(item.event, work.event, work.person) for item in state.items.values()
+                  if not item.known and not item.closed for work in item.works if work.state == SKIPPED and work.counts]
     for batch in _batches(chosen):
         bodies = store.bodies(number for entry in batch for number in entry[:2])
         for number, event, person in batch:
@@ -131,7 +132,8 @@ def _judgements(store: Store) -> Iterator[Row]:
     names = _names(store)
     with store.state() as state:
         heldout, votes = state.settings.heldout, sorted(state.choices.values())
-        chosen = [_picked(state, item) for item in state.items.values() if item.kind == "compare" and not item.known]
+        chosen = [_picked(state, item) for item in state.items.values()
+                  if item.kind == "compare" and not item.known and not item.closed]
     for batch in _batches([one for one in chosen if one[1]]):
         bodies = store.bodies([event
                                for event, works in batch] + [event for _, works in batch for event, _, _ in works])

@@ -176,6 +176,13 @@ class Store:
                     query.where(events.c.kind.in_(kinds)) if kinds else query):
                 yield Event(id_, at, kind, who, json.loads(body))
 
+    def events_between(self, after: int, last: int) -> list[Event]:
+        """The events after the number ``after``, up to ``last``."""
+        query = sql.select(events).where(events.c.id > after, events.c.id <= last).order_by(events.c.id)
+        with self.engine.connect() as connection:
+            return [Event(id_, at, kind, who, json.loads(body))
+                    for id_, at, kind, who, body in connection.execute(query)]
+
     def bodies(self, wanted: Iterable[int]) -> dict[int, Row]:
         """The bodies of events, by their numbers."""
         numbers = sorted(set(wanted))
@@ -190,6 +197,16 @@ class Store:
                     id_: json.loads(body)
                     for id_, body in connection.execute(sql.select(events.c.id, events.c.body).where(chosen))
                 }
+        return result
+
+    def read(self, wanted: Iterable[int]) -> dict[int, Event]:
+        """Events by their numbers, in their order."""
+        numbers, result = sorted(set(wanted)), {}
+        with self.engine.connect() as connection:
+            for start in range(0, len(numbers), _BATCH):
+                chosen = sql.select(events).where(events.c.id.in_(numbers[start:start + _BATCH])).order_by(events.c.id)
+                for id_, at, kind, who, body in connection.execute(chosen):
+                    result[id_] = Event(id_, at, kind, who, json.loads(body))
         return result
 
     @contextlib.contextmanager
@@ -502,6 +519,14 @@ class Store:
                     "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note
                 }, len(self._state.items[item].lengths), needs_ratings=False)
             self._append(connection, "settled", person, {"item": item, **body}, time.time() if now is None else now)
+
+    def withdraw_item(self, item: str, person: int | None = None, back: bool = False) -> None:
+        """Give an item to nobody any more, and export nothing of it; with ``back``, as before again."""
+        with self._appending() as connection:
+            if item not in self._state.items:
+                raise TriviumError(f"there is no item {item[:60]!r}")
+            if self._state.items[item].closed == back:
+                self._append(connection, "reopen" if back else "close", person, {"item": item}, time.time())
 
     # the chat page
 

@@ -88,6 +88,14 @@ function skipDialog(work, before) {
   return open;
 }
 
+// Times stand in UTC; readers see them by their own clock.
+for (const time of document.querySelectorAll("time[datetime]")) {
+  const when = new Date(time.dateTime);
+  if (Number.isNaN(when.getTime())) continue;
+  time.title = time.textContent;
+  time.textContent = when.toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
+}
+
 document.getElementById("theme").addEventListener("click", () => {
   const root = document.documentElement;
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
