@@ -193,3 +193,14 @@ def test_a_withdrawn_item_is_given_to_nobody_and_exported_nowhere(served: Served
         assert store.next_work(anna.id) is None  # nor does who holds it see it again
     assert [event.body["item"] for event in store.events(["close"])] == ["item-0", "item-2", "item-3", "fruit",
                                                                          "item-2"]
+
+
+@pytest.mark.parametrize("name", ["Lead", "ⅼead", "1ead", "Iead", "lеad", "  lead ", "ｌｅａｄ", "le\u0301ad"])
+def test_names_that_look_alike_are_refused(store: Store, name: str) -> None:
+    desk = Accounts(store)
+    store.add_person("lead")
+    with pytest.raises(TriviumError, match="taken"):
+        desk.accept(desk.invite(), name, PASSWORD, "here")
+    assert len(desk.open_invites()) == 1  # the invite is not used up by that
+    for other in ("leader", "李雷", "がく", "かく"):
+        store.add_person(other)

@@ -165,6 +165,11 @@ class Accounts:
                 for row in connection.execute(query)
             ]
 
+    def open_invite(self, token: str) -> Invite | None:
+        """The invite of a token, while it can still be used."""
+        digest = _digest(token)
+        return next((invite for invite in self.open_invites() if invite.token == digest), None)
+
     def withdraw(self, digest: str) -> None:
         """End an invite, named by its hash."""
         with writing(self.engine) as connection:

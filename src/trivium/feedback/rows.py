@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,19 @@ def text(value: Any, name: str, longest: int = LONGEST_TEXT, empty: bool = False
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise TriviumError(f"{name} holds characters that are no text")
     return value
+
+
+_ALIKE = str.maketrans("асеорхуівкмнтгзѕјԁԛԝ" "ɑαοενικτρυω" "01|!ıi",
+                       "aceopxylbkmhtr3sjdqw" "aaoevlktpuw" "olllll")
+"""Letters of other scripts, and digits, that are drawn as Latin letters are."""
+
+
+def look_of(name: str) -> str:
+    """What two names have in common that look alike: upper and lower case, letters of other scripts and other forms of
+    the same letter are as one."""
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
+    kept = (letter for letter in plain if not "\u0300" <= letter <= "\u036f" and unicodedata.category(letter) != "Cf")
+    return " ".join("".join(kept).translate(_ALIKE).split())
 
 
 def messages(value: Any, last: str | None = None) -> list[Row]:

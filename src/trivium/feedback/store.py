@@ -273,6 +273,7 @@ class Store:
             with self._appending() as connection:
                 if first is not None:
                     first(connection)
+                _check_alike(name, connection.execute(sql.select(people.c.name)).scalars())
                 key = connection.execute(people.insert().values(name=name, role=role, kind=kind, password=password,
                                                                 added_at=now)).inserted_primary_key
                 assert key is not None
@@ -299,6 +300,13 @@ class Store:
             connection.execute(people.update().where(people.c.id == person).values(**values))
             connection.execute(sessions.delete().where(sessions.c.person == person))
             self._append(connection, "removed", who, {"person": person}, time.time())
+
+    def restore_person(self, person: int, who: int | None = None) -> None:
+        """Let somebody who was removed come back; they need a new password."""
+        with self._appending() as connection:
+            removed = people.c.id == person, people.c.removed_at.is_not(None)
+            if connection.execute(people.update().where(*removed).values(removed_at=None)).rowcount:
+                self._append(connection, "restored", who, {"person": person}, time.time())
 
     @staticmethod
     def _keep_a_lead(connection: Connection, person: int, role: str) -> None:
@@ -633,6 +641,14 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({hidden(self.project)!r})"
+
+
+def _check_alike(name: str, others: Iterable[str]) -> None:
+    """Refuse a name that people would take for another's."""
+    shape = rows.look_of(name)
+    for other in others:
+        if other != name and rows.look_of(other) == shape:
+            raise Conflict(f"the name {name!r} looks like {other!r}, which is taken")
 
 
 def _person(row: Any) -> Person:

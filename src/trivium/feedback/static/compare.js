@@ -193,6 +193,9 @@ document.addEventListener("pointercancel", (event) => release(event, false));
 
 // keys
 
+const single = document.getElementById("single-keys");
+try { single.checked = localStorage.getItem("single-keys") !== "off"; } catch { /* a forbidden store remembers nothing */ }
+single.addEventListener("change", () => { try { localStorage.setItem("single-keys", single.checked ? "on" : "off"); } catch { /* as above */ } });
 const openSkip = settling ? () => {} : skipDialog(root.dataset.work, kept.clear);
 document.addEventListener("keydown", (event) => {
   const at = event.target;
@@ -202,6 +205,8 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); return submit(); }
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (event.key.length === 1 && event.key !== " " && !single.checked) return;
+  if (event.key.startsWith("Arrow") && !event.shiftKey && at.matches("input[type=radio]")) return; // the next rating, as in every group
   const place = /^[a-z]$/i.test(event.key) ? event.key.toLowerCase().charCodeAt(0) - 97 : -1;
   if (place >= 0 && place < count) { event.preventDefault(); return choose(place); }
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
