@@ -399,7 +399,8 @@ def test_every_page_has_a_name_a_heading_and_colours_that_can_be_read(served: Se
         page = visit("boss", "lead", color_scheme=scheme)
         titles = set()
         paths = ["/work", "/compare", "/write", "/history", "/lead", "/lead/items", f"/lead/items/{numbers['item-0']}",
-                 "/lead/disputed", "/lead/settle?item=item-0", "/lead/people", "/lead/export", "/lead/settings"]
+                 "/lead/disputed", "/lead/settle?item=item-0", "/lead/people", "/lead/export", "/lead/settings",
+                 "/lead/upload"]
         for path in paths:
             page.goto(path)
             if path == "/lead":

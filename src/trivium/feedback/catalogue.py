@@ -124,6 +124,11 @@ class Catalogue:
             page = self._entries["number"][ordered[wanted.page * PAGE:(wanted.page + 1) * PAGE]].tolist()
         return len(chosen), self._listed(page)
 
+    def prepare(self) -> None:
+        """Take in all there is, so that the first who asks need not wait for that."""
+        self.search.find("a")
+        self.find(Wanted())
+
     def _catch_up(self) -> None:
         """Take in the entries that something has happened to."""
         with self.store.state() as state:

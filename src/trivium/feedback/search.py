@@ -18,7 +18,7 @@ from trivium.feedback.database import meta, writing
 from trivium.feedback.state import Event
 from trivium.feedback.store import Store
 
-BATCH = 2000
+BATCH = 500
 """Events that are taken in at once; between two batches others may write."""
 
 LONGEST = 250_000

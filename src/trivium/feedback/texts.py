@@ -135,7 +135,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "chat_count": ("from the chat page", "来自聊天页面"),
     "random_uncertain": ("random / uncertain", "随机 / 不确定"),
     "begin": ("Nobody has answered anything yet.", "还没有人作答。"),
-    "begin_empty": ("There are no prompts. Import some on the command line:", "还没有提示。请在命令行导入："),
+    "begin_empty": ("There are no prompts. Upload some, or import them on the command line:",
+                    "还没有提示。请上传，或在命令行导入："),
     "begin_invite": ("Invite people", "邀请成员"),
     "begin_work": ("Do some yourself", "自己先做几个"),
     "begin_settings": ("Look at the settings first", "先看看设置"),
@@ -221,6 +222,26 @@ WORDS: dict[str, tuple[str, str]] = {
     "items_next": ("Next", "下一页"),
     "items_imported": ("Imported {when}", "导入于 {when}"),
     "items_begun": ("Begun {when}", "开始于 {when}"),
+    "upload_title": ("Upload items", "上传项目"),
+    "upload_text_kinds": (
+        "A file of rows, as JSON lines, JSON, CSV, Excel or Parquet, of up to {megabytes} MB. Larger ones come in on "
+        "the command line.",
+        "行数据文件：JSON Lines、JSON、CSV、Excel 或 Parquet，至多 {megabytes} MB；更大的请在命令行导入。"),
+    "upload_columns": (
+        "Each row needs a prompt. Responses to compare stand in `responses` as a list, in `chosen` and `rejected`, or "
+        "in columns such as `response_1`, `response_2`; without them people write the answer. What is there already is "
+        "not added again.",
+        "每行需要一个提示。要比较的回答写在 `responses`（列表）、`chosen` 和 `rejected`，或 `response_1`、`response_2` "
+        "这样的列里；没有回答的由标注员来写。已有的不会重复添加。"),
+    "upload_file": ("File", "文件"),
+    "upload_do": ("Upload", "上传"),
+    "upload_done": ("{added} added, {known} there already, {refused} refused",
+                    "已添加 {added} 项，{known} 项已存在，{refused} 行被拒绝"),
+    "upload_refused": ("Refused rows", "被拒绝的行"),
+    "upload_row": ("Row", "行"),
+    "upload_reason": ("Reason", "原因"),
+    "upload_text": ("Text", "内容"),
+    "upload_more": ("{count} more are not shown.", "另有 {count} 行未显示。"),
     "kind_of_compare": ("Comparison", "比较"),
     "kind_of_write": ("Writing", "写作"),
     "kind_of_known": ("Known answer", "已知答案"),

@@ -17,7 +17,7 @@ from trivium.feedback.catalogue import Catalogue
 from trivium.feedback.dashboard import Dashboard
 from trivium.feedback.store import Conflict, Store
 from trivium.feedback.texts import fault_words, translate
-from trivium.feedback.web import export, files, items, lead, session, work
+from trivium.feedback.web import export, files, items, lead, session, upload, work
 from trivium.feedback.web.bodies import Wrong
 from trivium.feedback.web.guard import Guard
 from trivium.feedback.web.pages import Pages, language_of
@@ -38,7 +38,7 @@ def create_app(store: Store, address: str | None = None, hosts: frozenset[str] |
     if hosts is not None:
         app.add_middleware(Hosts, known=hosts, refusal=lambda message: JSONResponse({"error": message}, 421))
     app.add_middleware(Guard)
-    for topic in (session, work, lead, items, export, files):
+    for topic in (session, work, lead, items, upload, export, files):
         app.include_router(topic.router)
     return app
 
