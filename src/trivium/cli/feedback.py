@@ -76,7 +76,7 @@ def create(project: Project, set_: Settings = None) -> None:
 @app.command("import")
 def import_(project: Project,
             files: Annotated[list[Path],
-                             typer.Argument(help="JSON lines, CSV or Excel with `prompt`, and `responses` to compare.")],
+                             typer.Argument(help="JSON lines, CSV, Excel: `prompt`, and `responses` to compare.")],
             rejects: Rejects = None) -> None:
     """Import prompts with responses to compare, or prompts alone to answer."""
     _each(project, "items", files, rejects)
