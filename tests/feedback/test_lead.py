@@ -36,6 +36,7 @@ def test_the_lead_reads_notes_and_flags_and_settles_with_them(served: Served) ->
     answered(served.store)
     with served.client("lead", "lead") as lead:
         page = lead.get("/lead/settle?item=item-0").text
+        assert 'href="/lead/items/1"' in page
         assert "C hurts people" in page and "not my field" in page and page.count(">Harmful</span>") == 1
         said = {"item": "item-0", "ranking": [[1], [0], [2]], "flags": [["wrong"], [], ["harmful"]],
                 "note": "B is true"}

@@ -94,6 +94,14 @@ def test_the_command_line_reads_the_same_files(tmp_path: Path) -> None:
         assert set(kept(store)) == {"one", "two"}
 
 
+def test_what_a_row_lacks_is_said_so_that_it_can_be_mended(store: Store) -> None:
+    outcome = store.add_items([{"prompts": "A?"}, {"text": "A?"}, {"prompt": [
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}])
+    assert [reject["reason"] for reject in outcome.rejects] == [
+        "the field `prompt` is missing; call 'prompts' so", "the field `prompt` is missing",
+        "message 1 is made of parts, such as pictures; people are shown plain text"]
+
+
 @pytest.mark.parametrize(("row", "prompt", "responses"), [
     ({"query": "Q", "回答1": "a", "回答2": "b"}, "Q", ["a", "b"]),
     ({"question": "Q", "answer_2": "b", "answer_10": "j", "answer_1": "a"}, "Q", ["a", "b", "j"]),

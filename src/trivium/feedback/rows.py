@@ -3,6 +3,7 @@ what is wrong."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
@@ -68,6 +69,9 @@ def messages(value: Any, last: str | None = None) -> list[Row]:
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list):
         raise TriviumError("the prompt is neither a text nor a list of messages")
+    for number, message in enumerate(value, 1):
+        if isinstance(message, Mapping) and isinstance(message.get("content"), list):
+            raise TriviumError(f"message {number} is made of parts, such as pictures; people are shown plain text")
     check_messages(value)
     if last and value[-1]["role"] != last:
         raise TriviumError(f"the last message is not the {last}'s")
@@ -80,7 +84,8 @@ def item(row: Mapping[str, Any]) -> Row:
     true ranking), ``scores`` (``[models, K]`` of an ensemble) and ``source``."""
     known_fields = ("id", "prompt", "responses", "known", "scores", "source", "task", "truth", "models", "finished")
     if "prompt" not in row:
-        raise TriviumError(f"the field `prompt` is missing{nearest('prompt', map(str, row)) if row else ''}")
+        alike = difflib.get_close_matches("prompt", map(str, row), 1)
+        raise TriviumError("the field `prompt` is missing" + (f"; call {alike[0]!r} so" if alike else ""))
     prompt = messages(row["prompt"])
     if prompt[-1]["role"] == "assistant":
         raise TriviumError("the prompt ends with the assistant's message; nothing is left to answer")

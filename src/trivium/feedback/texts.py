@@ -189,6 +189,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "settle_text": ("Your ranking will stand in the exports instead of the ones below.",
                     "导出时将以你的排序代替下面的排序。"),
     "others_said": ("What the annotators said", "标注员的判断"),
+    "all_said": ("With times and corrections", "含时间与更正"),
     "settled_list": ("Settled", "已裁定"),
     # items
     "nav_items": ("Items", "项目"),

@@ -67,7 +67,8 @@ def settle_page(request: Request, store: TheStore, pages: ThePages, visitor: Lea
             raise HTTPException(404)
         compared = state.items[item]
         works = [(names[work.person], work.event) for work in compared.works if work.counts and work.event]
-        agreement, before = compared.agreement, compared.settled.body if compared.settled else None
+        number, agreement = compared.event, compared.agreement
+        before = compared.settled.body if compared.settled else None
     texts, bodies = store.item(item), store.bodies(event for _, event in works)
     judgements = [{"name": name} | bodies[event] for name, event in works]
     if before is None:  # what annotators flagged stays flagged, unless the lead says otherwise
@@ -76,7 +77,7 @@ def settle_page(request: Request, store: TheStore, pages: ThePages, visitor: Lea
         before = {"ranking": [], "ratings": None, "flags": flags, "all_bad": False, "note": ""}
     task = Task(0, "compare", item, texts["prompt"], texts["responses"], tuple(range(len(texts["responses"]))),
                 "settle", "open", 0.0, 0.0, before)
-    return pages.comparison(request, task, judgements=judgements, agreement=agreement)
+    return pages.comparison(request, task, judgements=judgements, agreement=agreement, number=number)
 
 
 @router.post("/api/lead/settle", response_model=Said)
