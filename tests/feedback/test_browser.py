@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -429,3 +430,16 @@ def test_a_removed_person_comes_back_and_a_link_is_made_once(served: Served, vis
     page.click("text=Bring back")
     page.wait_for_selector("li.person:has-text('anna') summary")
     assert served.store.person("anna") is not None
+
+
+def test_a_file_is_uploaded_by_keys(served: Served, visit: Visit, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,response_1,response_2\nWhich?,this,that\nNone?,one,\n,x,y\n")
+    page = visit("boss", "lead", viewport={"width": 390, "height": 844})
+    page.goto("/lead/items")
+    page.click("text=Upload items")
+    page.set_input_files("[name=file]", tmp_path / "rows.csv")
+    page.locator("main button").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("[role=status]")).to_contain_text("1 added, 0 there already, 2 refused")
+    assert [row.inner_text() for row in page.locator("tbody th").all()] == ["2", "3"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -106,7 +106,8 @@ def test_what_a_row_lacks_is_said_so_that_it_can_be_mended(store: Store) -> None
     ({"query": "Q", "回答1": "a", "回答2": "b"}, "Q", ["a", "b"]),
     ({"question": "Q", "answer_2": "b", "answer_10": "j", "answer_1": "a"}, "Q", ["a", "b", "j"]),
     ({"messages": [{"role": "user", "content": "Q"}], "responses": ["a", "b"]}, "Q", ["a", "b"]),
-    ({"提示": "Q"}, "Q", None),
+    ({"提示": "Q"}, "Q", None), ({"prompt": "Q", "response_1": "", "response_2": None}, "Q", None),
+    ({"prompt": "Q", "response_1": "a", "response_2": ""}, "Q", ["a"]), ({"prompt": "Q", "chosen": "a"}, "Q", ["a"]),
 ])
 def test_columns_have_the_names_that_recipes_know(row: dict[str, object], prompt: str,
                                                   responses: list[str] | None) -> None:

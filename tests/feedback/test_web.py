@@ -107,7 +107,7 @@ def test_every_answer_carries_the_policy_and_no_page_has_inline_code(served: Ser
         pages = [
             "/", "/login", "/work", "/compare", "/write", "/history", "/lead", "/lead/disputed",
             "/lead/settle?item=item-0", "/lead/items", "/lead/items/2", "/lead/people",
-            "/lead/settings", "/lead/export", "/nowhere", "/work/99999", "/static/app.css",
+            "/lead/settings", "/lead/export", "/lead/upload", "/nowhere", "/work/99999", "/static/app.css",
             "/lead/export/rankings.jsonl", "/openapi.json"
         ]
         for language in ("en", "zh"):

@@ -77,12 +77,12 @@ def item_of(row: Row) -> Row:
 
 
 def _columns_of_responses(fields: Fields) -> list[str]:
-    """The names of the columns that hold a response each, in order; none where fewer than two do."""
-    if "chosen" in fields and "rejected" in fields:
-        return ["chosen", "rejected"]
+    """The names of the columns that hold a response each, in order: a row that fills one of them alone is refused
+    later, and is no prompt to answer."""
+    pair = [name for name in ("chosen", "rejected") if name in fields]
     numbered = [(found.group(1).casefold().rjust(2), name) for name in fields.names()
                 if (found := _NUMBERED.fullmatch(name.strip()))]
-    return [name for _, name in sorted(numbered)] if len(numbered) > 1 else []
+    return pair or [name for _, name in sorted(numbered)]
 
 
 def _from_json(value: Any) -> Any:
