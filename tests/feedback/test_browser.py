@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from annotating import Served, items
 from playwright.sync_api import expect
+from test_lead import filled
 
+from trivium.feedback.accounts import Accounts
 from trivium.feedback.exports import export
 from trivium.feedback.store import Store
 
@@ -252,5 +257,189 @@ def test_hostile_text_does_nothing_in_a_real_browser(served: Served, visit: Visi
     for path in ("/compare", "/lead/settle?item=evil"):
         page.goto(path)
         page.wait_for_selector(".chip")
-        assert page.title() == "Feedback" and page.locator("main img, main script, .text a").count() == 0
+        assert page.title().endswith(" · Feedback") and page.locator("main img, main script, .text a").count() == 0
         assert sorted(page.locator(".response .text").all_inner_texts()) == sorted(evil)
+
+
+def test_a_correction_that_is_not_sent_survives_a_reload(served: Served, visit: Visit) -> None:
+    served.store.add_items([*items(1, 2), {"prompt": "Write!"}])
+    page = visit("anna")
+    page.goto("/compare")
+    for key in "a6b2=":
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#saved")
+    page.click("#saved a")
+    page.wait_for_url("**/work/*")
+    page.wait_for_selector(".chip")
+    page.locator("#response-0 .rating label").nth(0).click()
+    page.reload()
+    page.wait_for_selector(".chip")
+    assert page.locator("#response-0 input:checked").get_attribute("value") == "1"
+    page.click("#submit")
+    page.wait_for_url("**/history")
+    page.go_back()
+    page.reload()
+    page.wait_for_selector(".chip")
+    assert page.locator("#response-0 input:checked").get_attribute("value") == "1"  # what was sent, and no draft
+    page.goto("/write")
+    page.fill("#answer", "One.")
+    page.click("#submit")
+    page.wait_for_selector("#saved")
+    page.click("#saved a")
+    page.wait_for_url("**/work/*")
+    page.fill("#answer", "Two.")
+    page.reload()
+    assert page.input_value("#answer") == "Two."
+    page.evaluate("localStorage.setItem(Object.keys(localStorage)[0], JSON.stringify({answer: 'Old.', base: 'other'}))")
+    page.reload()
+    assert page.input_value("#answer") == "One."  # a draft of something else does not hide what was answered
+
+
+def test_the_lead_settles_with_flags_and_says_that_all_are_bad(served: Served, visit: Visit) -> None:
+    served.store.add_items(items(1, 2))
+    anna = served.store.add_person("anna")
+    work = served.store.next_work(anna)
+    assert work is not None
+    served.store.judge(work.id, anna, [[0], [1]], [6, 2], [[], ["wrong"]])
+    page = visit("lead", "lead")
+    page.goto("/lead/settle?item=item-0")
+    page.wait_for_selector(".chip")
+    assert page.locator("#response-1 input[value=wrong]").is_checked()  # as the annotator said
+    page.locator("#response-0 summary").click()
+    page.locator("#response-0 input[value=harmful]").check()
+    page.keyboard.press("Escape")
+    page.locator("#all-bad").check()
+    page.click("#submit")
+    page.wait_for_selector("text=Nothing is disputed")
+    settled = said(served.store)[-1]
+    assert settled["all_bad"] and settled["flags"] == [["harmful"], ["wrong"]]
+    page.goto("/lead/settle?item=item-0")
+    assert page.locator("#response-0 input[value=harmful]").is_checked() and page.locator("#all-bad").is_checked()
+
+
+def test_the_lead_finds_an_item_by_keys_and_comes_back_to_the_list(served: Served, visit: Visit) -> None:
+    filled(served.store)
+    page = visit("boss", "lead", viewport={"width": 390, "height": 844}, timezone_id="Asia/Shanghai")
+    page.goto("/lead")
+    expect(page.locator("#flags a")).to_have_text("Harmful")
+    page.locator("#flags a").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/lead/items?flag=harmful")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator("[name=q]").focus()
+    page.keyboard.type("salt")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/lead/items?q=salt&flag=harmful")  # nothing but what was asked for
+    found = page.url
+    page.locator("tbody a").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=salt is missing")
+    time_ = page.locator("article time").first
+    moment = datetime.fromisoformat(time_.get_attribute("datetime"))
+    there = moment.astimezone(ZoneInfo("Asia/Shanghai"))
+    assert f"{there.hour % 12 or 12}:{there.minute:02}" in time_.inner_text()  # by the reader's clock
+    page.click("text=Withdraw the item")
+    page.wait_for_selector("text=Bring it back")
+    page.go_back()
+    page.click("#to-list")
+    assert page.url == found
+    page.goto("/lead/items?state=withdrawn")
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
+def test_single_keys_can_be_turned_off_and_arrows_rate(served: Served, visit: Visit) -> None:
+    served.store.add_items(items(1, 2))
+    page = visit("anna")
+    page.goto("/compare")
+    page.wait_for_selector(".chip")
+    page.locator("#response-0 .rating input").nth(2).check()
+    page.keyboard.press("ArrowDown")  # on a rating: the next rating, as in every group of radio buttons
+    assert page.locator("#response-0 input:checked").get_attribute("value") == "4"
+    page.locator(".keys summary").click()
+    page.locator("#single-keys").uncheck()
+    page.reload()
+    page.wait_for_selector(".chip")
+    for key in "b70":
+        page.keyboard.press(key)
+    assert page.locator("#response-1 input:checked").count() == 0 and not page.locator("#all-bad").is_checked()
+    page.locator(".keys summary").click()
+    page.locator("#single-keys").check()
+    page.locator("#response-1").focus()
+    page.keyboard.press("b")
+    page.keyboard.press("7")
+    assert page.locator("#response-1 input:checked").get_attribute("value") == "7"
+
+
+CONTRASTS = """() => {
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => numbers(colour).slice(0, 3).map((x) => x / 255)
+    .map((x) => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, x, at) => sum + x * [0.2126, 0.7152, 0.0722][at], 0);
+  const faint = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const text = [...node.childNodes].some((one) => one.nodeType === 3 && one.data.trim());
+    if (!text || !node.checkVisibility() || node.closest("[hidden], .sr-only, noscript, button:disabled")) continue;
+    let under = node;
+    const clear = (one) => (numbers(getComputedStyle(one).backgroundColor)[3] ?? 1) === 0;
+    while (under.parentElement && clear(under)) under = under.parentElement;
+    const colours = [getComputedStyle(node).color, getComputedStyle(under).backgroundColor];
+    const both = colours.map(light).sort((a, b) => b - a);
+    const opacity = [...function* () { for (let one = node; one; one = one.parentElement) yield one; }()]
+      .reduce((all, one) => all * Number(getComputedStyle(one).opacity), 1);
+    if ((both[0] + 0.05) / (both[1] + 0.05) < 4.5 || opacity < 1) faint.push(node.outerHTML.slice(0, 90));
+  }
+  return faint;
+}"""
+
+
+def test_every_page_has_a_name_a_heading_and_colours_that_can_be_read(served: Served, visit: Visit) -> None:
+    numbers = filled(served.store)
+    served.store.remove_person(served.store.add_person("gone"))
+    for scheme in ("light", "dark"):
+        page = visit("boss", "lead", color_scheme=scheme)
+        titles = set()
+        paths = ["/work", "/compare", "/write", "/history", "/lead", "/lead/items", f"/lead/items/{numbers['item-0']}",
+                 "/lead/disputed", "/lead/settle?item=item-0", "/lead/people", "/lead/export", "/lead/settings",
+                 "/lead/upload"]
+        for path in paths:
+            page.goto(path)
+            if path == "/lead":
+                page.wait_for_selector("svg")
+            titles.add(page.title())
+            assert page.locator("h1").count() == 1, path
+            assert not page.evaluate(CONTRASTS), path
+            assert page.locator("svg[role=img]:not([aria-label]), .scroll:not([tabindex])").count() == 0, path
+        assert len(titles) == len(paths) and all(title.endswith(" · Feedback") for title in titles)
+
+
+def test_a_removed_person_comes_back_and_a_link_is_made_once(served: Served, visit: Visit) -> None:
+    served.store.add_person("anna")
+    page = visit("boss", "lead")
+    page.goto("/lead/people")
+    page.click("text=Make a link")
+    assert "/invite/" in page.input_value("#link")
+    page.reload()
+    assert page.locator("#link").count() == 0 and len(Accounts(served.store).open_invites()) == 1
+    row = page.locator("li.person", has_text="anna")
+    row.locator("summary").click()  # one click alone removes nobody
+    assert served.store.person("anna") is not None
+    row.get_by_text("Yes, remove anna").click()
+    page.wait_for_selector("text=Bring back")
+    assert served.store.person("anna") is None
+    page.click("text=Bring back")
+    page.wait_for_selector("li.person:has-text('anna') summary")
+    assert served.store.person("anna") is not None
+
+
+def test_a_file_is_uploaded_by_keys(served: Served, visit: Visit, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,response_1,response_2\nWhich?,this,that\nNone?,one,\n,x,y\n")
+    page = visit("boss", "lead", viewport={"width": 390, "height": 844})
+    page.goto("/lead/items")
+    page.click("text=Upload items")
+    page.set_input_files("[name=file]", tmp_path / "rows.csv")
+    page.locator("main button").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("[role=status]")).to_contain_text("1 added, 0 there already, 2 refused")
+    assert [row.inner_text() for row in page.locator("tbody th").all()] == ["2", "3"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -17,6 +17,7 @@ from annotating import items
 
 from trivium.errors import TriviumError
 from trivium.feedback.accounts import Accounts
+from trivium.feedback.catalogue import Catalogue, Wanted
 from trivium.feedback.dashboard import Dashboard
 from trivium.feedback.exports import export
 from trivium.feedback.store import Store
@@ -74,6 +75,12 @@ def test_a_project_in_postgresql(url: str) -> None:
         assert visitor is not None and visitor.role == "lead" and desk.login("boss", "a very long password", "here")
         with pytest.raises(TriviumError, match="taken"):
             other.add_person("boss")
+        for one in (store, other):  # the second finds the index that the first has made
+            for text in ('"question number 7" answ', "nummer"):
+                assert [row.item for row in Catalogue(one).find(Wanted(text=text))[1]] == (
+                    ["item-7"] if "7" in text else [])
+        other.add_items([{"id": "late", "prompt": "它是一个苹果吗？"}])
+        assert [row.item for row in Catalogue(store).find(Wanted(text="苹果"))[1]] == ["late"]
         other.remove_person(people[0])
         assert len(list(export(store, "rankings"))) == 60
         ids = [event.id for event in store.events()]

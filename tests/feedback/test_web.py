@@ -106,8 +106,9 @@ def test_every_answer_carries_the_policy_and_no_page_has_inline_code(served: Ser
     with served.client("lead", "lead") as lead:
         pages = [
             "/", "/login", "/work", "/compare", "/write", "/history", "/lead", "/lead/disputed",
-            "/lead/settle?item=item-0", "/lead/people", "/lead/settings", "/lead/export", "/nowhere", "/work/99999",
-            "/static/app.css", "/lead/export/rankings.jsonl", "/openapi.json"
+            "/lead/settle?item=item-0", "/lead/items", "/lead/items/2", "/lead/people",
+            "/lead/settings", "/lead/export", "/lead/upload", "/nowhere", "/work/99999", "/static/app.css",
+            "/lead/export/rankings.jsonl", "/openapi.json"
         ]
         for language in ("en", "zh"):
             for path in pages:
@@ -228,7 +229,8 @@ def test_the_lead_changes_settings_invites_and_removes(served: Served) -> None:
         settings = served.store.settings
         assert settings.overlap == 5 and settings.guidelines == "Be kind.\nBe fair." and not settings.free_writing
         assert lead.post("/lead/settings", data={**fields, "overlap": "500"}).status_code == 422
-        made = lead.post("/lead/invites", data={"csrf": fields["csrf"], "note": "Ben", "hours": "5"})
+        made = lead.post("/lead/invites", data={"csrf": fields["csrf"], "note": "Ben", "hours": "5"},
+                         follow_redirects=True)
         link = re.search(r'value="(http://[^"]+/invite/[^"]+)"', made.text)
         assert link and httpx.get(link.group(1)).status_code == 200
         withdraw = re.search(r'name="token" value="([0-9a-f]+)"', made.text)
@@ -281,7 +283,7 @@ def test_what_is_wrong_is_said_in_the_visitors_language(served: Served) -> None:
 
 def test_links_name_the_address_that_people_use(store: Store) -> None:
     with serving(store, "https://feedback.example/") as served, served.client("lead", "lead") as lead:
-        made = lead.post("/lead/invites", data={"csrf": lead.headers["x-csrf-token"]})
+        made = lead.post("/lead/invites", data={"csrf": lead.headers["x-csrf-token"]}, follow_redirects=True)
         assert 'value="https://feedback.example/invite/' in made.text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -57,7 +58,9 @@ def annotate(
                 print("Open this link within 72 hours to become the lead of the project:\n  "
                       f"{address}/invite/{_accounts(store).invite('lead', 'the first lead')}")
             print(f"{store.settings.title}: {address} (Ctrl+C ends it)", flush=True)
-            server(create_app(store, url, hosts), Patience(head_seconds, body_seconds, idle_seconds, connections),
+            web = create_app(store, url, hosts)
+            threading.Thread(target=web.state.site.catalogue.prepare, daemon=True).start()
+            server(web, Patience(head_seconds, body_seconds, idle_seconds, connections),
                    forwarded_allow_ips=proxies, timeout_graceful_shutdown=10).run(sockets=[listening])
 
 
@@ -73,7 +76,7 @@ def create(project: Project, set_: Settings = None) -> None:
 @app.command("import")
 def import_(project: Project,
             files: Annotated[list[Path],
-                             typer.Argument(help="JSON lines with `prompt`, and `responses` to compare.")],
+                             typer.Argument(help="JSON lines, CSV, Excel: `prompt`, and `responses` to compare.")],
             rejects: Rejects = None) -> None:
     """Import prompts with responses to compare, or prompts alone to answer."""
     _each(project, "items", files, rejects)
@@ -267,6 +270,12 @@ def _import(store: Store, kind: str, files: list[Path], rejects: Path | None, ad
 def _import_file(store: Store, kind: str, file: Path, add_people: bool) -> list[dict[str, Any]]:
     """Import one file, say what became of it, and return what was refused."""
     from trivium.files import read_rows
+    if kind == "items" and file.suffix.lower() in (".csv", ".tsv", ".xlsx", ".json", ".parquet") and file.is_file():
+        from trivium.data.readers import Limits
+        from trivium.feedback.uploads import import_file
+        brought = import_file(store, file, file.name, limits=Limits(unwrap=True))
+        print(f"{file}: {brought.added} added, {brought.known_already} there already, {len(brought.rejects)} refused")
+        return [{"file": str(file), **reject} for reject in brought.rejects]
     bad: list[dict[str, Any]] = []
     numbers: list[int] = []
     rows: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 
 from trivium.errors import TriviumError
 from trivium.feedback import rows
-from trivium.feedback.database import VISITOR, invites, people, sessions, tries, writing
+from trivium.feedback.database import LOCK_TRIES, VISITOR, invites, people, sessions, tries, writing
 from trivium.feedback.settings import ROLES
 from trivium.feedback.store import Conflict, Store
 
@@ -86,8 +86,7 @@ class Accounts:
         wrong."""
         now = time.time() if now is None else now
         key = f"name:{hashlib.sha256(name.strip().encode('utf-8', 'replace')).hexdigest()[:24]}:{address}"
-        self._check_tries(key, TRIES_FOR_NAME, now)
-        self._check_tries(f"address:{address}", TRIES_FROM_ADDRESS, now)
+        counted = self._count_try(now, {key: TRIES_FOR_NAME, f"address:{address}": TRIES_FROM_ADDRESS})
         with self.engine.connect() as connection:
             person = connection.execute(
                 sql.select(people).where(people.c.name == name.strip().replace("\0", ""),
@@ -101,8 +100,8 @@ class Accounts:
         except (Argon2Error, InvalidHashError):
             right = False
         if not right:
-            self._failed(now, key, f"address:{address}")
             raise TriviumError("the name or the password is wrong")
+        self._forgive(counted)
         assert person is not None and stored is not None
         if _hasher.check_needs_rehash(stored):
             with writing(self.engine) as connection:
@@ -166,6 +165,11 @@ class Accounts:
                 for row in connection.execute(query)
             ]
 
+    def open_invite(self, token: str) -> Invite | None:
+        """The invite of a token, while it can still be used."""
+        digest = _digest(token)
+        return next((invite for invite in self.open_invites() if invite.token == digest), None)
+
     def withdraw(self, digest: str) -> None:
         """End an invite, named by its hash."""
         with writing(self.engine) as connection:
@@ -174,12 +178,12 @@ class Accounts:
     def look_up(self, token: str, address: str, now: float | None = None) -> Invite:
         """The invite of a token. Raises :class:`TriviumError` when it cannot be used."""
         now = time.time() if now is None else now
-        self._check_tries(f"address:{address}", TRIES_FROM_ADDRESS, now)
+        counted = self._count_try(now, {f"address:{address}": TRIES_FROM_ADDRESS})
         with self.engine.connect() as connection:
             row = connection.execute(sql.select(invites).where(invites.c.token == _digest(token))).first()
         if row is None or row.used_at is not None or row.expires <= now:
-            self._failed(now, f"address:{address}")
             raise TriviumError("this invitation is not valid any more; ask for a new one")
+        self._forgive(counted)
         return Invite(row.token, row.role, row.note, row.person, row.expires, False)
 
     def accept(self, token: str, name: str, password: str, address: str, now: float | None = None) -> str:
@@ -207,19 +211,25 @@ class Accounts:
 
     # tries
 
-    def _check_tries(self, key: str, most: int, now: float) -> None:
-        with self.engine.connect() as connection:
-            times = connection.execute(
-                sql.select(tries.c.at).where(tries.c.key == key, tries.c.at
-                                             > now - WINDOW_SECONDS).order_by(tries.c.at)).scalars().all()
-        if len(times) >= most:
-            raise TooManyTries(int(times[-most] + WINDOW_SECONDS - now) + 1)
-
-    def _failed(self, now: float, *keys: str) -> None:
-        with writing(self.engine) as connection:
+    def _count_try(self, now: float, most: dict[str, int]) -> list[int]:
+        """Count a try under each key before it is made, so that many at once cannot all find room; returns the tries'
+        numbers. Raises :class:`TooManyTries` where a key has had its ``most``."""
+        with writing(self.engine, durable=False) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(LOCK_TRIES)
             connection.execute(tries.delete().where(tries.c.at < now - WINDOW_SECONDS))
-            for key in keys:
-                connection.execute(tries.insert().values(key=key, at=now))
+            for key, bound in most.items():
+                times = connection.execute(
+                    sql.select(tries.c.at).where(tries.c.key == key).order_by(tries.c.at)).scalars().all()
+                if len(times) >= bound:
+                    raise TooManyTries(int(times[-bound] + WINDOW_SECONDS - now) + 1)
+            made = [connection.execute(tries.insert().values(key=key, at=now)).inserted_primary_key for key in most]
+        return [int(key[0]) for key in made if key is not None]
+
+    def _forgive(self, counted: list[int]) -> None:
+        """Take back tries that were right."""
+        with writing(self.engine, durable=False) as connection:
+            connection.execute(tries.delete().where(tries.c.id.in_(counted)))
 
 
 def _digest(token: str) -> str:

@@ -6,6 +6,7 @@ so what is resampled, or counted as independent, is always the prompt (the *clus
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import Counter
@@ -194,8 +195,15 @@ def signs(ranking: Ranking) -> np.ndarray:
     levels = np.empty(sum(map(len, ranking)), dtype=int)
     for level, group in enumerate(ranking):
         levels[list(group)] = level
-    first, second = np.triu_indices(len(levels), 1)
+    first, second = _pairs(len(levels))
     return np.sign(levels[second] - levels[first])
+
+
+@functools.lru_cache(32)
+def _pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of ``count`` responses the pairs ``i < j``, as two arrays: to make them costs more than all that is done with
+    them."""
+    return np.triu_indices(count, 1)
 
 
 def agreement_within(judged: np.ndarray) -> tuple[tuple[int, int], float]:

@@ -11,8 +11,8 @@ from trivium.files import Row
 
 def open_work(state: State, person: int, kind: str, now: float) -> Work | None:
     """The work that a person has taken and holds yet."""
-    return next((work for work in state.by_person.get(person, ())
-                 if work.state == OPEN and work.until > now and work.kind == kind), None)
+    return next((work for work in state.by_person.get(person, ()) if work.state == OPEN and work.until > now
+                 and work.kind == kind and not (work.item and state.items[work.item].closed)), None)
 
 
 def choose(state: State, person: int, kind: str, now: float) -> tuple[Item | None, str] | None:
@@ -36,8 +36,8 @@ def choose(state: State, person: int, kind: str, now: float) -> tuple[Item | Non
     if regular is None:
         return None
     if luck < state.settings.known_share:
-        fresh = [name for name in state.known
-                 if not any(work.person == person for work in state.items[name].works)]
+        fresh = [name for name in state.known if not state.items[name].closed
+                 and not any(work.person == person for work in state.items[name].works)]
         if fresh:
             return state.items[chance.choice(sorted(fresh))], "known"
     elif luck < state.settings.known_share + state.settings.repeat_share:
@@ -56,7 +56,8 @@ def _repeatable(state: State, works: list[Work]) -> list[str]:
     """Items that a person judged long enough ago, and has not judged again."""
     done = [work for work in works if work.state == JUDGED and work.item and work.why in ("random", "uncertain")]
     again = {work.item for work in works if work.why == "repeat"}
-    return [work.item for work in done[:-state.settings.repeat_after] if work.item and work.item not in again]
+    return [work.item for work in done[:-state.settings.repeat_after]
+            if work.item and work.item not in again and not state.items[work.item].closed]
 
 
 def lease(state: State, item: Item | None, person: int, kind: str, why: str, until: float) -> Row:

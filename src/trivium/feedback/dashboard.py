@@ -108,19 +108,13 @@ def agreements_of_people(figures: Sequence[Figures]) -> dict[int, dict[str, Esti
 
 def disputed(state: State) -> list[tuple[Item, float, int]]:
     """``(item, agreement, skips)`` of items that the lead should settle, the worst first."""
-    result = []
-    for item in state.items.values():
-        if item.kind != "compare" or item.known or item.settled:
-            continue
-        skips = len({work.person for work in item.works if work.state == SKIPPED})
-        if skips >= state.settings.disputed_skips or item.agreement < state.settings.disputed_below:
-            result.append((item, item.agreement, skips))
+    result = [(item, item.agreement, item.skips()) for item in state.items.values() if state.disputed(item)]
     return sorted(result, key=lambda one: (one[1] if math.isfinite(one[1]) else 1.0, -one[2], one[0].id))
 
 
 def progress(state: State, now: float) -> Row:
     """How much is done, and by what ways."""
-    compare = [item for item in state.items.values() if item.kind == "compare" and not item.known]
+    compare = [item for item in state.items.values() if item.kind == "compare" and not item.known and not item.closed]
     done = [len(item.judgements()) for item in compare]
     wanted = [state.wanted(item) for item in compare]
     works = state.works.values()
@@ -139,6 +133,7 @@ def progress(state: State, now: float) -> Row:
         "corrected": sum(work.corrections > 0 for work in works),
         "all_bad": sum(work.all_bad for work in works),
         "settled": sum(item.settled is not None for item in state.items.values()),
+        "withdrawn": sum(item.closed for item in state.items.values()),
         "disputed": len(disputed(state)),
         "known_items": len(state.known),
         "known_answers": sum(work.why == "known" and work.state == JUDGED for work in works),
@@ -184,7 +179,7 @@ class Dashboard:
                     if item.kind == "compare" and (item.id not in self._items
                                                    or self._items[item.id].version != _version(item)):
                         self._items[item.id] = item_figures(item)
-                figures = [one for one in self._items.values() if one.version]
+                figures = [one for name, one in self._items.items() if one.version and not snapshot.items[name].closed]
                 fresh |= {
                     "agreement": {name: estimate.row()
                                   for name, estimate in agreements(figures).items()},

@@ -179,6 +179,7 @@ class writing:
 
 
 LOCK = sql.text("LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE")
+LOCK_TRIES = sql.text("LOCK TABLE tries IN SHARE ROW EXCLUSIVE MODE")
 
 
 def lock_events(connection: Connection) -> None:

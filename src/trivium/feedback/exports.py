@@ -11,7 +11,7 @@ from typing import Any
 from trivium.errors import TriviumError, nearest
 from trivium.feedback.agreement import preferences
 from trivium.feedback.rows import prompt_key, split_of
-from trivium.feedback.state import JUDGED, Item, State, Work
+from trivium.feedback.state import JUDGED, SKIPPED, Item, State, Work
 from trivium.feedback.store import Store
 from trivium.files import Row, written_aside
 
@@ -20,8 +20,9 @@ LIKED, DISLIKED = 5, 3
 
 
 def export(store: Store, kind: str) -> Iterator[Row]:
-    """The rows of one kind of :data:`EXPORTS`, as the project is now. Known-answer items, repetitions and what was
-    skipped are in none of them; of corrected answers they hold the newest."""
+    """The rows of one kind of :data:`EXPORTS`, as the project is now. Known-answer items, repetitions and items that
+    were withdrawn are in none of them, what was skipped in ``skips`` alone; of corrected answers they hold the
+    newest."""
     if kind not in EXPORTS:
         raise TriviumError(f"there is no export {kind!r}{nearest(kind, EXPORTS)}")
     return EXPORTS[kind](store)
@@ -43,8 +44,8 @@ def demonstrations(store: Store) -> Iterator[Row]:
     """Answers that annotators wrote: ``{"messages", "annotator", "split"}``."""
     with store.state() as state:
         heldout = state.settings.heldout
-        chosen = [(work.id, work.event, work.person) for work in state.works.values()
-                  if work.kind == "write" and work.state == JUDGED]
+        chosen = [(work.id, work.event, work.person) for work in state.works.values() if work.kind == "write"
+                  and work.state == JUDGED and not (work.item and state.items[work.item].closed)]
     names = _names(store)
     for batch in _batches(chosen):
         bodies = store.bodies(event for _, event, _ in batch)
@@ -56,8 +57,9 @@ def demonstrations(store: Store) -> Iterator[Row]:
 
 def rankings(store: Store) -> Iterator[Row]:
     """One judgement a row: ``{"id", "prompt", "responses", "ranking", "ratings", "flags", "annotator", "seconds",
-    "split", "chosen", "source"}``. ``chosen`` is ``"random"`` or ``"uncertain"``: how the item was picked. Of a settled
-    item there is the lead's ranking alone; what says `all bad` or ties everything prefers nothing and is left out."""
+    "split", "chosen", "source"}``, and a ``note`` where one was written. ``chosen`` is ``"random"`` or ``"uncertain"``:
+    how the item was picked. Of a settled item there is the lead's ranking alone; what says `all bad` or ties everything
+    prefers nothing and is left out."""
     yield from (row for row in _judgements(store) if len(row["ranking"]) > 1 and not row.pop("all_bad"))
 
 
@@ -78,7 +80,7 @@ def ratings(store: Store) -> Iterator[Row]:
             yield {
                 "prompt": row["prompt"], "response": row["responses"][index], "rating": rating,
                 "flags": row["flags"][index], "all_bad": row["all_bad"], "annotator": row["annotator"],
-                "split": row["split"], "id": row["id"]
+                "split": row["split"], "id": row["id"], **({"note": row["note"]} if "note" in row else {})
             }
 
 
@@ -105,8 +107,24 @@ def thumbs(store: Store) -> Iterator[Row]:
                 }
 
 
+def skips(store: Store) -> Iterator[Row]:
+    """What was skipped and not answered since: ``{"id", "prompt", "reason", "note", "annotator", "split"}``."""
+    names = _names(store)
+    with store.state() as state:
+        heldout = state.settings.heldout
+        chosen = [(item.event, work.event, work.person) for item in state.items.values()
+                  if not item.known and not item.closed for work in item.works if work.state == SKIPPED and work.counts]
+    for batch in _batches(chosen):
+        bodies = store.bodies(number for entry in batch for number in entry[:2])
+        for number, event, person in batch:
+            asked, body = bodies[number], bodies[event]
+            yield {"id": asked["item"], "prompt": asked["prompt"], "reason": body["reason"], "note": body["note"],
+                   "annotator": names[person], "split": split_of(prompt_key(asked["prompt"]), heldout)}
+
+
 EXPORTS: dict[str, Callable[[Store], Iterator[Row]]] = {
-    "demonstrations": demonstrations, "rankings": rankings, "pairs": pairs, "ratings": ratings, "thumbs": thumbs}
+    "demonstrations": demonstrations, "rankings": rankings, "pairs": pairs, "ratings": ratings, "thumbs": thumbs,
+    "skips": skips}
 
 
 def _judgements(store: Store) -> Iterator[Row]:
@@ -114,7 +132,8 @@ def _judgements(store: Store) -> Iterator[Row]:
     names = _names(store)
     with store.state() as state:
         heldout, votes = state.settings.heldout, sorted(state.choices.values())
-        chosen = [_picked(state, item) for item in state.items.values() if item.kind == "compare" and not item.known]
+        chosen = [_picked(state, item) for item in state.items.values()
+                  if item.kind == "compare" and not item.known and not item.closed]
     for batch in _batches([one for one in chosen if one[1]]):
         bodies = store.bodies([event
                                for event, works in batch] + [event for _, works in batch for event, _, _ in works])
@@ -126,7 +145,8 @@ def _judgements(store: Store) -> Iterator[Row]:
                     "id": item["item"], "prompt": item["prompt"], "responses": item["responses"],
                     "ranking": body["ranking"], "ratings": body["ratings"], "flags": body["flags"],
                     "all_bad": body["all_bad"], "annotator": names.get(person, ""), "seconds": body.get("seconds"),
-                    "split": split_of(prompt_key(item["prompt"]), heldout), "chosen": why, "source": "annotation"
+                    "split": split_of(prompt_key(item["prompt"]), heldout), "chosen": why, "source": "annotation",
+                    "note": body.get("note") or None
                 }
                 for name in ("finished", "models", "task", "truth"):
                     if name in item:

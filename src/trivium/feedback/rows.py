@@ -3,9 +3,11 @@ what is wrong."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,12 +50,28 @@ def text(value: Any, name: str, longest: int = LONGEST_TEXT, empty: bool = False
     return value
 
 
+_ALIKE = str.maketrans("асеорхуівкмнтгзѕјԁԛԝ" "ɑαοενικτρυω" "01|!ıi",
+                       "aceopxylbkmhtr3sjdqw" "aaoevlktpuw" "olllll")
+"""Letters of other scripts, and digits, that are drawn as Latin letters are."""
+
+
+def look_of(name: str) -> str:
+    """What two names have in common that look alike: upper and lower case, letters of other scripts and other forms of
+    the same letter are as one."""
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
+    kept = (letter for letter in plain if not "\u0300" <= letter <= "\u036f" and unicodedata.category(letter) != "Cf")
+    return " ".join("".join(kept).translate(_ALIKE).split())
+
+
 def messages(value: Any, last: str | None = None) -> list[Row]:
     """Chat messages with role and content alone; a plain text is one message of the user's."""
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list):
         raise TriviumError("the prompt is neither a text nor a list of messages")
+    for number, message in enumerate(value, 1):
+        if isinstance(message, Mapping) and isinstance(message.get("content"), list):
+            raise TriviumError(f"message {number} is made of parts, such as pictures; people are shown plain text")
     check_messages(value)
     if last and value[-1]["role"] != last:
         raise TriviumError(f"the last message is not the {last}'s")
@@ -66,7 +84,8 @@ def item(row: Mapping[str, Any]) -> Row:
     true ranking), ``scores`` (``[models, K]`` of an ensemble) and ``source``."""
     known_fields = ("id", "prompt", "responses", "known", "scores", "source", "task", "truth", "models", "finished")
     if "prompt" not in row:
-        raise TriviumError(f"the field `prompt` is missing{nearest('prompt', map(str, row)) if row else ''}")
+        alike = difflib.get_close_matches("prompt", map(str, row), 1)
+        raise TriviumError("the field `prompt` is missing" + (f"; call {alike[0]!r} so" if alike else ""))
     prompt = messages(row["prompt"])
     if prompt[-1]["role"] == "assistant":
         raise TriviumError("the prompt ends with the assistant's message; nothing is left to answer")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import copy
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class Work:
     reason: str = ""
     seconds: float | None = None
     corrections: int = 0
+    earlier: tuple[int, ...] = ()  # answers that a correction took the place of
+    noted: bool = False  # whether the newest answer has a note
 
     @property
     def counts(self) -> bool:
@@ -75,6 +78,8 @@ class Item:
     disagreement: float = 0.0  # of an ensemble of reward models
     works: list[Work] = field(default_factory=list)
     settled: Event | None = None
+    closed: bool = False  # withdrawn by the lead
+    rulings: tuple[int, ...] = ()  # all that the lead said of it
     _agreement: float | None = None
 
     @property
@@ -91,6 +96,10 @@ class Item:
         """The finished judgements by different people, repetitions left out."""
         return [work for work in self.works if work.state == JUDGED and work.counts]
 
+    def skips(self) -> int:
+        """People who skipped it."""
+        return len({work.person for work in self.works if work.state == SKIPPED})
+
 
 class State:
     """A project at one moment. :meth:`apply` takes the next event."""
@@ -100,6 +109,10 @@ class State:
         self.settings = FeedbackSettings()
         self.items: dict[str, Item] = {}
         self.works: dict[int, Work] = {}
+        # What the lead can look at, by the number of the event that it began with: items, and work on prompts of
+        # people's own. `touched` holds the newest event about each, the newest last.
+        self.entries: dict[int, Item | Work] = {}
+        self.touched: dict[int, int] = {}
         self.by_person: dict[int, list[Work]] = {}
         self.thumbs: dict[tuple[str, str, str], int] = {}  # the newest event of (who, prompt's key, answer's key)
         self.choices: dict[tuple[str, str], int] = {}
@@ -146,11 +159,30 @@ class State:
             if work.person == person and (work.state != OPEN or work.until > now):
                 return False
             taken += work.counts and (work.state == JUDGED or (work.state == OPEN and work.until > now))
-        return taken < self.wanted(item) and item.settled is None
+        return taken < self.wanted(item) and item.settled is None and not item.closed
 
     def finished(self, item: Item) -> bool:
         """Whether nobody is to be asked about it any more, as things are."""
-        return item.settled is not None or len(item.judgements()) >= self.wanted(item)
+        return item.closed or item.settled is not None or len(item.judgements()) >= self.wanted(item)
+
+    def disputed(self, item: Item) -> bool:
+        """Whether the lead should settle it."""
+        if item.kind != "compare" or item.known or item.settled or item.closed:
+            return False
+        return item.agreement < self.settings.disputed_below or item.skips() >= self.settings.disputed_skips
+
+    def entry(self, work: Work) -> int:
+        """The number of the entry that a work belongs to."""
+        return work.id if work.item is None else self.items[work.item].event
+
+    def touched_since(self, last: int) -> list[int]:
+        """The entries that something happened to after event ``last``, by their numbers."""
+        newest = itertools.takewhile(lambda number: self.touched[number] > last, reversed(self.touched))
+        return sorted(newest)
+
+    def _touch(self, number: int, event: Event) -> None:
+        self.touched.pop(number, None)
+        self.touched[number] = event.id
 
     def in_order(self, kind: str, split: str) -> Iterator[Item]:
         """The unfinished items of a split in their random order, that of a hash: whoever takes the first vacant one
@@ -180,7 +212,8 @@ class State:
                     prompt_key(body["prompt"]),
                     tuple(tuple(group) for group in known) if known else None,
                     disagreement(body["scores"]) if body.get("scores") else 0.0)
-        self.items[item.id] = item
+        self.items[item.id] = self.entries[event.id] = item
+        self._touch(event.id, event)
         if known:
             self.known.append(item.id)
             return
@@ -220,6 +253,21 @@ class State:
     def _on_settled(self, event: Event) -> None:
         item = self.items[event.body["item"]]
         item.settled = event
+        self._ruled(item, event)
+
+    def _on_close(self, event: Event) -> None:
+        item = self.items[event.body["item"]]
+        item.closed = True
+        self._ruled(item, event)
+
+    def _on_reopen(self, event: Event) -> None:
+        item = self.items[event.body["item"]]
+        item.closed = False
+        self._ruled(item, event)
+
+    def _ruled(self, item: Item, event: Event) -> None:
+        item.rulings += (event.id,)
+        self._touch(item.event, event)
         self._queue(item)
 
     def _on_lease(self, event: Event) -> None:
@@ -231,17 +279,24 @@ class State:
         self.by_person.setdefault(work.person, []).append(work)
         if work.item is not None:
             self.items[work.item].works.append(work)
+        else:
+            self.entries[work.id] = work
+        self._touch(self.entry(work), event)
 
     def _on_renew(self, event: Event) -> None:
-        self.works[event.body["work"]].until = event.body["until"]
+        work = self.works[event.body["work"]]
+        work.until = event.body["until"]
+        self._touch(self.entry(work), event)
 
     def _answer(self, event: Event, state: str) -> Work:
         work = self.works[event.body["work"]]
         if work.event:
             work.corrections += 1
+            work.earlier += (work.event,)
         else:
             work.finished_at, work.seconds = event.at, event.body.get("seconds")
-        work.state, work.event = state, event.id
+        work.state, work.event, work.noted = state, event.id, bool(event.body.get("note"))
+        self._touch(self.entry(work), event)
         return work
 
     def _on_judgement(self, event: Event) -> None:

@@ -176,6 +176,13 @@ class Store:
                     query.where(events.c.kind.in_(kinds)) if kinds else query):
                 yield Event(id_, at, kind, who, json.loads(body))
 
+    def events_between(self, after: int, last: int) -> list[Event]:
+        """The events after the number ``after``, up to ``last``."""
+        query = sql.select(events).where(events.c.id > after, events.c.id <= last).order_by(events.c.id)
+        with self.engine.connect() as connection:
+            return [Event(id_, at, kind, who, json.loads(body))
+                    for id_, at, kind, who, body in connection.execute(query)]
+
     def bodies(self, wanted: Iterable[int]) -> dict[int, Row]:
         """The bodies of events, by their numbers."""
         numbers = sorted(set(wanted))
@@ -190,6 +197,16 @@ class Store:
                     id_: json.loads(body)
                     for id_, body in connection.execute(sql.select(events.c.id, events.c.body).where(chosen))
                 }
+        return result
+
+    def read(self, wanted: Iterable[int]) -> dict[int, Event]:
+        """Events by their numbers, in their order."""
+        numbers, result = sorted(set(wanted)), {}
+        with self.engine.connect() as connection:
+            for start in range(0, len(numbers), _BATCH):
+                chosen = sql.select(events).where(events.c.id.in_(numbers[start:start + _BATCH])).order_by(events.c.id)
+                for id_, at, kind, who, body in connection.execute(chosen):
+                    result[id_] = Event(id_, at, kind, who, json.loads(body))
         return result
 
     @contextlib.contextmanager
@@ -256,6 +273,7 @@ class Store:
             with self._appending() as connection:
                 if first is not None:
                     first(connection)
+                _check_alike(name, connection.execute(sql.select(people.c.name)).scalars())
                 key = connection.execute(people.insert().values(name=name, role=role, kind=kind, password=password,
                                                                 added_at=now)).inserted_primary_key
                 assert key is not None
@@ -282,6 +300,13 @@ class Store:
             connection.execute(people.update().where(people.c.id == person).values(**values))
             connection.execute(sessions.delete().where(sessions.c.person == person))
             self._append(connection, "removed", who, {"person": person}, time.time())
+
+    def restore_person(self, person: int, who: int | None = None) -> None:
+        """Let somebody who was removed come back; they need a new password."""
+        with self._appending() as connection:
+            removed = people.c.id == person, people.c.removed_at.is_not(None)
+            if connection.execute(people.update().where(*removed).values(removed_at=None)).rowcount:
+                self._append(connection, "restored", who, {"person": person}, time.time())
 
     @staticmethod
     def _keep_a_lead(connection: Connection, person: int, role: str) -> None:
@@ -487,19 +512,29 @@ class Store:
         if connection.execute(PRESENT, {"person": person}).first() is None:
             raise Conflict(f"there is no person {person}, or they were removed")
 
-    def settle(self, item: str, person: int, ranking: Ranking, ratings: Sequence[int] | None = None, note: str = "",
+    def settle(self, item: str, person: int, ranking: Ranking | None = None, ratings: Sequence[int] | None = None,
+               note: str = "", flags: Sequence[Sequence[str]] | None = None, all_bad: bool = False,
                now: float | None = None) -> None:
-        """The lead's last word on an item: exports take it instead of what annotators said. It can be said again,
-        differently."""
+        """The lead's last word on an item: exports take it instead of what annotators said, their flags among it. It
+        can be said again, differently."""
         with self._appending() as connection:
             if item not in self._state.items or self._state.items[item].kind != "compare":
                 raise TriviumError(f"there is no comparison {item[:60]!r}")
             body = rows.judgement(
                 {
-                    "ranking": [list(group) for group in ranking],
-                    "ratings": ratings if ratings is None else list(ratings), "note": note
+                    "ranking": ranking if ranking is None else [list(group) for group in ranking],
+                    "ratings": ratings if ratings is None else list(ratings),
+                    "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note
                 }, len(self._state.items[item].lengths), needs_ratings=False)
             self._append(connection, "settled", person, {"item": item, **body}, time.time() if now is None else now)
+
+    def withdraw_item(self, item: str, person: int | None = None, back: bool = False) -> None:
+        """Give an item to nobody any more, and export nothing of it; with ``back``, as before again."""
+        with self._appending() as connection:
+            if item not in self._state.items:
+                raise TriviumError(f"there is no item {item[:60]!r}")
+            if self._state.items[item].closed == back:
+                self._append(connection, "reopen" if back else "close", person, {"item": item}, time.time())
 
     # the chat page
 
@@ -606,6 +641,14 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({hidden(self.project)!r})"
+
+
+def _check_alike(name: str, others: Iterable[str]) -> None:
+    """Refuse a name that people would take for another's."""
+    shape = rows.look_of(name)
+    for other in others:
+        if other != name and rows.look_of(other) == shape:
+            raise Conflict(f"the name {name!r} looks like {other!r}, which is taken")
 
 
 def _person(row: Any) -> Person:

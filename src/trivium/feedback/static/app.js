@@ -88,6 +88,18 @@ function skipDialog(work, before) {
   return open;
 }
 
+// Times stand in UTC; readers see them by their own clock.
+for (const time of document.querySelectorAll("time[datetime]")) {
+  const when = new Date(time.dateTime);
+  if (Number.isNaN(when.getTime())) continue;
+  time.title = time.textContent;
+  time.textContent = when.toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
+}
+
+// Back to the list as it was filtered.
+const list = document.getElementById("to-list");
+if (list && document.referrer.startsWith(`${location.origin}/lead/items?`)) list.href = document.referrer;
+
 document.getElementById("theme").addEventListener("click", () => {
   const root = document.documentElement;
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;

@@ -11,8 +11,11 @@ const allBad = document.getElementById("all-bad"), note = document.getElementByI
 const kept = draft(settling ? `settle-${root.dataset.item}` : `work-${root.dataset.work}`);
 
 let groups = [], current = -1;
-const earlier = JSON.parse(root.dataset.answer) || kept.read();
+// A draft holds for the answer that it began from: where another has come since, that one is shown.
+const begun = kept.read();
+const earlier = begun?.base === root.dataset.answer ? begun : JSON.parse(root.dataset.answer);
 if (earlier) restore(earlier);
+function keep() { kept.write({ ...answer(), base: root.dataset.answer }); }
 
 function restore(answer) {
   groups = (answer.ranking || []).map((group) => group.filter((place) => place < count)).filter((group) => group.length);
@@ -65,7 +68,7 @@ function byRatings() {
 
 function changed(place) {
   draw();
-  kept.write(answer());
+  keep();
   showFault(null);
   if (place === undefined) return;
   const at = placeOf(place), gaps = { letter: letter(place), rank: at + 1, ranks: groups.length };
@@ -190,6 +193,9 @@ document.addEventListener("pointercancel", (event) => release(event, false));
 
 // keys
 
+const single = document.getElementById("single-keys");
+try { single.checked = localStorage.getItem("single-keys") !== "off"; } catch { /* a forbidden store remembers nothing */ }
+single.addEventListener("change", () => { try { localStorage.setItem("single-keys", single.checked ? "on" : "off"); } catch { /* as above */ } });
 const openSkip = settling ? () => {} : skipDialog(root.dataset.work, kept.clear);
 document.addEventListener("keydown", (event) => {
   const at = event.target;
@@ -199,6 +205,8 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); return submit(); }
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (event.key.length === 1 && event.key !== " " && !single.checked) return;
+  if (event.key.startsWith("Arrow") && !event.shiftKey && at.matches("input[type=radio]")) return; // the next rating, as in every group
   const place = /^[a-z]$/i.test(event.key) ? event.key.toLowerCase().charCodeAt(0) - 97 : -1;
   if (place >= 0 && place < count) { event.preventDefault(); return choose(place); }
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
@@ -225,7 +233,7 @@ document.addEventListener("keydown", (event) => {
 cards.forEach((card, place) => card.addEventListener("pointerdown", () => { if (current !== place) { current = place; draw(); } }));
 cards.forEach((card, place) => card.addEventListener("focusin", () => { if (current !== place) { current = place; draw(); } }));
 root.addEventListener("change", () => changed());
-note.addEventListener("input", () => kept.write(answer()));
+note.addEventListener("input", keep);
 document.getElementById("by-ratings").addEventListener("click", byRatings);
 document.getElementById("submit").addEventListener("click", submit);
 

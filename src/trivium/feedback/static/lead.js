@@ -19,9 +19,12 @@ function shape(tag, attributes) {
 }
 function percent(value) { return value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`; }
 
+function said(value, name) { return shares.has(name) ? percent(value) : value.toFixed(2); }
+function range(figure, name) { return figure.low === null ? "" : `${said(figure.low, name)} … ${said(figure.high, name)}`; }
+
 function interval(figure, name) {
   const low = shares.has(name) || name === "w" ? 0 : -0.2, x = (value) => 130 * (Math.max(low, Math.min(1, value)) - low) / (1 - low);
-  const svg = shape("svg", { width: 134, height: 16, viewBox: "-2 0 134 16", role: "img" });
+  const svg = shape("svg", { width: 134, height: 16, viewBox: "-2 0 134 16", role: "img", "aria-label": range(figure, name) || said(figure.value, name) });
   svg.append(shape("line", { class: "axis", x1: 0, x2: 130, y1: 8, y2: 8 }));
   if (name === "first" || name === "longer") svg.append(shape("line", { class: "half", x1: x(0.5), x2: x(0.5), y1: 1, y2: 15 }));
   if (figure.low !== null) svg.append(shape("line", { class: "interval", x1: x(figure.low), x2: x(figure.high), y1: 8, y2: 8 }));
@@ -29,14 +32,21 @@ function interval(figure, name) {
   return svg;
 }
 
+function link(text, query) {
+  const node = element("a", text);
+  node.href = `/lead/items?${new URLSearchParams(query)}`;
+  return node;
+}
+
 function bars(place, entries) {
   const most = Math.max(1, ...entries.map(([, value]) => value)), box = element("div", undefined, "bars");
-  for (const [name, value] of entries) {
-    const bar = document.createElement("progress");
+  for (const [name, value, query] of entries) {
+    const label = element("span"), bar = document.createElement("progress");
     bar.max = most;
     bar.value = value;
     bar.ariaLabel = name;
-    box.append(element("span", name), bar, element("span", value, "hint"));
+    label.append(link(name, query));
+    box.append(label, bar, element("span", value, "hint"));
   }
   place.replaceChildren(entries.length ? box : element("p", board.dataset.none, "hint"));
 }
@@ -49,15 +59,15 @@ function show(figures) {
   document.querySelectorAll("[data-number]").forEach((place) => { place.textContent = numbers[place.dataset.number]; });
   document.querySelectorAll("[data-figure]").forEach((row) => {
     const name = row.dataset.figure, figure = figures.agreement[name], known = figure && figure.value !== null;
-    row.querySelector(".value").textContent = !known ? "–" : shares.has(name) ? percent(figure.value) : figure.value.toFixed(2);
-    row.querySelector(".value").title = known && figure.low !== null ? (shares.has(name) ? `${percent(figure.low)} … ${percent(figure.high)}` : `${figure.low.toFixed(2)} … ${figure.high.toFixed(2)}`) : "";
+    row.querySelector(".value").textContent = known ? said(figure.value, name) : "–";
     row.querySelector(".drawn").replaceChildren(known ? interval(figure, name) : element("span", board.dataset.none, "hint"));
-    row.querySelector(".n").textContent = known ? `n ${figure.n}` : "";
+    row.querySelector(".n").textContent = known ? [range(figure, name), `n ${figure.n}`].filter(Boolean).join(" · ") : "";
   });
-  bars(document.getElementById("ratings"), p.ratings.some(Boolean) ? p.ratings.map((value, at) => [at + 1, value]).reverse() : []);
-  bars(document.getElementById("flags"), Object.entries(p.flags).map(([flag, value]) => [flagWords[flag] ?? flag, value]));
+  bars(document.getElementById("ratings"), p.ratings.some(Boolean) ? p.ratings.map((value, at) => [at + 1, value, { rating: at + 1 }]).reverse() : []);
+  bars(document.getElementById("flags"), Object.entries(p.flags).map(([flag, value]) => [flagWords[flag] ?? flag, value, { flag }]));
   document.getElementById("people").replaceChildren(...figures.people.map((person) => {
-    const row = element("tr"), name = element("th", person.name);
+    const row = element("tr"), name = element("th");
+    name.append(link(person.name, { person: person.id }));
     name.scope = "row";
     for (const tag of [kinds[person.kind], person.removed ? board.dataset.removed : ""]) if (tag) name.append(" ", element("span", tag, "tag"));
     row.append(name, element("td", person.judged), element("td", person.written), element("td", person.skipped), element("td", person.seconds === null ? "–" : Math.round(person.seconds)));

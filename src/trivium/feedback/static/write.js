@@ -4,13 +4,14 @@
 const form = document.getElementById("write"), prompt_ = document.getElementById("prompt"), answer_ = document.getElementById("answer");
 const button = document.getElementById("submit"), kept = draft(`work-${form.dataset.work}`), count_ = document.getElementById("count");
 
-const earlier = form.dataset.state === "open" ? kept.read() : null;
-if (earlier) {
+// A draft holds for the answer that it began from: where another has come since, that one is shown.
+const base = JSON.stringify([prompt_?.value ?? "", answer_.value]), earlier = kept.read();
+if (earlier?.base === base) {
   if (prompt_) prompt_.value = earlier.prompt;
   answer_.value = earlier.answer;
 }
 function count() { count_.textContent = count_.dataset.text.replace("#", [...answer_.value].length); }
-form.addEventListener("input", () => { kept.write({ prompt: prompt_?.value ?? "", answer: answer_.value }); count(); });
+form.addEventListener("input", () => { kept.write({ prompt: prompt_?.value ?? "", answer: answer_.value, base }); count(); });
 form.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(); });
 form.addEventListener("submit", async (event) => {
   event.preventDefault();

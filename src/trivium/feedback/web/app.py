@@ -13,10 +13,11 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from trivium.clients import Hosts
 from trivium.errors import TriviumError
 from trivium.feedback.accounts import Accounts, TooManyTries
+from trivium.feedback.catalogue import Catalogue
 from trivium.feedback.dashboard import Dashboard
 from trivium.feedback.store import Conflict, Store
 from trivium.feedback.texts import fault_words, translate
-from trivium.feedback.web import export, files, lead, session, work
+from trivium.feedback.web import export, files, items, lead, session, upload, work
 from trivium.feedback.web.bodies import Wrong
 from trivium.feedback.web.guard import Guard
 from trivium.feedback.web.pages import Pages, language_of
@@ -29,7 +30,7 @@ def create_app(store: Store, address: str | None = None, hosts: frozenset[str] |
     refusals: dict[int | str, dict[str, Any]] = {code: {"model": Wrong}
                                                  for code in (400, 401, 403, 404, 408, 409, 413, 421, 422, 429, 503)}
     app = FastAPI(title="Trivium feedback", docs_url=None, redoc_url=None, responses=refusals)
-    app.state.site = Site(store, Accounts(store), Dashboard(store), Pages(store), address)
+    app.state.site = Site(store, Accounts(store), Dashboard(store), Catalogue(store), Pages(store), address)
     app.exception_handler(Elsewhere)(elsewhere)
     app.exception_handler(TriviumError)(fault)
     app.exception_handler(AnyHTTPException)(refused)
@@ -37,7 +38,7 @@ def create_app(store: Store, address: str | None = None, hosts: frozenset[str] |
     if hosts is not None:
         app.add_middleware(Hosts, known=hosts, refusal=lambda message: JSONResponse({"error": message}, 421))
     app.add_middleware(Guard)
-    for topic in (session, work, lead, export, files):
+    for topic in (session, work, lead, items, upload, export, files):
         app.include_router(topic.router)
     return app
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,14 +42,8 @@ class DemonstrationBody(_Body):
     seconds: float | None = None
 
 
-class SettleBody(_Body):
+class SettleBody(JudgementBody):
     item: str = Field(max_length=LONGEST_ID)
-    ranking: list[list[int]]
-    ratings: list[int | None] | None = None
-    flags: list[list[str]] | None = None
-    all_bad: Literal[False] = False
-    note: str = ""
-    seconds: float | None = None
 
 
 class Said(_Body):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -17,7 +16,10 @@ from trivium.feedback.store import Task
 from trivium.feedback.texts import translate
 from trivium.feedback.web.bodies import Number, Said, SettleBody
 from trivium.feedback.web.pages import language_of
-from trivium.feedback.web.visitors import ActingLeader, FormLeader, Leader, Site, ThePages, TheSite, TheStore
+from trivium.feedback.web.visitors import ActingLeader, FormLeader, Leader, ThePages, TheSite, TheStore
+
+LINK_COOKIE = "trivium_link"
+"""Holds the token of an invitation that has just been made, until the page of people has shown it."""
 
 MOST_DISPUTED, MOST_SETTLED = 100, 20
 """Disputed and settled items on one page."""
@@ -64,22 +66,25 @@ def settle_page(request: Request, store: TheStore, pages: ThePages, visitor: Lea
         if item not in state.items or state.items[item].kind != "compare":
             raise HTTPException(404)
         compared = state.items[item]
-        judgements = [{
-            "name": names[work.person], "ranking": work.ranking, "ratings": work.ratings, "flags": work.flags,
-            "state": work.state, "reason": work.reason, "all_bad": work.all_bad
-        } for work in compared.works if work.counts and work.state != "open"]
-        agreement, before = compared.agreement, compared.settled.body if compared.settled else None
-    texts = store.item(item)
+        works = [(names[work.person], work.event) for work in compared.works if work.counts and work.event]
+        number, agreement = compared.event, compared.agreement
+        before = compared.settled.body if compared.settled else None
+    texts, bodies = store.item(item), store.bodies(event for _, event in works)
+    judgements = [{"name": name} | bodies[event] for name, event in works]
+    if before is None:  # what annotators flagged stays flagged, unless the lead says otherwise
+        flags = [sorted({flag for one in judgements if "flags" in one for flag in one["flags"][number]})
+                 for number in range(len(texts["responses"]))]
+        before = {"ranking": [], "ratings": None, "flags": flags, "all_bad": False, "note": ""}
     task = Task(0, "compare", item, texts["prompt"], texts["responses"], tuple(range(len(texts["responses"]))),
                 "settle", "open", 0.0, 0.0, before)
-    return pages.comparison(request, task, judgements=judgements, agreement=agreement)
+    return pages.comparison(request, task, judgements=judgements, agreement=agreement, number=number)
 
 
 @router.post("/api/lead/settle", response_model=Said)
 def settle(body: SettleBody, store: TheStore, visitor: ActingLeader) -> Any:
     given = [rating for rating in body.ratings or [] if rating is not None]
     ratings = given if body.ratings and len(given) == len(body.ratings) else None
-    store.settle(body.item, visitor.id, body.ranking, ratings, body.note)
+    store.settle(body.item, visitor.id, body.ranking, ratings, body.note, body.flags, body.all_bad)
     return {"next": "/lead/disputed"}
 
 
@@ -88,14 +93,22 @@ def settle(body: SettleBody, store: TheStore, visitor: ActingLeader) -> Any:
 
 @router.get("/lead/people", response_class=HTMLResponse)
 def people(request: Request, site: TheSite, visitor: Leader) -> Response:
-    return _people_page(request, site)
+    token = request.cookies.get(LINK_COOKIE, "")
+    made = site.accounts.open_invite(token) if token else None
+    address = (site.address or str(request.base_url)).rstrip("/")
+    response = site.pages.page(request, "people.html", everybody=site.store.people(),
+                               invites=site.accounts.open_invites(), link=f"{address}/invite/{token}" if made else None,
+                               ends=made.expires if made else 0.0)
+    if token:
+        response.delete_cookie(LINK_COOKIE, path="/lead/people")
+    return response
 
 
 @router.post("/lead/invites", response_class=HTMLResponse)
 def invite(request: Request, site: TheSite, visitor: FormLeader, role: Text = "annotator",
            note: Annotated[str, Form(max_length=200)] = "",
            hours: Annotated[float, Form(gt=0, le=2160)] = 72.0) -> Response:
-    return _link_page(request, site, site.accounts.invite(role, note, hours), hours)
+    return _shown_once(request, site.accounts.invite(role, note, hours))
 
 
 @router.post("/lead/invites/withdraw", response_class=HTMLResponse)
@@ -116,7 +129,7 @@ def new_password(request: Request, number: Number, site: TheSite, visitor: FormL
                   None)
     if person is None:
         raise HTTPException(404)
-    return _link_page(request, site, site.accounts.invite(person.role, person.name, 24.0, person.id), 24.0)
+    return _shown_once(request, site.accounts.invite(person.role, person.name, 24.0, person.id))
 
 
 @router.post("/lead/people/{number}/remove", response_class=HTMLResponse)
@@ -125,15 +138,18 @@ def remove(number: Number, store: TheStore, visitor: FormLeader) -> Response:
     return RedirectResponse("/lead/people", 303)
 
 
-def _people_page(request: Request, site: Site, link: str | None = None, ends: float = 0.0) -> Response:
-    return site.pages.page(request, "people.html", everybody=site.store.people(), invites=site.accounts.open_invites(),
-                           link=link, ends=ends)
+@router.post("/lead/people/{number}/restore", response_class=HTMLResponse)
+def restore(number: Number, store: TheStore, visitor: FormLeader) -> Response:
+    store.restore_person(number, visitor.id)
+    return RedirectResponse("/lead/people", 303)
 
 
-def _link_page(request: Request, site: Site, token: str, hours: float) -> Response:
-    """The people, and the link of a new invitation; it is shown only now."""
-    address = (site.address or str(request.base_url)).rstrip("/")
-    return _people_page(request, site, f"{address}/invite/{token}", time.time() + 3600 * hours)
+def _shown_once(request: Request, token: str) -> Response:
+    """On to the page of people, which shows the link of a new invitation once: loading it again makes no other."""
+    response = RedirectResponse("/lead/people", 303)
+    response.set_cookie(LINK_COOKIE, token, max_age=300, path="/lead/people", httponly=True, samesite="strict",
+                        secure=request.url.scheme == "https")
+    return response
 
 
 # settings

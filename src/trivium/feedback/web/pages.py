@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import jinja2
 from fastapi import Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 
 from trivium.feedback.accounts import Visitor
 from trivium.feedback.settings import FLAGS, SKIPS
@@ -22,7 +23,7 @@ from trivium.feedback.web.places import by_place
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STATIC = {
     "app.css": "text/css", "app.js": "text/javascript", "compare.js": "text/javascript", "write.js": "text/javascript",
-    "lead.js": "text/javascript", "icon.svg": "image/svg+xml"
+    "lead.js": "text/javascript", "items.js": "text/javascript", "icon.svg": "image/svg+xml"
 }
 """Media types of the files that pages load."""
 
@@ -56,6 +57,8 @@ class Pages:
         visitor: Visitor | None = getattr(request.state, "visitor", None)
 
         def t(key: str, **gaps: object) -> str:
+            if any(hasattr(gap, "__html__") for gap in gaps.values()):
+                return Markup(translate(language, key)).format(**gaps)
             return translate(language, key, **gaps)
         theme = request.cookies.get("theme", "")
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -68,11 +71,20 @@ class Pages:
         }
         return HTMLResponse(self.templates.get_template(template).render(common | values), status)
 
+    query = staticmethod(urlencode)
+
     def comparison(self, request: Request, task: Task, **values: Any) -> HTMLResponse:
         """The page to compare on."""
         answer = by_place(task.answer, task.order)
         return self.page(request, "compare.html", **{"saved": None, "judgements": None, "agreement": None} | values,
                          task=task, answer=answer)
+
+
+def _moment(at: float) -> Markup:
+    """A time, in UTC until a script says it as the reader's clock does."""
+    when = datetime.fromtimestamp(at, UTC)
+    return Markup('<time datetime="{}">{}</time>').format(when.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                                                           when.strftime("%Y-%m-%d %H:%M UTC"))
 
 
 def _templates() -> jinja2.Environment:
@@ -82,7 +94,7 @@ def _templates() -> jinja2.Environment:
                                    lstrip_blocks=True)
     templates.filters.update(
         percent=lambda value: "–" if value != value else f"{100 * value:.0f} %",
-        moment=lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        moment=_moment, with_word=lambda value, prefix, t: (value, t(f"{prefix}{value}".replace("-", "falling_"))),
         compact=lambda value: json.dumps(value, ensure_ascii=False), query=urlencode)
     templates.globals.update(static=lambda name: f"/static/{name}?{versions[name]}", languages=LANGUAGES, flags=FLAGS,
                              skips=SKIPS, letters=LETTERS)

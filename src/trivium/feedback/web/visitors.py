@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Form, Header, HTTPException, Request
 
 from trivium.feedback.accounts import Accounts, Visitor
+from trivium.feedback.catalogue import Catalogue
 from trivium.feedback.dashboard import Dashboard
 from trivium.feedback.store import Store
 from trivium.feedback.texts import translate
@@ -24,6 +25,7 @@ class Site:
     store: Store
     accounts: Accounts
     dashboard: Dashboard
+    catalogue: Catalogue
     pages: Pages
     address: str | None
     """The address that people use, for links; None: the one they asked at."""
