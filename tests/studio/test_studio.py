@@ -229,7 +229,7 @@ def test_ten_thousand_runs_stay_quick(tmp_path):
             reads += 1
             return super().read(name, folder)
 
-    counting = Counting(tmp_path, {})
+    counting = Counting(tmp_path, {}, keep=0)
     counting.listed()
     assert reads == 10_000
     (tmp_path / "run-7/.work/status.json").write_text(json.dumps(told | {"ended": 3.0}))

@@ -110,7 +110,7 @@ class Jobs:
     def running(self) -> int:
         """How many runs are under way here, those that another program started included."""
         self.processes = {name: one for name, one in self.processes.items() if one.poll() is None}
-        locked = {name for name, _ in self.runs.changes() if self.runs.brief(name)["state"] == "running"}
+        locked = {about["name"] for about in self.runs.all() if about["state"] == "running"}
         return len(locked | self.processes.keys())
 
     def start(self, job: dict[str, Any]) -> None:

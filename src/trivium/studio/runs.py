@@ -3,7 +3,11 @@ writes."""
 
 from __future__ import annotations
 
+import math
 import os
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +47,15 @@ class Brief:
 
 
 class Runs:
-    """The runs in a folder. What was read of a run is kept until its files change."""
+    """The runs in a folder. What was read of a run is kept until its files change, and the list of all of them for a
+    second, however many people look."""
 
-    def __init__(self, root: Path, stages: Mapping[str, type[Stage]]) -> None:
-        self.root, self.stages = root, stages
+    def __init__(self, root: Path, stages: Mapping[str, type[Stage]], keep: float = 1.0) -> None:
+        self.root, self.stages, self.keep = root, stages, keep
         self.known: dict[str, Brief] = {}
+        self.known_figures: dict[Path, tuple[int, list[dict[str, Any]]]] = {}
+        self.guard = threading.Lock()
+        self.list: tuple[float, list[dict[str, Any]]] = (-math.inf, [])
 
     def folder(self, name: str) -> Path:
         """The folder of a run. Raises :class:`NoSuchRun`."""
@@ -59,18 +67,22 @@ class Runs:
     def listed(self, text: str = "", state: str = "", first: int = 0, count: int = 50) -> dict[str, Any]:
         """``{"total", "counts", "runs"}``: a page of the runs whose names hold ``text`` and that are in a state (any,
         where it is empty), those that wrote last first; and how many there are in each state."""
-        found = [(changed, name) for name, changed in self.changes() if text.casefold() in name.casefold()]
-        found.sort(key=lambda one: (-one[0], one[1]))
-        counts = dict.fromkeys(STATES, 0)
-        chosen = []
-        for _, name in found:
-            about = self.brief(name)
-            counts[about["state"]] += 1
-            if state in ("", about["state"]):
-                chosen.append(about)
+        found = [about for about in self.all() if text.casefold() in about["name"].casefold()]
+        counts = dict.fromkeys(STATES, 0) | Counter(about["state"] for about in found)
+        chosen = [about for about in found if state in ("", about["state"])]
         page = chosen[first:first + count]
         return {"total": len(chosen), "counts": counts,
                 "runs": [about | {"figures": self.figures_of(self.root / about["name"])} for about in page]}
+
+    def all(self) -> list[dict[str, Any]]:
+        """What :meth:`brief` tells of every run, those that wrote last first."""
+        with self.guard:
+            read, known = self.list
+            if time.monotonic() - read > self.keep:
+                found = sorted(self.changes(), key=lambda one: (-one[1], one[0]))
+                known = [self.brief(name) for name, _ in found]
+                self.list = time.monotonic(), known
+            return known
 
     def changes(self) -> Iterator[tuple[str, int]]:
         """Every run's name and when it last wrote, in nanoseconds since 1970."""
@@ -116,12 +128,18 @@ class Runs:
 
     def figures_of(self, folder: Path) -> list[dict[str, Any]]:
         """The figures that the report would put first, of the last stages that have any."""
+        changed = folder.stat().st_mtime_ns  # a stage that is put in its place changes it
+        read, found = self.known_figures.get(folder, (-1, []))
+        if read == changed:
+            return found
         found = []
         for artifact in readable(folder):
             shown = display_of(artifact.manifest, self.stages)
             if shown.panel.headline in artifact.summary:
                 found.append(figure_of(artifact, shown, shown.panel.headline))
-        return [one for one in found if one["value"] is not None][-MOST_FIGURES:]
+        found = [one for one in found if one["value"] is not None][-MOST_FIGURES:]
+        self.known_figures[folder] = changed, found
+        return found
 
     def of(self, name: str) -> dict[str, Any]:
         """All of a run but its curves: the status, and its stages in order."""
