@@ -73,7 +73,7 @@ def test_what_is_no_number_of_that_kind_is_refused(setting, value):
     ("sft", {"rows": 0}, "stages.sft.rows is 0; it must be at least 1"),
     ("sft", {"rows": True}, "stages.sft.rows is true; it must be a number"),
     ("sft", {"prompt_loss": float("inf")}, "stages.sft.prompt_loss is .inf; it must be a finite number"),
-    ("sft", {"track": "perhaps"}, 'stages.sft.track is "perhaps"; it must be true or false'),
+    ("sft", {"track": "perhaps"}, 'stages.sft.track is "perhaps"; it must be true or false or a list'),
     ("sft", {"optimization": {"schedule": "cosin"}},
      'stages.sft.optimization.schedule is "cosin"; it must be one of constant, cosine, linear, wsd, plateau; '
      "did you mean 'cosine'?"),
@@ -93,7 +93,8 @@ def test_what_is_no_number_of_that_kind_is_refused(setting, value):
     ("ai_feedback", {"endpoint": {"model": "m"}}, "stages.ai_feedback.endpoint.address: this setting is needed"),
     ("pretrain", {"model": "Qwen2.5-0.5B"},
      "stages.pretrain.model is 'Qwen2.5-0.5B', but it holds the sizes of a new model, such as {num_layers: 6}: this "
-     "stage begins with random weights, and cannot go on from a model's folder; `sft` and the stages that follow can"),
+     "stage begins with random weights; `pretrain` goes on from a model that `from` names, and so do `sft` and the "
+     "stages that follow"),
 ])
 def test_the_words(kind, settings, message):
     with pytest.raises(TriviumError) as caught:

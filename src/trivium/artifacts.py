@@ -298,7 +298,8 @@ def kinds_behind(folder: Path, seen: set[Path] | None = None) -> set[str]:
         return set()
     seen.add(place)
     manifest = read_manifest(place)
-    found = {str(manifest.get("kind"))}
+    goes_on = "start" in manifest.get("inputs", {})  # from weights that were there
+    found = {"continued" if goes_on and manifest.get("kind") == "pretrain" else str(manifest.get("kind"))}
     for made in manifest.get("inputs", {}).values():
         if remote.url_of(made["path"]):
             continue

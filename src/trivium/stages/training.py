@@ -213,8 +213,8 @@ def sizes_alone(value: object) -> object:
     """The sizes of a new model as they are. Raises :class:`ValueError` for a text, which would name a model."""
     if isinstance(value, str):
         raise ValueError(f"is {value!r}, but it holds the sizes of a new model, such as {{num_layers: 6}}: this stage "
-                         "begins with random weights, and cannot go on from a model's folder; "
-                         "`sft` and the stages that follow can")
+                         "begins with random weights; `pretrain` goes on from a model that `from` names, and so do "
+                         "`sft` and the stages that follow")
     return value
 
 

@@ -54,6 +54,7 @@ class Runs:
         self.root, self.stages, self.keep = root, stages, keep
         self.known: dict[str, Brief] = {}
         self.known_figures: dict[Path, tuple[int, list[dict[str, Any]]]] = {}
+        self.known_stages: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {}
         self.guard = threading.Lock()
         self.list: tuple[float, list[dict[str, Any]]] = (-math.inf, [])
 
@@ -146,10 +147,14 @@ class Runs:
         folder = self.folder(name)
         status = read_status(folder)
         told: dict[str, Any] = dict(status["stages"]) if status else {}
-        return self.brief(name) | {
-            "overrides": status["overrides"] if status else [], "said": status["said"] if status else [],
-            "stages": [self.stage(folder, stage, told.get(stage, {}), artifact)
-                       for stage, artifact in self.stages_of(folder, told).items()]}
+        signature = (changed_at(folder), folder.stat().st_mtime_ns, status["state"] if status else "")
+        read, stages = self.known_stages.get(name, ((), []))
+        if read != signature:
+            stages = [self.stage(folder, stage, told.get(stage, {}), artifact)
+                      for stage, artifact in self.stages_of(folder, told).items()]
+            self.known_stages[name] = signature, stages
+        return self.brief(name) | {"overrides": status["overrides"] if status else [],
+                                   "said": status["said"] if status else [], "stages": stages}
 
     def stages_of(self, folder: Path, told: Mapping[str, Any]) -> dict[str, Artifact | None]:
         """A run's stages in the order of its recipe, each with its artifact where it has one; those that the recipe no
