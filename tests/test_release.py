@@ -19,8 +19,8 @@ from trivium.version import __version__
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-IMPORTED_AS = {"argon2": "argon2-cffi", "lm_eval": "lm-eval", "math_verify": "math-verify", "PIL": "pillow",
-               "python_multipart": "python-multipart", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+IMPORTED_AS = {"argon2": "argon2-cffi", "lm_eval": "lm-eval", "math_verify": "math-verify", "mlflow": "mlflow-skinny",
+               "PIL": "pillow", "python_multipart": "python-multipart", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Packages whose modules have another name."""
 COME_ALONG = {"markupsafe": "jinja2", "scipy": "scikit-learn"}
 """Packages that another one cannot do without."""

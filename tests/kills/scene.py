@@ -115,6 +115,9 @@ def picture(run: Path) -> dict[str, Any]:
             made = json.loads(path.read_bytes())
             found[name] = {key: value for key, value in made.items() if key not in TIMES} | {
                 "records": sorted(made["records"]), "summary": timeless(made["summary"])}
+        elif path.name == "status.json":
+            told = json.loads(path.read_bytes())
+            found[name] = {"state": told["state"], **{stage: one["state"] for stage, one in told["stages"].items()}}
         elif path.name == "log.jsonl":
             found[name] = [timeless(json.loads(line)) for line in path.read_text().splitlines()]
         else:

@@ -112,7 +112,7 @@ def test_ppo_learns_from_what_a_server_samples(models, served, tmp_path):
     would part."""
     progress = Progress(quiet=True)
     context = SimpleNamespace(
-        folder=tmp_path, scratch=tmp_path / "scratch", progress=progress, seed=0, name="ppo", threads=1,
+        folder=tmp_path, scratch=tmp_path / "scratch", progress=progress, seed=0, name="ppo", run_name="r", threads=1,
         inputs={"model": models / "sft", "reward": models / "reward", "prompts": models / "prompts.jsonl"})
     settings = Ppo(iterations=3, episodes=8, epochs=2, max_new_tokens=6, rows=4, length=64, precision="float32",
                    optimization=Optimization(learning_rate=1e-2),
