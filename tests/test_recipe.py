@@ -6,7 +6,8 @@ import pytest
 
 from test_pipeline import RECIPE, STAGES
 from trivium.errors import TriviumError
-from trivium.recipe.load import load_recipe
+from trivium.recipe.load import load_recipe, parse_stage
+from trivium.stages.registry import BUILT_IN, Stages
 
 
 @pytest.fixture
@@ -134,3 +135,18 @@ def test_a_report_without_stages_is_of_all_that_stand_before_it(tmp_path):
     (tmp_path / "r.yaml").write_text("name: r\nstages:\n  report:\n  world:\n")
     with pytest.raises(TriviumError, match="stages.report.stages: no stage stands before"):
         load_recipe(tmp_path / "r.yaml")
+
+
+NEEDED = {"filter": {"sought": ["a"], "other": ["b"]}, "labels": {"tables": ["a"]}, "pairs": {"numbers": 9},
+          "selfinstruct": {"seeds": "a", "model": "sft"}, "evaluate": {"models": {"a": "sft"}}}
+SAID = [("pretrain", {"from": "base", "adapter": {"rank": 2}}), ("grpo", {"objective": "dapo"}),
+        ("imports", {"comparisons": {"mine": "a.csv"}, "sources": {"mine": {"columns": {"prompt": "q"}}}}),
+        ("ppo", {"reward": {"a": {"models": ["x", "y"]}, "b": {"model": "z", "weight": 2}}}),
+        ("dpo", {"loss": "apo_zero"}), ("reward", {"loss": "davidson"}),
+        ("evaluate", {"models": {"a": "sft"}, "base": "pretrain", "shots": 2})]
+
+
+@pytest.mark.parametrize(("kind", "settings"), [*((kind, NEEDED.get(kind, {})) for kind in BUILT_IN), *SAID])
+def test_a_stage_with_every_setting_written_out_is_the_same(kind, settings):
+    stage = parse_stage(kind, settings, Stages())
+    assert parse_stage(kind, stage.model_dump(mode="json"), Stages()) == stage

@@ -234,6 +234,13 @@ class Stage(BaseModel):
                         yield from code_files(place.where, file)
 
 
+def not_default(settings: BaseModel) -> set[str]:
+    """The settings that say something else than their defaults. A recipe that has every setting written out, as a
+    report has it, says no more than a short one."""
+    return {name for name in settings.model_fields_set
+            if getattr(settings, name) != type(settings).model_fields[name].get_default(call_default_factory=True)}
+
+
 @contextlib.contextmanager
 def refusing() -> Iterator[None]:
     """Within it, a :class:`TriviumError` refuses the setting that is being validated."""

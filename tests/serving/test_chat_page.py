@@ -260,10 +260,10 @@ def test_the_same_answer_twice_locks_nothing(opened, feedback):
 
 def test_a_vote_that_is_refused_can_be_left_out(opened):
     page = opened()
-    page.click("#duel")
-    ask(page, "To be?", ".vote")
     page.route("**/feedback/choice", lambda route: route.fulfill(
         status=507, json={"error": {"message": "no space left"}}))
+    page.click("#duel")
+    ask(page, "To be?", ".vote")
     page.keyboard.press("1")
     page.wait_for_selector("legend:has-text('no space left')")
     page.keyboard.press("5")

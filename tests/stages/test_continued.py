@@ -97,7 +97,7 @@ def test_a_stage_that_was_pretrained_goes_on(tmp_path):
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"model": {"num_layers": 1}}, "`from` brings a model with its shape and tokenizer; leave `model` out"),
-    ({"tokenizer": "tokenizer"}, "`from` brings a model with its shape and tokenizer; leave `tokenizer` out"),
+    ({"tokenizer": "mine"}, "`from` brings a model with its shape and tokenizer; leave `tokenizer` out"),
     ({"from": None, "adapter": {"rank": 2}}, "`adapter` is for a model that goes on"),
     ({"length": 4096}, "rows of 4096 tokens, but the model has 128 positions"),
     ({"from": "nowhere"}, "nowhere")])

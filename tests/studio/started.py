@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 
+from trivium.status import read_status
+
 RECIPE = """name: NAME
 seed: 0
 stages:
@@ -52,7 +54,8 @@ def state_of(client: httpx.Client, name: str) -> str:
 
 @contextlib.contextmanager
 def studio_of(root: Path, here: Path):
-    """Starts the studio as the command does; gives a client of it. Options are the command's."""
+    """Starts the studio as the command does; gives a client of it. Options are the command's. At the end the runs that
+    are still under way end too, also after a test that failed: they outlive a studio."""
     begun = []
 
     def start(*options: str, **environment: str) -> httpx.Client:
@@ -64,9 +67,16 @@ def studio_of(root: Path, here: Path):
         begun.append(client)
         return client
 
-    yield start
-    for client in begun:
-        client.close()
-        client.process.send_signal(signal.SIGTERM)
-        client.process.wait(30)
-        client.process.stdout.close()
+    try:
+        yield start
+    finally:
+        for client in begun:
+            client.close()
+            client.process.send_signal(signal.SIGTERM)
+            client.process.wait(30)
+            client.process.stdout.close()
+        for file in root.glob("*/.work/status.json"):
+            status = read_status(file.parents[1])
+            if status and status["state"] == "running" and status["process"] != os.getpid():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(status["process"], signal.SIGKILL)

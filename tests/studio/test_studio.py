@@ -129,6 +129,7 @@ def test_a_run_is_started_stopped_and_goes_on(studio, made):
     client = studio()
     text = recipe("long", 1000)
     assert client.post("/api/runs", json={"text": text}).json()["run"] == "long"
+    assert client.post("/api/runs", json={"text": text}).status_code == 422  # it begins, and has no lock yet
     wait_for(lambda: any(stage.get("done") for stage in client.get("/api/runs/long").json().get("stages", [])
                          if stage["name"] == "pretrain"))
     refused = client.post("/api/runs", json={"text": text})
@@ -140,7 +141,7 @@ def test_a_run_is_started_stopped_and_goes_on(studio, made):
                                                  ).read_text().splitlines()]
     assert client.post("/api/runs/long/again").status_code == 200
     wait_for(lambda: state_of(client, "long") == "running")
-    assert client.get("/api/runs", params={"text": "long"}).json()["runs"][0]["now"]
+    wait_for(lambda: client.get("/api/runs", params={"text": "long"}).json()["runs"][0]["now"])
     assert client.post("/api/runs/long/stop", json={"at_once": True}).status_code == 200
     wait_for(lambda: state_of(client, "long") == "killed")
     assert reached
@@ -176,6 +177,8 @@ def test_a_file_is_kept_where_the_recipe_finds_it(client, made):
     place = os.path.relpath(found["path"], made / ".studio/files")
     assert place.endswith("/my_rows.csv") and ".." not in place
     assert open(found["path"], "rb").read() == b"question,answer\na,b\n"
+    long = client.post("/api/files", params={"name": "很" * 190 + ".jsonl"}, content=b"{}").json()
+    assert long["path"].endswith("很.jsonl") and os.path.getsize(long["path"]) == 2
     again = client.post("/api/files", params={"name": "my rows.csv"}, content=b"x").json()
     assert again["path"] != found["path"]
     assert client.get("/api/runs", params={"text": ".studio"}).json()["total"] == 0

@@ -169,6 +169,21 @@ def test_the_form_and_the_text_say_the_same(opened):
     assert "epochs" not in page.input_value("#yaml")
 
 
+def test_what_is_typed_outlives_a_check(opened):
+    page = opened("/start")
+    page.fill("#yaml", recipe("typed"))
+    page.wait_for_selector("#verdict.good")
+    page.route("**/api/recipe/form", lambda route: (time.sleep(1), route.continue_()))
+    page.get_by_label("epochs", exact=True).fill("7")
+    page.get_by_label("epochs", exact=True).press("Tab")
+    page.get_by_label("epochs", exact=True).fill("8")  # while what is written stands at 7 and is being checked
+    wait_for(lambda: "epochs: 7" in page.input_value("#yaml"))
+    page.wait_for_timeout(2000)
+    assert page.get_by_label("epochs", exact=True).input_value() == "8"
+    page.get_by_label("epochs", exact=True).press("Tab")
+    wait_for(lambda: "epochs: 8" in page.input_value("#yaml"))
+
+
 def test_rows_in_a_csv_become_a_recipe(opened, tmp_path):
     rows = tmp_path / "my rows.csv"
     rows.write_text("question,answer\nWhich sinks?,Lead.\n")

@@ -98,6 +98,17 @@ def test_a_tracker_that_fails_ends_no_training(tmp_path, monkeypatch):
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
 
 
+def test_a_tracker_that_cannot_begin_ends_no_training(tmp_path, monkeypatch):
+    def away(tracking, step):
+        raise ConnectionError("the server is away")
+
+    monkeypatch.setitem(trackers.KNOWN, "mlflow", away)
+    said = []
+    logged(tmp_path, "mlflow", said)
+    assert said == ["WARNING: mlflow takes no more (ConnectionError: the server is away); the log has all"]
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+
+
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "swanlab", None)
     with pytest.raises(TriviumError, match=r'`track` needs SwanLab: pip install "trivium\[swanlab\]"'):

@@ -15,7 +15,9 @@ from pydantic import Field, field_validator
 
 from trivium import randomness
 from trivium.errors import TriviumError, counted
+from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
+from trivium.model.adapters import attach
 from trivium.model.config import ModelConfig
 from trivium.model.weights import SaveDtype
 from trivium.resources import running_and_waiting
@@ -190,6 +192,14 @@ class Looped(Training):
         """An update with this stage's settings."""
         return Step(self.optimization, self.parallel, resolve_precision(self.precision, estimate.device), models,
                     objective, batches)
+
+
+def decoder_to_train(config: ModelConfig, adapter: AdapterSettings | None) -> tuple[LanguageModel, list[Any]]:
+    """A decoder as a step holds it, with its adapter where it has one, and no other models."""
+    model = LanguageModel(config)
+    if adapter is not None:
+        attach(model, adapter, 0)
+    return model, []
 
 
 def check_spread_adapter(adapter: AdapterSettings, tensor_parallel: int, precision: NumberFormat) -> None:

@@ -339,7 +339,7 @@ def preview(body: PreviewBody, studio: TheStudio) -> Any:
 @router.post("/api/files")
 async def upload(request: Request, studio: TheStudio, name: Annotated[str, Query(min_length=1, max_length=200)]) -> Any:
     """Keep a file for recipes to name; where it lies. Nothing that was uploaded before is written over."""
-    safe = re.sub(r"[^\w.\-]+", "_", name.replace("\\", "/").rpartition("/")[2]).lstrip(".") or "file"
+    safe = file_name(name)
     folder = studio.jobs.folder / "files" / secrets.token_hex(4)
     with disk_errors(folder):
         folder.mkdir(parents=True)
@@ -354,6 +354,12 @@ async def upload(request: Request, studio: TheStudio, name: Annotated[str, Query
             folder.rmdir()
             raise
     return {"path": str(folder / safe), "bytes": (folder / safe).stat().st_size}
+
+
+def file_name(given: str) -> str:
+    """A name for an uploaded file that every file system takes, with its ending."""
+    plain = Path(re.sub(r"[^\w.\-]+", "_", given.replace("\\", "/").rpartition("/")[2]).lstrip(".") or "file")
+    return plain.stem.encode()[:150].decode(errors="ignore") + plain.suffix[:12]
 
 
 @router.post("/api/runs")

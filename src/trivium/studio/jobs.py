@@ -57,11 +57,11 @@ class Jobs:
         wrong recipe, and for one whose run is under way."""
         recipe = self.parse(text)
         with self.guard:
-            if is_locked(recipe.folder) or any(job["run"] == recipe.name for _, job in self.waiting()):
+            if is_locked(recipe.folder) or self.begins(recipe) or any(
+                    job["run"] == recipe.name for _, job in self.waiting()):
                 raise TriviumError(f"the run {recipe.name!r} is under way or waits already; stop it first, or give "
                                    "the recipe another `name`")
-            moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-            name = f"{moment}-{secrets.token_hex(3)}"
+            name = f"{time.time_ns():020}-{secrets.token_hex(3)}"  # in the order in which they were asked for
             self.folder.joinpath("jobs").mkdir(parents=True, exist_ok=True)
             self.folder.joinpath("recipes").mkdir(exist_ok=True)
             file = self.folder / "recipes" / f"{recipe.name}-{name}.yaml"
@@ -70,6 +70,12 @@ class Jobs:
             write_json(self.folder / "jobs" / f"{name}.json", job)
         self.start_next()
         return job | {"id": name}
+
+    def begins(self, recipe: Recipe) -> bool:
+        """Whether a run was started that holds no lock yet: it is still reading its recipe."""
+        process = self.processes.get(recipe.name)
+        status = read_status(recipe.folder)
+        return process is not None and process.poll() is None and (status is None or status["process"] != process.pid)
 
     def again(self, name: str) -> dict[str, Any]:
         """Let a run that was interrupted go on, by the recipe that it was started with."""
@@ -93,7 +99,7 @@ class Jobs:
 
     def withdraw(self, identity: str) -> None:
         """Take a job out of the queue."""
-        if not re.fullmatch(r"[0-9T]+-[0-9a-f]+", identity):
+        if not re.fullmatch(r"[0-9]+-[0-9a-f]+", identity):
             raise TriviumError("there is no such job")
         with self.guard:
             self.folder.joinpath("jobs", f"{identity}.json").unlink(missing_ok=True)

@@ -3,6 +3,7 @@ writes."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
@@ -23,7 +24,7 @@ from trivium.report.formats import is_known_rate, is_number
 from trivium.report.gather import in_order
 from trivium.report.texts import figure_words
 from trivium.stage import Stage
-from trivium.status import is_locked, read_status, status_file
+from trivium.status import is_locked, read_status
 
 STATES = ("running", "killed", "interrupted", "failed", "finished")
 """What may become of a run. One that was killed or interrupted goes on by the same command."""
@@ -56,7 +57,7 @@ class Runs:
         self.known_figures: dict[Path, tuple[int, list[dict[str, Any]]]] = {}
         self.known_stages: dict[str, tuple[tuple[Any, ...], list[dict[str, Any]]]] = {}
         self.guard = threading.Lock()
-        self.list: tuple[float, list[dict[str, Any]]] = (-math.inf, [])
+        self.list: tuple[float, float, list[dict[str, Any]]] = (-math.inf, 0.0, [])
 
     def folder(self, name: str) -> Path:
         """The folder of a run. Raises :class:`NoSuchRun`."""
@@ -68,7 +69,8 @@ class Runs:
     def listed(self, text: str = "", state: str = "", first: int = 0, count: int = 50) -> dict[str, Any]:
         """``{"total", "counts", "runs"}``: a page of the runs whose names hold ``text`` and that are in a state (any,
         where it is empty), those that wrote last first; and how many there are in each state."""
-        found = [about for about in self.all() if text.casefold() in about["name"].casefold()]
+        every, wanted = self.all(), text.casefold()
+        found = [about for about in every if wanted in about["name"].casefold()] if wanted else every
         counts = dict.fromkeys(STATES, 0) | Counter(about["state"] for about in found)
         chosen = [about for about in found if state in ("", about["state"])]
         page = chosen[first:first + count]
@@ -76,35 +78,38 @@ class Runs:
                 "runs": [about | {"figures": self.figures_of(self.root / about["name"])} for about in page]}
 
     def all(self) -> list[dict[str, Any]]:
-        """What :meth:`brief` tells of every run, those that wrote last first."""
+        """What :meth:`brief` tells of every run, those that wrote last first. It is gathered anew after a second, or
+        after ten times as long as it takes."""
         with self.guard:
-            read, known = self.list
-            if time.monotonic() - read > self.keep:
-                found = sorted(self.changes(), key=lambda one: (-one[1], one[0]))
-                known = [self.brief(name) for name, _ in found]
-                self.list = time.monotonic(), known
+            read, took, known = self.list
+            if time.monotonic() - read > max(self.keep, 10 * took if self.keep else 0.0):
+                begun = time.monotonic()
+                found = sorted(self.changes(), key=lambda one: (-one[1][0], one[0]))
+                known = [self.brief(name, signature) for name, signature in found]
+                self.list = time.monotonic(), time.monotonic() - begun, known
             return known
 
-    def changes(self) -> Iterator[tuple[str, int]]:
-        """Every run's name and when it last wrote, in nanoseconds since 1970."""
+    def changes(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Every run's name, and when it and its folder changed, in nanoseconds since 1970."""
         try:
-            entries = list(os.scandir(self.root))
+            with os.scandir(self.root) as entries:
+                for entry in entries:  # thousands of them: no more is asked of each than whether it has changed
+                    with contextlib.suppress(FileNotFoundError):
+                        if is_name(entry.name) and entry.is_dir() and (
+                                entry.name in self.known or is_run(Path(entry.path))):
+                            yield entry.name, signature_of(entry.path)
         except FileNotFoundError:
             return
         except OSError as error:
             raise TriviumError(f"{self.root}: cannot be read ({error.strerror})") from error
-        for entry in entries:
-            if is_name(entry.name) and entry.is_dir() and is_run(Path(entry.path)):
-                yield entry.name, changed_at(Path(entry.path))
 
-    def brief(self, name: str) -> dict[str, Any]:
+    def brief(self, name: str, signature: tuple[int, int] | None = None) -> dict[str, Any]:
         """A run's state, times, and how far it is: ``done`` of ``stages``."""
-        folder = self.root / name
-        signature = (changed_at(folder), folder.stat().st_mtime_ns)
+        signature = signature or signature_of(str(self.root / name))
         known = self.known.get(name)
         if known and known.signature == signature and known.about["state"] != "running":
             return known.about
-        about = self.read(name, folder)
+        about = self.read(name, self.root / name)
         self.known[name] = Brief(signature, about)
         return about
 
@@ -122,7 +127,7 @@ class Runs:
         now = [stage for stage, about in of_stages.items() if about["state"] == "running"]
         ends = [about.get("end") for about in of_stages.values() if about["state"] == "running"]
         return {"name": name, "state": status["state"], "begun": status["begun"],
-                "ended": status["ended"] or changed_at(folder) / 1e9, "stages": len(of_stages),
+                "ended": status["ended"] or signature_of(str(folder))[0] / 1e9, "stages": len(of_stages),
                 "done": sum(about["state"] == "finished" for about in of_stages.values()), "now": now,
                 "error": status["error"], "recipe": status["recipe"],
                 "end": max((end for end in ends if end), default=None)}
@@ -147,7 +152,7 @@ class Runs:
         folder = self.folder(name)
         status = read_status(folder)
         told: dict[str, Any] = dict(status["stages"]) if status else {}
-        signature = (changed_at(folder), folder.stat().st_mtime_ns, status["state"] if status else "")
+        signature = (*signature_of(str(folder)), status["state"] if status else "")
         read, stages = self.known_stages.get(name, ((), []))
         if read != signature:
             stages = [self.stage(folder, stage, told.get(stage, {}), artifact)
@@ -218,9 +223,10 @@ def _opened(manifests: Iterable[Path]) -> Iterator[Artifact]:
             continue
 
 
-def changed_at(folder: Path) -> int:
-    """When a run last wrote, in nanoseconds since 1970."""
+def signature_of(folder: str) -> tuple[int, int]:
+    """When a run last wrote, and when its folder last changed, in nanoseconds since 1970."""
+    changed = os.stat(folder).st_mtime_ns
     try:
-        return status_file(folder).stat().st_mtime_ns
+        return os.stat(f"{folder}/.work/status.json").st_mtime_ns, changed
     except OSError:
-        return folder.stat().st_mtime_ns
+        return changed, changed

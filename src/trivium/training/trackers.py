@@ -6,11 +6,12 @@ tracker that fails, such as one whose server is away, ends no training: that is 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import html
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -56,34 +57,44 @@ class Tracking:
 
     def begin(self, step: int, say: Callable[[str], None]) -> list[Tracker]:
         """The trackers, from ``step`` on. Raises :class:`TriviumError` where one's package is not installed."""
-        return [Careful(name, KNOWN[name](self, step), say) for name in dict.fromkeys(self.names)]
+        return [Careful(name, functools.partial(KNOWN[name], self, step), say) for name in dict.fromkeys(self.names)]
 
 
 class Careful:
     """A tracker whose faults are said once, and are no faults of the training."""
 
-    def __init__(self, name: str, tracker: Tracker, say: Callable[[str], None]) -> None:
-        self.name, self.tracker, self.say = name, tracker, say
-        self.broken = False
+    def __init__(self, name: str, begin: Callable[[], Tracker], say: Callable[[str], None]) -> None:
+        self.name, self.say = name, say
+        self.tracker: Tracker | None = None
+        with self._careful():
+            self.tracker = begin()
 
     def __call__(self, step: int, values: Values) -> None:
-        self._do(lambda: self.tracker(step, values))
+        with self._careful():
+            if self.tracker:
+                self.tracker(step, values)
 
     def back(self, step: int) -> None:
         """Pass it on."""
-        self._do(lambda: self.tracker.back(step))
+        with self._careful():
+            if self.tracker:
+                self.tracker.back(step)
 
     def close(self) -> None:
         """Pass it on."""
-        self._do(self.tracker.close)
+        with self._careful():
+            if self.tracker:
+                self.tracker.close()
 
-    def _do(self, act: Callable[[], None]) -> None:
-        if self.broken:
-            return
+    @contextlib.contextmanager
+    def _careful(self) -> Iterator[None]:
+        """Within it, what fails ends the tracker alone; one that is not installed is the user's to mend."""
         try:
-            act()
+            yield
+        except TriviumError:
+            raise
         except Exception as error:
-            self.broken = True
+            self.tracker = None
             fault = f"{type(error).__name__}: {str(error)[:300]}"
             self.say(f"WARNING: {self.name} takes no more ({fault}); the log has all")
 

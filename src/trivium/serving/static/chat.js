@@ -493,13 +493,12 @@ async function listChats() {
   const fitting = found.filter((one) => !text || one.title.toLowerCase().includes(text) || one.nodes.some((node) => chats.words(node.content).toLowerCase().includes(text)));
   $("chats-list").replaceChildren(...fitting.map((one) => make("li", {},
     make("button", { type: "button", class: "name", "aria-current": one.id === chat.id && "true", onclick: () => { go(one); toggleChats(false); } }, one.title || word("newChat")),
-    tool("rename", icon(EDIT), () => rename(one)), tool("saveMarkdown", "MD", () => download(`${one.title || "chat"}.md`, chats.asMarkdown(one, word("you")), "text/markdown")),
+    tool("rename", icon(EDIT), (event) => rename(one, event.currentTarget.parentNode)), tool("saveMarkdown", "MD", () => download(`${one.title || "chat"}.md`, chats.asMarkdown(one, word("you")), "text/markdown")),
     tool("saveJson", "JSON", () => download(`${one.title || "chat"}.json`, JSON.stringify(one, null, 1), "application/json")),
     tool("remove", icon("M5 5l10 10M15 5 5 15"), async () => { await chats.remove(one.id); if (one.id === chat.id) clear(); listChats(); }))));
   if (!fitting.length) $("chats-list").append(make("li", { class: "note" }, word("noChats")));
 }
-function rename(one) {
-  const item = [...$("chats-list").children][[...$("chats-list").querySelectorAll(".name")].findIndex((button) => button.textContent === (one.title || word("newChat")))];
+function rename(one, item) {
   const box = make("input", { maxlength: 200, "aria-label": word("rename") });
   box.value = one.title;
   const done = async () => { one.title = box.value.trim() || one.title; if (one.id === chat.id) chat.title = one.title; await chats.save(one); listChats(); };

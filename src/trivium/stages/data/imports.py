@@ -20,7 +20,7 @@ from trivium.data.row_kinds.thumbs import thumb
 from trivium.errors import TriviumError, counted, nearest
 from trivium.feedback.rows import prompt_key, split_of
 from trivium.files import Reject, Row, write_json, write_rows
-from trivium.stage import Context, Input, Stage, Title
+from trivium.stage import Context, Input, Stage, Title, not_default
 from trivium.stages.outlook import Outlook, Rankings, Small
 from trivium.stages.preferences.rankings import check_ratings
 
@@ -123,7 +123,7 @@ class Imports(Stage):
             useless = ["weight", "format", "templates", "prompts"]
             if name not in given["demonstrations"]:
                 useless += ["labels"] if name not in given["thumbs"] else []
-                bad = next((one for one in useless if one in settings.model_fields_set), None)
+                bad = next((one for one in useless if one in not_default(settings)), None)
                 if bad is not None:
                     raise TriviumError(f"imports.sources.{name}.{bad}: says nothing about comparisons or thumbs; "
                                        "leave it out")

@@ -17,7 +17,6 @@ from trivium.errors import TriviumError, counted
 from trivium.files import Row
 from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
-from trivium.model.adapters import attach
 from trivium.model.adapters.folder import weights_digest
 from trivium.model.folder import read_config
 from trivium.objectives.language_modeling import token_log_probs
@@ -30,7 +29,7 @@ from trivium.stages.models import adapt, load_language_model, sample_text, save_
 from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.pretraining.pretrain import LanguageModeling, pieces
 from trivium.stages.rows import rows_of
-from trivium.stages.training import full_row, run_training
+from trivium.stages.training import decoder_to_train, full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, Tree, hidden_states
@@ -176,14 +175,7 @@ class Sft(FromChat):
     def training_step(self, estimate: Estimate, processes: int) -> Step:
         """A model, or its adapter, and full rows."""
         config = estimate.config(self.model)
-
-        def models() -> tuple[LanguageModel, list[Any]]:
-            model = LanguageModel(config)
-            if self.adapter is not None:
-                attach(model, self.adapter, 0)
-            return model, []
-
-        return self.step_with(estimate, models, LanguageModeling(),
+        return self.step_with(estimate, lambda: decoder_to_train(config, self.adapter), LanguageModeling(),
                               self.full_batches(processes, full_row(self.usual_layout(config)[0]), config=config))
 
 

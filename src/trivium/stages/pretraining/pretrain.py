@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -18,16 +19,15 @@ from trivium.errors import TriviumError, counted
 from trivium.files import read_json, write_json
 from trivium.model import LanguageModel
 from trivium.model.adapter_settings import AdapterSettings
-from trivium.model.adapters import attach
 from trivium.model.adapters.folder import weights_digest
 from trivium.model.config import ModelConfig
 from trivium.model.weights import SaveDtype
-from trivium.stage import Context, Figure, Input, Marked, Panel, Title
+from trivium.stage import Context, Figure, Input, Marked, Panel, Title, not_default
 from trivium.stages import defaults
 from trivium.stages.cost import Estimate, steps_of, weights_of
 from trivium.stages.models import adapt, load_language_model, sample_text, save_model, save_trained
 from trivium.stages.outlook import Cost, Outlook, Step
-from trivium.stages.training import FromText, full_row, run_training
+from trivium.stages.training import FromText, decoder_to_train, full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Tree
@@ -64,13 +64,13 @@ class Pretrain(FromText):
 
     @model_validator(mode="after")
     def _one_beginning(self) -> Pretrain:
-        given = self.model_fields_set
-        if self.start is not None and given & {"model", "tokenizer"}:
-            useless = sorted(given & {"model", "tokenizer"})[0]
-            raise ValueError(f"`from` brings a model with its shape and tokenizer; leave `{useless}` out")
-        if self.start is None and given & {"adapter", "save_dtype"}:
-            useless = sorted(given & {"adapter", "save_dtype"})[0]
-            raise ValueError(f"`{useless}` is for a model that goes on; name it with `from`, or leave `{useless}` out")
+        goes_on = self.start is not None
+        useless = sorted(not_default(self) & ({"model", "tokenizer"} if goes_on else {"adapter", "save_dtype"}))
+        if useless and goes_on:
+            raise ValueError(f"`from` brings a model with its shape and tokenizer; leave `{useless[0]}` out")
+        if useless:
+            raise ValueError(
+                f"`{useless[0]}` is for a model that goes on; name it with `from`, or leave `{useless[0]}` out")
         return self
 
     @model_validator(mode="after")
@@ -128,7 +128,9 @@ class Pretrain(FromText):
                              f"{device.type} in {precision}")
         validation = PackedEpochs(pieces(heldout, tokenizer, self.length), self.length, self.rows, context.seed)
         size = sum(len(tokenizer.decode(document[:-1].tolist()).encode()) for document in heldout)
-        before = kept_bits(context, lambda: bits_per_byte(model, validation, size, precision)) if base else None
+        leads = os.environ.get("RANK", "0") == "0"  # the others only learn
+        before = (kept_bits(context, lambda: bits_per_byte(model, validation, size, precision))
+                  if base and leads else None)
         attached = adapt(model, self.adapter, context) if base else None
         made_from = [weights_digest(base)] if base else []
         outcome = run_training(
@@ -195,14 +197,7 @@ class Pretrain(FromText):
     def training_step(self, estimate: Estimate, processes: int) -> Step:
         """A model and full rows."""
         config = self.shape(estimate)
-
-        def models() -> tuple[LanguageModel, list[Any]]:
-            model = LanguageModel(config)
-            if self.adapter is not None:
-                attach(model, self.adapter, 0)
-            return model, []
-
-        return self.step_with(estimate, models, LanguageModeling(),
+        return self.step_with(estimate, lambda: decoder_to_train(config, self.adapter), LanguageModeling(),
                               self.full_batches(processes, full_row(self.length), config=config))
 
 

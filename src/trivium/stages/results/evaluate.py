@@ -16,7 +16,7 @@ from trivium.evaluation.run import LoadedTask, answer_rows, examine, load_tasks
 from trivium.evaluation.tasks.load import load_task
 from trivium.evaluation.tasks.rows import place_of
 from trivium.files import Row, write_rows
-from trivium.stage import Code, Context, Input, Stage, Title
+from trivium.stage import Code, Context, Input, Stage, Title, not_default
 from trivium.stages.cost import Estimate
 from trivium.stages.endpoint import EndpointSettings
 from trivium.stages.outlook import Cost
@@ -95,7 +95,7 @@ class Evaluate(Measuring):
 
     @model_validator(mode="after")
     def _demonstrations_are_shown_to_somebody(self) -> Evaluate:
-        if not self.base and self.model_fields_set & {"demonstrations", "shots"}:
+        if not self.base and not_default(self) & {"demonstrations", "shots"}:
             raise ValueError("`demonstrations` and `shots` are shown to a pretrained model alone, to which the "
                              "questions would be new; name it as `base`, or leave them out")
         return self

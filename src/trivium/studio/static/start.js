@@ -7,11 +7,11 @@ const CHECK_AFTER = 400, LEARNS = new Set(["sft", "pretrain", "classify", "trans
 export async function startView(place) {
   const templates = await get("/api/templates");
   const text = el("textarea", { id: "yaml", rows: 24, spellcheck: "false", "aria-describedby": "verdict", oninput: () => later() });
-  const verdict = el("p", { id: "verdict", role: "status" }), form = el("div"), times = el("div"), file = el("p", { class: "soft", role: "status" });
+  const verdict = el("p", { id: "verdict", role: "status" }), form = el("div", { onfocusout: () => setTimeout(() => stale && drawForm()) }), times = el("div"), file = el("p", { class: "soft", role: "status" });
   const go = el("button", { type: "button", class: "go", disabled: true, onclick: start }, word("start_it"));
   const only = el("input", { type: "checkbox", checked: true, onchange: () => drawForm() });
   const picked = el("input", { type: "file", id: "file", onchange: send });
-  let timer, ticket = 0, found = { stages: [], error: "", run: null };
+  let timer, ticket = 0, stale = false, turn = Promise.resolve(), found = { stages: [], error: "", run: null };
   fill(place, el("h1", {}, word("start")), el("div", { class: "choices", role: "group", "aria-label": word("choose") },
     templates.map((one) => el("button", { type: "button", onclick: () => { text.value = one.text; check(); } }, word(one.name))),
     el("button", { type: "button", onclick: () => { text.value = "name: mine\nseed: 0\n\nstages:\n"; check(); text.focus(); } }, word("own"))),
@@ -35,24 +35,29 @@ export async function startView(place) {
     drawForm();
   }
 
-  // The setting at which the error stands is marked: errors begin with its place.
+  // The setting at which the error stands is marked: errors begin with its place. A field that is being
+  // typed in stays until it is left.
   function drawForm() {
+    const typing = form.contains(document.activeElement) ? document.activeElement : null;
+    stale = typing?.dataset.drawn !== undefined && typing.value !== typing.dataset.drawn;
+    if (stale) return;
     const open = new Map([...form.querySelectorAll("details")].map((one) => [one.dataset.stage, one.open]));
     fill(form, found.stages.map((stage, number) => el("details", { "data-stage": stage.name, open: open.get(stage.name) ?? number < 6 },
       el("summary", {}, el("strong", {}, stage.name), " ", el("small", {}, stage.about)),
       LEARNS.has(stage.kind) ? preview(stage.name) : null,
       stage.settings.filter((one) => one.given || one.needed || !only.checked).map((one) => field(stage.name, one)))));
+    if (typing?.id) document.getElementById(typing.id)?.focus();
   }
 
   function field(stage, one) {
     const id = `set-${stage}-${one.name}`, place_of = `stages.${stage}.${one.name}`, wrong = found.error.startsWith(place_of);
     const value = one.given ? one.value : one.default, choices = one.schema.enum || one.schema.anyOf?.find((part) => part.enum)?.enum;
-    const set = (given) => post("/api/recipe/set", { text: text.value, setting: `${stage}.${one.name}`, value: given }).then((made) => { text.value = made.text; return check(); }, (error) => say(error.message, true));
+    const set = (given) => turn = turn.then(() => post("/api/recipe/set", { text: text.value, setting: `${stage}.${one.name}`, value: given })).then((made) => { text.value = made.text; return check(); }, (error) => say(error.message, true));
     const shown = typeof value === "string" ? value : JSON.stringify(value ?? null);
     let input;
     if (one.schema.type === "boolean") input = el("input", { id, type: "checkbox", checked: value === true, onchange: (event) => set(String(event.target.checked)) });
     else if (choices) input = el("select", { id, onchange: (event) => set(event.target.value) }, [...(one.schema.anyOf ? ["null"] : []), ...choices].map((name) => el("option", { value: name, selected: String(value) === String(name) }, String(name))));
-    else input = el("input", { id, value: shown, "aria-describedby": `${id}-about`, "aria-invalid": wrong ? "true" : null, onchange: (event) => set(event.target.value) });
+    else input = el("input", { id, value: shown, "data-drawn": shown, "aria-describedby": `${id}-about`, "aria-invalid": wrong ? "true" : null, onchange: (event) => set(event.target.value) });
     const range = ["minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"].filter((key) => one.schema[key] !== undefined).map((key) => `${{ minimum: "≥", exclusiveMinimum: ">", maximum: "≤", exclusiveMaximum: "<" }[key]} ${one.schema[key]}`).join(", ");
     return el("div", { class: `field${wrong ? " wrong" : ""}` }, el("label", { for: id }, one.name, one.needed ? el("em", {}, ` ${word("needed")}`) : null), input,
       one.given ? el("button", { type: "button", class: "small", title: `${word("default")}: ${JSON.stringify(one.default ?? null)}`, onclick: () => set(null) }, word("take_out")) : null,
