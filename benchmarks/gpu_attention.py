@@ -36,14 +36,8 @@ from trivium import randomness
 from trivium.generation.decoder import Decoder
 from trivium.model import LanguageModel, ModelConfig
 from trivium.model.adapters.prefix import Prefix
+from trivium.model.attention import Attend, both_ways_attention, causal_attention, masked_attention, packed_attention
 from trivium.model.plain_decoder import PlainDecoder
-from trivium.model.transformer import (
-    Attend,
-    both_ways_attention,
-    causal_attention,
-    masked_attention,
-    packed_attention,
-)
 from trivium.training.batch import Batch, Tree, make_batch
 
 BOUNDS = {"float32": 1e-5, "bfloat16": 1e-2}

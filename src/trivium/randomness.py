@@ -38,3 +38,24 @@ def uniforms(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def shuffled(places: np.ndarray, count: int, seed: int, *path: object) -> np.ndarray:
+    """Where ``places`` of a shuffled order of ``count`` things point: a permutation that is computed place by place and
+    never held, a Feistel network whose results beyond ``count`` go round again (Black and Rogaway 2002)."""
+    half = np.uint64(max(1, (int(count - 1).bit_length() + 1) // 2))
+    mask = np.uint64((1 << int(half)) - 1)
+    keys = [np.uint64(derive(seed, *path, turn)) for turn in range(6)]
+    found = np.asarray(places, np.uint64).copy()
+    waiting = np.arange(len(found))
+    while len(waiting):
+        left, right = found[waiting] >> half, found[waiting] & mask
+        for key in keys:
+            with np.errstate(over="ignore"):
+                z = (right + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ key
+                z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+                z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            left, right = right, left ^ ((z ^ (z >> np.uint64(31))) & mask)
+        found[waiting] = left << half | right
+        waiting = waiting[found[waiting] >= np.uint64(count)]
+    return found.astype(np.int64)

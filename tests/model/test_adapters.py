@@ -159,7 +159,7 @@ def test_a_prefix_is_keys_and_values_before_the_text(base):
     scores = (found["q"] @ found["k"].repeat_interleave(2, 1).transpose(2, 3)) / 8**0.5
     scores = scores + torch.full((3, 6), -torch.inf).triu(4)
     by_hand = scores.softmax(-1) @ found["v"].repeat_interleave(2, 1)
-    from trivium.model.transformer import causal_attention
+    from trivium.model.attention import causal_attention
     torch.testing.assert_close(causal_attention()(0, found["q"], found["k"], found["v"]), by_hand, atol=1e-6, rtol=1e-5)
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 import trivium
 from trivium.errors import TriviumError
 from trivium.model import LanguageModel, ModelConfig, RewardModel, RopeScaling, folder
-from trivium.model.transformer import packed_attention
+from trivium.model.attention import packed_attention
 from trivium.stages.models import load_language_model, save_model
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.train import train

@@ -210,10 +210,10 @@ def test_the_past_is_rehearsed_and_the_report_shows_what_that_kept(base, tmp_pat
     second = {"kind": "sft", "model": "first", "demonstrations": new, "epochs": 6, "earlier": {"old": old}, **fast}
     artifacts = run(
         tmp_path,
-        first={"kind": "sft", "model": str(base), "demonstrations": old, "epochs": 6, "prompt_loss": 0.25,
+        first={"kind": "sft", "model": str(base), "demonstrations": old, "epochs": 12, "prompt_loss": 1.0,
                **fast}, without=second, rows={**second, "rehearsal": {"share": 0.4}},
         generated={**second, "rehearsal": {"share": 0.4, "generated": True, "max_new_tokens": 12},
-                   "prompt_loss": 0.25}, report={"stages": ["without", "rows", "generated"]})
+                   "prompt_loss": 1.0}, report={"stages": ["without", "rows", "generated"]})
     scores = {name: artifacts[name].summary["earlier"]["old"] for name in ("without", "rows", "generated")}
     assert all(score["before"]["n"] == 12 and score["before"]["value"] == 1 for score in scores.values())
     assert scores["without"]["after"]["high"] < min(scores[name]["after"]["low"] for name in ("rows", "generated"))

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +23,7 @@ from trivium.errors import TriviumError
 from trivium.files import written_aside
 from trivium.model import LanguageModel, ModelConfig
 from trivium.stages.pretraining.pretrain import LanguageModeling, pieces
+from trivium.tokenizer.tokens import Tokens
 from trivium.training import checkpoint, loop
 from trivium.training.batch import Tree, make_batch
 from trivium.training.epochs import PackedEpochs
@@ -117,6 +119,11 @@ def test_training_stops_when_nothing_is_finite(tmp_path):
             log=tmp_path / "log.jsonl", fingerprint="x")
 
 
+def mark_of(batch):
+    """A number that tells a batch from others."""
+    return float((batch.tokens.flatten() * torch.arange(batch.size).sqrt()).sum())
+
+
 class BrokenOnce(LanguageModeling):
     """No finite loss for the batches of some steps, as long as the rate is the one set."""
 
@@ -126,7 +133,7 @@ class BrokenOnce(LanguageModeling):
 
     def __call__(self, model, batch):
         totals = super().__call__(model, batch)
-        mark = float(batch.tokens.sum())
+        mark = mark_of(batch)
         if self.left.get(mark, 0) > 0:
             self.left[mark] -= 1
             return {k: v._replace(value=v.value * math.inf) for k, v in totals.items()}
@@ -136,7 +143,7 @@ class BrokenOnce(LanguageModeling):
 def test_it_goes_back_to_the_last_checkpoint_and_on_more_slowly(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "ANCHOR", 4)
     batches = PackedEpochs(trees(), 32, 2, 0)
-    bad = [float(batches(step)[0].tokens.sum()) for step in (5, 6, 7)]
+    bad = [mark_of(batches(step)[0]) for step in (5, 6, 7)]
     said = []
     outcome = train(
         LanguageModel(CONFIG).initialise(0), BrokenOnce(bad, 1), batches, 12,
@@ -152,7 +159,7 @@ def test_where_it_goes_back_to_does_not_depend_on_when_it_saved(tmp_path, monkey
     """The same run with a checkpoint after every step and with none but the anchors."""
     monkeypatch.setattr(loop, "ANCHOR", 4)
     batches = PackedEpochs(trees(), 32, 2, 0)
-    bad = [float(batches(step)[0].tokens.sum()) for step in (5, 6, 7)]
+    bad = [mark_of(batches(step)[0]) for step in (5, 6, 7)]
     models = []
     for often in (False, True):
         if often:
@@ -169,7 +176,7 @@ def test_where_it_goes_back_to_does_not_depend_on_when_it_saved(tmp_path, monkey
 def test_a_single_bad_batch_is_left_out(tmp_path):
     batches = PackedEpochs(trees(), 32, 2, 0)
     outcome = train(
-        LanguageModel(CONFIG).initialise(0), BrokenOnce([float(batches(4)[0].tokens.sum())], 9), batches, 8,
+        LanguageModel(CONFIG).initialise(0), BrokenOnce([mark_of(batches(4)[0])], 9), batches, 8,
         Optimization(), scratch=tmp_path, log=tmp_path / "log.jsonl", fingerprint="x")
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "skipped" in line] == [4] and math.isfinite(outcome.metrics["loss"])
@@ -218,13 +225,17 @@ def test_documents_fill_their_rows():
     ]
     batches = PackedEpochs(documents, 1024, 8, 0)
     tokens = sum(map(len, documents))
-    rows = len(batches._rows_of(0))
+    rows = batches.rows_per_epoch
     assert tokens / (rows * 1024) > 0.99
 
 
 def test_documents_stay_whole_where_they_fit_and_lose_nothing_where_they_do_not():
     documents = [np.arange(1, n + 1) for n in (1, 10, 31, 32, 100)]
-    found = pieces(documents, SimpleNamespace(document_id=0), 32)
+    offsets = np.cumsum([0, *map(len, documents)])
+    corpus = Tokens(Path(), {}, np.concatenate(documents), offsets)
+    found = pieces(corpus, SimpleNamespace(document_id=0), 32)
+    assert found.sizes.tolist() == [len(piece) for piece in found]
+    assert len(found[1:3]) == 2 and len(found[-1]) == found.sizes[-1]
     assert all(len(piece) <= 32 and piece.prompt.tolist() == [0] for piece in found)
     parts = iter(piece.responses[0].tolist() for piece in found)
     for document, count in zip(documents, (1, 1, 1, 2, 4), strict=True):

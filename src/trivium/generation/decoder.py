@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trivium.model.transformer import Block, LanguageModel, frequencies, masked_attention, rotary_length
+from trivium.model.attention import masked_attention
+from trivium.model.transformer import Block, LanguageModel, frequencies, rotary_length
 
 Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``mix(layer, q [N, heads, d], k [N, kv_heads, d], v [N, kv_heads, d]) -> [N, heads * d]``"""

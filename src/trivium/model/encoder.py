@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from trivium.artifacts import check_made
 from trivium.errors import TriviumError
 from trivium.files import write_json
+from trivium.model.attention import both_ways_attention
 from trivium.model.check import check_depth, naming, read_values
 from trivium.model.config import EncoderConfig
-from trivium.model.transformer import Transformer, both_ways_attention, norm_of
+from trivium.model.transformer import Transformer, norm_of
 from trivium.model.weights import check_size, name_of_dtype, save_weights, shards
 
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from trivium.errors import TriviumError
 from trivium.files import write_json
+from trivium.model.attention import Cross, masked_attention
 from trivium.model.check import check_depth, naming, read_values
 from trivium.model.config import EncoderDecoderConfig
 from trivium.model.encoder import encode
-from trivium.model.transformer import Cross, Transformer, masked_attention
+from trivium.model.transformer import Transformer
 from trivium.model.weights import check_size, name_of_dtype, save_weights, shards
 
 

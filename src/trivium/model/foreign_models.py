@@ -23,8 +23,9 @@ from torch.utils.checkpoint import checkpoint
 
 from trivium.errors import TriviumError
 from trivium.files import read_json, usual_rights, write_json
+from trivium.model.attention import Attend
 from trivium.model.config import ModelConfig
-from trivium.model.transformer import Attend, LanguageModel, RewardModel
+from trivium.model.transformer import LanguageModel, RewardModel
 
 OURS = "trivium"
 """The name under which ``transformers`` knows our attention."""

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from trivium.errors import TriviumError
 from trivium.model.apart import hidden_apart
+from trivium.model.attention import causal_attention, packed_attention
 from trivium.model.foreign_models import OURS, ForeignLanguageModel, telling
 from trivium.model.plain_decoder import PlainDecoder
 from trivium.model.stateful_decoder import StatefulDecoder
-from trivium.model.transformer import causal_attention, packed_attention
 
 FAULTS = (AttributeError, TypeError, ValueError, RuntimeError, KeyError, IndexError, AssertionError,
           NotImplementedError, ImportError, TriviumError)

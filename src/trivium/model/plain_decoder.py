@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trivium.model.attention import causal_attention, masked_attention
 from trivium.model.stateful_decoder import StatefulDecoder
-from trivium.model.transformer import LanguageModel, Transformer, causal_attention, masked_attention
+from trivium.model.transformer import LanguageModel, Transformer
 
 
 def must_be_plain(model: LanguageModel) -> bool:

@@ -3,15 +3,14 @@
 The parameters carry the names of Hugging Face's Llama and Qwen3, so a state dict *is* the contents of a
 ``model.safetensors``. The file knows nothing of caches, packing, compilation or parallelism: whoever calls the model
 passes ``attend``, which takes a layer's queries, keys and values and mixes them as the occasion demands. Training packs
-many documents into a row and attends within them (:func:`packed_attention`); sampling keeps keys and values of the
-past.
+many documents into a row and attends within them (:func:`trivium.model.attention.packed_attention`); sampling keeps
+keys and values of the past.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -19,15 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from trivium.model.attention import Attend, Cross, causal_attention
 from trivium.model.config import EncoderConfig, EncoderDecoderConfig, ModelConfig, RopeScaling
-
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""``attend(layer, q [B, heads, T, d], k [B, kv_heads, T, d], v [B, kv_heads, T, d]) -> [B, heads, T, d]``. Keys and
-values may have P more places in front, which every token sees (:mod:`trivium.model.adapters.prefix`)."""
-
-Cross = Callable[[int, Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]], Tensor]
-"""``cross(layer, q [B, heads, T, d], keys_values) -> [B, heads, T, d]``: a decoder's look at another text, where
-``keys_values`` turns that text's states ``[B, S, hidden_size]`` into keys and values ``[B, kv_heads, S, d]``."""
 
 
 class WithoutContents(TorchFunctionMode):
@@ -99,80 +91,6 @@ def rotary(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair ``(x[i], x[i + d/2])`` of ``x [B, heads, T, d]`` by its position's angle."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
-
-
-def bias_of(mask: Tensor, kind: torch.dtype) -> Tensor:
-    """A mask as what is added to scores: 0 or minus infinity. Its rows begin at multiples of 16 numbers, as PyTorch's
-    kernels on a GPU want it."""
-    length = mask.shape[-1]
-    bias = torch.zeros(*mask.shape[:-1], -(-length // 16) * 16, dtype=kind, device=mask.device)
-    return bias.narrow(-1, 0, length).masked_fill_(~mask, float("-inf"))
-
-
-def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None = None) -> Tensor:
-    """Attention of ``q [B, heads, T, d]`` to keys and values of as many heads or fewer, where ``mask`` (broadcast to
-    ``[B, heads, T, S]``; or what :func:`bias_of` made of it) says so; scores are multiplied by ``scale``,
-    ``d ** -0.5`` unless given.
-
-    On a GPU no kernel takes a mask together with shared heads but the one that writes all T x S scores down: there each
-    head gets its own copy of its keys and values, which are far smaller."""
-    shared = q.shape[1] // k.shape[1]
-    mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
-    if shared > 1 and q.device.type == "cuda":
-        k, v, shared = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1), 1
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=shared > 1)
-
-
-def causal_attention(window: int | None = None) -> Attend:
-    """Every token sees itself and all before it in its row, or those of the last ``window`` places."""
-
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        shared, before = q.shape[1] != k.shape[1], k.shape[2] - q.shape[2]
-        if (window is None or window >= q.shape[2]) and not before:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared)
-        mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
-        mask = F.pad(mask if window is None else mask.triu(1 - window), (before, 0), value=True)
-        return masked_attention(q, k, v, mask)
-
-    return attend
-
-
-def packed_attention(documents: Tensor, parents: Tensor, positions: Tensor, window: int | None = None,
-                     kind: torch.dtype | None = None) -> Attend:
-    """Attention for rows that hold several documents, or a prompt followed by several responses to it.
-
-    ``documents [B, T]`` names each token's segment and ``parents [B, T]`` the segment its own one continues (or any
-    number that names none). A token sees itself and, among the tokens before it, its segment and that segment's parent,
-    back to ``window`` of the ``positions [B, T]`` that count along its branch. So packed documents cannot see one
-    another, and K responses share one prompt without seeing each other.
-
-    On a GPU each layer's kernel makes a bias in the queries' format of the mask, and keeps it for the gradient. Where
-    that format, ``kind``, is told, it is made once for all layers.
-    """
-    q, k = documents.unsqueeze(2), documents.unsqueeze(1)
-    earlier = torch.ones(documents.shape[1], documents.shape[1], dtype=torch.bool, device=documents.device).tril()
-    mask = (((q == k) | (parents.unsqueeze(2) == k)) & earlier).unsqueeze(1)
-    if window is not None:
-        mask = mask & (positions[:, :, None] - positions[:, None, :] < window)[:, None]
-    if kind is not None and mask.device.type == "cuda":
-        mask = bias_of(mask, kind)
-
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        all_see = 1.0 if mask.dtype == torch.bool else 0.0
-        seen = mask if k.shape[2] == q.shape[2] else F.pad(mask, (k.shape[2] - q.shape[2], 0), value=all_see)
-        return masked_attention(q, k, v, seen)
-
-    return attend
-
-
-def both_ways_attention(documents: Tensor) -> Attend:
-    """For encoders: every token sees all tokens of its own segment ``documents [B, T]``."""
-    mask = (documents[:, :, None] == documents[:, None, :])[:, None]
-
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return masked_attention(q, k, v, mask)
-
-    return attend
 
 
 class RMSNorm(nn.RMSNorm):

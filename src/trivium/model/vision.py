@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from trivium.artifacts import check_made
 from trivium.errors import TriviumError
 from trivium.files import write_json, written_aside
+from trivium.model.attention import Attend
 from trivium.model.check import read_object
 from trivium.model.config import ModelConfig, VisionConfig
 from trivium.model.families import save_own
-from trivium.model.transformer import Attend, LanguageModel, Transformer
+from trivium.model.transformer import LanguageModel, Transformer
 
 CONFIG, WEIGHTS = "vision.json", "vision.safetensors"
 

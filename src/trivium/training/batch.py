@@ -2,7 +2,7 @@
 
 A *tree* is a prompt and the responses that continue it. A document is a tree with one response; K ranked responses are
 a tree with K, and their prompt is computed once for all of them. Trees are packed several to a row; attention within a
-row follows the trees (:func:`trivium.model.transformer.packed_attention`) and positions count along each branch, so
+row follows the trees (:func:`trivium.model.attention.packed_attention`) and positions count along each branch, so
 every response sees just what it would see alone. The loss is not taken over rows but over pairs *(source, target)*: the
 place of a hidden state and the token it should predict; a response's first token is predicted by its prompt's last.
 """
@@ -20,7 +20,8 @@ from typing_extensions import TypeVar
 
 from trivium.errors import TriviumError
 from trivium.model.apart import hidden_apart
-from trivium.model.transformer import Cross, Transformer, causal_attention, packed_attention
+from trivium.model.attention import Cross, by_segments, causal_attention, packed_attention
+from trivium.model.transformer import Transformer
 from trivium.training.machine import sent
 
 PLAIN_FROM = 512
@@ -192,17 +193,35 @@ def hidden_states(trunk: Transformer, batch: Batch, vectors: Tensor | None = Non
                   cross: Cross | None = None) -> Tensor:
     """Every token's last hidden state, ``[R * L, hidden_size]``: what the batch's places point into. ``vectors [R, L,
     hidden_size]`` stand in for the tokens' embeddings where they are given; a decoder looks at its sources by
-    ``cross``. Where texts of another family cannot share a row, each is computed in one of its own."""
+    ``cross``. Where texts of another family cannot share a row, each is computed in one of its own.
+
+    On a processor the rows go through the trunk as one line without their padding, where states are zeros."""
     packs = getattr(trunk, "packs", None)  # of another family
     if packs is not None and not packs(int(batch.positions.max()) + 1):
         return hidden_apart(trunk, batch.tokens, batch.documents, batch.parents)
     window = trunk.config.sliding_window
     plain = batch.plain and batch.tokens.shape[1] >= PLAIN_FROM
+    if by_segments(batch.documents) and not plain and cross is None:
+        return hidden_in_line(trunk, batch, vectors)
     attend = causal_attention(window) if plain else packed_attention(batch.documents, batch.parents, batch.positions,
                                                                      window, format_of_products(trunk))
     hidden: Tensor = trunk(batch.tokens if vectors is None else vectors, batch.positions, attend,
                            **({} if cross is None else {"cross": cross}))
     return hidden.flatten(0, 1)
+
+
+def hidden_in_line(trunk: Transformer, batch: Batch, vectors: Tensor | None = None) -> Tensor:
+    """:func:`hidden_states` by one line of the batch's tokens, without padding."""
+    real = (batch.documents.flatten() >= 0).nonzero()[:, 0]
+    if not len(real):
+        real = real.new_zeros(1)  # of padding alone: still a part of the graph, for processes that wait for one another
+    given = batch.tokens.flatten() if vectors is None else vectors.flatten(0, 1)
+    line, positions, documents, parents = (
+        values[real][None] for values in (given, *(one.flatten() for one in (batch.positions, batch.documents,
+                                                                              batch.parents))))
+    attend = packed_attention(documents, parents, positions, trunk.config.sliding_window)
+    hidden = trunk(line, positions, attend)[0]
+    return hidden.new_zeros(batch.size, hidden.shape[1]).index_copy(0, real, hidden)
 
 
 def format_of_products(trunk: torch.nn.Module) -> torch.dtype:

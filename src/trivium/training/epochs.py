@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.model.adapters.folder import weights_digest as weights_digest
-from trivium.training.batch import Batch, Tree, make_batch, pack
+from trivium.training.batch import Batch, Tree, make_batch
 from trivium.training.batch import map_trees as map_trees
+from trivium.training.packing import Packing
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,25 @@ def fits(trees: Iterable[Tree], limit: Limit, say: Callable[[str], None]) -> lis
 
 
 class PackedEpochs:
-    """Batches of packed trees, a pure function of the step: each epoch packs all trees anew in an order of its own.
+    """Batches of packed trees, a pure function of the step: see :mod:`trivium.training.packing`.
 
-    Rows are shuffled after packing, and each batch holds ``rows`` of them, the last of an epoch empty ones as well, so
-    that every batch has one shape."""
+    Each epoch has all trees in an order of its own. Each batch holds ``rows`` rows, the last of an epoch empty ones as
+    well, so that every batch has one shape. ``trees`` may be made when they are asked for; their ``sizes`` are then
+    known beforehand."""
 
     def __init__(self, trees: Sequence[Tree], length: int, rows: int, seed: int,
                  finish: Callable[[Batch], None] = lambda batch: None) -> None:
         self.trees, self.length, self.rows, self.seed, self.finish = trees, length, rows, seed, finish
-        self.epoch, self.order = -1, []  # type: tuple[int, list[list[int]]]
-        self.sizes = [self.size_of(tree) for tree in trees]
-        self.tokens = sum(self.sizes)
-        self.rows_per_epoch = len(self._rows_of(0))
+        sizes = self.sizes()
+        self.tokens = int(sizes.sum(dtype=np.int64))
+        self.packing = Packing(sizes, length, seed)
+        self.rows_per_epoch = self.packing.rows
         self.steps_per_epoch = math.ceil(self.rows_per_epoch / rows)
+
+    def sizes(self) -> np.ndarray:
+        """The places that each tree takes in a row."""
+        known: np.ndarray | None = getattr(self.trees, "sizes", None)
+        return np.array([self.size_of(tree) for tree in self.trees], np.int64) if known is None else known
 
     def size_of(self, tree: Tree) -> int:
         """The places that a tree takes in a row."""
@@ -92,15 +98,6 @@ class PackedEpochs:
         """A batch of ``count`` rows that hold the trees of ``rows``."""
         return make_batch(rows, self.length, count)
 
-    def _rows_of(self, epoch: int) -> list[list[int]]:
-        if epoch != self.epoch:
-            rng = randomness.numpy(self.seed, "order", epoch)
-            shuffled = rng.permutation(len(self.trees))
-            packed = pack([self.sizes[i] for i in shuffled], self.length)
-            rows = [[int(shuffled[i]) for i in row] for row in packed]
-            self.epoch, self.order = epoch, [rows[i] for i in rng.permutation(len(rows))]
-        return self.order
-
     def __call__(self, step: int, part: int = 0, parts: int = 1, rows: int | None = None) -> list[Batch]:
         """The slice ``part`` of ``parts`` of the batch at a step, in microbatches of at most ``rows`` rows. Raises
         :class:`TriviumError` for more parts than rows."""
@@ -108,9 +105,9 @@ class PackedEpochs:
             raise TriviumError(
                 f"a batch of {self.rows} rows cannot be shared by {parts} processes; raise `rows` or start fewer")
         epoch, within = divmod(step, self.steps_per_epoch)
-        chosen = self._rows_of(epoch)[within * self.rows:(within + 1) * self.rows]
         share = math.ceil(self.rows / parts)
-        chosen = chosen[part::parts] + [[] for _ in range(share)]
+        chosen = self.packing(epoch, within * self.rows, (within + 1) * self.rows)[part::parts]
+        chosen += [[] for _ in range(share)]
         batches = []
         for start in range(0, share, rows or share):
             end = min(start + (rows or share), share)

@@ -163,7 +163,7 @@ def prepare_model(model: nn.Module, settings: Parallel, world: World, precision:
             again = functools.partial(checkpoint, block.forward, use_reentrant=False)
             block.forward = again  # type: ignore[method-assign]
         if compiled:
-            block.compile()
+            compile_block(block)
     learner = Learner(model)
     if world.mesh is not None:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -173,6 +173,21 @@ def prepare_model(model: nn.Module, settings: Parallel, world: World, precision:
         for module in [*blocks_of(model), *foreign, learner]:
             fully_shard(module, mesh=world.mesh["data"], mp_policy=policy)
     return learner
+
+
+def compile_block(block: Block) -> None:
+    """Compile a block, once for all lines of tokens, which are of any length. A copy of it is not compiled."""
+    block.compile()
+    compiled: Any = block._compiled_call_impl
+
+    def call(x: Tensor, *more: Any) -> Tensor:
+        if x.shape[0] == 1:
+            for along in (x, *more[:2]):  # with the cosines and sines of its positions
+                torch._dynamo.maybe_mark_dynamic(along, along.ndim - 2)
+        found: Tensor = compiled(x, *more)
+        return found
+
+    block._compiled_call_impl = call
 
 
 def part_frozen(layers: Sequence[nn.Module]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trivium.model.transformer import Attend, causal_attention
+from trivium.model.attention import Attend, causal_attention
 
 
 class Prefix(nn.Module):

@@ -37,7 +37,7 @@ class Classify(FromModel):
     """Fine-tune an encoder on labelled texts."""
 
     kind: ClassVar[str] = "classify"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     usual: ClassVar[str] = "classify"
     title: ClassVar[Title] = Title("fine-tuning on labels", "按标签微调", "teach")
     figures: ClassVar[tuple[Figure, ...]] = (

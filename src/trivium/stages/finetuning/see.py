@@ -45,7 +45,7 @@ class See(FromModel):
     """Teach a chat model to answer questions about pictures."""
 
     kind: ClassVar[str] = "see"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     title: ClassVar[Title] = Title("learning to see", "学习看图", "teach")
     alone: ClassVar[bool] = True
     model: Input = "sft"

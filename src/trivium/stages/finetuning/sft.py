@@ -55,7 +55,7 @@ class Sft(FromChat):
     """Fine-tune a model on demonstrations; only the assistant's words carry loss."""
 
     kind: ClassVar[str] = "sft"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     usual: ClassVar[str] = "sft"
     title: ClassVar[Title] = Title("supervised fine-tuning", "监督微调", "teach")
     every_process: ClassVar[bool] = True

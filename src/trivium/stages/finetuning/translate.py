@@ -38,7 +38,7 @@ class Translate(FromModel):
     """Fine-tune an encoder-decoder on pairs, and score what it writes for held-out sources."""
 
     kind: ClassVar[str] = "translate"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     usual: ClassVar[str] = "translate"
     title: ClassVar[Title] = Title("fine-tuning on pairs", "按句对微调", "teach")
     figures: ClassVar[tuple[Figure, ...]] = (

@@ -46,7 +46,7 @@ class Dpo(FromChat):
     """Direct preference optimisation from the same rankings."""
 
     kind: ClassVar[str] = "dpo"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     usual: ClassVar[str] = "dpo"
     title: ClassVar[Title] = Title("direct preferences (DPO)", "直接偏好优化（DPO）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (

@@ -43,7 +43,7 @@ class Kto(FromChat):
     """Learn from single responses that were liked or not (Kahneman-Tversky optimisation)."""
 
     kind: ClassVar[str] = "kto"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     usual: ClassVar[str] = "kto"
     title: ClassVar[Title] = Title("thumbs up and down (KTO)", "赞与踩（KTO）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (

@@ -58,7 +58,7 @@ class Reward(FromChat):
     """Train a reward model on rankings, every response encoded once and every prompt computed once."""
 
     kind: ClassVar[str] = "reward"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     usual: ClassVar[str] = "reward"
     title: ClassVar[Title] = Title("reward model", "奖励模型", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (

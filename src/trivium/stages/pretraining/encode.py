@@ -33,7 +33,7 @@ class Encode(FromText):
     """Train an encoder from random weights to guess hidden tokens."""
 
     kind: ClassVar[str] = "encode"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[Title] = Title("pretraining, hidden tokens", "预训练（遮盖词元）", "read")
     panel: ClassVar[Panel] = Panel(headline="validation_loss", beside=("chance_loss",))
     every_process: ClassVar[bool] = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,10 +29,13 @@ from trivium.stages.outlook import Cost, Outlook, Step
 from trivium.stages.training import FromText, decoder_to_train, full_row, run_training
 from trivium.tokenizer.chat import ChatTokenizer
 from trivium.tokenizer.tokens import Tokens
-from trivium.training.batch import Tree
 from trivium.training.epochs import PackedEpochs
 from trivium.training.machine import autocast, prepare, resolve_precision
 from trivium.training.next_token import LanguageModeling as LanguageModeling
+from trivium.training.pieces import Pieces
+
+COUNTED = 1 << 22
+"""Tokens that are counted at a time."""
 
 
 class Pretrain(FromText):
@@ -42,7 +44,7 @@ class Pretrain(FromText):
     model_config = ConfigDict(populate_by_name=True)
 
     kind: ClassVar[str] = "pretrain"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     title: ClassVar[Title] = Title("pretraining", "预训练", "read")
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("validation_bits_per_byte", "bits per byte, held-out text", "每字节比特数（留出文本）"),
@@ -201,15 +203,9 @@ class Pretrain(FromText):
                               self.full_batches(processes, full_row(self.length), config=config))
 
 
-def pieces(corpus: Tokens, tokenizer: ChatTokenizer, length: int) -> list[Tree]:
-    """Documents as trees whose prompt is the token that ends a document; those too long for a row are cut in equal
-    pieces, so that nothing is lost."""
-    start = np.array([tokenizer.document_id], np.int64)
-    trees = []
-    for document in corpus:
-        parts = math.ceil(len(document) / (length - 1))
-        trees += [Tree(start, (part.astype(np.int64),)) for part in np.array_split(document, parts)]
-    return trees
+def pieces(corpus: Tokens, tokenizer: ChatTokenizer, length: int) -> Pieces:
+    """A corpus' documents as trees of at most ``length`` tokens."""
+    return Pieces(corpus, tokenizer.document_id, length)
 
 
 def kept_bits(context: Context, measure: Callable[[], float]) -> float:
@@ -236,7 +232,19 @@ def bits_per_byte(model: LanguageModel, batches: PackedEpochs, size: int, precis
 
 def unigram_bits_per_byte(corpus: Tokens, heldout: Tokens, size: int) -> float:
     """The same for token frequencies alone (with one added to each), learned from the training documents."""
-    counts = Counter(token for document in corpus for token in document.tolist())
-    heard = Counter(token for document in heldout for token in document.tolist())
-    total = corpus.total + len(counts.keys() | heard.keys())
-    return -sum(n * math.log2((counts[token] + 1) / total) for token, n in heard.items()) / size
+    counts, heard = token_counts(corpus), token_counts(heldout)
+    counts.resize(max(len(counts), len(heard)))
+    heard.resize(len(counts))
+    total = corpus.total + int(((counts > 0) | (heard > 0)).sum())
+    present = heard > 0
+    return float(-(heard[present] * np.log2((counts[present] + 1) / total)).sum() / size)
+
+
+def token_counts(corpus: Tokens) -> np.ndarray:
+    """How often each token stands in a corpus, ``[the largest token + 1]``; it is read through once."""
+    counts = np.zeros(1, np.int64)
+    for start in range(0, corpus.total, COUNTED):
+        more = np.bincount(corpus.tokens[start:start + COUNTED], minlength=len(counts))
+        more[:len(counts)] += counts
+        counts = more
+    return counts

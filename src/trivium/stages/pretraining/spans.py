@@ -35,7 +35,7 @@ class Spans(FromText):
     """Train an encoder-decoder from random weights to write the spans that were cut out of texts."""
 
     kind: ClassVar[str] = "spans"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[Title] = Title("pretraining, cut-out spans", "预训练（挖空片段）", "read")
     panel: ClassVar[Panel] = Panel(headline="validation_loss", beside=("chance_loss",))
     every_process: ClassVar[bool] = True

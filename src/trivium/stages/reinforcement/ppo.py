@@ -48,7 +48,7 @@ class Ppo(ReinforcementSettings):
     """Reinforcement learning from the reward model, with a KL penalty to the model it starts from."""
 
     kind: ClassVar[str] = "ppo"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     usual: ClassVar[str] = "ppo"
     title: ClassVar[Title] = Title("reinforcement learning (PPO)", "强化学习（PPO）", "judge")
     figures: ClassVar[tuple[Figure, ...]] = (
