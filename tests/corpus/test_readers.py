@@ -301,3 +301,15 @@ def test_missing_and_empty_inputs_are_errors(tmp_path):
         find([])
     with pytest.raises(TriviumError, match="not a kind of file known here"):
         find([put(tmp_path / "a.docx", "x")])
+
+
+def test_a_file_without_a_name_in_a_zip_is_refused_and_the_others_read(tmp_path):
+    nameless = zipfile.ZipInfo("x")
+    nameless.filename = ""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(nameless, "words without a name")
+        archive.writestr("folder/", "")
+        archive.writestr("b.txt", "other words")
+    first, second = (one for file in find([tmp_path / "a.zip"]) for one in read(file, Limits()))
+    assert isinstance(first, Malformed) and "not a kind of file known here" in first.reason
+    assert isinstance(second, Document) and second.text == "other words"

@@ -282,7 +282,7 @@ def _zip_members(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, IO[by
         raise Bad("damaged zip archive, or no zip file at all; fetch or pack it again") from error
     with archive:
         for member in archive.infolist():
-            if member.is_dir():
+            if member.filename.endswith("/"):  # `is_dir` wants a name of one letter at least
                 continue
             try:
                 file = archive.open(member)
