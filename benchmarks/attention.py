@@ -4,20 +4,22 @@
 
 Two minutes on two cores. 8,192 places with 4 heads of 64, filled as training fills them; both ways get the same
 queries, keys and values and give the same results, which is checked first. They take turns. Beside them stands which
-share of the scores is seen, and which of the places is padding: a mask computes the rest too.
+share of the scores is seen, and which of the places is padding: a mask computes the rest too. Last, what the kernel's
+gradient takes in bf16 and in float32 by the size of a segment: what ROUNDED_FROM goes by.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable
 
+import common
 import numpy as np
 import torch
 
+from trivium.model import segments
 from trivium.model.attention import Attend, attention_by, tree_mask
 from trivium.model.segments import segment_attention, tree_parts
 from trivium.training.batch import Batch, Tree, make_batch, pack
@@ -83,14 +85,28 @@ def both_ways(batch: Batch, kind: torch.dtype) -> dict[str, Callable[[], list[to
     return ways
 
 
+def of_gradients(size: int, rounds: int) -> tuple[float, float]:
+    """Milliseconds of the gradient of one causal segment in bf16, and in float32 with the conversions there and back;
+    medians."""
+    q, k, v, gradient = (torch.randn(1, size, HEADS, WIDTH).bfloat16().transpose(1, 2) for _ in range(4))
+    out, sums = segments._flash(q, k, v, 0.0, True)
+    given = [gradient, q, k, v, out]
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(10 * rounds):
+        for found, kind in zip(times, (torch.bfloat16, torch.float32), strict=True):
+            begun = time.perf_counter()
+            for share in segments._flash_back(*(one.to(kind) for one in given), sums, 0.0, True):
+                share.to(torch.bfloat16)
+            found.append((time.perf_counter() - begun) * 1e3)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
-                 platform.processor())
-    print(f"{model}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    print(f"{common.machine()['cpu']}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
     for name, (trees, length) in CASES.items():
         batch = made(trees, length)
         seen = float(tree_mask(batch.documents, batch.parents, batch.positions).double().mean())
@@ -103,8 +119,11 @@ def main() -> None:
                     begun = time.perf_counter()
                     run()
                     times[way].append((time.perf_counter() - begun) * 1e3)
-            mask, segments = (statistics.median(times[way]) for way in ways)
-            print(f"  {str(kind)[6:]}: mask {mask:.1f} ms, segments {segments:.1f} ms, {mask / segments:.2f} times")
+            mask, alone = (statistics.median(times[way]) for way in ways)
+            print(f"  {str(kind)[6:]}: mask {mask:.1f} ms, segments {alone:.1f} ms, {mask / alone:.2f} times")
+    for size in (64, 128, 256, 512, 1024):
+        rounded, exact = of_gradients(size, rounds)
+        print(f"gradient of a segment of {size}: bf16 {rounded:.2f} ms, float32 {exact:.2f} ms")
 
 
 if __name__ == "__main__":

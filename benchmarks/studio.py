@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
 import subprocess
 import sys
@@ -21,6 +19,7 @@ import threading
 import time
 from pathlib import Path
 
+import common
 import httpx
 
 
@@ -109,9 +108,8 @@ def main() -> None:
         finally:
             server.terminate()
             server.wait()
-    processor = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                      if line.startswith("model name")), platform.processor())
-    print(f"{processor}, {os.cpu_count()} cores; {given.runs:,} runs, {given.people} people, 3 live")
+    here = common.machine()
+    print(f"{here['cpu']}, {here['cores']} cores; {given.runs:,} runs, {given.people} people, 3 live")
     for what, values in (("the list", lists), ("a row, from file to page", rows)):
         print(f"{what}: median {share(values, 0.5) * 1000:.0f} ms, 95th {share(values, 0.95) * 1000:.0f} ms, worst "
               f"{max(values) * 1000:.0f} ms, n {len(values)}")

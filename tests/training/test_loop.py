@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from scipy.optimize import linprog
 from trivium.errors import TriviumError
 from trivium.files import written_aside
 from trivium.model import LanguageModel, ModelConfig
-from trivium.stages.pretraining.pretrain import LanguageModeling, pieces
+from trivium.stages.pretraining.pretrain import LanguageModeling, pieces, unigram_bits_per_byte
 from trivium.tokenizer.tokens import Tokens
 from trivium.training import checkpoint, loop
 from trivium.training.batch import Tree, make_batch
@@ -227,6 +228,16 @@ def test_documents_fill_their_rows():
     tokens = sum(map(len, documents))
     rows = batches.rows_per_epoch
     assert tokens / (rows * 1024) > 0.99
+
+
+def test_the_unigram_model_is_what_counting_by_hand_gives():
+    corpus, heldout = (Tokens(Path(), {}, np.array(tokens, np.uint16), np.array([0, len(tokens)]))
+                       for tokens in ([1, 1, 2, 5, 1, 7], [1, 5, 5, 9, 2]))
+    counts, total = Counter(corpus.tokens.tolist()), 6 + len({1, 2, 5, 7, 9})
+    wanted = -sum(math.log2((counts[token] + 1) / total) for token in heldout.tokens.tolist()) / 11
+    for first, second in ((corpus, heldout), (heldout, heldout), (heldout, corpus)):
+        assert unigram_bits_per_byte(first, second, 11) > 0
+    assert unigram_bits_per_byte(corpus, heldout, 11) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_documents_stay_whole_where_they_fit_and_lose_nothing_where_they_do_not():

@@ -138,4 +138,5 @@ def test_a_corpus_of_any_size_is_not_held_in_memory(tmp_path):
 @pytest.mark.long
 def test_ten_billion_tokens_are_not_either(tmp_path):
     found = big(tmp_path, 10_000_000, 1000)
+    print(found)
     assert found["tokens"] > 99 * 10**8 and found["megabytes"] < 200

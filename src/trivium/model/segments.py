@@ -5,8 +5,8 @@ keys that they see, all of them or causally. A document is one part. A prompt wi
 prompt with the first response, K - 1 for the others among themselves, and one in which those look at the prompt. What
 several parts give for one query is put together by the logarithms of their softmaxes' sums (Milakov and Gimelshein
 2018; Juravsky et al. 2024), which is exact, and so is the gradient: given the whole output and the whole sum, each
-part's backward pass gives its share. Both passes are PyTorch's flash kernel for processors (Dao 2023), called once a
-part.
+part's backward pass gives its share. Both passes are PyTorch's flash kernel for processors (Dao 2023), called once for
+a long part, and once for all short ones of about one size.
 """
 
 from __future__ import annotations

@@ -307,8 +307,9 @@ def documents_of(settings: Sft, context: Context, tokenizer: ChatTokenizer, leng
     for number in randomness.numpy(context.seed, "pretraining").permutation(len(every)):
         if wanted <= 0:
             break
-        found.append(replace(every[number], payload=np.ones(len(every[number].responses[0]), bool)))
-        wanted -= len(every[number])
+        piece = every[number]
+        found.append(replace(piece, payload=np.ones(len(piece.responses[0]), bool)))
+        wanted -= len(piece)
     if wanted > 0:
         context.progress.say(f"`pretraining` holds fewer tokens than a share of {settings.pretraining_share:g} "
                              "asks for: all of them are mixed in")
