@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -17,9 +18,10 @@ from trivium.model import LanguageModel, ModelConfig
 from trivium.model import folder as model_folder
 from trivium.model.adapters import AdapterSettings, attach, has_adapters
 from trivium.model.adapters import folder as adapter_folder
+from trivium.model.adapters.lora import leading
 from trivium.stages.pretraining.pretrain import LanguageModeling
 from trivium.training.batch import Tree, hidden_states, make_batch
-from trivium.training.optimizers import Optimization
+from trivium.training.optimizers import Optimization, make_optimizers
 from trivium.training.precision import as_trained
 from trivium.training.trainer import Trainer
 
@@ -29,9 +31,12 @@ KINDS = [
     AdapterSettings(rank=4, rslora=True, targets=("q_proj", "down_proj")),
     AdapterSettings(dora=True, rank=3),
     AdapterSettings(kind="bottleneck", width=6),
-    AdapterSettings(kind="prefix", tokens=5)
+    AdapterSettings(kind="prefix", tokens=5),
+    AdapterSettings(rank=3, initial="pissa"),
+    AdapterSettings(rank=3, initial="pissa", rslora=True, ranks={"k_proj": 2}, b_rate=4.0),
+    AdapterSettings(ranks={"q_proj": 2, "down_proj": 5}),
 ]
-NAMES = ["lora", "rslora", "dora", "bottleneck", "prefix"]
+NAMES = ["lora", "rslora", "dora", "bottleneck", "prefix", "pissa", "pissa-rslora", "ranks"]
 
 
 def config(**more):
@@ -119,7 +124,10 @@ def test_packed_and_generated_alike(base, settings):
             ids.append(token)
 
 
-@pytest.mark.parametrize("settings", KINDS[:3], ids=NAMES[:3])
+LORA = [(settings, name) for settings, name in zip(KINDS, NAMES, strict=True) if settings.kind == "lora"]
+
+
+@pytest.mark.parametrize("settings", [one for one, _ in LORA], ids=[name for _, name in LORA])
 def test_peft_has_the_same_logits_both_ways(base, settings, tmp_path):
     tokens = torch.arange(12)[None] % 60
     model = model_folder.load(base)
@@ -135,7 +143,8 @@ def test_peft_has_the_same_logits_both_ways(base, settings, tmp_path):
     theirs = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base),
         LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.targets),
-                   use_rslora=settings.rslora, use_dora=settings.dora, task_type="CAUSAL_LM")).eval()
+                   use_rslora=settings.rslora, use_dora=settings.dora, rank_pattern=settings.ranks,
+                   task_type="CAUSAL_LM")).eval()
     for name, parameter in theirs.named_parameters():
         if "lora_" in name:
             parameter.data += 0.1 * torch.randn_like(parameter)
@@ -143,6 +152,72 @@ def test_peft_has_the_same_logits_both_ways(base, settings, tmp_path):
     logits = theirs(tokens).logits
     torch.testing.assert_close(model_folder.load(tmp_path / "theirs")(tokens), logits, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(theirs.merge_and_unload()(tokens).logits, logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((48, 32), 3), ((32, 48), 8), ((16, 32), 16)])
+def test_pissa_begins_at_the_best_approximation(shape, rank):
+    """By Eckart and Young that of the whole decomposition, in float64."""
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    a, b = leading(weight, rank, torch.Generator().manual_seed(1))
+    left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
+    best = left[:, :rank] * values[:rank] @ right[:rank]
+    assert float((b.double() @ a.double() - best).norm() / best.norm()) < 1e-3
+    torch.testing.assert_close((a.norm(dim=1) * b.norm(dim=0)).double(), values[:rank], rtol=1e-3, atol=0)
+    with pytest.raises(TriviumError, match="has 16 directions"):
+        leading(torch.zeros(16, 40), 17, torch.Generator())
+
+
+def test_pissa_learns_what_pefts_learns(base, any_precision):
+    """It begins at the frozen model, and one plain update moves it where PEFT's moves."""
+    settings = AdapterSettings(rank=4, alpha=6.0, initial="pissa", targets=("q_proj", "up_proj"))
+    model, first = model_folder.load(base), batch()
+    plain = model(torch.arange(12)[None] % 60).detach()
+    attached = attach(model, settings, 0)
+    exact = any_precision == "float32"
+    with torch.no_grad(), as_trained(model, any_precision):
+        torch.testing.assert_close(model(torch.arange(12)[None] % 60).float(), plain, atol=1e-5 if exact else 5e-2,
+                                   rtol=0)
+    theirs = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(
+        r=4, lora_alpha=6.0, target_modules=list(settings.targets), init_lora_weights="pissa", task_type="CAUSAL_LM"))
+    tokens = torch.from_numpy(np.concatenate([first.trees[1].prompt, first.trees[1].responses[0]]))[None]
+    for each, parameters in ((model, [parameter for _, parameter in attached.parameters()]),
+                             (theirs, [parameter for name, parameter in theirs.named_parameters() if "lora_" in name])):
+        with as_trained(model, any_precision if each is model else "float32"):
+            found = each(tokens)
+            logits = getattr(found, "logits", found)
+            torch.nn.functional.cross_entropy(logits[0, :-1].float(), tokens[0, 1:]).backward()
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter -= 0.5 * parameter.grad
+    before = AutoModelForCausalLM.from_pretrained(base)(tokens).logits
+    ours, other = (model(tokens) - before).flatten(), (theirs(tokens).logits - before).flatten()
+    assert float(other.norm()) > 0.1
+    assert float((ours - other).norm() / other.norm()) < (1e-3 if exact else 0.1)
+
+
+def test_the_second_matrix_learns_faster_as_pefts_does(base):
+    model = model_folder.load(base)
+    attach(model, AdapterSettings(rank=2, b_rate=16.0), 0)
+    (ours, ) = make_optimizers(model, Optimization(learning_rate=2e-4))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates = {names[id(parameter)]: group["highest"] for group in ours.param_groups for parameter in group["params"]}
+    theirs = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(
+        r=2, target_modules=list(AdapterSettings().targets), task_type="CAUSAL_LM"))
+    optimizer = create_loraplus_optimizer(theirs, torch.optim.AdamW, lr=2e-4, loraplus_lr_ratio=16.0)
+    known = {id(parameter): name for name, parameter in theirs.named_parameters()}
+    wanted = {known[id(parameter)].replace("base_model.model.", "").replace("lora_A.default.weight", "adapters.0.A")
+              .replace("lora_B.default.weight", "adapters.0.B"): group["lr"]
+              for group in optimizer.param_groups for parameter in group["params"]}
+    assert rates == pytest.approx(wanted) and len(set(rates.values())) == 2
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"b_rate": 0.0}, "b_rate is 0.0"), ({"initial": "pissa", "dora": True}, "leave one out"),
+    ({"ranks": {"k_pro": 3}}, "ranks names 'k_pro'.*k_proj"), ({"ranks": {"k_proj": 0}}, "must be at least 1"),
+])
+def test_settings_that_cannot_be(settings, message):
+    with pytest.raises(TriviumError, match=message):
+        AdapterSettings(**settings)
 
 
 def test_a_prefix_is_keys_and_values_before_the_text(base):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from trivium.errors import TriviumError
+from trivium.errors import TriviumError, nearest
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,15 @@ class AdapterSettings:
     """LoRA: multiply by alpha / sqrt(rank) instead, so that large ranks learn as fast (Kalajdzievski 2023)."""
     dora: bool = False
     """LoRA: train each row's length apart from its direction (Liu et al. 2024)."""
+    initial: Literal["zero", "pissa"] = "zero"
+    """LoRA: where the product begins. zero: at nothing, one matrix random; pissa: at the matrix's own largest
+    directions, from which it is taken off again, so that the model begins as it is and the largest directions learn
+    first (Meng et al. 2024)."""
+    b_rate: float = 1.0
+    """LoRA: the learning rate of the second thin matrix, as a multiple of the first's. Above 1 it is LoRA+; there 16 is
+    usual (Hayou et al. 2024)."""
+    ranks: dict[str, int] = field(default_factory=dict)
+    """LoRA: another `rank` for some of the `targets`, by name."""
     width: int = 32
     """Bottleneck: the width of its middle."""
     tokens: int = 16
@@ -40,3 +49,18 @@ class AdapterSettings:
             raise TriviumError(f"adapter: alpha is {self.alpha}; it must be more than 0")
         if not self.targets:
             raise TriviumError("adapter: targets names no matrix")
+        if not 0 < self.b_rate < float("inf"):
+            raise TriviumError(f"adapter: b_rate is {self.b_rate}; it must be more than 0 (1: as the other matrix)")
+        if self.initial == "pissa" and self.dora:
+            raise TriviumError("adapter: pissa changes where the product begins, and dora measures rows by it; "
+                               "leave one out")
+        for name, rank in self.ranks.items():
+            if name not in self.targets:
+                raise TriviumError(f"adapter: ranks names {name!r}{nearest(name, self.targets)}, which is none of the "
+                                   "targets")
+            if rank < 1:
+                raise TriviumError(f"adapter: ranks gives {name} the rank {rank}; it must be at least 1")
+
+    def of(self, target: str) -> AdapterSettings:
+        """The settings of one of the targets."""
+        return replace(self, rank=self.ranks.get(target, self.rank), ranks={})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trivium.errors import TriviumError
 from trivium.extensions import load_object, resolve
+from trivium.model.adapters.lora import Lora
 from trivium.training.parallel import by_mesh, shard_like, whole
 from trivium.training.precision import masters
 from trivium.training.settings import Optimization as Optimization
@@ -139,15 +140,22 @@ def make_optimizers(model: nn.Module, settings: Optimization) -> list[torch.opti
     blocks: list[Tensor] = []  # matrices that Muon moves
     decayed: list[Tensor] = []
     vectors: list[Tensor] = []
+    faster: dict[float, list[Tensor]] = defaultdict(list)  # second matrices of LoRA+
+    rates = {f"{name}.B": module.b_rate for name, module in model.named_modules()
+             if isinstance(module, Lora) and module.b_rate != 1}
     for name, parameter in masters(model):
-        if parameter.requires_grad:
+        if parameter.requires_grad and name in rates:
+            faster[rates[name]].append(parameter)
+        elif parameter.requires_grad:
             muon = settings.optimizer == "muon" and parameter.ndim > 1 and ".layers." in f".{name}"
             (vectors if parameter.ndim < 2 else blocks if muon else decayed).append(parameter)
-    if not (blocks or decayed or vectors):
+    if not (blocks or decayed or vectors or faster):
         raise TriviumError("nothing to train: every parameter is frozen")
     groups = [{"params": group, "weight_decay": decay}
               for parameters, decay in ((decayed, settings.weight_decay), (vectors, 0.0))
               for group in by_mesh(parameters)]
+    groups += [{"params": group, "weight_decay": settings.weight_decay, "lr": share * settings.rate}
+               for share, parameters in faster.items() for group in by_mesh(parameters)]
     optimizers: list[torch.optim.Optimizer] = []
     if groups:  # an adapter may be matrices alone
         if settings.optimizer == "sgd":

@@ -112,7 +112,7 @@ def attach(model: nn.Module, settings: AdapterSettings, seed: int) -> Attached:
             name: add(
                 layer,
                 Bottleneck(layer, settings.width, generator) if settings.kind == "bottleneck" else Lora(
-                    layer, settings, generator))
+                    layer, settings.of(name.rpartition(".")[2]), generator))
             for name, layer in layers.items()
         })
 

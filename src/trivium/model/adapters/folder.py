@@ -7,7 +7,8 @@ refused.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import math
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,14 @@ def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_dig
          seen: str | None = None) -> None:
     """Write an adapter and, of a reward model, its head. ``base`` is the base's place as seen from where the folder
     will stand, ``seen`` (as ``base`` unless given) what PEFT is told: a place seen from where programs are started."""
-    attached, settings = attached.within(model), attached.settings
+    attached, settings = attached.within(model), stored(attached.settings)
     score = getattr(model, "score", None)
     weights: dict[str, Tensor] = {}
     for name, module in attached.modules.items():
-        for part, parameter in module.named_parameters():
+        parts: dict[str, Tensor] = dict(module.named_parameters())
+        if isinstance(module, Lora):
+            parts |= dict(zip(("A", "B"), module.product(), strict=True))
+        for part, parameter in parts.items():
             weights[place_of(model, name, part
                              ) if isinstance(module, Lora) else f"{name}.{part}" if name else part] = parameter.detach(
                              ).cpu().contiguous()
@@ -94,6 +98,7 @@ def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_dig
         turned = any(is_turned(trunk.get_submodule(name)) for name in attached.modules)
         config |= {
             "r": settings.rank, "lora_alpha": settings.alpha, "target_modules": sorted(settings.targets),
+            "rank_pattern": settings.ranks, "alpha_pattern": {},
             "lora_dropout": 0.0, "bias": "none", "use_rslora": settings.rslora, "use_dora": settings.dora,
             "fan_in_fan_out": turned, "init_lora_weights": True, "modules_to_save": None if score is None else ["score"]
         }
@@ -104,6 +109,16 @@ def save(model: nn.Module, attached: Attached, folder: Path, base: str, base_dig
         "base": base, "base_digest": base_digest, "adapter": {**asdict(settings), "targets": list(settings.targets)}
     }
     write_json(folder / OURS, about if score is None else about | {"score_shift": getattr(model, "shift", 0.0)})
+
+
+def stored(settings: AdapterSettings) -> AdapterSettings:
+    """The settings of what is saved: a product that began at something is one of twice the rank that begins at nothing,
+    with the same scale."""
+    if settings.kind != "lora" or settings.initial == "zero":
+        return settings
+    alpha = settings.alpha * (math.sqrt(2) if settings.rslora else 2)
+    return replace(settings, rank=2 * settings.rank, alpha=alpha, initial="zero",
+                   ranks={name: 2 * rank for name, rank in settings.ranks.items()})
 
 
 def settings_of(folder: Path) -> AdapterSettings:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trivium.errors import TriviumError
 from trivium.model.adapter_settings import AdapterSettings
 
 
@@ -37,6 +38,10 @@ class Lora(nn.Module):
     trained length ``m [out]``; no gradient goes through the norm (their section 4.3). Length and norm are float32
     whatever the products are made in: rounded, they would not cancel out, and training would not begin at the frozen
     model.
+
+    With PiSSA (Meng et al. 2024, eq. 2 to 4) both begin at the matrix's ``rank`` largest singular directions, ``s * B @
+    A`` being their part of it. What they began at is kept and taken off, so the frozen matrix stays whole: the change
+    is ``s * (B @ A - B0 @ A0)``, and is saved as LoRA of twice the rank.
     """
 
     in_float32 = ("magnitude",)
@@ -49,20 +54,37 @@ class Lora(nn.Module):
         self.A = nn.Parameter((torch.rand(rank, ins, generator=generator) * 2 - 1) * bound)
         self.B = nn.Parameter(torch.zeros(outs, rank))
         self.scale = settings.alpha / (math.sqrt(rank) if settings.rslora else rank)
+        self.b_rate = settings.b_rate
+        self.begun = settings.initial == "pissa"
+        if self.begun:
+            a, b = leading(matrix(layer), rank, generator)
+            self.A.data, self.B.data = a / math.sqrt(self.scale), b / math.sqrt(self.scale)
+            self.register_buffer("A0", self.A.data.clone(), persistent=False)
+            self.register_buffer("B0", self.B.data.clone(), persistent=False)
         self.magnitude = nn.Parameter(matrix(layer).detach().float().norm(dim=1)) if settings.dora else None
 
     def forward(self, x: Tensor, y: Tensor, layer: nn.Linear) -> Tensor:
         """The layer's output ``y`` for the input ``x``, changed."""
-        change = F.linear(F.linear(x, self.A), self.B)
+        a, b = self.product()
+        change = F.linear(F.linear(x, a), b)
         if self.magnitude is None:
             return torch.add(y, change, alpha=self.scale)
         stretch = self.magnitude / self.lengths(matrix(layer))
         stretched = y if layer.bias is None else y - layer.bias
         return (y + (stretch - 1) * stretched + self.scale * stretch * change).to(y.dtype)
 
+    def product(self) -> tuple[Tensor, Tensor]:
+        """The thin matrices ``[rank, in]`` and ``[out, rank]`` whose product is the change; of twice the rank where it
+        began at something."""
+        if not self.begun:
+            return self.A, self.B
+        assert isinstance(self.A0, Tensor) and isinstance(self.B0, Tensor)
+        return torch.cat([self.A, self.A0.to(self.A.dtype)]), torch.cat([self.B, -self.B0.to(self.B.dtype)], 1)
+
     def changed(self, weight: Tensor) -> Tensor:
         """``W + s * B @ A``."""
-        return torch.addmm(weight, self.B, self.A, alpha=self.scale)
+        a, b = self.product()
+        return torch.addmm(weight, b.to(weight.dtype), a.to(weight.dtype), alpha=self.scale)
 
     @torch.no_grad()
     def lengths(self, weight: Tensor) -> Tensor:
@@ -79,3 +101,23 @@ class Lora(nn.Module):
         if self.magnitude is not None:
             weight = weight * (self.magnitude / weight.norm(dim=1))[:, None]
         matrix(layer).copy_(weight)
+
+
+def leading(weight: Tensor, rank: int, generator: torch.Generator, rounds: int = 8) -> tuple[Tensor, Tensor]:
+    """``(a [rank, in], b [out, rank])`` with ``b @ a`` the best approximation of ``weight [out, in]`` of that rank,
+    each with the root of the singular values: by subspace iteration from random directions (Halko et al. 2011,
+    algorithm 4.4), as a whole decomposition of a large matrix takes minutes. Raises :class:`TriviumError` for a rank
+    that the matrix does not have."""
+    if rank > min(weight.shape):
+        raise TriviumError(f"adapter: pissa of rank {rank} in a matrix of {weight.shape[0]} x {weight.shape[1]}, which "
+                           f"has {min(weight.shape)} directions")
+    with torch.no_grad():
+        whole = weight.detach().float()
+        width = min(rank + 8, *whole.shape)
+        start = torch.randn(whole.shape[1], width, generator=generator).to(whole.device)
+        basis = torch.linalg.qr(whole @ start).Q
+        for _ in range(rounds):
+            basis = torch.linalg.qr(whole @ torch.linalg.qr(whole.T @ basis).Q).Q
+        left, values, right = torch.linalg.svd(basis.T @ whole, full_matrices=False)
+        root = values[:rank].sqrt()
+        return root[:, None] * right[:rank], (basis @ left[:, :rank]) * root

@@ -35,6 +35,7 @@ from trivium.tokenizer.tokens import Tokens
 from trivium.training.batch import Batch, Tree, hidden_states
 from trivium.training.epochs import Limit, PackedEpochs, contents_of, fits
 from trivium.training.machine import prepare
+from trivium.training.noise import NoisyEpochs, noisy
 from trivium.training.objective import Objective, Total
 
 
@@ -91,6 +92,9 @@ class Sft(FromChat):
     forgotten (Ouyang et al. 2022, appendix C.1)."""
     pretraining_share: float = Field(0.1, gt=0, lt=1)
     """The documents' share of the tokens that are gone through; a tenth in Ouyang et al. 2022."""
+    embedding_noise: float = Field(0.0, ge=0)
+    """Noise on the embeddings of what is learned: uniform, this number over the root of tokens times width (NEFTune,
+    Jain et al. 2024: 5 to 15); 0 for none."""
     prompt_loss: float = Field(0.0, ge=0)
     """Weight of a loss on the questions too (LAMOL: 0.25): with it the model learns to ask, and can generate its own
     rehearsal later."""
@@ -117,7 +121,8 @@ class Sft(FromChat):
         every = self.evaluate_every or (max(1, train.steps_per_epoch // 4) if heldout else 0)
         outcome = run_training(
             model,
-            AnswersAndQuestions(self.prompt_loss) if self.prompt_loss else LanguageModeling(), train, steps, self,
+            AnswersAndQuestions(self.prompt_loss, self.embedding_noise) if self.prompt_loss else
+            LanguageModeling(self.embedding_noise), train, steps, self,
             context, weights_digest(context.inputs["model"]), contents_of(train.trees),
             *([contents_of(heldout.trees)] if heldout else []), heldout=heldout, evaluate_every=every, keep_best=heldout
             is not None, patience=self.patience,
@@ -182,12 +187,14 @@ class Sft(FromChat):
 class AnswersAndQuestions(Objective):
     """The loss of the answers, and beside it that of the questions (LAMOL, Sun et al. 2020, section 3.1)."""
 
-    def __init__(self, prompt_loss: float) -> None:
+    def __init__(self, prompt_loss: float, noise: float = 0.0) -> None:
+        self.noise = noise
         self.weights = {"loss": 1.0, "prompt_loss": prompt_loss}
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """Two means: over the assistant's tokens, and over all others."""
-        hidden = hidden_states(model.model, batch)
+        with noisy(model.model, batch, self.noise):
+            hidden = hidden_states(model.model, batch)
         log_probs = token_log_probs(hidden[batch.sources], model.lm_head.weight, batch.targets)
         answers = batch.extra["answers"]
         return {
@@ -256,7 +263,8 @@ def demonstrations_of(settings: Sft, context: Context, model: LanguageModel | No
     length, count = settings.lay_out(context, [len(tree) for one in (learned, unseen) if one for tree in one.trees],
                                      config.max_positions, settings.epochs)
     documents = documents_of(settings, context, tokenizer, min(length, config.max_positions), counts["tokens"])
-    train = PackedEpochs([*learned.trees, *documents], length, count, context.seed, finish)
+    epochs = NoisyEpochs if settings.embedding_noise else PackedEpochs
+    train = epochs([*learned.trees, *documents], length, count, context.seed, finish)
     heldout = PackedEpochs(unseen.trees, length, count, context.seed, finish) if unseen else None
     return Demonstrations(tokenizer, train, heldout, {
         "demonstrations": len(learned.trees), **({"rehearsed": len(past)} if settings.rehearsal else {}),
