@@ -12,7 +12,7 @@ const state = { run: "", models: [], left_out: [], model: "", reward: "", refere
 // A token as it can be seen: line ends and tabs by a sign, pieces of characters by their bytes.
 const seen = (token) => token.text.includes("\ufffd") && token.bytes ? `⟨${token.bytes}⟩` : token.text === "" ? "∅" : token.text.replaceAll("\n", "↵\n").replaceAll("\t", "⇥");
 const short = (token) => seen(token).replaceAll("\n", "").replaceAll(" ", "␣");
-const percent = (share) => share >= 0.0995 ? `${(share * 100).toFixed(0)} %` : share >= 0.00095 ? `${(share * 100).toFixed(1)} %` : `${(share * 100).toExponential(1)} %`;
+const percent = (share) => `${share >= 0.0995 ? (share * 100).toFixed(0) : share >= 1e-6 || !share ? Number((share * 100).toPrecision(2)) : (share * 100).toExponential(1)} %`;
 const nats = (value) => `${number(value)} nats`;
 
 export async function throughView(place) {
@@ -25,9 +25,6 @@ export async function throughView(place) {
 
   const wanted = given.get("run") || state.run || runs[0];
   if (!wanted) { fill(head, el("p", {}, word("nothing_yet"))); return () => {}; }
-  if (wanted !== state.run || (given.get("model") && given.get("model") !== state.model)) await chooseRun(wanted, given.get("model"));
-  drawHead(); drawInput(); drawAll();
-
   async function chooseRun(run, model) {
     let found;
     Object.assign(state, { run, models: [], left_out: [], model: "", tokens: [], next: null, attention: null, scores: null, divergence: null, rendered: null });
@@ -37,7 +34,7 @@ export async function throughView(place) {
     Object.assign(state, { models: found.models, left_out: found.left_out });
     const writers = state.models.filter((one) => one.kind === "language");
     if (!writers.length) return;
-    await chooseModel((writers.find((one) => one.name === model) || writers.at(-1)).name);
+    await chooseModel((writers.find((one) => one.name === model) || writers.findLast((one) => one.made_from.reward) || writers.at(-1)).name);
   }
 
   async function chooseModel(name) {
@@ -108,7 +105,8 @@ export async function throughView(place) {
     try {
       const found = await ask("pieces", state.kind === "text" ? { text: state.text } : { messages: state.messages });
       if (mine !== ticket || gone) return;
-      Object.assign(state, { tokens: found.tokens, from_text: found.tokens, rendered: found.rendered, at: Math.max(0, span()[0] - 1) });
+      Object.assign(state, { tokens: found.tokens, from_text: found.tokens, rendered: found.rendered });
+      state.at = Math.max(0, span()[0] - 1);
     } catch (error) { if (mine === ticket) fault(error); return; }
     await more();
   }
@@ -301,7 +299,7 @@ export async function throughView(place) {
     fill(strips,
       state.reward ? [el("h2", {}, word("scores_title")), el("p", { class: "soft" }, word("scores_about"), " ", el("code", {}, state.reward)),
         state.faults.scores ? el("p", { class: "bad", role: "alert" }, state.faults.scores) : state.scores ? strip(word("scores_title"), [{ name: word("score"), colour: 2, from: first, values: state.scores.scores }], number) : el("p", { class: "soft" }, "…")] : null,
-      state.reference ? [el("h2", {}, word("kl_title")), el("p", { class: "soft" }, word("kl_about"), " ", el("code", {}, `${state.model} ‖ ${state.reference}`)),
+      state.reference ? [el("h2", {}, word("kl_title")), el("p", { class: "soft" }, word("kl_about"), " ", "p ", el("code", {}, state.model), ", r ", el("code", {}, state.reference)),
         state.faults.divergence ? el("p", { class: "bad", role: "alert" }, state.faults.divergence) : state.divergence ? [strip(word("kl_title"), [{ name: "log p − log r", colour: 1, from: 1, values: state.divergence.ratios }, { name: "KL(p ‖ r)", colour: 0, from: 1, values: state.divergence.kl }], nats),
           el("p", {}, `${word("over_answer")}: log p − log r ${nats(sums[0])}, KL ${nats(sums[1])}`)] : el("p", { class: "soft" }, "…")] : null);
     strips.querySelectorAll(".scroll").forEach((node, index) => {
@@ -333,6 +331,10 @@ export async function throughView(place) {
       el("p", { class: "tip" }, known.length ? `${short(state.tokens[state.at])} (${state.at}): ${known.map((line) => `${line.name} ${shown(value(line, state.at))}`).join(" · ")}` : ""),
       el("div", { class: "tools" }, el("button", { type: "button", class: "small", onclick: save }, "CSV")));
   }
+
+  if (wanted !== state.run || (given.get("model") && given.get("model") !== state.model)) await chooseRun(wanted, given.get("model"));
+  drawHead(); drawInput(); drawAll();
+  if (state.tokens.length) more();
 
   // The map is painted: it has no colours of its own to change.
   const dark = matchMedia("(prefers-color-scheme: dark)"), repaint = () => drawParts(), watch = new MutationObserver(repaint);
