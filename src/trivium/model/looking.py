@@ -96,7 +96,7 @@ def attention_weights(model: LanguageModel | RewardModel, tokens: Tensor, layer:
             found.append(scores.softmax(-1))
         return usual(which, q, k, v)
 
-    trunk(tokens[None], attend=attend)
+    trunk(tokens[None], None, attend)
     if not found:
         raise TriviumError(f"layer {layer} of this model has no attention")
     before = found[0].shape[2] - len(tokens)

@@ -102,8 +102,8 @@ class SeeThrough:
         """``{"scores", "shift"}``: what the reward model in ``folder`` would give the text, if it ended after each
         token from place ``first`` on, as the tokens of the model in ``judged`` say it. The scores are centred by the
         shift, so that demonstrations average 0."""
-        model, tokenizer = self.reward(folder)
         self.check_alike(folder, judged)
+        model, tokenizer = self.reward(folder)
         if not 0 <= first < len(ids):
             raise TriviumError(f"place {first}: the text's tokens go from 0 to {len(ids) - 1}")
         found = scores_if_ended(model, tokens_of(model, ids), tokenizer.end_id, first)
@@ -113,8 +113,8 @@ class SeeThrough:
         """``{"ratios", "kl"}`` at every token but the first, in nats: ``log p - log r`` of the token that stands there,
         for the policy p in ``folder`` and its reference r, and the divergence of the whole distributions,
         ``KL(p || r)``."""
-        policy, _ = self.language(folder)
         self.check_alike(folder, reference)
+        policy, _ = self.language(folder)
         other, _ = self.language(reference, beside=folder)
         if other.config.vocab_size != policy.config.vocab_size:
             raise TriviumError(f"{reference}: {other.config.vocab_size} outputs, but the policy has "

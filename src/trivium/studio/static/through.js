@@ -265,7 +265,7 @@ export async function throughView(place) {
     paint.fillStyle = colour("--shade");
     paint.fillRect(label, label, size * count, size * count);
     paint.fillStyle = colour("--c0");
-    rows.forEach((row, y) => row.forEach((value, x) => { paint.globalAlpha = Math.sqrt(Math.min(1, value)); paint.fillRect(label + x * size, label + y * size, Math.max(size - (size > 6 ? 1 : 0), 0.5), Math.max(size - (size > 6 ? 1 : 0), 0.5)); }));
+    rows.forEach((row, y) => row.forEach((value, x) => { paint.globalAlpha = Math.min(1, value) ** (label ? 0.5 : 0.3); paint.fillRect(label + x * size, label + y * size, Math.max(size - (size > 6 ? 1 : 0), 0.5), Math.max(size - (size > 6 ? 1 : 0), 0.5)); }));
     paint.globalAlpha = 1;
     if (label) {
       paint.fillStyle = colour("--ink");
