@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def inspect_text(model: Annotated[Path, typer.Argument(help="A language model's folder.")],
                  text: Annotated[str | None, typer.Argument(help="The text.")] = None,
-                 chat: Annotated[Path | None, typer.Option(help="A file with a chat in the text's place: JSON, messages "
-                                                           "or an object that has them; or JSONL of such.")] = None,
+                 chat: Annotated[Path | None, typer.Option(help="A file with a chat in the text's place: JSON, "
+                                                           "messages or an object with them; or JSONL.")] = None,
                  row: Annotated[int, typer.Option(min=0, help="The line of a JSONL file, from 0.")] = 0,
                  after: Annotated[int | None, typer.Option(help="Print the likeliest tokens after this place.")] = None,
                  layer: Annotated[int | None, typer.Option(min=0, help="A layer, from 0, whose attention is "

@@ -36,8 +36,9 @@ class Looker:
         with self.guard:
             if self.process is None or self.process.poll() is not None:
                 self._begin()
-            assert self.process and self.process.stdin and self.process.stdout
-            process, self.asked = self.process, time.monotonic()
+            process = self.process
+            assert process and process.stdin and process.stdout
+            self.asked = time.monotonic()
             late = threading.Timer(self.most_seconds, process.kill)
             late.start()
             try:
