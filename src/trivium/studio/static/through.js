@@ -67,12 +67,20 @@ export async function throughView(place) {
 
   const choice = (label, value, options, change, id) => el("label", {}, label, " ", el("select", { id, onchange: (event) => change(event.target.value) }, options.map(([key, text]) => el("option", { value: key, selected: key === value }, text))));
 
+  // All anew; what was worked with keeps the focus.
+  function again(id) {
+    drawHead();
+    drawInput();
+    drawAll();
+    document.getElementById(id)?.focus();
+  }
+
   function drawHead() {
     const named = (kind) => state.models.filter((one) => one.kind === kind).map((one) => [one.name, one.name]), none = ["", word("none")];
     history.replaceState(null, "", `/through?${new URLSearchParams({ run: state.run, ...(state.model ? { model: state.model } : {}) })}`);
     fill(head, el("p", { class: "soft" }, word("through_about")), el("div", { class: "row" },
-      choice(word("run"), state.run, [...new Set([state.run, ...runs])].map((name) => [name, name]), async (name) => { state.messages = []; state.text = ""; await chooseRun(name); drawHead(); drawInput(); drawAll(); }, "t-run"),
-      state.model ? [choice(word("model"), state.model, named("language"), async (name) => { await chooseModel(name); drawHead(); drawInput(); drawAll(); }, "t-model"),
+      choice(word("run"), state.run, [...new Set([state.run, ...runs])].map((name) => [name, name]), async (name) => { state.messages = []; state.text = ""; await chooseRun(name); again("t-run"); }, "t-run"),
+      state.model ? [choice(word("model"), state.model, named("language"), async (name) => { await chooseModel(name); again("t-model"); }, "t-model"),
         choice(word("reward_model"), state.reward, [none, ...named("reward")], (name) => { state.reward = name; state.scores = null; drawAll(); more(); }, "t-reward"),
         choice(word("reference_model"), state.reference, [none, ...named("language")], (name) => { state.reference = name; state.divergence = null; drawAll(); more(); }, "t-reference")] : null),
       state.models.length && !state.model ? el("p", {}, word("no_writer")) : !state.models.length ? el("p", {}, word("no_models")) : null,
@@ -92,7 +100,7 @@ export async function throughView(place) {
           state.messages.length > 1 ? el("button", { type: "button", class: "small", "aria-label": `${word("remove")} ${index + 1}`, title: word("remove"), onclick: () => { state.messages.splice(index, 1); drawInput(); input.querySelector("textarea")?.focus(); } }, "×") : null)),
       el("div", { class: "row" }, el("button", { type: "submit", class: "go" }, word("look")),
         state.kind === "chat" ? el("button", { type: "button", onclick: () => { state.messages.push({ role: state.messages.at(-1)?.role === "user" ? "assistant" : "user", content: "" }); drawInput(); [...input.querySelectorAll("textarea")].at(-1).focus(); } }, word("add_message")) : null,
-        el("button", { type: "button", onclick: async () => { state.example += 1; await example(); drawInput(); look(); } }, word("another_example")))));
+        el("button", { type: "button", id: "t-example", onclick: async () => { state.example += 1; await example(); drawInput(); document.getElementById("t-example").focus(); look(); } }, word("another_example")))));
   }
 
   const ask = (what, body) => post(`/api/runs/${encodeURIComponent(state.run)}/through/${what}`, { model: state.model, ...body });
