@@ -159,10 +159,10 @@ def test_a_wrong_lesson_or_setting_names_the_nearest(tmp_path, name, overrides, 
 @pytest.mark.browser
 def test_a_page_speaks_both_languages(tmp_path, chromium):
     place = run_lesson("animals", ["species=5", "examples=40", "steps=20"], tmp_path, quiet=True).folder / "index.html"
+    wrong = []
     for locale, said, other in (("en-US", ("Which animal is it?", "step", "linear"), ("是哪种动物？", "步", "线性")),
                                 ("zh-CN", ("是哪种动物？", "步", "线性"), ("Which animal is it?", "step", "linear"))):
         page = chromium.new_page(locale=locale)
-        wrong = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(place.as_uri())
         for heading, axis, name in (said, other):
@@ -176,5 +176,5 @@ def test_a_page_speaks_both_languages(tmp_path, chromium):
                 (one) => one.checkVisibility()).length""")
             assert (chinese > 15 and not english) if heading == "是哪种动物？" else (english > 15 and not chinese)
             page.click("#language")
-        assert wrong == []
         page.close()
+    assert wrong == []
