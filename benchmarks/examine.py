@@ -84,6 +84,7 @@ PEER = '''
 import json, sys, time
 from pathlib import Path
 import lm_eval
+import torch
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks._yaml_loader import load_yaml
@@ -99,7 +100,8 @@ for task in asked["tasks"]:
     configs.append({"num_fewshot": 0} | config | {"task": task["name"], "dataset_path": "json", "test_split": "test",
                     "dataset_kwargs": {"data_files": splits}} | ({"fewshot_split": "dev"} if task["examples"] else {})
                    | task["settings"])
-model = HFLM(pretrained=asked["model"], dtype=asked["dtype"], batch_size=asked["batch"], device="cpu")
+model = HFLM(pretrained=asked["model"], dtype=asked["dtype"], batch_size=asked["batch"],
+             device="cuda" if torch.cuda.is_available() else "cpu")
 begun = time.perf_counter()
 found = simple_evaluate(model, tasks=configs, log_samples=True, bootstrap_iters=0)
 samples = {}

@@ -45,7 +45,7 @@ def main() -> None:
         raise SystemExit("this benchmark needs a CUDA device; --tiny tries it without")
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from trivium.generation.engine import Sampling, generate
+    from trivium.generation.engine import Engines, Sampling, generate
     from trivium.model import LanguageModel, ModelConfig
     layers = 2 if options.tiny else 12 if options.parameters < 0.5 else 24
     width = 128 if options.tiny else max(256, round((options.parameters * 1e9 / layers / 12)**0.5 / 128) * 128)
@@ -67,11 +67,16 @@ def main() -> None:
     results = []
     for case, count in (("uniform", 4 if options.tiny else 64), ("one", 1)):
         new = 8 if options.tiny else 32 if options.quick else 96
+        engines = Engines(keep=True)  # as rollouts do; one that is made anew captures its steps anew
         tokens = torch.randint(3, 32000, (count, 80), device=device)
         asked = tokens.tolist()
         sides = {
-            "ours": lambda asked=asked, new=new: generate(ours, asked, Sampling(temperature=0.0, max_new_tokens=new),
-                                                          []),
+            "ours": lambda asked=asked, new=new, engines=engines: generate(
+                ours, asked, Sampling(temperature=0.0, max_new_tokens=new), [], engines=engines),
+            "ours, drawn": lambda asked=asked, new=new, engines=engines: generate(
+                ours, asked, Sampling(max_new_tokens=new), [], engines=engines),
+            "ours, engine made anew": lambda asked=asked, new=new: generate(
+                ours, asked, Sampling(temperature=0.0, max_new_tokens=new), []),
             "theirs": lambda tokens=tokens, new=new: theirs.generate(
                 tokens, attention_mask=torch.ones_like(tokens), do_sample=False, min_new_tokens=new,
                 max_new_tokens=new)
@@ -87,7 +92,7 @@ def main() -> None:
         read = new * (weights + count * (80 + new / 2) * 2 * width * layers * 2)
         found: dict[str, Any] = {"case": case, "unit": "tokens/s"}
         found |= {side: count * new / value for side, value in seconds.items()}
-        if len(seconds) == 2:
+        if {"ours", "theirs"} <= set(seconds):
             found["ratio"] = seconds["theirs"] / seconds["ours"]
         if "ours" in seconds:
             found["bandwidth_share"] = read / seconds["ours"] / bandwidth

@@ -14,7 +14,7 @@ import torch
 from gpu_rlhf_rows import Parts, Plan, Shape, timed
 from torch import Tensor, nn
 
-from trivium.generation.engine import Sampling, generate
+from trivium.generation.engine import Engines, Sampling, generate
 from trivium.model import LanguageModel, ModelConfig, RewardModel
 from trivium.objectives.language_modeling import entropies, token_log_probs
 from trivium.objectives.policy import (
@@ -213,13 +213,14 @@ def reinforced(options: dict[str, Any], shape: Shape, plan: Plan, device: torch.
                 return compute(of, batch)
         return map_trees(in_precision, trees, length, at_once, device, True)
 
-    clock, trees, update = Parts(device), list[Tree](), 0
+    clock, trees, update, engines = Parts(device), list[Tree](), 0, Engines()
     for iteration in range(1 + plan.iterations):
         model.eval()
         clock.restart()
         asked = given.questions(plan, shape.vocabulary, count, iteration)
         with autocast(options["sampling"], device):
-            said = generate(policy, asked, Sampling(max_new_tokens=plan.new, seed=iteration), [], samples)
+            said = generate(policy, asked, Sampling(max_new_tokens=plan.new, seed=iteration), [], samples,
+                            engines=engines)
         trees = [Tree(np.array(prompt), tuple(np.array(one.tokens) for one in group))
                  for prompt, group in zip(asked, said, strict=True)]
         clock.end("sampling")

@@ -1,9 +1,10 @@
 """What reward models learn, measured: on people's comparisons, and in the embedded world, where the truth is known.
 
-    python benchmarks/reward_results.py [--only real size width pairing two] [--run runs/quickstart] [--data FOLDER]
-    [--model FOLDER] [--quick]
+    python benchmarks/reward_results.py [--only real amount size width pairing two] [--run runs/quickstart]
+    [--data FOLDER] [--model FOLDER] [--quick]
 
 real     held-out accuracy on four sets of real comparisons, beside judging by length and the annotators' agreement
+amount   the same against the number of rankings that were learned from
 two      a model of helpfulness and one of harmlessness, each alone, combined as in Llama 2, and one model of both;
          shares runs with `real`
 size     accuracy against the number of comparisons in the world, from the fine-tuned and from
@@ -285,6 +286,30 @@ def real(folder: Path, options: argparse.Namespace) -> list[Row]:
     return table
 
 
+def amount(folder: Path, options: argparse.Namespace) -> list[Row]:
+    """Held-out accuracy against the number of rankings that were learned from, on the sets that are named."""
+    stages = real_stages(folder, options)
+    artifacts = dict(results.run(folder, "amount", stages, options.sets))
+    parts: dict[str, tuple[str, int]] = {}
+    for name in options.sets:
+        train = split(artifacts[name].folder, "train")
+        random.Random(1).shuffle(train)
+        for count in [20, 40] if options.quick else options.amounts:
+            if count <= len(train):
+                part = results.write(folder / f"{name}-{count}.jsonl", train[:count])
+                stages[f"{name}-{count}"] = stages[f"reward-{name}"] | {"preferences": str(part)}
+                parts[f"{name}-{count}"] = name, count
+    artifacts |= results.run(folder, "amount", stages, parts)
+    table = []
+    for stage, (name, count) in parts.items():
+        model = artifacts[stage].folder
+        rows = that_fit(model, split(artifacts[name].folder, "heldout"), SETS[name]["length"])
+        table.append({"comparisons": name, "training rankings": count,
+                      "held-out accuracy": share(*right_pairs(rows, scores(model, rows, SETS[name]["length"]))),
+                      "seconds": artifacts[stage].manifest["seconds"]})
+    return table
+
+
 def _pairs(row: Row) -> list[tuple[int, int]]:
     from trivium.stages.preferences.rankings import pairs_of
     return pairs_of(row["ranking"])
@@ -515,6 +540,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=None, help="the learning rate of --model, instead of its default")
     parser.add_argument("--rank", type=int, default=None, help="give --model a LoRA adapter of this rank to learn with")
     parser.add_argument("--sets", nargs="+", default=[*SETS], choices=[*SETS], help="the sets of `real`")
+    parser.add_argument("--amounts", type=int, nargs="+", default=[100, 400, 1600],
+                        help="numbers of rankings for `amount`")
     parser.add_argument("--read", type=int, default=4000,
                         help="instructions with answers that the small model reads as text")
     parser.add_argument("--shown", type=int, default=1500, help="... and that it is fine-tuned on after that")
@@ -527,4 +554,4 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 if __name__ == "__main__":
     results.main("reward_results", __doc__ or "",
-                 {"real": real, "two": two, "size": size, "width": width, "pairing": pairing}, add)
+                 {"real": real, "amount": amount, "two": two, "size": size, "width": width, "pairing": pairing}, add)

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM
 from trivium.errors import TriviumError
 from trivium.generation import engine as engine_module
 from trivium.generation.decoder import buckets
-from trivium.generation.engine import Engine, Sampling, generate
+from trivium.generation.engine import Engine, Engines, Sampling, generate
 from trivium.generation.sampling import Controls, draw
 from trivium.model import LanguageModel, ModelConfig, folder
+from trivium.model.adapters import AdapterSettings, attach
 from trivium.model.config import RopeScaling
 from trivium.randomness import derive
 
@@ -257,3 +258,44 @@ def test_a_batch_is_as_large_as_the_memory_for_it(monkeypatch):
     monkeypatch.setattr(engine_module, "CACHE_BYTES", 2**30)
     many = generate(model, [[1, 2], [3], [4, 5]], Sampling(temperature=0.0, max_new_tokens=9), [])
     assert [[one.tokens for one in group] for group in few] == [[one.tokens for one in group] for group in many]
+
+
+def test_a_kept_engine_says_what_a_new_one_says():
+    """After every change of the weights, for prompts of other lengths, and after a call that was broken off."""
+    engines, model = Engines(keep=True), make()
+    stop = Exception("enough")
+
+    def broken(done, total):
+        raise stop
+
+    def same(model, asked, **rules):
+        rules = Sampling(max_new_tokens=20, **rules)
+        kept, new = (generate(model, asked, rules, [0], samples=2, engines=given) for given in (engines, None))
+        for ours, theirs in zip(kept, new, strict=True):
+            assert [one.tokens for one in ours] == [one.tokens for one in theirs]
+            for one, other in zip(ours, theirs, strict=True):
+                assert (one.log_probs == other.log_probs).all()
+
+    same(model, prompts(7))
+    first = engines.kept
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    same(model, prompts(5, seed=1), repetition_penalty=1.2)
+    with pytest.raises(Exception, match="enough"):
+        generate(model, prompts(7), Sampling(max_new_tokens=20), [0], engines=engines, progress=broken)
+    same(make().initialise(9), prompts(7))
+    assert engines.kept is first
+    same(make(), prompts(30))
+    assert engines.kept is not first
+    same(make(vocab=70), prompts(4))
+    with torch.autocast("cpu", torch.bfloat16):
+        same(make(), prompts(4))
+    assert Engines().engine(make(), 4, 50, None) is not Engines(keep=False).kept
+
+
+def test_an_engine_of_a_model_with_adapters_is_not_kept():
+    engines, model = Engines(keep=True), make()
+    attach(model, AdapterSettings(rank=2), 0)
+    generate(model, [[1, 2]], Sampling(max_new_tokens=3), [], engines=engines)
+    assert engines.kept is None

@@ -246,23 +246,42 @@ def compare(runs: Annotated[list[Path], typer.Argument(help="Runs' folders, two 
 
 @app.command()
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="A LoRA adapter's folder, ours or PEFT's.")],
+    models: Annotated[list[Path], typer.Argument(help="A LoRA adapter's folder, ours or PEFT's; or several models, "
+                                                      "whole or adapters.")],
     folder: Annotated[Path, typer.Argument(help="The folder to write the whole model to.")],
     base: Annotated[Path | None,
-                    typer.Option(help="The base model, where it is not where the adapter says.")] = None,
+                    typer.Option(help="The base model: of an adapter, where it is not where the adapter says; of "
+                                      "several models, that all began at.")] = None,
     save_dtype: Annotated[str, typer.Option(help="Number format of the weights: float32, bf16, f16, or base: that of "
-                                                 "the base.")] = "base"
+                                                 "the base, or of the first model.")] = "base",
+    method: Annotated[str, typer.Option(help="How several models are merged: linear (their mean), slerp (two of them), "
+                                             "task_arithmetic, ties, dare, dare_ties.")] = "linear",
+    weights: Annotated[str | None, typer.Option(help="A number for each model, as in 0.7,0.3: its share, or what its "
+                                                     "change of the base is multiplied by.")] = None,
+    density: Annotated[float | None, typer.Option(help="The share of each change that is kept: by default the largest "
+                                                       "0.2 (ties), or 0.5 at random (dare, dare_ties).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of what is kept at random.")] = 0
 ) -> None:
-    """Fold a LoRA adapter into its base, and write a whole model."""
+    """Fold a LoRA adapter into its base, or merge several models into one, and write a whole model."""
     from trivium.cli.places import check_model
     from trivium.errors import nearest
+    from trivium.model.merging import Mixing
     from trivium.model.weights import DTYPES
-    from trivium.stages.models import merge_adapter
+    from trivium.stages.models import merge_adapter, merge_models
     known = ["base", *DTYPES]
     if save_dtype not in known:
         raise TriviumError(f"--save-dtype {save_dtype}: there is no such number format{nearest(save_dtype, known)}")
-    check_model(adapter)
-    merge_adapter(adapter, folder, base, save_dtype)
+    for model in models:
+        check_model(model)
+    if len(models) == 1:
+        merge_adapter(models[0], folder, base, save_dtype)
+    else:
+        try:
+            shares = tuple(float(weight) for weight in (weights or "").split(",") if weight.strip())
+        except ValueError:
+            raise TriviumError(f"--weights {weights}: numbers with commas between them are wanted, as in 0.7,0.3"
+                               ) from None
+        merge_models(models, folder, Mixing(method, shares, density, seed), base, save_dtype)  # type: ignore[arg-type]
     print(folder)
 
 

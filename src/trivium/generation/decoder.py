@@ -8,8 +8,10 @@ gate and up likewise; the norms' weights and the attention's scale multiplied in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,8 +50,25 @@ class Decoder:
         config = self.config = model.config
         self.rows, self.capacity, self.dtype = rows, capacity, dtype
         self.device = model.lm_head.weight.device
+        d, kv = config.head_dim, config.num_kv_heads
+        self.embedding, self.head, self.layers = self._laid_out(model)
+        angles = torch.arange(capacity, device=self.device)[:, None] * frequencies(config, self.device)
+        lengths = torch.full_like(angles, rotary_length(config))
+        self.turns = torch.polar(lengths, angles)[:, None]  # [capacity, 1, d / 2]
+        shape = (config.num_layers, rows, kv, capacity, d)
+        self.keys = torch.zeros(shape, dtype=dtype, device=self.device)
+        self.values = torch.zeros(shape, dtype=dtype, device=self.device)
+        self.graphs: dict[tuple[int, int], Callable[[Tensor, Tensor], Tensor]] = {}
+        self.pool: Any = None
+        """The memory that all captured steps share."""
+
+    @torch.no_grad()
+    def _laid_out(self, model: LanguageModel) -> tuple[Tensor, Tensor, list[Layer]]:
+        """The embeddings ``[V, hidden_size]``, which are the model's own, the output matrix ``[hidden_size, V]``, and
+        the blocks' matrices."""
+        config, dtype = self.config, self.dtype
         d, heads, kv = config.head_dim, config.num_heads, config.num_kv_heads
-        self.scale = d ** -0.5
+        scale = d ** -0.5
         pairs = torch.arange(d, device=self.device).view(2, d // 2).t().flatten()  # (i, i + d/2) become neighbours
 
         def paired(weight: Tensor) -> Tensor:
@@ -58,35 +77,41 @@ class Decoder:
         def laid_out(weight: Tensor) -> Tensor:
             return weight.t().contiguous().to(dtype)
 
-        with torch.no_grad():
-            self.embedding = model.model.embed_tokens.weight.detach()
-            self.layers: list[Layer] = []
-            for block in model.model.layers:
-                assert isinstance(block, Block)
-                attention, mlp = block.self_attn, block.mlp
-                q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
-                before, after = _weight(block.input_layernorm), _weight(block.post_attention_layernorm)
-                bias = torch.cat([paired(q.bias) *
-                                  self.scale, paired(k.bias), v.bias]).to(dtype) if config.attention_bias else None
-                scale_q = 1.0 if config.qk_norm else self.scale
-                norms = None
-                if config.qk_norm:
-                    norms = torch.cat([(_weight(attention.q_norm)[pairs] * self.scale).expand(heads, d),
-                                       _weight(attention.k_norm)[pairs].expand(kv, d)]).float()
-                self.layers.append(
-                    Layer(laid_out(
-                        torch.cat([paired(q.weight) * scale_q, paired(k.weight), v.weight]) * before), bias, norms,
-                          laid_out(attention.o_proj.weight),
-                          laid_out(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * after),
-                          laid_out(mlp.down_proj.weight)))
-            self.head = laid_out(model.lm_head.weight * _weight(model.model.norm))
-        angles = torch.arange(capacity, device=self.device)[:, None] * frequencies(config, self.device)
-        lengths = torch.full_like(angles, rotary_length(config))
-        self.turns = torch.polar(lengths, angles)[:, None]  # [capacity, 1, d / 2]
-        shape = (config.num_layers, rows, kv, capacity, d)
-        self.keys = torch.zeros(shape, dtype=dtype, device=self.device)
-        self.values = torch.zeros(shape, dtype=dtype, device=self.device)
-        self.graphs: dict[tuple[int, int], Callable[[Tensor, Tensor], Tensor]] = {}
+        layers: list[Layer] = []
+        for block in model.model.layers:
+            assert isinstance(block, Block)
+            attention, mlp = block.self_attn, block.mlp
+            q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
+            before, after = _weight(block.input_layernorm), _weight(block.post_attention_layernorm)
+            bias = torch.cat([paired(q.bias) * scale, paired(k.bias), v.bias]
+                             ).to(dtype) if config.attention_bias else None
+            norms = None
+            if config.qk_norm:
+                norms = torch.cat([(_weight(attention.q_norm)[pairs] * scale).expand(heads, d),
+                                   _weight(attention.k_norm)[pairs].expand(kv, d)]).float()
+            scale_q = 1.0 if config.qk_norm else scale
+            layers.append(
+                Layer(laid_out(torch.cat([paired(q.weight) * scale_q, paired(k.weight), v.weight]) * before), bias,
+                      norms, laid_out(attention.o_proj.weight),
+                      laid_out(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * after),
+                      laid_out(mlp.down_proj.weight)))
+        return (model.model.embed_tokens.weight.detach(),
+                laid_out(model.lm_head.weight * _weight(model.model.norm)), layers)
+
+    @torch.no_grad()
+    def renew(self, model: LanguageModel) -> None:
+        """Go on with the weights of a model of the same shape, in the places of those before, so that captured steps
+        stay true."""
+        embedding, head, layers = self._laid_out(model)
+        if embedding.data_ptr() != self.embedding.data_ptr():
+            self.embedding = embedding
+            self.graphs.clear()  # they read the embeddings where those before are
+        self.head.copy_(head)
+        for mine, new in zip(self.layers, layers, strict=True):
+            for field in fields(Layer):
+                kept, given = getattr(mine, field.name), getattr(new, field.name)
+                if kept is not None:
+                    kept.copy_(given)
 
     def _normed(self, x: Tensor) -> Tensor:
         """``x [N, hidden_size]`` at a mean square of 1. By one dot product a row: on the CPU torch's own takes eight
@@ -185,13 +210,15 @@ class Decoder:
             kept_keys, kept_values = self.keys[:, :rows, :, 0].clone(), self.values[:, :rows, :, 0].clone()
             side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(2):
-                    self._step(tokens, places, longest, False)
-            torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                logits = self._step(tokens, places, longest, False)
+            with places_apart():
+                with torch.cuda.stream(side):
+                    for _ in range(1 if self.graphs else 2):
+                        self._step(tokens, places, longest, False)
+                torch.cuda.current_stream().wait_stream(side)
+                with torch.cuda.graph(graph, pool=self.pool):
+                    logits = self._step(tokens, places, longest, False)
+            self.pool = graph.pool()
             self.keys[:, :rows, :, 0], self.values[:, :rows, :, 0] = kept_keys, kept_values
 
             def replay(new_tokens: Tensor, new_places: Tensor) -> Tensor:
@@ -207,6 +234,18 @@ class Decoder:
         """Copy the first ``length`` tokens of rows to other rows."""
         self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
         self.values[:, target, :, :length] = self.values[:, source, :, :length]
+
+
+@contextmanager
+def places_apart() -> Iterator[None]:
+    """Let rows be written to the cache without sorting their places first, as PyTorch does for places that may be the
+    same where it is asked to be deterministic. Here no two are."""
+    was, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was, warn_only=warns)
 
 
 def buckets(count: int, longest: int, rows: int, capacity: int) -> tuple[int, int]:

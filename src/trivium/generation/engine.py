@@ -20,14 +20,18 @@ from trivium import randomness
 from trivium.errors import TriviumError
 from trivium.generation.decoder import Decoder
 from trivium.generation.sampling import Controls, Sampling, draw
-from trivium.model.plain_decoder import decoder_of
+from trivium.model.plain_decoder import decoder_of, must_be_plain
 from trivium.model.transformer import LanguageModel
 
-__all__ = ["Completion", "Engine", "Sample", "Sampling", "generate"]
+__all__ = ["Completion", "Engine", "Engines", "Sample", "Sampling", "generate"]
 
 CACHE_BYTES = 4 * 2**30
 """The most that the keys and values of a batch may take on a processor, whose memory they share with all else."""
-PREFILL_TOKENS = 512  # prompts are computed together up to so many tokens: larger products leave the CPU's cache
+PREFILL_TOKENS = {"cpu": 512, "cuda": 8192}
+"""Prompts are computed together up to so many tokens: larger products leave a processor's cache, smaller ones leave a
+GPU idle."""
+KEPT_SHARE = 1 / 8
+"""The most of a GPU's memory that an engine may hold between two calls of :func:`generate`."""
 
 
 @dataclass
@@ -106,11 +110,9 @@ class Engine:
                  decode: Callable[[Sequence[int]], str] | None = None) -> None:
         self.config = model.config
         self.device = model.lm_head.weight.device
-        kind = self.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.lm_head.weight.dtype
         self.rows = rows
         self.capacity = min(capacity or self.config.max_positions, self.config.max_positions)
-        self.decoder = decoder_of(model, rows, self.capacity) or Decoder(model, rows, self.capacity, dtype)
+        self.decoder = decoder_of(model, rows, self.capacity) or Decoder(model, rows, self.capacity, format_of(model))
         self.vectors: Callable[[Tensor, Tensor | None], Tensor] | None = getattr(model, "vectors", None)
         """Of a model that sees: embeddings of tokens and pictures."""
         self.decode = decode
@@ -123,6 +125,21 @@ class Engine:
         self.seen: Tensor | None = None
         self._controls: Controls | None = None
         self._submitted = 0
+
+    def serves(self, model: LanguageModel, rows: int, capacity: int, dtype: torch.dtype) -> bool:
+        """Whether it can go on as an engine of another model, of the same shape, by :meth:`renew`."""
+        return (isinstance(self.decoder, Decoder) and not must_be_plain(model) and self.config == model.config
+                and self.device == model.lm_head.weight.device and self.decoder.dtype == dtype and self.rows >= rows
+                and self.capacity >= capacity)
+
+    def renew(self, model: LanguageModel) -> None:
+        """Forget all samples, and go on with the weights of a model that it :meth:`serves`. What was captured for the
+        GPU and the cache stay."""
+        assert isinstance(self.decoder, Decoder)
+        self.decoder.renew(model)
+        self.waiting.clear()
+        self.live.clear()
+        self.seen = self._controls = None
 
     def submit(self, prompt: Sequence[int], sampling: Sampling, seeds: Sequence[int], stop: Collection[int] = (),
                top: int = -1, pictures: Tensor | None = None, guides: Sequence[Guide] = (), echo: bool = False) -> int:
@@ -190,8 +207,8 @@ class Engine:
                 self.seen[torch.arange(count, device=self.device), tokens] = True
             self._note_plain(logits, tokens)
         stepped = list(self.live)
-        for row, (token, log_prob, length) in enumerate(zip(tokens.tolist(), log_probs.tolist(), lengths.tolist(),
-                                                            strict=True)):
+        said = torch.stack([tokens.double(), log_probs.double()]).tolist()  # one wait for the device
+        for row, (token, log_prob, length) in enumerate(zip(map(int, said[0]), said[1], lengths.tolist(), strict=True)):
             if row not in forced:
                 self._said(stepped[row], token, log_prob, full=length + 1 >= self.capacity)
         self._leave([row for row, sample in enumerate(stepped) if sample.reason])
@@ -291,10 +308,10 @@ class Engine:
 
     def _prefill(self, leaders: Sequence[Sample], first: int) -> None:
         """Compute prompts, ordered by length, into the rows from ``first`` on."""
-        begin = 0
+        begin, most = 0, PREFILL_TOKENS.get(self.device.type, PREFILL_TOKENS["cpu"])
         while begin < len(leaders):
             end = begin + 1
-            while end < len(leaders) and (end + 1 - begin) * (leaders[end].ready - 1) <= PREFILL_TOKENS:
+            while end < len(leaders) and (end + 1 - begin) * (leaders[end].ready - 1) <= most:
                 end += 1
             width = leaders[end - 1].ready - 1
             if width:
@@ -342,23 +359,73 @@ class Engine:
             self.seen = None
 
 
+def format_of(model: LanguageModel) -> torch.dtype:
+    """The number format of products: the model's, or autocast's where that is on."""
+    weight = model.lm_head.weight
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
+class Engines:
+    """Keeps an engine from one call of :func:`generate` to the next, which then only takes the new weights in: what
+    reinforcement learning needs, whose policy changes between rollouts. On a GPU a new engine captures its steps anew,
+    which takes longer than many of them; so there one is kept, where it holds little (:data:`KEPT_SHARE`). ``keep``
+    says whether to, instead."""
+
+    def __init__(self, keep: bool | None = None) -> None:
+        self.keep = keep
+        self.kept: Engine | None = None
+
+    def engine(self, model: LanguageModel, rows: int, capacity: int,
+               decode: Callable[[Sequence[int]], str] | None) -> Engine:
+        """An engine of ``model`` with ``rows`` rows of ``capacity`` tokens, at least."""
+        if self.kept is not None and self.kept.serves(model, rows, capacity, format_of(model)):
+            self.kept.renew(model)
+            self.kept.decode = decode
+            return self.kept
+        self.kept = None  # its memory is free before another's is taken
+        if not self._keeps(model, rows, capacity):
+            return Engine(model, rows, capacity, decode)
+        roomy = min(-(-capacity // 128) * 128, model.config.max_positions)  # prompts of the next call may be longer
+        self.kept = Engine(model, rows, roomy, decode)
+        return self.kept
+
+    def _keeps(self, model: LanguageModel, rows: int, capacity: int) -> bool:
+        if must_be_plain(model):
+            return False
+        device = model.lm_head.weight.device
+        if self.keep is not None or device.type != "cuda":
+            return bool(self.keep)
+        held = sum(parameter.numel() for parameter in model.parameters()) * format_of(model).itemsize
+        return held + rows * row_bytes(model, capacity) <= KEPT_SHARE * torch.cuda.get_device_properties(
+            device).total_memory
+
+
+def row_bytes(model: LanguageModel, capacity: int) -> int:
+    """What the keys and values of a text of ``capacity`` tokens take."""
+    config = model.config
+    return (2 * config.num_layers * config.num_kv_heads * config.head_dim * capacity
+            * model.lm_head.weight.element_size())
+
+
 def affordable(model: LanguageModel, capacity: int, rows: int) -> int:
     """How many of ``rows`` texts of up to ``capacity`` tokens have their keys and values in :data:`CACHE_BYTES`, one
     at least; all of them on a GPU."""
-    weight, config = model.lm_head.weight, model.config
-    row = 2 * config.num_layers * config.num_kv_heads * config.head_dim * capacity * weight.element_size()
-    return rows if weight.device.type != "cpu" else max(1, min(rows, CACHE_BYTES // row))
+    on_cpu = model.lm_head.weight.device.type == "cpu"
+    return max(1, min(rows, CACHE_BYTES // row_bytes(model, capacity))) if on_cpu else rows
 
 
 def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling | Sequence[Sampling],
              stop: Collection[int], samples: int | Sequence[int] = 1, batch_rows: int = 128,
              keys: Sequence[object] | None = None, progress: Callable[[int, int], None] | None = None,
              decode: Callable[[Sequence[int]], str] | None = None,
-             pictures: Sequence[Tensor | None] | None = None) -> list[list[Completion]]:
+             pictures: Sequence[Tensor | None] | None = None,
+             engines: Engines | None = None) -> list[list[Completion]]:
     """Complete each prompt ``samples`` times (a number for all, or one for each), by one ``sampling`` or one for each.
     ``keys`` name the prompts' random streams; by default their indices do. Generation ends at a token of ``stop``, a
     text of ``sampling.stop`` (which needs ``decode``), after ``max_new_tokens``, or at the model's last position.
-    ``pictures`` are those of each prompt, see :meth:`Engine.submit`. Raises :class:`TriviumError` for a prompt that is
+    ``pictures`` are those of each prompt, see :meth:`Engine.submit`; ``engines`` keeps the engine for a next call.
+    Raises :class:`TriviumError` for a prompt that is
     empty or leaves no room."""
     wanted = [samples] * len(prompts) if isinstance(samples, int) else list(samples)
     rules = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
@@ -376,7 +443,8 @@ def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: S
     order = sorted((p for p in range(len(prompts)) if wanted[p]),
                    key=lambda p: (-rules[p].max_new_tokens, -len(prompts[p]), p))
     capacity = max(len(prompts[p]) + rules[p].max_new_tokens for p in order)
-    engine = Engine(model, min(affordable(model, capacity, batch_rows), total), capacity, decode)
+    engine = (engines or Engines(keep=False)).engine(
+        model, min(affordable(model, capacity, batch_rows), total), capacity, decode)
     stop = frozenset(stop)
     asked = {
         engine.submit(prompts[p], rules[p],

@@ -17,7 +17,7 @@ from torch import nn
 from trivium import randomness
 from trivium.artifacts import digest_path, seal
 from trivium.errors import TriviumError
-from trivium.files import Row, digest_json, disk_errors, made_aside, read_json, room_beside
+from trivium.files import Row, digest_json, disk_errors, made_aside, read_json, room_beside, usual_rights
 from trivium.generation.engine import Sampling, generate
 from trivium.model import LanguageModel, RewardModel
 from trivium.model import folder as model_folder
@@ -29,6 +29,7 @@ from trivium.model.encoder_decoder import EncoderDecoder
 from trivium.model.families import described, keep_generation, ours, save_generation
 from trivium.model.gguf import Written, write_gguf
 from trivium.model.gguf.read import opened
+from trivium.model.merging import Mixing, write_mixed
 from trivium.model.weights import DTYPES, SaveDtype, shards, stored_dtype, too_large, weights_in
 from trivium.resources import peak_memory_mb
 from trivium.stage import Context
@@ -231,6 +232,37 @@ def merge_adapter(adapter: Path, folder: Path, base: Path | None = None, save_dt
                        base=adapter if (adapter / "generation_config.json").exists() else base)
         seal(aside, kind="merge", name=folder.name, key=digest_json(inputs), seed=0, settings={}, inputs=inputs,
              summary={}, seconds=time.monotonic() - begun, peak_memory_mb=peak_memory_mb())
+
+
+def merge_models(models: Sequence[Path], folder: Path, mixing: Mixing, base: Path | None = None,
+                 save_dtype: str = "base", say: Callable[[str], None] = print) -> None:
+    """Mix whole models, or LoRA adapters that are folded into their bases first, into one that is written to
+    ``folder``. Raises :class:`TriviumError` for models that do not fit one another, and for a folder that holds
+    something."""
+    mixing.check(len(models), base is not None)
+    if folder.exists() and any(folder.iterdir()):
+        raise TriviumError(f"{folder}: holds something already; name a new folder")
+    begun = time.monotonic()
+    named = [(f"model {place + 1}", model) for place, model in enumerate(models)] + ([("base", base)] if base else [])
+    inputs = {name: {"path": os.path.relpath(path.absolute(), folder.absolute()), "digest": digest_path(path)}
+              for name, path in named}
+    with made_aside(folder) as aside, room_beside(folder.absolute()) as place:
+        whole = []
+        for number, (name, path) in enumerate(named):
+            path = opened(path)
+            if (path / adapter_folder.CONFIG).exists() and not (path / "model.safetensors").exists():
+                say(f"{name}: {path} is an adapter, and is folded into its base first")
+                merge_adapter(path, place / str(number), save_dtype="float32", say=say)
+                path = place / str(number)
+            whole.append(path)
+        dtype = None if save_dtype == "base" else DTYPES[save_dtype]
+        write_mixed(whole[:len(models)], whole[-1] if base else None, mixing, aside, dtype)
+        usual_rights(aside)
+        settings = {"method": mixing.method, "weights": mixing.shares(len(models)), "seed": mixing.seed} | (
+            {"density": mixing.kept} if mixing.method in ("ties", "dare", "dare_ties") else {})
+        seal(aside, kind="merge", name=folder.name, key=digest_json([inputs, settings]), seed=mixing.seed,
+             settings=settings, inputs=inputs, summary={}, seconds=time.monotonic() - begun,
+             peak_memory_mb=peak_memory_mb())
 
 
 def export_gguf(folder: Path, path: Path, kind: str = "f16", say: Callable[[str], None] = print) -> Written:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from trivium.errors import TriviumError
-from trivium.generation.engine import Completion, Sampling, generate
+from trivium.generation.engine import Completion, Engines, Sampling, generate
 from trivium.generation.vllm import VllmEngine
 from trivium.model import LanguageModel
 from trivium.model.adapters import folded
@@ -34,6 +34,7 @@ class LocalEngine:
 
     def __init__(self, precision: str = "float32") -> None:
         self.precision = precision
+        self.kept = Engines()
 
     def send(self, model: LanguageModel) -> None:
         """Nothing needs to be sent."""
@@ -47,7 +48,8 @@ class LocalEngine:
                 raise TriviumError("sampling_precision is bf16, but models of other families, and with adapters that "
                                    "cannot be folded in, are sampled from in float32")
         with autocast(self.precision, model.lm_head.weight.device):
-            return generate(model, prompts, sampling, stop, samples, keys=keys, progress=progress)
+            return generate(model, prompts, sampling, stop, samples, keys=keys, progress=progress,
+                            engines=self.kept)
 
 
 def engine_of(settings: ReinforcementSettings, context: Context) -> Engine:
