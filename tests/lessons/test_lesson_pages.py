@@ -154,3 +154,27 @@ def test_counting_and_learning_are_measured_on_the_same_words(tmp_path):
 def test_a_wrong_lesson_or_setting_names_the_nearest(tmp_path, name, overrides, message):
     with pytest.raises(TriviumError, match=message):
         run_lesson(name, overrides, tmp_path, quiet=True)
+
+
+@pytest.mark.browser
+def test_a_page_speaks_both_languages(tmp_path, chromium):
+    place = run_lesson("animals", ["species=5", "examples=40", "steps=20"], tmp_path, quiet=True).folder / "index.html"
+    wrong = []
+    for locale, said, other in (("en-US", ("Which animal is it?", "step", "linear"), ("是哪种动物？", "步", "线性")),
+                                ("zh-CN", ("是哪种动物？", "步", "线性"), ("Which animal is it?", "step", "linear"))):
+        page = chromium.new_page(locale=locale)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(place.as_uri())
+        for heading, axis, name in (said, other):
+            assert page.inner_text("h1") == heading and page.title() == f"{heading} – Trivium"
+            page.wait_for_function("([axis, name]) => [...document.querySelectorAll('.xtitle')].at(-1)?.textContent "
+                                   "=== axis && document.querySelector('.legendtext')?.textContent === name",
+                                   arg=[axis, name])
+            chinese = page.evaluate("""[...document.querySelectorAll('span[lang="zh-Hans"]')].filter(
+                (one) => one.checkVisibility()).length""")
+            english = page.evaluate("""[...document.querySelectorAll('span[lang="en"]')].filter(
+                (one) => one.checkVisibility()).length""")
+            assert (chinese > 15 and not english) if heading == "是哪种动物？" else (english > 15 and not chinese)
+            page.click("#language")
+        page.close()
+    assert wrong == []

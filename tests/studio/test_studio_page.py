@@ -14,31 +14,6 @@ from trivium.artifacts import seal
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def opened(chromium, studio, root):
-    """Opens a page of the studio; at the end, whatever the browser complained about fails the test."""
-    complaints, contexts = [], []
-    client = studio()
-
-    def open_page(path="/", **options):
-        context = chromium.new_context(**{"locale": "en-US", "color_scheme": "light", **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("console", lambda message: complaints.append(message.text)
-                if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(str(client.base_url.join(path)))
-        page.wait_for_selector("h1")
-        return page
-
-    open_page.client = client
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
 def answered(root, name="exam", rows=30):
     """A run with an examination, written by hand."""
     folder = root / name / "evaluate"
@@ -198,7 +173,8 @@ def test_rows_in_a_csv_become_a_recipe(opened, tmp_path):
 def test_every_page_fits_speaks_and_names_its_parts(opened, root, width, scheme, locale):
     answered(root)
     for path, heading in (("/", ("Runs", "运行")), ("/run/exam", ("exam finished", "exam 已完成")),
-                          ("/start", ("Start a run", "开始运行")), ("/compare?run=exam", ("Compare", "比较"))):
+                          ("/start", ("Start a run", "开始运行")), ("/compare?run=exam", ("Compare", "比较")),
+                          ("/through", ("See through", "透视"))):
         page = opened(path, viewport={"width": width, "height": 844}, color_scheme=scheme, locale=locale)
         page.wait_for_load_state()
         expect(page.locator("h1")).to_have_text(heading[locale == "zh-CN"])
@@ -216,7 +192,7 @@ def test_every_word_has_both_languages(opened):
         const text = await (await fetch('/words.js')).text();
         const known = new Set([...text.matchAll(/(?:^|[ ,{])"?([\\w-]+)"?: \\["/gm)].map((found) => found[1]));
         const used = new Set();
-        for (const file of ['main', 'runs', 'run', 'answers', 'compare', 'start', 'plot', 'dom', 'login']) {
+        for (const file of ['main', 'runs', 'run', 'answers', 'compare', 'start', 'through', 'plot', 'dom', 'login']) {
             const source = await (await fetch(`/${file}.js`)).text();
             for (const found of source.matchAll(/word\\("([\\w-]+)"\\)/g)) used.add(found[1]);
         }

@@ -18,6 +18,7 @@ from trivium.cli import studio as studio_commands
 from trivium.cli.chat import chat
 from trivium.cli.corpus import corpus_app
 from trivium.cli.fetching import fetch
+from trivium.cli.looking import inspect_text
 from trivium.cli.output import any_encoding, no_escapes, quiet_libraries, to_json
 from trivium.cli.places import artifacts_of, check_artifact
 from trivium.cli.planning import estimate_app, lesson, prompt, scaling
@@ -111,6 +112,7 @@ def verify(artifact: Annotated[Path, typer.Argument(help="The folder of an artif
 app.command()(chat)
 inspect_app = typer.Typer(no_args_is_help=True, help="Look inside.")
 app.add_typer(inspect_app, name="inspect")
+inspect_app.command("text")(inspect_text)
 app.add_typer(estimate_app, name="estimate")
 app.command()(lesson)
 app.command()(scaling)

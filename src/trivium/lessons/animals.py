@@ -13,7 +13,7 @@ from torch import nn
 from trivium import randomness
 from trivium.errors import extra
 from trivium.lessons.lesson import Classification, Epochs, Examples, curve, initialise, learn
-from trivium.lessons.page import Heading, Piece, Table, Text, lines, write_numbers, write_page
+from trivium.lessons.page import Heading, Piece, Table, Text, lines, titled, write_numbers, write_page
 from trivium.stage import Context, Stage
 from trivium.training.machine import prepare
 from trivium.training.optimizers import Optimization
@@ -94,7 +94,7 @@ class Animals(Stage):
             "probabilities": logits.softmax(0)[likely.indices].tolist(),
             "cross_entropy": float(-logits.log_softmax(0)[int(test_species[one])])
         }
-        write_page(context, "Which animal is it?", page(numbers, curves, train_points, train_species))
+        write_page(context, ("Which animal is it?", "是哪种动物？"), page(numbers, curves, train_points, train_species))
         return write_numbers(context, numbers)
 
 
@@ -129,44 +129,57 @@ def best_possible(points: np.ndarray, settings: Animals, seed: int) -> np.ndarra
     return -0.5 * (size**2 + own**2) - 2 * np.log(spread)
 
 
+CHINESE = {"linear": "线性", "hidden": "有隐藏层"}
+
+
 def page(numbers: dict[str, Any], curves: dict[str, Any], points: np.ndarray, species: np.ndarray) -> list[Piece]:
     """What the lesson shows."""
     shown = slice(None, None, max(1, len(points) // 4000))
-    cloud = go.Figure(
+    cloud = titled(go.Figure(
         go.Scattergl(x=np.exp(points[shown, 0]).tolist(), y=(np.exp(points[shown, 1]) / 1000).tolist(), mode="markers",
                      marker={"size": 3, "color": (species[shown] * 37 % 100).tolist(), "colorscale": "Turbo"}), {
-                         "xaxis": {"title": {"text": "body length (cm)"}, "type": "log"},
-                         "yaxis": {"title": {"text": "weight (kg)"}, "type": "log"}
-                     })
+                         "xaxis": {"type": "log"}, "yaxis": {"type": "log"}
+                     }), ("body length (cm)", "体长（厘米）"), ("weight (kg)", "体重（千克）"))
     one = numbers["example"]
     return [
-        Text(
+        Text((
             f"A measured animal is two numbers; the answer is one of {numbers['species']} species. A model gives each "
-            "species a score, and softmax "
-            "turns scores into probabilities: raise e to each score, divide by the sum."),
+            "species a score, and softmax turns scores into probabilities: raise e to each score, divide by the sum.",
+            f"量过的动物就是两个数，答案是 {numbers['species']} 个物种之一。模型给每个物种一个得分，"
+            "softmax 把得分变成概率：以 e 为底取幂，再除以总和。")),
         cloud,
-        Heading("One animal, step by step"),
-        Text(f"{one['length_cm']:.0f} cm, {one['weight_g'] / 1000:.3g} kg; it is of species {one['species']}."),
-        Table(("species", "score", "probability"),
+        Heading(("One animal, step by step", "一只动物，一步一步来")),
+        Text((f"{one['length_cm']:.0f} cm, {one['weight_g'] / 1000:.3g} kg; it is of species {one['species']}.",
+              f"{one['length_cm']:.0f} 厘米，{one['weight_g'] / 1000:.3g} 千克；它属于物种 {one['species']}。")),
+        Table((("species", "物种"), ("score", "得分"), ("probability", "概率")),
              [(s, f"{v:.2f}", f"{p:.1%}")
               for s, v, p in zip(one["likeliest"], one["scores"], one["probabilities"], strict=True)]),
-        Text(
+        Text((
             f"The loss of this guess is -log p(species {one['species']}) = {one['cross_entropy']:.3f} nats: "
             f"0 for certainty, {numbers['chance']['loss']:.2f} for a shrug over all species. That is cross-entropy; "
-            "its gradient on the scores is simply the probabilities minus 1 at the right species."),
-        Heading("A plane for each species, or bent space"),
-        Text(
+            "its gradient on the scores is simply the probabilities minus 1 at the right species.",
+            f"这次猜测的损失是 -log p(物种 {one['species']}) = {one['cross_entropy']:.3f} nat：完全确定时为 0，"
+            f"对所有物种一视同仁时为 {numbers['chance']['loss']:.2f}。这就是交叉熵；"
+            "它对得分的梯度就是各概率，只在正确的物种处再减 1。")),
+        Heading(("A plane for each species, or bent space", "每个物种一个平面，还是弯曲的空间")),
+        Text((
             "A linear model can only lay planes over the map. With a hidden layer the map is folded first, and species "
-            "that lie between others get a region of their own. Both are measured on animals that they never saw."),
-        lines({name: both[0]
-               for name, both in curves.items()}, "step", "loss on unseen animals (nats)"),
-        lines({name: both[1]
-               for name, both in curves.items()}, "step", "share of unseen animals told right"),
-        Table(("model", "parameters", "loss (unseen)", "right (unseen)"),
-             [("a shrug", "–", f"{numbers['chance']['loss']:.3f}", f"{numbers['chance']['accuracy']:.1%}")] +
-             [(name, f"{m['parameters']:,}", f"{m['test_loss']:.3f}", f"{m['test_accuracy']:.1%}")
+            "that lie between others get a region of their own. Both are measured on animals that they never saw.",
+            "线性模型只能在地图上铺平面。有了隐藏层，地图先被折叠，夹在其他物种之间的物种也能有自己的区域。"
+            "两者都用从未见过的动物来检验。")),
+        lines({name: both[0] for name, both in curves.items()}, ("step", "步"),
+              ("loss on unseen animals (nats)", "未见动物上的损失（nat）"), chinese=CHINESE),
+        lines({name: both[1] for name, both in curves.items()}, ("step", "步"),
+              ("share of unseen animals told right", "未见动物中认对的比例"), chinese=CHINESE),
+        Table((("model", "模型"), ("parameters", "参数"), ("loss (unseen)", "损失（未见）"),
+               ("right (unseen)", "正确率（未见）")),
+             [(("a shrug", "一视同仁"), "–", f"{numbers['chance']['loss']:.3f}",
+               f"{numbers['chance']['accuracy']:.1%}")] +
+             [((name, CHINESE[name]), f"{m['parameters']:,}", f"{m['test_loss']:.3f}", f"{m['test_accuracy']:.1%}")
               for name, m in numbers["models"].items()] +
-             [("the true densities: nobody can do better", "–", f"{numbers['best']['loss']:.3f}",
+             [(("the true densities: nobody can do better", "真实的密度：没有谁能做得更好"), "–",
+               f"{numbers['best']['loss']:.3f}",
                f"{numbers['best']['accuracy']:.1%}")]),
-        Text("What is left is not the model's fault: species whose sizes overlap cannot be told apart by two numbers."),
+        Text(("What is left is not the model's fault: species whose sizes overlap cannot be told apart by two numbers.",
+              "剩下的错误不怪模型：体形重叠的物种，只凭两个数无法区分。")),
     ]

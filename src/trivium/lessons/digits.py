@@ -92,7 +92,7 @@ class Digits(Stage):
                 sorted(confused.items(), key=lambda item: -item[1])[:5])
         }
         save_weights(model, context.folder / "model.safetensors")
-        write_page(context, "Reading digits", page(numbers, context, test, wrong[:40], probabilities))
+        write_page(context, ("Reading digits", "识别数字"), page(numbers, context, test, wrong[:40], probabilities))
         return write_numbers(context, numbers)
 
 
@@ -140,6 +140,12 @@ def as_svg(image: Tensor, caption: str) -> str:
         f'style="background:#fff" fill="#000">{dots}</svg><figcaption>{html.escape(caption)}</figcaption></figure>')
 
 
+STEP, LOSS = ("step", "步"), ("loss (nats)", "损失（nat）")
+CHINESE = {"training, images bent": "训练，图像弯曲", "unseen digits": "未见过的数字",
+           "few images: training": "少量图像：训练", "few images: unseen": "少量图像：未见过",
+           "few, bent: training": "少量、弯曲：训练", "few, bent: unseen": "少量、弯曲：未见过"}
+
+
 def page(numbers: dict[str, Any], context: Context, test: Examples, wrong: Tensor,
          probabilities: Tensor) -> list[Piece]:
     """What the lesson shows."""
@@ -147,49 +153,57 @@ def page(numbers: dict[str, Any], context: Context, test: Examples, wrong: Tenso
     mistakes = "".join(
         as_svg(
             test.inputs[i],
-            f"{int(test.targets[i])}, read as {int(probabilities[i].argmax())} ({float(probabilities[i].max()):.0%})")
+            f"{int(test.targets[i])} → {int(probabilities[i].argmax())} ({float(probabilities[i].max()):.0%})")
         for i in wrong.tolist())
     few, bent = numbers["overfitting"]["few"], numbers["overfitting"]["few-bent"]
     return [
-        Text(
+        Text((
             "An image is numbers too: 28 × 28 = 784 of them, one for each pixel's darkness. Nobody can write down what "
-            "makes a 7; a network can "
-            "learn it from examples, with the same loss and the same steps as before."),
+            "makes a 7; a network can learn it from examples, with the same loss and the same steps as before.",
+            "图像也是数字：28 × 28 = 784 个，每个像素的深浅一个。没有人能写下什么样的才是 7；"
+            "网络却能从例子中学会，损失和步骤与之前相同。")),
         Raw(some),
-        Heading("The network"),
-        Text(
+        Heading(("The network", "网络")),
+        Text((
             f"784 numbers go to 784 units, those to 28, those to 10 scores: {numbers['parameters']:,} parameters. Each "
-            "unit adds up its inputs, "
-            "weighted, and passes on what is above zero."),
+            "unit adds up its inputs, weighted, and passes on what is above zero.",
+            f"784 个数送到 784 个单元，再到 28 个，再到 10 个得分：共 {numbers['parameters']:,} 个参数。"
+            "每个单元把输入加权求和，把大于零的部分传下去。")),
         lines(
             {
                 "training, images bent": curve(context, "all", "loss"), "unseen digits": curve(
                     context, "all", "validation_loss")
-            }, "step", "loss (nats)", log=True),
-        lines({"unseen digits": curve(context, "all", "validation_accuracy")}, "step", "share read right"),
-        Text(
+            }, STEP, LOSS, log=True, chinese=CHINESE),
+        lines({"unseen digits": curve(context, "all", "validation_accuracy")}, STEP,
+              ("share read right", "读对的比例"), chinese=CHINESE),
+        Text((
             f"{numbers['train_images']:,} images to learn from; {numbers['test_accuracy']:.2%} of "
-            f"{numbers['test_images']:,} unseen digits are read right."
-        ),
-        Heading("The mistakes"),
-        Text(
+            f"{numbers['test_images']:,} unseen digits are read right.",
+            f"用来学习的图像有 {numbers['train_images']:,} 张；{numbers['test_images']:,} 个未见过的数字中读对了 "
+            f"{numbers['test_accuracy']:.2%}。")),
+        Heading(("The mistakes", "错误")),
+        Text((
             f"{numbers['mistakes']} digits are misread; here those of which the network was surest. Some would puzzle "
-            "a person, others would not."
-        ),
+            "a person, others would not.",
+            f"有 {numbers['mistakes']} 个数字读错了；这里是网络最有把握的那些。有的连人也难辨认，有的则不然。")),
         Raw(mistakes),
-        Table(("confusion", "times"), list(numbers["most_confused"].items())),
-        Heading("Learning by heart"),
-        Text(
+        Table((("confusion", "混淆"), ("times", "次数")), list(numbers["most_confused"].items())),
+        Heading(("Learning by heart", "死记硬背")),
+        Text((
             f"With {few['images']:,} images only, the network soon knows every one of them, and on unseen digits its "
-            "loss first falls and then rises: "
-            "it learns by heart. Bending each image a little, anew each time, helps as more images would."),
+            "loss first falls and then rises: it learns by heart. Bending each image a little, anew each time, helps "
+            "as more images would.",
+            f"只有 {few['images']:,} 张图像时，网络很快就记住了每一张，在未见过的数字上损失先降后升：它在死记硬背。"
+            "每次都把图像重新弯曲一点，效果就像有了更多图像。")),
         lines(
             {
                 "few images: training": curve(context, "few", "loss"), "few images: unseen": curve(
                     context, "few", "validation_loss"), "few, bent: training": curve(context, "few-bent", "loss"),
                 "few, bent: unseen": curve(context, "few-bent", "validation_loss")
-            }, "step", "loss (nats)", log=True),
-        Table(("images", "right on them", "right on unseen ones", "loss on unseen ones", "its lowest"),
-             [(f"{e['images']:,}{', bent' if name else ''}", f"{e['train_accuracy']:.1%}", f"{e['test_accuracy']:.1%}",
+            }, STEP, LOSS, log=True, chinese=CHINESE),
+        Table((("images", "图像"), ("right on them", "在其上正确"), ("right on unseen ones", "在未见者上正确"),
+               ("loss on unseen ones", "在未见者上的损失"), ("its lowest", "其最低值")),
+             [((f"{e['images']:,}{', bent' if name else ''}", f"{e['images']:,}{'，弯曲' if name else ''}"),
+               f"{e['train_accuracy']:.1%}", f"{e['test_accuracy']:.1%}",
                f"{e['test_loss']:.3f}", f"{e['lowest_test_loss']:.3f}") for name, e in enumerate((few, bent))]),
     ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trivium import randomness
 from trivium.errors import TriviumError, extra
 from trivium.lessons.lesson import Epochs, Examples, curve, learn
-from trivium.lessons.page import Heading, Piece, Table, Text, lines, write_numbers, write_page
+from trivium.lessons.page import Heading, Piece, Table, Text, lines, titled, write_numbers, write_page
 from trivium.stage import Context, Stage
 from trivium.training.machine import prepare
 from trivium.training.objective import Objective, Total
@@ -86,7 +86,7 @@ class Line(Stage):
             "least_squares": {"a": float(best_a), "b": float(best_b), "error": least}, "longest_step": 2 / curvature,
             "attempts": outcomes, "gradient_at_zero": {"by_hand": by_hand, "by_backpropagation": by_machine}
         }
-        write_page(context, "A line that learns", page(x, y, numbers, errors, paths))
+        write_page(context, ("A line that learns", "会学习的直线"), page(x, y, numbers, errors, paths))
         return write_numbers(context, numbers)
 
 
@@ -147,43 +147,58 @@ def page(x: np.ndarray, y: np.ndarray, numbers: dict[str, Any], errors: dict[str
     near = {name: path for name, path in paths.items() if "(too long)" not in name}
     way = go.Figure(
         [go.Scatter(x=a, y=b, mode="lines+markers", name=name, marker={"size": 4})
-         for name, (a, b) in near.items()], {"xaxis": {"title": {"text": "a"}}, "yaxis": {"title": {"text": "b"}}})
+         for name, (a, b) in near.items()])
+    chinese = {name: in_chinese(name) for name in numbers["attempts"]} | {"points": "点", "least squares": "最小二乘"}
     hand, machine = numbers["gradient_at_zero"]["by_hand"], numbers["gradient_at_zero"]["by_backpropagation"]
     return [
-        Text(
+        Text((
             "A model is a formula with numbers that can be turned: its parameters. A line, a·x + b, has two. To learn "
-            "is to turn them until the "
-            "total error is as small as it gets."),
-        go.Figure(drawn, {"xaxis": {"title": {"text": "x"}}, "yaxis": {"title": {"text": "y"}}}),
-        Heading("The error, its slope, and a step"),
-        Text(
+            "is to turn them until the total error is as small as it gets.",
+            "模型就是带有可调数字的公式，这些数字叫参数。直线 a·x + b 有两个参数。"
+            "学习就是调节它们，直到总误差小到不能再小。")),
+        titled(go.Figure(drawn), "x", "y", chinese),
+        Heading(("The error, its slope, and a step", "误差、误差的斜率和一步")),
+        Text((
             "The error of a line is the square of its distance from each point, summed and divided by the number of "
-            "points. Its slope in the "
-            "direction of a, and of b, tells how the error changes when that number grows a little: the gradient. A "
-            "step goes the opposite way."
-        ),
-        Text("a ← a - step · ∂error/∂a\nb ← b - step · ∂error/∂b", code=True),
-        Text(
+            "points. Its slope in the direction of a, and of b, tells how the error changes when that number grows a "
+            "little: the gradient. A step goes the opposite way.",
+            "直线的误差是它到各点距离的平方之和，再除以点数。"
+            "误差在 a、b 两个方向上的斜率，说明该数稍稍变大时误差如何变化，"
+            "这就是梯度。一步就是逆着梯度走。")),
+        Text(("a ← a - step · ∂error/∂a\nb ← b - step · ∂error/∂b", "a ← a - 步长 · ∂误差/∂a\nb ← b - 步长 · ∂误差/∂b"),
+             code=True),
+        Text((
             f"At a = b = 0 the gradient is ({hand[0]:.4f}, {hand[1]:.4f}) by the formula 2·mean(r·x), 2·mean(r); "
-            "backpropagation, which works "
-            f"for any formula, finds ({machine[0]:.4f}, {machine[1]:.4f})."),
-        Heading("How long may a step be?"),
-        Text(
+            f"backpropagation, which works for any formula, finds ({machine[0]:.4f}, {machine[1]:.4f}).",
+            f"在 a = b = 0 处，按公式 2·mean(r·x)、2·mean(r)，梯度为 ({hand[0]:.4f}, {hand[1]:.4f})；"
+            f"对任何公式都适用的反向传播得到 ({machine[0]:.4f}, {machine[1]:.4f})。")),
+        Heading(("How long may a step be?", "一步可以多长？")),
+        Text((
             "Too short, and it takes for ever; too long, and each step leaps over the valley and lands higher on the "
-            "other side. For these points "
-            f"the limit is {numbers['longest_step']:.3f}: 2 divided by the strongest curvature of the error."),
-        lines(errors, "step", "error", log=True),
-        way,
-        Text(
-            "A remedy that needs no mathematics: begin long, "
-            "and halve the step whenever the error is not below the smallest one so far."
-        ),
-        Table(("attempt", "a", "b", "error", "distance to least squares", "last step"),
-             [(name, *(f"{o[k]:.4g}" for k in ("a", "b", "error", "distance", "last_step")))
+            f"other side. For these points the limit is {numbers['longest_step']:.3f}: 2 divided by the strongest "
+            "curvature of the error.",
+            "太短，永远走不到；太长，每一步都跃过谷底，落在对面更高的地方。"
+            f"对这些点来说，界限是 {numbers['longest_step']:.3f}，即 2 除以误差的最大曲率。")),
+        lines(errors, ("step", "步"), ("error", "误差"), log=True, chinese=chinese),
+        titled(way, "a", "b", chinese),
+        Text((
+            "A remedy that needs no mathematics: begin long, and halve the step whenever the error is not below the "
+            "smallest one so far.",
+            "有一个不用数学的办法：从长步开始，只要误差没有低于历来的最小值，就把步长减半。")),
+        Table((("attempt", "尝试"), "a", "b", ("error", "误差"), ("distance to least squares", "与最小二乘的距离"),
+               ("last step", "最后的步长")),
+             [((name, in_chinese(name)), *(f"{o[k]:.4g}" for k in ("a", "b", "error", "distance", "last_step")))
               for name, o in numbers["attempts"].items()] +
-             [("least squares", f"{best['a']:.4g}", f"{best['b']:.4g}", f"{best['error']:.4g}", "0", "–")]),
-        Text(
+             [(("least squares", "最小二乘"), f"{best['a']:.4g}", f"{best['b']:.4g}", f"{best['error']:.4g}", "0",
+               "–")]),
+        Text((
             "For a line the best answer can be worked out at once (least squares). For a language model it cannot, and "
-            "these steps are all there is."
-        ),
+            "these steps are all there is.",
+            "直线的最佳答案可以直接算出（最小二乘法）；语言模型却不能，只有这样一步一步地走。")),
     ]
+
+
+def in_chinese(attempt: str) -> str:
+    """What an attempt is called in Chinese."""
+    return attempt.replace("step", "步长").replace(" (too long)", "（太长）").replace(
+        ", halved when progress stops", "，停滞时减半")

@@ -95,7 +95,7 @@ class NextWord(Stage):
                                "transformer": sum(p.numel() for p in model.parameters())
                            }, "guesses": guesses(model.eval(), heldout, names)
         }
-        write_page(context, "Which word comes next?", page(numbers, context))
+        write_page(context, ("Which word comes next?", "下一个词是什么？"), page(numbers, context))
         return write_numbers(context, numbers)
 
 
@@ -172,32 +172,45 @@ def guesses(model: LanguageModel, texts: list[np.ndarray], names: list[str], cou
     return found
 
 
+UNSEEN = ("loss on unseen text (nats a word)", "未见文本上的损失（每词 nat）")
+CHINESE = {"all words alike": "所有词一视同仁", "counts of words": "词的计数",
+           "counts after one word": "看一个词的计数", "counts after two words": "看两个词的计数",
+           "a network over few words": "看少数几个词的网络",
+           "a tiny Transformer": "很小的 Transformer"}
+
+
 def page(numbers: dict[str, Any], context: Context) -> list[Piece]:
     """What the lesson shows."""
     losses = numbers["loss"]
     best = losses["counts after two words"]
     return [
-        Text(
+        Text((
             "To write is to choose the next word, again and again. That is classification: words in, one of "
             f"{numbers['vocabulary']:,} classes out. "
-            f"{numbers['training_words']:,} words to learn from, {numbers['unseen_words']:,} to be tested on."),
-        Heading("From counting to learning"),
-        Table(("model", "loss on unseen text (nats a word)", "as good as choosing among so many words"),
-             [(name, f"{loss:.3f}", f"{numbers['perplexity'][name]:.1f}") for name, loss in losses.items()]),
-        Text(
+            f"{numbers['training_words']:,} words to learn from, {numbers['unseen_words']:,} to be tested on.",
+            f"写作就是一次又一次地选择下一个词。这是分类：输入词，输出 {numbers['vocabulary']:,} 个类别之一。"
+            f"用来学习的有 {numbers['training_words']:,} 个词，用来检验的有 {numbers['unseen_words']:,} 个。")),
+        Heading(("From counting to learning", "从计数到学习")),
+        Table((("model", "模型"), UNSEEN, ("as good as choosing among so many words", "相当于在这么多词里挑选")),
+             [((name, CHINESE.get(name, CHINESE["a network over few words"])), f"{loss:.3f}",
+               f"{numbers['perplexity'][name]:.1f}") for name, loss in losses.items()]),
+        Text((
             "Counting says what usually follows. After two words it knows more than after one, "
             "but most longer beginnings were never seen. A network treats alike what is alike, "
-            "so it can use more of what came before; a Transformer looks back at the whole document."
-        ),
+            "so it can use more of what came before; a Transformer looks back at the whole document.",
+            "计数说出通常接着什么。看两个词比看一个词知道得多，但更长的开头大多从未出现过。"
+            "网络对相似的东西一视同仁，所以能用上更多的前文；Transformer 则能回看整篇文档。")),
         lines(
             {
                 "a network over few words": curve(context, "window", "validation_loss"), "a tiny Transformer": curve(
                     context, "transformer", "validation_loss"),
                 "counts after two words": ([1, curve(context, "window", "validation_loss")[0][-1]], [best, best])
-            }, "step", "loss on unseen text (nats a word)"),
-        Heading("What it would say"),
-        Table(("text so far", "the Transformer's guesses", "what stands there"),
+            }, ("step", "步"), UNSEEN, chinese=CHINESE),
+        Heading(("What it would say", "它会说什么")),
+        Table((("text so far", "已有的文本"), ("the Transformer's guesses", "Transformer 的猜测"),
+               ("what stands there", "实际的词")),
              [(row["before"], ", ".join(f"{word} {p:.0%}" for word, p in row["guesses"]), row["next"])
               for row in numbers["guesses"]]),
-        Text("A large language model is this, with more words, more layers, and much more to read."),
+        Text(("A large language model is this, with more words, more layers, and much more to read.",
+              "大语言模型就是这样，只是词更多、层更多、读得多得多。")),
     ]

@@ -33,11 +33,12 @@ from trivium.report.page import render
 from trivium.report.table import over_runs
 from trivium.stages.registry import Stages
 from trivium.status import logs_of, rows_so_far
-from trivium.studio import recipes
+from trivium.studio import recipes, through
 from trivium.studio.answers import Answers, Wanted
 from trivium.studio.guard import COOKIE, REPORT_POLICY, Guard
 from trivium.studio.jobs import Jobs
 from trivium.studio.live import Follower, column_of, spread
+from trivium.studio.looker import Looker
 from trivium.studio.runs import NoSuchRun, Runs
 from trivium.studio.talks import Talks
 
@@ -66,6 +67,7 @@ class Studio:
     talks: Talks
     key: str = ""
     answers: Answers = field(default_factory=Answers)
+    looker: Looker = field(default_factory=Looker)
 
 
 def create_app(root: Path, at_once: int = 1, key: str = "", hosts: frozenset[str] | None = None,
@@ -81,6 +83,7 @@ def create_app(root: Path, at_once: int = 1, key: str = "", hosts: frozenset[str
     app.add_middleware(Guard, key=key)
     if hosts is not None:
         app.add_middleware(Hosts, known=hosts, refusal=lambda message: JSONResponse({"error": message}, 421))
+    app.include_router(through.router)  # before the files of the pages, which take any name
     app.include_router(router)
     return app
 
@@ -94,12 +97,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         while True:
             with contextlib.suppress(TriviumError, OSError):
                 await run_in_threadpool(studio.jobs.start_next)
+                await run_in_threadpool(studio.looker.rest)
             await asyncio.sleep(1)
 
     looking = asyncio.create_task(look())
     yield
     looking.cancel()
     await run_in_threadpool(studio.talks.end)
+    await run_in_threadpool(studio.looker.end)
 
 
 # faults
@@ -398,6 +403,7 @@ def withdraw(identity: str, studio: TheStudio) -> Any:
 @router.get("/run/{name}", response_class=HTMLResponse)
 @router.get("/start", response_class=HTMLResponse)
 @router.get("/compare", response_class=HTMLResponse)
+@router.get("/through", response_class=HTMLResponse)
 def page() -> Response:
     return static("studio.html")
 

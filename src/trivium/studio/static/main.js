@@ -5,12 +5,13 @@ import { compareView } from "./compare.js";
 import { runView } from "./run.js";
 import { runsView } from "./runs.js";
 import { startView } from "./start.js";
+import { throughView } from "./through.js";
 
 let leave = () => {};
 
 const VIEWS = [
   [/^\/$/, () => runsView], [/^\/run\/([^/]+)$/, (name) => (place) => runView(place, decodeURIComponent(name))],
-  [/^\/start$/, () => startView], [/^\/compare$/, () => compareView],
+  [/^\/start$/, () => startView], [/^\/compare$/, () => compareView], [/^\/through$/, () => throughView],
 ];
 
 async function show() {
@@ -18,7 +19,7 @@ async function show() {
   leave = () => {};
   spell(document);
   const path = location.pathname;
-  fill(document.getElementById("nav"), [["/", "runs"], ["/start", "start"], ["/compare", "compare"]].map(([address, key]) =>
+  fill(document.getElementById("nav"), [["/", "runs"], ["/start", "start"], ["/compare", "compare"], ["/through", "through"]].map(([address, key]) =>
     el("a", { href: address, "aria-current": address === path ? "page" : null }, word(key))));
   fill(document.getElementById("switches"),
     el("button", { type: "button", class: "small", lang: language() === "zh" ? "en" : "zh-Hans", onclick: () => { speak(language() === "zh" ? "en" : "zh"); show(); } }, word("language")),

@@ -45,6 +45,7 @@ export function runView(place, name) {
         ["interrupted", "killed", "failed"].includes(about.state) && about.recipe ? el("button", { type: "button", "data-act": "again", class: "go", onclick: () => act("again", {}, "started") }, word("again")) : null,
         about.stages.some((stage) => stage.digest) ? el("a", { href: `/runs/${encodeURIComponent(name)}/report`, target: "_blank", rel: "noopener" }, word("report")) : null,
         talkers().length ? el("button", { type: "button", "data-act": "talk", onclick: talk }, word("talk")) : null,
+        about.stages.some((stage) => stage.digest && stage.chats) ? el("a", { href: `/through?run=${encodeURIComponent(name)}` }, word("through")) : null,
         el("a", { href: `/compare?run=${encodeURIComponent(name)}` }, word("compare"))));
     if (held) head.querySelector(`[data-act="${held}"]`)?.focus();
   }

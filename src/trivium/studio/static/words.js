@@ -43,6 +43,18 @@ const WORDS = {
   shortest: ["shortest", "最短"], different: ["most different", "差异最大"], link: ["Link to this row", "此行的链接"], rows: ["rows", "行"], previous: ["Previous", "上一页"], next: ["Next", "下一页"],
   truth: ["Right would be", "正确答案"], no_answers: ["No model has been examined in this run.", "此运行中尚无模型接受考试。"], memory: ["memory", "内存"], lineage: ["made from", "来源"],
   started_by: ["Recipe file", "配方文件"], not_there: ["There is nothing here.", "这里什么都没有。"], points: ["Numbers", "数值"], left_out: ["rows of the log are not drawn", "行日志未绘出"],
+  through: ["See through", "透视"], through_about: ["What a model makes of a text, token by token.", "逐个词元地看模型如何处理一段文本。"], none: ["none", "无"],
+  model: ["Model", "模型"], reward_model: ["Reward model", "奖励模型"], reference_model: ["Reference", "参考模型"], no_models: ["This run has made no model yet.", "此运行尚未产生模型。"], no_writer: ["This run has no model that writes.", "此运行没有能写文本的模型。"],
+  not_looked: ["Models that cannot be looked through", "无法透视的模型"], looking_at_models: ["Looking for models …", "正在查找模型……"], looking: ["Looking …", "正在计算……"], look: ["Look", "查看"],
+  as_chat: ["A chat", "对话"], as_text: ["A text", "文本"], who: ["Who speaks in message", "发言者，消息"], message: ["Message", "消息"], remove: ["Take out message", "移除消息"], add_message: ["Add a message", "添加消息"],
+  another_example: ["Another question of the run", "换一个此运行中的问题"], tokens_title: ["Tokens", "词元"], tokens_of_text: ["The text's tokens", "文本的词元"], colour_by: ["Colour by", "着色依据"],
+  of_them_learned: ["# of them carry loss", "其中 # 个计入损失"], by_pieces: ["piece", "片段"], by_probability: ["probability", "概率"], by_entropy: ["entropy", "熵"], by_attention: ["attention of the chosen token", "所选词元的注意力"], by_score: ["score", "得分"], by_kl: ["log p − log r", "log p − log r"],
+  back_to_text: ["Back to the text", "回到原文"], is_special: ["special", "特殊词元"], is_learned: ["carries loss", "计入损失"], walk: ["Click a token, or walk with the arrow keys.", "点击词元，或用方向键移动。"], rendered: ["As the template renders it", "模板渲染后的文本"],
+  place: ["place", "位置"], bytes: ["bytes", "字节"], rank: ["rank", "名次"], token: ["token", "词元"], probability: ["probability", "概率"], entropy: ["entropy", "熵"], share: ["share", "占比"],
+  next_title: ["What comes next", "接下来是什么"], after: ["After", "在其后："], stands: ["There stands", "实际是"], nothing_after: ["Nothing follows yet: pick a token to go on.", "后面还没有内容：选一个词元继续。"], go_on_with: ["Go on with", "继续："],
+  attention_title: ["Attention", "注意力"], layer: ["layer", "层"], head: ["head", "头"], map_about: ["A row looks at the columns.", "每一行注视各列。"], looks_at: ["looks at", "注视"], prefix: ["prefix before the text", "文本之前的前缀"],
+  scores_title: ["Score along the answer", "沿回答的得分"], scores_about: ["What the reward model would give the answer if it ended after each token, centred on demonstrations:", "若回答在各词元后结束，奖励模型给出的得分（以示范为零点）："],
+  kl_title: ["Divergence from the reference", "与参考模型的差异"], kl_about: ["Of each token that stands there, and of the whole distribution it came from:", "实际词元的对数概率之差，以及其所来自的整个分布的差异："], over_answer: ["Summed over the answer", "对回答求和"],
 };
 
 export const language = () => document.documentElement.dataset.language || "en";
