@@ -130,6 +130,31 @@ def invite(project: Project, role: Annotated[str, typer.Option(help="annotator o
 
 
 @app.command()
+def disagreements(
+        project: Project, run: Annotated[Path, typer.Argument(help="A run's folder, such as runs/quickstart.")],
+        models: Annotated[str, typer.Option(help="Two models of its examination, as in sft,ppo: their answers alone.")
+                          ] = "",
+        most: Annotated[int, typer.Option(min=1, help="Items at most, the greatest disagreements first.")] = 100,
+        as_json: Annotated[bool, typer.Option("--json", help="The numbers as JSON.")] = False) -> None:
+    """Ask people what a run leaves open: rankings that its reward model gets wrong, and answers of which no rubric says
+    which is better."""
+    from trivium.api import load
+    with open_store(project, create=True) as store:
+        from trivium.feedback.disagreements import of_run
+        found = of_run(run, lambda folder: load(folder).score, [name.strip() for name in models.split(",") if name],
+                       most)
+        outcome = store.add_items(found, again=True)
+    if as_json:
+        print(to_json({"found": len(found), "added": outcome.added, "there_already": outcome.known_already,
+                       "asked_again": outcome.again, "refused": len(outcome.rejects)}))
+        return
+    print(f"{counted(len(found), 'disagreement')} of {run}: {outcome.added} added, {outcome.known_already} there "
+          f"already, of which {outcome.again} asked again, {len(outcome.rejects)} refused")
+    for reject in outcome.rejects[:3]:
+        print(f"  {reject['reason']}: {reject['text'][:100]}")
+
+
+@app.command()
 def people(project: Project) -> None:
     """List everybody and what they have done."""
     with open_store(project) as store:

@@ -79,6 +79,7 @@ class Item:
     works: list[Work] = field(default_factory=list)
     settled: Event | None = None
     closed: bool = False  # withdrawn by the lead
+    people: int = 0  # who are asked at least, whatever the settings say
     rulings: tuple[int, ...] = ()  # all that the lead said of it
     _agreement: float | None = None
 
@@ -146,6 +147,9 @@ class State:
 
     def wanted(self, item: Item) -> int:
         """People who should judge it."""
+        return max(item.people, self._usual(item))
+
+    def _usual(self, item: Item) -> int:
         if self.settings.overlap_share >= 1 or item.kind == "write":
             return self.settings.overlap if item.kind == "compare" else 1
         lucky = randomness.derive(self.settings.seed, "overlap", item.id) / 2**64 < self.settings.overlap_share
@@ -254,6 +258,12 @@ class State:
         item = self.items[event.body["item"]]
         item.settled = event
         self._ruled(item, event)
+
+    def _on_people(self, event: Event) -> None:
+        item = self.items[event.body["item"]]
+        item.people = event.body["people"]
+        self._touch(item.event, event)
+        self._queue(item)
 
     def _on_close(self, event: Event) -> None:
         item = self.items[event.body["item"]]

@@ -99,6 +99,7 @@ class Imported:
 
     added: int = 0
     known_already: int = 0
+    again: int = 0  # of those that were there, how many one more person is asked about
     rejects: list[Row] = field(default_factory=list)
 
     def reject(self, row: int, reason: str, value: Any, file: str = "") -> None:
@@ -321,9 +322,10 @@ class Store:
 
     # items
 
-    def add_items(self, given: Iterable[Mapping[str, Any]], who: int | None = None) -> Imported:
+    def add_items(self, given: Iterable[Mapping[str, Any]], who: int | None = None, again: bool = False) -> Imported:
         """Add prompts with responses to compare, or prompts alone to answer. A row with a fault is kept aside with its
-        reason; one that is there already, by its ``id`` and texts, is counted and not added again."""
+        reason; one that is there already, by its ``id`` and texts, is counted and not added again: with ``again``, one
+        person more is asked about it, if nobody is to be asked otherwise and the lead has not settled it."""
         outcome, fresh = Imported(), []
         for number, row in enumerate(given, 1):
             try:
@@ -349,6 +351,11 @@ class Store:
                     })
                 elif seen[item["item"]] == content:
                     outcome.known_already += 1
+                    known = self._state.items.get(item["item"])
+                    if again and known and self._state.finished(known) and not (known.settled or known.closed):
+                        outcome.again += 1
+                        self._append(connection, "people", who, {
+                            "item": known.id, "people": len(known.judgements()) + 1}, now)
                 else:
                     outcome.reject(
                         number, f"the id {item['item']!r} belongs to an item with other texts or another known answer",
