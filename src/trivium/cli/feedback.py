@@ -77,9 +77,54 @@ def create(project: Project, set_: Settings = None) -> None:
 def import_(project: Project,
             files: Annotated[list[Path],
                              typer.Argument(help="JSON lines, CSV, Excel: `prompt`, and `responses` to compare.")],
+            batch: Annotated[str, typer.Option(help="A name for these items together, where they name none.")] = "",
+            deadline: Annotated[str, typer.Option(help="Until when they should be done, as in 2030-12-31 (UTC).")] = "",
             rejects: Rejects = None) -> None:
     """Import prompts with responses to compare, or prompts alone to answer."""
-    _each(project, "items", files, rejects)
+    with open_store(project) as store:
+        from trivium.feedback.rows import moment
+        at = moment(deadline) if deadline else None
+        if deadline and not batch:
+            raise TriviumError("--deadline: name the items with --batch, so that it can be changed for all of them")
+        _import(store, "items", files, rejects, batch=batch)
+        if deadline:
+            store.set_deadline(at, batch=batch)
+
+
+@app.command()
+def give(project: Project, item: Annotated[str, typer.Argument(help="The item's id.")], name: str) -> None:
+    """Let somebody have an item next."""
+    with open_store(project) as store:
+        store.give(item, _person(store, name))
+
+
+@app.command()
+def take(project: Project, item: Annotated[str, typer.Argument(help="The item's id.")], name: str) -> None:
+    """Take an item from somebody: others do it."""
+    with open_store(project) as store:
+        store.take(item, _person(store, name))
+
+
+@app.command()
+def quota(project: Project, name: str,
+          day: Annotated[int | None, typer.Option(min=0, help="Answers a day (UTC); what the settings say if left out.")
+                         ] = None,
+          in_all: Annotated[int | None, typer.Option(min=0, help="Answers in all; as above.")] = None) -> None:
+    """Set how much somebody may do at most."""
+    with open_store(project) as store:
+        store.set_quota(_person(store, name), day, in_all)
+
+
+@app.command()
+def deadline(project: Project, when: Annotated[str, typer.Argument(help="As in 2030-12-31T18:00Z, or none.")],
+             item: Annotated[str, typer.Option(help="An item's id.")] = "",
+             batch: Annotated[str, typer.Option(help="A batch's name.")] = "") -> None:
+    """Set until when an item or a batch should be done."""
+    if bool(item) == bool(batch):
+        raise TriviumError("name either --item or --batch")
+    with open_store(project) as store:
+        from trivium.feedback.rows import moment
+        store.set_deadline(None if when == "none" else moment(when), item, batch)
 
 
 @app.command()
@@ -278,13 +323,14 @@ def _each(project: str, kind: str, files: list[Path], rejects: Path | None, add_
         _import(store, kind, files, rejects, add_people)
 
 
-def _import(store: Store, kind: str, files: list[Path], rejects: Path | None, add_people: bool = False) -> None:
+def _import(store: Store, kind: str, files: list[Path], rejects: Path | None, add_people: bool = False,
+            batch: str = "") -> None:
     """Import files. Every row that is refused is kept with its number, its reason and its text: beside its file, or all
     in ``rejects``."""
     from trivium.files import write_rows
     kept: list[dict[str, Any]] = []
     for file in files:
-        bad = _import_file(store, kind, file, add_people)
+        bad = _import_file(store, kind, file, add_people, batch)
         kept = [*kept, *bad] if rejects else bad
         if bad:
             place = rejects or file.with_name(f"{file.name}.rejects.jsonl")
@@ -292,13 +338,13 @@ def _import(store: Store, kind: str, files: list[Path], rejects: Path | None, ad
             print(f"  the first is row {bad[0]['row']}: {bad[0]['reason']}\n  all of them, with their reasons: {place}")
 
 
-def _import_file(store: Store, kind: str, file: Path, add_people: bool) -> list[dict[str, Any]]:
+def _import_file(store: Store, kind: str, file: Path, add_people: bool, batch: str) -> list[dict[str, Any]]:
     """Import one file, say what became of it, and return what was refused."""
     from trivium.files import read_rows
     if kind == "items" and file.suffix.lower() in (".csv", ".tsv", ".xlsx", ".json", ".parquet") and file.is_file():
         from trivium.data.readers import Limits
         from trivium.feedback.uploads import import_file
-        brought = import_file(store, file, file.name, limits=Limits(unwrap=True))
+        brought = import_file(store, file, file.name, limits=Limits(unwrap=True), batch=batch)
         print(f"{file}: {brought.added} added, {brought.known_already} there already, {len(brought.rejects)} refused")
         return [{"file": str(file), **reject} for reject in brought.rejects]
     bad: list[dict[str, Any]] = []
@@ -313,7 +359,7 @@ def _import_file(store: Store, kind: str, file: Path, add_people: bool) -> list[
         rows.append(row)
     outcome: Imported
     if kind == "items":
-        outcome = store.add_items(rows)
+        outcome = store.add_items({"batch": batch, **row} if batch and isinstance(row, dict) else row for row in rows)
     elif kind == "scores":
         outcome = store.add_scores(rows)
     else:

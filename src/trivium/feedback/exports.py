@@ -10,6 +10,7 @@ from typing import Any
 
 from trivium.errors import TriviumError, nearest
 from trivium.feedback.agreement import preferences
+from trivium.feedback.assignment import REGULAR
 from trivium.feedback.rows import prompt_key, split_of
 from trivium.feedback.state import JUDGED, SKIPPED, Item, State, Work
 from trivium.feedback.store import Store
@@ -57,8 +58,8 @@ def demonstrations(store: Store) -> Iterator[Row]:
 
 def rankings(store: Store) -> Iterator[Row]:
     """One judgement a row: ``{"id", "prompt", "responses", "ranking", "ratings", "flags", "annotator", "seconds",
-    "split", "chosen", "source"}``, and a ``note`` where one was written. ``chosen`` is ``"random"`` or ``"uncertain"``:
-    how the item was picked. Of a settled item there is the lead's ranking alone; what says `all bad` or ties everything
+    "split", "chosen", "source"}``, and a ``note`` where one was written. ``chosen`` is ``"random"``, ``"uncertain"``, ``"due"`` or
+    ``"given"``: how the item was picked. Of a settled item there is the lead's ranking alone; what says `all bad` or ties everything
     prefers nothing and is left out."""
     yield from (row for row in _judgements(store) if len(row["ranking"]) > 1 and not row.pop("all_bad"))
 
@@ -167,7 +168,7 @@ def _picked(state: State, item: Item) -> tuple[int, list[tuple[int, int, str]]]:
     if item.settled:
         first = item.works[0].why if item.works else "random"
         return item.event, [(item.settled.id, item.settled.who
-                             or 0, first if first in ("random", "uncertain") else "random")]
+                             or 0, first if first in REGULAR else "random")]
 
     def why(work: Work) -> str:
         return "random" if work.why == "import" else work.why

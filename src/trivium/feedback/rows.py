@@ -9,6 +9,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trivium.errors import TriviumError, nearest
@@ -82,7 +83,8 @@ def messages(value: Any, last: str | None = None) -> list[Row]:
 def item(row: Mapping[str, Any]) -> Row:
     """A row to import, as an item: ``prompt``, and for a comparison ``responses``; optionally ``id``, ``known`` (the
     true ranking), ``scores`` (``[models, K]`` of an ensemble) and ``source``."""
-    known_fields = ("id", "prompt", "responses", "known", "scores", "source", "task", "truth", "models", "finished")
+    known_fields = ("id", "prompt", "responses", "known", "scores", "source", "task", "truth", "models", "finished", "batch",
+                    "deadline")
     if "prompt" not in row:
         alike = difflib.get_close_matches("prompt", map(str, row), 1)
         raise TriviumError("the field `prompt` is missing" + (f"; call {alike[0]!r} so" if alike else ""))
@@ -111,11 +113,28 @@ def item(row: Mapping[str, Any]) -> Row:
     for name in ("source", "task", "truth"):
         if row.get(name) is not None:
             result[name] = row[name]
+    if row.get("batch") is not None:
+        result["batch"] = text(row["batch"], "the `batch`", LONGEST_ID)
+    if row.get("deadline") is not None:
+        result["deadline"] = moment(row["deadline"])
     unknown = sorted(set(map(str, row)) - set(known_fields))
     if unknown:
         result["more"] = {name: row[name] for name in unknown}
     canonical(result).encode()  # anything that is no text is found here
     return result
+
+
+def moment(value: Any) -> float:
+    """A time of ISO 8601, in seconds since the epoch: UTC where it names no zone, and a date alone is its last second.
+    """
+    try:
+        plain = str(value).strip()
+        at = datetime.fromisoformat(plain)
+        if len(plain) == len("2030-12-31"):
+            at += timedelta(days=1, seconds=-1)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise TriviumError(f"{str(value)[:40]!r} is no time; write it as in 2030-12-31 or 2030-12-31T18:00Z") from error
 
 
 def responses(value: Any) -> list[str]:

@@ -31,6 +31,10 @@ class FeedbackSettings(BaseModel):
     """Share of the items, chosen by a hash, that overlap; one person judges each of the others."""
     lease_minutes: float = Field(default=30.0, gt=0, le=10_080)
     """Minutes that an item stays with the person who took it; then it is offered to others."""
+    daily_quota: int = Field(default=0, ge=0, le=10_000)
+    """Most answers of one person on one day (UTC); 0 for no limit. The lead may set another for a person."""
+    quota: int = Field(default=0, ge=0, le=10_000_000)
+    """Most answers of one person in all; 0 for no limit. The lead may set another for a person."""
     known_share: float = Field(default=0.05, ge=0, le=0.5)
     """Share of the work that is items whose answer is known, while there are any that the person has not seen."""
     repeat_share: float = Field(default=0.05, ge=0, le=0.5)

@@ -50,7 +50,7 @@ from trivium.feedback.database import (
 )
 from trivium.feedback.rows import canonical, prompt_key
 from trivium.feedback.settings import KINDS, ROLES, FeedbackSettings
-from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Event, State, Work
+from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Event, Item, State, Work
 from trivium.files import Row, what
 
 _BATCH = 500
@@ -85,6 +85,7 @@ class Task:
     at: float
     until: float
     answer: Row | None = None
+    deadline: float | None = None
 
     @property
     def shown(self) -> list[str]:
@@ -427,13 +428,14 @@ class Store:
         with self._lock:
             work = self._work(number, person)
             event = self._state.items[work.item].event if work.item is not None else 0
+            deadline = self._state.deadline(self._state.items[work.item]) if work.item is not None else None
             newest, snapshot = work.event, (work.id, work.kind, work.item, work.order, work.why, work.state, work.at,
                                             work.until)
         bodies = self.bodies({event, newest} - {0})
         item = bodies.get(event, {"prompt": []})
         id_, kind, name, order, why, state, at, until = snapshot
         return Task(id_, kind, name, item["prompt"], item.get("responses", []), order, why, state, at, until,
-                    bodies.get(newest))
+                    bodies.get(newest), deadline)
 
     def _work(self, number: int, person: int) -> Work:
         work = self._state.works.get(number)
@@ -448,6 +450,7 @@ class Store:
             work = self._work(number, person)
             if work.state != OPEN:
                 return work.until
+            self._check_not_taken(work)
             if work.until <= now and work.item and not self._state.vacant(self._state.items[work.item], person, now):
                 raise Conflict("the lease has ended, and the item is with others now")
             until = now + 60 * self._state.settings.lease_minutes
@@ -499,6 +502,7 @@ class Store:
         with self._appending() as connection:
             self._check_present(connection, person)
             work = self._work(number, person)
+            self._check_not_taken(work)
             if kind == "skip" and work.state == JUDGED:
                 raise Conflict("this is answered already; correct the answer instead")
             if work.event:
@@ -513,6 +517,11 @@ class Store:
     @staticmethod
     def _body(connection: Connection, number: int) -> Row:
         return dict(json.loads(connection.execute(EVENT_BODY, {"id": number}).scalar_one()))
+
+    @staticmethod
+    def _check_not_taken(work: Work) -> None:
+        if work.taken:
+            raise Conflict("the lead has given this item to others")
 
     @staticmethod
     def _check_present(connection: Connection, person: int) -> None:
@@ -534,6 +543,58 @@ class Store:
                     "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note
                 }, len(self._state.items[item].lengths), needs_ratings=False)
             self._append(connection, "settled", person, {"item": item, **body}, time.time() if now is None else now)
+
+    def give(self, item: str, person: int, who: int | None = None, now: float | None = None) -> None:
+        """Let somebody have an item next, whatever its overlap. Raises :class:`Conflict` where they have answered it,
+        and where it is settled or withdrawn."""
+        with self._appending() as connection:
+            self._check_present(connection, person)
+            one = self._item(item)
+            if any(work.person == person and work.state != OPEN for work in one.works):
+                raise Conflict("they have answered this item already")
+            if one.settled or one.closed:
+                raise Conflict("the item is settled or withdrawn")
+            if person not in one.given:
+                self._append(connection, "give", who, {"item": item, "person": person},
+                             time.time() if now is None else now)
+
+    def take(self, item: str, person: int, who: int | None = None, now: float | None = None) -> None:
+        """Take an item from somebody who has not answered it: from now on it is others' to do. Raises
+        :class:`Conflict` where they have."""
+        with self._appending() as connection:
+            one = self._item(item)
+            if any(work.person == person and work.state != OPEN for work in one.works):
+                raise Conflict("they have answered this item already")
+            if person not in one.taken:
+                self._append(connection, "take", who, {"item": item, "person": person},
+                             time.time() if now is None else now)
+
+    def _item(self, name: str) -> Item:
+        if name not in self._state.items:
+            raise TriviumError(f"there is no item {name[:60]!r}")
+        return self._state.items[name]
+
+    def set_quota(self, person: int, day: int | None = None, in_all: int | None = None, who: int | None = None) -> None:
+        """How many answers somebody may give a day (UTC) and in all; None for what the settings say."""
+        for value in (day, in_all):
+            if value is not None and (isinstance(value, bool) or not 0 <= value <= 10_000_000):
+                raise TriviumError(f"a quota is a whole number from 0 to 10,000,000, not {value}")
+        with self._appending() as connection:
+            self._check_present(connection, person)
+            if self._state.quotas.get(person, (None, None)) != (day, in_all):
+                self._append(connection, "quota", who, {"person": person, "day": day, "all": in_all}, time.time())
+
+    def set_deadline(self, at: float | None, item: str = "", batch: str = "", who: int | None = None) -> None:
+        """Until when an item, or all of a batch that have none of their own, should be done; None for no deadline."""
+        with self._appending() as connection:
+            if item:
+                body, before = {"item": item}, self._item(item).deadline
+            elif batch in self._state.batches:
+                body, before = {"batch": batch}, self._state.batches[batch]
+            else:
+                raise TriviumError(f"there is no batch {batch[:60]!r}{nearest(batch, self._state.batches)}")
+            if before != at:
+                self._append(connection, "deadline", who, {**body, "at": at}, time.time())
 
     def withdraw_item(self, item: str, person: int | None = None, back: bool = False) -> None:
         """Give an item to nobody any more, and export nothing of it; with ``back``, as before again."""
@@ -640,6 +701,23 @@ class Store:
                 connection, "lease", number, lease(self._state, item, number, "compare", "import", at), at)
             self._append(connection, "judgement", number, {"work": leased, **body, "seconds": took, "late": False}, at)
         outcome.added += 1
+
+    def work_left(self, now: float | None = None) -> dict[int, Row]:
+        """Of everybody ``{"left": a Left, "own": quotas a day and in all that are their own, "done", "today", "given",
+        "due": the first deadline of what they were given, "late": how much of that is late}``."""
+        now = time.time() if now is None else now
+        found = {}
+        with self.state() as state:
+            for person in {*state.by_person, *state.quotas, *state.given}:
+                works = [work for work in state.by_person.get(person, ()) if work.state == JUDGED]
+                given = [state.items[name] for name in state.given.get(person, ())]
+                deadlines = [at for item in given if (at := state.deadline(item)) is not None]
+                found[person] = {"left": state.left(person, now), "own": state.quotas.get(person, (None, None)),
+                                 "done": len(works),
+                                 "today": sum(work.finished_at >= now - now % 86_400 for work in works),
+                                 "given": len(given), "due": min(deadlines, default=None),
+                                 "late": sum(at < now for at in deadlines)}
+        return found
 
     def history(self, person: int) -> list[Work]:
         """What a person has done, the newest first."""

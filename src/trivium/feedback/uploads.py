@@ -27,8 +27,9 @@ _WRITTEN_AS_JSON = ("responses", "known", "scores", "models", "finished")
 
 
 def import_file(store: Store, path: Path, name: str, who: int | None = None,
-                limits: Limits = LIMITS) -> Imported:
-    """Add the items of a file called ``name``; rows that cannot be taken are kept aside with their number and reason.
+                limits: Limits = LIMITS, batch: str = "") -> Imported:
+    """Add the items of a file called ``name``, in a batch where they name none; rows that cannot be taken are kept
+    aside with their number and reason.
     Raises :class:`TriviumError` for a file of a kind that holds no rows."""
     if not has_rows(name):
         raise TriviumError("no file of rows; known are JSON, JSON lines, CSV, Excel, Parquet and Arrow")
@@ -46,7 +47,7 @@ def import_file(store: Store, path: Path, name: str, who: int | None = None,
                 outcome.reject(number, str(error), row)
                 continue
             numbers.append(number)
-            yield made
+            yield {"batch": batch, **made} if batch else made
     added = store.add_items(taken(), who)
     for reject in added.rejects:
         reject["row"] = numbers[reject["row"] - 1]

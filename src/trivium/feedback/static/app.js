@@ -96,6 +96,13 @@ for (const time of document.querySelectorAll("time[datetime]")) {
   time.textContent = when.toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
 }
 
+// A time is chosen by the reader's clock, and sent in UTC.
+for (const chosen of document.querySelectorAll("input[data-into]")) {
+  const sent = chosen.form.elements[chosen.dataset.into], known = sent.value ? new Date(sent.value) : null;
+  if (known) chosen.value = new Date(known - 60_000 * known.getTimezoneOffset()).toISOString().slice(0, 16);
+  chosen.form.addEventListener("submit", () => { sent.value = chosen.value ? new Date(chosen.value).toISOString() : ""; });
+}
+
 // Back to the list as it was filtered.
 const list = document.getElementById("to-list");
 if (list && document.referrer.startsWith(`${location.origin}/lead/items?`)) list.href = document.referrer;

@@ -27,6 +27,7 @@ MOST_DISPUTED, MOST_SETTLED = 100, 20
 Whole = Annotated[int, Form()]
 Real = Annotated[float, Form()]
 Text = Annotated[str, Form()]
+Quota = Annotated[str, Form(pattern=r"^\d{0,7}$")]
 
 router = APIRouter()
 
@@ -97,7 +98,7 @@ def people(request: Request, site: TheSite, visitor: Leader) -> Response:
     made = site.accounts.open_invite(token) if token else None
     address = (site.address or str(request.base_url)).rstrip("/")
     response = site.pages.page(request, "people.html", everybody=site.store.people(),
-                               invites=site.accounts.open_invites(), link=f"{address}/invite/{token}" if made else None,
+                               work=site.store.work_left(), invites=site.accounts.open_invites(), link=f"{address}/invite/{token}" if made else None,
                                ends=made.expires if made else 0.0)
     if token:
         response.delete_cookie(LINK_COOKIE, path="/lead/people")
@@ -144,6 +145,12 @@ def restore(number: Number, store: TheStore, visitor: FormLeader) -> Response:
     return RedirectResponse("/lead/people", 303)
 
 
+@router.post("/lead/people/{number}/quota", response_class=HTMLResponse)
+def quota(number: Number, store: TheStore, visitor: FormLeader, day: Quota = "", in_all: Quota = "") -> Response:
+    store.set_quota(number, int(day) if day else None, int(in_all) if in_all else None, visitor.id)
+    return RedirectResponse("/lead/people", 303)
+
+
 def _shown_once(request: Request, token: str) -> Response:
     """On to the page of people, which shows the link of a new invitation once: loading it again makes no other."""
     response = RedirectResponse("/lead/people", 303)
@@ -162,11 +169,12 @@ def settings_page(request: Request, store: TheStore, pages: ThePages, visitor: L
 
 @router.post("/lead/settings", response_class=HTMLResponse)
 def change_settings(store: TheStore, visitor: FormLeader, title: Text, overlap: Whole, overlap_share: Real,
-                    lease_minutes: Real, known_share: Real, repeat_share: Real, repeat_after: Whole,
+                    lease_minutes: Real, daily_quota: Whole, quota: Whole, known_share: Real, repeat_share: Real, repeat_after: Whole,
                     uncertain_share: Real, heldout: Real, disputed_below: Real, disputed_skips: Whole,
                     seed: Whole, guidelines: Text = "", free_writing: Annotated[bool, Form()] = False) -> Response:
     store.change_settings(visitor.id, title=title, guidelines=guidelines.replace("\r\n", "\n"), overlap=overlap,
-                          overlap_share=overlap_share, lease_minutes=lease_minutes, known_share=known_share,
+                          overlap_share=overlap_share, lease_minutes=lease_minutes, daily_quota=daily_quota,
+                          quota=quota, known_share=known_share,
                           repeat_share=repeat_share, repeat_after=repeat_after, uncertain_share=uncertain_share,
                           heldout=heldout, free_writing=free_writing, disputed_below=disputed_below,
                           disputed_skips=disputed_skips, seed=seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
@@ -95,7 +96,8 @@ def _templates() -> jinja2.Environment:
     templates.filters.update(
         percent=lambda value: "–" if value != value else f"{100 * value:.0f} %",
         moment=_moment, with_word=lambda value, prefix, t: (value, t(f"{prefix}{value}".replace("-", "falling_"))),
+        iso=lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         compact=lambda value: json.dumps(value, ensure_ascii=False), query=urlencode)
     templates.globals.update(static=lambda name: f"/static/{name}?{versions[name]}", languages=LANGUAGES, flags=FLAGS,
-                             skips=SKIPS, letters=LETTERS)
+                             skips=SKIPS, letters=LETTERS, now=time.time)
     return templates
