@@ -90,7 +90,7 @@ def test_a_project_in_postgresql(url: str) -> None:
             list(pool.map(work, [*range(6), *range(6)]))
         assert max(Counter(row["annotator"] for row in export(store, "rankings")).values()) <= 30
         with store.state() as state, other.state() as same:
-            assert state.given == same.given and not any(same.given.values())
+            assert state.given == same.given and len(state.given) > 1
         other.remove_person(people[0])
         assert len(list(export(store, "rankings"))) >= 60
         ids = [event.id for event in store.events()]

@@ -99,7 +99,8 @@ def test_what_a_row_lacks_is_said_so_that_it_can_be_mended(store: Store) -> None
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}])
     assert [reject["reason"] for reject in outcome.rejects] == [
         "the field `prompt` is missing; call 'prompts' so", "the field `prompt` is missing",
-        "message 1 is made of parts, such as pictures; people are shown plain text"]
+        "message 1 has a picture that does not come with the row, and none is fetched; write it as "
+        "data:image/png;base64,..."]
 
 
 @pytest.mark.parametrize(("row", "prompt", "responses"), [

@@ -11,6 +11,7 @@ from typing import Any
 from trivium.errors import TriviumError, nearest
 from trivium.feedback.agreement import preferences
 from trivium.feedback.assignment import REGULAR
+from trivium.feedback.pictures import together
 from trivium.feedback.rows import prompt_key, split_of
 from trivium.feedback.state import JUDGED, SKIPPED, Item, State, Work
 from trivium.feedback.store import Store
@@ -45,14 +46,15 @@ def demonstrations(store: Store) -> Iterator[Row]:
     """Answers that annotators wrote: ``{"messages", "annotator", "split"}``."""
     with store.state() as state:
         heldout = state.settings.heldout
-        chosen = [(work.id, work.event, work.person) for work in state.works.values() if work.kind == "write"
+        chosen = [(state.items[work.item].event if work.item else 0, work.event, work.person) for work in state.works.values() if work.kind == "write"
                   and work.state == JUDGED and not (work.item and state.items[work.item].closed)]
     names = _names(store)
     for batch in _batches(chosen):
-        bodies = store.bodies(event for _, event, _ in batch)
-        for _, event, person in batch:
+        bodies = store.bodies(number for item, event, _ in batch for number in (item, event) if number)
+        for item, event, person in batch:
             messages = bodies[event]["messages"]
-            yield {"messages": messages, "annotator": names[person],
+            whole = [*asked(store, bodies[item]), messages[-1]] if item else messages
+            yield {"messages": whole, "annotator": names[person],
                    "split": split_of(prompt_key(messages[:-1]), heldout)}
 
 
@@ -118,9 +120,9 @@ def skips(store: Store) -> Iterator[Row]:
     for batch in _batches(chosen):
         bodies = store.bodies(number for entry in batch for number in entry[:2])
         for number, event, person in batch:
-            asked, body = bodies[number], bodies[event]
-            yield {"id": asked["item"], "prompt": asked["prompt"], "reason": body["reason"], "note": body["note"],
-                   "annotator": names[person], "split": split_of(prompt_key(asked["prompt"]), heldout)}
+            item, body = bodies[number], bodies[event]
+            yield {"id": item["item"], "prompt": asked(store, item), "reason": body["reason"], "note": body["note"],
+                   "annotator": names[person], "split": split_of(prompt_key(item["prompt"]), heldout)}
 
 
 EXPORTS: dict[str, Callable[[Store], Iterator[Row]]] = {
@@ -140,10 +142,11 @@ def _judgements(store: Store) -> Iterator[Row]:
                                for event, works in batch] + [event for _, works in batch for event, _, _ in works])
         for item_event, works in batch:
             item = bodies[item_event]
+            prompt = asked(store, item)
             for event, person, why in works:
                 body = bodies[event]
                 row = {
-                    "id": item["item"], "prompt": item["prompt"], "responses": item["responses"],
+                    "id": item["item"], "prompt": prompt, "responses": item["responses"],
                     "ranking": body["ranking"], "ratings": body["ratings"], "flags": body["flags"],
                     "all_bad": body["all_bad"], "annotator": names.get(person, ""), "seconds": body.get("seconds"),
                     "split": split_of(prompt_key(item["prompt"]), heldout), "chosen": why, "source": "annotation",
@@ -161,6 +164,13 @@ def _judgements(store: Store) -> Iterator[Row]:
                 "annotator": body["who"], "split": split_of(prompt_key(body["prompt"]), heldout), "chosen": "chat",
                 "source": "chat", "models": body["models"]
             }
+
+
+def asked(store: Store, item: Row) -> list[Row]:
+    """An item's prompt, its pictures in their messages as parts."""
+    shown = item.get("pictures")
+    prompt: list[Row] = item["prompt"]
+    return together(prompt, shown, store.pictures(one["picture"] for one in shown)) if shown else prompt
 
 
 def _picked(state: State, item: Item) -> tuple[int, list[tuple[int, int, str]]]:

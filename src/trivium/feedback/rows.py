@@ -8,11 +8,12 @@ import hashlib
 import json
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trivium.errors import TriviumError, nearest
+from trivium.feedback.pictures import apart
 from trivium.feedback.settings import FLAGS, RATINGS, SKIPS
 from trivium.files import Row
 from trivium.tokenizer.chat import check_messages
@@ -64,19 +65,21 @@ def look_of(name: str) -> str:
     return " ".join("".join(kept).translate(_ALIKE).split())
 
 
-def messages(value: Any, last: str | None = None) -> list[Row]:
-    """Chat messages with role and content alone; a plain text is one message of the user's."""
+def messages(value: Any, last: str | None = None, pictured: Set[int] = frozenset()) -> list[Row]:
+    """Chat messages with role and content alone; a plain text is one message of the user's. Messages that are
+    ``pictured``, by their numbers from 0, need no text."""
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list):
         raise TriviumError("the prompt is neither a text nor a list of messages")
     for number, message in enumerate(value, 1):
         if isinstance(message, Mapping) and isinstance(message.get("content"), list):
-            raise TriviumError(f"message {number} is made of parts, such as pictures; people are shown plain text")
+            raise TriviumError(f"message {number} is made of parts, such as pictures; a prompt to judge may have them, here "
+                               "there is text alone")
     check_messages(value)
     if last and value[-1]["role"] != last:
         raise TriviumError(f"the last message is not the {last}'s")
-    return [{"role": m["role"], "content": text(m["content"], f"message {number}", empty=m["role"] == "system")}
+    return [{"role": m["role"], "content": text(m["content"], f"message {number}", empty=m["role"] == "system" or number - 1 in pictured)}
             for number, m in enumerate(value, 1)]
 
 
@@ -88,7 +91,8 @@ def item(row: Mapping[str, Any]) -> Row:
     if "prompt" not in row:
         alike = difflib.get_close_matches("prompt", map(str, row), 1)
         raise TriviumError("the field `prompt` is missing" + (f"; call {alike[0]!r} so" if alike else ""))
-    prompt = messages(row["prompt"])
+    given, shown = apart(row["prompt"])
+    prompt = messages(given, pictured={picture.message for picture in shown})
     if prompt[-1]["role"] == "assistant":
         raise TriviumError("the prompt ends with the assistant's message; nothing is left to answer")
     result: Row = {"kind": "compare" if row.get("responses") is not None else "write", "prompt": prompt}
@@ -104,9 +108,12 @@ def item(row: Mapping[str, Any]) -> Row:
             result["known"] = ranking(row["known"], len(result["responses"]))
         if row.get("scores") is not None:
             result["scores"] = scores(row["scores"], len(result["responses"]))
+    if shown:
+        result["pictures"] = [{"message": picture.message, "picture": picture.name} for picture in shown]
     identity = row.get("id")
     if identity is None:
-        identity = hashlib.sha256(canonical([prompt, result.get("responses")]).encode()).hexdigest()[:16]
+        identity = hashlib.sha256(canonical([prompt, result.get("responses"), *result.get("pictures", [])]
+                                            ).encode()).hexdigest()[:16]
     elif isinstance(identity, bool) or not isinstance(identity, str | int):
         raise TriviumError("the `id` is neither a text nor a whole number")
     result["item"] = text(str(identity), "the `id`", LONGEST_ID)

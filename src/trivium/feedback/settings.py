@@ -25,6 +25,8 @@ class FeedbackSettings(BaseModel):
     """The project's name, shown on every page."""
     guidelines: str = Field(default="", max_length=20_000)
     """What annotators should know, shown beside their work, as plain text."""
+    rendered: bool = True
+    """Whether prompts and responses are shown with their Markdown rendered, until somebody switches to the source."""
     overlap: int = Field(default=2, ge=1, le=50)
     """People who judge the same item, where items overlap."""
     overlap_share: float = Field(default=1.0, ge=0, le=1)

@@ -45,9 +45,11 @@ from trivium.feedback.database import (
     meta,
     open_database,
     people,
+    pictures,
     sessions,
     writing,
 )
+from trivium.feedback.pictures import apart, keep
 from trivium.feedback.rows import canonical, prompt_key
 from trivium.feedback.settings import KINDS, ROLES, FeedbackSettings
 from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Event, Item, State, Work
@@ -86,6 +88,7 @@ class Task:
     until: float
     answer: Row | None = None
     deadline: float | None = None
+    pictures: Sequence[Row] = ()  # {"message": its number, "picture": name} of the prompt's
 
     @property
     def shown(self) -> list[str]:
@@ -340,12 +343,13 @@ class Store:
             there = self.bodies(self._state.items[item["item"]].event for _, _, item in fresh
                                 if item["item"] in self._state.items)
             for body in there.values():
-                seen[body["item"]] = canonical([body["prompt"], body.get("responses"), body.get("known")])
-            now, ready = time.time(), []
+                seen[body["item"]] = _content(body)
+            now, ready, shown = time.time(), [], []
             for number, row, item in fresh:
-                content = canonical([item["prompt"], item.get("responses"), item.get("known")])
+                content = _content(item)
                 if item["item"] not in seen:
                     seen[item["item"]] = content
+                    shown += apart(row["prompt"])[1] if "pictures" in item else []
                     ready.append({
                         "at": now, "kind": "item", "who": who, "body": json.dumps(item, ensure_ascii=False,
                                                                                   allow_nan=False)
@@ -361,6 +365,7 @@ class Store:
                     outcome.reject(
                         number, f"the id {item['item']!r} belongs to an item with other texts or another known answer",
                         row)
+            keep(connection, shown)
             for start in range(0, len(ready), _BATCH):
                 connection.execute(APPEND, ready[start:start + _BATCH])
         self.refresh()
@@ -394,6 +399,12 @@ class Store:
                 raise TriviumError(f"there is no item {name[:60]!r}")
             event = self._state.items[name].event
         return self.bodies([event])[event]
+
+    def pictures(self, wanted: Iterable[str]) -> dict[str, tuple[str, bytes]]:
+        """``(media type, bytes)`` of pictures by their names."""
+        query = sql.select(pictures).where(pictures.c.name.in_(sorted(set(wanted))))
+        with self.engine.connect() as connection:
+            return {name: (kind, data) for name, kind, data in connection.execute(query)}
 
     # work
 
@@ -435,7 +446,7 @@ class Store:
         item = bodies.get(event, {"prompt": []})
         id_, kind, name, order, why, state, at, until = snapshot
         return Task(id_, kind, name, item["prompt"], item.get("responses", []), order, why, state, at, until,
-                    bodies.get(newest), deadline)
+                    bodies.get(newest), deadline, item.get("pictures", ()))
 
     def _work(self, number: int, person: int) -> Work:
         work = self._state.works.get(number)
@@ -485,15 +496,16 @@ class Store:
     def write(self, number: int, person: int, messages: Sequence[Mapping[str, str]], seconds: float | None = None,
               now: float | None = None) -> None:
         """Answer, or correct, a writing task: the prompt's messages and the assistant's last one."""
-        checked = rows.messages([dict(message) for message in messages], last="assistant")
-        if len(checked) < 2 or checked[-2]["role"] != "user":
-            raise TriviumError("a demonstration needs what the user says and then what the assistant answers")
         with self._lock:
             work = self._work(number, person)
             if work.kind != "write":
                 raise TriviumError("this work asks for a comparison")
-            item = work.item
-        if item is not None and checked[:-1] != self.item(item)["prompt"]:
+            item = self.item(work.item) if work.item is not None else None
+        pictured = {one["message"] for one in item.get("pictures", ())} if item else set()
+        checked = rows.messages([dict(message) for message in messages], "assistant", pictured)
+        if len(checked) < 2 or checked[-2]["role"] != "user":
+            raise TriviumError("a demonstration needs what the user says and then what the assistant answers")
+        if item is not None and checked[:-1] != item["prompt"]:
             raise TriviumError("the prompt is not the one that was asked")
         self._answer(number, person, "demonstration", {"messages": checked}, seconds, now)
 
@@ -726,6 +738,11 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({hidden(self.project)!r})"
+
+
+def _content(item: Row) -> str:
+    """What makes an item the one that it is."""
+    return canonical([item["prompt"], item.get("responses"), item.get("known"), *item.get("pictures", [])])
 
 
 def _check_alike(name: str, others: Iterable[str]) -> None:

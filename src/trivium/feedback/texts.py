@@ -100,6 +100,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "key_rate": ("rate it", "评分"),
     "key_move": ("move it in the ranking; passing over another, they tie first",
                  "在排序中上下移动；经过另一个时先并列"),
+    "rendered": ("Rendered", "渲染显示"),
+    "key_rendered": ("texts rendered, or their source", "渲染显示或显示源文本"),
+    "picture": ("Picture {number}", "图片 {number}"),
     "key_ratings": ("order by ratings", "按评分排序"),
     "key_flags": ("open its flags", "打开标记"),
     "key_bad": ("all are bad", "全部都差"),
@@ -259,9 +262,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "count_given": ("{count} given to them", "指派 {count} 项"),
     "batches": ("Batches", "批次"),
     "batches_text": (
-        "Items of one batch have a deadline together. A batch is named on the page of uploads, by `--batch`, or in a "
-        "row's `batch`. What is due first is given out first; what is late goes on being given out.",
-        "同一批次的项目共用一个截止时间。批次在上传页面、用 `--batch` 或在行的 `batch` 字段中指定。"
+        "Items of one batch have a deadline together. A batch is named on the page of uploads, on the command line, or in a "
+        "row. What is due first is given out first; what is late goes on being given out.",
+        "同一批次的项目共用一个截止时间。批次在上传页面、命令行或行里指定。"
         "先到期的先分配；逾期的仍会继续分配。"),
     "batch_name": ("Batch (optional)", "批次（可选）"),
     "batches_none": ("There is no batch yet.", "还没有批次。"),
@@ -341,6 +344,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "download": ("Download", "下载"),
     "set_title": ("Title", "标题"),
     "set_guidelines": ("Guidelines for annotators", "标注指南"),
+    "set_rendered": ("Texts are shown rendered (Markdown) at first", "默认渲染显示文本（Markdown）"),
     "set_overlap": ("People who judge the same item", "每项的判断人数"),
     "set_overlap_share": ("Share of the items that overlap", "需多人判断的项目比例"),
     "set_lease_minutes": ("Minutes until unfinished work goes to others", "未完成任务的保留分钟数"),

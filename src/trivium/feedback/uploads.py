@@ -16,6 +16,7 @@ from trivium.data.row_kinds.fields import Fields
 from trivium.data.row_kinds.messages import Reading
 from trivium.data.unpack import Bad
 from trivium.errors import TriviumError
+from trivium.feedback.pictures import apart
 from trivium.feedback.store import Imported, Store
 from trivium.files import Row
 
@@ -60,6 +61,11 @@ def item_of(row: Row) -> Row:
     """A row as :meth:`~trivium.feedback.store.Store.add_items` takes it: its prompt under any name that recipes know,
     and its responses as a list, as ``chosen`` and ``rejected``, or in columns such as ``response_a`` and
     ``response_b``."""
+    shown: list[Row] = []
+    if isinstance(row.get("prompt"), list) and any(isinstance(message, dict) and isinstance(message.get("content"), list)
+                                                   for message in row["prompt"]):
+        shown = row["prompt"]
+        row = {**row, "prompt": [{**message, "content": message["content"] or "?"} for message in apart(shown)[0]]}
     fields, reading = Fields({name: value for name, value in row.items() if value != ""}), Reading()
     refuse_pictures(fields)
     kind = kind_of_row(fields, PROMPTS)
@@ -74,7 +80,7 @@ def item_of(row: Row) -> Row:
     for name in fields.unused():
         value = fields.take(name)
         made[name] = _from_json(value) if name in _WRITTEN_AS_JSON else value
-    return made
+    return {**made, "prompt": shown} if shown else made
 
 
 def _columns_of_responses(fields: Fields) -> list[str]:

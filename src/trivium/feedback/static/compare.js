@@ -5,7 +5,7 @@
 const root = document.getElementById("compare");
 const count = Number(root.dataset.count), settling = root.dataset.mode === "settle";
 const letter = (place) => String.fromCharCode(65 + place);
-const cards = [...document.querySelectorAll(".response")];
+const cards = [...document.querySelectorAll(".response")], shorts = cards.map((card) => card.querySelector(".text").textContent.slice(0, 80));
 const ranks = document.getElementById("ranks"), trayChips = document.getElementById("tray-chips"), trayTitle = document.getElementById("tray-title");
 const allBad = document.getElementById("all-bad"), note = document.getElementById("note");
 const kept = draft(settling ? `settle-${root.dataset.item}` : `work-${root.dataset.work}`);
@@ -95,7 +95,7 @@ function element(tag, classes, text) {
 function chip(place) {
   const node = element("div", "chip" + (place === current ? " current" : ""));
   node.dataset.place = place;
-  node.append(element("span", "letter small", letter(place)), element("span", "short", cards[place].querySelector(".text").textContent.slice(0, 80)));
+  node.append(element("span", "letter small", letter(place)), element("span", "short", shorts[place]));
   if (rating(place)) node.append(element("span", "rated", rating(place)));
   for (const down of [false, true]) {
     const button = element("button", "", down ? "↓" : "↑");

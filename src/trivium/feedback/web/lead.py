@@ -171,12 +171,13 @@ def settings_page(request: Request, store: TheStore, pages: ThePages, visitor: L
 def change_settings(store: TheStore, visitor: FormLeader, title: Text, overlap: Whole, overlap_share: Real,
                     lease_minutes: Real, daily_quota: Whole, quota: Whole, known_share: Real, repeat_share: Real, repeat_after: Whole,
                     uncertain_share: Real, heldout: Real, disputed_below: Real, disputed_skips: Whole,
-                    seed: Whole, guidelines: Text = "", free_writing: Annotated[bool, Form()] = False) -> Response:
+                    seed: Whole, guidelines: Text = "", free_writing: Annotated[bool, Form()] = False,
+                    rendered: Annotated[bool, Form()] = False) -> Response:
     store.change_settings(visitor.id, title=title, guidelines=guidelines.replace("\r\n", "\n"), overlap=overlap,
                           overlap_share=overlap_share, lease_minutes=lease_minutes, daily_quota=daily_quota,
                           quota=quota, known_share=known_share,
                           repeat_share=repeat_share, repeat_after=repeat_after, uncertain_share=uncertain_share,
-                          heldout=heldout, free_writing=free_writing, disputed_below=disputed_below,
+                          heldout=heldout, free_writing=free_writing, rendered=rendered, disputed_below=disputed_below,
                           disputed_skips=disputed_skips, seed=seed)
     return RedirectResponse("/lead/settings?saved=true", 303)
 

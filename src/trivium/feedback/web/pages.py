@@ -24,7 +24,7 @@ from trivium.feedback.web.places import by_place
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STATIC = {
     "app.css": "text/css", "app.js": "text/javascript", "compare.js": "text/javascript", "write.js": "text/javascript",
-    "lead.js": "text/javascript", "items.js": "text/javascript", "icon.svg": "image/svg+xml"
+    "lead.js": "text/javascript", "markdown.js": "text/javascript", "rendered.js": "text/javascript", "items.js": "text/javascript", "icon.svg": "image/svg+xml"
 }
 """Media types of the files that pages load."""
 
