@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import typer
 
@@ -43,23 +44,35 @@ def annotate(
     allow_host: AllowHost = None, head_seconds: HeadSeconds = Patience.head, body_seconds: BodySeconds = Patience.body,
     idle_seconds: IdleSeconds = Patience.idle, connections: Connections = Patience.connections
 ) -> None:
-    """Start the annotation app of a project, which is made when it is not there."""
+    """Start the annotation app of a project, which is made when it is not there, or of all projects in a folder."""
     with extra("annotate"):
         from trivium.feedback.web import create_app
+        from trivium.feedback.web.several import create_front, projects_in
         from trivium.listening import listen, server
     hosts = names(host, *allow_host or [], *([urlsplit(url).hostname or url] if url else []))
-    with open_store(project, create=True) as store:
-        _set(store, set_)
-        _import(store, "items", prompts or [], None)
+    several = [] if "://" in project else projects_in(Path(project))
+    if several and (prompts or set_):
+        raise TriviumError(f"{project} holds {len(several)} projects: name one of them for --prompts and --set")
+    with contextlib.ExitStack() as opened:
+        stores = {place.name: opened.enter_context(open_store(str(place))) for place in several} or {
+            "": opened.enter_context(open_store(project, create=True))}
+        if not several:
+            _set(stores[""], set_)
+            _import(stores[""], "items", prompts or [], None)
         with listen(host, port) as listening:
-            address = url or f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-            if not any(person.role == "lead" and person.kind == "human" and not person.removed
-                       for person in store.people()):
-                print("Open this link within 72 hours to become the lead of the project:\n  "
-                      f"{address}/invite/{_accounts(store).invite('lead', 'the first lead')}")
-            print(f"{store.settings.title}: {address} (Ctrl+C ends it)", flush=True)
-            web = create_app(store, url, hosts)
-            threading.Thread(target=web.state.site.catalogue.prepare, daemon=True).start()
+            address = (url or f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}").rstrip("/")
+            for name, store in stores.items():
+                if not any(person.role == "lead" and person.kind == "human" and not person.removed
+                           for person in store.people()):
+                    root = f"{address}/p/{quote(name)}" if several else address
+                    print(f"Open this link within 72 hours to become the lead of {name or 'the project'}:\n  "
+                          f"{root}/invite/{_accounts(store).invite('lead', 'the first lead')}")
+            print(f"{counted(len(several), 'project') if several else stores[''].settings.title}: {address} "
+                  "(Ctrl+C ends it)", flush=True)
+            web: Any = (create_front(stores, url, hosts, Path(project).resolve().name) if several else
+                        create_app(stores[""], url, hosts))
+            sites = [one.state.site for one in (web.projects.values() if several else [web])]
+            threading.Thread(target=lambda: [site.catalogue.prepare() for site in sites], daemon=True).start()
             server(web, Patience(head_seconds, body_seconds, idle_seconds, connections),
                    forwarded_allow_ips=proxies, timeout_graceful_shutdown=10).run(sockets=[listening])
 

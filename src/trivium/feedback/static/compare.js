@@ -252,7 +252,7 @@ async function submit() {
     const url = settling ? "/api/lead/settle" : `/api/work/${root.dataset.work}/judgement`;
     const { next } = await post(url, { ...judgement, ...(settling ? { item: root.dataset.item } : {}), seconds: attention.seconds() });
     kept.clear();
-    location.assign(next);
+    location.assign(site + next);
   } catch (error) {
     sending = document.getElementById("submit").disabled = false;
     showFault(error);

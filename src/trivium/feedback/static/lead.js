@@ -34,7 +34,7 @@ function interval(figure, name) {
 
 function link(text, query) {
   const node = element("a", text);
-  node.href = `/lead/items?${new URLSearchParams(query)}`;
+  node.href = `${site}/lead/items?${new URLSearchParams(query)}`;
   return node;
 }
 
@@ -82,8 +82,8 @@ function show(figures) {
 
 async function refresh() {
   try {
-    const response = await fetch("/api/lead/figures", { credentials: "same-origin" });
-    if (response.status === 401) return location.assign("/login");
+    const response = await fetch(`${site}/api/lead/figures`, { credentials: "same-origin" });
+    if (response.status === 401) return location.assign(`${site}/login`);
     if (!response.ok) throw new Error(response.status);
     show(await response.json());
     live.textContent = live.dataset.on;

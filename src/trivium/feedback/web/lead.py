@@ -15,7 +15,7 @@ from trivium.feedback.settings import FLAGS, FeedbackSettings
 from trivium.feedback.store import Task
 from trivium.feedback.texts import translate
 from trivium.feedback.web.bodies import Number, Said, SettleBody
-from trivium.feedback.web.pages import language_of
+from trivium.feedback.web.pages import language_of, root_of
 from trivium.feedback.web.visitors import ActingLeader, FormLeader, Leader, ThePages, TheSite, TheStore
 
 LINK_COOKIE = "trivium_link"
@@ -96,7 +96,7 @@ def settle(body: SettleBody, store: TheStore, visitor: ActingLeader) -> Any:
 def people(request: Request, site: TheSite, visitor: Leader) -> Response:
     token = request.cookies.get(LINK_COOKIE, "")
     made = site.accounts.open_invite(token) if token else None
-    address = (site.address or str(request.base_url)).rstrip("/")
+    address = (site.address or str(request.base_url).rstrip("/") + root_of(request)).rstrip("/")
     response = site.pages.page(request, "people.html", everybody=site.store.people(),
                                work=site.store.work_left(), invites=site.accounts.open_invites(), link=f"{address}/invite/{token}" if made else None,
                                ends=made.expires if made else 0.0)
