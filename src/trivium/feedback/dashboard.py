@@ -22,6 +22,7 @@ from trivium.feedback.agreement import (
     kendall_w,
     length_counts,
     mean,
+    overlap,
     pair_agreement,
     position_counts,
     share,
@@ -33,7 +34,7 @@ from trivium.feedback.store import Store
 from trivium.files import Row
 
 Counts = tuple[float, float]
-SHARES = ("agreement", "known", "themselves", "first", "longer")
+SHARES = ("agreement", "known", "themselves", "first", "longer", "marks", "marks_kind")
 BUSY = 0.1
 """The dashboard computes for at most this share of the time."""
 
@@ -68,6 +69,9 @@ def item_figures(item: Item) -> Figures:
     if not item.known and len(firsts) > 1:
         matrix = np.stack([signs(work.ranking) for work in firsts])
         shares["agreement"] = agreement_within(matrix)[0]
+        if any(any(work.marks) for work in firsts):
+            marked = [work.marks or [()] * len(item.lengths) for work in firsts]
+            shares["marks"], shares["marks_kind"] = overlap(marked, False), overlap(marked, True)
         for work, counted in zip(firsts, agreement_with_others(matrix)):
             people[work.person]["agreement"] = counted
         w = kendall_w([work.ranking for work in firsts])
@@ -162,6 +166,8 @@ def progress(state: State, now: float) -> Row:
         "flags": dict(
             Counter(flag for work in works if work.state == JUDGED for one in work.flags
                     for flag in one).most_common()),
+        "marks": dict(Counter(kind for work in works if work.state == JUDGED for one in work.marks
+                              for _, _, kind in one).most_common()),
         "ratings": [
             sum(work.ratings.count(value) for work in works if work.state == JUDGED and work.ratings)
             for value in range(1, 8)

@@ -87,6 +87,17 @@ def ratings(store: Store) -> Iterator[Row]:
             }
 
 
+def marks(store: Store) -> Iterator[Row]:
+    """One mark on a part of a response a row: ``{"prompt", "response", "start", "end", "kind", "text", "annotator",
+    "split"}``, places in characters."""
+    for row in _judgements(store):
+        for response, given in zip(row["responses"], row.get("marks", ())):
+            for one in given:
+                yield {"prompt": row["prompt"], "response": response, **one,
+                       "text": response[one["start"]:one["end"]], "annotator": row["annotator"], "split": row["split"],
+                       "id": row["id"]}
+
+
 def thumbs(store: Store) -> Iterator[Row]:
     """Good or bad, for KTO: ``{"prompt", "completion", "label", "annotator", "source", "split"}``: the chat page's
     thumbs, and ratings, where 5 to 7 is good, 1 to 3 bad, and all is bad where an annotator said so."""
@@ -127,7 +138,7 @@ def skips(store: Store) -> Iterator[Row]:
 
 EXPORTS: dict[str, Callable[[Store], Iterator[Row]]] = {
     "demonstrations": demonstrations, "rankings": rankings, "pairs": pairs, "ratings": ratings, "thumbs": thumbs,
-    "skips": skips}
+    "skips": skips, "marks": marks}
 
 
 def _judgements(store: Store) -> Iterator[Row]:
@@ -150,7 +161,8 @@ def _judgements(store: Store) -> Iterator[Row]:
                     "ranking": body["ranking"], "ratings": body["ratings"], "flags": body["flags"],
                     "all_bad": body["all_bad"], "annotator": names.get(person, ""), "seconds": body.get("seconds"),
                     "split": split_of(prompt_key(item["prompt"]), heldout), "chosen": why, "source": "annotation",
-                    "note": body.get("note") or None
+                    "note": body.get("note") or None,
+                    "marks": body.get("marks") if any(body.get("marks", ())) else None
                 }
                 for name in ("finished", "models", "task", "truth"):
                     if name in item:

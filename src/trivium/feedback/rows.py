@@ -21,6 +21,7 @@ from trivium.tokenizer.chat import check_messages
 MOST_RESPONSES = 26
 LONGEST_TEXT = 200_000
 LONGEST_ID = 200
+MOST_MARKS = 200
 
 
 def canonical(value: Any) -> str:
@@ -193,12 +194,38 @@ def ranking(value: Any, count: int, tied: bool = False) -> list[list[int]]:
     return [sorted(group) for group in value]
 
 
-def judgement(row: Mapping[str, Any], count: int, needs_ratings: bool = True) -> Row:
-    """A judgement of ``count`` responses: ``ranking``, ``ratings`` 1 to 7, ``flags`` of each response, ``all_bad``,
-    ``note``.
+def marks(value: Any, lengths: Sequence[int], kinds: Sequence[str]) -> list[list[Row]]:
+    """The marks on each response, ``{"start", "end", "kind"}`` in characters, in their order."""
+    if value is None:
+        return [[] for _ in lengths]
+    if not isinstance(value, list) or len(value) != len(lengths) or not all(isinstance(one, list) for one in value):
+        raise TriviumError(f"`marks` does not have one list for each of the {len(lengths)} responses")
+    result: list[list[Row]] = []
+    for number, (given, length) in enumerate(zip(value, lengths)):
+        if len(given) > MOST_MARKS:
+            raise TriviumError(f"response {number} has {len(given)} marks, more than {MOST_MARKS}")
+        found = set()
+        for one in given:
+            if not isinstance(one, Mapping) or set(one) != {"start", "end", "kind"}:
+                raise TriviumError(f"a mark on response {number} is no object of start, end and kind")
+            start, end, kind = one["start"], one["end"], one["kind"]
+            if not all(isinstance(at, int) and not isinstance(at, bool) for at in (start, end)) or not (
+                    0 <= start < end <= length):
+                raise TriviumError(f"a mark on response {number} goes from {start!r} to {end!r} of {length} characters")
+            if kind not in kinds:
+                raise TriviumError(f"unknown kind of error {str(kind)[:60]!r}{nearest(str(kind)[:60], kinds)}")
+            found.add((start, end, kind))
+        result.append([{"start": start, "end": end, "kind": kind} for start, end, kind in sorted(found)])
+    return result
+
+
+def judgement(row: Mapping[str, Any], lengths: Sequence[int], needs_ratings: bool = True,
+              kinds: Sequence[str] = ()) -> Row:
+    """A judgement of responses of these ``lengths``: ``ranking``, ``ratings`` 1 to 7, ``flags`` and ``marks`` of each
+    response (their kinds being of ``kinds``), ``all_bad``, ``note``.
 
     One who says `all bad` need not rank or rate; what is left out is then one tied group, and no ratings."""
-    all_bad = row.get("all_bad", False)
+    count, all_bad = len(lengths), row.get("all_bad", False)
     if not isinstance(all_bad, bool):
         raise TriviumError("`all_bad` is neither true nor false")
     ranked, rated = row.get("ranking"), row.get("ratings")
@@ -225,7 +252,8 @@ def judgement(row: Mapping[str, Any], count: int, needs_ratings: bool = True) ->
                 raise TriviumError(f"unknown flag {str(flag)[:40]!r}{nearest(str(flag)[:40], FLAGS)}")
     return {
         "ranking": ranking(ranked, count, tied=all_bad), "ratings": rated, "flags": [sorted(set(one)) for one in flags],
-        "all_bad": all_bad, "note": text(row.get("note") or "", "the note", 4000, empty=True)
+        "all_bad": all_bad, "note": text(row.get("note") or "", "the note", 4000, empty=True),
+        "marks": marks(row.get("marks"), lengths, kinds)
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 FLAGS = ("instruction", "wrong", "harmful", "private", "offensive", "language", "repetitive", "cut_short")
 """Marks on a response: did not follow the instruction, wrong, harmful, private data, offensive, in the wrong language,
@@ -49,6 +49,8 @@ class FeedbackSettings(BaseModel):
     heldout: float = Field(default=0.2, ge=0, lt=1)
     """Share of the prompts, chosen by a hash of the prompt alone, that is the test split. Its items are always drawn at
     random."""
+    error_kinds: tuple[str, ...] = Field(default=(), max_length=20)
+    """Kinds of errors that labelers mark on parts of an answer; none leaves marking out."""
     free_writing: bool = True
     """Whether annotators may write prompts of their own, besides answering those that were imported."""
     disputed_below: float = Field(default=0.6, ge=0, le=1)
@@ -57,3 +59,11 @@ class FeedbackSettings(BaseModel):
     """An item is disputed, too, when so many people skipped it."""
     seed: int = Field(default=0, ge=0, le=2**53)
     """Seed of the orders in which responses are shown and of what comes next."""
+
+    @field_validator("error_kinds")
+    @classmethod
+    def _kinds(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(kind.strip() for kind in kinds if kind.strip()))
+        if any(len(kind) > 60 or not kind.isprintable() for kind in found):
+            raise ValueError("a kind of error is a line of up to 60 characters")
+        return found

@@ -52,6 +52,7 @@ class Work:
     ranking: tuple[tuple[int, ...], ...] = ()
     ratings: tuple[int, ...] | None = None
     flags: tuple[tuple[str, ...], ...] = ()
+    marks: tuple[tuple[tuple[int, int, str], ...], ...] = ()  # on each response: from, to, kind
     all_bad: bool = False
     reason: str = ""
     seconds: float | None = None
@@ -415,6 +416,8 @@ class State:
         work.ranking = tuple(tuple(group) for group in body["ranking"])
         work.ratings = tuple(body["ratings"]) if body["ratings"] else None
         work.flags = tuple(tuple(one) for one in body["flags"])
+        work.marks = tuple(tuple((one["start"], one["end"], one["kind"]) for one in given)
+                           for given in body.get("marks", ()))
         work.all_bad, work.reason = body["all_bad"], ""
         assert work.item is not None
         item = self.items[work.item]

@@ -470,21 +470,26 @@ class Store:
 
     def judge(self, number: int, person: int, ranking: Ranking | None = None, ratings: Sequence[int] | None = None,
               flags: Sequence[Sequence[str]] | None = None, all_bad: bool = False, note: str = "",
-              seconds: float | None = None, needs_ratings: bool = False, now: float | None = None) -> None:
-        """Answer, or correct, a comparison. All numbers are those of the item's responses, whatever the order they were
+              seconds: float | None = None, needs_ratings: bool = False, now: float | None = None,
+              marks: Sequence[Sequence[Mapping[str, Any]]] | None = None) -> None:
+        """Answer, or correct, a comparison. ``marks`` are errors in parts of each response, ``{"start", "end",
+        "kind"}`` in characters. All numbers are those of the item's responses, whatever the order they were
         shown in.
 
         A late answer counts: the work was done. Saying the same again adds nothing."""
         given = {
             "ranking": ranking if ranking is None else [list(group) for group in ranking],
             "ratings": ratings if ratings is None else list(ratings),
-            "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note
+            "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note,
+            "marks": marks if marks is None else [[dict(mark) for mark in one] for one in marks]
         }
         with self._lock:
             work = self._work(number, person)
             if work.kind != "compare":
                 raise TriviumError("this work asks for an answer in words")
-        body = rows.judgement(given, len(work.order), needs_ratings)
+            assert work.item is not None
+            lengths, kinds = self._state.items[work.item].lengths, self._state.settings.error_kinds
+        body = rows.judgement(given, lengths, needs_ratings, kinds)
         self._answer(number, person, "judgement", body, seconds, now)
 
     def skip(self, number: int, person: int, reason: str, note: str = "", seconds: float | None = None,
@@ -519,7 +524,7 @@ class Store:
                 raise Conflict("this is answered already; correct the answer instead")
             if work.event:
                 before = self._body(connection, work.event)
-                if all(before.get(name) == value for name, value in body.items()):
+                if all(_same(before, name, value) for name, value in body.items()):
                     return
             self._append(connection, kind, person, {
                 "work": number, **body, "seconds": rows.seconds(seconds), "late": work.state == OPEN
@@ -542,7 +547,7 @@ class Store:
 
     def settle(self, item: str, person: int, ranking: Ranking | None = None, ratings: Sequence[int] | None = None,
                note: str = "", flags: Sequence[Sequence[str]] | None = None, all_bad: bool = False,
-               now: float | None = None) -> None:
+               now: float | None = None, marks: Sequence[Sequence[Mapping[str, Any]]] | None = None) -> None:
         """The lead's last word on an item: exports take it instead of what annotators said, their flags among it. It
         can be said again, differently."""
         with self._appending() as connection:
@@ -552,8 +557,9 @@ class Store:
                 {
                     "ranking": ranking if ranking is None else [list(group) for group in ranking],
                     "ratings": ratings if ratings is None else list(ratings),
-                    "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note
-                }, len(self._state.items[item].lengths), needs_ratings=False)
+                    "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note,
+                    "marks": marks if marks is None else [[dict(mark) for mark in one] for one in marks]
+                }, self._state.items[item].lengths, needs_ratings=False, kinds=self._state.settings.error_kinds)
             self._append(connection, "settled", person, {"item": item, **body}, time.time() if now is None else now)
 
     def give(self, item: str, person: int, who: int | None = None, now: float | None = None) -> None:
@@ -692,7 +698,7 @@ class Store:
         if row.get("responses") is not None and row["responses"] != texts["responses"]:
             raise TriviumError(f"the responses are not those of the item {name[:60]!r}")
         who = rows.text(row.get("annotator"), "the annotator", 60)
-        body = rows.judgement(row, len(item.lengths), needs_ratings=False)
+        body = rows.judgement(row, item.lengths, needs_ratings=False, kinds=self._state.settings.error_kinds)
         took = rows.seconds(row.get("seconds"))
         person = self.person(who)
         if person is None:
@@ -706,7 +712,7 @@ class Store:
             mine = next((work for work in item.works if work.person == number and work.counts), None)
             if mine and mine.event:
                 before = self._body(connection, mine.event)
-                if all(before.get(key) == value for key, value in body.items()):
+                if all(_same(before, key, value) for key, value in body.items()):
                     outcome.known_already += 1
                     return
             leased = mine.id if mine else self._append(
@@ -743,6 +749,11 @@ class Store:
 def _content(item: Row) -> str:
     """What makes an item the one that it is."""
     return canonical([item["prompt"], item.get("responses"), item.get("known"), *item.get("pictures", [])])
+
+
+def _same(before: Row, name: str, value: Any) -> bool:
+    """Whether an answer says the same; one from before there were marks has none."""
+    return before.get(name) == value or (name == "marks" and name not in before and not any(value))
 
 
 def _check_alike(name: str, others: Iterable[str]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from trivium.data.readers import InputFile, Limits, has_rows, rows
-from trivium.data.row_kinds.comparisons import PROMPTS, response_of
+from trivium.data.row_kinds.comparisons import PROMPTS, comparison, response_of
 from trivium.data.row_kinds.demonstrations import kind_of_row, question, refuse_pictures, said
 from trivium.data.row_kinds.fields import Fields
 from trivium.data.row_kinds.messages import Reading
@@ -27,10 +28,43 @@ _NUMBERED = re.compile(r"(?:response|answer|output|completion|回答|回复|答�
 _WRITTEN_AS_JSON = ("responses", "known", "scores", "models", "finished")
 
 
-def import_file(store: Store, path: Path, name: str, who: int | None = None,
-                limits: Limits = LIMITS, batch: str = "") -> Imported:
+ROLES = ("prompt", "response", "system", "id", "keep")
+"""What a column may be: the prompt, a response, the system's message, the id, or kept beside the item; else it is left
+out."""
+
+
+def columns_of(path: Path, name: str, most: int = 3, limits: Limits = LIMITS) -> dict[str, list[str]]:
+    """The columns of a file of rows, each with how its first values begin."""
+    if not has_rows(name):
+        raise TriviumError("no file of rows; known are JSON, JSON lines, CSV, Excel, Parquet and Arrow")
+    found: dict[str, list[str]] = {}
+    read = (row for _, _, row in rows(InputFile(path, name, name), limits) if not isinstance(row, Bad))
+    for row in itertools.islice(read, most):
+        for column, value in row.items():
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            found.setdefault(str(column), []).append(shown[:80])
+    return found
+
+
+def named(row: Row, roles: Mapping[str, str]) -> Row:
+    """A row under the names that :func:`item_of` knows, by what each of its columns is."""
+    made: Row = {column: row[column] for column, role in roles.items() if role == "keep" and column in row}
+    answers = [row[column] for column, role in roles.items() if role == "response" and row.get(column) not in (None, "")]
+    if len(answers) == 1 and isinstance(_from_json(answers[0]), list):
+        made["responses"] = answers[0]
+    else:
+        made |= {f"response_{number}": answer for number, answer in enumerate(answers, 1)}
+    for column, role in roles.items():
+        if role in ("prompt", "system", "id") and row.get(column) is not None:
+            made[role] = _from_json(row[column]) if role == "prompt" else row[column]
+    return made
+
+
+def import_file(store: Store, path: Path, name: str, who: int | None = None, limits: Limits = LIMITS, batch: str = "",
+                roles: Mapping[str, str] | None = None) -> Imported:
     """Add the items of a file called ``name``, in a batch where they name none; rows that cannot be taken are kept
-    aside with their number and reason.
+    aside with their number and reason. ``roles`` says of each column what it is, of :data:`ROLES`, where its name does
+    not.
     Raises :class:`TriviumError` for a file of a kind that holds no rows."""
     if not has_rows(name):
         raise TriviumError("no file of rows; known are JSON, JSON lines, CSV, Excel, Parquet and Arrow")
@@ -43,7 +77,7 @@ def import_file(store: Store, path: Path, name: str, who: int | None = None,
                 outcome.reject(number, row.reason, row.text)
                 continue
             try:
-                made = item_of(row)
+                made = item_of(named(row, roles) if roles else row)
             except TriviumError as error:
                 outcome.reject(number, str(error), row)
                 continue
@@ -69,6 +103,10 @@ def item_of(row: Row) -> Row:
     fields, reading = Fields({name: value for name, value in row.items() if value != ""}), Reading()
     refuse_pictures(fields)
     kind = kind_of_row(fields, PROMPTS)
+    if kind is None and "chosen" in fields and "rejected" in fields:  # whole conversations that end differently
+        pair = comparison(fields, reading)
+        return {"prompt": pair["prompt"], "responses": pair["responses"],
+                **{name: fields.take(name) for name in fields.unused()}}
     if kind is None:
         raise TriviumError(f"there is no prompt; the row has {', '.join(fields.names())[:200] or 'nothing'}")
     made: Row = {"prompt": question(fields, kind[0], reading)}

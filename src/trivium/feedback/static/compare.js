@@ -18,6 +18,7 @@ if (earlier) restore(earlier);
 function keep() { kept.write({ ...answer(), base: root.dataset.answer }); }
 
 function restore(answer) {
+  marking.restore(answer.marks);
   groups = (answer.ranking || []).map((group) => group.filter((place) => place < count)).filter((group) => group.length);
   (answer.ratings || []).forEach((value, place) => { const one = radio(place, value); if (one) one.checked = true; });
   (answer.flags || []).forEach((flags, place) => flags.forEach((flag) => {
@@ -35,7 +36,7 @@ function placeOf(place) { return groups.findIndex((group) => group.includes(plac
 function unranked() { return cards.map((_, place) => place).filter((place) => placeOf(place) < 0); }
 function answer() {
   return { ranking: groups, ratings: cards.map((_, place) => rating(place)), flags: cards.map((_, place) => flagsOf(place)),
-           all_bad: Boolean(allBad?.checked), note: note.value };
+           all_bad: Boolean(allBad?.checked), note: note.value, ...(marking.any ? { marks: marking.all() } : {}) };
 }
 
 // changing the state
@@ -111,7 +112,7 @@ function draw() {
   cards.forEach((card, place) => {
     card.classList.toggle("current", place === current);
     const flags = flagsOf(place).length;
-    card.querySelector(".chosen").textContent = flags ? `(${flags})` : "";
+    card.querySelector(".flags .chosen").textContent = flags ? `(${flags})` : "";
   });
   const parts = [];
   groups.forEach((group, at) => {
@@ -228,12 +229,19 @@ document.addEventListener("keydown", (event) => {
     details.open = true;
     return details.querySelector("input").focus();
   }
+  if (event.key === ";" && current >= 0 && marking.any) {
+    event.preventDefault();
+    const details = cards[current].querySelector(".marks");
+    details.open = true;
+    return details.querySelector("textarea").focus();
+  }
   if (event.key === "Enter" && !at.closest("button, a, summary")) { event.preventDefault(); submit(); }
 });
 cards.forEach((card, place) => card.addEventListener("pointerdown", () => { if (current !== place) { current = place; draw(); } }));
 cards.forEach((card, place) => card.addEventListener("focusin", () => { if (current !== place) { current = place; draw(); } }));
 root.addEventListener("change", () => changed());
 note.addEventListener("input", keep);
+marking.whenChanged(keep);
 document.getElementById("by-ratings").addEventListener("click", byRatings);
 document.getElementById("submit").addEventListener("click", submit);
 

@@ -4,7 +4,7 @@
 const board = document.getElementById("dashboard"), live = document.getElementById("live");
 const kinds = JSON.parse(board.dataset.kinds), flagWords = JSON.parse(board.dataset.flags);
 const NS = "http://www.w3.org/2000/svg";
-const shares = new Set(["agreement", "known", "themselves", "first", "longer"]);
+const shares = new Set(["agreement", "known", "themselves", "first", "longer", "marks", "marks_kind"]);
 
 function element(tag, text, classes = "") {
   const node = document.createElement(tag);
@@ -45,7 +45,7 @@ function bars(place, entries) {
     bar.max = most;
     bar.value = value;
     bar.ariaLabel = name;
-    label.append(link(name, query));
+    label.append(query ? link(name, query) : name);
     box.append(label, bar, element("span", value, "hint"));
   }
   place.replaceChildren(entries.length ? box : element("p", board.dataset.none, "hint"));
@@ -65,6 +65,8 @@ function show(figures) {
   });
   bars(document.getElementById("ratings"), p.ratings.some(Boolean) ? p.ratings.map((value, at) => [at + 1, value, { rating: at + 1 }]).reverse() : []);
   bars(document.getElementById("flags"), Object.entries(p.flags).map(([flag, value]) => [flagWords[flag] ?? flag, value, { flag }]));
+  const marked = document.getElementById("marks");
+  if (marked) bars(marked, Object.entries(p.marks).map(([kind, value]) => [kind, value]));
   document.getElementById("people").replaceChildren(...figures.people.map((person) => {
     const row = element("tr"), name = element("th");
     name.append(link(person.name, { person: person.id }));

@@ -16,6 +16,7 @@ from trivium.feedback.store import Task
 from trivium.feedback.texts import translate
 from trivium.feedback.web.bodies import Number, Said, SettleBody
 from trivium.feedback.web.pages import language_of, root_of
+from trivium.feedback.web.places import by_response
 from trivium.feedback.web.visitors import ActingLeader, FormLeader, Leader, ThePages, TheSite, TheStore
 
 LINK_COOKIE = "trivium_link"
@@ -75,7 +76,11 @@ def settle_page(request: Request, store: TheStore, pages: ThePages, visitor: Lea
     if before is None:  # what annotators flagged stays flagged, unless the lead says otherwise
         flags = [sorted({flag for one in judgements if "flags" in one for flag in one["flags"][number]})
                  for number in range(len(texts["responses"]))]
-        before = {"ranking": [], "ratings": None, "flags": flags, "all_bad": False, "note": ""}
+        marks = [sorted({(one["start"], one["end"], one["kind"]) for said in judgements
+                         for one in said.get("marks", [[]] * len(texts["responses"]))[number]})
+                 for number in range(len(texts["responses"]))]
+        before = {"ranking": [], "ratings": None, "flags": flags, "all_bad": False, "note": "",
+                  "marks": [[{"start": start, "end": end, "kind": kind} for start, end, kind in one] for one in marks]}
     task = Task(0, "compare", item, texts["prompt"], texts["responses"], tuple(range(len(texts["responses"]))),
                 "settle", "open", 0.0, 0.0, before)
     return pages.comparison(request, task, judgements=judgements, agreement=agreement, number=number)
@@ -85,7 +90,13 @@ def settle_page(request: Request, store: TheStore, pages: ThePages, visitor: Lea
 def settle(body: SettleBody, store: TheStore, visitor: ActingLeader) -> Any:
     given = [rating for rating in body.ratings or [] if rating is not None]
     ratings = given if body.ratings and len(given) == len(body.ratings) else None
-    store.settle(body.item, visitor.id, body.ranking, ratings, body.note, body.flags, body.all_bad)
+    marks = None
+    if body.marks:
+        texts = store.item(body.item)["responses"]
+        everything = tuple(range(len(texts)))
+        marks = by_response(body.model_dump() | {"ranking": None, "ratings": None, "flags": None}, everything, texts
+                            )["marks"]
+    store.settle(body.item, visitor.id, body.ranking, ratings, body.note, body.flags, body.all_bad, marks=marks)
     return {"next": "/lead/disputed"}
 
 
@@ -171,13 +182,13 @@ def settings_page(request: Request, store: TheStore, pages: ThePages, visitor: L
 def change_settings(store: TheStore, visitor: FormLeader, title: Text, overlap: Whole, overlap_share: Real,
                     lease_minutes: Real, daily_quota: Whole, quota: Whole, known_share: Real, repeat_share: Real, repeat_after: Whole,
                     uncertain_share: Real, heldout: Real, disputed_below: Real, disputed_skips: Whole,
-                    seed: Whole, guidelines: Text = "", free_writing: Annotated[bool, Form()] = False,
+                    seed: Whole, guidelines: Text = "", error_kinds: Text = "", free_writing: Annotated[bool, Form()] = False,
                     rendered: Annotated[bool, Form()] = False) -> Response:
     store.change_settings(visitor.id, title=title, guidelines=guidelines.replace("\r\n", "\n"), overlap=overlap,
                           overlap_share=overlap_share, lease_minutes=lease_minutes, daily_quota=daily_quota,
                           quota=quota, known_share=known_share,
                           repeat_share=repeat_share, repeat_after=repeat_after, uncertain_share=uncertain_share,
-                          heldout=heldout, free_writing=free_writing, rendered=rendered, disputed_below=disputed_below,
+                          heldout=heldout, free_writing=free_writing, error_kinds=error_kinds.splitlines(), rendered=rendered, disputed_below=disputed_below,
                           disputed_skips=disputed_skips, seed=seed)
     return RedirectResponse("/lead/settings?saved=true", 303)
 
@@ -185,7 +196,9 @@ def change_settings(store: TheStore, visitor: FormLeader, title: Text, overlap: 
 def _settings_fields() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """``(name, kind of input, its attributes)`` of every setting."""
     for name, about in FeedbackSettings.model_json_schema()["properties"].items():
-        if name == "guidelines":
+        if name == "error_kinds":
+            yield name, "lines", {"maxlength": 1300}
+        elif name == "guidelines":
             yield name, "text", {"maxlength": about["maxLength"]}
         elif about["type"] == "boolean":
             yield name, "checkbox", {}

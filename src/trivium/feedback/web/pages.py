@@ -25,7 +25,7 @@ from trivium.feedback.web.places import by_place
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STATIC = {
     "app.css": "text/css", "app.js": "text/javascript", "compare.js": "text/javascript", "write.js": "text/javascript",
-    "lead.js": "text/javascript", "markdown.js": "text/javascript", "rendered.js": "text/javascript", "items.js": "text/javascript", "icon.svg": "image/svg+xml"
+    "lead.js": "text/javascript", "markdown.js": "text/javascript", "marks.js": "text/javascript", "rendered.js": "text/javascript", "items.js": "text/javascript", "icon.svg": "image/svg+xml"
 }
 """Media types of the files that pages load."""
 
@@ -90,7 +90,7 @@ class Pages:
 
     def comparison(self, request: Request, task: Task, **values: Any) -> HTMLResponse:
         """The page to compare on."""
-        answer = by_place(task.answer, task.order)
+        answer = by_place(task.answer, task.order, task.responses)
         return self.page(request, "compare.html", **{"saved": None, "judgements": None, "agreement": None} | values,
                          task=task, answer=answer)
 

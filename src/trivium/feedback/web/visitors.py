@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Form, Header, HTTPException, Request
@@ -31,6 +31,8 @@ class Site:
     pages: Pages
     address: str | None
     """The address that people use, for links; None: the one they asked at."""
+    uploads: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
+    """Files that wait for somebody to say what their columns are: who sent them, their names and bytes."""
 
 
 class Elsewhere(Exception):

@@ -79,7 +79,7 @@ def judge(number: Number, body: JudgementBody, store: TheStore, visitor: ActingM
     task = _own(store, number, visitor)
     if task.kind != "compare":
         raise TriviumError("this work asks for an answer in words")
-    store.judge(number, visitor.id, **by_response(body.model_dump(), task.order), note=body.note,
+    store.judge(number, visitor.id, **by_response(body.model_dump(), task.order, task.responses), note=body.note,
                 seconds=_seconds(task, body.seconds), needs_ratings=True)
     return {"next": f"/compare?saved={number}" if task.state == "open" else "/history"}
 
