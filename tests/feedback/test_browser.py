@@ -307,7 +307,7 @@ def test_the_lead_settles_with_flags_and_says_that_all_are_bad(served: Served, v
     page.goto("/lead/settle?item=item-0")
     page.wait_for_selector(".chip")
     assert page.locator("#response-1 input[value=wrong]").is_checked()  # as the annotator said
-    page.locator("#response-0 summary").click()
+    page.locator("#response-0 .flags summary").click()
     page.locator("#response-0 input[value=harmful]").check()
     page.keyboard.press("Escape")
     page.locator("#all-bad").check()
@@ -439,7 +439,7 @@ def test_a_file_is_uploaded_by_keys(served: Served, visit: Visit, tmp_path: Path
     page.goto("/lead/items")
     page.click("text=Upload items")
     page.set_input_files("[name=file]", tmp_path / "rows.csv")
-    page.locator("main button").focus()
+    page.locator("main button.main").focus()
     page.keyboard.press("Enter")
     expect(page.locator("[role=status]")).to_contain_text("1 added, 0 there already, 2 refused")
     assert [row.inner_text() for row in page.locator("tbody th").all()] == ["2", "3"]

@@ -194,7 +194,8 @@ def test_from_the_command_line(project: Path, store: Store, tmp_path: Path) -> N
     assert "either --item or --batch" in trivium("deadline", str(project), "none")
     with store.state() as state:
         assert state.items["a"].given == (1,) and state.quotas == {1: (7, None)}
-        assert [state.deadline(state.items[name]) for name in "ab"] == [moment("2030-12-31"), moment("2031-01-01T00:00Z")]
+        deadlines = [state.deadline(state.items[name]) for name in "ab"]
+        assert deadlines == [moment("2030-12-31"), moment("2031-01-01T00:00Z")]
     trivium("take", str(project), "a", "anna")
     with store.state() as state:
         assert state.items["a"].taken == (1,)

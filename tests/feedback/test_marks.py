@@ -115,7 +115,8 @@ def test_marking_by_keys_alone(served: Served, visit: Visit, ending: str) -> Non
     page = visit("anna")
     page.goto("/compare")
     page.wait_for_selector(".chip")
-    place = page.evaluate("[...document.querySelectorAll('.response .text')].findIndex((one) => one.textContent.includes('sinks'))")
+    texts = page.locator(".response .text").all_inner_texts()
+    place = next(at for at, text in enumerate(texts) if "sinks" in text)
     letter = "ab"[place]
     for key in (letter, "2", "ba"[place], "1", "=", letter, ";"):
         page.keyboard.press(key)

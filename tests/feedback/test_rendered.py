@@ -22,9 +22,9 @@ from trivium.feedback.pictures import apart
 from trivium.feedback.store import Store
 
 Visit = Callable[..., Any]
-MARKDOWN = ("# Bread\n\nUse **water** and `salt`:\n\n| day | grams |\n|---|---:|\n| 1 | 200 |\n\n```python\nx = 1 < 2\n```\n\n"
-            "Area \\[ a_1 + a_2 \\] or $x_i$.\n\n- one\n- two\n\n![a picture](https://elsewhere.example/x.png) "
-            "<img src=x onerror=alert(1)> [bad](javascript:alert(1))")
+MARKDOWN = ("# Bread\n\nUse **water** and `salt`:\n\n| day | grams |\n|---|---:|\n| 1 | 200 |\n\n"
+            "```python\nx = 1 < 2\n```\n\nArea \\[ a_1 + a_2 \\] or $x_i$.\n\n- one\n- two\n\n"
+            "![a picture](https://elsewhere.example/x.png) <img src=x onerror=alert(1)> [bad](javascript:alert(1))")
 
 
 def png(red: int = 200) -> bytes:
@@ -73,7 +73,7 @@ def test_pictures_are_kept_shown_to_members_and_exported_as_they_came(served: Se
 
 
 def test_rows_with_pictures_are_uploaded(served: Served) -> None:
-    lines = [pictured(url(png()), responses=["a", "b"]), pictured("https://elsewhere.example/x.png", responses=["a", "b"])]
+    lines = [pictured(one, responses=["a", "b"]) for one in (url(png()), "https://elsewhere.example/x.png")]
     with served.client("boss", "lead") as lead:
         page = send(lead, "rows.jsonl", "\n".join(map(json.dumps, lines)).encode())
     assert "1 added, 0 there already, 1 refused" in page.text and "none is fetched" in page.text

@@ -153,6 +153,6 @@ def test_from_the_command_line(together: Together, tmp_path: Path) -> None:
         process.terminate()
         process.wait(20)
         process.stdout.close()
-    refused = subprocess.run([sys.executable, "-m", "trivium.cli", "annotate", str(tmp_path / "all"), "--set", "overlap=1"],
-                             capture_output=True, text=True, check=False)
+    refused = subprocess.run([sys.executable, "-m", "trivium.cli", "annotate", str(tmp_path / "all"), "--set",
+                              "overlap=1"], capture_output=True, text=True, check=False)
     assert "holds 2 projects: name one of them" in refused.stderr

@@ -144,7 +144,8 @@ def test_columns_of_a_parquet_file_are_named_on_the_page(served: Served) -> None
             return client.post("/lead/upload/columns", data={
                 "csrf": client.headers["x-csrf-token"], "token": token, "column": columns,
                 "role": [roles.get(one, "") for one in columns]})
-        assert "Choose the column of the prompt" in (again := say(lead, left="response")).text
+        again = say(lead, left="response")
+        assert "Choose the column of the prompt" in again.text
         token = again.text.partition('name="token" value="')[2].partition('"')[0]
         roles = {"q": "prompt", "left": "response", "right": "response", "nr": "id", "note": "keep"}
         assert say(other, **roles).status_code == 422  # another's file

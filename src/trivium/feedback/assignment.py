@@ -8,7 +8,6 @@ from trivium import randomness
 from trivium.feedback.state import JUDGED, OPEN, Item, State, Work
 from trivium.files import Row
 
-
 REGULAR = ("random", "uncertain", "due", "given")
 """Why somebody has an item that is no check."""
 
@@ -20,10 +19,10 @@ def open_work(state: State, person: int, kind: str, now: float) -> Work | None:
 
 
 def choose(state: State, person: int, kind: str, now: float) -> tuple[Item | None, str] | None:
-    """The next item and why: ``given`` (by the lead), ``due`` (it has a deadline; the earliest comes first), ``random``,
-    ``uncertain``, ``known``, ``repeat`` or ``own`` (no item: a prompt of the person's own). None when nothing is left,
-    or their quota is used up. Chance decides between known answers, repetitions, held-out prompts, uncertain and
-    random ones; it is a function of the seed, the person and how much they have done."""
+    """The next item and why: ``given`` (by the lead), ``due`` (it has a deadline; the earliest comes first),
+    ``random``, ``uncertain``, ``known``, ``repeat`` or ``own`` (no item: a prompt of the person's own). None when
+    nothing is left, or their quota is used up. Chance decides between known answers, repetitions, held-out prompts,
+    uncertain and random ones; it is a function of the seed, the person and how much they have done."""
     if state.left(person, now).nothing:
         return None
     mine = (state.items[name] for name in state.given.get(person, ()))

@@ -46,8 +46,9 @@ def demonstrations(store: Store) -> Iterator[Row]:
     """Answers that annotators wrote: ``{"messages", "annotator", "split"}``."""
     with store.state() as state:
         heldout = state.settings.heldout
-        chosen = [(state.items[work.item].event if work.item else 0, work.event, work.person) for work in state.works.values() if work.kind == "write"
-                  and work.state == JUDGED and not (work.item and state.items[work.item].closed)]
+        chosen = [(state.items[work.item].event if work.item else 0, work.event, work.person)
+                  for work in state.works.values() if work.kind == "write" and work.state == JUDGED
+                  and not (work.item and state.items[work.item].closed)]
     names = _names(store)
     for batch in _batches(chosen):
         bodies = store.bodies(number for item, event, _ in batch for number in (item, event) if number)
@@ -60,9 +61,9 @@ def demonstrations(store: Store) -> Iterator[Row]:
 
 def rankings(store: Store) -> Iterator[Row]:
     """One judgement a row: ``{"id", "prompt", "responses", "ranking", "ratings", "flags", "annotator", "seconds",
-    "split", "chosen", "source"}``, and a ``note`` where one was written. ``chosen`` is ``"random"``, ``"uncertain"``, ``"due"`` or
-    ``"given"``: how the item was picked. Of a settled item there is the lead's ranking alone; what says `all bad` or ties everything
-    prefers nothing and is left out."""
+    "split", "chosen", "source"}``, and a ``note`` and ``marks`` where there are any. ``chosen`` is ``"random"``,
+    ``"uncertain"``, ``"due"`` or ``"given"``: how the item was picked. Of a settled item there is the lead's ranking
+    alone; what says `all bad` or ties everything prefers nothing and is left out."""
     yield from (row for row in _judgements(store) if len(row["ranking"]) > 1 and not row.pop("all_bad"))
 
 

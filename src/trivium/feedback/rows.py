@@ -75,20 +75,21 @@ def messages(value: Any, last: str | None = None, pictured: Set[int] = frozenset
         raise TriviumError("the prompt is neither a text nor a list of messages")
     for number, message in enumerate(value, 1):
         if isinstance(message, Mapping) and isinstance(message.get("content"), list):
-            raise TriviumError(f"message {number} is made of parts, such as pictures; a prompt to judge may have them, here "
-                               "there is text alone")
+            raise TriviumError(f"message {number} is made of parts, such as pictures; a prompt to judge may have "
+                               "them, here there is text alone")
     check_messages(value)
     if last and value[-1]["role"] != last:
         raise TriviumError(f"the last message is not the {last}'s")
-    return [{"role": m["role"], "content": text(m["content"], f"message {number}", empty=m["role"] == "system" or number - 1 in pictured)}
+    return [{"role": m["role"], "content": text(m["content"], f"message {number}",
+                                                empty=m["role"] == "system" or number - 1 in pictured)}
             for number, m in enumerate(value, 1)]
 
 
 def item(row: Mapping[str, Any]) -> Row:
     """A row to import, as an item: ``prompt``, and for a comparison ``responses``; optionally ``id``, ``known`` (the
-    true ranking), ``scores`` (``[models, K]`` of an ensemble) and ``source``."""
-    known_fields = ("id", "prompt", "responses", "known", "scores", "source", "task", "truth", "models", "finished", "batch",
-                    "deadline")
+    true ranking), ``scores`` (``[models, K]`` of an ensemble), ``batch``, ``deadline`` and ``source``."""
+    known_fields = ("id", "prompt", "responses", "known", "scores", "source", "task", "truth", "models", "finished",
+                    "batch", "deadline")
     if "prompt" not in row:
         alike = difflib.get_close_matches("prompt", map(str, row), 1)
         raise TriviumError("the field `prompt` is missing" + (f"; call {alike[0]!r} so" if alike else ""))

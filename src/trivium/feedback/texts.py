@@ -291,8 +291,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "count_given": ("{count} given to them", "指派 {count} 项"),
     "batches": ("Batches", "批次"),
     "batches_text": (
-        "Items of one batch have a deadline together. A batch is named on the page of uploads, on the command line, or in a "
-        "row. What is due first is given out first; what is late goes on being given out.",
+        "Items of one batch have a deadline together. A batch is named on the page of uploads, on the command line or "
+        "in a row. What is due first is given out first; what is late goes on being given out.",
         "同一批次的项目共用一个截止时间。批次在上传页面、命令行或行里指定。"
         "先到期的先分配；逾期的仍会继续分配。"),
     "batch_name": ("Batch (optional)", "批次（可选）"),

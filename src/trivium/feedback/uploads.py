@@ -49,7 +49,8 @@ def columns_of(path: Path, name: str, most: int = 3, limits: Limits = LIMITS) ->
 def named(row: Row, roles: Mapping[str, str]) -> Row:
     """A row under the names that :func:`item_of` knows, by what each of its columns is."""
     made: Row = {column: row[column] for column, role in roles.items() if role == "keep" and column in row}
-    answers = [row[column] for column, role in roles.items() if role == "response" and row.get(column) not in (None, "")]
+    answers = [row[column] for column, role in roles.items()
+               if role == "response" and row.get(column) not in (None, "")]
     if len(answers) == 1 and isinstance(_from_json(answers[0]), list):
         made["responses"] = answers[0]
     else:
@@ -96,9 +97,9 @@ def item_of(row: Row) -> Row:
     and its responses as a list, as ``chosen`` and ``rejected``, or in columns such as ``response_a`` and
     ``response_b``."""
     shown: list[Row] = []
-    if isinstance(row.get("prompt"), list) and any(isinstance(message, dict) and isinstance(message.get("content"), list)
-                                                   for message in row["prompt"]):
-        shown = row["prompt"]
+    given = row.get("prompt")
+    if isinstance(given, list) and any(isinstance(one, dict) and isinstance(one.get("content"), list) for one in given):
+        shown = given
         row = {**row, "prompt": [{**message, "content": message["content"] or "?"} for message in apart(shown)[0]]}
     fields, reading = Fields({name: value for name, value in row.items() if value != ""}), Reading()
     refuse_pictures(fields)

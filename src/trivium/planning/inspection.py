@@ -10,8 +10,8 @@ from typing import Any
 
 from trivium.errors import TriviumError, nearest
 from trivium.pipeline.one_stage import cores, prepared
-from trivium.planning.this_machine import take_sample
 from trivium.pipeline.projects import laid_out
+from trivium.planning.this_machine import take_sample
 from trivium.recipe.load import Recipe
 from trivium.stage import Context, Stage
 from trivium.stages.cost import Estimate, Unforeseen

@@ -23,7 +23,6 @@ from trivium.recipe.rounds import unroll
 from trivium.stage import Stage
 from trivium.stages.registry import Stages, free_stage
 
-
 PROJECT_FILES = {
     "preferences": ("comparisons",), "comparisons": ("comparisons",), "demonstrations": ("demonstrations",),
     "thumbs": ("thumbs",), "feedback": ("thumbs", "comparisons")}

@@ -29,7 +29,8 @@ router = APIRouter()
 
 
 def wanted_of(q: Annotated[str, Query(max_length=500)] = "", kind: Literal["", "compare", "write", "known"] = "",
-              state: Literal["", "waiting", "begun", "finished", "disputed", "settled", "withdrawn", "held", "late"] = "",
+              state: Literal["", "waiting", "begun", "finished", "disputed", "settled", "withdrawn", "held",
+                             "late"] = "",
               agreement: Annotated[str, Query(pattern=r"^(\d{1,3})?$")] = "", person: Whole = "",
               flag: Annotated[str, Query(max_length=40)] = "",
               rating: Annotated[str, Query(pattern="^[1-7]?$")] = "", skipped: Ticked = "", noted: Ticked = "",
@@ -53,7 +54,8 @@ def items(request: Request, site: TheSite, visitor: Leader, wanted: Asked) -> Re
         """The address of this list with something changed."""
         return "/lead/items?" + site.pages.query(_query(wanted) | changed)
     return site.pages.page(request, "items.html", wanted=wanted, count=count, entries=page, size=PAGE, kinds=KINDS,
-                           states=(*STATES, "held", "late"), sorts=SORTS, everybody=site.store.people(), elsewhere=elsewhere)
+                           states=(*STATES, "held", "late"), sorts=SORTS, everybody=site.store.people(),
+                           elsewhere=elsewhere)
 
 
 @router.get("/lead/items/{number}", response_class=HTMLResponse)

@@ -18,6 +18,7 @@ from trivium.feedback.web.bodies import Number, Said, SettleBody
 from trivium.feedback.web.pages import language_of, root_of
 from trivium.feedback.web.places import by_response
 from trivium.feedback.web.visitors import ActingLeader, FormLeader, Leader, ThePages, TheSite, TheStore
+from trivium.files import Row
 
 LINK_COOKIE = "trivium_link"
 """Holds the token of an invitation that has just been made, until the page of people has shown it."""
@@ -72,17 +73,17 @@ def settle_page(request: Request, store: TheStore, pages: ThePages, visitor: Lea
         number, agreement = compared.event, compared.agreement
         before = compared.settled.body if compared.settled else None
     texts, bodies = store.item(item), store.bodies(event for _, event in works)
-    judgements = [{"name": name} | bodies[event] for name, event in works]
+    judgements: list[Row] = [{"name": name} | bodies[event] for name, event in works]
     if before is None:  # what annotators flagged stays flagged, unless the lead says otherwise
         flags = [sorted({flag for one in judgements if "flags" in one for flag in one["flags"][number]})
                  for number in range(len(texts["responses"]))]
-        marks = [sorted({(one["start"], one["end"], one["kind"]) for said in judgements
-                         for one in said.get("marks", [[]] * len(texts["responses"]))[number]})
-                 for number in range(len(texts["responses"]))]
-        before = {"ranking": [], "ratings": None, "flags": flags, "all_bad": False, "note": "",
-                  "marks": [[{"start": start, "end": end, "kind": kind} for start, end, kind in one] for one in marks]}
+        marks: list[list[Row]] = [[] for _ in texts["responses"]]
+        for judgement in judgements:
+            for mine, theirs in zip(marks, judgement.get("marks", [])):
+                mine += [one for one in theirs if one not in mine]
+        before = {"ranking": [], "ratings": None, "flags": flags, "all_bad": False, "note": "", "marks": marks}
     task = Task(0, "compare", item, texts["prompt"], texts["responses"], tuple(range(len(texts["responses"]))),
-                "settle", "open", 0.0, 0.0, before)
+                "settle", "open", 0.0, 0.0, before, pictures=texts.get("pictures", ()))
     return pages.comparison(request, task, judgements=judgements, agreement=agreement, number=number)
 
 
@@ -109,7 +110,8 @@ def people(request: Request, site: TheSite, visitor: Leader) -> Response:
     made = site.accounts.open_invite(token) if token else None
     address = (site.address or str(request.base_url).rstrip("/") + root_of(request)).rstrip("/")
     response = site.pages.page(request, "people.html", everybody=site.store.people(),
-                               work=site.store.work_left(), invites=site.accounts.open_invites(), link=f"{address}/invite/{token}" if made else None,
+                               work=site.store.work_left(), invites=site.accounts.open_invites(),
+                               link=f"{address}/invite/{token}" if made else None,
                                ends=made.expires if made else 0.0)
     if token:
         response.delete_cookie(LINK_COOKIE, path="/lead/people")
@@ -180,15 +182,16 @@ def settings_page(request: Request, store: TheStore, pages: ThePages, visitor: L
 
 @router.post("/lead/settings", response_class=HTMLResponse)
 def change_settings(store: TheStore, visitor: FormLeader, title: Text, overlap: Whole, overlap_share: Real,
-                    lease_minutes: Real, daily_quota: Whole, quota: Whole, known_share: Real, repeat_share: Real, repeat_after: Whole,
-                    uncertain_share: Real, heldout: Real, disputed_below: Real, disputed_skips: Whole,
-                    seed: Whole, guidelines: Text = "", error_kinds: Text = "", free_writing: Annotated[bool, Form()] = False,
+                    lease_minutes: Real, daily_quota: Whole, quota: Whole, known_share: Real, repeat_share: Real,
+                    repeat_after: Whole, uncertain_share: Real, heldout: Real, disputed_below: Real,
+                    disputed_skips: Whole, seed: Whole, guidelines: Text = "", error_kinds: Text = "",
+                    free_writing: Annotated[bool, Form()] = False,
                     rendered: Annotated[bool, Form()] = False) -> Response:
     store.change_settings(visitor.id, title=title, guidelines=guidelines.replace("\r\n", "\n"), overlap=overlap,
                           overlap_share=overlap_share, lease_minutes=lease_minutes, daily_quota=daily_quota,
-                          quota=quota, known_share=known_share,
-                          repeat_share=repeat_share, repeat_after=repeat_after, uncertain_share=uncertain_share,
-                          heldout=heldout, free_writing=free_writing, error_kinds=error_kinds.splitlines(), rendered=rendered, disputed_below=disputed_below,
+                          quota=quota, known_share=known_share, repeat_share=repeat_share, repeat_after=repeat_after,
+                          uncertain_share=uncertain_share, heldout=heldout, free_writing=free_writing,
+                          error_kinds=error_kinds.splitlines(), rendered=rendered, disputed_below=disputed_below,
                           disputed_skips=disputed_skips, seed=seed)
     return RedirectResponse("/lead/settings?saved=true", 303)
 

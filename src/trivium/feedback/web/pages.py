@@ -24,8 +24,9 @@ from trivium.feedback.web.places import by_place
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STATIC = {
-    "app.css": "text/css", "app.js": "text/javascript", "compare.js": "text/javascript", "write.js": "text/javascript",
-    "lead.js": "text/javascript", "markdown.js": "text/javascript", "marks.js": "text/javascript", "rendered.js": "text/javascript", "items.js": "text/javascript", "icon.svg": "image/svg+xml"
+    "app.css": "text/css", "icon.svg": "image/svg+xml", **dict.fromkeys(
+        ("app.js", "compare.js", "write.js", "lead.js", "items.js", "marks.js", "markdown.js", "rendered.js"),
+        "text/javascript")
 }
 """Media types of the files that pages load."""
 
@@ -80,7 +81,8 @@ class Pages:
             here = request.url.path if template in ("login.html", "invite.html") else "/"
         root = root_of(request)
         common = {
-            "root": root, "several": bool(root), "static": lambda name: root + _static(name), "t": t, "language": language, "visitor": visitor, "settings": self.store.settings, "here": here,
+            "root": root, "several": bool(root), "static": lambda name: root + _static(name), "t": t,
+            "language": language, "visitor": visitor, "settings": self.store.settings, "here": here,
             "path": request.url.path, "theme": theme if theme in ("light", "dark") else "",
             "script_words": self.script_words[language], "message": None, "has_word": WORDS.__contains__
         }

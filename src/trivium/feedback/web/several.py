@@ -26,7 +26,7 @@ from trivium.feedback.web import files, session
 from trivium.feedback.web.guard import Guard, Scope
 from trivium.feedback.web.pages import Pages
 from trivium.feedback.web.session import Name, Password
-from trivium.feedback.web.visitors import COOKIE, Site, mark_of, members_of
+from trivium.feedback.web.visitors import COOKIE, mark_of, members_of
 
 
 def projects_in(folder: Path) -> list[Path]:
@@ -72,7 +72,7 @@ class Several:
         self.front, self.projects = front, projects
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        name, slash, rest = scope.get("path", "").removeprefix("/p/").partition("/")
+        name, _, rest = scope.get("path", "").removeprefix("/p/").partition("/")
         if not scope.get("path", "").startswith("/p/") or name not in self.projects:
             await self.front(scope, receive, send)
             return
