@@ -720,13 +720,13 @@ class Store:
             self._append(connection, "judgement", number, {"work": leased, **body, "seconds": took, "late": False}, at)
         outcome.added += 1
 
-    def work_left(self, now: float | None = None) -> dict[int, Row]:
-        """Of everybody ``{"left": a Left, "own": quotas a day and in all that are their own, "done", "today", "given",
+    def work_left(self, only: int | None = None, now: float | None = None) -> dict[int, Row]:
+        """Of everybody, or of one person, ``{"left": a Left, "own": quotas a day and in all that are their own, "done", "today", "given",
         "due": the first deadline of what they were given, "late": how much of that is late}``."""
         now = time.time() if now is None else now
         found = {}
         with self.state() as state:
-            for person in {*state.by_person, *state.quotas, *state.given}:
+            for person in {*state.by_person, *state.quotas, *state.given} if only is None else {only}:
                 works = [work for work in state.by_person.get(person, ()) if work.state == JUDGED]
                 given = [state.items[name] for name in state.given.get(person, ())]
                 deadlines = [at for item in given if (at := state.deadline(item)) is not None]

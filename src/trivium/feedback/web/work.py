@@ -38,7 +38,7 @@ def home(request: Request, store: TheStore, pages: ThePages, visitor: Member) ->
         kinds, writing, left = dict(state.kinds), state.settings.free_writing, state.left(visitor.id, time.time())
     return pages.page(request, "home.html", counts=counts, can_compare=kinds["compare"] > 0,
                       can_write=kinds["write"] > 0 or writing, left=left,
-                      mine=store.work_left().get(visitor.id, {"given": 0, "due": None, "late": 0}))
+                      mine=store.work_left(visitor.id)[visitor.id])
 
 
 @router.get("/compare", response_class=HTMLResponse)
