@@ -181,7 +181,7 @@ def test_columns_are_chosen_in_the_browser(served: Served, visit: Any) -> None:
     page = visit("boss", "lead", locale="zh-CN", viewport={"width": 390, "height": 844})
     page.goto("/lead/upload")
     page.locator("input[type=file]").set_input_files({"name": "r.csv", "mimeType": "text/csv", "buffer":
-                                                      b"question,mine,theirs\nWhy?,yes,no\n"})
+                                                      b"question,mine,theirs\nWhy?,yes,no\nWhere?," + 30 * b"long " + b",no\n"})
     page.get_by_role("button", name="指定各列的含义").click()
     assert page.get_by_label("question").input_value() == "prompt"  # guessed by its name
     page.get_by_label("mine").select_option("response")
@@ -190,4 +190,5 @@ def test_columns_are_chosen_in_the_browser(served: Served, visit: Any) -> None:
     page.keyboard.press("Tab")
     page.get_by_role("button", name="上传", exact=True).press("Enter")
     page.wait_for_selector(".message.good")
-    assert list(kept(served.store).values()) == [("Why?", ["yes", "no"])]
+    assert list(kept(served.store).values()) == [
+        ("Why?", ["yes", "no"]), ("Where?", [30 * "long ", "no"])]
