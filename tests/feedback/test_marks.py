@@ -58,6 +58,10 @@ def test_marks_are_stored_corrected_exported_and_counted(store: Store) -> None:
     before = len(list(store.events()))
     store.judge(task.id, anna, [[0], [1]], [2, 1], marks=[[], []])  # that is the same
     assert len(list(store.events())) == before
+    store.change_settings(error_kinds=["new"])  # what was marked before can be said again, in a correction too
+    store.judge(other.id, berta, [[0], [1]], [3, 1], marks=[[mark(ANSWER, "floats")], []])
+    with pytest.raises(TriviumError, match="unknown kind of error 'off topic'"):
+        store.judge(task.id, anna, [[0], [1]], [2, 1], marks=[[mark(ANSWER, "floats", "off topic")], []])
     store.settle("x", anna, [[0], [1]], marks=[[mark(ANSWER, "sinks")], []])
     assert [one["text"] for one in export(store, "marks")] == ["sinks"]
 

@@ -180,8 +180,8 @@ def test_conversations_that_end_differently_are_compared(served: Served) -> None
 def test_columns_are_chosen_in_the_browser(served: Served, visit: Any) -> None:
     page = visit("boss", "lead", locale="zh-CN", viewport={"width": 390, "height": 844})
     page.goto("/lead/upload")
-    page.locator("input[type=file]").set_input_files({"name": "r.csv", "mimeType": "text/csv", "buffer":
-                                                      b"question,mine,theirs\nWhy?,yes,no\nWhere?," + 30 * b"long " + b",no\n"})
+    rows = b"question,mine,theirs\nWhy?,yes,no\nWhere?," + 30 * b"long " + b",no\n"
+    page.locator("input[type=file]").set_input_files({"name": "r.csv", "mimeType": "text/csv", "buffer": rows})
     page.get_by_role("button", name="指定各列的含义").click()
     assert page.get_by_label("question").input_value() == "prompt"  # guessed by its name
     page.get_by_label("mine").select_option("response")

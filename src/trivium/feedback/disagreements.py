@@ -56,7 +56,7 @@ def rankings_of(reward: Artifact) -> list[Row]:
     place = Path(os.path.normpath(reward.folder / made["path"])) if made else None
     if made and made["path"].startswith("project:"):
         kept = reward.folder.parent / ".work" / "projects" / made["digest"][:16]
-        place = kept if kept.is_dir() else None
+        place = next(kept.glob("*"), None)
     file = place / "comparisons.jsonl" if place and place.is_dir() else place
     if file is None or not file.is_file():
         raise TriviumError(f"{reward.folder}: the rankings that it learned from are not there any more; run the recipe "

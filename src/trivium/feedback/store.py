@@ -488,7 +488,7 @@ class Store:
             if work.kind != "compare":
                 raise TriviumError("this work asks for an answer in words")
             assert work.item is not None
-            lengths, kinds = self._state.items[work.item].lengths, self._state.settings.error_kinds
+            lengths, kinds = self._state.items[work.item].lengths, self._kinds(self._state.items[work.item])
         body = rows.judgement(given, lengths, needs_ratings, kinds)
         self._answer(number, person, "judgement", body, seconds, now)
 
@@ -559,7 +559,7 @@ class Store:
                     "ratings": ratings if ratings is None else list(ratings),
                     "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note,
                     "marks": marks if marks is None else [[dict(mark) for mark in one] for one in marks]
-                }, self._state.items[item].lengths, needs_ratings=False, kinds=self._state.settings.error_kinds)
+                }, self._state.items[item].lengths, needs_ratings=False, kinds=self._kinds(self._state.items[item]))
             self._append(connection, "settled", person, {"item": item, **body}, time.time() if now is None else now)
 
     def give(self, item: str, person: int, who: int | None = None, now: float | None = None) -> None:
@@ -586,6 +586,11 @@ class Store:
             if person not in one.taken:
                 self._append(connection, "take", who, {"item": item, "person": person},
                              time.time() if now is None else now)
+
+    def _kinds(self, item: Item) -> list[str]:
+        """The kinds of errors that may be marked on an item: those of now, and what was marked on it before."""
+        used = {kind for work in item.works for one in work.marks for _, _, kind in one}
+        return [*self._state.settings.error_kinds, *sorted(used.difference(self._state.settings.error_kinds))]
 
     def _item(self, name: str) -> Item:
         if name not in self._state.items:
@@ -721,12 +726,13 @@ class Store:
         outcome.added += 1
 
     def work_left(self, only: int | None = None, now: float | None = None) -> dict[int, Row]:
-        """Of everybody, or of one person, ``{"left": a Left, "own": quotas a day and in all that are their own, "done", "today", "given",
-        "due": the first deadline of what they were given, "late": how much of that is late}``."""
+        """Of everybody, or of one person, ``{"left": a Left, "own": quotas a day and in all that are their own, "done",
+        "today", "given", "due": the first deadline of what they were given, "late": how much of that is late}``."""
         now = time.time() if now is None else now
         found = {}
         with self.state() as state:
-            for person in {*state.by_person, *state.quotas, *state.given} if only is None else {only}:
+            everybody = {*state.by_person, *state.quotas, *state.given}
+            for person in everybody if only is None else [only]:
                 works = [work for work in state.by_person.get(person, ()) if work.state == JUDGED]
                 given = [state.items[name] for name in state.given.get(person, ())]
                 deadlines = [at for item in given if (at := state.deadline(item)) is not None]

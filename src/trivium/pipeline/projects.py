@@ -8,6 +8,7 @@ digest, and with it another key of the stages that read them.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -70,10 +71,13 @@ def take(setting: str, reference: str, folder: Path) -> Path:
                 if not number:
                     raise TriviumError(f"{reference}: {NEEDED[name]}")
                 file.unlink()
-    place = kept / digest_path(aside)[:16]
+    state = kept / digest_path(aside)[:16]
+    called = project.rstrip("/").rpartition("/")[2].partition("?")[0]
+    place = state / (re.sub(r"[^\w.-]+", "_", called).strip(".") or "project")  # what the stage says of it
     if place.exists():
         shutil.rmtree(aside)
     else:
+        state.mkdir(exist_ok=True)
         os.rename(aside, place)
     return place
 
