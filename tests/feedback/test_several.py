@@ -67,6 +67,8 @@ def test_one_login_opens_every_project_one_is_in_and_no_other(together: Together
         assert "Bread" not in client.get("/").text  # who is nobody sees no project's name
         wrong = client.post("/login", data={"name": "anna", "password": "x"})
         assert wrong.status_code == 401 and "wrong" in wrong.text
+        wrong = client.post("/login", data={"name": "anna", "password": "x"}, headers={"accept-language": "zh"})
+        assert "名字或密码不正确" in wrong.text
         assert client.post("/login", data={"name": "anna", "password": SECRET}).headers["location"] == "/"
         page = client.get("/").text
         assert "Bread" in page and "Flowers" in page and 'href="/p/mei%20hua/"' in page

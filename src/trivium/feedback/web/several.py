@@ -21,10 +21,11 @@ from trivium.feedback.accounts import TooManyTries
 from trivium.feedback.database import FILE
 from trivium.feedback.settings import FeedbackSettings
 from trivium.feedback.store import Store
+from trivium.feedback.texts import fault_words
 from trivium.feedback.web import app as one
 from trivium.feedback.web import files, session
 from trivium.feedback.web.guard import Guard, Scope
-from trivium.feedback.web.pages import Pages
+from trivium.feedback.web.pages import Pages, language_of
 from trivium.feedback.web.session import Name, Password
 from trivium.feedback.web.visitors import COOKIE, mark_of, members_of
 
@@ -120,7 +121,8 @@ def projects_page(request: Request, message: str = "", name: str = "", status: i
             given = len(state.given.get(visitor.id, ()))
         mine.append({"root": f"/p/{quote(project)}", "title": site.store.settings.title, "project": project,
                      "visitor": visitor, "waiting": waiting, "given": given})
-    return pages.page(request, "projects.html", status, mine=mine, name=name, message=message or None)
+    return pages.page(request, "projects.html", status, mine=mine, name=name,
+                      message=fault_words(language_of(request), message) if message else None)
 
 
 def login(request: Request, name: Name, password: Password) -> Response:
