@@ -251,8 +251,9 @@ def test_what_a_run_leaves_open_goes_to_people_by_one_click(opened, root):
     assert refused.status_code == 422 and "a new one is a folder's name alone" in refused.json()["error"]
     page.get_by_label("in the feedback project").fill("people")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("4 disagreements found; new in the project: 4")).to_be_visible()  # one answer was empty
+    found = page.get_by_text("4 disagreements found; new in the project: 4")  # one answer was empty
+    expect(found).to_be_visible(timeout=60_000)
     expect(page.get_by_text("trivium annotate people")).to_be_visible()
     assert opened.client.get("/api/projects").json() == {"projects": ["people"]}
     page.get_by_role("button", name="Ask people what it leaves open").click()
-    expect(page.get_by_text("4 disagreements found; new in the project: 0")).to_be_visible()
+    expect(page.get_by_text("4 disagreements found; new in the project: 0")).to_be_visible(timeout=60_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlsplit
@@ -196,11 +197,14 @@ def disagreements(
         as_json: Annotated[bool, typer.Option("--json", help="The numbers as JSON.")] = False) -> None:
     """Ask people what a run leaves open: rankings that its reward model gets wrong, and answers of which no rubric says
     which is better."""
-    from trivium.api import load
+
+    def opened(folder: Path) -> Callable[[list[dict[str, Any]]], float]:
+        from trivium.api import load  # an examination alone needs no model
+        return load(folder).score
+
     with open_store(project, create=True) as store:
         from trivium.feedback.disagreements import of_run
-        found = of_run(run, lambda folder: load(folder).score, [name.strip() for name in models.split(",") if name],
-                       most)
+        found = of_run(run, opened, [name.strip() for name in models.split(",") if name], most)
         outcome = store.add_items(found, again=True)
     if as_json:
         print(to_json({"found": len(found), "added": outcome.added, "there_already": outcome.known_already,
