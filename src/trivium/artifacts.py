@@ -301,7 +301,7 @@ def kinds_behind(folder: Path, seen: set[Path] | None = None) -> set[str]:
     goes_on = "start" in manifest.get("inputs", {})  # from weights that were there
     found = {"continued" if goes_on and manifest.get("kind") == "pretrain" else str(manifest.get("kind"))}
     for made in manifest.get("inputs", {}).values():
-        if remote.url_of(made["path"]):
+        if remote.elsewhere(made["path"]):
             continue
         found |= kinds_behind(place / made["path"], seen)
     return found
@@ -310,8 +310,8 @@ def kinds_behind(folder: Path, seen: set[Path] | None = None) -> set[str]:
 def lineage(folder: Path, depth: int = 0, field: str = "",
             told: set[Path] | None = None) -> Iterator[tuple[int, str, Path, str, bool]]:
     """``(depth, field, place, digest, changed)`` for an artifact and, below it, everything it was made from, down to
-    raw documents. ``changed`` says that what is there now is not what was used; URLs are
-    not looked at. What an artifact was made from is told
+    raw documents. ``changed`` says that what is there now is not what was used; URLs and
+    projects are not looked at. What an artifact was made from is told
     where it comes first, and not again below the artifact's other places; ``told`` are those that were."""
     artifact = open_artifact(folder)
     told = set() if told is None else told
@@ -320,7 +320,7 @@ def lineage(folder: Path, depth: int = 0, field: str = "",
         return
     told.add(folder)
     for name, made in artifact.manifest["inputs"].items():
-        if remote.url_of(made["path"]):
+        if remote.elsewhere(made["path"]):
             yield depth + 1, name, Path(made["path"]), made["digest"], False
             continue
         place = Path(os.path.normpath(folder / made["path"]))

@@ -36,7 +36,8 @@ RANGE = 16 << 20
 TRIES = 7
 """How often a range is asked for before the stage ends; the pauses between grow from 0.1 to 3.2 seconds."""
 THREADS = 32
-_URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])")
+_URL = re.compile(r"(?!project:)([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])")
+_PROJECT = "project:"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SECRET = re.compile(r"key|token|sig|secret|pass|auth|cred", re.IGNORECASE)
 _MARKS = ("ETag", "etag", "generation", "Content-MD5", "Last-Modified", "LastModified", "mtime", "modificationTime",
@@ -59,6 +60,17 @@ def url_of(place: str | Path) -> str | None:
     """The URL that a text or a path stands for; None for a place on this machine."""
     found = _URL.match(str(place))
     return f"{found[1]}://{str(place)[found.end():]}" if found else None
+
+
+def project_of(place: str | Path) -> str | None:
+    """The feedback project that ``project:NAME`` names: a folder, or the URL of its database; None for anything else.
+    """
+    return str(place).removeprefix(_PROJECT) if str(place).startswith(_PROJECT) else None
+
+
+def elsewhere(place: str | Path) -> str | None:
+    """A URL or a project as a recipe names it; None for what lies in a folder of this machine."""
+    return url_of(place) or (str(place) if project_of(place) is not None else None)
 
 
 def name_of(url: str) -> str:

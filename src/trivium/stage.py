@@ -36,7 +36,8 @@ class InputMarker:
 
 
 Input = Annotated[str, InputMarker()]
-"""The name of an earlier stage of the recipe, or the path of an artifact, a file or a folder."""
+"""The name of an earlier stage of the recipe, or the path of an artifact, a file or a folder; where rows that people
+judged or wrote are read, ``project:NAME`` too."""
 
 School = Literal["read", "teach", "judge", "exam"]
 

@@ -169,8 +169,9 @@ def test_writing_a_demonstration_and_one_of_ones_own(served: Served, visit: Visi
     page.fill("#prompt", "What is a plum?")
     page.fill("#answer", "A fruit.")
     page.keyboard.press("Control+Enter")
-    page.wait_for_selector("#saved")
+    expect(page.locator("#answer")).to_have_value("")  # the next one: the page before had said saved, too
     page.click("#saved a")
+    expect(page.locator("#answer")).to_have_value("A fruit.")
     page.fill("#answer", "A stone fruit.")
     page.click("#submit")
     page.wait_for_url("**/history")
@@ -306,7 +307,7 @@ def test_the_lead_settles_with_flags_and_says_that_all_are_bad(served: Served, v
     page.goto("/lead/settle?item=item-0")
     page.wait_for_selector(".chip")
     assert page.locator("#response-1 input[value=wrong]").is_checked()  # as the annotator said
-    page.locator("#response-0 summary").click()
+    page.locator("#response-0 .flags summary").click()
     page.locator("#response-0 input[value=harmful]").check()
     page.keyboard.press("Escape")
     page.locator("#all-bad").check()
@@ -422,7 +423,7 @@ def test_a_removed_person_comes_back_and_a_link_is_made_once(served: Served, vis
     page.reload()
     assert page.locator("#link").count() == 0 and len(Accounts(served.store).open_invites()) == 1
     row = page.locator("li.person", has_text="anna")
-    row.locator("summary").click()  # one click alone removes nobody
+    row.locator(".confirm summary").click()  # one click alone removes nobody
     assert served.store.person("anna") is not None
     row.get_by_text("Yes, remove anna").click()
     page.wait_for_selector("text=Bring back")
@@ -438,7 +439,7 @@ def test_a_file_is_uploaded_by_keys(served: Served, visit: Visit, tmp_path: Path
     page.goto("/lead/items")
     page.click("text=Upload items")
     page.set_input_files("[name=file]", tmp_path / "rows.csv")
-    page.locator("main button").focus()
+    page.locator("main button.main").focus()
     page.keyboard.press("Enter")
     expect(page.locator("[role=status]")).to_contain_text("1 added, 0 there already, 2 refused")
     assert [row.inner_text() for row in page.locator("tbody th").all()] == ["2", "3"]

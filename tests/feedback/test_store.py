@@ -326,7 +326,7 @@ def test_exports_are_read_by_the_stages_and_split_by_prompt(store: Store, tmp_pa
     counts = export_all(store, tmp_path / "out")
     assert counts == {
         "demonstrations": 2, "rankings": 81, "pairs": 40 * 2 + 40 * 3 + 1, "ratings": 240,
-        "thumbs": 240 + 1 + 2, "skips": 0
+        "thumbs": 240 + 1 + 2, "skips": 0, "marks": 0
     }
     read = {
         kind: [json.loads(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -99,7 +100,8 @@ def test_what_a_row_lacks_is_said_so_that_it_can_be_mended(store: Store) -> None
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}])
     assert [reject["reason"] for reject in outcome.rejects] == [
         "the field `prompt` is missing; call 'prompts' so", "the field `prompt` is missing",
-        "message 1 is made of parts, such as pictures; people are shown plain text"]
+        "message 1 has a picture that does not come with the row, and none is fetched; write it as "
+        "data:image/png;base64,..."]
 
 
 @pytest.mark.parametrize(("row", "prompt", "responses"), [
@@ -113,3 +115,80 @@ def test_columns_have_the_names_that_recipes_know(row: dict[str, object], prompt
                                                   responses: list[str] | None) -> None:
     made = item_of(row)
     assert made["prompt"][-1]["content"] == prompt and made.get("responses") == responses
+
+
+def parquet() -> bytes:
+    """Columns whose names say nothing, and a conversation of several turns as a list."""
+    import pyarrow
+    import pyarrow.parquet
+    talk = [{"role": "user", "content": "Bake?"}, {"role": "assistant", "content": "What?"},
+            {"role": "user", "content": "Bread."}]
+    kept = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({
+        "q": [talk, [{"role": "user", "content": "Second?"}]], "left": ["Flour.", "x"], "right": ["Water.", "y"],
+        "nr": ["a1", "a2"], "note": ["n", "m"], "junk": [1, 2]}), kept)
+    return kept.getvalue()
+
+
+TALK = ["Bake?", "What?", "Bread."]
+
+
+def test_columns_of_a_parquet_file_are_named_on_the_page(served: Served) -> None:
+    with served.client("boss", "lead") as lead, served.client("other", "lead") as other:
+        page = send(lead, "rows.parquet", parquet())  # no row has a prompt, so it asks
+        assert "What are the columns?" in page.text and "there is no prompt" in page.text and "Flour." in page.text
+        token = page.text.partition('name="token" value="')[2].partition('"')[0]
+        columns = ["q", "left", "right", "nr", "note", "junk"]
+
+        def say(client: httpx.Client, **roles: str) -> httpx.Response:
+            return client.post("/lead/upload/columns", data={
+                "csrf": client.headers["x-csrf-token"], "token": token, "column": columns,
+                "role": [roles.get(one, "") for one in columns]})
+        again = say(lead, left="response")
+        assert "Choose the column of the prompt" in again.text
+        token = again.text.partition('name="token" value="')[2].partition('"')[0]
+        roles = {"q": "prompt", "left": "response", "right": "response", "nr": "id", "note": "keep"}
+        assert say(other, **roles).status_code == 422  # another's file
+        assert "2 added, 0 there already, 0 refused" in say(lead, **roles).text
+        assert "upload it again" in say(lead, **roles).text
+    item = served.store.item("a1")
+    assert [message["content"] for message in item["prompt"]] == TALK and item["more"] == {"note": "n"}
+    assert item["responses"] == ["Flour.", "Water."]
+
+
+def test_conversations_that_end_differently_are_compared(served: Served) -> None:
+    turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), TALK)]
+    row = {"chosen": [*turns, {"role": "assistant", "content": "Flour."}],
+           "rejected": [*turns, {"role": "assistant", "content": "Sand."}]}
+    spoken = {name: "".join(f"\n\n{who}: {text}" for who, text in zip(
+        ("Human", "Assistant", "Human", "Assistant"), [*TALK, answer])) for name, answer in
+        (("chosen", "Gold."), ("rejected", "Lead."))}
+    with served.client("boss", "lead") as lead:
+        page = send(lead, "rows.jsonl", "\n".join(map(json.dumps, (row, spoken))).encode())
+        assert "2 added" in page.text
+    anna = served.store.add_person("anna")
+    for expected in (["Flour.", "Sand."], ["Gold.", "Lead."]):
+        task = served.store.next_work(anna)
+        assert task and [message["content"] for message in task.prompt] == TALK
+        assert sorted(task.responses) in (["Flour.", "Sand."], ["Gold.", "Lead."]) and expected
+        served.store.judge(task.id, anna, [[0], [1]], [7, 1])
+    from trivium.feedback.exports import export
+    assert all([message["content"] for message in one["prompt"]] == TALK for one in export(served.store, "rankings"))
+
+
+@pytest.mark.browser
+def test_columns_are_chosen_in_the_browser(served: Served, visit: Any) -> None:
+    page = visit("boss", "lead", locale="zh-CN", viewport={"width": 390, "height": 844})
+    page.goto("/lead/upload")
+    rows = b"question,mine,theirs\nWhy?,yes,no\nWhere?," + 30 * b"long " + b",no\n"
+    page.locator("input[type=file]").set_input_files({"name": "r.csv", "mimeType": "text/csv", "buffer": rows})
+    page.get_by_role("button", name="指定各列的含义").click()
+    assert page.get_by_label("question").input_value() == "prompt"  # guessed by its name
+    page.get_by_label("mine").select_option("response")
+    page.get_by_label("theirs").select_option("response")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="上传", exact=True).press("Enter")
+    page.wait_for_selector(".message.good")
+    assert list(kept(served.store).values()) == [
+        ("Why?", ["yes", "no"]), ("Where?", [30 * "long ", "no"])]

@@ -213,3 +213,23 @@ def test_the_list_is_worked_by_keyboard(opened, root):
     page.get_by_role("link", name="Compare what is ticked").focus()
     page.keyboard.press("Enter")
     wait_for(lambda: "run=first" in page.url and "run=second" in page.url)
+
+
+def test_what_a_run_leaves_open_goes_to_people_by_one_click(opened, root):
+    """The reward model's part is tested with the command; here are the answers that no rubric tells apart."""
+    answered(root, rows=5)
+    folder = root / "exam" / "evaluate"
+    (folder / "manifest.json").unlink()
+    seal(folder, kind="evaluate", name="evaluate", key="k" * 64, seed=0, settings={"models": {"sft": "s", "ppo": "p"}},
+         inputs={}, summary={"models": {}, "prompts": 5}, seconds=1.0, peak_memory_mb=10.0)
+    page = opened("/run/exam")
+    refused = opened.client.post("/api/runs/exam/ask", json={"project": "../outside"})
+    assert refused.status_code == 422 and "a new one is a folder's name alone" in refused.json()["error"]
+    page.get_by_label("in the feedback project").fill("people")
+    page.keyboard.press("Enter")
+    found = page.get_by_text("4 disagreements found; new in the project: 4")  # one answer was empty
+    expect(found).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("trivium annotate people")).to_be_visible()
+    assert opened.client.get("/api/projects").json() == {"projects": ["people"]}
+    page.get_by_role("button", name="Ask people what it leaves open").click()
+    expect(page.get_by_text("4 disagreements found; new in the project: 0")).to_be_visible(timeout=60_000)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import typer
 
@@ -43,23 +45,35 @@ def annotate(
     allow_host: AllowHost = None, head_seconds: HeadSeconds = Patience.head, body_seconds: BodySeconds = Patience.body,
     idle_seconds: IdleSeconds = Patience.idle, connections: Connections = Patience.connections
 ) -> None:
-    """Start the annotation app of a project, which is made when it is not there."""
+    """Start the annotation app of a project, which is made when it is not there, or of all projects in a folder."""
     with extra("annotate"):
         from trivium.feedback.web import create_app
+        from trivium.feedback.web.several import create_front, projects_in
         from trivium.listening import listen, server
     hosts = names(host, *allow_host or [], *([urlsplit(url).hostname or url] if url else []))
-    with open_store(project, create=True) as store:
-        _set(store, set_)
-        _import(store, "items", prompts or [], None)
+    several = [] if "://" in project else projects_in(Path(project))
+    if several and (prompts or set_):
+        raise TriviumError(f"{project} holds {len(several)} projects: name one of them for --prompts and --set")
+    with contextlib.ExitStack() as opened:
+        stores = {place.name: opened.enter_context(open_store(str(place))) for place in several} or {
+            "": opened.enter_context(open_store(project, create=True))}
+        if not several:
+            _set(stores[""], set_)
+            _import(stores[""], "items", prompts or [], None)
         with listen(host, port) as listening:
-            address = url or f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-            if not any(person.role == "lead" and person.kind == "human" and not person.removed
-                       for person in store.people()):
-                print("Open this link within 72 hours to become the lead of the project:\n  "
-                      f"{address}/invite/{_accounts(store).invite('lead', 'the first lead')}")
-            print(f"{store.settings.title}: {address} (Ctrl+C ends it)", flush=True)
-            web = create_app(store, url, hosts)
-            threading.Thread(target=web.state.site.catalogue.prepare, daemon=True).start()
+            address = (url or f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}").rstrip("/")
+            for name, store in stores.items():
+                if not any(person.role == "lead" and person.kind == "human" and not person.removed
+                           for person in store.people()):
+                    root = f"{address}/p/{quote(name)}" if several else address
+                    print(f"Open this link within 72 hours to become the lead of {name or 'the project'}:\n  "
+                          f"{root}/invite/{_accounts(store).invite('lead', 'the first lead')}")
+            print(f"{counted(len(several), 'project') if several else stores[''].settings.title}: {address} "
+                  "(Ctrl+C ends it)", flush=True)
+            web: Any = (create_front(stores, url, hosts, Path(project).resolve().name) if several else
+                        create_app(stores[""], url, hosts))
+            sites = [one.state.site for one in (web.projects.values() if several else [web])]
+            threading.Thread(target=lambda: [site.catalogue.prepare() for site in sites], daemon=True).start()
             server(web, Patience(head_seconds, body_seconds, idle_seconds, connections),
                    forwarded_allow_ips=proxies, timeout_graceful_shutdown=10).run(sockets=[listening])
 
@@ -77,9 +91,54 @@ def create(project: Project, set_: Settings = None) -> None:
 def import_(project: Project,
             files: Annotated[list[Path],
                              typer.Argument(help="JSON lines, CSV, Excel: `prompt`, and `responses` to compare.")],
+            batch: Annotated[str, typer.Option(help="A name for these items together, where they name none.")] = "",
+            deadline: Annotated[str, typer.Option(help="Until when they should be done, as in 2030-12-31 (UTC).")] = "",
             rejects: Rejects = None) -> None:
     """Import prompts with responses to compare, or prompts alone to answer."""
-    _each(project, "items", files, rejects)
+    with open_store(project) as store:
+        from trivium.feedback.rows import moment
+        at = moment(deadline) if deadline else None
+        if deadline and not batch:
+            raise TriviumError("--deadline: name the items with --batch, so that it can be changed for all of them")
+        _import(store, "items", files, rejects, batch=batch)
+        if deadline:
+            store.set_deadline(at, batch=batch)
+
+
+@app.command()
+def give(project: Project, item: Annotated[str, typer.Argument(help="The item's id.")], name: str) -> None:
+    """Let somebody have an item next."""
+    with open_store(project) as store:
+        store.give(item, _person(store, name))
+
+
+@app.command()
+def take(project: Project, item: Annotated[str, typer.Argument(help="The item's id.")], name: str) -> None:
+    """Take an item from somebody: others do it."""
+    with open_store(project) as store:
+        store.take(item, _person(store, name))
+
+
+@app.command()
+def quota(project: Project, name: str,
+          day: Annotated[int | None, typer.Option(min=0, help="Answers a day (UTC); what the settings say if left out.")
+                         ] = None,
+          in_all: Annotated[int | None, typer.Option(min=0, help="Answers in all; as above.")] = None) -> None:
+    """Set how much somebody may do at most."""
+    with open_store(project) as store:
+        store.set_quota(_person(store, name), day, in_all)
+
+
+@app.command()
+def deadline(project: Project, when: Annotated[str, typer.Argument(help="As in 2030-12-31T18:00Z, or none.")],
+             item: Annotated[str, typer.Option(help="An item's id.")] = "",
+             batch: Annotated[str, typer.Option(help="A batch's name.")] = "") -> None:
+    """Set until when an item or a batch should be done."""
+    if bool(item) == bool(batch):
+        raise TriviumError("name either --item or --batch")
+    with open_store(project) as store:
+        from trivium.feedback.rows import moment
+        store.set_deadline(None if when == "none" else moment(when), item, batch)
 
 
 @app.command()
@@ -127,6 +186,34 @@ def invite(project: Project, role: Annotated[str, typer.Option(help="annotator o
         person = _person(store, password_of) if password_of else None
         for _ in range(count):
             print(f"{url.rstrip('/')}/invite/{_accounts(store).invite(role, note, hours, person)}")
+
+
+@app.command()
+def disagreements(
+        project: Project, run: Annotated[Path, typer.Argument(help="A run's folder, such as runs/quickstart.")],
+        models: Annotated[str, typer.Option(help="Two models of its examination, as in sft,ppo: their answers alone.")
+                          ] = "",
+        most: Annotated[int, typer.Option(min=1, help="Items at most, the greatest disagreements first.")] = 100,
+        as_json: Annotated[bool, typer.Option("--json", help="The numbers as JSON.")] = False) -> None:
+    """Ask people what a run leaves open: rankings that its reward model gets wrong, and answers of which no rubric says
+    which is better."""
+
+    def opened(folder: Path) -> Callable[[list[dict[str, Any]]], float]:
+        from trivium.api import load  # an examination alone needs no model
+        return load(folder).score
+
+    with open_store(project, create=True) as store:
+        from trivium.feedback.disagreements import of_run
+        found = of_run(run, opened, [name.strip() for name in models.split(",") if name], most)
+        outcome = store.add_items(found, again=True)
+    if as_json:
+        print(to_json({"found": len(found), "added": outcome.added, "there_already": outcome.known_already,
+                       "asked_again": outcome.again, "refused": len(outcome.rejects)}))
+        return
+    print(f"{counted(len(found), 'disagreement')} of {run}: {outcome.added} added, {outcome.known_already} there "
+          f"already, of which {outcome.again} asked again, {len(outcome.rejects)} refused")
+    for reject in outcome.rejects[:3]:
+        print(f"  {reject['reason']}: {reject['text'][:100]}")
 
 
 @app.command()
@@ -253,13 +340,14 @@ def _each(project: str, kind: str, files: list[Path], rejects: Path | None, add_
         _import(store, kind, files, rejects, add_people)
 
 
-def _import(store: Store, kind: str, files: list[Path], rejects: Path | None, add_people: bool = False) -> None:
+def _import(store: Store, kind: str, files: list[Path], rejects: Path | None, add_people: bool = False,
+            batch: str = "") -> None:
     """Import files. Every row that is refused is kept with its number, its reason and its text: beside its file, or all
     in ``rejects``."""
     from trivium.files import write_rows
     kept: list[dict[str, Any]] = []
     for file in files:
-        bad = _import_file(store, kind, file, add_people)
+        bad = _import_file(store, kind, file, add_people, batch)
         kept = [*kept, *bad] if rejects else bad
         if bad:
             place = rejects or file.with_name(f"{file.name}.rejects.jsonl")
@@ -267,13 +355,13 @@ def _import(store: Store, kind: str, files: list[Path], rejects: Path | None, ad
             print(f"  the first is row {bad[0]['row']}: {bad[0]['reason']}\n  all of them, with their reasons: {place}")
 
 
-def _import_file(store: Store, kind: str, file: Path, add_people: bool) -> list[dict[str, Any]]:
+def _import_file(store: Store, kind: str, file: Path, add_people: bool, batch: str) -> list[dict[str, Any]]:
     """Import one file, say what became of it, and return what was refused."""
     from trivium.files import read_rows
     if kind == "items" and file.suffix.lower() in (".csv", ".tsv", ".xlsx", ".json", ".parquet") and file.is_file():
         from trivium.data.readers import Limits
         from trivium.feedback.uploads import import_file
-        brought = import_file(store, file, file.name, limits=Limits(unwrap=True))
+        brought = import_file(store, file, file.name, limits=Limits(unwrap=True), batch=batch)
         print(f"{file}: {brought.added} added, {brought.known_already} there already, {len(brought.rejects)} refused")
         return [{"file": str(file), **reject} for reject in brought.rejects]
     bad: list[dict[str, Any]] = []
@@ -288,7 +376,7 @@ def _import_file(store: Store, kind: str, file: Path, add_people: bool) -> list[
         rows.append(row)
     outcome: Imported
     if kind == "items":
-        outcome = store.add_items(rows)
+        outcome = store.add_items({"batch": batch, **row} if batch and isinstance(row, dict) else row for row in rows)
     elif kind == "scores":
         outcome = store.add_scores(rows)
     else:

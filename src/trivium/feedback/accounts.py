@@ -186,11 +186,17 @@ class Accounts:
         self._forgive(counted)
         return Invite(row.token, row.role, row.note, row.person, row.expires, False)
 
-    def accept(self, token: str, name: str, password: str, address: str, now: float | None = None) -> str:
-        """Use an invite: a new person, or a new password. Returns a session's token."""
+    def password_of(self, person: int) -> str:
+        """The hash of somebody's password."""
+        with self.engine.connect() as connection:
+            return str(connection.execute(sql.select(people.c.password).where(people.c.id == person)).scalar_one())
+
+    def accept(self, token: str, name: str, password: str, address: str, now: float | None = None,
+               hashed: str = "") -> str:
+        """Use an invite: a new person, or a new password, or the hash of one. Returns a session's token."""
         now = time.time() if now is None else now
         invite = self.look_up(token, address, now)
-        hashed = hash_password(password)
+        hashed = hashed or hash_password(password)
         if invite.person is None and self.store.person(name.strip()):
             raise Conflict(f"the name {name.strip()!r} is taken")
 

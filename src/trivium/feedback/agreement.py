@@ -250,3 +250,21 @@ def disagreement(scores: Sequence[Sequence[float]]) -> float:
     first, second = np.triu_indices(table.shape[1], 1)
     chances = 0.5 * (1 + np.tanh((table[:, first] - table[:, second]) / 2))
     return float(chances.std(0).mean())
+
+
+Marks = Sequence[Sequence[tuple[int, int, str]]]
+"""What somebody marked on each response: from, to (in characters), and the kind of error."""
+
+
+def overlap(given: Sequence[Marks], by_kind: bool) -> tuple[float, float]:
+    """``(shared, marked)`` over all pairs of judges: twice the characters that both marked, and those of either. Their
+    quotient is the Dice coefficient (F1) of the marked characters. ``by_kind``: the kind must be the same, too. A
+    response on which neither marked anything says nothing."""
+    shared = marked = 0
+    places = [[{(at, kind if by_kind else "") for start, end, kind in response for at in range(start, end)}
+               for response in one] for one in given]
+    for first, second in itertools.combinations(places, 2):
+        for mine, theirs in zip(first, second):
+            shared += 2 * len(mine & theirs)
+            marked += len(mine) + len(theirs)
+    return float(shared), float(marked)

@@ -8,6 +8,9 @@ from trivium import randomness
 from trivium.feedback.state import JUDGED, OPEN, Item, State, Work
 from trivium.files import Row
 
+REGULAR = ("random", "uncertain", "due", "given")
+"""Why somebody has an item that is no check."""
+
 
 def open_work(state: State, person: int, kind: str, now: float) -> Work | None:
     """The work that a person has taken and holds yet."""
@@ -16,18 +19,26 @@ def open_work(state: State, person: int, kind: str, now: float) -> Work | None:
 
 
 def choose(state: State, person: int, kind: str, now: float) -> tuple[Item | None, str] | None:
-    """The next item and why: ``random``, ``uncertain``, ``known``, ``repeat`` or ``own`` (no item: a prompt of the
-    person's own). None when nothing is left. Chance decides between known answers, repetitions, held-out prompts,
+    """The next item and why: ``given`` (by the lead), ``due`` (it has a deadline; the earliest comes first),
+    ``random``, ``uncertain``, ``known``, ``repeat`` or ``own`` (no item: a prompt of the person's own). None when
+    nothing is left, or their quota is used up. Chance decides between known answers, repetitions, held-out prompts,
     uncertain and random ones; it is a function of the seed, the person and how much they have done."""
+    if state.left(person, now).nothing:
+        return None
+    mine = (state.items[name] for name in state.given.get(person, ()))
+    given = next((item for item in mine if item.kind == kind and state.vacant(item, person, now)), None)
+    if given:
+        return given, "given"
+    due = _vacant(state, state.most_due(kind), person, now)
     works = state.by_person.get(person, [])
     chance = randomness.python(state.settings.seed, "next", person, len(works))
     if kind == "write":
-        item = (_vacant(state, state.in_order("write", "train"), person, now)
+        item = (due or _vacant(state, state.in_order("write", "train"), person, now)
                 or _vacant(state, state.in_order("write", "heldout"), person, now))
-        return (item, "random") if item else (None, "own") if state.settings.free_writing else None
+        return (item, "due" if due else "random") if item else (None, "own") if state.settings.free_writing else None
     luck, heldout = chance.random(), chance.random() < state.settings.heldout
-    regular, why = None, "random"
-    if chance.random() < state.settings.uncertain_share and not heldout:
+    regular, why = due, "due"
+    if chance.random() < state.settings.uncertain_share and not heldout and not due:
         regular, why = _vacant(state, state.most_uncertain(), person, now), "uncertain"
     if regular is None:
         why = "random"
@@ -54,7 +65,7 @@ def _vacant(state: State, items: Iterator[Item], person: int, now: float) -> Ite
 
 def _repeatable(state: State, works: list[Work]) -> list[str]:
     """Items that a person judged long enough ago, and has not judged again."""
-    done = [work for work in works if work.state == JUDGED and work.item and work.why in ("random", "uncertain")]
+    done = [work for work in works if work.state == JUDGED and work.item and work.why in REGULAR]
     again = {work.item for work in works if work.why == "repeat"}
     return [work.item for work in done[:-state.settings.repeat_after]
             if work.item and work.item not in again and not state.items[work.item].closed]

@@ -41,7 +41,7 @@ class Wanted:
 
     text: str = ""
     kind: str = ""  # of KINDS
-    state: str = ""  # of STATES, or "held": in somebody's hands
+    state: str = ""  # of STATES, "held": in somebody's hands, or "late": its deadline has passed, and it is not done
     agreement: float | None = None  # less than this share of the pairs is ordered alike
     person: int | None = None
     flag: str = ""
@@ -77,6 +77,8 @@ class Listed:
     flags: tuple[str, ...]
     noted: bool
     newest: float  # when somebody answered last; 0 for never
+    deadline: float | None = None
+    late: bool = False
 
 
 class _Table:
@@ -110,7 +112,8 @@ class Catalogue:
     def _forget(self, settings: Any) -> None:
         self._settings, self._last = settings, 0
         self._entries = _Table(number=np.int64, kind=np.int8, state=np.int8, done=bool, agreement=float, rating=float,
-                               answers=np.int32, skips=np.int32, newest=float, until=float)
+                               answers=np.int32, skips=np.int32, newest=float, until=float,
+                               deadline=float)
         self._answers = _Table(entry=np.int64, person=np.int64, flags=np.int32, ratings=np.int32, skipped=bool,
                                noted=bool, all_bad=bool, corrected=bool)
 
@@ -153,7 +156,8 @@ class Catalogue:
             rating=sum(ratings) / len(ratings) if ratings else math.nan,
             answers=sum(work.state == JUDGED for work in works), skips=sum(work.state == SKIPPED for work in works),
             newest=max((work.finished_at for work in works), default=0.0),
-            until=max((work.until for work in works if work.state == OPEN), default=0.0))
+            until=max((work.until for work in works if work.state == OPEN), default=0.0),
+            deadline=_deadline(state, entry) or math.inf)
         row = self._entries.rows[number]
         for work in works:
             if work.state != OPEN:
@@ -176,6 +180,8 @@ class Catalogue:
             chosen &= entries["kind"] == KINDS.index(wanted.kind)
         if wanted.state == "held":
             chosen &= entries["until"] > now
+        elif wanted.state == "late":
+            chosen &= (entries["deadline"] < now) & ~entries["done"]
         elif wanted.state == "finished":  # settled and disputed ones are finished, too
             chosen &= entries["done"] & (entries["state"] != _WITHDRAWN)
         elif wanted.state:
@@ -260,6 +266,7 @@ def _listed(state: State, number: int, entry: Item | Work, body: Row | None) -> 
     settled = entry.settled.body if isinstance(entry, Item) and entry.settled else None
     flags = {flag for work in works for one in work.flags for flag in one}
     flags |= {flag for one in settled["flags"] for flag in one} if settled else set()
+    deadline = _deadline(state, entry)
     prompt = (body.get("prompt") or body.get("messages") if body else None) or [{"content": ""}]
     return Listed(
         number, entry.id if isinstance(entry, Item) else None, _kind(entry), STATES[_state(state, entry)],
@@ -268,7 +275,12 @@ def _listed(state: State, number: int, entry: Item | Work, body: Row | None) -> 
         sum(work.state == SKIPPED for work in works), entry.agreement if isinstance(entry, Item) else math.nan,
         sum(ratings) / len(ratings) if ratings else math.nan, tuple(flag for flag in FLAGS if flag in flags),
         any(work.noted for work in works) or bool(settled and settled["note"]),
-        max((work.finished_at for work in works), default=0.0))
+        max((work.finished_at for work in works), default=0.0), deadline,
+        deadline is not None and deadline < time.time() and isinstance(entry, Item) and not state.finished(entry))
+
+
+def _deadline(state: State, entry: Item | Work) -> float | None:
+    return state.deadline(entry) if isinstance(entry, Item) else None
 
 
 def _flags(flags: Any) -> int:

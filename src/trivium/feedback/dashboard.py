@@ -22,6 +22,7 @@ from trivium.feedback.agreement import (
     kendall_w,
     length_counts,
     mean,
+    overlap,
     pair_agreement,
     position_counts,
     share,
@@ -33,7 +34,7 @@ from trivium.feedback.store import Store
 from trivium.files import Row
 
 Counts = tuple[float, float]
-SHARES = ("agreement", "known", "themselves", "first", "longer")
+SHARES = ("agreement", "known", "themselves", "first", "longer", "marks", "marks_kind")
 BUSY = 0.1
 """The dashboard computes for at most this share of the time."""
 
@@ -68,6 +69,9 @@ def item_figures(item: Item) -> Figures:
     if not item.known and len(firsts) > 1:
         matrix = np.stack([signs(work.ranking) for work in firsts])
         shares["agreement"] = agreement_within(matrix)[0]
+        if any(any(work.marks) for work in firsts):
+            marked = [work.marks or [()] * len(item.lengths) for work in firsts]
+            shares["marks"], shares["marks_kind"] = overlap(marked, False), overlap(marked, True)
         for work, counted in zip(firsts, agreement_with_others(matrix)):
             people[work.person]["agreement"] = counted
         w = kendall_w([work.ranking for work in firsts])
@@ -112,6 +116,20 @@ def disputed(state: State) -> list[tuple[Item, float, int]]:
     return sorted(result, key=lambda one: (one[1] if math.isfinite(one[1]) else 1.0, -one[2], one[0].id))
 
 
+def of_batches(store: Store, now: float) -> list[Row]:
+    """``{"batch", "deadline", "items", "finished", "late"}`` of every batch: what is due first comes first."""
+    with store.state() as state:
+        found: dict[str, Row] = {name: {"batch": name, "deadline": deadline, "items": 0, "finished": 0, "late": 0}
+                                 for name, deadline in state.batches.items()}
+        for item in state.items.values():
+            if item.batch and not item.closed:
+                row, done, deadline = found[item.batch], state.finished(item), state.deadline(item)
+                row["items"] += 1
+                row["finished"] += done
+                row["late"] += not done and deadline is not None and deadline < now
+    return sorted(found.values(), key=lambda row: (row["deadline"] or math.inf, row["batch"]))
+
+
 def progress(state: State, now: float) -> Row:
     """How much is done, and by what ways."""
     compare = [item for item in state.items.values() if item.kind == "compare" and not item.known and not item.closed]
@@ -135,6 +153,7 @@ def progress(state: State, now: float) -> Row:
         "settled": sum(item.settled is not None for item in state.items.values()),
         "withdrawn": sum(item.closed for item in state.items.values()),
         "disputed": len(disputed(state)),
+        "late": sum(1 for queue in state.due.values() for at, _ in queue if at < now),
         "known_items": len(state.known),
         "known_answers": sum(work.why == "known" and work.state == JUDGED for work in works),
         "repeats": sum(work.why == "repeat" and work.state == JUDGED for work in works),
@@ -147,6 +166,8 @@ def progress(state: State, now: float) -> Row:
         "flags": dict(
             Counter(flag for work in works if work.state == JUDGED for one in work.flags
                     for flag in one).most_common()),
+        "marks": dict(Counter(kind for work in works if work.state == JUDGED for one in work.marks
+                              for _, _, kind in one).most_common()),
         "ratings": [
             sum(work.ratings.count(value) for work in works if work.state == JUDGED and work.ratings)
             for value in range(1, 8)
@@ -194,7 +215,8 @@ class Dashboard:
         by_person, nothing = agreements_of_people(figures), dict.fromkeys(SHARES, NOTHING)
         return [{
             "id": person.id, "name": person.name, "role": person.role, "kind": person.kind, "removed": person.removed,
-            **_done(state.by_person.get(person.id, [])),
+            **_done(state.by_person.get(person.id, [])), **state.left(person.id, time.time())._asdict(),
+            "given": len(state.given.get(person.id, ())),
             **{name: estimate.row()
                for name, estimate in by_person.get(person.id, nothing).items()}
         } for person in self.store.people()]

@@ -36,6 +36,8 @@ invites = sql.Table("invites", _tables, sql.Column("token", sql.Text, primary_ke
                     sql.Column("expires", sql.Double, nullable=False), sql.Column("used_at", sql.Double))
 tries = sql.Table("tries", _tables, sql.Column("id", _number, primary_key=True, autoincrement=True),
                   sql.Column("key", sql.Text, nullable=False, index=True), sql.Column("at", sql.Double, nullable=False))
+pictures = sql.Table("pictures", _tables, sql.Column("name", sql.Text, primary_key=True),
+                     sql.Column("type", sql.Text, nullable=False), sql.Column("data", sql.LargeBinary, nullable=False))
 meta = sql.Table("meta", _tables, sql.Column("key", sql.Text, primary_key=True),
                  sql.Column("value", sql.Text, nullable=False))
 
@@ -90,6 +92,7 @@ def _prepare(engine: Engine, project: str | Path, create: bool) -> None:
     try:
         with engine.connect() as connection:
             existing = sql.inspect(connection).has_table("meta")
+            whole = sql.inspect(connection).has_table("pictures")
         if not existing:
             if not create:
                 raise TriviumError(f"{hidden(project)}: no feedback project; make one with `trivium feedback create "
@@ -99,6 +102,9 @@ def _prepare(engine: Engine, project: str | Path, create: bool) -> None:
                 for key, value in {"version": VERSION, "secret": secrets.token_hex(32)}.items():
                     if connection.execute(sql.select(meta.c.key).where(meta.c.key == key)).first() is None:
                         connection.execute(meta.insert().values(key=key, value=value))
+        if existing and not whole:  # a project from before there were pictures
+            with writing(engine) as connection:
+                pictures.create(connection, checkfirst=True)
         with engine.connect() as connection:
             version = connection.execute(sql.select(meta.c.value).where(meta.c.key == "version")).scalar()
     except sql.exc.DatabaseError as error:

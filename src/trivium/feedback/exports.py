@@ -10,6 +10,8 @@ from typing import Any
 
 from trivium.errors import TriviumError, nearest
 from trivium.feedback.agreement import preferences
+from trivium.feedback.assignment import REGULAR
+from trivium.feedback.pictures import together
 from trivium.feedback.rows import prompt_key, split_of
 from trivium.feedback.state import JUDGED, SKIPPED, Item, State, Work
 from trivium.feedback.store import Store
@@ -44,22 +46,24 @@ def demonstrations(store: Store) -> Iterator[Row]:
     """Answers that annotators wrote: ``{"messages", "annotator", "split"}``."""
     with store.state() as state:
         heldout = state.settings.heldout
-        chosen = [(work.id, work.event, work.person) for work in state.works.values() if work.kind == "write"
-                  and work.state == JUDGED and not (work.item and state.items[work.item].closed)]
+        chosen = [(state.items[work.item].event if work.item else 0, work.event, work.person)
+                  for work in state.works.values() if work.kind == "write" and work.state == JUDGED
+                  and not (work.item and state.items[work.item].closed)]
     names = _names(store)
     for batch in _batches(chosen):
-        bodies = store.bodies(event for _, event, _ in batch)
-        for _, event, person in batch:
+        bodies = store.bodies(number for item, event, _ in batch for number in (item, event) if number)
+        for item, event, person in batch:
             messages = bodies[event]["messages"]
-            yield {"messages": messages, "annotator": names[person],
+            whole = [*asked(store, bodies[item]), messages[-1]] if item else messages
+            yield {"messages": whole, "annotator": names[person],
                    "split": split_of(prompt_key(messages[:-1]), heldout)}
 
 
 def rankings(store: Store) -> Iterator[Row]:
     """One judgement a row: ``{"id", "prompt", "responses", "ranking", "ratings", "flags", "annotator", "seconds",
-    "split", "chosen", "source"}``, and a ``note`` where one was written. ``chosen`` is ``"random"`` or ``"uncertain"``:
-    how the item was picked. Of a settled item there is the lead's ranking alone; what says `all bad` or ties everything
-    prefers nothing and is left out."""
+    "split", "chosen", "source"}``, and a ``note`` and ``marks`` where there are any. ``chosen`` is ``"random"``,
+    ``"uncertain"``, ``"due"`` or ``"given"``: how the item was picked. Of a settled item there is the lead's ranking
+    alone; what says `all bad` or ties everything prefers nothing and is left out."""
     yield from (row for row in _judgements(store) if len(row["ranking"]) > 1 and not row.pop("all_bad"))
 
 
@@ -82,6 +86,17 @@ def ratings(store: Store) -> Iterator[Row]:
                 "flags": row["flags"][index], "all_bad": row["all_bad"], "annotator": row["annotator"],
                 "split": row["split"], "id": row["id"], **({"note": row["note"]} if "note" in row else {})
             }
+
+
+def marks(store: Store) -> Iterator[Row]:
+    """One mark on a part of a response a row: ``{"prompt", "response", "start", "end", "kind", "text", "annotator",
+    "split"}``, places in characters."""
+    for row in _judgements(store):
+        for response, given in zip(row["responses"], row.get("marks", ())):
+            for one in given:
+                yield {"prompt": row["prompt"], "response": response, **one,
+                       "text": response[one["start"]:one["end"]], "annotator": row["annotator"], "split": row["split"],
+                       "id": row["id"]}
 
 
 def thumbs(store: Store) -> Iterator[Row]:
@@ -117,14 +132,14 @@ def skips(store: Store) -> Iterator[Row]:
     for batch in _batches(chosen):
         bodies = store.bodies(number for entry in batch for number in entry[:2])
         for number, event, person in batch:
-            asked, body = bodies[number], bodies[event]
-            yield {"id": asked["item"], "prompt": asked["prompt"], "reason": body["reason"], "note": body["note"],
-                   "annotator": names[person], "split": split_of(prompt_key(asked["prompt"]), heldout)}
+            item, body = bodies[number], bodies[event]
+            yield {"id": item["item"], "prompt": asked(store, item), "reason": body["reason"], "note": body["note"],
+                   "annotator": names[person], "split": split_of(prompt_key(item["prompt"]), heldout)}
 
 
 EXPORTS: dict[str, Callable[[Store], Iterator[Row]]] = {
     "demonstrations": demonstrations, "rankings": rankings, "pairs": pairs, "ratings": ratings, "thumbs": thumbs,
-    "skips": skips}
+    "skips": skips, "marks": marks}
 
 
 def _judgements(store: Store) -> Iterator[Row]:
@@ -139,14 +154,16 @@ def _judgements(store: Store) -> Iterator[Row]:
                                for event, works in batch] + [event for _, works in batch for event, _, _ in works])
         for item_event, works in batch:
             item = bodies[item_event]
+            prompt = asked(store, item)
             for event, person, why in works:
                 body = bodies[event]
                 row = {
-                    "id": item["item"], "prompt": item["prompt"], "responses": item["responses"],
+                    "id": item["item"], "prompt": prompt, "responses": item["responses"],
                     "ranking": body["ranking"], "ratings": body["ratings"], "flags": body["flags"],
                     "all_bad": body["all_bad"], "annotator": names.get(person, ""), "seconds": body.get("seconds"),
                     "split": split_of(prompt_key(item["prompt"]), heldout), "chosen": why, "source": "annotation",
-                    "note": body.get("note") or None
+                    "note": body.get("note") or None,
+                    "marks": body.get("marks") if any(body.get("marks", ())) else None
                 }
                 for name in ("finished", "models", "task", "truth"):
                     if name in item:
@@ -162,12 +179,19 @@ def _judgements(store: Store) -> Iterator[Row]:
             }
 
 
+def asked(store: Store, item: Row) -> list[Row]:
+    """An item's prompt, its pictures in their messages as parts."""
+    shown = item.get("pictures")
+    prompt: list[Row] = item["prompt"]
+    return together(prompt, shown, store.pictures(one["picture"] for one in shown)) if shown else prompt
+
+
 def _picked(state: State, item: Item) -> tuple[int, list[tuple[int, int, str]]]:
     """An item's event and those of its judgements, ``(event, person, why)``: the lead's alone when there is one."""
     if item.settled:
         first = item.works[0].why if item.works else "random"
         return item.event, [(item.settled.id, item.settled.who
-                             or 0, first if first in ("random", "uncertain") else "random")]
+                             or 0, first if first in REGULAR else "random")]
 
     def why(work: Work) -> str:
         return "random" if work.why == "import" else work.why

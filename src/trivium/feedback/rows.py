@@ -8,10 +8,12 @@ import hashlib
 import json
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trivium.errors import TriviumError, nearest
+from trivium.feedback.pictures import apart
 from trivium.feedback.settings import FLAGS, RATINGS, SKIPS
 from trivium.files import Row
 from trivium.tokenizer.chat import check_messages
@@ -19,6 +21,7 @@ from trivium.tokenizer.chat import check_messages
 MOST_RESPONSES = 26
 LONGEST_TEXT = 200_000
 LONGEST_ID = 200
+MOST_MARKS = 200
 
 
 def canonical(value: Any) -> str:
@@ -63,30 +66,35 @@ def look_of(name: str) -> str:
     return " ".join("".join(kept).translate(_ALIKE).split())
 
 
-def messages(value: Any, last: str | None = None) -> list[Row]:
-    """Chat messages with role and content alone; a plain text is one message of the user's."""
+def messages(value: Any, last: str | None = None, pictured: Set[int] = frozenset()) -> list[Row]:
+    """Chat messages with role and content alone; a plain text is one message of the user's. Messages that are
+    ``pictured``, by their numbers from 0, need no text."""
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list):
         raise TriviumError("the prompt is neither a text nor a list of messages")
     for number, message in enumerate(value, 1):
         if isinstance(message, Mapping) and isinstance(message.get("content"), list):
-            raise TriviumError(f"message {number} is made of parts, such as pictures; people are shown plain text")
+            raise TriviumError(f"message {number} is made of parts, such as pictures; a prompt to judge may have "
+                               "them, here there is text alone")
     check_messages(value)
     if last and value[-1]["role"] != last:
         raise TriviumError(f"the last message is not the {last}'s")
-    return [{"role": m["role"], "content": text(m["content"], f"message {number}", empty=m["role"] == "system")}
+    return [{"role": m["role"], "content": text(m["content"], f"message {number}",
+                                                empty=m["role"] == "system" or number - 1 in pictured)}
             for number, m in enumerate(value, 1)]
 
 
 def item(row: Mapping[str, Any]) -> Row:
     """A row to import, as an item: ``prompt``, and for a comparison ``responses``; optionally ``id``, ``known`` (the
-    true ranking), ``scores`` (``[models, K]`` of an ensemble) and ``source``."""
-    known_fields = ("id", "prompt", "responses", "known", "scores", "source", "task", "truth", "models", "finished")
+    true ranking), ``scores`` (``[models, K]`` of an ensemble), ``batch``, ``deadline`` and ``source``."""
+    known_fields = ("id", "prompt", "responses", "known", "scores", "source", "task", "truth", "models", "finished",
+                    "batch", "deadline")
     if "prompt" not in row:
         alike = difflib.get_close_matches("prompt", map(str, row), 1)
         raise TriviumError("the field `prompt` is missing" + (f"; call {alike[0]!r} so" if alike else ""))
-    prompt = messages(row["prompt"])
+    given, shown = apart(row["prompt"])
+    prompt = messages(given, pictured={picture.message for picture in shown})
     if prompt[-1]["role"] == "assistant":
         raise TriviumError("the prompt ends with the assistant's message; nothing is left to answer")
     result: Row = {"kind": "compare" if row.get("responses") is not None else "write", "prompt": prompt}
@@ -102,20 +110,40 @@ def item(row: Mapping[str, Any]) -> Row:
             result["known"] = ranking(row["known"], len(result["responses"]))
         if row.get("scores") is not None:
             result["scores"] = scores(row["scores"], len(result["responses"]))
+    if shown:
+        result["pictures"] = [{"message": picture.message, "picture": picture.name} for picture in shown]
     identity = row.get("id")
     if identity is None:
-        identity = hashlib.sha256(canonical([prompt, result.get("responses")]).encode()).hexdigest()[:16]
+        identity = hashlib.sha256(canonical([prompt, result.get("responses"), *result.get("pictures", [])]
+                                            ).encode()).hexdigest()[:16]
     elif isinstance(identity, bool) or not isinstance(identity, str | int):
         raise TriviumError("the `id` is neither a text nor a whole number")
     result["item"] = text(str(identity), "the `id`", LONGEST_ID)
     for name in ("source", "task", "truth"):
         if row.get(name) is not None:
             result[name] = row[name]
+    if row.get("batch") is not None:
+        result["batch"] = text(row["batch"], "the `batch`", LONGEST_ID)
+    if row.get("deadline") is not None:
+        result["deadline"] = moment(row["deadline"])
     unknown = sorted(set(map(str, row)) - set(known_fields))
     if unknown:
         result["more"] = {name: row[name] for name in unknown}
     canonical(result).encode()  # anything that is no text is found here
     return result
+
+
+def moment(value: Any) -> float:
+    """A time of ISO 8601, in seconds since the epoch: UTC where it names no zone, and a date alone is its last second.
+    """
+    try:
+        plain = str(value).strip()
+        at = datetime.fromisoformat(plain)
+        if len(plain) == len("2030-12-31"):
+            at += timedelta(days=1, seconds=-1)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise TriviumError(f"{str(value)[:40]!r} is no time; write it as in 2030-12-31 or 2030-12-31T18:00Z") from error
 
 
 def responses(value: Any) -> list[str]:
@@ -167,12 +195,38 @@ def ranking(value: Any, count: int, tied: bool = False) -> list[list[int]]:
     return [sorted(group) for group in value]
 
 
-def judgement(row: Mapping[str, Any], count: int, needs_ratings: bool = True) -> Row:
-    """A judgement of ``count`` responses: ``ranking``, ``ratings`` 1 to 7, ``flags`` of each response, ``all_bad``,
-    ``note``.
+def marks(value: Any, lengths: Sequence[int], kinds: Sequence[str]) -> list[list[Row]]:
+    """The marks on each response, ``{"start", "end", "kind"}`` in characters, in their order."""
+    if value is None:
+        return [[] for _ in lengths]
+    if not isinstance(value, list) or len(value) != len(lengths) or not all(isinstance(one, list) for one in value):
+        raise TriviumError(f"`marks` does not have one list for each of the {len(lengths)} responses")
+    result: list[list[Row]] = []
+    for number, (given, length) in enumerate(zip(value, lengths)):
+        if len(given) > MOST_MARKS:
+            raise TriviumError(f"response {number} has {len(given)} marks, more than {MOST_MARKS}")
+        found = set()
+        for one in given:
+            if not isinstance(one, Mapping) or set(one) != {"start", "end", "kind"}:
+                raise TriviumError(f"a mark on response {number} is no object of start, end and kind")
+            start, end, kind = one["start"], one["end"], one["kind"]
+            if not all(isinstance(at, int) and not isinstance(at, bool) for at in (start, end)) or not (
+                    0 <= start < end <= length):
+                raise TriviumError(f"a mark on response {number} goes from {start!r} to {end!r} of {length} characters")
+            if kind not in kinds:
+                raise TriviumError(f"unknown kind of error {str(kind)[:60]!r}{nearest(str(kind)[:60], kinds)}")
+            found.add((start, end, kind))
+        result.append([{"start": start, "end": end, "kind": kind} for start, end, kind in sorted(found)])
+    return result
+
+
+def judgement(row: Mapping[str, Any], lengths: Sequence[int], needs_ratings: bool = True,
+              kinds: Sequence[str] = ()) -> Row:
+    """A judgement of responses of these ``lengths``: ``ranking``, ``ratings`` 1 to 7, ``flags`` and ``marks`` of each
+    response (their kinds being of ``kinds``), ``all_bad``, ``note``.
 
     One who says `all bad` need not rank or rate; what is left out is then one tied group, and no ratings."""
-    all_bad = row.get("all_bad", False)
+    count, all_bad = len(lengths), row.get("all_bad", False)
     if not isinstance(all_bad, bool):
         raise TriviumError("`all_bad` is neither true nor false")
     ranked, rated = row.get("ranking"), row.get("ratings")
@@ -199,7 +253,8 @@ def judgement(row: Mapping[str, Any], count: int, needs_ratings: bool = True) ->
                 raise TriviumError(f"unknown flag {str(flag)[:40]!r}{nearest(str(flag)[:40], FLAGS)}")
     return {
         "ranking": ranking(ranked, count, tied=all_bad), "ratings": rated, "flags": [sorted(set(one)) for one in flags],
-        "all_bad": all_bad, "note": text(row.get("note") or "", "the note", 4000, empty=True)
+        "all_bad": all_bad, "note": text(row.get("note") or "", "the note", 4000, empty=True),
+        "marks": marks(row.get("marks"), lengths, kinds)
     }
 
 

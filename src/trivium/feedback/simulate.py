@@ -82,7 +82,7 @@ def score_items(store: Store, models: Sequence[Score],
     scored: list[dict[str, Any]] = []
     for place, name in enumerate(names):
         item = store.item(name)
-        scored.append({"id": name, "scores": [_scores(model, item) for model in models]})
+        scored.append({"id": name, "scores": [scores_of(model, item) for model in models]})
         if time.monotonic() - started > 1.0:
             progress(place + 1, len(names))
             started = time.monotonic()
@@ -92,13 +92,13 @@ def score_items(store: Store, models: Sequence[Score],
 def reward_model(store: Store, model: Score, name: str, most: int | None = None) -> int:
     """Let a reward model annotate: it ranks by its score, without ratings. Returns how many items it judged."""
     def judge(task: Task, item: Row) -> Row | str:
-        scores = _scores(model, item)
+        scores = scores_of(model, item)
         order = sorted(range(len(scores)), key=lambda index: -scores[index])
         return {"ranking": [[index] for index in order]}
     return annotate(store, name, judge, most)
 
 
-def _scores(model: Score, item: Row) -> list[float]:
+def scores_of(model: Score, item: Row) -> list[float]:
     """The scores of an item's responses, each a text or an assistant's message."""
     answers = [{"role": "assistant", "content": response} if isinstance(response, str) else response
                for response in item["responses"]]

@@ -43,7 +43,7 @@ class Work:
     item: str | None  # None: a prompt of the annotator's own
     person: int
     order: tuple[int, ...]
-    why: str  # random, uncertain, known, repeat, own
+    why: str  # random, uncertain, due, given, known, repeat, own
     at: float
     until: float
     state: str = OPEN
@@ -52,12 +52,14 @@ class Work:
     ranking: tuple[tuple[int, ...], ...] = ()
     ratings: tuple[int, ...] | None = None
     flags: tuple[tuple[str, ...], ...] = ()
+    marks: tuple[tuple[tuple[int, int, str], ...], ...] = ()  # on each response: from, to, kind
     all_bad: bool = False
     reason: str = ""
     seconds: float | None = None
     corrections: int = 0
     earlier: tuple[int, ...] = ()  # answers that a correction took the place of
     noted: bool = False  # whether the newest answer has a note
+    taken: bool = False  # whether the lead has taken it away
 
     @property
     def counts(self) -> bool:
@@ -79,7 +81,12 @@ class Item:
     works: list[Work] = field(default_factory=list)
     settled: Event | None = None
     closed: bool = False  # withdrawn by the lead
+    people: int = 0  # who are asked at least, whatever the settings say
     rulings: tuple[int, ...] = ()  # all that the lead said of it
+    batch: str = ""
+    deadline: float | None = None  # its own; None: that of its batch
+    given: tuple[int, ...] = ()  # people to whom the lead gave it and who have not answered
+    taken: tuple[int, ...] = ()  # people from whom the lead took it
     _agreement: float | None = None
 
     @property
@@ -99,6 +106,18 @@ class Item:
     def skips(self) -> int:
         """People who skipped it."""
         return len({work.person for work in self.works if work.state == SKIPPED})
+
+
+class Left(NamedTuple):
+    """What somebody may do yet: today, and in all; None for as much as there is."""
+
+    today: int | None
+    in_all: int | None
+
+    @property
+    def nothing(self) -> bool:
+        """Whether a quota is used up."""
+        return self.today == 0 or self.in_all == 0
 
 
 class State:
@@ -123,6 +142,10 @@ class State:
         # the disagreement.
         self.random: dict[tuple[str, str], list[tuple[float, str]]] = {}
         self.uncertain: list[tuple[float, str]] = []
+        self.due: dict[str, list[tuple[float, str]]] = {}  # by kind: those with a deadline
+        self.batches: dict[str, float | None] = {}  # their deadlines
+        self.quotas: dict[int, tuple[int | None, int | None]] = {}  # a day and in all, where they are a person's own
+        self.given: dict[int, dict[str, None]] = {}  # by person: what the lead gave them, in this order
 
     def snapshot(self) -> State:
         """A copy for statistics, made in a moment: its lists stand still, while an item or a work may still take its
@@ -146,6 +169,9 @@ class State:
 
     def wanted(self, item: Item) -> int:
         """People who should judge it."""
+        return max(item.people, self._usual(item))
+
+    def _usual(self, item: Item) -> int:
         if self.settings.overlap_share >= 1 or item.kind == "write":
             return self.settings.overlap if item.kind == "compare" else 1
         lucky = randomness.derive(self.settings.seed, "overlap", item.id) / 2**64 < self.settings.overlap_share
@@ -154,12 +180,35 @@ class State:
     def vacant(self, item: Item, person: int, now: float) -> bool:
         """Whether ``person`` may take the item now: its overlap is neither reached nor spoken for, and they have not
         had it."""
-        taken = 0
+        taken, holding = 0, set()
         for work in item.works:
             if work.person == person and (work.state != OPEN or work.until > now):
                 return False
-            taken += work.counts and (work.state == JUDGED or (work.state == OPEN and work.until > now))
-        return taken < self.wanted(item) and item.settled is None and not item.closed
+            if work.counts and (work.state == JUDGED or (work.state == OPEN and work.until > now)):
+                taken += 1
+                holding.add(work.person)
+        if item.settled or item.closed or person in item.taken:
+            return False
+        return person in item.given or taken + len(set(item.given) - holding) < self.wanted(item)
+
+    def deadline(self, item: Item) -> float | None:
+        """Until when an item should be done, in seconds since the epoch."""
+        return self.batches.get(item.batch) if item.deadline is None else item.deadline
+
+    def left(self, person: int, now: float) -> Left:
+        """What their quotas leave somebody. What they hold counts as done, so that nobody takes more than they may;
+        a skip does not count."""
+        own = self.quotas.get(person, (None, None))
+        usual = (self.settings.daily_quota or None, self.settings.quota or None)
+        today, in_all = (usual[at] if mine is None else mine for at, mine in enumerate(own))
+        if today is None and in_all is None:
+            return Left(None, None)
+        works = self.by_person.get(person, ())
+        held = sum(work.state == OPEN and work.until > now for work in works)
+        done = [work.finished_at for work in works if work.state == JUDGED]
+        since = now - now % 86_400
+        return Left(None if today is None else max(0, today - held - sum(at >= since for at in done)),
+                    None if in_all is None else max(0, in_all - held - len(done)))
 
     def finished(self, item: Item) -> bool:
         """Whether nobody is to be asked about it any more, as things are."""
@@ -193,6 +242,10 @@ class State:
         """Unfinished items of the training split with scores, the most disputed by the ensemble first."""
         yield from (self.items[name] for _, name in self.uncertain)
 
+    def most_due(self, kind: str) -> Iterator[Item]:
+        """Unfinished items with a deadline, the earliest first."""
+        yield from (self.items[name] for _, name in self.due.get(kind, ()))
+
     # what each kind of event does
 
     def _on_settings(self, event: Event) -> None:
@@ -201,7 +254,7 @@ class State:
         if any(
                 getattr(before, name) != getattr(self.settings, name)
                 for name in ("heldout", "seed", "overlap", "overlap_share")):
-            self.random, self.uncertain = {}, []
+            self.random, self.uncertain, self.due = {}, [], {}
             for item in self.items.values():
                 self._queue(item)
 
@@ -211,7 +264,10 @@ class State:
         item = Item(body["item"], event.id, body["kind"], tuple(len(one) for one in body.get("responses", ())),
                     prompt_key(body["prompt"]),
                     tuple(tuple(group) for group in known) if known else None,
-                    disagreement(body["scores"]) if body.get("scores") else 0.0)
+                    disagreement(body["scores"]) if body.get("scores") else 0.0, batch=body.get("batch", ""),
+                    deadline=body.get("deadline"))
+        if item.batch:
+            self.batches.setdefault(item.batch, None)
         self.items[item.id] = self.entries[event.id] = item
         self._touch(event.id, event)
         if known:
@@ -227,6 +283,9 @@ class State:
                                      []), (randomness.derive(self.settings.seed, "draw", item.id) / 2**64, item.id)
         if item.disagreement and split == "train":
             yield self.uncertain, (-item.disagreement, item.id)
+        deadline = self.deadline(item)
+        if deadline is not None:
+            yield self.due.setdefault(item.kind, []), (deadline, item.id)
 
     def _queue(self, item: Item) -> None:
         """Put an item where it belongs now: into its queues, or out of them when it is finished, so that nobody has to
@@ -255,6 +314,12 @@ class State:
         item.settled = event
         self._ruled(item, event)
 
+    def _on_people(self, event: Event) -> None:
+        item = self.items[event.body["item"]]
+        item.people = event.body["people"]
+        self._touch(item.event, event)
+        self._queue(item)
+
     def _on_close(self, event: Event) -> None:
         item = self.items[event.body["item"]]
         item.closed = True
@@ -269,6 +334,51 @@ class State:
         item.rulings += (event.id,)
         self._touch(item.event, event)
         self._queue(item)
+
+    def _on_deadline(self, event: Event) -> None:
+        body = event.body
+        changed = [self.items[body["item"]]] if "item" in body else [
+            item for item in self.items.values() if item.batch == body["batch"]]
+        for item in changed:
+            self._unqueue(item)
+        if "item" in body:
+            changed[0].deadline = body["at"]
+        else:
+            self.batches[body["batch"]] = body["at"]
+        for item in changed:
+            self._touch(item.event, event)
+            self._queue(item)
+
+    def _on_quota(self, event: Event) -> None:
+        self.quotas[event.body["person"]] = event.body["day"], event.body["all"]
+
+    def _on_give(self, event: Event) -> None:
+        item, person = self.items[event.body["item"]], event.body["person"]
+        item.given = (*(one for one in item.given if one != person), person)
+        item.taken = tuple(one for one in item.taken if one != person)
+        for work in item.works:
+            if work.person == person:
+                work.taken = False
+        self.given.setdefault(person, {})[item.id] = None
+        self._touch(item.event, event)
+
+    def _on_take(self, event: Event) -> None:
+        item, person = self.items[event.body["item"]], event.body["person"]
+        self._no_longer_given(item, person)
+        item.taken = (*item.taken, person)
+        for work in item.works:
+            if work.person == person and work.state == OPEN:
+                work.taken, work.until = True, min(work.until, event.at)
+        self._touch(item.event, event)
+
+    def _no_longer_given(self, item: Item, person: int) -> None:
+        item.given = tuple(one for one in item.given if one != person)
+        self.given.get(person, {}).pop(item.id, None)
+
+    def _on_removed(self, event: Event) -> None:
+        person = event.body["person"]
+        for name in list(self.given.get(person, ())):
+            self._no_longer_given(self.items[name], person)
 
     def _on_lease(self, event: Event) -> None:
         assert event.who is not None
@@ -296,6 +406,8 @@ class State:
         else:
             work.finished_at, work.seconds = event.at, event.body.get("seconds")
         work.state, work.event, work.noted = state, event.id, bool(event.body.get("note"))
+        if work.item is not None:
+            self._no_longer_given(self.items[work.item], work.person)
         self._touch(self.entry(work), event)
         return work
 
@@ -304,6 +416,8 @@ class State:
         work.ranking = tuple(tuple(group) for group in body["ranking"])
         work.ratings = tuple(body["ratings"]) if body["ratings"] else None
         work.flags = tuple(tuple(one) for one in body["flags"])
+        work.marks = tuple(tuple((one["start"], one["end"], one["kind"]) for one in given)
+                           for given in body.get("marks", ()))
         work.all_bad, work.reason = body["all_bad"], ""
         assert work.item is not None
         item = self.items[work.item]

@@ -45,12 +45,14 @@ from trivium.feedback.database import (
     meta,
     open_database,
     people,
+    pictures,
     sessions,
     writing,
 )
+from trivium.feedback.pictures import apart, keep
 from trivium.feedback.rows import canonical, prompt_key
 from trivium.feedback.settings import KINDS, ROLES, FeedbackSettings
-from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Event, State, Work
+from trivium.feedback.state import JUDGED, OPEN, SKIPPED, Event, Item, State, Work
 from trivium.files import Row, what
 
 _BATCH = 500
@@ -85,6 +87,8 @@ class Task:
     at: float
     until: float
     answer: Row | None = None
+    deadline: float | None = None
+    pictures: Sequence[Row] = ()  # {"message": its number, "picture": name} of the prompt's
 
     @property
     def shown(self) -> list[str]:
@@ -99,6 +103,7 @@ class Imported:
 
     added: int = 0
     known_already: int = 0
+    again: int = 0  # of those that were there, how many one more person is asked about
     rejects: list[Row] = field(default_factory=list)
 
     def reject(self, row: int, reason: str, value: Any, file: str = "") -> None:
@@ -321,9 +326,10 @@ class Store:
 
     # items
 
-    def add_items(self, given: Iterable[Mapping[str, Any]], who: int | None = None) -> Imported:
+    def add_items(self, given: Iterable[Mapping[str, Any]], who: int | None = None, again: bool = False) -> Imported:
         """Add prompts with responses to compare, or prompts alone to answer. A row with a fault is kept aside with its
-        reason; one that is there already, by its ``id`` and texts, is counted and not added again."""
+        reason; one that is there already, by its ``id`` and texts, is counted and not added again: with ``again``, one
+        person more is asked about it, if nobody is to be asked otherwise and the lead has not settled it."""
         outcome, fresh = Imported(), []
         for number, row in enumerate(given, 1):
             try:
@@ -337,22 +343,29 @@ class Store:
             there = self.bodies(self._state.items[item["item"]].event for _, _, item in fresh
                                 if item["item"] in self._state.items)
             for body in there.values():
-                seen[body["item"]] = canonical([body["prompt"], body.get("responses"), body.get("known")])
-            now, ready = time.time(), []
+                seen[body["item"]] = _content(body)
+            now, ready, shown = time.time(), [], []
             for number, row, item in fresh:
-                content = canonical([item["prompt"], item.get("responses"), item.get("known")])
+                content = _content(item)
                 if item["item"] not in seen:
                     seen[item["item"]] = content
+                    shown += apart(row["prompt"])[1] if "pictures" in item else []
                     ready.append({
                         "at": now, "kind": "item", "who": who, "body": json.dumps(item, ensure_ascii=False,
                                                                                   allow_nan=False)
                     })
                 elif seen[item["item"]] == content:
                     outcome.known_already += 1
+                    known = self._state.items.get(item["item"])
+                    if again and known and self._state.finished(known) and not (known.settled or known.closed):
+                        outcome.again += 1
+                        self._append(connection, "people", who, {
+                            "item": known.id, "people": len(known.judgements()) + 1}, now)
                 else:
                     outcome.reject(
                         number, f"the id {item['item']!r} belongs to an item with other texts or another known answer",
                         row)
+            keep(connection, shown)
             for start in range(0, len(ready), _BATCH):
                 connection.execute(APPEND, ready[start:start + _BATCH])
         self.refresh()
@@ -387,6 +400,12 @@ class Store:
             event = self._state.items[name].event
         return self.bodies([event])[event]
 
+    def pictures(self, wanted: Iterable[str]) -> dict[str, tuple[str, bytes]]:
+        """``(media type, bytes)`` of pictures by their names."""
+        query = sql.select(pictures).where(pictures.c.name.in_(sorted(set(wanted))))
+        with self.engine.connect() as connection:
+            return {name: (kind, data) for name, kind, data in connection.execute(query)}
+
     # work
 
     def next_work(self, person: int, kind: str = "compare", now: float | None = None) -> Task | None:
@@ -420,13 +439,14 @@ class Store:
         with self._lock:
             work = self._work(number, person)
             event = self._state.items[work.item].event if work.item is not None else 0
+            deadline = self._state.deadline(self._state.items[work.item]) if work.item is not None else None
             newest, snapshot = work.event, (work.id, work.kind, work.item, work.order, work.why, work.state, work.at,
                                             work.until)
         bodies = self.bodies({event, newest} - {0})
         item = bodies.get(event, {"prompt": []})
         id_, kind, name, order, why, state, at, until = snapshot
         return Task(id_, kind, name, item["prompt"], item.get("responses", []), order, why, state, at, until,
-                    bodies.get(newest))
+                    bodies.get(newest), deadline, item.get("pictures", ()))
 
     def _work(self, number: int, person: int) -> Work:
         work = self._state.works.get(number)
@@ -441,6 +461,7 @@ class Store:
             work = self._work(number, person)
             if work.state != OPEN:
                 return work.until
+            self._check_not_taken(work)
             if work.until <= now and work.item and not self._state.vacant(self._state.items[work.item], person, now):
                 raise Conflict("the lease has ended, and the item is with others now")
             until = now + 60 * self._state.settings.lease_minutes
@@ -449,21 +470,26 @@ class Store:
 
     def judge(self, number: int, person: int, ranking: Ranking | None = None, ratings: Sequence[int] | None = None,
               flags: Sequence[Sequence[str]] | None = None, all_bad: bool = False, note: str = "",
-              seconds: float | None = None, needs_ratings: bool = False, now: float | None = None) -> None:
-        """Answer, or correct, a comparison. All numbers are those of the item's responses, whatever the order they were
+              seconds: float | None = None, needs_ratings: bool = False, now: float | None = None,
+              marks: Sequence[Sequence[Mapping[str, Any]]] | None = None) -> None:
+        """Answer, or correct, a comparison. ``marks`` are errors in parts of each response, ``{"start", "end",
+        "kind"}`` in characters. All numbers are those of the item's responses, whatever the order they were
         shown in.
 
         A late answer counts: the work was done. Saying the same again adds nothing."""
         given = {
             "ranking": ranking if ranking is None else [list(group) for group in ranking],
             "ratings": ratings if ratings is None else list(ratings),
-            "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note
+            "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note,
+            "marks": marks if marks is None else [[dict(mark) for mark in one] for one in marks]
         }
         with self._lock:
             work = self._work(number, person)
             if work.kind != "compare":
                 raise TriviumError("this work asks for an answer in words")
-        body = rows.judgement(given, len(work.order), needs_ratings)
+            assert work.item is not None
+            lengths, kinds = self._state.items[work.item].lengths, self._kinds(self._state.items[work.item])
+        body = rows.judgement(given, lengths, needs_ratings, kinds)
         self._answer(number, person, "judgement", body, seconds, now)
 
     def skip(self, number: int, person: int, reason: str, note: str = "", seconds: float | None = None,
@@ -475,15 +501,16 @@ class Store:
     def write(self, number: int, person: int, messages: Sequence[Mapping[str, str]], seconds: float | None = None,
               now: float | None = None) -> None:
         """Answer, or correct, a writing task: the prompt's messages and the assistant's last one."""
-        checked = rows.messages([dict(message) for message in messages], last="assistant")
-        if len(checked) < 2 or checked[-2]["role"] != "user":
-            raise TriviumError("a demonstration needs what the user says and then what the assistant answers")
         with self._lock:
             work = self._work(number, person)
             if work.kind != "write":
                 raise TriviumError("this work asks for a comparison")
-            item = work.item
-        if item is not None and checked[:-1] != self.item(item)["prompt"]:
+            item = self.item(work.item) if work.item is not None else None
+        pictured = {one["message"] for one in item.get("pictures", ())} if item else set()
+        checked = rows.messages([dict(message) for message in messages], "assistant", pictured)
+        if len(checked) < 2 or checked[-2]["role"] != "user":
+            raise TriviumError("a demonstration needs what the user says and then what the assistant answers")
+        if item is not None and checked[:-1] != item["prompt"]:
             raise TriviumError("the prompt is not the one that was asked")
         self._answer(number, person, "demonstration", {"messages": checked}, seconds, now)
 
@@ -492,11 +519,12 @@ class Store:
         with self._appending() as connection:
             self._check_present(connection, person)
             work = self._work(number, person)
+            self._check_not_taken(work)
             if kind == "skip" and work.state == JUDGED:
                 raise Conflict("this is answered already; correct the answer instead")
             if work.event:
                 before = self._body(connection, work.event)
-                if all(before.get(name) == value for name, value in body.items()):
+                if all(_same(before, name, value) for name, value in body.items()):
                     return
             self._append(connection, kind, person, {
                 "work": number, **body, "seconds": rows.seconds(seconds), "late": work.state == OPEN
@@ -508,13 +536,18 @@ class Store:
         return dict(json.loads(connection.execute(EVENT_BODY, {"id": number}).scalar_one()))
 
     @staticmethod
+    def _check_not_taken(work: Work) -> None:
+        if work.taken:
+            raise Conflict("the lead has given this item to others")
+
+    @staticmethod
     def _check_present(connection: Connection, person: int) -> None:
         if connection.execute(PRESENT, {"person": person}).first() is None:
             raise Conflict(f"there is no person {person}, or they were removed")
 
     def settle(self, item: str, person: int, ranking: Ranking | None = None, ratings: Sequence[int] | None = None,
                note: str = "", flags: Sequence[Sequence[str]] | None = None, all_bad: bool = False,
-               now: float | None = None) -> None:
+               now: float | None = None, marks: Sequence[Sequence[Mapping[str, Any]]] | None = None) -> None:
         """The lead's last word on an item: exports take it instead of what annotators said, their flags among it. It
         can be said again, differently."""
         with self._appending() as connection:
@@ -524,9 +557,67 @@ class Store:
                 {
                     "ranking": ranking if ranking is None else [list(group) for group in ranking],
                     "ratings": ratings if ratings is None else list(ratings),
-                    "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note
-                }, len(self._state.items[item].lengths), needs_ratings=False)
+                    "flags": flags if flags is None else [list(one) for one in flags], "all_bad": all_bad, "note": note,
+                    "marks": marks if marks is None else [[dict(mark) for mark in one] for one in marks]
+                }, self._state.items[item].lengths, needs_ratings=False, kinds=self._kinds(self._state.items[item]))
             self._append(connection, "settled", person, {"item": item, **body}, time.time() if now is None else now)
+
+    def give(self, item: str, person: int, who: int | None = None, now: float | None = None) -> None:
+        """Let somebody have an item next, whatever its overlap. Raises :class:`Conflict` where they have answered it,
+        and where it is settled or withdrawn."""
+        with self._appending() as connection:
+            self._check_present(connection, person)
+            one = self._item(item)
+            if any(work.person == person and work.state != OPEN for work in one.works):
+                raise Conflict("they have answered this item already")
+            if one.settled or one.closed:
+                raise Conflict("the item is settled or withdrawn")
+            if person not in one.given:
+                self._append(connection, "give", who, {"item": item, "person": person},
+                             time.time() if now is None else now)
+
+    def take(self, item: str, person: int, who: int | None = None, now: float | None = None) -> None:
+        """Take an item from somebody who has not answered it: from now on it is others' to do. Raises
+        :class:`Conflict` where they have."""
+        with self._appending() as connection:
+            one = self._item(item)
+            if any(work.person == person and work.state != OPEN for work in one.works):
+                raise Conflict("they have answered this item already")
+            if person not in one.taken:
+                self._append(connection, "take", who, {"item": item, "person": person},
+                             time.time() if now is None else now)
+
+    def _kinds(self, item: Item) -> list[str]:
+        """The kinds of errors that may be marked on an item: those of now, and what was marked on it before."""
+        used = {kind for work in item.works for one in work.marks for _, _, kind in one}
+        return [*self._state.settings.error_kinds, *sorted(used.difference(self._state.settings.error_kinds))]
+
+    def _item(self, name: str) -> Item:
+        if name not in self._state.items:
+            raise TriviumError(f"there is no item {name[:60]!r}")
+        return self._state.items[name]
+
+    def set_quota(self, person: int, day: int | None = None, in_all: int | None = None, who: int | None = None) -> None:
+        """How many answers somebody may give a day (UTC) and in all; None for what the settings say."""
+        for value in (day, in_all):
+            if value is not None and (isinstance(value, bool) or not 0 <= value <= 10_000_000):
+                raise TriviumError(f"a quota is a whole number from 0 to 10,000,000, not {value}")
+        with self._appending() as connection:
+            self._check_present(connection, person)
+            if self._state.quotas.get(person, (None, None)) != (day, in_all):
+                self._append(connection, "quota", who, {"person": person, "day": day, "all": in_all}, time.time())
+
+    def set_deadline(self, at: float | None, item: str = "", batch: str = "", who: int | None = None) -> None:
+        """Until when an item, or all of a batch that have none of their own, should be done; None for no deadline."""
+        with self._appending() as connection:
+            if item:
+                body, before = {"item": item}, self._item(item).deadline
+            elif batch in self._state.batches:
+                body, before = {"batch": batch}, self._state.batches[batch]
+            else:
+                raise TriviumError(f"there is no batch {batch[:60]!r}{nearest(batch, self._state.batches)}")
+            if before != at:
+                self._append(connection, "deadline", who, {**body, "at": at}, time.time())
 
     def withdraw_item(self, item: str, person: int | None = None, back: bool = False) -> None:
         """Give an item to nobody any more, and export nothing of it; with ``back``, as before again."""
@@ -612,7 +703,7 @@ class Store:
         if row.get("responses") is not None and row["responses"] != texts["responses"]:
             raise TriviumError(f"the responses are not those of the item {name[:60]!r}")
         who = rows.text(row.get("annotator"), "the annotator", 60)
-        body = rows.judgement(row, len(item.lengths), needs_ratings=False)
+        body = rows.judgement(row, item.lengths, needs_ratings=False, kinds=self._state.settings.error_kinds)
         took = rows.seconds(row.get("seconds"))
         person = self.person(who)
         if person is None:
@@ -626,13 +717,31 @@ class Store:
             mine = next((work for work in item.works if work.person == number and work.counts), None)
             if mine and mine.event:
                 before = self._body(connection, mine.event)
-                if all(before.get(key) == value for key, value in body.items()):
+                if all(_same(before, key, value) for key, value in body.items()):
                     outcome.known_already += 1
                     return
             leased = mine.id if mine else self._append(
                 connection, "lease", number, lease(self._state, item, number, "compare", "import", at), at)
             self._append(connection, "judgement", number, {"work": leased, **body, "seconds": took, "late": False}, at)
         outcome.added += 1
+
+    def work_left(self, only: int | None = None, now: float | None = None) -> dict[int, Row]:
+        """Of everybody, or of one person, ``{"left": a Left, "own": quotas a day and in all that are their own, "done",
+        "today", "given", "due": the first deadline of what they were given, "late": how much of that is late}``."""
+        now = time.time() if now is None else now
+        found = {}
+        with self.state() as state:
+            everybody = {*state.by_person, *state.quotas, *state.given}
+            for person in everybody if only is None else [only]:
+                works = [work for work in state.by_person.get(person, ()) if work.state == JUDGED]
+                given = [state.items[name] for name in state.given.get(person, ())]
+                deadlines = [at for item in given if (at := state.deadline(item)) is not None]
+                found[person] = {"left": state.left(person, now), "own": state.quotas.get(person, (None, None)),
+                                 "done": len(works),
+                                 "today": sum(work.finished_at >= now - now % 86_400 for work in works),
+                                 "given": len(given), "due": min(deadlines, default=None),
+                                 "late": sum(at < now for at in deadlines)}
+        return found
 
     def history(self, person: int) -> list[Work]:
         """What a person has done, the newest first."""
@@ -641,6 +750,16 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({hidden(self.project)!r})"
+
+
+def _content(item: Row) -> str:
+    """What makes an item the one that it is."""
+    return canonical([item["prompt"], item.get("responses"), item.get("known"), *item.get("pictures", [])])
+
+
+def _same(before: Row, name: str, value: Any) -> bool:
+    """Whether an answer says the same; one from before there were marks has none."""
+    return before.get(name) == value or (name == "marks" and name not in before and not any(value))
 
 
 def _check_alike(name: str, others: Iterable[str]) -> None:

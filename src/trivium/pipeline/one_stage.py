@@ -34,6 +34,7 @@ from trivium.errors import TriviumError, nearest, out_of_memory, unexpected
 from trivium.extensions import code_files, edited_since_loaded
 from trivium.files import digest_json, disk_errors, fsync_folder, read_json, sweep, write_json
 from trivium.pipeline.pool import alone, pooled
+from trivium.pipeline.projects import place_of
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe
 from trivium.resources import peak_memory_mb, usable_cores
@@ -64,7 +65,7 @@ class Planned:
     places: dict[str, Path]
     """Its inputs and the files of its code, by where they are named."""
     urls: dict[str, str]
-    """The inputs that lie at URLs."""
+    """The inputs that lie at URLs or in feedback projects, as they are named."""
     digests: dict[str, str]
     code: dict[str, str]
     """The digests of its code alone."""
@@ -78,8 +79,8 @@ def plan(recipe: Recipe, name: str, stage: Stage, artifacts: Mapping[str, Artifa
     """Where a stage's inputs are and the key that its artifact will have."""
     runner, version = (runners or {}).get(stage.kind) or (type(stage).run, stage.version)
     places = {where: artifacts[reference].folder if reference in artifacts else
-              located(stage, where, reference, recipe.folder) for where, reference in stage.references()}
-    urls = {where: url for where, reference in stage.references() if (url := remote.url_of(reference))}
+              located(stage, where, reference, recipe) for where, reference in stage.references()}
+    urls = {where: url for where, reference in stage.references() if (url := remote.elsewhere(reference))}
     for where, reference in stage.references():
         if reference not in artifacts and where not in urls:
             check_apart(f"{name}: {where}", places[where], recipe.folder)
@@ -104,10 +105,13 @@ def check_apart(where: str, place: Path, run: Path) -> None:
                            "folder or a pattern beside it, or another `out`")
 
 
-def located(stage: Stage, where: str, reference: str, folder: Path) -> Path:
+def located(stage: Stage, where: str, reference: str, recipe: Recipe) -> Path:
     """Where an input from elsewhere is read. One at a URL that the stage does not read itself is fetched, into a
-    folder for each of its states that is kept with the run's other work, and an artifact is verified there."""
-    url = remote.url_of(reference)
+    folder for each of its states that is kept with the run's other work, and an artifact is verified there; so are
+    the rows of a feedback project."""
+    folder, url = recipe.folder, remote.url_of(reference)
+    if remote.project_of(reference) is not None:
+        return place_of(where.partition(".")[0], reference, folder, recipe.projects)
     if url is None or where.partition(".")[0] in stage.streams:
         return Path(reference)
     found = remote.listing(url)
@@ -308,7 +312,7 @@ def prepared(recipe: Recipe, name: str, file: str = "RECIPE") -> tuple[Stage, Co
     stage = recipe.stages[name]
     places = {
         where: recipe.folder / reference if reference in recipe.stages else
-        located(stage, where, reference, recipe.folder)
+        located(stage, where, reference, recipe)
         for where, reference in stage.references()
     }
     for where, reference in stage.references():

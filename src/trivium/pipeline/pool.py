@@ -62,7 +62,7 @@ def link(made: Path, target: Path, place: Path) -> None:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         link_file(made / name, target / name)
     for one in manifest["inputs"].values():
-        if remote.url_of(one["path"]):
+        if remote.elsewhere(one["path"]):
             continue
         origin = Path(os.path.normpath(made.absolute() / one["path"]))
         beside = origin.parent == made.absolute().parent  # a stage of the same run: this run has its own

@@ -24,6 +24,7 @@ from trivium.errors import TriviumError
 from trivium.files import FORBIDDEN, disk_errors, read_json
 from trivium.model.check import check_files
 from trivium.pipeline.one_stage import Runners, cores, find, need, plan, run_stage, shown_as
+from trivium.pipeline.projects import taken
 from trivium.pipeline.workers import run_beside
 from trivium.progress import Progress
 from trivium.recipe.load import Recipe, load_recipe, needed
@@ -76,6 +77,7 @@ def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), only: Iterab
             around.enter_context(told(status))
             around.callback(setattr, shown, "listener", shown.listener)
             shown.listener = status
+        recipe = recipe.model_copy(update={"projects": taken(recipe, wanted)})
         if beside and lock is not None:
             run_beside(recipe, wanted, artifacts, shown, earlier, wall_seconds, lock)
         else:
@@ -146,7 +148,7 @@ def check_first(recipe: Recipe, wanted: Iterable[str]) -> None:
             except TriviumError as error:
                 raise TriviumError(f"{name}: {error}") from error
         for _, reference in stage.references():
-            if reference in recipe.stages or remote.url_of(reference):
+            if reference in recipe.stages or remote.elsewhere(reference):
                 continue
             if reference.lower().endswith(".gguf"):
                 from trivium.model.gguf.read import check_gguf

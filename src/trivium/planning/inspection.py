@@ -10,6 +10,7 @@ from typing import Any
 
 from trivium.errors import TriviumError, nearest
 from trivium.pipeline.one_stage import cores, prepared
+from trivium.pipeline.projects import laid_out
 from trivium.planning.this_machine import take_sample
 from trivium.recipe.load import Recipe
 from trivium.stage import Context, Stage
@@ -46,6 +47,7 @@ def look(recipe: Recipe, name: str, sample: bool, file: str) -> Iterator[tuple[S
     if name not in recipe.stages:
         raise TriviumError(f"--stage {name}: the recipe has no such stage{nearest(name, recipe.stages)}")
     with tempfile.TemporaryDirectory() as folder:
+        recipe = laid_out(recipe, Path(folder))
         known = Estimate(recipe.stages, recipe.name, recipe.seed, cores(recipe), Path(folder))
         take_sample(known)
         stage = recipe.stages[name]

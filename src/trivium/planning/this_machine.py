@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from trivium.pipeline.one_stage import cores, need
+from trivium.pipeline.projects import laid_out
 from trivium.recipe.load import Recipe
 from trivium.stage import Stage
 from trivium.stages.cost import Cost, Estimate, Unforeseen
@@ -31,6 +32,7 @@ def predict(recipe: Recipe) -> dict[str, Any]:
     prepare(cores(recipe))
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
+        recipe = laid_out(recipe, Path(folder))
         estimate = Estimate(recipe.stages, recipe.name, recipe.seed, cores(recipe), Path(folder))
         take_sample(estimate)
         for name, stage in recipe.stages.items():

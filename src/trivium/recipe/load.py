@@ -23,6 +23,11 @@ from trivium.recipe.rounds import unroll
 from trivium.stage import Stage
 from trivium.stages.registry import Stages, free_stage
 
+PROJECT_FILES = {
+    "preferences": ("comparisons",), "comparisons": ("comparisons",), "demonstrations": ("demonstrations",),
+    "thumbs": ("thumbs",), "feedback": ("thumbs", "comparisons")}
+"""What a feedback project gives to a setting that names it (``project:NAME``): files of rows."""
+
 
 class Header(BaseModel):
     """A recipe's settings besides its stages."""
@@ -55,6 +60,8 @@ class Recipe(Header):
 
     stages: dict[str, Stage]
     """The stages in the order in which they run."""
+    projects: dict[str, str] = {}
+    """Where a run has put what it took from each feedback project, by ``SETTING project:NAME``."""
 
     @property
     def folder(self) -> Path:
@@ -322,6 +329,9 @@ def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[
             place = f"{path}: stages.{name}.{where}"
             if not reference.strip():
                 raise TriviumError(f"{place}: is empty; name an earlier stage, a file or a folder")
+            if (project := remote.project_of(reference)) is not None:
+                _check_project(place, where.partition(".")[0], project, name in wanted)
+                continue
             if "://" in reference and (url := remote.url_of(reference)):
                 _check_url(place, url)
                 continue
@@ -348,6 +358,20 @@ def check_references(path: Path, stages: Mapping[str, Stage], written: Iterable[
                     f"{reference!r}{nearest(reference, earlier) if earlier else ''}"
                 )
         earlier.append(name)
+
+
+def _check_project(place: str, setting: str, project: str, wanted: bool) -> None:
+    """Refuse a project that gives nothing to the setting at ``place``, and one that is wanted and not there."""
+    if setting not in PROJECT_FILES:
+        raise TriviumError(f"{place}: a feedback project holds nothing that `{setting}` takes; it can be named under "
+                           f"{', '.join(PROJECT_FILES)}")
+    if "://" in project:
+        if "@" in (host := project.split("://")[1].split("/")[0]) and ":" in host.rpartition("@")[0]:
+            raise TriviumError(f"{place}: the URL holds a password, which would be stored with the results; leave it "
+                               "out, and set PGPASSWORD or write it into ~/.pgpass")
+    elif wanted and not _exists(f"{project}/feedback.sqlite"):
+        raise TriviumError(f"{place}: {project or 'nothing'}: no feedback project; name its folder, or make one with "
+                           "`trivium annotate FOLDER`")
 
 
 def _check_url(place: str, url: str) -> None:

@@ -17,10 +17,13 @@ from trivium.serving.errors import ApiError
 from trivium.serving.responses import Settings, told
 from trivium.serving.service import TheService
 
+MARKDOWN = "markdown.js"
+"""What draws answers: the annotation app has it, and this page takes it from there."""
+
 STATIC = {
     "": ("chat.html", "text/html"), "chat.css": ("chat.css", "text/css"), "chat.js": ("chat.js", "text/javascript"),
     "words.js": ("words.js", "text/javascript"), "chats.js": ("chats.js", "text/javascript"),
-    "markdown.js": ("markdown.js", "text/javascript"), "icon.svg": ("icon.svg", "image/svg+xml")
+    "markdown.js": (MARKDOWN, "text/javascript"), "icon.svg": ("icon.svg", "image/svg+xml")
 }
 """File and media type of each path."""
 
@@ -80,4 +83,5 @@ async def static(name: str) -> Response:
 
 @cache
 def _content(name: str) -> bytes:
-    return resources.files("trivium.serving").joinpath("static", STATIC[name][0]).read_bytes()
+    package = "trivium.feedback" if STATIC[name][0] == MARKDOWN else "trivium.serving"
+    return resources.files(package).joinpath("static", STATIC[name][0]).read_bytes()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import os
 import re
 import secrets
 import subprocess
@@ -28,6 +29,7 @@ from starlette.exceptions import HTTPException
 from trivium.clients import Hosts
 from trivium.errors import TriviumError
 from trivium.files import disk_errors
+from trivium.recipe.load import is_name
 from trivium.report.gather import gather
 from trivium.report.page import render
 from trivium.report.table import over_runs
@@ -279,6 +281,13 @@ class TalkBody(BaseModel):
     stages: list[Annotated[str, Field(max_length=200)]] = Field(min_length=1, max_length=4)
 
 
+class AskBody(BaseModel):
+    """The feedback project in which people are to be asked."""
+
+    model_config = ConfigDict(extra="forbid")
+    project: str = Field(min_length=1, max_length=200)
+
+
 class StopBody(BaseModel):
     """How to stop a run."""
 
@@ -322,13 +331,20 @@ def command_on(text: str, *words: str) -> str:
         file.write_text(text, encoding="utf-8")
         given = [str(file) if word == "RECIPE" else word for word in words]
         try:
-            made = subprocess.run([sys.executable, "-m", "trivium.cli", *given, "--set", f"out={folder}", "--json"],
-                                  capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
-                                  stdin=subprocess.DEVNULL)
-        except subprocess.TimeoutExpired as error:
-            raise TriviumError(f"it took longer than {COMMAND_SECONDS} s") from error
+            return command(*given, "--set", f"out={folder}", "--json")
+        except TriviumError as error:
+            raise TriviumError(str(error).replace(str(file), "the recipe")) from error
+
+
+def command(*words: str) -> str:
+    """What a command prints as JSON. Raises :class:`TriviumError` with its error."""
+    try:
+        made = subprocess.run([sys.executable, "-m", "trivium.cli", *words], capture_output=True, text=True,
+                              timeout=COMMAND_SECONDS, check=False, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired as error:
+        raise TriviumError(f"it took longer than {COMMAND_SECONDS} s") from error
     if made.returncode:
-        said = made.stderr.strip().rpartition("error: ")[2].replace(str(file), "the recipe")
+        said = made.stderr.strip().rpartition("error: ")[2]
         raise TriviumError(said[:2000] or f"it ended with status {made.returncode}")
     return made.stdout
 
@@ -383,6 +399,27 @@ def talk(name: str, body: TalkBody, studio: TheStudio) -> Any:
     """Serve some stages' models for a talk; where."""
     folder = studio.runs.folder(name)
     return {"port": studio.talks.begin([folder / stage for stage in body.stages])}
+
+
+@router.get("/api/projects")
+def projects(studio: TheStudio) -> Any:
+    """The feedback projects beside the runs and where the studio was started."""
+    return {"projects": known_projects(studio)}
+
+
+def known_projects(studio: Studio) -> list[str]:
+    places = {file.parent for folder in (Path(), studio.runs.root.parent, studio.runs.root)
+              for file in folder.glob("*/feedback.sqlite")}
+    return sorted({os.path.relpath(place) for place in places})
+
+
+@router.post("/api/runs/{name}/ask")
+def ask(name: str, body: AskBody, studio: TheStudio) -> Any:
+    """Bring a run's disagreements into a feedback project, which is made where there is none of the name."""
+    folder = studio.runs.folder(name)
+    if body.project not in known_projects(studio) and not is_name(body.project):
+        raise TriviumError(f"{body.project[:80]}: no feedback project is there; a new one is a folder's name alone")
+    return json.loads(command("feedback", "disagreements", "--json", "--", body.project, str(folder)))
 
 
 @router.post("/api/runs/{name}/again")

@@ -1,6 +1,7 @@
 // What all pages share: saving, the clock of attention, drafts, the skip dialog, light and dark.
 "use strict";
 
+const site = document.body.dataset.root; // what stands before every path, where there are several projects
 const words = JSON.parse(document.body.dataset.words);
 
 function say(key, gaps = {}) {
@@ -10,7 +11,7 @@ function say(key, gaps = {}) {
 async function post(url, body) {
   let response;
   try {
-    response = await fetch(url, {
+    response = await fetch(site + url, {
       method: "POST", credentials: "same-origin",
       headers: { "content-type": "application/json", "x-csrf-token": document.body.dataset.csrf }, body: JSON.stringify(body),
     });
@@ -18,7 +19,7 @@ async function post(url, body) {
     throw new Error(say("offline"));
   }
   const result = await response.json().catch(() => ({ error: response.status }));
-  if (response.status === 401) location.assign("/login");
+  if (response.status === 401) location.assign(`${site}/login`);
   if (!response.ok) throw new Error(say("failed", { reason: result.error }));
   return result;
 }
@@ -52,7 +53,7 @@ function keepLease(element) {
 
 // What is not submitted yet is kept in this browser until it is.
 function draft(name) {
-  const key = `draft-${name}`;
+  const key = `draft-${site}${name}`;
   return {
     read: () => { try { return JSON.parse(localStorage.getItem(key)); } catch { return null; } },
     write: (value) => { try { localStorage.setItem(key, JSON.stringify(value)); } catch { /* a full or forbidden store loses a draft, no answer */ } },
@@ -79,7 +80,7 @@ function skipDialog(work, before) {
     try {
       const result = await post(`/api/work/${work}/skip`, { reason: data.get("reason"), note: data.get("note"), seconds: attention.seconds() });
       before();
-      location.assign(result.next);
+      location.assign(site + result.next);
     } catch (error) {
       dialog.close();
       showFault(error);
@@ -96,9 +97,16 @@ for (const time of document.querySelectorAll("time[datetime]")) {
   time.textContent = when.toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
 }
 
+// A time is chosen by the reader's clock, and sent in UTC.
+for (const chosen of document.querySelectorAll("input[data-into]")) {
+  const sent = chosen.form.elements[chosen.dataset.into], known = sent.value ? new Date(sent.value) : null;
+  if (known) chosen.value = new Date(known - 60_000 * known.getTimezoneOffset()).toISOString().slice(0, 16);
+  chosen.form.addEventListener("submit", () => { sent.value = chosen.value ? new Date(chosen.value).toISOString() : ""; });
+}
+
 // Back to the list as it was filtered.
 const list = document.getElementById("to-list");
-if (list && document.referrer.startsWith(`${location.origin}/lead/items?`)) list.href = document.referrer;
+if (list && document.referrer.startsWith(`${location.origin}${site}/lead/items?`)) list.href = document.referrer;
 
 document.getElementById("theme").addEventListener("click", () => {
   const root = document.documentElement;

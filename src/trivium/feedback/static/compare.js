@@ -5,7 +5,7 @@
 const root = document.getElementById("compare");
 const count = Number(root.dataset.count), settling = root.dataset.mode === "settle";
 const letter = (place) => String.fromCharCode(65 + place);
-const cards = [...document.querySelectorAll(".response")];
+const cards = [...document.querySelectorAll(".response")], shorts = cards.map((card) => card.querySelector(".text").textContent.slice(0, 80));
 const ranks = document.getElementById("ranks"), trayChips = document.getElementById("tray-chips"), trayTitle = document.getElementById("tray-title");
 const allBad = document.getElementById("all-bad"), note = document.getElementById("note");
 const kept = draft(settling ? `settle-${root.dataset.item}` : `work-${root.dataset.work}`);
@@ -18,6 +18,7 @@ if (earlier) restore(earlier);
 function keep() { kept.write({ ...answer(), base: root.dataset.answer }); }
 
 function restore(answer) {
+  marking.restore(answer.marks);
   groups = (answer.ranking || []).map((group) => group.filter((place) => place < count)).filter((group) => group.length);
   (answer.ratings || []).forEach((value, place) => { const one = radio(place, value); if (one) one.checked = true; });
   (answer.flags || []).forEach((flags, place) => flags.forEach((flag) => {
@@ -35,7 +36,7 @@ function placeOf(place) { return groups.findIndex((group) => group.includes(plac
 function unranked() { return cards.map((_, place) => place).filter((place) => placeOf(place) < 0); }
 function answer() {
   return { ranking: groups, ratings: cards.map((_, place) => rating(place)), flags: cards.map((_, place) => flagsOf(place)),
-           all_bad: Boolean(allBad?.checked), note: note.value };
+           all_bad: Boolean(allBad?.checked), note: note.value, ...(marking.any ? { marks: marking.all() } : {}) };
 }
 
 // changing the state
@@ -95,7 +96,7 @@ function element(tag, classes, text) {
 function chip(place) {
   const node = element("div", "chip" + (place === current ? " current" : ""));
   node.dataset.place = place;
-  node.append(element("span", "letter small", letter(place)), element("span", "short", cards[place].querySelector(".text").textContent.slice(0, 80)));
+  node.append(element("span", "letter small", letter(place)), element("span", "short", shorts[place]));
   if (rating(place)) node.append(element("span", "rated", rating(place)));
   for (const down of [false, true]) {
     const button = element("button", "", down ? "↓" : "↑");
@@ -111,7 +112,7 @@ function draw() {
   cards.forEach((card, place) => {
     card.classList.toggle("current", place === current);
     const flags = flagsOf(place).length;
-    card.querySelector(".chosen").textContent = flags ? `(${flags})` : "";
+    card.querySelector(".flags .chosen").textContent = flags ? `(${flags})` : "";
   });
   const parts = [];
   groups.forEach((group, at) => {
@@ -228,12 +229,19 @@ document.addEventListener("keydown", (event) => {
     details.open = true;
     return details.querySelector("input").focus();
   }
+  if (event.key === ";" && current >= 0 && marking.any) {
+    event.preventDefault();
+    const details = cards[current].querySelector(".marks");
+    details.open = true;
+    return details.querySelector("textarea").focus();
+  }
   if (event.key === "Enter" && !at.closest("button, a, summary")) { event.preventDefault(); submit(); }
 });
 cards.forEach((card, place) => card.addEventListener("pointerdown", () => { if (current !== place) { current = place; draw(); } }));
 cards.forEach((card, place) => card.addEventListener("focusin", () => { if (current !== place) { current = place; draw(); } }));
 root.addEventListener("change", () => changed());
 note.addEventListener("input", keep);
+marking.whenChanged(keep);
 document.getElementById("by-ratings").addEventListener("click", byRatings);
 document.getElementById("submit").addEventListener("click", submit);
 
@@ -252,7 +260,7 @@ async function submit() {
     const url = settling ? "/api/lead/settle" : `/api/work/${root.dataset.work}/judgement`;
     const { next } = await post(url, { ...judgement, ...(settling ? { item: root.dataset.item } : {}), seconds: attention.seconds() });
     kept.clear();
-    location.assign(next);
+    location.assign(site + next);
   } catch (error) {
     sending = document.getElementById("submit").disabled = false;
     showFault(error);

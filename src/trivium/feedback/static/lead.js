@@ -4,7 +4,7 @@
 const board = document.getElementById("dashboard"), live = document.getElementById("live");
 const kinds = JSON.parse(board.dataset.kinds), flagWords = JSON.parse(board.dataset.flags);
 const NS = "http://www.w3.org/2000/svg";
-const shares = new Set(["agreement", "known", "themselves", "first", "longer"]);
+const shares = new Set(["agreement", "known", "themselves", "first", "longer", "marks", "marks_kind"]);
 
 function element(tag, text, classes = "") {
   const node = document.createElement(tag);
@@ -34,7 +34,7 @@ function interval(figure, name) {
 
 function link(text, query) {
   const node = element("a", text);
-  node.href = `/lead/items?${new URLSearchParams(query)}`;
+  node.href = `${site}/lead/items?${new URLSearchParams(query)}`;
   return node;
 }
 
@@ -45,7 +45,7 @@ function bars(place, entries) {
     bar.max = most;
     bar.value = value;
     bar.ariaLabel = name;
-    label.append(link(name, query));
+    label.append(query ? link(name, query) : name);
     box.append(label, bar, element("span", value, "hint"));
   }
   place.replaceChildren(entries.length ? box : element("p", board.dataset.none, "hint"));
@@ -65,6 +65,8 @@ function show(figures) {
   });
   bars(document.getElementById("ratings"), p.ratings.some(Boolean) ? p.ratings.map((value, at) => [at + 1, value, { rating: at + 1 }]).reverse() : []);
   bars(document.getElementById("flags"), Object.entries(p.flags).map(([flag, value]) => [flagWords[flag] ?? flag, value, { flag }]));
+  const marked = document.getElementById("marks");
+  if (marked) bars(marked, Object.entries(p.marks).map(([kind, value]) => [kind, value]));
   document.getElementById("people").replaceChildren(...figures.people.map((person) => {
     const row = element("tr"), name = element("th");
     name.append(link(person.name, { person: person.id }));
@@ -82,8 +84,8 @@ function show(figures) {
 
 async function refresh() {
   try {
-    const response = await fetch("/api/lead/figures", { credentials: "same-origin" });
-    if (response.status === 401) return location.assign("/login");
+    const response = await fetch(`${site}/api/lead/figures`, { credentials: "same-origin" });
+    if (response.status === 401) return location.assign(`${site}/login`);
     if (!response.ok) throw new Error(response.status);
     show(await response.json());
     live.textContent = live.dataset.on;

@@ -20,7 +20,7 @@ form.addEventListener("submit", async (event) => {
     button.disabled = true;
     const { next } = await post(`/api/work/${form.dataset.work}/demonstration`, { prompt: prompt_?.value ?? "", answer: answer_.value, seconds: attention.seconds() });
     kept.clear();
-    location.assign(next);
+    location.assign(site + next);
   } catch (error) {
     button.disabled = false;
     showFault(error);

@@ -30,17 +30,23 @@ def create_app(store: Store, address: str | None = None, hosts: frozenset[str] |
     refusals: dict[int | str, dict[str, Any]] = {code: {"model": Wrong}
                                                  for code in (400, 401, 403, 404, 408, 409, 413, 421, 422, 429, 503)}
     app = FastAPI(title="Trivium feedback", docs_url=None, redoc_url=None, responses=refusals)
+    app.state.others = {}
     app.state.site = Site(store, Accounts(store), Dashboard(store), Catalogue(store), Pages(store), address)
     app.exception_handler(Elsewhere)(elsewhere)
     app.exception_handler(TriviumError)(fault)
     app.exception_handler(AnyHTTPException)(refused)
     app.exception_handler(RequestValidationError)(invalid)
     if hosts is not None:
-        app.add_middleware(Hosts, known=hosts, refusal=lambda message: JSONResponse({"error": message}, 421))
+        app.add_middleware(Hosts, known=hosts, refusal=not_known)
     app.add_middleware(Guard)
     for topic in (session, work, lead, items, upload, export, files):
         app.include_router(topic.router)
     return app
+
+
+def not_known(message: str) -> Response:
+    """The answer to who asks by a name that the app is not known by."""
+    return JSONResponse({"error": message}, 421)
 
 
 def elsewhere(_: Request, error: Elsewhere) -> Response:

@@ -17,12 +17,21 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class Mark(_Body):
+    """An error in a part of a response, in characters of the text as a page shows it: a line ends by one."""
+
+    start: int
+    end: int
+    kind: str
+
+
 class JudgementBody(_Body):
     """Places are those of the responses as they were shown, from 0."""
 
     ranking: list[list[int]] | None = None
     ratings: list[int | None] | None = None
     flags: list[list[str]] | None = None
+    marks: list[list[Mark]] | None = None
     all_bad: bool = False
     note: str = ""
     seconds: float | None = None

@@ -15,8 +15,10 @@ from trivium.feedback.settings import FLAGS, FeedbackSettings
 from trivium.feedback.store import Task
 from trivium.feedback.texts import translate
 from trivium.feedback.web.bodies import Number, Said, SettleBody
-from trivium.feedback.web.pages import language_of
+from trivium.feedback.web.pages import language_of, root_of
+from trivium.feedback.web.places import by_response
 from trivium.feedback.web.visitors import ActingLeader, FormLeader, Leader, ThePages, TheSite, TheStore
+from trivium.files import Row
 
 LINK_COOKIE = "trivium_link"
 """Holds the token of an invitation that has just been made, until the page of people has shown it."""
@@ -27,6 +29,7 @@ MOST_DISPUTED, MOST_SETTLED = 100, 20
 Whole = Annotated[int, Form()]
 Real = Annotated[float, Form()]
 Text = Annotated[str, Form()]
+Quota = Annotated[str, Form(pattern=r"^\d{0,7}$")]
 
 router = APIRouter()
 
@@ -70,13 +73,17 @@ def settle_page(request: Request, store: TheStore, pages: ThePages, visitor: Lea
         number, agreement = compared.event, compared.agreement
         before = compared.settled.body if compared.settled else None
     texts, bodies = store.item(item), store.bodies(event for _, event in works)
-    judgements = [{"name": name} | bodies[event] for name, event in works]
+    judgements: list[Row] = [{"name": name} | bodies[event] for name, event in works]
     if before is None:  # what annotators flagged stays flagged, unless the lead says otherwise
         flags = [sorted({flag for one in judgements if "flags" in one for flag in one["flags"][number]})
                  for number in range(len(texts["responses"]))]
-        before = {"ranking": [], "ratings": None, "flags": flags, "all_bad": False, "note": ""}
+        marks: list[list[Row]] = [[] for _ in texts["responses"]]
+        for judgement in judgements:
+            for mine, theirs in zip(marks, judgement.get("marks", [])):
+                mine += [one for one in theirs if one not in mine]
+        before = {"ranking": [], "ratings": None, "flags": flags, "all_bad": False, "note": "", "marks": marks}
     task = Task(0, "compare", item, texts["prompt"], texts["responses"], tuple(range(len(texts["responses"]))),
-                "settle", "open", 0.0, 0.0, before)
+                "settle", "open", 0.0, 0.0, before, pictures=texts.get("pictures", ()))
     return pages.comparison(request, task, judgements=judgements, agreement=agreement, number=number)
 
 
@@ -84,7 +91,13 @@ def settle_page(request: Request, store: TheStore, pages: ThePages, visitor: Lea
 def settle(body: SettleBody, store: TheStore, visitor: ActingLeader) -> Any:
     given = [rating for rating in body.ratings or [] if rating is not None]
     ratings = given if body.ratings and len(given) == len(body.ratings) else None
-    store.settle(body.item, visitor.id, body.ranking, ratings, body.note, body.flags, body.all_bad)
+    marks = None
+    if body.marks:
+        texts = store.item(body.item)["responses"]
+        everything = tuple(range(len(texts)))
+        marks = by_response(body.model_dump() | {"ranking": None, "ratings": None, "flags": None}, everything, texts
+                            )["marks"]
+    store.settle(body.item, visitor.id, body.ranking, ratings, body.note, body.flags, body.all_bad, marks=marks)
     return {"next": "/lead/disputed"}
 
 
@@ -95,9 +108,10 @@ def settle(body: SettleBody, store: TheStore, visitor: ActingLeader) -> Any:
 def people(request: Request, site: TheSite, visitor: Leader) -> Response:
     token = request.cookies.get(LINK_COOKIE, "")
     made = site.accounts.open_invite(token) if token else None
-    address = (site.address or str(request.base_url)).rstrip("/")
+    address = (site.address or str(request.base_url).rstrip("/") + root_of(request)).rstrip("/")
     response = site.pages.page(request, "people.html", everybody=site.store.people(),
-                               invites=site.accounts.open_invites(), link=f"{address}/invite/{token}" if made else None,
+                               work=site.store.work_left(), invites=site.accounts.open_invites(),
+                               link=f"{address}/invite/{token}" if made else None,
                                ends=made.expires if made else 0.0)
     if token:
         response.delete_cookie(LINK_COOKIE, path="/lead/people")
@@ -144,6 +158,12 @@ def restore(number: Number, store: TheStore, visitor: FormLeader) -> Response:
     return RedirectResponse("/lead/people", 303)
 
 
+@router.post("/lead/people/{number}/quota", response_class=HTMLResponse)
+def quota(number: Number, store: TheStore, visitor: FormLeader, day: Quota = "", in_all: Quota = "") -> Response:
+    store.set_quota(number, int(day) if day else None, int(in_all) if in_all else None, visitor.id)
+    return RedirectResponse("/lead/people", 303)
+
+
 def _shown_once(request: Request, token: str) -> Response:
     """On to the page of people, which shows the link of a new invitation once: loading it again makes no other."""
     response = RedirectResponse("/lead/people", 303)
@@ -162,13 +182,16 @@ def settings_page(request: Request, store: TheStore, pages: ThePages, visitor: L
 
 @router.post("/lead/settings", response_class=HTMLResponse)
 def change_settings(store: TheStore, visitor: FormLeader, title: Text, overlap: Whole, overlap_share: Real,
-                    lease_minutes: Real, known_share: Real, repeat_share: Real, repeat_after: Whole,
-                    uncertain_share: Real, heldout: Real, disputed_below: Real, disputed_skips: Whole,
-                    seed: Whole, guidelines: Text = "", free_writing: Annotated[bool, Form()] = False) -> Response:
+                    lease_minutes: Real, daily_quota: Whole, quota: Whole, known_share: Real, repeat_share: Real,
+                    repeat_after: Whole, uncertain_share: Real, heldout: Real, disputed_below: Real,
+                    disputed_skips: Whole, seed: Whole, guidelines: Text = "", error_kinds: Text = "",
+                    free_writing: Annotated[bool, Form()] = False,
+                    rendered: Annotated[bool, Form()] = False) -> Response:
     store.change_settings(visitor.id, title=title, guidelines=guidelines.replace("\r\n", "\n"), overlap=overlap,
-                          overlap_share=overlap_share, lease_minutes=lease_minutes, known_share=known_share,
-                          repeat_share=repeat_share, repeat_after=repeat_after, uncertain_share=uncertain_share,
-                          heldout=heldout, free_writing=free_writing, disputed_below=disputed_below,
+                          overlap_share=overlap_share, lease_minutes=lease_minutes, daily_quota=daily_quota,
+                          quota=quota, known_share=known_share, repeat_share=repeat_share, repeat_after=repeat_after,
+                          uncertain_share=uncertain_share, heldout=heldout, free_writing=free_writing,
+                          error_kinds=error_kinds.splitlines(), rendered=rendered, disputed_below=disputed_below,
                           disputed_skips=disputed_skips, seed=seed)
     return RedirectResponse("/lead/settings?saved=true", 303)
 
@@ -176,7 +199,9 @@ def change_settings(store: TheStore, visitor: FormLeader, title: Text, overlap: 
 def _settings_fields() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """``(name, kind of input, its attributes)`` of every setting."""
     for name, about in FeedbackSettings.model_json_schema()["properties"].items():
-        if name == "guidelines":
+        if name == "error_kinds":
+            yield name, "lines", {"maxlength": 1300}
+        elif name == "guidelines":
             yield name, "text", {"maxlength": about["maxLength"]}
         elif about["type"] == "boolean":
             yield name, "checkbox", {}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from datetime import UTC, datetime
+from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import jinja2
@@ -15,15 +17,16 @@ from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
 from trivium.feedback.accounts import Visitor
-from trivium.feedback.settings import FLAGS, SKIPS
-from trivium.feedback.store import Store, Task
+from trivium.feedback.settings import FLAGS, SKIPS, FeedbackSettings
+from trivium.feedback.store import Task
 from trivium.feedback.texts import LANGUAGES, WORDS, script_words, translate
 from trivium.feedback.web.places import by_place
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STATIC = {
-    "app.css": "text/css", "app.js": "text/javascript", "compare.js": "text/javascript", "write.js": "text/javascript",
-    "lead.js": "text/javascript", "items.js": "text/javascript", "icon.svg": "image/svg+xml"
+    "app.css": "text/css", "icon.svg": "image/svg+xml", **dict.fromkeys(
+        ("app.js", "compare.js", "write.js", "lead.js", "items.js", "marks.js", "markdown.js", "rendered.js"),
+        "text/javascript")
 }
 """Media types of the files that pages load."""
 
@@ -41,10 +44,22 @@ def language_of(request: Request) -> str:
     return "zh" if request.headers.get("accept-language", "").strip().lower().startswith("zh") else "en"
 
 
+class HasSettings(Protocol):
+    """A store, or what stands for one."""
+
+    @property
+    def settings(self) -> FeedbackSettings: ...
+
+
+def root_of(request: Request) -> str:
+    """What stands before every path of a project that is one of several; empty for one alone."""
+    return str(getattr(request.state, "root", ""))
+
+
 class Pages:
     """The templates, and what all of them show."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: HasSettings) -> None:
         self.store = store
         self.script_words = {language: json.dumps(script_words(language), ensure_ascii=False) for language in LANGUAGES}
         self.templates = _templates()
@@ -64,8 +79,10 @@ class Pages:
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         if request.method != "GET":
             here = request.url.path if template in ("login.html", "invite.html") else "/"
+        root = root_of(request)
         common = {
-            "t": t, "language": language, "visitor": visitor, "settings": self.store.settings, "here": here,
+            "root": root, "several": bool(root), "static": lambda name: root + _static(name), "t": t,
+            "language": language, "visitor": visitor, "settings": self.store.settings, "here": here,
             "path": request.url.path, "theme": theme if theme in ("light", "dark") else "",
             "script_words": self.script_words[language], "message": None, "has_word": WORDS.__contains__
         }
@@ -75,7 +92,7 @@ class Pages:
 
     def comparison(self, request: Request, task: Task, **values: Any) -> HTMLResponse:
         """The page to compare on."""
-        answer = by_place(task.answer, task.order)
+        answer = by_place(task.answer, task.order, task.responses)
         return self.page(request, "compare.html", **{"saved": None, "judgements": None, "agreement": None} | values,
                          task=task, answer=answer)
 
@@ -87,15 +104,21 @@ def _moment(at: float) -> Markup:
                                                            when.strftime("%Y-%m-%d %H:%M UTC"))
 
 
+@cache
+def _static(name: str) -> str:
+    """The address of a file, which changes with it."""
+    return f"/static/{name}?{hashlib.sha256(asset(name)).hexdigest()[:12]}"
+
+
 def _templates() -> jinja2.Environment:
-    versions = {name: hashlib.sha256(asset(name)).hexdigest()[:12] for name in STATIC}
     templates = jinja2.Environment(loader=jinja2.PackageLoader("trivium.feedback", "pages"), autoescape=True,
                                    undefined=jinja2.StrictUndefined, auto_reload=False, trim_blocks=True,
                                    lstrip_blocks=True)
     templates.filters.update(
         percent=lambda value: "–" if value != value else f"{100 * value:.0f} %",
         moment=_moment, with_word=lambda value, prefix, t: (value, t(f"{prefix}{value}".replace("-", "falling_"))),
+        iso=lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         compact=lambda value: json.dumps(value, ensure_ascii=False), query=urlencode)
-    templates.globals.update(static=lambda name: f"/static/{name}?{versions[name]}", languages=LANGUAGES, flags=FLAGS,
-                             skips=SKIPS, letters=LETTERS)
+    templates.globals.update(languages=LANGUAGES, flags=FLAGS,
+                             skips=SKIPS, letters=LETTERS, now=time.time)
     return templates

@@ -6,14 +6,14 @@ import secrets
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from trivium.errors import TriviumError
-from trivium.feedback.accounts import TooManyTries
+from trivium.feedback.accounts import TooManyTries, Visitor
 from trivium.feedback.texts import LANGUAGES, fault_words
 from trivium.feedback.web.pages import language_of
-from trivium.feedback.web.visitors import COOKIE, Member, Site, TheSite, check_token, visitor_of
+from trivium.feedback.web.visitors import COOKIE, Member, Site, TheSite, check_token, members_of, visitor_of
 
 DOOR_COOKIE = "trivium_door"
 """Ties the form of somebody without a session to the browser that asked for it."""
@@ -39,7 +39,7 @@ def login_page(request: Request, site: TheSite) -> Response:
 def login(request: Request, site: TheSite, name: Name, password: Password, csrf: Token = "") -> Response:
     _check_door(request, site, csrf)
     try:
-        return _enter(request, site.accounts.login(name, password, _address(request)))
+        return _enter(request, site.accounts.login(name, password, address_of(request)))
     except TooManyTries:
         raise
     except TriviumError as error:
@@ -57,18 +57,40 @@ def logout(request: Request, site: TheSite, visitor: Member, csrf: Token = "") -
 
 @router.get("/invite/{token}", response_class=HTMLResponse)
 def invite_page(request: Request, site: TheSite, token: str) -> Response:
-    return _door(request, site, "invite.html", invite=site.accounts.look_up(token, _address(request)), token=token)
+    return _door(request, site, "invite.html", invite=site.accounts.look_up(token, address_of(request)), token=token,
+                 known=_known_elsewhere(request))
 
 
 @router.post("/invite/{token}", response_class=HTMLResponse)
 def accept(request: Request, site: TheSite, token: str, password: Password, name: Name = "",
            csrf: Token = "") -> Response:
     _check_door(request, site, csrf)
-    invite = site.accounts.look_up(token, _address(request))
+    invite = site.accounts.look_up(token, address_of(request))
     try:
-        return _enter(request, site.accounts.accept(token, name, password, _address(request)))
+        return _enter(request, site.accounts.accept(token, name, password, address_of(request)))
     except TriviumError as error:
-        return _door(request, site, "invite.html", 422, invite=invite, token=token, message=str(error), name=name)
+        return _door(request, site, "invite.html", 422, invite=invite, token=token, message=str(error), name=name,
+                     known=_known_elsewhere(request))
+
+
+@router.post("/invite/{token}/as", response_class=HTMLResponse)
+def accept_as(request: Request, site: TheSite, token: str, csrf: Token = "") -> Response:
+    """Join with the name and the password that somebody has in another project of the app."""
+    _check_door(request, site, csrf)
+    invite, known = site.accounts.look_up(token, address_of(request)), _known_elsewhere(request)
+    if known is None or invite.person is not None:
+        raise HTTPException(404)
+    there, visitor = known
+    try:
+        return _enter(request, site.accounts.accept(token, visitor.name, "", address_of(request),
+                                                    hashed=there.accounts.password_of(visitor.id)))
+    except TriviumError as error:
+        return _door(request, site, "invite.html", 422, invite=invite, token=token, message=str(error), known=None)
+
+
+def _known_elsewhere(request: Request) -> tuple[Site, Visitor] | None:
+    """Who somebody is in another project, if they are logged in there."""
+    return next(iter(members_of(request, request.app.state.others).values()), None)
 
 
 @router.post("/language", response_class=HTMLResponse)
@@ -80,7 +102,8 @@ def language(request: Request, to: Annotated[str, Form()], back: Annotated[str, 
     return response
 
 
-def _address(request: Request) -> str:
+def address_of(request: Request) -> str:
+    """From where somebody asks."""
     return request.client.host if request.client else "unknown"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated
 
-from fastapi import Depends, Form, Header, HTTPException, Request
+from fastapi import Depends, FastAPI, Form, Header, HTTPException, Request
 
 from trivium.feedback.accounts import Accounts, Visitor
 from trivium.feedback.catalogue import Catalogue
@@ -29,6 +31,8 @@ class Site:
     pages: Pages
     address: str | None
     """The address that people use, for links; None: the one they asked at."""
+    uploads: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
+    """Files that wait for somebody to say what their columns are: who sent them, their names and bytes."""
 
 
 class Elsewhere(Exception):
@@ -60,6 +64,23 @@ def visitor_of(request: Request) -> Visitor | None:
     visitor = site.accounts.visitor(request.cookies.get(COOKIE))
     request.state.visitor = visitor
     return visitor
+
+
+def mark_of(name: str) -> str:
+    """What a project's cookies have at the end of their names."""
+    return "_" + hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+def members_of(request: Request, projects: Mapping[str, FastAPI]) -> dict[str, tuple[Site, Visitor]]:
+    """The projects in which whoever asks is logged in, each with who they are there."""
+    found = {}
+    cookies = getattr(request.state, "every_cookie", request.cookies)  # a project is shown its own alone
+    for name, app in projects.items():
+        site: Site = app.state.site
+        visitor = site.accounts.visitor(cookies.get(COOKIE + mark_of(name)))
+        if visitor is not None:
+            found[name] = site, visitor
+    return found
 
 
 def member(request: Request) -> Visitor:

@@ -13,6 +13,7 @@ from trivium.feedback import rows
 from trivium.feedback.accounts import Visitor
 from trivium.feedback.store import Conflict, Store, Task
 from trivium.feedback.web.bodies import DemonstrationBody, JudgementBody, Number, Said, SkipBody
+from trivium.feedback.web.pages import Pages
 from trivium.feedback.web.places import by_response
 from trivium.feedback.web.visitors import ActingMember, Member, ThePages, TheStore
 
@@ -34,9 +35,10 @@ def home(request: Request, store: TheStore, pages: ThePages, visitor: Member) ->
         "skipped": sum(work.state == "skipped" for work in works)
     }
     with store.state() as state:
-        kinds, writing = dict(state.kinds), state.settings.free_writing
+        kinds, writing, left = dict(state.kinds), state.settings.free_writing, state.left(visitor.id, time.time())
     return pages.page(request, "home.html", counts=counts, can_compare=kinds["compare"] > 0,
-                      can_write=kinds["write"] > 0 or writing)
+                      can_write=kinds["write"] > 0 or writing, left=left,
+                      mine=store.work_left(visitor.id)[visitor.id])
 
 
 @router.get("/compare", response_class=HTMLResponse)
@@ -44,7 +46,7 @@ def next_comparison(request: Request, store: TheStore, pages: ThePages, visitor:
                     saved: Saved = None) -> Response:
     task = store.next_work(visitor.id, "compare")
     if task is None:
-        return pages.page(request, "nothing.html", saved=saved)
+        return _nothing(request, store, pages, visitor, saved)
     return pages.comparison(request, task, saved=saved)
 
 
@@ -52,7 +54,7 @@ def next_comparison(request: Request, store: TheStore, pages: ThePages, visitor:
 def next_writing(request: Request, store: TheStore, pages: ThePages, visitor: Member, saved: Saved = None) -> Response:
     task = store.next_work(visitor.id, "write")
     if task is None:
-        return pages.page(request, "nothing.html", saved=saved)
+        return _nothing(request, store, pages, visitor, saved)
     return pages.page(request, "write.html", task=task, saved=saved)
 
 
@@ -77,7 +79,7 @@ def judge(number: Number, body: JudgementBody, store: TheStore, visitor: ActingM
     task = _own(store, number, visitor)
     if task.kind != "compare":
         raise TriviumError("this work asks for an answer in words")
-    store.judge(number, visitor.id, **by_response(body.model_dump(), task.order), note=body.note,
+    store.judge(number, visitor.id, **by_response(body.model_dump(), task.order, task.responses), note=body.note,
                 seconds=_seconds(task, body.seconds), needs_ratings=True)
     return {"next": f"/compare?saved={number}" if task.state == "open" else "/history"}
 
@@ -105,6 +107,13 @@ def renew(number: Number, store: TheStore, visitor: ActingMember) -> Any:
     _own(store, number, visitor)
     store.renew(number, visitor.id)
     return {"next": f"/work/{number}"}
+
+
+def _nothing(request: Request, store: Store, pages: Pages, visitor: Visitor, saved: int | None) -> Response:
+    """That nothing is left to do, and whether that is because of a quota."""
+    with store.state() as state:
+        left = state.left(visitor.id, time.time())
+    return pages.page(request, "nothing.html", saved=saved, left=left)
 
 
 def _own(store: Store, number: int, visitor: Visitor) -> Task:

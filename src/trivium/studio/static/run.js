@@ -1,6 +1,6 @@
 // One run: what it does now, its curves as they grow, samples, alarms, its stages, its answers.
 import { answersPanel } from "./answers.js";
-import { el, figure, fill, keep, moment, number, pair, post, say, span } from "./dom.js";
+import { el, figure, fill, get, keep, moment, number, pair, post, say, span } from "./dom.js";
 import { controls, Plot } from "./plot.js";
 import { word } from "./words.js";
 
@@ -12,14 +12,14 @@ export function runView(place, name) {
   const logs = new Map(), samples = new Map(), warned = new Map(), plots = new Map();
   const how = { smoothing: 0, log: false, axis: "step", get x() { return word(this.axis); } };
   const head = el("div"), alarms = el("ul", { class: "alarms", "aria-live": "polite" }), stages = el("div"), charts = el("div"), said = el("div"), spoken = el("div"), text = el("div"), lost = el("p", { class: "bad", role: "status" });
-  const answers = el("div");
-  fill(place, head, lost, alarms, stages, charts, said, answers, spoken, text);
+  const answers = el("div"), asking = el("div");
+  fill(place, head, lost, alarms, asking, stages, charts, said, answers, spoken, text);
   let about = null, all = false, drawn = "", timer, waiting = false, asked = "";
 
   const source = new EventSource(`${address}/events`);
   source.addEventListener("open", () => { lost.textContent = ""; logs.clear(); samples.clear(); });
   source.addEventListener("error", () => { lost.textContent = word("stale"); });
-  source.addEventListener("run", (event) => { about = JSON.parse(event.data); drawHead(); drawStages(); drawSaid(); drawAnswers(); });
+  source.addEventListener("run", (event) => { about = JSON.parse(event.data); drawHead(); drawStages(); drawSaid(); drawAnswers(); drawAsking(); });
   source.addEventListener("rows", (event) => {
     const news = JSON.parse(event.data);
     if (news.anew || !logs.has(news.stage)) { logs.set(news.stage, []); samples.set(news.stage, []); }
@@ -150,6 +150,29 @@ export function runView(place, name) {
     if (JSON.stringify(found) === examined) return;
     examined = JSON.stringify(found);
     fill(answers, found.length ? answersPanel(name, found) : []);
+  }
+
+  // What a reward model or an examination leaves open goes to people, in a project of the annotation app.
+  let open = false;
+  async function drawAsking() {
+    const something = about.stages.some((stage) => stage.digest && ["reward", "evaluate"].includes(stage.kind));
+    if (something === open) return;
+    open = something;
+    if (!open) return fill(asking);
+    const { projects } = await get("/api/projects").catch(() => ({ projects: [] }));
+    const project = el("input", { list: "projects", value: projects[0] ?? "people", required: true, maxlength: 200, size: 16 }), result = el("p", { role: "status", class: "soft" });
+    const button = el("button", {}, word("ask_people"));
+    fill(asking, el("form", { class: "row", onsubmit: async (event) => {
+      event.preventDefault();
+      button.disabled = true;
+      fill(result, word("asking"));
+      try {
+        const told = await post(`${address}/ask`, { project: project.value.trim() });
+        fill(result, `${word("asked_people").replace("#", told.found)}${told.added}`, told.asked_again ? ` · ${word("asked_again")}${told.asked_again}` : "", told.refused ? ` · ${word("refused_rows")}${told.refused}` : "",
+          `. ${word("open_it")} `, el("code", {}, `trivium annotate ${project.value.trim()}`));
+      } catch (error) { fill(result, el("span", { class: "bad" }, error.message)); }
+      button.disabled = false;
+    } }, button, el("label", {}, word("in_project"), " ", project), el("datalist", { id: "projects" }, projects.map((one) => el("option", { value: one })))), result);
   }
 
   return () => { source.close(); clearInterval(timer); };

@@ -17,6 +17,8 @@ const WORDS = {
   withdraw: ["Take out of the queue", "移出队列"], queue: ["Waiting to start", "排队等待"],
   stages: ["Stages", "阶段"], curves: ["Curves", "曲线"], samples: ["Samples", "样本"], log: ["What was said", "日志"],
   recipe: ["Recipe", "配方"], settings: ["Settings that are not the defaults", "非默认设置"], answers: ["Answers", "回答"],
+  ask_people: ["Ask people what it leaves open", "请人判断分歧"], asking: ["Looking for what it leaves open …", "正在查找分歧……"], in_project: ["in the feedback project", "放入标注项目"],
+  asked_people: ["# disagreements found; new in the project: ", "找到 # 处分歧；新加入项目："], asked_again: ["asked again: ", "再次询问："], refused_rows: ["refused: ", "被拒绝："], open_it: ["People judge them in", "标注命令："],
   talk: ["Talk with it", "与它对话"], talk_begins: ["The model is being loaded …", "正在加载模型……"],
   preview: ["What carries loss", "哪些词元计入损失"], previewing: ["Making a sample …", "正在取样……"], carries: ["of # tokens carry loss", "个词元计入损失（共 # 个）"],
   figures_and_settings: ["Figures and settings", "指标与设置"], only_different: ["Only what differs", "仅显示不同项"],

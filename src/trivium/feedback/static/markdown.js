@@ -35,7 +35,7 @@ export function blocks(text) {
   return found;
 }
 
-const INLINE = /(`+)([^`]|[^`][\s\S]*?[^`])\1(?!`)|\*\*([^*\n]+)\*\*|__([^_\n]+)__|~~([^~\n]+)~~|(?<![*\w])\*([^*\s][^*\n]*)\*(?!\w)|(?<!\w)_([^_\s][^_\n]*)_(?!\w)|!?\[([^\]\n]+)\]\(([^()\s]+(?:\([^()\s]*\))?)(?: "[^"\n]*")?\)|(https?:\/\/[^\s<>"'`]+[^\s<>"'`.,;:!?)\]}])|\$\$([^$]+)\$\$|\$([^$\s](?:[^$\n]*[^$\s])?)\$(?!\d)|\\\((.+?)\\\)/g;
+const INLINE = /(`+)([^`]|[^`][\s\S]*?[^`])\1(?!`)|\*\*([^*\n]+)\*\*|__([^_\n]+)__|~~([^~\n]+)~~|(?<![*\w])\*([^*\s][^*\n]*)\*(?!\w)|(?<!\w)_([^_\s][^_\n]*)_(?!\w)|!?\[([^\]\n]+)\]\(([^()\s]+(?:\([^()\s]*\))?)(?: "[^"\n]*")?\)|(https?:\/\/[^\s<>"'`]+[^\s<>"'`.,;:!?)\]}])|\$\$([^$]+)\$\$|\$([^$\s](?:[^$\n]*[^$\s])?)\$(?!\d)|\\\((.+?)\\\)|\\\[([\s\S]+?)\\\]/g;
 
 function link(address, words) {
   try {
@@ -47,7 +47,7 @@ function link(address, words) {
 export function inline(parent, text) {
   let last = 0;
   for (const found of text.matchAll(INLINE)) {
-    const [whole, , code, bold, bold2, struck, slant, slant2, words, address, bare, display, math, math2] = found;
+    const [whole, , code, bold, bold2, struck, slant, slant2, words, address, bare, display, math, math2, display2] = found;
     let node = null;
     if (code !== undefined) node = make("code", {}, code.replace(/^ (.*\S.*) $/s, "$1"));
     else if (bold ?? bold2) { node = make("strong"); inline(node, bold ?? bold2); }
@@ -55,7 +55,7 @@ export function inline(parent, text) {
     else if (slant ?? slant2) { node = make("em"); inline(node, slant ?? slant2); }
     else if (words) node = link(address, words);
     else if (bare) node = link(bare, bare);
-    else if (display ?? math ?? math2) node = make("span", { class: "math" }, display ?? math ?? math2);
+    else if (display ?? math ?? math2 ?? display2) node = make("span", { class: display ?? display2 ? "math display" : "math" }, (display ?? math ?? math2 ?? display2).trim());
     if (!node) continue;
     parent.append(text.slice(last, found.index), node);
     last = found.index + whole.length;
@@ -110,10 +110,10 @@ const grown = new WeakMap(); // what was drawn into a node, and where its last b
 
 // Draw a text into a node. A text that only grew keeps all its blocks but the last.
 export function draw(node, text, copy) {
-  const known = grown.get(node), from = known && text.startsWith(known.text) ? known.start : 0;
+  const known = grown.get(node), from = known && node.lastChild === known.last && text.startsWith(known.text) ? known.start : 0;
   const found = blocks(text.slice(from));
   if (!from) node.replaceChildren();
   else node.lastChild?.remove();
   for (const block of found) node.append(drawn(block, copy));
-  grown.set(node, { text, start: found.length ? from + found.at(-1).start : from });
+  grown.set(node, { text, last: node.lastChild, start: found.length ? from + found.at(-1).start : from });
 }
