@@ -20,7 +20,7 @@ from transformers import (
 
 import trivium
 from trivium.errors import TriviumError
-from trivium.feedback.simulate import _scores as scores_of
+from trivium.feedback.simulate import scores_of
 from trivium.files import write_rows
 from trivium.stages.models import load_language_model, prompt_ids, response_ids, save_model
 

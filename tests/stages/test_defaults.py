@@ -83,7 +83,7 @@ def test_every_stage_runs_to_its_end_with_its_defaults(school, tmp_path, precisi
 @pytest.mark.parametrize("kind, parameters, adapter, rate, beta", [
     ("sft", 135e6, False, 2e-5, None), ("sft", 135e6, True, 2e-4, None), ("dpo", 135e6, False, 1e-6, 0.1),
     ("dpo", 7e9, False, 5e-7, 0.1), ("dpo", 7e9, True, 5e-6, 0.1), ("grpo", 5e8, False, 1e-6, None),
-    ("ppo", 1e9, False, 1e-6, None), ("sft", 70e9, False, 2e-6, None), ("reward", 5e8, True, 1e-4, None),
+    ("ppo", 1e9, False, 1e-6, None), ("sft", 70e9, False, 2e-6, None), ("reward", 5e8, True, 2e-4, None),
     ("sft", 2e6, False, 3e-4, None)])
 def test_rates_follow_the_kind_and_the_size(kind, parameters, adapter, rate, beta):
     known = defaults.usual(kind, int(parameters), adapter)

@@ -234,6 +234,20 @@ def test_its_process_ends_with_the_studio(run):
         os.kill(int(children[0]), 0)
 
 
+def near(found, wanted):
+    """Equal but for what processes with other threads round otherwise."""
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys()
+        for key, value in wanted.items():
+            near(found[key], value)
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            near(one, other)
+    else:
+        assert found == (pytest.approx(wanted, rel=1e-4, abs=1e-5) if isinstance(wanted, float) else wanted)
+
+
 def test_the_command_says_the_same(run, tmp_path, ask, ids, monkeypatch):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": CHAT[:1]}) + "\n" + json.dumps(
         {"messages": CHAT}) + "\n")
@@ -245,11 +259,11 @@ def test_the_command_says_the_same(run, tmp_path, ask, ids, monkeypatch):
     options = ["--reward", str(run / "reward"), "--reference", str(run / "sft"), "--layer", "1", "--head", "2"]
     found = json.loads(command("--chat", "rows.jsonl", "--row", "1", *options, "--json").stdout)
     assert found["tokens"] == ask("pieces", messages=CHAT)["tokens"]
-    assert found["next"] == ask("next", ids=ids)["places"]
-    assert found["attention"]["weights"] == ask("attention", ids=ids, layer=1, head=2)["weights"]
+    near(found["next"], ask("next", ids=ids)["places"])
+    near(found["attention"]["weights"], ask("attention", ids=ids, layer=1, head=2)["weights"])
     first, end = answer_in(found["tokens"])
-    assert found["scores"]["scores"] == ask("scores", ids=ids[:end], reward="reward", first=first)["scores"]
-    assert found["divergence"]["kl"] == ask("divergence", ids=ids, reference="sft")["kl"]
+    near(found["scores"]["scores"], ask("scores", ids=ids[:end], reward="reward", first=first)["scores"])
+    near(found["divergence"]["kl"], ask("divergence", ids=ids, reference="sft")["kl"])
     shown = command("--chat", "rows.jsonl", "--row", "1", *options, "--after", "3").stdout
     assert f"{len(ids)} tokens; {sum(bool(token['loss']) for token in found['tokens'])} carry loss" in shown
     assert "after " in shown and "layer 1, head 2" in shown

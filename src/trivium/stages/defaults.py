@@ -33,7 +33,7 @@ SMALL_MATRIX = 0.02
 
 RATES: dict[str, tuple[float, float, float, float]] = {
     "sft": (3e-4, 2e-5, 2e-5, 2e-6),
-    "reward": (3e-4, 1e-5, 1e-5, 5e-6),
+    "reward": (3e-4, 2e-5, 1e-5, 5e-6),
     "dpo": (5e-5, 1e-6, 5e-7, 2e-7),
     "kto": (5e-5, 1e-6, 5e-7, 2e-7),
     "ppo": (1e-4, 3e-6, 1e-6, 1e-6),

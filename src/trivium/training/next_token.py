@@ -14,10 +14,11 @@ class LanguageModeling(Objective):
     """The mean negative log-likelihood of the target tokens, in nats."""
 
     weights = {"loss": 1.0}
+    noise: float = 0.0
+    """On the embeddings: see :mod:`trivium.training.noise`."""
 
     def __init__(self, noise: float = 0.0) -> None:
         self.noise = noise
-        """On the embeddings: see :mod:`trivium.training.noise`."""
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, Total]:
         """Only the hidden states that predict a target reach the output matrix."""

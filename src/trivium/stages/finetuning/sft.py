@@ -119,10 +119,9 @@ class Sft(FromChat):
         attached = adapt(model, self.adapter, context)
         steps = max(1, round(self.epochs * train.steps_per_epoch))
         every = self.evaluate_every or (max(1, train.steps_per_epoch // 4) if heldout else 0)
+        train = self.batches(context, model, data, device)
         outcome = run_training(
-            model,
-            AnswersAndQuestions(self.prompt_loss, self.embedding_noise) if self.prompt_loss else
-            LanguageModeling(self.embedding_noise), train, steps, self,
+            model, self.objective(context, model, device), train, steps, self,
             context, weights_digest(context.inputs["model"]), contents_of(train.trees),
             *([contents_of(heldout.trees)] if heldout else []), heldout=heldout, evaluate_every=every, keep_best=heldout
             is not None, patience=self.patience,
@@ -144,6 +143,16 @@ class Sft(FromChat):
         if attached:
             summary["trained_parameters"] = sum(p.numel() for _, p in attached.parameters())
         return summary | ({"earlier": scores} if scores else {})
+
+    def objective(self, context: Context, model: Any, device: torch.device) -> Objective:
+        """What is learned of the demonstrations."""
+        if self.prompt_loss:
+            return AnswersAndQuestions(self.prompt_loss, self.embedding_noise)
+        return LanguageModeling(self.embedding_noise)
+
+    def batches(self, context: Context, model: Any, data: Demonstrations, device: torch.device) -> PackedEpochs:
+        """What is learned from, update by update."""
+        return data.train
 
     def training_data(self, context: Context) -> tuple[PackedEpochs, ChatTokenizer]:
         """The batches, and the tokenizer that made them."""
